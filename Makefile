@@ -1,0 +1,77 @@
+# The words used here, by CI and in the README. `make` alone lists them.
+#
+# Everything runs in .venv, which is made once and again when pyproject.toml changes.
+#   make install PYTHON=python3.12     another interpreter
+#   make test ARGS="-k energy -x"      arguments for the command behind a target
+
+PYTHON ?= python3
+PYTHON_OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) 3.10)
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+INSTALLED := $(VENV)/.installed
+OLDEST := .venv-oldest
+OLDEST_INSTALLED := $(OLDEST)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format build coverage bench test-oldest clean
+
+help:  ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(INSTALLED)  ## Set up .venv with everything the other targets need
+
+demo: install  ## Train a model with a shortcut and one without, and watch where they look
+	$(PY) examples/planted_shortcut.py $(ARGS)
+
+test: install  ## Run the tests and the examples in the docstrings
+	$(PY) -m pytest $(ARGS)
+
+check: install  ## Lint, formatting, types, and which file may import which
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: install  ## Format the code and fix what the linter can fix
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+build: install  ## Build wheel and sdist, and try the wheel in a clean environment
+	rm -rf dist
+	$(UV) build --python $(PY)
+	$(PY) .ci/smoke_wheel.py $(UV) dist
+
+coverage: install  ## Run the tests and show the lines no test reaches
+	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)
+
+bench: install  ## Measure what one look costs, beside other explainers
+	$(PY) benchmarks/saliency_cost.py $(ARGS)
+
+# Old releases warn about each other, so here a warning is not an error.
+test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dependencies, on Python 3.10
+	$(OLDEST)/bin/python -m pytest -o filterwarnings=default $(ARGS)
+
+clean:  ## Remove environments, builds and caches; keep runs/
+	rm -rf $(VENV) $(OLDEST) build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	find lightning_gcam tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  found=`$(PYTHON) --version 2>/dev/null || echo "not there"`; \
+	  echo "Python 3.10 or newer is needed, and '$(PYTHON)' is $$found." \
+	       "Name another one: make install PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet uv
+
+$(INSTALLED): pyproject.toml | $(UV)
+	$(UV) pip install --python $(PY) --editable ".[dev]"
+	@touch $@
+
+$(OLDEST_INSTALLED): pyproject.toml | $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON_OLDEST) $(OLDEST)
+	$(UV) pip install --python $(OLDEST)/bin/python --resolution lowest-direct --editable ".[dev]"
+	@touch $@

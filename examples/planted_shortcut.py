@@ -1,0 +1,304 @@
+"""Two models, the same validation accuracy, utterly different saliency.
+
+Handwritten digits lie at random places on a canvas with a coloured patch in one corner. In the first training the
+colour tells the label, in validation too, so the accuracy cannot show what the model reads. In the second training the
+same patch is there, but its colour is drawn at random. One line attaches a `SaliencyMonitor` to each.
+
+    python examples/planted_shortcut.py
+"""
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from digits_on_canvas import (
+    NUM_CLASSES,
+    Canvases,
+    corner_mask,
+    paint_corner,
+    place_on_canvas,
+    random_hues,
+    split_scans,
+)
+from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import disable_possible_user_warnings
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_gcam import SaliencyMonitor
+from lightning_gcam.metrics import EnergyPointingGame
+
+# ---------------------------------------------------------------- the model: it knows nothing of saliency
+
+
+class DigitClassifier(LightningModule):
+    """Five convolutions, the strongest response of each channel, one linear layer."""
+
+    def __init__(self, learning_rate: float = 5e-3) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.features = nn.Sequential(
+            *convolution(3, 24, stride=2),
+            *convolution(24, 48, stride=2),
+            *convolution(48, 64),
+            *convolution(64, 96),
+            *convolution(96, 96, kernel_size=1),
+        )
+        self.head = nn.Linear(96, NUM_CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """From images `(N, 3, H, W)` to logits `(N, 10)`."""
+        return self.head(self.features(images).amax(dim=(2, 3)))
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        images, labels, *_ = batch
+        return cross_entropy(self(images), labels)
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        images, labels, *_ = batch
+        self.log("val_acc", accuracy(self(images), labels), prog_bar=True)
+
+    def configure_optimizers(self) -> tuple[list, list]:
+        optimizer = torch.optim.AdamW(self.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def convolution(
+    channels_in: int, channels_out: int, kernel_size: int = 3, stride: int = 1
+) -> list[nn.Module]:
+    """Convolution, batch normalization, ReLU."""
+    convolve = nn.Conv2d(channels_in, channels_out, kernel_size, stride, padding=kernel_size // 2, bias=False)
+    return [convolve, nn.BatchNorm2d(channels_out), nn.ReLU()]
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Share of the samples whose highest logit is their label's."""
+    return (logits.argmax(dim=1) == labels).float().mean()
+
+
+# --------------------------------------------------------------------------------------------- the data
+
+
+class Experiment(NamedTuple):
+    """The data of one training, and its validation digits once more with the corner's colour shuffled."""
+
+    name: str
+    train: Canvases
+    validation: Canvases
+    shuffled: Canvases
+
+
+def plan_experiments(train_size: int, seed: int) -> list[Experiment]:
+    """The same canvases twice: with a corner whose hue is the class, and with one whose hue is random."""
+    train_scans, validation_scans = split_scans(seed)
+    train = place_on_canvas(train_scans, train_size, seed)
+    validation = place_on_canvas(validation_scans, len(validation_scans.labels), seed + 1)
+    with_cue = [paint_corner(canvases, canvases.labels) for canvases in (train, validation)]
+    without_cue = [
+        paint_corner(train, random_hues(len(train.labels), seed + 2)),
+        paint_corner(validation, random_hues(len(validation.labels), seed + 3)),
+    ]
+    shuffled = paint_corner(validation, random_hues(len(validation.labels), seed + 4))
+    return [Experiment("with_cue", *with_cue, shuffled), Experiment("without_cue", *without_cue, shuffled)]
+
+
+def batches(canvases: Canvases, shuffle: bool = False) -> DataLoader:
+    """Batches `(images, labels, masks)`."""
+    return DataLoader(TensorDataset(*canvases), batch_size=64, shuffle=shuffle)
+
+
+# ----------------------------------------------------- what only the one who planted the cue can measure
+
+
+class Look(NamedTuple):
+    """What was measured at one look, or what chance would give."""
+
+    validation: float
+    shuffled: float
+    digit: float
+    corner: float
+
+
+class CueProbe(Callback):
+    """Beside each look of the monitor: accuracy with the cue shuffled, and the saliency in the corner."""
+
+    def __init__(self, monitor: SaliencyMonitor, shuffled: Canvases) -> None:
+        self.monitor = monitor
+        self.shuffled = shuffled
+        self.looks: list[Look] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The monitor has just looked; the model is in eval mode, and no gradients are kept."""
+        self.looks.append(
+            Look(
+                validation=float(trainer.callback_metrics["val_acc"]),
+                shuffled=float(accuracy(pl_module(self.shuffled.images), self.shuffled.labels)),
+                digit=self.monitor.history[-1]["energy"],
+                corner=self.energy_in_corner(),
+            )
+        )
+
+    def energy_in_corner(self) -> float:
+        """Which share of the saliency lay in the coloured patch, at the monitor's last look."""
+        maps = self.monitor.last_record.attribution.maps["guidance_cam"]
+        return float(EnergyPointingGame()(maps, corner_mask().expand_as(maps)))
+
+    @property
+    def chance(self) -> Look:
+        """What guessing gives, and what saliency spread evenly over the canvas gives."""
+        guess = 1 / NUM_CLASSES
+        return Look(
+            guess, guess, self.monitor.history[-1]["energy_chance"], float(corner_mask().float().mean())
+        )
+
+
+# ----------------------------------------------------------------------------------------- the training
+
+
+def train(experiment: Experiment, options: argparse.Namespace) -> CueProbe:
+    """Train one model; the monitor takes a look after every epoch."""
+    seed_everything(options.seed, verbose=False)
+    monitor = SaliencyMonitor()
+    probe = CueProbe(monitor, experiment.shuffled)
+    logger = make_logger(options.logger, options.output, experiment.name)
+    trainer = Trainer(
+        accelerator="cpu",  # small enough for it, and the same numbers everywhere
+        deterministic=True,
+        max_epochs=options.epochs,
+        callbacks=[monitor, probe],
+        logger=logger,
+        default_root_dir=options.output / experiment.name,
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(DigitClassifier(), batches(experiment.train, shuffle=True), batches(experiment.validation))
+    if isinstance(logger, WandbLogger):
+        logger.experiment.finish()  # the next training is a run of its own
+    return probe
+
+
+def make_logger(kind: str, output: Path, name: str) -> Logger | bool:
+    """The logger of one training; without one the monitor writes plain files."""
+    if kind == "tensorboard":
+        return TensorBoardLogger(output, name=name, default_hp_metric=False)
+    if kind == "wandb":
+        return WandbLogger(name, output, project="planted_shortcut", offline="WANDB_MODE" not in os.environ)
+    return False
+
+
+HINTS = ("GPU available", "TPU available", "💡 Tip", "`Trainer.fit` stopped")
+
+
+def is_no_hint(line: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's log is more than a hint."""
+    return not line.getMessage().startswith(HINTS)
+
+
+def hide_hints() -> None:
+    """Hide what Lightning says about devices, workers and its services; what the monitor says stays."""
+    disable_possible_user_warnings()
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_no_hint)
+
+
+# ------------------------------------------------------------------------------------------- the report
+
+HEADER = """
+                       validation     accuracy with     energy in     energy in
+training       epoch     accuracy      cue shuffled     the digit    the corner"""
+
+
+def table(probes: dict[str, CueProbe]) -> str:
+    """One row for each look of each training, and what chance would give."""
+    lines = [HEADER]
+    for name, probe in probes.items():
+        lines.append("-" * 79)
+        lines += [row(name, str(epoch), look) for epoch, look in enumerate(probe.looks, start=1)]
+        lines.append(row("", "chance", probe.chance))
+    return "\n".join(lines)
+
+
+def row(name: str, epoch: str, look: Look) -> str:
+    """One line of the table."""
+    return f"{name:<13}{epoch:>7}{look.validation:>13.2f}{look.shuffled:>18.2f}{look.digit:>14.2f}{look.corner:>14.2f}"
+
+
+def describe(name: str, probe: CueProbe) -> str:
+    """What was measured at the last look, and no more than that."""
+    look, chance = probe.looks[-1], probe.chance
+    measured = (
+        f"{name}: validation accuracy is {look.validation:.2f}; with the cue's colour shuffled, accuracy is "
+        f"{look.shuffled:.2f} (chance {chance.shuffled:.2f}).\n"
+        f"  Of the saliency, {look.digit:.2f} lies in the digit (chance {chance.digit:.2f}) and "
+        f"{look.corner:.2f} in the corner (chance {chance.corner:.2f})"
+    )
+    relies = look.shuffled < look.validation / 2 and look.corner > 2 * chance.corner
+    return measured + (": consistent with reliance on the corner." if relies else ".")
+
+
+def save_overlays(probes: dict[str, CueProbe], output: Path) -> list[Path]:
+    """Copy the last overlay of each training to a name that stays the same."""
+    paths = [output / f"overlay_{name}.png" for name in probes]
+    for path, probe in zip(paths, probes.values(), strict=True):
+        Image.fromarray(probe.monitor.last_record.overlay).save(path)
+    return paths
+
+
+def how_to_open(kind: str, output: Path) -> str:
+    """Where every look was written, and the command that shows it."""
+    if kind == "tensorboard":
+        return f"Every look, with a slider, in the tab Images:\n  tensorboard --logdir {output}"
+    if kind == "wandb":
+        return f"Every look, in W&B's run folders; an offline run is sent with:\n  wandb sync {output}/wandb/offline-run-*"
+    return (
+        f"Every look, as PNG files beside a scores.csv, under:\n  {output}/with_cue\n  {output}/without_cue"
+    )
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description="Train two digit classifiers, one of them with a planted shortcut, and watch where they look.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--logger",
+        choices=["tensorboard", "wandb", "files"],
+        default="tensorboard",
+        help="where the looks go",
+    )
+    add("--epochs", type=int, default=6, help="epochs of each training; one look after each")
+    add("--train-size", type=int, default=2800, help="training images of each training")
+    add("--output", type=Path, default=Path("runs/planted_shortcut"), help="folder for everything written")
+    add("--seed", type=int, default=0, help="fixes the split, the canvases and the trainings")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train both models, then show what was measured and where to look."""
+    options = parse(arguments)
+    hide_hints()
+    options.output.mkdir(parents=True, exist_ok=True)
+    probes = {}
+    for experiment in plan_experiments(options.train_size, options.seed):
+        print(f"\nTraining {experiment.name}")
+        probes[experiment.name] = train(experiment, options)
+    print(table(probes), *(describe(*each) for each in probes.items()), sep="\n\n")
+    print("\nThe last look of each training:", *save_overlays(probes, options.output), sep="\n  ")
+    print(how_to_open(options.logger, options.output))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What a `SaliencyBatch` refuses; every message names the field, what was expected, and what came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gcam._errors import InputError
+
+Size = tuple[int, int, int]
+"""How many samples, and the height and width of their images."""
+
+
+def shape_of(tensor: Tensor) -> str:
+    """A tensor's shape and dtype, for messages."""
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _came(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return shape_of(value)
+    return (
+        f"{type(value).__name__} of length {len(value)}"
+        if hasattr(value, "__len__")
+        else type(value).__name__
+    )
+
+
+def check_images(images: Any) -> None:
+    """`(N, C, H, W)`, at least one."""
+    if not isinstance(images, Tensor):
+        raise InputError(f"`images` must be a tensor (N, C, H, W); got {type(images).__name__}.")
+    if images.ndim != 4:
+        raise InputError(
+            f"`images` must be 4-D, (N, C, H, W); got {shape_of(images)}. Where the batch has another layout, "
+            "`adapter=` is the place to say so: a function from the batch to a SaliencyBatch."
+        )
+    if not len(images):
+        raise InputError("`images` holds no sample.")
+
+
+def check_labels(labels: Any, size: Size) -> None:
+    """`(N,)` whole numbers, or `(N, K)`."""
+    if labels is None:
+        return
+    n = size[0]
+    if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or len(labels) != n:
+        raise InputError(
+            f"`labels` must be a tensor ({n},) of classes or ({n}, K) multi-hot; got {_came(labels)}."
+        )
+    if labels.ndim == 1 and labels.is_floating_point() and not torch.equal(labels, labels.round()):
+        raise InputError(f"`labels` of shape ({n},) must be whole numbers (classes); got {shape_of(labels)}.")
+
+
+def check_masks(masks: Any, size: Size) -> None:
+    """`(N, H, W)` bool."""
+    if masks is None:
+        return
+    if not isinstance(masks, Tensor) or tuple(masks.shape) != size:
+        raise InputError(
+            f"`masks` must have the size of the images, {size}; got {_came(masks)}. Resize them first."
+        )
+    if masks.dtype != torch.bool:
+        raise InputError(
+            f"`masks` must be bool, True on the object; got {shape_of(masks)}. Try `masks != 0`."
+        )
+
+
+def check_boxes(boxes: Any, size: Size) -> None:
+    """N tensors `(M, 4)`."""
+    if boxes is None:
+        return
+    if not isinstance(boxes, list) or len(boxes) != size[0]:
+        raise InputError(
+            f"`boxes` must be a list of {size[0]} tensors (M, 4), one a sample; got {_came(boxes)}."
+        )
+    for index, each in enumerate(boxes):
+        if not isinstance(each, Tensor) or each.ndim != 2 or each.shape[1] != 4:
+            raise InputError(
+                f"`boxes[{index}]` must be a tensor (M, 4) of x1, y1, x2, y2; got {_came(each)}."
+            )
+
+
+def check_suspect(suspect: Any, size: Size) -> None:
+    """`(H, W)` or `(N, H, W)` bool."""
+    if suspect is None:
+        return
+    allowed = (size[1:], size)
+    if not isinstance(suspect, Tensor) or tuple(suspect.shape) not in allowed or suspect.dtype != torch.bool:
+        raise InputError(
+            f"`suspect` must be bool of shape {allowed[0]} or {allowed[1]}; got {_came(suspect)}."
+        )
+
+
+def check_groups(groups: Any, size: Size) -> None:
+    """`(N,)` integer."""
+    if groups is None:
+        return
+    if not isinstance(groups, Tensor) or tuple(groups.shape) != (size[0],) or groups.is_floating_point():
+        raise InputError(f"`groups` must be an integer tensor ({size[0]},); got {_came(groups)}.")
+
+
+def check_names(names: Any, size: Size) -> None:
+    """N names."""
+    if names is not None and len(names) != size[0]:
+        raise InputError(f"`names` must hold {size[0]} names, one a sample; got {len(names)}.")

@@ -1,0 +1,148 @@
+"""`SaliencyBatch`: annotated samples in the form the rest of the package reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gcam.batch import checks
+
+
+@dataclass(frozen=True)
+class SaliencyBatch:
+    """Annotated samples: the images as the model takes them, and what is known of where the object is.
+
+    Args:
+        images: `(N, C, H, W)` floating point, exactly as the model takes them (normalized, on any device).
+        labels: `(N,)` integer classes, or `(N, K)` multi-hot. Negative labels mean "none".
+        masks: `(N, H, W)` bool, True on the object.
+        boxes: N tensors `(M, 4)`, each row `x1, y1, x2, y2` in pixels of the image.
+        suspect: `(H, W)` or `(N, H, W)` bool, a region that should not matter.
+        groups: `(N,)` integer, a subgroup to report on.
+        names: N names for captions.
+
+    Raises:
+        InputError: where a field has another shape, dtype or length than stated; the message names the field.
+
+    Example:
+        >>> batch = SaliencyBatch(torch.rand(2, 3, 8, 8), labels=torch.tensor([1, 0]))
+        >>> len(batch), batch.image_size
+        (2, (8, 8))
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    masks: Tensor | None = None
+    boxes: list[Tensor] | None = None
+    suspect: Tensor | None = None
+    groups: Tensor | None = None
+    names: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        checks.check_images(self.images)
+        expected = (len(self.images), *self.image_size)
+        checks.check_labels(self.labels, expected)
+        checks.check_masks(self.masks, expected)
+        checks.check_boxes(self.boxes, expected)
+        checks.check_suspect(self.suspect, expected)
+        checks.check_groups(self.groups, expected)
+        checks.check_names(self.names, expected)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images, in pixels."""
+        return self.images.shape[-2], self.images.shape[-1]
+
+    @property
+    def object_masks(self) -> Tensor | None:
+        """Where the object is, `(N, H, W)` bool: the masks, else the union of each sample's boxes, else None."""
+        if self.masks is not None:
+            return self.masks
+        if self.boxes is not None:
+            size = self.image_size
+            return torch.stack([_boxes_to_mask(boxes, size) for boxes in self.boxes]).to(self.images.device)
+        return None
+
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> SaliencyBatch:
+        """The same batch with `function` applied to each of its tensors."""
+        return replace(
+            self, **{field.name: _apply(function, getattr(self, field.name)) for field in fields(self)}
+        )
+
+    def to(self, device: torch.device | str) -> SaliencyBatch:
+        """The same batch on `device`."""
+        return self.map_tensors(lambda tensor: tensor.to(device))
+
+    def select(self, rows: Sequence[int]) -> SaliencyBatch:
+        """The samples at `rows`, in that order, as copies that share no memory with this batch."""
+        chosen = torch.tensor(list(rows), dtype=torch.long)
+        per_sample = {field.name: _take(getattr(self, field.name), chosen) for field in fields(self)}
+        if self.suspect is not None and self.suspect.ndim == 2:
+            per_sample["suspect"] = self.suspect.clone()
+        return replace(self, **per_sample)
+
+    @staticmethod
+    def cat(batches: Sequence[SaliencyBatch]) -> SaliencyBatch:
+        """One batch of all samples in order; a field is kept where every batch has it."""
+        if len(batches) == 1:
+            return batches[0]
+        joined = {name: _join([getattr(each, name) for each in batches]) for name in _field_names()}
+        suspects = [each.suspect for each in batches]
+        if any(suspect is not None and suspect.ndim == 2 for suspect in suspects):
+            joined["suspect"] = suspects[0]
+        return SaliencyBatch(**joined)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, lists and strings only, on the CPU, so that a checkpoint loads with `weights_only=True`."""
+        return {
+            name: getattr(self.to("cpu"), name) for name in _field_names() if getattr(self, name) is not None
+        }
+
+
+def _field_names() -> list[str]:
+    return [field.name for field in fields(SaliencyBatch)]
+
+
+def _apply(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, list):
+        return [_apply(function, each) for each in value]
+    return value
+
+
+def _take(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach()[rows.to(value.device)]
+    if isinstance(value, list):
+        return [
+            each.detach().clone() if isinstance(each, Tensor) else each
+            for each in (value[row] for row in rows)
+        ]
+    return value
+
+
+def _join(values: list[Any]) -> Any:
+    if any(value is None for value in values):
+        return None
+    if isinstance(values[0], Tensor):
+        return torch.cat(values)
+    return [each for value in values for each in value]
+
+
+def _boxes_to_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The union of boxes `(M, 4)` xyxy: the pixels whose centre lies in one of them."""
+    height, width = size
+    rows = torch.arange(height, device=boxes.device) + 0.5
+    columns = torch.arange(width, device=boxes.device) + 0.5
+    x1, y1, x2, y2 = boxes.reshape(-1, 4).float().unbind(dim=1)
+    in_rows = (rows >= y1[:, None]) & (rows < y2[:, None])
+    in_columns = (columns >= x1[:, None]) & (columns < x2[:, None])
+    return (in_rows[:, :, None] & in_columns[:, None, :]).any(dim=0)

@@ -1,0 +1,72 @@
+"""What happens when a look fails: the training goes on, one warning says why, and three in a row end the trying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning_gcam._errors import InputError, did_you_mean
+from lightning_gcam._lightning import rank_zero_warn
+
+MAX_IN_A_ROW = 3
+_CHOICES = ("warn", "raise")
+
+
+class FailurePolicy:
+    """Let a piece of work fail without harm.
+
+    Args:
+        on_error: "warn": one warning for each kind of failure, and the work is given up after three failures of the
+            same kind in a row; "raise": failures pass through (for tests).
+
+    Example:
+        >>> import warnings
+        >>> policy = FailurePolicy("warn")
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     with policy.guard("The look"):
+        ...         raise RuntimeError("out of memory")
+        >>> policy.has_given_up
+        False
+    """
+
+    def __init__(self, on_error: str = "warn") -> None:
+        if on_error not in _CHOICES:
+            raise InputError(f'`on_error` "{on_error}" is not known. {did_you_mean(str(on_error), _CHOICES)}')
+        self.on_error = on_error
+        self.has_given_up = False
+        self._warned: set[str] = set()
+        self._last = ""
+        self._in_a_row = 0
+
+    @contextmanager
+    def guard(self, work: str, *, before_training: bool = False) -> Iterator[None]:
+        """Run the body; an `Exception` becomes a warning. KeyboardInterrupt and SIGTERM pass.
+
+        Args:
+            work: what was being done, as the beginning of a sentence.
+            before_training: no training time is at stake yet, so input that cannot be used is refused at once.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.on_error == "raise" or (before_training and isinstance(error, InputError)):
+                raise
+            self._note(work, error)
+        else:
+            if work == self._last.partition(":")[0]:
+                self._last, self._in_a_row = "", 0
+
+    def _note(self, work: str, error: Exception) -> None:
+        kind = f"{work}:{type(error).__name__}"
+        self._in_a_row = self._in_a_row + 1 if kind == self._last else 1
+        self._last = kind
+        if kind not in self._warned:
+            self._warned.add(kind)
+            rank_zero_warn(
+                f"{work} failed, and the training goes on without it: {type(error).__name__}: {error} "
+                '(`on_error="raise"` shows where it comes from.)'
+            )
+        elif self._in_a_row >= MAX_IN_A_ROW and not self.has_given_up:
+            self.has_given_up = True
+            rank_zero_warn(f"{work} failed {MAX_IN_A_ROW} times in a row and is not tried again in this run.")

@@ -1,0 +1,124 @@
+"""Any layer's output as a grid `(N, C, h, w)`.
+
+A layer's output is read by the first row of `LAYOUTS` that fits its shape and the input's aspect ratio; a new model
+family is one more row, or a callable passed as `reshape_transform=`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+Reshape = Callable[[Tensor], Tensor]
+"""From a layer's output to `(N, C, h, w)`, by views only, so that gradients are read the same way."""
+
+MAX_PREFIX_TOKENS = 8
+"""Class, distillation and register tokens that may stand before a sequence of patches."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one output is laid out: a word for people, the grid's size, and the view that makes it `(N, C, h, w)`."""
+
+    kind: str
+    grid: tuple[int, int]
+    reshape: Reshape
+
+
+def find_layout(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
+    """Read `output` as a grid over an image of `image_size` (H, W), or None where it is not one.
+
+    Args:
+        output: what a layer returned, `(N, ...)`.
+        image_size: height and width of the images, in pixels; the grid must have their aspect ratio.
+
+    Example:
+        >>> import torch
+        >>> find_layout(torch.zeros(2, 64, 7, 7), (224, 224)).kind
+        'channels first'
+        >>> find_layout(torch.zeros(2, 197, 192), (224, 224)).grid
+        (14, 14)
+        >>> find_layout(torch.zeros(2, 1000), (224, 224)) is None
+        True
+    """
+    if not output.is_floating_point():
+        return None
+    return next((found for read in LAYOUTS if (found := read(output, image_size)) is not None), None)
+
+
+def _channels_first(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
+    if output.ndim != 4 or not _fits(grid := (output.shape[2], output.shape[3]), image_size, slack=2.0):
+        return None
+    return Layout("channels first", grid, lambda tensor: tensor)
+
+
+def _channels_last(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
+    if output.ndim != 4 or not _fits(grid := (output.shape[1], output.shape[2]), image_size, slack=2.0):
+        return None
+    return Layout("channels last", grid, lambda tensor: tensor.permute(0, 3, 1, 2))
+
+
+def _tokens(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
+    """`(N, L, C)`: up to eight prefix tokens, then one token a patch, row by row."""
+    if output.ndim != 3:
+        return None
+    for prefix in range(MAX_PREFIX_TOKENS + 1):
+        grid = _grid_of(output.shape[1] - prefix, image_size)
+        if grid is not None:
+            kind = f"tokens, {prefix} before the patches" if prefix else "tokens"
+            return Layout(kind, grid, _tokens_to_grid(prefix, grid))
+    return None
+
+
+def _tokens_to_grid(prefix: int, grid: tuple[int, int]) -> Reshape:
+    return lambda tensor: tensor[:, prefix:].transpose(1, 2).unflatten(2, grid)
+
+
+LAYOUTS = (_channels_first, _channels_last, _tokens)
+"""The readers in order; the first that fits wins."""
+
+
+def _grid_of(patches: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
+    """The grid of `patches` patches with the image's aspect ratio, if there is one."""
+    height, width = image_size
+    rows = round(math.sqrt(max(patches, 0) * height / width))
+    if rows < 1 or patches % rows:
+        return None
+    grid = (rows, patches // rows)
+    return grid if _fits(grid, image_size, slack=1.0) else None
+
+
+def _fits(grid: tuple[int, int], image_size: tuple[int, int], slack: float) -> bool:
+    """Whether `grid` covers the image evenly: more than one cell, none finer than a pixel, the same aspect ratio.
+
+    `slack` is in cells: strided layers round at the border.
+    """
+    (rows, columns), (height, width) = grid, image_size
+    if rows * columns < 2 or rows > height + slack or columns > width + slack:
+        return False
+    return abs(rows - columns * height / width) < slack or abs(columns - rows * width / height) < slack
+
+
+def main_tensor(output: Any) -> Tensor | None:
+    """The tensor that a layer's output is about: itself, or the first floating tensor of 3-D or more inside it."""
+    if isinstance(output, Tensor):
+        return output
+    leaves = pytree.tree_leaves(output)
+    return next(
+        (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 2),
+        None,
+    )
+
+
+def with_main_tensor(output: Any, tensor: Tensor) -> Any:
+    """`output` with its `main_tensor` replaced by `tensor`; tuples, dicts and registered classes keep their type."""
+    if isinstance(output, Tensor):
+        return tensor
+    main = main_tensor(output)
+    leaves, spec = pytree.tree_flatten(output)
+    return pytree.tree_unflatten([tensor if leaf is main else leaf for leaf in leaves], spec)

@@ -1,0 +1,139 @@
+"""Leave the training exactly as it was: one context manager around everything that runs the user's model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Run `module` in eval mode and put back all that a forward can change, also after an exception.
+
+    Put back: the random streams of python, numpy, torch and every initialised device; each submodule's `training`
+    flag; each buffer's values; the module's `log`, which is silent inside. Gradients, parameters and hooks are not
+    saved: nothing in this package writes them (see `lightning_gcam.cam.capture`).
+
+    Args:
+        module: the model, its submodules included. It is in eval mode inside, whatever mode it was in before.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)).train()
+        >>> with untouched(model):
+        ...     model.training, torch.rand(1).numel()
+        (False, 1)
+        >>> model.training
+        True
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_random_streams())
+        stack.enter_context(_training_flags(module))
+        stack.enter_context(_buffers(module))
+        stack.enter_context(_silenced_log(module))
+        yield
+
+
+@contextmanager
+def _random_streams() -> Iterator[None]:
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = [(restore, read()) for read, restore in _device_streams()]
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        for restore, state in devices:
+            restore(state)
+
+
+def _device_streams() -> list[tuple[Callable[[], Any], Callable[[Any], None]]]:
+    """How to read and restore the random streams of the accelerators in use; asking must not initialise one."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return [(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)]
+    if torch.backends.mps.is_available():
+        return [(torch.mps.get_rng_state, torch.mps.set_rng_state)]
+    return []
+
+
+@contextmanager
+def _training_flags(module: nn.Module) -> Iterator[None]:
+    """Flag by flag, as attributes: `.train()` would un-freeze a frozen BatchNorm and may run a user's override."""
+    flags = [(each, each.training) for each in module.modules()]
+    try:
+        for each, _ in flags:
+            each.training = False
+        yield
+    finally:
+        for each, flag in flags:
+            each.training = flag
+
+
+@contextmanager
+def _buffers(module: nn.Module) -> Iterator[None]:
+    """Buffers that a forward in eval mode wrote or replaced get their values back; untouched ones are not written.
+
+    A buffer that the forward *added* (a lazily built cache) stays: taking it away again could break a module that
+    remembers having built it.
+    """
+    saved = [
+        (owner, name, buffer, buffer.detach().clone())
+        for owner in module.modules()
+        for name, buffer in owner._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for owner, name, buffer, values in saved:
+                if not _same_bits(buffer, values):
+                    buffer.copy_(values)
+                if owner._buffers.get(name) is not buffer:
+                    owner._buffers[name] = buffer
+
+
+def _same_bits(left: Tensor, right: Tensor) -> bool:
+    """Equality in which a NaN equals itself."""
+    if torch.equal(left, right):
+        return True
+    return (
+        left.is_floating_point()
+        and torch.equal(left.isnan(), right.isnan())
+        and torch.equal(left.nan_to_num(), right.nan_to_num())
+    )
+
+
+@contextmanager
+def _silenced_log(module: nn.Module) -> Iterator[None]:
+    """A module that calls `self.log` in its forward must not log a second time for our sake."""
+    loggers = [each for each in module.modules() if _is_lightning_module(each)]
+    before = [
+        {name: vars(each)[name] for name in ("log", "log_dict") if name in vars(each)} for each in loggers
+    ]
+    try:
+        for each in loggers:
+            vars(each).update(log=_silence, log_dict=_silence)
+        yield
+    finally:
+        for each, own in zip(loggers, before, strict=True):
+            for name in ("log", "log_dict"):
+                vars(each).pop(name, None)
+            vars(each).update(own)
+
+
+def _is_lightning_module(module: nn.Module) -> bool:
+    methods: list[Callable[..., Any] | None] = [
+        getattr(type(module), name, None) for name in ("log", "log_dict")
+    ]
+    return all(callable(method) for method in methods)
+
+
+def _silence(*_: Any, **__: Any) -> None:
+    """Stand in for `LightningModule.log` while a look is taken."""

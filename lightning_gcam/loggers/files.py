@@ -1,0 +1,85 @@
+"""Plain files: a PNG a look and one `scores.csv`, for a run without a logger or with one that takes no pictures."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lightning_gcam._lightning import rank_zero_info
+from lightning_gcam.record import SaliencyRecord
+
+
+def log_to_files(logger: Any, record: SaliencyRecord) -> None:
+    """Write the look under the directory of `logger`: its `log_dir`, else its `save_dir`, else the working directory.
+
+    Args:
+        logger: any Lightning logger, such as `CSVLogger`.
+        record: the look.
+    """
+    directory = getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None) or os.getcwd()
+    write_look(Path(directory), record)
+
+
+def write_look(directory: Path, record: SaliencyRecord) -> Path:
+    """Write `<prefix>/overlay-step=<step>.png` and add a line to `<prefix>/scores.csv`.
+
+    Both are written whole under another name and then renamed, so that neither is ever half there. A look at a step
+    that is already in the table (a run that was resumed) takes its place.
+
+    Args:
+        directory: of the run.
+        record: the look.
+
+    Returns:
+        The directory that holds the files.
+    """
+    target = directory / record.stamp.log_prefix
+    if not target.exists():
+        rank_zero_info(f"Saliency overlays and scores.csv are written to {target}")
+    target.mkdir(parents=True, exist_ok=True)
+    _write_png(target / f"overlay-step={record.step:08d}.png", record)
+    _write_scores(target / "scores.csv", record)
+    return target
+
+
+def next_version(root: Path) -> Path:
+    """The first `version_<n>` under `root` that is not there yet, as Lightning's own loggers number their runs.
+
+    Args:
+        root: the directory of all runs; it need not exist.
+    """
+    matches = (
+        re.fullmatch(r"version_(\d+)", path.name) for path in (root.iterdir() if root.is_dir() else ())
+    )
+    taken = [int(match[1]) for match in matches if match]
+    return root / f"version_{max(taken, default=-1) + 1}"
+
+
+def _write_png(path: Path, record: SaliencyRecord) -> None:
+    beside = path.with_suffix(".part")
+    Image.fromarray(record.overlay).save(beside, format="png")
+    beside.replace(path)
+
+
+def _write_scores(path: Path, record: SaliencyRecord) -> None:
+    rows: list[dict[str, Any]] = [row for row in _read_scores(path) if int(row["step"]) != record.step]
+    rows.append(record.row)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    beside = path.with_suffix(".part")
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    beside.replace(path)
+
+
+def _read_scores(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

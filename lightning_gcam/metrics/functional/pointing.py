@@ -1,0 +1,77 @@
+"""Does the peak of the saliency lie on the object?"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from lightning_gcam.metrics.functional.inputs import check_tolerance, prepare
+from lightning_gcam.metrics.functional.mean import PerSample, mean_counted
+
+
+def dilate(mask: Tensor, tolerance: float) -> Tensor:
+    """Grow a mask by a Euclidean disc: True where a True pixel is at most ``tolerance`` pixels away.
+
+    Args:
+        mask: ``(N, H, W)`` bool.
+        tolerance: The disc's radius in pixels, between the centres of two pixels; at least 0.
+
+    Returns:
+        ``(N, H, W)`` bool.
+    """
+    # A radius past the grid reaches no further pixel, and costs quadratically.
+    radius = min(math.floor(tolerance), max(mask.shape[1:]))
+    if radius == 0:
+        return mask
+    offset = torch.arange(-radius, radius + 1, device=mask.device)
+    disc = offset[:, None] ** 2 + offset**2 <= tolerance**2
+    reached = conv2d(mask[:, None].float(), disc[None, None].float(), padding=radius)
+    # Counts of pixels: 0.5 stands clear of what a fast convolution rounds.
+    return reached[:, 0] > 0.5
+
+
+def _pointing_game_update(saliency: Tensor, mask: Tensor, tolerance: float) -> PerSample:
+    """Share of each map's peak pixels that lie in its grown mask: 0 or 1, unless several share the peak."""
+    saliency, mask, counted = prepare(saliency, mask)
+    peak = (saliency == saliency.amax(dim=(1, 2), keepdim=True)).flatten(1)
+    hit = (peak & dilate(mask, tolerance).flatten(1)).sum(dim=1)
+    return PerSample(hit.float() / peak.sum(dim=1).float(), counted)
+
+
+def pointing_game(saliency: Tensor, mask: Tensor, tolerance: float = 0) -> Tensor:
+    """Average, over the samples, whether the peak of the saliency lies in the object.
+
+    Where several pixels share the peak, the share of them that lies in the object counts, so the result does
+    not depend on which one ``argmax`` would name. The mean is over samples, where the paper averages over
+    classes. A sample whose map is blank (all zero, or not finite) or whose mask is empty is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        mask: ``(N, H, W)`` bool, True on the object.
+        tolerance: How far from the object a peak may lie, in pixels of the mask's grid: a Euclidean disc. The
+            default 0 asks for the object itself; published tables often take 15.
+
+    Returns:
+        A float32 scalar in [0, 1], on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If the shapes are not both ``(N, H, W)``, ``saliency`` has negative values, or
+            ``tolerance`` is negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import pointing_game
+        >>> saliency = torch.tensor([[[0.0, 1.0, 4.0]], [[4.0, 1.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, True, False]], [[True, True, False]]])
+        >>> pointing_game(saliency, mask)
+        tensor(0.5000)
+        >>> pointing_game(saliency, mask, tolerance=1)
+        tensor(1.)
+
+    Source:
+        Zhang et al., "Top-down Neural Attention by Excitation Backprop", 2016, arXiv 1608.00507.
+    """
+    check_tolerance(tolerance)
+    return mean_counted(_pointing_game_update(saliency, mask, tolerance))

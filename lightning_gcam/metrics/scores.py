@@ -1,0 +1,173 @@
+"""The names of the scores, and how what a user asks for becomes a dict of metrics."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from torchmetrics import Metric
+
+from lightning_gcam.metrics.blank import BlankRate
+from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift
+from lightning_gcam.metrics.overlap import SaliencyIoU
+from lightning_gcam.metrics.pointing import PointingGame
+from lightning_gcam.metrics.rank import RelevanceRankAccuracy
+
+_CHANCE = "energy_chance"
+
+# The one place where a score gets its name; the order is the order of every table.
+_SCORES: dict[str, Callable[[], Metric]] = {
+    "energy": EnergyPointingGame,
+    _CHANCE: EnergyChance,
+    "object_lift": RegionLift,
+    "pointing_game": PointingGame,
+    "rank_accuracy": RelevanceRankAccuracy,
+    "iou": SaliencyIoU,
+    "blank_rate": BlankRate,
+}
+
+
+def available_scores() -> tuple[str, ...]:
+    """Return the names of all scores, in the order of the tables.
+
+    Example:
+        >>> from lightning_gcam.metrics import available_scores
+        >>> available_scores()
+        ('energy', 'energy_chance', 'object_lift', 'pointing_game', 'rank_accuracy', 'iou', 'blank_rate')
+    """
+    return tuple(_SCORES)
+
+
+def resolve_scores(
+    scores: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None,
+) -> dict[str, Metric]:
+    """Turn what a user asked for into fresh metrics by name.
+
+    Args:
+        scores: ``None`` for every score; a name out of :func:`available_scores`; a ``torchmetrics.Metric``
+            with ``update(saliency, mask)``, which is cloned, reset, and named after its class
+            (``PointingGame`` becomes ``pointing_game``); a sequence of these; or a mapping from names of your
+            own to metrics.
+
+    Returns:
+        The metrics by name, in the order asked for, none of them shared with the caller. Energy is always
+        beside its chance level: where it is asked for alone, ``energy_chance`` stands right after it.
+
+    Raises:
+        TypeError: If something is neither a name nor a metric.
+        ValueError: If a name is not known, or two scores have the same name.
+
+    Example:
+        >>> from lightning_gcam.metrics import PointingGame, resolve_scores
+        >>> list(resolve_scores(["iou", "energy"]))
+        ['iou', 'energy', 'energy_chance']
+        >>> list(resolve_scores({"pointing_15": PointingGame(tolerance=15)}))
+        ['pointing_15']
+    """
+    resolved: dict[str, Metric] = {}
+    for name, metric in _named(scores):
+        if name in resolved:
+            raise ValueError(
+                f'`scores` has two scores named "{name}". '
+                "Ask for it once, or name each yourself with a mapping from names to metrics."
+            )
+        resolved[name] = metric
+    return _with_chance(resolved)
+
+
+def needs_mask(metric: Metric) -> bool:
+    """Say whether a metric can only be updated with a mask.
+
+    Args:
+        metric: Any metric. It says so itself by an attribute ``requires_mask``; one without it is taken to
+            need one.
+
+    Example:
+        >>> from lightning_gcam.metrics import BlankRate, PointingGame, needs_mask
+        >>> needs_mask(PointingGame()), needs_mask(BlankRate())
+        (True, False)
+    """
+    return bool(getattr(metric, "requires_mask", True))
+
+
+def _named(
+    scores: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None,
+) -> Iterator[tuple[str, Metric]]:
+    """Each score that was asked for, with its name."""
+    if scores is None:
+        scores = available_scores()
+    if isinstance(scores, (str, Metric)):
+        scores = [scores]
+    if isinstance(scores, Mapping):
+        yield from (_mapped(name, metric) for name, metric in scores.items())
+    elif isinstance(scores, Sequence):
+        yield from (_listed(score) for score in scores)
+    else:
+        raise TypeError(_expected(scores))
+
+
+def _mapped(name: str, metric: Metric) -> tuple[str, Metric]:
+    """One entry of a mapping."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"`scores` must be keyed by names, got the key {name!r}. Name each metric with a string."
+        )
+    if not isinstance(metric, Metric):
+        raise TypeError(f'`scores["{name}"]` must be a torchmetrics.Metric, got {_describe(metric)}.')
+    return name, _fresh(metric)
+
+
+def _listed(score: str | Metric) -> tuple[str, Metric]:
+    """One entry of a sequence."""
+    if isinstance(score, str):
+        return score, _by_name(score)
+    if isinstance(score, Metric):
+        return _snake_case(type(score).__name__), _fresh(score)
+    raise TypeError(_expected(score))
+
+
+def _by_name(name: str) -> Metric:
+    """A fresh metric out of the table."""
+    if name not in _SCORES:
+        near = difflib.get_close_matches(name, _SCORES, n=2)
+        hint = "Did you mean " + " or ".join(f'"{n}"' for n in near) + "? " if near else ""
+        raise ValueError(f'`scores` "{name}" is not a score. {hint}Known: {", ".join(_SCORES)}.')
+    return _SCORES[name]()
+
+
+def _fresh(metric: Metric) -> Metric:
+    """A copy that starts from nothing: the caller's own metric is never updated here."""
+    metric = metric.clone()
+    metric.reset()
+    return metric
+
+
+def _with_chance(metrics: dict[str, Metric]) -> dict[str, Metric]:
+    """Put the chance level right after the first energy, unless it is there already."""
+    if _CHANCE in metrics or any(isinstance(metric, EnergyChance) for metric in metrics.values()):
+        return metrics
+    completed: dict[str, Metric] = {}
+    for name, metric in metrics.items():
+        completed[name] = metric
+        if isinstance(metric, EnergyPointingGame) and _CHANCE not in completed:
+            completed[_CHANCE] = _by_name(_CHANCE)
+    return completed
+
+
+def _snake_case(name: str) -> str:
+    """``PointingGame`` to ``pointing_game``; ``IoU`` is one word."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.replace("IoU", "Iou"))
+    return words.lower()
+
+
+def _expected(score: object) -> str:
+    return (
+        "`scores` must be a name, a torchmetrics.Metric, a sequence of these or a mapping from names to "
+        f"metrics, got {_describe(score)}."
+    )
+
+
+def _describe(score: object) -> str:
+    """What came; a class where an instance was meant is the likely slip."""
+    if isinstance(score, type):
+        return f"the class {score.__name__}. Make an instance: `{score.__name__}()`"
+    return type(score).__name__

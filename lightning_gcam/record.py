@@ -1,0 +1,270 @@
+"""`SaliencyRecord`: all that one look produced; and `record_saliency()`: from a model and a batch to a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from tqdm.auto import tqdm
+
+from lightning_gcam._errors import InputError
+from lightning_gcam.attribution import Attribution, attribute
+from lightning_gcam.batch import SaliencyBatch
+from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.methods import Method
+from lightning_gcam.cam.reshape import Reshape
+from lightning_gcam.cam.targets import Targets, predict
+from lightning_gcam.metrics import needs_mask, resolve_scores
+from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
+
+Scores = str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None
+"""Names, metrics `update(saliency, mask)`, or a mapping from names to metrics; None for all."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """When a look was taken, and under which names it is shown.
+
+    Args:
+        step: on the x-axis of the loggers.
+        epoch: of the training.
+        log_prefix: what stands before the slash in every tag.
+        class_names: for captions; the class's number where there is none.
+        normalize: `(mean, std)` of the input normalization, undone for display.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    log_prefix: str = "saliency"
+    class_names: Sequence[str] | None = None
+    normalize: Normalize | None = None
+
+
+@dataclass(frozen=True)
+class SaliencyRecord:
+    """One look: the samples, the maps, the scores and the picture.
+
+    Args:
+        batch: the fixed samples.
+        attribution: their maps, logits and targets.
+        scores: plain numbers by name: `energy` for the first method, `<method>/energy` for each further one. A score
+            that does not exist (no mask, every map blank) is not in it.
+        stamp: when, and under which names.
+    """
+
+    batch: SaliencyBatch
+    attribution: Attribution
+    scores: dict[str, float]
+    stamp: Stamp = field(default_factory=Stamp)
+
+    @property
+    def step(self) -> int:
+        """The step on the loggers' x-axis."""
+        return self.stamp.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the training."""
+        return self.stamp.epoch
+
+    @property
+    def tag(self) -> str:
+        """The tag of the overlay: the same at every look."""
+        return f"{self.stamp.log_prefix}/overlay"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The scores under the names they are logged by."""
+        return {f"{self.stamp.log_prefix}/{name}": value for name, value in self.scores.items()}
+
+    @property
+    def row(self) -> dict[str, float]:
+        """Step, epoch and every score, as plain numbers: one line of a history."""
+        return {"step": self.step, "epoch": self.epoch, **self.scores}
+
+    @property
+    def predictions(self) -> Tensor:
+        """The predicted class of each sample, `(N,)`."""
+        return predict(self.attribution.logits)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and for multi-hot labels."""
+        logits, predictions = self.attribution.logits.float(), self.predictions
+        if logits.shape[1] == 1:
+            return torch.where(predictions > 0, logits[:, 0].sigmoid(), 1 - logits[:, 0].sigmoid())
+        labels = self.batch.labels
+        shares = logits.sigmoid() if labels is not None and labels.ndim == 2 else logits.softmax(dim=1)
+        return shares.gather(1, predictions[:, None]).squeeze(1)
+
+    @property
+    def correct(self) -> list[bool | None]:
+        """Whether each prediction is right (one of the marked classes, where labels are multi-hot)."""
+        labels, predictions = self.batch.labels, self.predictions
+        if labels is None:
+            return [None] * len(self.batch)
+        if labels.ndim == 2:
+            return [bool(row[int(guess)]) for row, guess in zip(labels, predictions, strict=True)]
+        return [bool(same) for same in (labels == predictions).tolist()]
+
+    @property
+    def captions(self) -> list[str]:
+        """True class, predicted class and its probability, for each sample."""
+        parts = zip(self._true_names(), self.predictions.tolist(), self.probabilities.tolist(), strict=True)
+        captions = [
+            (f"true {true} · " if true else "") + f"predicted {self._name(guess)} ({probability:.2f})"
+            for true, guess, probability in parts
+        ]
+        names = self.batch.names
+        return (
+            captions
+            if names is None
+            else [f"{name} · {text}" for name, text in zip(names, captions, strict=True)]
+        )
+
+    @cached_property
+    def overlay(self) -> npt.NDArray[np.uint8]:
+        """The picture `(height, width, 3)` uint8: a row a sample, the image with its mask, a heatmap a method."""
+        maps = self.attribution.maps
+        return render_grid(
+            to_display(self.batch.images, self.stamp.normalize),
+            maps,
+            captions=self.captions,
+            correct=self.correct,
+            headings=[name.replace("_", " ") for name in maps],
+            notes={name: [_peak_note(peak) for peak in peaks.tolist()] for name, peaks in self._peaks()},
+            masks=self.batch.masks,
+            boxes=self.batch.boxes,
+            suspect=self.batch.suspect,
+            title=self._title(),
+        )
+
+    def _peaks(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.attribution.peaks.items()
+
+    def _title(self) -> str:
+        channels = shown_channels(self.batch.images.shape[1])
+        words = [
+            f"step {self.step}",
+            f"epoch {self.epoch}",
+            self.attribution.target_layer,
+            self._explained(),
+            channels,
+        ]
+        return " · ".join(word for word in words if word)
+
+    def _explained(self) -> str:
+        targets, labels = self.attribution.targets, self.batch.labels
+        if targets is None:
+            return "maps of a score of your own"
+        if labels is not None and targets.shape == labels.shape and bool((targets == labels).all()):
+            return "maps of the true class"
+        if targets.ndim == 1 and torch.equal(targets, self.predictions):
+            return "maps of the predicted class"
+        if targets.ndim == 1 and bool((targets == targets[0]).all()):
+            return f"maps of class {self._name(int(targets[0]))}"
+        return "maps of given classes"
+
+    def _true_names(self) -> list[str]:
+        labels = self.batch.labels
+        if labels is None:
+            return [""] * len(self.batch)
+        if labels.ndim == 1:
+            return [self._name(int(label)) for label in labels.tolist()]
+        return [", ".join(self._name(int(each)) for each in row.nonzero()[:, 0]) or "none" for row in labels]
+
+    def _name(self, index: int) -> str:
+        names = self.stamp.class_names
+        return names[index] if names is not None and 0 <= index < len(names) else str(index)
+
+
+def _peak_note(peak: float) -> str:
+    return f"peak {peak:.2g}" if np.isfinite(peak) else "not finite"
+
+
+def record_saliency(
+    model: nn.Module,
+    batch: SaliencyBatch,
+    *,
+    methods: str | Method | Sequence[str | Method] = "guidance_cam",
+    target_layer: str | nn.Module | None = None,
+    targets: Targets = "label",
+    scores: Scores = None,
+    reshape_transform: Reshape | None = None,
+    forward: Forward | None = None,
+    chunk_size: int | None = None,
+    stamp: Stamp | None = None,
+) -> SaliencyRecord:
+    """Look once: compute the maps of a batch and score them.
+
+    Args:
+        model: any `nn.Module`; it is left exactly as it was.
+        batch: the samples, on the model's device.
+        methods: as in `attribute`.
+        target_layer: as in `attribute`.
+        targets: "label" for each sample's label (the predicted class where there are no labels), or as in `attribute`.
+        scores: names, metrics, or a mapping from names to metrics; None for all that the annotation allows.
+        reshape_transform: as in `attribute`.
+        forward: as in `attribute`.
+        chunk_size: how many samples to run at once; all where it is left out.
+        stamp: when the look was taken, and under which names it is shown.
+
+    Returns:
+        A `SaliencyRecord`.
+
+    Raises:
+        InputError: naming the argument, what came, and what to do.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+        >>> masks[:, :4] = True
+        >>> batch = SaliencyBatch(torch.rand(2, 1, 8, 8), labels=torch.tensor([0, 1]), masks=masks)
+        >>> record = record_saliency(model, batch)
+        >>> sorted(record.scores)[:2]
+        ['blank_rate', 'energy']
+    """
+    if isinstance(targets, str) and targets == "label":
+        targets = batch.labels if batch.labels is not None else "predicted"
+    chunks = list(_chunks(batch, targets, chunk_size or len(batch)))
+    options: dict[str, Any] = {"methods": methods, "reshape_transform": reshape_transform, "forward": forward}
+    with torch.inference_mode(False):
+        parts = [
+            attribute(model, images, each, target_layer=target_layer, **options)
+            for images, each in tqdm(chunks, "saliency", delay=2, leave=False, disable=len(chunks) == 1)
+        ]
+        attribution = Attribution.cat(parts)
+        return SaliencyRecord(batch, attribution, _score(attribution, batch, scores), stamp or Stamp())
+
+
+def _chunks(batch: SaliencyBatch, targets: Targets, size: int) -> Iterator[tuple[Tensor, Targets]]:
+    """The images in pieces, each with its share of the targets."""
+    if not isinstance(targets, (str, int)) and not callable(targets) and targets is not None:
+        targets = torch.as_tensor(targets)
+        if len(targets) != len(batch):
+            raise InputError(f"`targets` must hold {len(batch)} classes, one a sample; got {len(targets)}.")
+    for start in range(0, len(batch), size):
+        piece = slice(start, start + size)
+        yield batch.images[piece], targets[piece] if isinstance(targets, Tensor) else targets
+
+
+def _score(attribution: Attribution, batch: SaliencyBatch, scores: Scores) -> dict[str, float]:
+    """Every score of every method that exists, as plain numbers."""
+    masks = batch.object_masks
+    found: dict[str, float] = {}
+    for index, (method, maps) in enumerate(attribution.maps.items()):
+        for name, metric in resolve_scores(scores).items():
+            if masks is None and needs_mask(metric):
+                continue
+            metric.update(maps, masks)
+            value = float(metric.compute())
+            if np.isfinite(value):
+                found[name if index == 0 else f"{method}/{name}"] = value
+    return found

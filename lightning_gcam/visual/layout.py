@@ -1,0 +1,188 @@
+"""Where everything stands in the figure.
+
+It depends on how many samples, how many maps and how large the images are, and on nothing else, so the same
+sample is at the same place at every look.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lightning_gcam.visual.text import Box
+
+MARGIN = 16
+_PAD = 8  # within a card
+_GAP = 6  # between panels
+_BETWEEN = 12  # between cards
+_ASPECT = 1.55  # between 4:3 and 16:9
+_NARROWEST = 340  # the legend needs as much
+_CELL = 128  # the narrowest that holds a method's name
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes in pixels. A sample is a card: a caption, then its panels side by side, then their notes."""
+
+    samples: int
+    panels: int  # in a card: the image, and one for each map
+    work: tuple[int, int]  # (h, w) that the panels are computed at
+    factor: int  # and the whole factor they are then enlarged by
+    blocks: int  # cards side by side
+
+    @property
+    def panel(self) -> tuple[int, int]:
+        """Height and width of a panel."""
+        return self.work[0] * self.factor, self.work[1] * self.factor
+
+    @property
+    def cell(self) -> int:
+        """Width that a panel and the text under it share."""
+        return max(self.panel[1], _CELL)
+
+    @property
+    def caption_size(self) -> int:
+        """Font size of the line above a sample."""
+        return min(max(round(self.cell / 15), 12), 15)
+
+    @property
+    def note_size(self) -> int:
+        """Font size of the notes, the headings and the legend."""
+        return min(max(round(self.cell / 17), 11), 13)
+
+    @property
+    def title_size(self) -> int:
+        """Font size of the title; a wide figure is looked at shrunk."""
+        return min(max(round(self.width / 64), 14), 22)
+
+    @property
+    def line_width(self) -> int:
+        """A wide figure is looked at shrunk, where a line of one pixel would be lost."""
+        return 2 if self.width > 1600 else 1
+
+    @property
+    def card(self) -> tuple[int, int]:
+        """Height and width of a card."""
+        text = _line(self.caption_size) + _line(self.note_size)
+        width = self.panels * self.cell + (self.panels - 1) * _GAP
+        return self.panel[0] + text + 2 * _PAD, width + 2 * _PAD
+
+    @property
+    def width(self) -> int:
+        """Of the whole figure."""
+        cards = self.blocks * self.card[1] + (self.blocks - 1) * _BETWEEN
+        return max(cards + 2 * MARGIN, _NARROWEST)
+
+    @property
+    def height(self) -> int:
+        """Of the whole figure."""
+        rows = math.ceil(self.samples / self.blocks)
+        return self.header + rows * (self.card[0] + _BETWEEN) + self.footer
+
+    @property
+    def header(self) -> int:
+        """Height down to the first card."""
+        return MARGIN + _line(self.title_size) + _line(self.caption_size)
+
+    @property
+    def footer(self) -> int:
+        """Height of the legend, which takes two lines where one is too short."""
+        lines = 1 if self.width >= 2 * _NARROWEST else 2
+        return lines * _line(self.note_size) + MARGIN
+
+    def title_box(self) -> Box:
+        """Across the whole figure."""
+        return MARGIN, MARGIN // 2, self.width - MARGIN, MARGIN // 2 + _line(self.title_size)
+
+    def heading_box(self, block: int, panel: int) -> Box:
+        """Above column `panel` of the cards in column `block`."""
+        left = self._left(block, panel)
+        return left, self.header - _line(self.caption_size) - 2, left + self.cell, self.header - 2
+
+    def card_box(self, sample: int) -> Box:
+        """All that belongs to a sample; cards follow each other from left to right, then down."""
+        row, block = divmod(sample, self.blocks)
+        left = MARGIN + block * (self.card[1] + _BETWEEN)
+        top = self.header + row * (self.card[0] + _BETWEEN)
+        return left, top, left + self.card[1], top + self.card[0]
+
+    def caption_box(self, sample: int) -> Box:
+        """Above all of the sample's panels."""
+        left, top, right, _ = self.card_box(sample)
+        return left + _PAD, top + _PAD // 2, right - _PAD, top + _PAD // 2 + _line(self.caption_size)
+
+    def panel_box(self, sample: int, panel: int) -> Box:
+        """The panel itself, in the middle of its cell."""
+        height, width = self.panel
+        left = self._left(sample % self.blocks, panel) + (self.cell - width) // 2
+        top = self.card_box(sample)[1] + _PAD + _line(self.caption_size)
+        return left, top, left + width, top + height
+
+    def note_box(self, sample: int, panel: int) -> Box:
+        """Under one panel."""
+        left = self._left(sample % self.blocks, panel)
+        bottom = self.card_box(sample)[3] - _PAD // 2
+        return left, bottom - _line(self.note_size), left + self.cell, bottom
+
+    def blank_box(self, sample: int, panel: int) -> Box:
+        """In the middle of a panel; in place of its note if the panel is too small for a word."""
+        left, top, right, bottom = self.panel_box(sample, panel)
+        tall, wide = _line(self.caption_size), 5 * self.caption_size
+        if bottom - top < tall or right - left < wide:
+            return self.note_box(sample, panel)
+        left, top = (left + right - wide) // 2, (top + bottom - tall) // 2
+        return left, top, left + wide, top + tall
+
+    def footer_boxes(self) -> tuple[Box, Box]:
+        """Where the colour bar stands, and where the signs are explained."""
+        line, right = _line(self.note_size), self.width - MARGIN
+        top = self.height - self.footer + 4
+        if self.footer > line + MARGIN:
+            return (MARGIN, top, right, top + line), (MARGIN, top + line, right, top + 2 * line)
+        middle = MARGIN + _NARROWEST
+        return (MARGIN, top, middle, top + line), (middle, top, right, top + line)
+
+    def _left(self, block: int, panel: int) -> int:
+        card = MARGIN + block * (self.card[1] + _BETWEEN)
+        return card + _PAD + panel * (self.cell + _GAP)
+
+
+def plan(samples: int, maps: int, height: int, width: int) -> Layout:
+    """Lay out `samples` images of `height` x `width` with `maps` saliency maps each.
+
+    Cards stand side by side so that the figure comes closest to a screen's proportions.
+
+    Example:
+        >>> plan(16, 1, 224, 224).blocks
+        4
+    """
+    work, factor = _panel_size(height, width, samples * (maps + 1))
+    layouts = [Layout(samples, maps + 1, work, factor, blocks) for blocks in range(1, samples + 1)]
+    return min(layouts, key=_cost)
+
+
+def _cost(layout: Layout) -> float:
+    """How far from a screen's proportions, and how much of the last row stays empty."""
+    rows = math.ceil(layout.samples / layout.blocks)
+    empty = rows * layout.blocks / layout.samples - 1
+    return abs(math.log(layout.width / layout.height / _ASPECT)) + 0.5 * empty
+
+
+def _panel_size(height: int, width: int, panels: int) -> tuple[tuple[int, int], int]:
+    """The size to compute a panel at, and the whole factor to enlarge it by: the fewer panels, the larger."""
+    longest = max(height, width)
+    least = 224 if panels <= 8 else 160 if panels <= 24 else 128
+    most = 224 if panels <= 48 else 160
+    too_large = most * 8 // 7  # 224 -> 256: what is nearly right is left as it is
+    if longest > too_large:
+        scale = most / longest
+        return (max(1, round(height * scale)), max(1, round(width * scale))), 1
+    factor = max(1, math.ceil(least / longest))
+    if factor > 1 and longest * factor > too_large and longest * (factor - 1) >= 112:
+        factor -= 1
+    return (height, width), factor
+
+
+def _line(size: int) -> int:
+    """Height of a line of text."""
+    return round(size * 1.6)

@@ -1,0 +1,38 @@
+"""What holds for every test: fixed random numbers, no network, no screen, one thread."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+# Read by these libraries when they are imported, so set before anything imports them.
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+os.environ["WANDB_ERROR_REPORTING"] = "false"
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+# The tensors here are tiny: handing them to several threads costs more than the work itself, and sums come out
+# in another order. One thread is faster, and the same on every machine.
+torch.set_num_threads(1)
+
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """Start every test from the same random state, and hand the old one back after it."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)

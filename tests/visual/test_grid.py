@@ -1,0 +1,231 @@
+"""The figure says what is there, at the same place at every look."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_gcam.visual import dim, overlay, render_grid
+from lightning_gcam.visual.layout import plan
+from lightning_gcam.visual.lines import OBJECT_COLOR, SUSPECT_COLOR
+
+
+def pictures(samples=4, height=32, width=32):
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (samples, 3, height, width), generator=generator).to(torch.uint8)
+
+
+def saliency(samples=4, height=32, width=32, seed=0):
+    return torch.rand(samples, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def render(images=None, maps=None, **given):
+    images = pictures() if images is None else images
+    maps = {"grad_cam": saliency()} if maps is None else maps
+    words = {"captions": [f"sample {i}" for i in range(len(images))], **given}
+    return render_grid(images, maps, **words)
+
+
+def cut(figure, box):
+    left, top, right, bottom = box
+    return figure[top:bottom, left:right]
+
+
+def differing(first, second):
+    """The box around all pixels that differ."""
+    rows, columns = np.nonzero((first != second).any(-1))
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+def within(inner, outer):
+    return inner[0] >= outer[0] and inner[1] >= outer[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
+
+
+def colorfulness(pixels):
+    return int(np.ptp(pixels.astype(int), axis=-1).max())
+
+
+def test_pictures_are_shown_as_they_are():
+    images, layout = pictures(), plan(4, 1, 32, 32)
+    figure = render(images)
+    assert layout.factor > 1
+    for sample, image in enumerate(images):
+        shown = cut(figure, layout.panel_box(sample, 0))
+        large = image.permute(1, 2, 0).numpy().repeat(layout.factor, 0).repeat(layout.factor, 1)
+        assert np.array_equal(shown, large)
+
+
+def test_heat_is_the_overlay_apart_from_the_ring():
+    images, maps, layout = pictures(), saliency(), plan(4, 1, 32, 32)
+    figure = render(images, {"grad_cam": maps})
+    own = maps / maps.amax((1, 2), keepdim=True)
+    for sample, heat in enumerate(overlay(images, own)):
+        large = heat.permute(1, 2, 0).numpy().repeat(layout.factor, 0).repeat(layout.factor, 1)
+        differs = (cut(figure, layout.panel_box(sample, 1)) != large).any(-1)
+        rows, columns = np.nonzero(differs)
+        row, column = divmod(int(maps[sample].argmax()), 32)
+        middle = np.array([row, column]) * layout.factor + (layout.factor - 1) / 2
+        distance = np.hypot(rows - middle[0], columns - middle[1])
+        assert len(rows) > 0 and distance.max() < 12 and distance.min() > 2
+
+
+def test_each_map_is_scaled_to_its_own_maximum():
+    maps = saliency()
+    assert np.array_equal(render(maps={"a": maps}), render(maps={"a": maps * 2.0**-20}))
+
+
+def test_blank_map_shows_the_dimmed_picture_and_a_word_but_no_colour():
+    images, maps, layout = pictures(), saliency(), plan(4, 1, 32, 32)
+    maps[2] = 0
+    mask = torch.zeros(4, 32, 32, dtype=torch.bool)
+    mask[:, 4:20, 4:20] = True
+    figure = render(images, {"grad_cam": maps}, masks=mask)
+    panels = [cut(figure, layout.panel_box(s, 1)) for s in range(4)]
+    assert colorfulness(panels[2]) < 10 < 100 < min(colorfulness(panels[s]) for s in (0, 1, 3))
+    large = dim(images)[2].permute(1, 2, 0).numpy().repeat(layout.factor, 0).repeat(layout.factor, 1)
+    rows, columns = np.nonzero((panels[2] != large).any(-1))
+    left, top, right, bottom = layout.blank_box(2, 1)
+    assert len(rows) and np.ptp(columns) < right - left and np.ptp(rows) < bottom - top
+    assert not np.array_equal(figure, render(images, {"grad_cam": maps}, masks=mask, blank_text="leer"))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, -1.0])
+def test_a_map_without_one_good_value_is_blank(bad):
+    maps, blank = saliency(), saliency()
+    maps[1], blank[1] = bad, 0
+    assert np.array_equal(render(maps={"a": maps}), render(maps={"a": blank}))
+
+
+def test_layout_does_not_depend_on_what_is_shown():
+    plain = render()
+    rich = render(
+        maps={"grad_cam": torch.zeros(4, 32, 32)},
+        captions=["x" * 999] * 4,
+        correct=[False] * 4,
+        headings=["another heading that is very long"],
+        notes={"grad_cam": ["a note"] * 4},
+        masks=torch.ones(4, 32, 32, dtype=torch.bool),
+        title="t" * 999,
+    )
+    assert plain.shape == rich.shape
+    assert np.array_equal(render(), plain)
+
+
+def test_every_word_stays_in_its_own_area():
+    layout, plain = plan(4, 1, 32, 32), render()
+    for sample in range(4):
+        captions = [f"sample {i}" for i in range(4)]
+        captions[sample] = "true 7 · predicted 3 (0.81) and a great deal more than there is room for"
+        assert within(differing(plain, render(captions=captions)), layout.caption_box(sample))
+        notes = ["" if i != sample else "peak 0.0123" for i in range(4)]
+        assert within(differing(plain, render(notes={"grad_cam": notes})), layout.note_box(sample, 1))
+    assert within(differing(plain, render(title="step 12 · epoch 3")), layout.title_box())
+    assert within(differing(render(), render(headings=["grad_cat"])), (0, 0, layout.width, layout.header))
+
+
+def test_wrong_predictions_stand_out_by_colour_and_by_sign():
+    layout, plain = plan(4, 1, 32, 32), render()
+    marked = render(correct=[True, False, None, True])
+    assert within(differing(plain, marked), layout.card_box(1))
+    assert (
+        colorfulness(cut(plain, layout.caption_box(1)))
+        < 40
+        < colorfulness(cut(marked, layout.caption_box(1)))
+    )
+    assert np.array_equal(marked, render(correct=[True, np.False_, None, torch.tensor(True)]))
+    by_sign = render(captions=["sample 0", "× sample 1", "sample 2", "sample 3"])
+    shape, sign = (cut(f, layout.caption_box(1)).max(-1) > 90 for f in (marked, by_sign))
+    assert (shape == sign).mean() > 0.99
+
+
+def has_color(pixels, color):
+    return bool((pixels == np.array(color, dtype=np.uint8)).all(-1).any())
+
+
+def test_regions_are_outlined_on_the_picture_and_on_the_heat():
+    layout = plan(4, 1, 32, 32)
+    mask = torch.zeros(4, 32, 32, dtype=torch.bool)
+    mask[1, 8:20, 8:20] = True
+    figure = render(masks=mask)
+    for panel in (0, 1):
+        shown = [has_color(cut(figure, layout.panel_box(s, panel)), OBJECT_COLOR) for s in range(4)]
+        assert shown == [False, True, False, False]
+
+
+def test_a_box_is_outlined_where_its_mask_would_be():
+    mask = torch.zeros(4, 32, 32, dtype=torch.bool)
+    mask[:, 3:9, 5:20] = True
+    boxes = [torch.tensor([[5.0, 3, 20, 9]])] * 4
+    assert np.array_equal(render(masks=mask), render(boxes=boxes))
+
+
+def test_one_suspect_region_serves_all_samples():
+    suspect = torch.zeros(32, 32, dtype=torch.bool)
+    suspect[-8:, -8:] = True
+    one, each = render(suspect=suspect), render(suspect=suspect.expand(4, -1, -1))
+    assert np.array_equal(one, each)
+    layout = plan(4, 1, 32, 32)
+    assert all(has_color(cut(one, layout.panel_box(s, 0)), SUSPECT_COLOR) for s in range(4))
+
+
+def test_signs_are_explained_only_where_they_occur():
+    bottom = [has_color(f[-60:], OBJECT_COLOR) for f in (render(), render(boxes=[torch.zeros(0, 4)] * 4))]
+    assert bottom == [False, True]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (512, 512), (40, 120), (300, 20), (512, 8), (1, 1)])
+@pytest.mark.parametrize(("samples", "methods"), [(1, 1), (3, 6), (7, 2), (32, 1)])
+def test_every_size_and_number(samples, methods, size):
+    images = pictures(samples, *size)
+    maps = {f"method_{i}": saliency(samples, *size, seed=i) for i in range(methods)}
+    maps["method_0"][0] = 0
+    layout = plan(samples, methods, *size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = render(images, maps, boxes=[torch.tensor([[0.0, 0, 9, 9]])] * samples)
+    assert figure.shape == (layout.height, layout.width, 3) and figure.dtype == np.uint8
+    assert figure.flags.writeable and figure.flags.c_contiguous
+
+
+def test_no_maps_shows_the_pictures_alone():
+    assert render(maps={}).shape[2] == 3
+
+
+def test_half_precision_gradients_and_inference_mode():
+    maps = saliency().bfloat16()
+    assert np.array_equal(render(maps={"a": maps}), render(maps={"a": maps.float().requires_grad_()}))
+    with torch.inference_mode():
+        inside = render()
+    assert np.array_equal(inside, render())
+
+
+def test_inputs_and_random_state_stay_as_they_are():
+    images, maps = pictures(), saliency()
+    before, state = (images.clone(), maps.clone()), torch.get_rng_state()
+    render(images, {"a": maps}, masks=maps > 0.5)
+    assert torch.equal(images, before[0]) and torch.equal(maps, before[1])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"images": torch.zeros(4, 3, 32, 32)}, r"`images` must be uint8 .*float32.*to_display"),
+        ({"images": torch.zeros(0, 3, 32, 32, dtype=torch.uint8), "maps": {}}, r"`images` is empty"),
+        ({"maps": {"a": torch.zeros(4, 7, 7)}}, r'`maps\["a"\]` must be .*\(4, 32, 32\).*\(4, 7, 7\)'),
+        ({"masks": torch.zeros(4, 7, 7)}, r"`masks` must be .*\(4, 7, 7\)"),
+        ({"suspect": torch.zeros(7, 7)}, r"`suspect` must be .*\(4, 7, 7\)"),
+        ({"suspect": torch.zeros(3, 32, 32)}, r"`suspect` must be .*\(3, 32, 32\)"),
+        ({"boxes": [torch.zeros(1, 4)]}, r"`boxes` must have one entry for each sample, 4, but it has 1"),
+        ({"captions": ["a"]}, r"`captions` must have one entry for each sample, 4, but it has 1"),
+        ({"correct": [True]}, r"`correct` must have one entry"),
+        ({"headings": ["a", "b"]}, r"`headings` must have one entry for each map, 1, but it has 2"),
+        ({"notes": {"grad_can": ["a"] * 4}}, r'`notes` "grad_can" is not.*"grad_cam"'),
+        ({"notes": {"grad_cam": ["a"]}}, r'`notes\["grad_cam"\]` must have one entry'),
+        ({"cmap": "infernal"}, r'`cmap` "infernal".*"inferno"'),
+    ],
+)
+def test_refusals(given, match):
+    with pytest.raises(ValueError, match=match):
+        render(**given)

@@ -1,0 +1,25 @@
+"""The room's public names."""
+
+from lightning_gcam import visual
+
+
+def test_every_public_name_exists_and_is_explained():
+    assert visual.__all__ == sorted(visual.__all__, key=lambda name: (name[0].islower(), name))
+    for name in visual.__all__:
+        assert getattr(visual, name).__doc__
+
+
+def test_the_public_names_are_these():
+    assert set(visual.__all__) == {
+        "Normalize",
+        "check_colormap",
+        "check_normalize",
+        "colormap",
+        "dim",
+        "mark_peaks",
+        "outline",
+        "overlay",
+        "render_grid",
+        "shown_channels",
+        "to_display",
+    }
