@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,24 @@ class Attribution:
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    def to(self, device: torch.device | str) -> Attribution:
+        """The same attribution on `device`."""
+        return self.map_tensors(lambda tensor: tensor.to(device))
+
+    def select(self, rows: Sequence[int]) -> Attribution:
+        """The samples at `rows`, in that order."""
+        return self.map_tensors(lambda tensor: tensor[list(rows)])
+
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Attribution:
+        """The same attribution with `function` applied to each of its tensors, whose first dimension is N."""
+        return replace(
+            self,
+            maps={name: function(map_) for name, map_ in self.maps.items()},
+            logits=function(self.logits),
+            targets=function(self.targets) if self.targets is not None else None,
+            peaks={name: function(peak) for name, peak in self.peaks.items()},
+        )
 
     @staticmethod
     def cat(parts: Sequence[Attribution]) -> Attribution:
@@ -106,7 +124,8 @@ def attribute(
     name, layer = resolve_target_layer(model, target_layer)
     with untouched(model):
         captured = capture(model, images, layer, targets, forward=forward, reshape=reshape_transform)
-    with torch.inference_mode(False), torch.no_grad():
+    float32 = torch.autocast(images.device.type, enabled=False)  # it would run the weighted sums in half precision
+    with torch.inference_mode(False), torch.no_grad(), float32:
         raw = {each: _raw_map(each, method, captured) for each, method in table.items()}
         scaled = {each: _scale(map_, (images.shape[-2], images.shape[-1])) for each, map_ in raw.items()}
         return Attribution(
@@ -138,7 +157,8 @@ def _raw_map(name: str, method: Method, captured: Captured) -> Tensor:
     if not isinstance(result, Tensor) or tuple(result.shape) != expected:
         came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise InputError(f'`methods` "{name}" must give (N, h, w) = {expected}; got {came}.')
-    return result.detach().float().relu()
+    finite = torch.isfinite(captured.activations * captured.gradients).flatten(1).all(dim=1)
+    return torch.where(finite[:, None, None], result.detach().float().relu(), torch.nan)
 
 
 def _scale(raw: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -74,7 +74,7 @@ class FixedBatch:
     def __init__(self, num_samples: int, selection: Selection = "balanced") -> None:
         check_selection(selection)
         self._wanted = None if isinstance(selection, str) else list(selection)
-        self._num_samples = len(self._wanted) if self._wanted is not None else num_samples
+        self.num_samples = len(self._wanted) if self._wanted is not None else num_samples
         self._balanced = selection == "balanced"
         self._chosen: list[Sample] = []
         self._seen = 0
@@ -196,11 +196,11 @@ class FixedBatch:
         self.skipped += len(groups) - len(usable)
         if self._wanted is not None:
             return [row for row in usable if self._seen + row in self._wanted]
-        return usable if self._balanced else usable[: self._num_samples - len(self._chosen)]
+        return usable if self._balanced else usable[: self.num_samples - len(self._chosen)]
 
     def _consider(self, sample: Sample) -> None:
         """Keep the sample if there is room, or if its class has two fewer than the largest one, which gives way."""
-        if len(self._chosen) >= self._num_samples:
+        if len(self._chosen) >= self.num_samples:
             counts = Counter(kept.group for kept in self._chosen)
             largest, count = counts.most_common(1)[0]
             if not self._balanced or count - counts[sample.group] < 2:

@@ -100,32 +100,31 @@ def _buffers(module: nn.Module) -> Iterator[None]:
 
 
 def _same_bits(left: Tensor, right: Tensor) -> bool:
-    """Equality in which a NaN equals itself."""
-    if torch.equal(left, right):
-        return True
-    return (
-        left.is_floating_point()
-        and torch.equal(left.isnan(), right.isnan())
-        and torch.equal(left.nan_to_num(), right.nan_to_num())
-    )
+    """Equality in which a NaN equals itself, and 0 is not -0."""
+    return left.shape == right.shape and torch.equal(_bytes(left), _bytes(right))
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().reshape(-1).view(torch.uint8)
 
 
 @contextmanager
 def _silenced_log(module: nn.Module) -> Iterator[None]:
     """A module that calls `self.log` in its forward must not log a second time for our sake."""
     loggers = [each for each in module.modules() if _is_lightning_module(each)]
-    before = [
-        {name: vars(each)[name] for name in ("log", "log_dict") if name in vars(each)} for each in loggers
+    names = ("log", "log_dict")
+    before: list[dict[str, Any]] = [
+        {name: vars(each)[name] for name in names if name in vars(each)} for each in loggers
     ]
     try:
         for each in loggers:
-            vars(each).update(log=_silence, log_dict=_silence)
+            each.__dict__["log"] = each.__dict__["log_dict"] = _silence
         yield
     finally:
         for each, own in zip(loggers, before, strict=True):
-            for name in ("log", "log_dict"):
-                vars(each).pop(name, None)
-            vars(each).update(own)
+            for name in names:
+                each.__dict__.pop(name, None)
+            each.__dict__.update(own)
 
 
 def _is_lightning_module(module: nn.Module) -> bool:

@@ -231,38 +231,113 @@ def record_saliency(
         >>> sorted(record.scores)[:2]
         ['blank_rate', 'energy']
     """
+    with torch.inference_mode(False):
+        attribution, _ = attribute_in_chunks(
+            model,
+            batch,
+            targets,
+            chunk_size=chunk_size,
+            methods=methods,
+            target_layer=target_layer,
+            reshape_transform=reshape_transform,
+            forward=forward,
+        )
+        return SaliencyRecord(batch, attribution, score_maps(attribution, batch, scores), stamp or Stamp())
+
+
+def attribute_in_chunks(
+    model: nn.Module,
+    batch: SaliencyBatch,
+    targets: Targets = "label",
+    *,
+    chunk_size: int | None = None,
+    **options: Any,
+) -> tuple[Attribution, int]:
+    """Attribute a batch piece by piece; where memory runs out, go on with pieces half as large.
+
+    Args:
+        model: any `nn.Module`.
+        batch: the samples, on the model's device.
+        targets: as in `record_saliency`.
+        chunk_size: how many samples to run at once; all where it is left out.
+        options: the further arguments of `attribute`.
+
+    Returns:
+        The attribution of the whole batch, and the size of the pieces that went through.
+
+    Raises:
+        InputError: where the number of targets is not the number of samples.
+        RuntimeError: where memory does not suffice for a single sample.
+    """
     if isinstance(targets, str) and targets == "label":
         targets = batch.labels if batch.labels is not None else "predicted"
-    chunks = list(_chunks(batch, targets, chunk_size or len(batch)))
-    options: dict[str, Any] = {"methods": methods, "reshape_transform": reshape_transform, "forward": forward}
-    with torch.inference_mode(False):
-        parts = [
-            attribute(model, images, each, target_layer=target_layer, **options)
-            for images, each in tqdm(chunks, "saliency", delay=2, leave=False, disable=len(chunks) == 1)
-        ]
-        attribution = Attribution.cat(parts)
-        return SaliencyRecord(batch, attribution, _score(attribution, batch, scores), stamp or Stamp())
+    size, parts, done = chunk_size or len(batch), [], 0
+    with tqdm(
+        total=len(batch), desc="saliency", delay=2, leave=False, disable=size >= len(batch)
+    ) as progress:
+        while done < len(batch):
+            piece = slice(done, done + size)
+            part = _attribute_or_none(
+                model, batch.images[piece], _piece(targets, piece, len(batch)), size, options
+            )
+            if part is None:
+                size = max(size // 2, 1)
+                continue
+            parts.append(part)
+            done += len(part)
+            progress.update(len(part))
+    return Attribution.cat(parts), size
 
 
-def _chunks(batch: SaliencyBatch, targets: Targets, size: int) -> Iterator[tuple[Tensor, Targets]]:
-    """The images in pieces, each with its share of the targets."""
-    if not isinstance(targets, (str, int)) and not callable(targets) and targets is not None:
-        targets = torch.as_tensor(targets)
-        if len(targets) != len(batch):
-            raise InputError(f"`targets` must hold {len(batch)} classes, one a sample; got {len(targets)}.")
-    for start in range(0, len(batch), size):
-        piece = slice(start, start + size)
-        yield batch.images[piece], targets[piece] if isinstance(targets, Tensor) else targets
+def _attribute_or_none(
+    model: nn.Module, images: Tensor, targets: Targets, size: int, options: dict[str, Any]
+) -> Attribution | None:
+    """The attribution, or None where memory ran out and a smaller piece may still go through.
+
+    The caller goes on outside of the `except` block: inside it, the traceback would keep the memory alive.
+    """
+    try:
+        return attribute(model, images, targets, **options)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if size == 1 or not _is_out_of_memory(error):
+            raise
+        return None
 
 
-def _score(attribution: Attribution, batch: SaliencyBatch, scores: Scores) -> dict[str, float]:
-    """Every score of every method that exists, as plain numbers."""
+def _is_out_of_memory(error: BaseException) -> bool:
+    """The CPU allocator raises a plain RuntimeError."""
+    said = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in said
+
+
+def _piece(targets: Targets, piece: slice, n: int) -> Targets:
+    """The targets' share of a piece of the batch."""
+    if targets is None or isinstance(targets, (str, int)) or callable(targets):
+        return targets
+    classes = torch.as_tensor(targets)
+    if len(classes) != n:
+        raise InputError(f"`targets` must hold {n} classes, one a sample; got {len(classes)}.")
+    return classes[piece]
+
+
+def score_maps(attribution: Attribution, batch: SaliencyBatch, scores: Scores = None) -> dict[str, float]:
+    """Every score of every method that exists, as plain numbers.
+
+    Args:
+        attribution: the maps.
+        batch: the samples they belong to.
+        scores: names, metrics, or a mapping from names to metrics; None for all.
+
+    Returns:
+        `{name: value}` for the first method, `{method/name: value}` for each further one.
+    """
     masks = batch.object_masks
     found: dict[str, float] = {}
     for index, (method, maps) in enumerate(attribution.maps.items()):
         for name, metric in resolve_scores(scores).items():
             if masks is None and needs_mask(metric):
                 continue
+            metric._to_sync = False  # every process scores the same maps; torchmetrics would add them up
             metric.update(maps, masks)
             value = float(metric.compute())
             if np.isfinite(value):

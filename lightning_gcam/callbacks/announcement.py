@@ -1,13 +1,14 @@
-"""What the monitor says, once each: what it looks at, what it leaves out, and how to read an even gradient."""
+"""What the monitor says, once each: what it looks at, what is left out and why, and how to read an even gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
 from lightning_gcam._lightning import rank_zero_info
 from lightning_gcam.cam.layers import TargetLayer
+from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.metrics import needs_mask, resolve_scores
 from lightning_gcam.record import SaliencyRecord, Scores
 
@@ -21,7 +22,7 @@ def announce(
     """One line: which layer, which samples, which scores; and one where scores are left out for want of masks."""
     batch = record.batch
     labels = batch.labels
-    classes = f" of {len(labels.unique())} classes" if labels is not None and labels.ndim == 1 else ""
+    classes = f" of {len(set(labels.tolist()))} classes" if labels is not None and labels.ndim == 1 else ""
     prefix = record.stamp.log_prefix
     rank_zero_info(
         f"SaliencyMonitor: {len(batch)} fixed samples{classes}, {', '.join(record.attribution.maps)} for "
@@ -45,6 +46,52 @@ def say_what_even_gradients_mean(layer: TargetLayer) -> None:
         "Grad-CAM, XGrad-CAM and HiResCAM coincide there, and guidance_cam is Grad-CAM squared: sharper, with the "
         f"same order of pixels.{earlier}"
     )
+
+
+def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
+    """What a person should know before reading the scores, each as a kind and a sentence to be said once."""
+    yield from _about_samples(record, fixed)
+    n = len(record.batch)
+    for method, peaks in record.attribution.peaks.items():
+        broken, blank = int((~peaks.isfinite()).sum()), int((peaks == 0).sum())
+        if broken:
+            yield (
+                "not finite",
+                f"{broken} of {n} {method} maps are not finite: the activations or gradients at "
+                f'"{record.attribution.target_layer}" hold NaN or infinity. They are drawn blank and not scored. '
+                "If the loss is not finite either, try a lower learning rate or a precision of wider range.",
+            )
+        if blank:
+            yield (
+                "blank",
+                f"{blank} of {n} {method} maps are blank (nothing at "
+                f'"{record.attribution.target_layer}" speaks for the class). They are counted in '
+                f"{record.stamp.log_prefix}/blank_rate and left out of the other scores. If it stays so, try another "
+                "`target_layer` or `method`.",
+            )
+
+
+def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
+    n, masks = len(record.batch), record.batch.object_masks
+    if fixed.skipped:
+        yield (
+            "skipped",
+            f"{fixed.skipped} validation samples were not considered for the fixed batch: their label is negative, or "
+            "their image has another size than the first one's.",
+        )
+    if n < fixed.num_samples:
+        yield (
+            "few",
+            f"The fixed batch has {n} samples, not `num_samples={fixed.num_samples}`: "
+            "the validation delivered no more.",
+        )
+    empty = int((~masks.flatten(1).any(dim=1)).sum()) if masks is not None else 0
+    if empty:
+        yield (
+            "empty masks",
+            f"{empty} of {n} samples have an empty mask or no box; they are left out of the localization scores. Check "
+            "the annotation if that is not meant.",
+        )
 
 
 def _explained(targets: Callable[[Tensor], Tensor] | int | str) -> str:

@@ -16,8 +16,8 @@ class FailurePolicy:
     """Let a piece of work fail without harm.
 
     Args:
-        on_error: "warn": one warning for each kind of failure, and the work is given up after three failures of the
-            same kind in a row; "raise": failures pass through (for tests).
+        on_error: "warn": one warning for each kind of failure, and after three failures of one kind in a row nothing
+            is tried again; "raise": failures pass through (for tests).
 
     Example:
         >>> import warnings
@@ -25,9 +25,9 @@ class FailurePolicy:
         >>> with warnings.catch_warnings():
         ...     warnings.simplefilter("ignore")
         ...     with policy.guard("The look"):
-        ...         raise RuntimeError("out of memory")
-        >>> policy.has_given_up
-        False
+        ...         raise RuntimeError("the disk is full")
+        >>> policy.has_warned, policy.has_given_up
+        (True, False)
     """
 
     def __init__(self, on_error: str = "warn") -> None:
@@ -35,9 +35,19 @@ class FailurePolicy:
             raise InputError(f'`on_error` "{on_error}" is not known. {did_you_mean(str(on_error), _CHOICES)}')
         self.on_error = on_error
         self.has_given_up = False
-        self._warned: set[str] = set()
-        self._last = ""
-        self._in_a_row = 0
+        self._said: set[str] = set()
+        self._in_a_row: dict[str, int] = {}
+
+    @property
+    def has_warned(self) -> bool:
+        """Whether anything was said yet."""
+        return bool(self._said)
+
+    def warn_once(self, kind: str, message: str) -> None:
+        """Warn, unless something of this kind was said before."""
+        if kind not in self._said:
+            self._said.add(kind)
+            rank_zero_warn(message)
 
     @contextmanager
     def guard(self, work: str, *, before_training: bool = False) -> Iterator[None]:
@@ -54,19 +64,15 @@ class FailurePolicy:
                 raise
             self._note(work, error)
         else:
-            if work == self._last.partition(":")[0]:
-                self._last, self._in_a_row = "", 0
+            self._in_a_row.pop(work, None)
 
     def _note(self, work: str, error: Exception) -> None:
-        kind = f"{work}:{type(error).__name__}"
-        self._in_a_row = self._in_a_row + 1 if kind == self._last else 1
-        self._last = kind
-        if kind not in self._warned:
-            self._warned.add(kind)
-            rank_zero_warn(
-                f"{work} failed, and the training goes on without it: {type(error).__name__}: {error} "
-                '(`on_error="raise"` shows where it comes from.)'
-            )
-        elif self._in_a_row >= MAX_IN_A_ROW and not self.has_given_up:
+        self._in_a_row[work] = self._in_a_row.get(work, 0) + 1
+        self.warn_once(
+            f"{work}:{type(error).__name__}",
+            f"{work} failed, and the training goes on without it: {type(error).__name__}: {error} "
+            '(`on_error="raise"` shows where it comes from.)',
+        )
+        if self._in_a_row[work] >= MAX_IN_A_ROW and not self.has_given_up:
             self.has_given_up = True
             rank_zero_warn(f"{work} failed {MAX_IN_A_ROW} times in a row and is not tried again in this run.")

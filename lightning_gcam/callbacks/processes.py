@@ -1,43 +1,82 @@
-"""Several processes look alike: they share the samples they found, and go on only where all of them can."""
+"""Several processes look as one: they pool the samples they found, share out the work, and agree on the result."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.distributed
 
-from lightning_gcam._lightning import Trainer
+from lightning_gcam._lightning import Trainer, in_both
+from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.fixed_batch import FixedBatch, Sample
-from lightning_gcam.record import SaliencyRecord
 
 
-def gather(trainer: Trainer, fixed: FixedBatch) -> list[Sample]:
-    """The samples that every process would keep, the same list in all of them."""
+def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> list[Sample]:
+    """The samples that each process would keep, the same list in all of them."""
     own = fixed.candidates(trainer.global_rank, trainer.world_size)
     if trainer.world_size == 1:
         return own
     packed = [(sample.position, sample.group, sample.batch.state_dict()) for sample in own]
-    everyone: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everyone, packed)
     device = trainer.strategy.root_device
     return [
         Sample(position, group, SaliencyBatch(**state).to(device))
-        for process in everyone
+        for process in _all_gather(trainer, packed)
         for position, group, state in process
     ]
 
 
-def agree(trainer: Trainer, record: SaliencyRecord | None) -> SaliencyRecord | None:
-    """This process's record with rank zero's scores, or None in all processes where one of them has none.
+def attribute_together(
+    trainer: Trainer, batch: SaliencyBatch, work: Callable[[SaliencyBatch], Attribution | None]
+) -> Attribution | None:
+    """Attribute a batch with all processes: each takes its share, all get the whole.
 
-    What is logged must be equal everywhere: `EarlyStopping` on a score that differs between ranks would stop some.
+    Args:
+        trainer: says how many processes there are, and whether each holds the whole model.
+        batch: the same in every process.
+        work: attributes a share; None where it failed.
+
+    Returns:
+        The attribution of the whole batch, the same in every process; None in all of them where one failed, so that
+        none goes on alone and waits for the others forever.
     """
-    if trainer.world_size == 1:
-        return record
-    if not trainer.strategy.reduce_boolean_decision(record is not None) or record is None:
+    world, rank = trainer.world_size, trainer.global_rank
+    if world == 1:
+        return work(batch)
+    if not _holds_whole_model(trainer):  # every process must run every forward, on the same samples
+        whole = work(batch)
+        return whole if all(_all_gather(trainer, whole is not None)) else None
+    rows = list(range(rank, len(batch), world))
+    part = work(batch.select(rows)) if rows else None
+    gathered = _all_gather(
+        trainer, (not rows or part is not None, part.to("cpu") if part is not None else None)
+    )
+    if not all(succeeded for succeeded, _ in gathered):
         return None
-    scores = trainer.strategy.broadcast(record.scores)
-    record.scores.clear()
-    record.scores.update(scores)
-    return record
+    return _interleave([each for _, each in gathered if each is not None]).to(batch.images.device)
+
+
+def same_everywhere(trainer: Trainer, scores: dict[str, float]) -> dict[str, float]:
+    """Rank zero's scores in every process: `EarlyStopping` on a score that differs would stop only some."""
+    return scores if trainer.world_size == 1 else dict(trainer.strategy.broadcast(scores))
+
+
+def _interleave(parts: list[Attribution]) -> Attribution:
+    """The shares, dealt out in turn, back in the order of the batch."""
+    order = sorted((row, index) for index, part in enumerate(parts) for row in range(len(part)))
+    starts = [sum(len(part) for part in parts[:index]) for index in range(len(parts))]
+    return Attribution.cat(parts).select([starts[index] + row for row, index in order])
+
+
+def _holds_whole_model(trainer: Trainer) -> bool:
+    """Whether every process has all parameters; not so where they are sharded."""
+    sharded = ("strategies.FSDPStrategy", "strategies.ModelParallelStrategy", "strategies.DeepSpeedStrategy")
+    return not isinstance(trainer.strategy, tuple(kind for path in sharded for kind in in_both(path)))
+
+
+def _all_gather(trainer: Trainer, value: Any) -> list[Any]:
+    gathered: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered

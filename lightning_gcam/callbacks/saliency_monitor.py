@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Callback, LightningModule, Trainer, rank_zero_warn
+from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
-from lightning_gcam.callbacks.announcement import announce, say_what_even_gradients_mean
+from lightning_gcam.callbacks import arguments
+from lightning_gcam.callbacks.announcement import announce, say_what_even_gradients_mean, what_is_left_out
 from lightning_gcam.callbacks.failures import FailurePolicy
-from lightning_gcam.callbacks.processes import agree, gather
+from lightning_gcam.callbacks.processes import attribute_together, pool_candidates, same_everywhere
 from lightning_gcam.callbacks.trainer_facts import (
     as_input,
     is_fitting,
@@ -29,11 +31,18 @@ from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_ta
 from lightning_gcam.cam.methods import Method, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.targets import check_classes
-from lightning_gcam.fixed_batch import FixedBatch, Selection, check_selection
+from lightning_gcam.fixed_batch import FixedBatch, Selection
 from lightning_gcam.loggers import log_saliency, write_look
 from lightning_gcam.loggers.files import next_version
 from lightning_gcam.metrics import resolve_scores
-from lightning_gcam.record import SaliencyRecord, Scores, Stamp, record_saliency
+from lightning_gcam.record import (
+    SaliencyRecord,
+    Scores,
+    Stamp,
+    attribute_in_chunks,
+    record_saliency,
+    score_maps,
+)
 from lightning_gcam.visual import Normalize, check_normalize
 
 
@@ -94,20 +103,17 @@ class SaliencyMonitor(Callback):
         on_error: str = "warn",
     ) -> None:
         super().__init__()
-        _check_whole("num_samples", num_samples)
-        _check_intervals(every_n_epochs, every_n_train_steps)
-        _check_targets(targets)
-        check_selection(selection)
+        arguments.check_whole("num_samples", num_samples)
+        arguments.check_intervals(every_n_epochs, every_n_train_steps)
+        arguments.check_targets(targets)
+        arguments.check_prefix(log_prefix)
+        arguments.check_class_names(class_names)
         if normalize is not None:
             check_normalize(normalize)
-        if not log_prefix:
-            raise InputError('`log_prefix` is empty. Give the tags a name, such as the default "saliency".')
-        self.methods = resolve_methods(methods)
         resolve_scores(scores)
+        self.methods = resolve_methods(methods)
         self.target_layer = target_layer
         self.targets = targets
-        self.num_samples = num_samples
-        self.selection = selection
         self.every_n_epochs = every_n_epochs
         self.every_n_train_steps = every_n_train_steps
         self.scores = scores
@@ -122,9 +128,9 @@ class SaliencyMonitor(Callback):
         self._failures = FailurePolicy(on_error)
         self._batch_by_hand = batch is not None
         self._fixed = (
-            FixedBatch(num_samples, selection)
-            if batch is None
-            else FixedBatch.of(as_saliency_batch(batch, adapter))
+            FixedBatch.of(as_saliency_batch(batch, adapter))
+            if batch is not None
+            else FixedBatch(num_samples, selection)
         )
         self._layer: TargetLayer | None = None
         self._directory: Path | None = None
@@ -138,7 +144,7 @@ class SaliencyMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what can be seen to be wrong before anything runs."""
-        _check_prefixes(trainer)
+        self._check_alone(trainer)
         if self.target_layer is not None:
             resolve_target_layer(pl_module, self.target_layer)
 
@@ -174,6 +180,15 @@ class SaliencyMonitor(Callback):
         """Look at the end of the epoch where there is no validation (and the samples were given by hand)."""
         if not trainer.enable_validation:
             self._look_and_log(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run without a single look must not pass in silence."""
+        if not self.history and not self._failures.has_warned:
+            self._failures.warn_once(
+                "no look",
+                "No look was taken in this run: the validation delivered no sample, or none was due. Check the "
+                "validation dataloader and `every_n_epochs`, or give the samples by hand with `batch=`.",
+            )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A new stream of validation batches begins."""
@@ -226,7 +241,8 @@ class SaliencyMonitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the samples, the layer and the history of the run that is resumed."""
         self.history = list(state_dict["history"])
-        self.target_layer = self.target_layer or state_dict["target_layer"]
+        if self.target_layer is None:
+            self.target_layer = state_dict["target_layer"]
         if not self._batch_by_hand and state_dict["fixed_batch"]:
             self._fixed.load_state_dict(state_dict["fixed_batch"])
             self._to_verify = True
@@ -267,19 +283,24 @@ class SaliencyMonitor(Callback):
             first = samples.select([0]).to(pl_module.device)
             first = replace(first, images=as_input(trainer, first.images))
             layer = self._find_layer(pl_module, first.images)
-            logits = record_saliency(
-                pl_module, first, target_layer=layer.name, **self._options()
-            ).attribution.logits
+            trial = record_saliency(
+                pl_module,
+                first,
+                targets=self.targets,
+                scores=self.scores,
+                target_layer=layer.name,
+                **self._options(),
+            )
             if samples.labels is not None and samples.labels.ndim == 1:
-                check_classes(samples.labels[samples.labels >= 0], logits.shape[1], "labels")
+                check_classes(
+                    samples.labels[samples.labels >= 0], trial.attribution.logits.shape[1], "labels"
+                )
             self._layer = layer
 
     def _options(self) -> dict[str, Any]:
-        """What of the arguments `record_saliency` takes."""
+        """What of the arguments `attribute` takes."""
         return {
             "methods": list(self.methods.values()),
-            "targets": self.targets,
-            "scores": self.scores,
             "reshape_transform": self.reshape_transform,
             "forward": self.forward,
         }
@@ -308,7 +329,7 @@ class SaliencyMonitor(Callback):
         self._to_verify = False
         if not self._fixed.is_closed and not self._failures.has_given_up:
             with self._failures.guard("Collecting the fixed samples"):
-                self._fixed.close(gather(trainer, self._fixed))
+                self._fixed.close(pool_candidates(trainer, self._fixed))
         self._look_and_log(trainer, pl_module)
 
     # -------------------------------------------------------------------------------- one look
@@ -335,39 +356,57 @@ class SaliencyMonitor(Callback):
         """Take a look and show it; None where there is nothing to look at, or the look failed."""
         if not self._fixed.is_closed or self._layer is None or self._failures.has_given_up:
             return None
-        weights = moment(trainer)
-        if is_fitting(trainer) and weights == self._looked_at:
+        now = moment(trainer)
+        if is_fitting(trainer) and now == self._looked_at:
             return self.last_record  # a validation right behind a look at a step meets the same weights
-        record = None
-        with self._failures.guard("The look"):
-            record = self._record(trainer, pl_module, self._layer)
-        record = agree(trainer, record)
+        record = self._record(trainer, pl_module, self._layer)
         if record is not None:
-            self._looked_at = weights
-            self.last_record = record
+            self._looked_at, self.last_record = now, record
             self.history.append(record.row)
             with self._failures.guard("Showing the look"):
                 self._show(trainer, record, self._layer)
         return record
 
-    def _record(self, trainer: Trainer, pl_module: LightningModule, layer: TargetLayer) -> SaliencyRecord:
-        stamp = Stamp(
-            logged_step(trainer), trainer.current_epoch, self.log_prefix, self.class_names, self.normalize
-        )
-        with torch.inference_mode(False), precision(trainer):
+    def _record(
+        self, trainer: Trainer, pl_module: LightningModule, layer: TargetLayer
+    ) -> SaliencyRecord | None:
+        """The maps, by all processes together, and their scores, the same in all of them."""
+        with torch.inference_mode(False):
             self._fixed.to(pl_module.device)
             batch = self._fixed.samples
             batch = replace(batch, images=as_input(trainer, batch.images))
-            return record_saliency(
+            attribution = attribute_together(
+                trainer, batch, lambda share: self._attribute(trainer, pl_module, layer, share)
+            )
+            scores: dict[str, float] = {}
+            with self._failures.guard("Scoring the look"):
+                scores = score_maps(attribution, batch, self.scores) if attribution is not None else {}
+            if attribution is None:
+                return None
+            stamp = Stamp(
+                logged_step(trainer), trainer.current_epoch, self.log_prefix, self.class_names, self.normalize
+            )
+            return SaliencyRecord(batch, attribution, same_everywhere(trainer, scores), stamp)
+
+    def _attribute(
+        self, trainer: Trainer, pl_module: LightningModule, layer: TargetLayer, batch: SaliencyBatch
+    ) -> Attribution | None:
+        """This process's share; None where it failed. Never more samples at once than the dataloader delivers."""
+        with self._failures.guard("The look"), precision(trainer):
+            attribution, self._fixed.largest_batch = attribute_in_chunks(
                 pl_module,
                 batch,
-                target_layer=layer.name,
+                self.targets,
                 chunk_size=self._fixed.largest_batch,
-                stamp=stamp,
+                target_layer=layer.name,
                 **self._options(),
             )
+            return attribution
+        return None
 
     def _show(self, trainer: Trainer, record: SaliencyRecord, layer: TargetLayer) -> None:
+        for kind, message in what_is_left_out(record, self._fixed):
+            self._failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
         if not self._announced:
@@ -377,11 +416,19 @@ class SaliencyMonitor(Callback):
                 say_what_even_gradients_mean(layer)
         for logger in trainer.loggers:
             log_saliency(logger, record)
-        if not trainer.loggers and not trainer.fast_dev_run:
-            self._directory = self._directory or next_version(
-                Path(trainer.default_root_dir) / "lightning_gcam"
-            )
+        if not trainer.loggers and not getattr(trainer, "fast_dev_run", False):
+            root = Path(trainer.default_root_dir) / "lightning_gcam"
+            self._directory = self._directory or next_version(root)
             write_look(self._directory, record)
+
+    def _check_alone(self, trainer: Trainer) -> None:
+        """Two monitors under one name would overwrite each other's tags and state."""
+        callbacks = getattr(trainer, "callbacks", [])
+        others = [each for each in callbacks if isinstance(each, SaliencyMonitor) and each is not self]
+        if any(each.log_prefix == self.log_prefix for each in others):
+            raise InputError(
+                f'`log_prefix` "{self.log_prefix}" is used by two SaliencyMonitors. Give each its own.'
+            )
 
 
 def _read_or_none(batch: Any, adapter: Adapter | None) -> SaliencyBatch | None:
@@ -390,36 +437,3 @@ def _read_or_none(batch: Any, adapter: Adapter | None) -> SaliencyBatch | None:
         return as_saliency_batch(batch, adapter)
     except Exception:
         return None
-
-
-def _check_whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"`{name}` must be a whole number from 1; got {value!r}.")
-
-
-def _check_intervals(every_n_epochs: int | None, every_n_train_steps: int | None) -> None:
-    if every_n_epochs is None and every_n_train_steps is None:
-        raise InputError(
-            "`every_n_epochs` and `every_n_train_steps` are both None, so there would never be a look. Give one."
-        )
-    for name, value in (("every_n_epochs", every_n_epochs), ("every_n_train_steps", every_n_train_steps)):
-        if value is not None:
-            _check_whole(name, value)
-
-
-def _check_targets(targets: Any) -> None:
-    if callable(targets) or (isinstance(targets, int) and targets >= 0) or targets in ("label", "predicted"):
-        return
-    raise InputError(
-        f'`targets` must be "label", "predicted", a class from 0, or a callable on the logits; got {targets!r}.'
-    )
-
-
-def _check_prefixes(trainer: Trainer) -> None:
-    """Two monitors under one name would overwrite each other's tags and state."""
-    prefixes = [
-        callback.log_prefix for callback in trainer.callbacks if isinstance(callback, SaliencyMonitor)
-    ]
-    twice = next((prefix for prefix in prefixes if prefixes.count(prefix) > 1), None)
-    if twice is not None:
-        raise InputError(f'`log_prefix` "{twice}" is used by two SaliencyMonitors. Give each its own.')

@@ -57,15 +57,15 @@ def capture(
         InputError: the layer is not called, gives no grid, or does not influence the score.
     """
     with plain_eager():
-        images = images.clone() if images.is_inference() else images
         outputs, logits, score = _forward(model, images, layer, targets, forward)
         calls = [output for output in outputs if output.requires_grad]
         gradients = _gradients(score.values, calls)
         activations, gradient = _last_influential(calls, gradients)
         view = reshape or _read(activations, images)
-        return Captured(
-            view(activations.detach()).float(), view(gradient).float(), logits.detach(), score.targets
-        )
+        grid = view(activations.detach())
+        if grid.ndim != 4:
+            raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")
+        return Captured(grid.float(), view(gradient).float(), logits.detach(), score.targets)
 
 
 @contextmanager
@@ -83,6 +83,8 @@ def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
     try:
         return forward(model, images) if forward is not None else model(images)
     except NotImplementedError as error:
+        if "forward" not in str(error):  # an operation that this device does not know
+            raise
         raise InputError(
             f"{type(model).__name__} has no `forward` of its own. Pass `forward=`, a function from the module and the "
             "images to the logits, for example:\n    forward=lambda module, images: module.model(images)"
@@ -99,13 +101,14 @@ def _forward(
     """
     for from_the_start in (False, True):
         with torch.set_grad_enabled(from_the_start), _recorded(layer) as outputs:
-            output = run(model, images, forward)
+            output = run(model, images.clone(), forward)  # it may write on them: `images.sub_(mean)`
             logits = find_logits(output, len(images))
             with torch.enable_grad():
                 score = score_of(logits, targets)
         if not outputs:
             raise InputError(
-                f"`target_layer` {type(layer).__name__} was not called by the forward. Name one that is."
+                f"`target_layer` {type(layer).__name__} was not called by the forward, or gave no tensor. "
+                "Name one that is, and does."
             )
         if score.values.requires_grad:
             return outputs, logits, score
@@ -129,7 +132,7 @@ def _recorded(layer: nn.Module) -> Iterator[list[Tensor]]:
         if tensor is None or not tensor.is_floating_point():
             return None
         torch.set_grad_enabled(True)
-        if not outputs:
+        if not outputs or not tensor.requires_grad:
             tensor = tensor.detach().clone().requires_grad_()
         outputs.append(tensor)
         return with_main_tensor(output, tensor.clone())

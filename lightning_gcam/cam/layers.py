@@ -25,19 +25,20 @@ class TargetLayer:
     Args:
         name: such as "layer4" or "encoder.layers.encoder_layer_11.ln_1".
         module: the submodule.
-        grid: rows and columns of its output.
+        grid: rows and columns of its output; None where it was named and not probed.
         kind: how its output is laid out, in words.
         earlier: names of earlier layers that would do, the nearest first, one for each finer grid.
     """
 
     name: str
     module: nn.Module
-    grid: tuple[int, int]
-    kind: str
+    grid: tuple[int, int] | None = None
+    kind: str = ""
     earlier: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f'"{self.name}" ({self.grid[0]} x {self.grid[1]} grid, {self.kind})'
+        grid = f" ({self.grid[0]} x {self.grid[1]} grid, {self.kind})" if self.grid is not None else ""
+        return f'"{self.name}"{grid}'
 
 
 def find_target_layer(
@@ -68,9 +69,8 @@ def find_target_layer(
         >>> find_target_layer(model, torch.rand(1, 3, 8, 8)).name
         '1'
     """
-    probe = images[:1].detach().clone()
     with untouched(model), plain_eager():
-        live = _live_layers(model, probe, forward, reshape_transform)
+        live = _live_layers(model, images[:1].detach().clone(), forward, reshape_transform)
         if live:
             return _choose(live)
     raise InputError(
@@ -99,10 +99,12 @@ def resolve_target_layer(model: nn.Module, target_layer: str | nn.Module) -> tup
                 "Name it instead, as in `dict(model.named_modules())`."
             )
         return name, target_layer
+    if not isinstance(target_layer, str):
+        raise InputError(f"`target_layer` must be one layer, a name or a module; got {target_layer!r}.")
     if not target_layer or target_layer not in modules:
         raise InputError(
             f'`target_layer` "{target_layer}" is not a module of {type(model).__name__}. '
-            f"{did_you_mean(str(target_layer), [name for name in modules if name])} Leave it out to have one found."
+            f"{did_you_mean(target_layer, [name for name in modules if name])} Leave it out to have one found."
         )
     return target_layer, modules[target_layer]
 

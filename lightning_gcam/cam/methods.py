@@ -6,7 +6,7 @@ Every function takes `activations` A and `gradients` g = d(score)/dA, both `(N, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -74,7 +74,9 @@ def resolve_methods(methods: str | Method | Sequence[str | Method]) -> dict[str,
         >>> list(resolve_methods(["grad_cam", "layer_cam"]))
         ['grad_cam', 'layer_cam']
     """
-    several = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+    if isinstance(methods, str) or callable(methods) or not isinstance(methods, Iterable):
+        methods = [methods]
+    several = list(methods)
     if not several:
         raise InputError(f"`methods` is empty. Name at least one of {', '.join(available_methods())}.")
     table: dict[str, Method] = {}

@@ -76,7 +76,7 @@ def _tokens(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
 
 
 def _tokens_to_grid(prefix: int, grid: tuple[int, int]) -> Reshape:
-    return lambda tensor: tensor[:, prefix:].transpose(1, 2).unflatten(2, grid)
+    return lambda tensor: tensor[:, prefix:].transpose(1, 2).reshape(len(tensor), -1, *grid)
 
 
 LAYOUTS = (_channels_first, _channels_last, _tokens)

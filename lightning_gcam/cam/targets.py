@@ -37,7 +37,7 @@ def find_logits(output: Any, batch_size: int) -> Tensor:
         >>> find_logits((torch.zeros(2, 10), "aux"), batch_size=2).shape
         torch.Size([2, 10])
     """
-    found = next((each for each in _candidates(output) if _is_logits(each, batch_size)), None)
+    found: Tensor | None = next((each for each in _candidates(output) if _is_logits(each, batch_size)), None)
     if found is None:
         raise InputError(
             f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. Pass `forward=`, a "
@@ -123,7 +123,12 @@ def _classes(targets: Targets, logits: Tensor) -> Tensor:
         raise InputError(
             f'`targets` "{targets}" is not known. Use "predicted", classes, or a callable on the logits.'
         )
-    classes = torch.as_tensor(targets, device=logits.device)
+    try:
+        classes = torch.as_tensor(targets, device=logits.device)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`targets` must be numbers; got {targets!r}.") from error
+    if classes.is_inference():  # a batch of `trainer.validate`: autograd would refuse to keep it
+        classes = classes.clone()
     if classes.ndim == 0:
         classes = classes.expand(n)
     if tuple(classes.shape) not in ((n,), (n, k)):

@@ -1,0 +1,47 @@
+"""What `SaliencyMonitor` refuses at the door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_gcam._errors import InputError
+
+
+def check_whole(name: str, value: Any) -> None:
+    """A whole number from one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"`{name}` must be a whole number from 1; got {value!r}.")
+
+
+def check_intervals(every_n_epochs: int | None, every_n_train_steps: int | None) -> None:
+    """At least one interval."""
+    if every_n_epochs is None and every_n_train_steps is None:
+        raise InputError(
+            "`every_n_epochs` and `every_n_train_steps` are both None, so there would never be a look. Give one."
+        )
+    if every_n_epochs is not None:
+        check_whole("every_n_epochs", every_n_epochs)
+    if every_n_train_steps is not None:
+        check_whole("every_n_train_steps", every_n_train_steps)
+
+
+def check_targets(targets: Any) -> None:
+    """A word, a class, or a callable."""
+    if callable(targets) or targets in ("label", "predicted"):
+        return
+    if not isinstance(targets, int) or isinstance(targets, bool) or targets < 0:
+        raise InputError(
+            f'`targets` must be "label", "predicted", a class from 0, or a callable on the logits; got {targets!r}.'
+        )
+
+
+def check_prefix(log_prefix: Any) -> None:
+    """A name for the tags."""
+    if not isinstance(log_prefix, str) or not log_prefix.strip("/"):
+        raise InputError(f'`log_prefix` must be a name, such as the default "saliency"; got {log_prefix!r}.')
+
+
+def check_class_names(class_names: Any) -> None:
+    """A sequence of names, not one string."""
+    if class_names is not None and (isinstance(class_names, str) or not hasattr(class_names, "__getitem__")):
+        raise InputError(f"`class_names` must be a sequence of names, one a class; got {class_names!r}.")
