@@ -124,10 +124,13 @@ def attribute(
     name, layer = resolve_target_layer(model, target_layer)
     with untouched(model):
         captured = capture(model, images, layer, targets, forward=forward, reshape=reshape_transform)
-    float32 = torch.autocast(images.device.type, enabled=False)  # it would run the weighted sums in half precision
-    with torch.inference_mode(False), torch.no_grad(), float32:
+    full_precision = torch.autocast(
+        images.device.type, enabled=False
+    )  # autocast would round the weighted sums
+    with torch.inference_mode(False), torch.no_grad(), full_precision:
+        size, finite = (images.shape[-2], images.shape[-1]), _finite(captured)
         raw = {each: _raw_map(each, method, captured) for each, method in table.items()}
-        scaled = {each: _scale(map_, (images.shape[-2], images.shape[-1])) for each, map_ in raw.items()}
+        scaled = {each: _scale(map_, size, finite) for each, map_ in raw.items()}
         return Attribution(
             maps={each: map_ for each, (map_, _) in scaled.items()},
             logits=captured.logits,
@@ -157,14 +160,19 @@ def _raw_map(name: str, method: Method, captured: Captured) -> Tensor:
     if not isinstance(result, Tensor) or tuple(result.shape) != expected:
         came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise InputError(f'`methods` "{name}" must give (N, h, w) = {expected}; got {came}.')
-    finite = torch.isfinite(captured.activations * captured.gradients).flatten(1).all(dim=1)
-    return torch.where(finite[:, None, None], result.detach().float().relu(), torch.nan)
+    return result.detach().float().relu()
 
 
-def _scale(raw: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _finite(captured: Captured) -> Tensor:
+    """Whether each sample's activations and gradients are; a map does not always show it: ReLU makes -inf a zero."""
+    both = torch.isfinite(captured.activations) & torch.isfinite(captured.gradients)
+    return both.flatten(1).all(dim=1)
+
+
+def _scale(raw: Tensor, size: tuple[int, int], finite: Tensor) -> tuple[Tensor, Tensor]:
     """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank."""
     peaks = raw.flatten(1).amax(dim=1)
-    finite = torch.isfinite(raw).flatten(1).all(dim=1)
+    finite = finite & torch.isfinite(raw).flatten(1).all(dim=1)
     peaks = torch.where(finite, peaks, torch.nan)
     alive = finite & (peaks > 0)
     divisor = torch.where(alive, peaks, 1.0)[:, None, None]

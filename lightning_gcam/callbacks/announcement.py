@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-from torch import Tensor
+from collections.abc import Iterator
 
 from lightning_gcam._lightning import rank_zero_info
 from lightning_gcam.cam.layers import TargetLayer
+from lightning_gcam.cam.targets import Targets
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.metrics import needs_mask, resolve_scores
 from lightning_gcam.record import SaliencyRecord, Scores
@@ -17,7 +16,7 @@ def announce(
     record: SaliencyRecord,
     layer: TargetLayer,
     scores: Scores,
-    targets: Callable[[Tensor], Tensor] | int | str,
+    targets: Targets,
 ) -> None:
     """One line: which layer, which samples, which scores; and one where scores are left out for want of masks."""
     batch = record.batch
@@ -94,9 +93,9 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         )
 
 
-def _explained(targets: Callable[[Tensor], Tensor] | int | str) -> str:
+def _explained(targets: Targets) -> str:
     if callable(targets):
         return "a score of your own"
     if isinstance(targets, int):
         return f"class {targets}"
-    return {"label": "each sample's label", "predicted": "each sample's predicted class"}[targets]
+    return "each sample's label" if targets == "label" else "each sample's predicted class"

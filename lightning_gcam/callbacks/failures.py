@@ -16,8 +16,8 @@ class FailurePolicy:
     """Let a piece of work fail without harm.
 
     Args:
-        on_error: "warn": one warning for each kind of failure, and after three failures of one kind in a row nothing
-            is tried again; "raise": failures pass through (for tests).
+        on_error: "warn": one warning for each kind of failure, and after three failed looks in a row no further one
+            is taken; "raise": failures pass through (for tests).
 
     Example:
         >>> import warnings
@@ -36,7 +36,7 @@ class FailurePolicy:
         self.on_error = on_error
         self.has_given_up = False
         self._said: set[str] = set()
-        self._in_a_row: dict[str, int] = {}
+        self._in_a_row = 0
 
     @property
     def has_warned(self) -> bool:
@@ -62,17 +62,17 @@ class FailurePolicy:
         except Exception as error:
             if self.on_error == "raise" or (before_training and isinstance(error, InputError)):
                 raise
-            self._note(work, error)
-        else:
-            self._in_a_row.pop(work, None)
+            self.warn_once(
+                f"{work}:{type(error).__name__}",
+                f"{work} failed, and the training goes on without it: {type(error).__name__}: {error} "
+                '(`on_error="raise"` shows where it comes from.)',
+            )
 
-    def _note(self, work: str, error: Exception) -> None:
-        self._in_a_row[work] = self._in_a_row.get(work, 0) + 1
-        self.warn_once(
-            f"{work}:{type(error).__name__}",
-            f"{work} failed, and the training goes on without it: {type(error).__name__}: {error} "
-            '(`on_error="raise"` shows where it comes from.)',
-        )
-        if self._in_a_row[work] >= MAX_IN_A_ROW and not self.has_given_up:
+    def count(self, *, succeeded: bool) -> None:
+        """Note how a look ended, in all processes alike; after three failures in a row there is no further one."""
+        self._in_a_row = 0 if succeeded else self._in_a_row + 1
+        if self._in_a_row == MAX_IN_A_ROW:
             self.has_given_up = True
-            rank_zero_warn(f"{work} failed {MAX_IN_A_ROW} times in a row and is not tried again in this run.")
+            rank_zero_warn(
+                f"The look failed {MAX_IN_A_ROW} times in a row and is not tried again in this run."
+            )

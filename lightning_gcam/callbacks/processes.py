@@ -58,6 +58,12 @@ def attribute_together(
     return _interleave([each for _, each in gathered if each is not None]).to(batch.images.device)
 
 
+def first_layer(trainer: Trainer, name: str | None) -> str | None:
+    """The layer that was found, by whichever process found one: they all hold the same network."""
+    names = [name] if trainer.world_size == 1 else _all_gather(trainer, name)
+    return next((each for each in names if each is not None), None)
+
+
 def same_everywhere(trainer: Trainer, scores: dict[str, float]) -> dict[str, float]:
     """Rank zero's scores in every process: `EarlyStopping` on a score that differs would stop only some."""
     return scores if trainer.world_size == 1 else dict(trainer.strategy.broadcast(scores))

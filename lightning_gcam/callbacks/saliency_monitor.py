@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_gcam._errors import InputError
-from lightning_gcam._lightning import Callback, LightningModule, Trainer, rank_zero_warn
-from lightning_gcam.attribution import Attribution
+from lightning_gcam._lightning import Callback, LightningModule, Trainer
 from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.announcement import announce, say_what_even_gradients_mean, what_is_left_out
+from lightning_gcam.callbacks.collection import Collection
 from lightning_gcam.callbacks.failures import FailurePolicy
-from lightning_gcam.callbacks.processes import attribute_together, pool_candidates, same_everywhere
-from lightning_gcam.callbacks.trainer_facts import (
-    as_input,
-    is_fitting,
-    logged_step,
-    moment,
-    no_training_time_spent,
-    precision,
-)
+from lightning_gcam.callbacks.look import Recipe, prepare, take_look
+from lightning_gcam.callbacks.processes import first_layer
+from lightning_gcam.callbacks.schedule import Schedule
+from lightning_gcam.callbacks.trainer_facts import is_fitting, logged_step, moment, no_training_time_spent
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layer
+from lightning_gcam.cam.layers import TargetLayer, resolve_target_layer
 from lightning_gcam.cam.methods import Method, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
-from lightning_gcam.cam.targets import check_classes
-from lightning_gcam.fixed_batch import FixedBatch, Selection
+from lightning_gcam.fixed_batch import Selection
 from lightning_gcam.loggers import log_saliency, write_look
 from lightning_gcam.loggers.files import next_version
 from lightning_gcam.metrics import resolve_scores
-from lightning_gcam.record import (
-    SaliencyRecord,
-    Scores,
-    Stamp,
-    attribute_in_chunks,
-    record_saliency,
-    score_maps,
-)
+from lightning_gcam.record import SaliencyRecord, Scores, Stamp
 from lightning_gcam.visual import Normalize, check_normalize
 
 
@@ -111,33 +97,19 @@ class SaliencyMonitor(Callback):
         if normalize is not None:
             check_normalize(normalize)
         resolve_scores(scores)
-        self.methods = resolve_methods(methods)
         self.target_layer = target_layer
-        self.targets = targets
-        self.every_n_epochs = every_n_epochs
-        self.every_n_train_steps = every_n_train_steps
-        self.scores = scores
-        self.adapter = adapter
-        self.forward = forward
-        self.normalize = normalize
-        self.reshape_transform = reshape_transform
         self.class_names = class_names
+        self.normalize = normalize
         self.log_prefix = log_prefix
         self.last_record: SaliencyRecord | None = None
         self.history: list[dict[str, float]] = []
+        self._recipe = Recipe(resolve_methods(methods), targets, scores, forward, reshape_transform)
+        self._collection = Collection(num_samples, selection, batch, adapter)
+        self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._failures = FailurePolicy(on_error)
-        self._batch_by_hand = batch is not None
-        self._fixed = (
-            FixedBatch.of(as_saliency_batch(batch, adapter))
-            if batch is not None
-            else FixedBatch(num_samples, selection)
-        )
         self._layer: TargetLayer | None = None
         self._directory: Path | None = None
         self._announced = False
-        self._delivered = 0
-        self._to_verify = False
-        self._last_global_step = 0
         self._looked_at = (-1, -1)
 
     # -------------------------------------------------------------------------------- hooks: they only route
@@ -150,8 +122,8 @@ class SaliencyMonitor(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Without validation data there is nothing to look at, but for samples given by hand."""
-        if self._fixed.is_closed:
-            self._prepare(trainer, pl_module, self._fixed.samples)
+        if self._collection.fixed.is_closed:
+            self._prepare(trainer, pl_module, self._collection.fixed.samples)
         elif not trainer.enable_validation:
             raise InputError(
                 "There is no validation data to take samples from (no validation dataloader, no `validation_step`, or "
@@ -163,7 +135,7 @@ class SaliencyMonitor(Callback):
     ) -> None:
         """Where no sanity check ran, the first training batch serves to find the layer before the first step."""
         if self._layer is None and batch_idx == 0 and trainer.global_step == 0:
-            samples = _read_or_none(batch, self.adapter)
+            samples = self._collection.read_or_none(batch)
             if samples is not None:
                 self._prepare(trainer, pl_module, samples)
 
@@ -171,7 +143,7 @@ class SaliencyMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look between validations."""
-        if self._is_step_due(trainer) and (record := self._look(trainer, pl_module)) is not None:
+        if self._schedule.is_step_due(trainer) and (record := self._look(trainer, pl_module)) is not None:
             with self._failures.guard("Logging the saliency scores"):
                 for logger in trainer.loggers:
                     logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
@@ -192,11 +164,11 @@ class SaliencyMonitor(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A new stream of validation batches begins."""
-        self._begin_stream()
+        self._collection.begin()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A new stream of test batches begins."""
-        self._begin_stream()
+        self._collection.begin()
 
     def on_validation_batch_start(
         self,
@@ -236,190 +208,113 @@ class SaliencyMonitor(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The samples, the layer and the history: tensors and plain Python only."""
         layer = self._layer.name if self._layer is not None else None
-        return {"fixed_batch": self._fixed.state_dict(), "target_layer": layer, "history": self.history}
+        return {
+            "fixed_batch": self._collection.fixed.state_dict(),
+            "target_layer": layer,
+            "history": self.history,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the samples, the layer and the history of the run that is resumed."""
         self.history = list(state_dict["history"])
         if self.target_layer is None:
             self.target_layer = state_dict["target_layer"]
-        if not self._batch_by_hand and state_dict["fixed_batch"]:
-            self._fixed.load_state_dict(state_dict["fixed_batch"])
-            self._to_verify = True
+        self._collection.load_state_dict(state_dict["fixed_batch"])
 
     # -------------------------------------------------------------------------------- the fixed samples
-
-    def _begin_stream(self) -> None:
-        self._delivered = 0
-        if not self._fixed.is_closed:
-            self._fixed.reset()
 
     def _receive(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
-        wanted = not self._fixed.is_closed or self._to_verify or self._layer is None
-        if not wanted or dataloader_idx != 0 or self._failures.has_given_up:
+        to_prepare = batch_idx == 0 and self._layer is None and not self._failures.has_given_up
+        if dataloader_idx != 0 or not (self._collection.is_open or to_prepare):
             return
         early = batch_idx == 0 and no_training_time_spent(trainer)
         with (
             self._failures.guard("Reading the validation batch", before_training=early),
             torch.inference_mode(False),
         ):
-            samples = as_saliency_batch(batch, self.adapter)
-            if not self._fixed.is_closed:
-                self._fixed.offer(samples)
-            elif self._to_verify:
-                self._verify(samples)
-            if self._layer is None:
-                self._prepare(trainer, pl_module, self._fixed.samples if self._batch_by_hand else samples)
+            samples = as_saliency_batch(batch, self._collection.adapter)
+            changed = self._collection.receive(samples)
+            if changed is not None:
+                self._warn_of_change(changed)
+            if to_prepare:
+                by_hand = self._collection.by_hand
+                self._prepare(trainer, pl_module, self._collection.fixed.samples if by_hand else samples)
+
+    def _warn_of_change(self, position: int) -> None:
+        self._failures.warn_once(
+            "changed data",
+            f"The validation data changed since the checkpoint was written: sample {position} is another one now. "
+            "The monitor goes on with the samples of the checkpoint, so its history stays comparable.",
+        )
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch) -> None:
-        """Find the layer and try one sample all the way, before any training time is spent."""
-        with (
-            self._failures.guard("Preparing the looks", before_training=no_training_time_spent(trainer)),
-            torch.inference_mode(False),
-            precision(trainer),
-        ):
-            first = samples.select([0]).to(pl_module.device)
-            first = replace(first, images=as_input(trainer, first.images))
-            layer = self._find_layer(pl_module, first.images)
-            trial = record_saliency(
-                pl_module,
-                first,
-                targets=self.targets,
-                scores=self.scores,
-                target_layer=layer.name,
-                **self._options(),
-            )
-            if samples.labels is not None and samples.labels.ndim == 1:
-                check_classes(
-                    samples.labels[samples.labels >= 0], trial.attribution.logits.shape[1], "labels"
-                )
-            self._layer = layer
-
-    def _options(self) -> dict[str, Any]:
-        """What of the arguments `attribute` takes."""
-        return {
-            "methods": list(self.methods.values()),
-            "reshape_transform": self.reshape_transform,
-            "forward": self.forward,
-        }
-
-    def _find_layer(self, pl_module: nn.Module, images: Tensor) -> TargetLayer:
-        if self.target_layer is None:
-            return find_target_layer(
-                pl_module, images, forward=self.forward, reshape_transform=self.reshape_transform
-            )
-        return TargetLayer(*resolve_target_layer(pl_module, self.target_layer))
-
-    def _verify(self, samples: SaliencyBatch) -> None:
-        """After a resume: do the validation data still hold the samples that were kept?"""
-        position = self._fixed.first_difference(samples, self._delivered)
-        self._delivered += len(samples)
-        if position is not None:
-            self._to_verify = False
-            rank_zero_warn(
-                f"The validation data changed since the checkpoint was written: sample {position} is another one now. "
-                "The monitor goes on with the samples from the checkpoint, so its history stays comparable."
-            )
+        with self._failures.guard("Preparing the looks", before_training=no_training_time_spent(trainer)):
+            self._layer = prepare(trainer, pl_module, samples, self.target_layer, self._recipe)
 
     def _end_stream(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        self._to_verify = False
-        if not self._fixed.is_closed and not self._failures.has_given_up:
-            with self._failures.guard("Collecting the fixed samples"):
-                self._fixed.close(pool_candidates(trainer, self._fixed))
+        with self._failures.guard("Collecting the fixed samples"):
+            self._collection.end(trainer)
         self._look_and_log(trainer, pl_module)
 
     # -------------------------------------------------------------------------------- one look
 
-    def _is_epoch_due(self, trainer: Trainer) -> bool:
-        if not is_fitting(trainer):
-            return True
-        return self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-
-    def _is_step_due(self, trainer: Trainer) -> bool:
-        """After an optimizer step whose number fits, once: with accumulated gradients several batches share a step."""
-        if self.every_n_train_steps is None or not self._fixed.is_closed or trainer.global_step == 0:
-            return False
-        new = trainer.global_step != self._last_global_step
-        self._last_global_step = trainer.global_step
-        return new and trainer.global_step % self.every_n_train_steps == 0
-
     def _look_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_epoch_due(trainer) and (record := self._look(trainer, pl_module)) is not None:
+        if self._schedule.is_epoch_due(trainer) and (record := self._look(trainer, pl_module)) is not None:
             with self._failures.guard("Logging the saliency scores"):
                 pl_module.log_dict(record.metrics, on_step=False, on_epoch=True, batch_size=len(record.batch))
 
     def _look(self, trainer: Trainer, pl_module: LightningModule) -> SaliencyRecord | None:
         """Take a look and show it; None where there is nothing to look at, or the look failed."""
-        if not self._fixed.is_closed or self._layer is None or self._failures.has_given_up:
+        if not self._collection.fixed.is_closed or self._failures.has_given_up:
             return None
         now = moment(trainer)
         if is_fitting(trainer) and now == self._looked_at:
             return self.last_record  # a validation right behind a look at a step meets the same weights
-        record = self._record(trainer, pl_module, self._layer)
+        record = self._record(trainer, pl_module)
+        self._failures.count(succeeded=record is not None)
         if record is not None:
             self._looked_at, self.last_record = now, record
             self.history.append(record.row)
-            with self._failures.guard("Showing the look"):
-                self._show(trainer, record, self._layer)
+            self._show(trainer, record)
         return record
 
-    def _record(
-        self, trainer: Trainer, pl_module: LightningModule, layer: TargetLayer
-    ) -> SaliencyRecord | None:
-        """The maps, by all processes together, and their scores, the same in all of them."""
-        with torch.inference_mode(False):
-            self._fixed.to(pl_module.device)
-            batch = self._fixed.samples
-            batch = replace(batch, images=as_input(trainer, batch.images))
-            attribution = attribute_together(
-                trainer, batch, lambda share: self._attribute(trainer, pl_module, layer, share)
-            )
-            scores: dict[str, float] = {}
-            with self._failures.guard("Scoring the look"):
-                scores = score_maps(attribution, batch, self.scores) if attribution is not None else {}
-            if attribution is None:
-                return None
-            stamp = Stamp(
-                logged_step(trainer), trainer.current_epoch, self.log_prefix, self.class_names, self.normalize
-            )
-            return SaliencyRecord(batch, attribution, same_everywhere(trainer, scores), stamp)
+    def _record(self, trainer: Trainer, pl_module: LightningModule) -> SaliencyRecord | None:
+        layer = first_layer(trainer, self._layer.name if self._layer is not None else None)
+        if layer is None:
+            return None
+        stamp = Stamp(
+            logged_step(trainer), trainer.current_epoch, self.log_prefix, self.class_names, self.normalize
+        )
+        fixed = self._collection.fixed
+        return take_look(trainer, pl_module, fixed, layer, self._recipe, stamp, self._failures)
 
-    def _attribute(
-        self, trainer: Trainer, pl_module: LightningModule, layer: TargetLayer, batch: SaliencyBatch
-    ) -> Attribution | None:
-        """This process's share; None where it failed. Never more samples at once than the dataloader delivers."""
-        with self._failures.guard("The look"), precision(trainer):
-            attribution, self._fixed.largest_batch = attribute_in_chunks(
-                pl_module,
-                batch,
-                self.targets,
-                chunk_size=self._fixed.largest_batch,
-                target_layer=layer.name,
-                **self._options(),
-            )
-            return attribution
-        return None
-
-    def _show(self, trainer: Trainer, record: SaliencyRecord, layer: TargetLayer) -> None:
-        for kind, message in what_is_left_out(record, self._fixed):
+    def _show(self, trainer: Trainer, record: SaliencyRecord) -> None:
+        for kind, message in what_is_left_out(record, self._collection.fixed):
             self._failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
-        if not self._announced:
-            self._announced = True
-            announce(record, layer, self.scores, self.targets)
-            if record.attribution.even_gradients:
-                say_what_even_gradients_mean(layer)
+        self._announce(record)
         for logger in trainer.loggers:
-            log_saliency(logger, record)
+            with self._failures.guard(f"Showing the look in {type(logger).__name__}"):
+                log_saliency(logger, record)
         if not trainer.loggers and not getattr(trainer, "fast_dev_run", False):
-            root = Path(trainer.default_root_dir) / "lightning_gcam"
-            self._directory = self._directory or next_version(root)
-            write_look(self._directory, record)
+            with self._failures.guard("Writing the look"):
+                root = Path(trainer.default_root_dir) / "lightning_gcam"
+                self._directory = self._directory or next_version(root)
+                write_look(self._directory, record)
+
+    def _announce(self, record: SaliencyRecord) -> None:
+        """Say once what is looked at."""
+        if self._announced or self._layer is None:
+            return
+        self._announced = True
+        announce(record, self._layer, self._recipe.scores, self._recipe.targets)
+        if record.attribution.even_gradients:
+            say_what_even_gradients_mean(self._layer)
 
     def _check_alone(self, trainer: Trainer) -> None:
         """Two monitors under one name would overwrite each other's tags and state."""
@@ -429,11 +324,3 @@ class SaliencyMonitor(Callback):
             raise InputError(
                 f'`log_prefix` "{self.log_prefix}" is used by two SaliencyMonitors. Give each its own.'
             )
-
-
-def _read_or_none(batch: Any, adapter: Adapter | None) -> SaliencyBatch | None:
-    """A training batch may have a layout of its own (two crops, mixed images); then the validation decides."""
-    try:
-        return as_saliency_batch(batch, adapter)
-    except Exception:
-        return None

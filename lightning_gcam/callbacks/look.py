@@ -1,0 +1,115 @@
+"""One look inside a Trainer: the maps by all processes together, and their scores, the same in all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_gcam._lightning import LightningModule, Trainer
+from lightning_gcam.attribution import Attribution
+from lightning_gcam.batch import SaliencyBatch
+from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.processes import attribute_together, same_everywhere
+from lightning_gcam.callbacks.trainer_facts import as_input, precision
+from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layer
+from lightning_gcam.cam.methods import Method
+from lightning_gcam.cam.reshape import Reshape
+from lightning_gcam.cam.targets import Targets, check_classes
+from lightning_gcam.fixed_batch import FixedBatch
+from lightning_gcam.record import SaliencyRecord, Scores, Stamp, attribute_in_chunks, score_maps
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every look computes; the fields are arguments of `SaliencyMonitor`."""
+
+    methods: dict[str, Method]
+    targets: Targets
+    scores: Scores
+    forward: Forward | None
+    reshape_transform: Reshape | None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What of it `attribute` takes."""
+        return {
+            "methods": list(self.methods.values()),
+            "forward": self.forward,
+            "reshape_transform": self.reshape_transform,
+        }
+
+
+def prepare(
+    trainer: Trainer,
+    module: LightningModule,
+    samples: SaliencyBatch,
+    target_layer: str | None,
+    recipe: Recipe,
+) -> TargetLayer:
+    """Find the layer and try one sample all the way, so that what cannot work is seen before the first look.
+
+    Raises:
+        InputError: naming the argument, what came, and what to do.
+    """
+    with torch.inference_mode(False), precision(trainer):
+        first = samples.select([0]).to(module.device)
+        first = replace(first, images=as_input(trainer, first.images))
+        layer = _find_layer(module, first, target_layer, recipe)
+        attribution, _ = attribute_in_chunks(
+            module, first, recipe.targets, target_layer=layer.name, **recipe.options
+        )
+        if samples.labels is not None and samples.labels.ndim == 1:
+            check_classes(samples.labels[samples.labels >= 0], attribution.logits.shape[1], "labels")
+        score_maps(attribution, first, recipe.scores)
+        return layer
+
+
+def _find_layer(
+    module: nn.Module, samples: SaliencyBatch, target_layer: str | None, recipe: Recipe
+) -> TargetLayer:
+    if target_layer is None:
+        return find_target_layer(
+            module, samples.images, forward=recipe.forward, reshape_transform=recipe.reshape_transform
+        )
+    name, layer = resolve_target_layer(module, target_layer)
+    return TargetLayer(name, layer)
+
+
+def take_look(
+    trainer: Trainer,
+    module: LightningModule,
+    fixed: FixedBatch,
+    layer: str,
+    recipe: Recipe,
+    stamp: Stamp,
+    failures: FailurePolicy,
+) -> SaliencyRecord | None:
+    """The fixed samples' maps and scores now; None in every process where it failed in one.
+
+    Failures become warnings inside, where this process can fail alone; the exchange between processes stands outside
+    of every guard, so that all of them reach it.
+    """
+    with torch.inference_mode(False):
+        fixed.to(module.device)
+        batch = replace(fixed.samples, images=as_input(trainer, fixed.samples.images))
+
+        def attribute_share(share: SaliencyBatch) -> Attribution | None:
+            with failures.guard("The look"), precision(trainer):
+                chunk = fixed.largest_batch  # never more samples at once than the dataloader delivers
+                attribution, fixed.largest_batch = attribute_in_chunks(
+                    module, share, recipe.targets, chunk_size=chunk, target_layer=layer, **recipe.options
+                )
+                return attribution
+            return None
+
+        attribution = attribute_together(trainer, batch, attribute_share)
+        if attribution is None:
+            return None
+        scores: dict[str, float] = {}
+        with failures.guard("Scoring the look"):
+            scores = score_maps(attribution, batch, recipe.scores)
+        return SaliencyRecord(batch, attribution, same_everywhere(trainer, scores), stamp)
