@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from types import ModuleType
+import logging
+import sys
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core import rank_zero
@@ -29,16 +31,38 @@ def _installed(name: str) -> bool:
         return False
 
 
-def _import_all() -> tuple[ModuleType, ...]:
-    """Import every Lightning package there is, and leave Lightning's messages with the logger that had them.
+class _SpeakingPackage:
+    """Sends each of Lightning's messages to the logger of the package that speaks.
 
-    Importing a Lightning package points `lightning_utilities`' logger at itself. Where the user imported one
-    package (and perhaps silenced it), importing the other must not take the messages away from it.
+    Importing a Lightning package points `lightning_utilities`' one logger at itself. With both imported, a user who
+    silenced the one they use would hear it through the other.
     """
-    before = rank_zero.log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(logging.getLogger(f"{self._package()}.utilities.rank_zero"), name)
+
+    def _package(self) -> str:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            module = str(frame.f_globals.get("__name__", ""))
+            for package, prefixes in _SPEAKERS.items():
+                if module.startswith(prefixes):
+                    return package
+            frame = frame.f_back
+        return _PACKAGES[-1].__name__
+
+
+_SPEAKERS = {
+    "lightning.pytorch": ("lightning.",),
+    "pytorch_lightning": ("pytorch_lightning.", "lightning_fabric."),
+}
+
+
+def _import_all() -> tuple[ModuleType, ...]:
+    """Import every Lightning package there is, so that one callback can inherit from each one's `Callback`."""
     found = tuple(importlib.import_module(name) for name in _NAMES if _installed(name))
-    if before.name.startswith(_NAMES):
-        rank_zero.log = before
+    if len(found) > 1:
+        rank_zero.log = _SpeakingPackage()  # type: ignore[assignment]
     return found
 
 

@@ -144,7 +144,8 @@ class FixedBatch:
             ordered = sorted(chosen, key=lambda sample: self._wanted.index(sample.position))  # type: ignore[union-attr]
         else:
             ordered = sorted(chosen, key=lambda sample: (sample.group, sample.position))
-        self._samples = SaliencyBatch.cat([sample.batch for sample in ordered])
+        with torch.inference_mode(False):  # `trainer.validate` by itself would mark them for ever
+            self._samples = SaliencyBatch.cat([sample.batch for sample in ordered])
         self.positions = [sample.position for sample in ordered]
         self._chosen = []
 

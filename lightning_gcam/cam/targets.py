@@ -125,7 +125,7 @@ def _classes(targets: Targets, logits: Tensor) -> Tensor:
         )
     try:
         classes = torch.as_tensor(targets, device=logits.device)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"`targets` must be numbers; got {targets!r}.") from error
     if classes.is_inference():  # a batch of `trainer.validate`: autograd would refuse to keep it
         classes = classes.clone()
