@@ -9,7 +9,9 @@ same patch is there, but its colour is drawn at random. One line attaches a `Sal
 
 import argparse
 import logging
+import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -41,15 +43,14 @@ from lightning_gcam.metrics import EnergyPointingGame
 class DigitClassifier(LightningModule):
     """Five convolutions, the strongest response of each channel, one linear layer."""
 
-    def __init__(self, learning_rate: float = 5e-3) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.learning_rate = learning_rate
         self.features = nn.Sequential(
             *convolution(3, 24, stride=2),
             *convolution(24, 48, stride=2),
             *convolution(48, 64),
-            *convolution(64, 96),
-            *convolution(96, 96, kernel_size=1),
+            *convolution(64, 64),
+            *convolution(64, 96, kernel_size=1),
         )
         self.head = nn.Linear(96, NUM_CLASSES)
 
@@ -65,12 +66,8 @@ class DigitClassifier(LightningModule):
         images, labels, *_ = batch
         self.log("val_acc", accuracy(self(images), labels), prog_bar=True)
 
-    def configure_optimizers(self) -> tuple[list, list]:
-        optimizer = torch.optim.AdamW(self.parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
-        )
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
 def convolution(
@@ -143,7 +140,7 @@ class CueProbe(Callback):
             Look(
                 validation=float(trainer.callback_metrics["val_acc"]),
                 shuffled=float(accuracy(pl_module(self.shuffled.images), self.shuffled.labels)),
-                digit=self.monitor.history[-1]["energy"],
+                digit=self.monitor.history[-1].get("energy", math.nan),  # nan: every map was blank
                 corner=self.energy_in_corner(),
             )
         )
@@ -158,7 +155,10 @@ class CueProbe(Callback):
         """What guessing gives, and what saliency spread evenly over the canvas gives."""
         guess = 1 / NUM_CLASSES
         return Look(
-            guess, guess, self.monitor.history[-1]["energy_chance"], float(corner_mask().float().mean())
+            guess,
+            guess,
+            self.monitor.history[-1].get("energy_chance", math.nan),
+            float(corner_mask().float().mean()),
         )
 
 
@@ -209,6 +209,9 @@ def is_no_hint(line: logging.LogRecord) -> bool:
 def hide_hints() -> None:
     """Hide what Lightning says about devices, workers and its services; what the monitor says stays."""
     disable_possible_user_warnings()
+    warnings.filterwarnings(
+        "ignore", message=".*LeafSpec", category=FutureWarning
+    )  # Lightning's, about torch
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_no_hint)
 
 
@@ -244,7 +247,7 @@ def describe(name: str, probe: CueProbe) -> str:
         f"{look.corner:.2f} in the corner (chance {chance.corner:.2f})"
     )
     relies = look.shuffled < look.validation / 2 and look.corner > 2 * chance.corner
-    return measured + (": consistent with reliance on the corner." if relies else ".")
+    return measured + (":\n  consistent with reliance on the corner." if relies else ".")
 
 
 def save_overlays(probes: dict[str, CueProbe], output: Path) -> list[Path]:
@@ -260,7 +263,9 @@ def how_to_open(kind: str, output: Path) -> str:
     if kind == "tensorboard":
         return f"Every look, with a slider, in the tab Images:\n  tensorboard --logdir {output}"
     if kind == "wandb":
-        return f"Every look, in W&B's run folders; an offline run is sent with:\n  wandb sync {output}/wandb/offline-run-*"
+        return (
+            f"Every look, in W&B's offline runs, which this sends:\n  wandb sync {output}/wandb/offline-run-*"
+        )
     return (
         f"Every look, as PNG files beside a scores.csv, under:\n  {output}/with_cue\n  {output}/without_cue"
     )
@@ -290,6 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train both models, then show what was measured and where to look."""
     options = parse(arguments)
     hide_hints()
+    torch.set_num_threads(1)  # enough for tensors this small, and the same numbers on every machine
     options.output.mkdir(parents=True, exist_ok=True)
     probes = {}
     for experiment in plan_experiments(options.train_size, options.seed):

@@ -265,7 +265,7 @@ class SaliencyMonitor(Callback):
     def _look_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._schedule.is_epoch_due(trainer) and (record := self._look(trainer, pl_module)) is not None:
             with self._failures.guard("Logging the saliency scores"):
-                pl_module.log_dict(record.metrics, on_step=False, on_epoch=True, batch_size=len(record.batch))
+                pl_module.log_dict(record.metrics, on_step=False, on_epoch=True, sync_dist=True)
 
     def _look(self, trainer: Trainer, pl_module: LightningModule) -> SaliencyRecord | None:
         """Take a look and show it; None where there is nothing to look at, or the look failed."""
