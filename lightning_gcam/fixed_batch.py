@@ -46,9 +46,12 @@ def check_selection(selection: Selection) -> None:
                 f'`selection` "{selection}" is not known. {did_you_mean(selection, _SELECTIONS)}'
             )
         return
-    positions = list(selection)
+    positions = list(selection) if isinstance(selection, Sequence) else []
     if not positions or any(not isinstance(each, int) or each < 0 for each in positions):
-        raise InputError(f"`selection` as positions must be whole numbers from 0; got {positions!r}.")
+        raise InputError(
+            '`selection` must be "balanced", "first", or positions: whole numbers from 0, at least one; '
+            f"got {selection!r}."
+        )
     if len(set(positions)) != len(positions):
         raise InputError(f"`selection` names a position twice: {positions!r}.")
 
@@ -111,7 +114,8 @@ class FixedBatch:
         self.largest_batch = max(self.largest_batch, len(batch))
         groups = _groups(batch)
         for row in self._rows_of_interest(batch, groups):
-            self._consider(Sample(self._seen + row, groups[row], batch.select([row])))
+            if self._has_use_for(groups[row]):  # asked before the copy is made: most samples are not wanted
+                self._keep(Sample(self._seen + row, groups[row], batch.select([row])))
         self._seen += len(batch)
 
     def candidates(self, rank: int = 0, world_size: int = 1) -> list[Sample]:
@@ -133,7 +137,8 @@ class FixedBatch:
         if candidates is not None:
             self._chosen = []
             for sample in sorted(candidates, key=lambda sample: sample.position):
-                self._consider(sample)
+                if self._fits(sample.batch) and self._has_use_for(sample.group):
+                    self._keep(sample)
         chosen = self._chosen
         if not chosen:
             raise InputError(
@@ -174,23 +179,27 @@ class FixedBatch:
         if self._samples is not None and self._samples.images.device != device:
             self._samples = self._samples.to(device)
 
-    def first_difference(self, batch: SaliencyBatch, start: int) -> int | None:
+    def first_difference(
+        self, batch: SaliencyBatch, start: int, rank: int = 0, world_size: int = 1
+    ) -> int | None:
         """The first position at which a batch of the stream differs from the kept sample, or None.
 
         Args:
             batch: a batch of a later validation.
-            start: how many samples came before it.
+            start: how many samples came before it, in this process.
+            rank: of this process.
+            world_size: how many processes share the stream, dealt out as in `candidates`.
         """
         for row, position in enumerate(self.positions):
-            if start <= position < start + len(batch) and not _same_sample(
-                self.samples, row, batch, position - start
-            ):
+            other, dealt_to = divmod(position, world_size)
+            here = dealt_to == rank and start <= other < start + len(batch)
+            if here and not _same_sample(self.samples, row, batch, other - start):
                 return position
         return None
 
     def _rows_of_interest(self, batch: SaliencyBatch, groups: list[int]) -> list[int]:
         """The rows that may be kept: labelled, of the same size as those kept, and wanted or still of use."""
-        if self._chosen and batch.images.shape[1:] != self._chosen[0].batch.images.shape[1:]:
+        if not self._fits(batch):
             self.skipped += len(groups)
             return []
         usable = [row for row, group in enumerate(groups) if group >= 0]
@@ -199,13 +208,21 @@ class FixedBatch:
             return [row for row in usable if self._seen + row in self._wanted]
         return usable if self._balanced else usable[: self.num_samples - len(self._chosen)]
 
-    def _consider(self, sample: Sample) -> None:
-        """Keep the sample if there is room, or if its class has two fewer than the largest one, which gives way."""
+    def _fits(self, batch: SaliencyBatch) -> bool:
+        """Whether the images have the size of those kept, so that they can be one batch."""
+        return not self._chosen or batch.images.shape[1:] == self._chosen[0].batch.images.shape[1:]
+
+    def _has_use_for(self, group: int) -> bool:
+        """Whether there is room, or the class has two fewer than the largest one."""
+        if len(self._chosen) < self.num_samples:
+            return True
+        counts = Counter(kept.group for kept in self._chosen)
+        return self._balanced and max(counts.values()) - counts[group] >= 2
+
+    def _keep(self, sample: Sample) -> None:
+        """Keep the sample; where there is no room, the last one of the largest class gives way."""
         if len(self._chosen) >= self.num_samples:
-            counts = Counter(kept.group for kept in self._chosen)
-            largest, count = counts.most_common(1)[0]
-            if not self._balanced or count - counts[sample.group] < 2:
-                return
+            ((largest, _),) = Counter(kept.group for kept in self._chosen).most_common(1)
             last = max(index for index, kept in enumerate(self._chosen) if kept.group == largest)
             del self._chosen[last]
         self._chosen.append(sample)
@@ -216,13 +233,21 @@ def _groups(batch: SaliencyBatch) -> list[int]:
     labels = batch.labels
     if labels is None:
         return [0] * len(batch)
-    return [int(label) for label in (labels if labels.ndim == 1 else labels.int().argmax(dim=1)).tolist()]
+    return [int(label) for label in (labels if labels.ndim == 1 else labels.float().argmax(dim=1)).tolist()]
 
 
 def _same_sample(kept: SaliencyBatch, row: int, batch: SaliencyBatch, other: int) -> bool:
     left, right = kept.images[row], batch.images[other].to(kept.images.device)
     if left.shape != right.shape or not torch.allclose(left.float(), right.float(), rtol=1e-3, atol=1e-3):
         return False
-    if kept.labels is None or batch.labels is None:
-        return kept.labels is batch.labels
-    return torch.equal(kept.labels[row], batch.labels[other].to(kept.labels.device))
+    return all(
+        _same_row(getattr(kept, field), row, getattr(batch, field), other)
+        for field in ("labels", "masks", "boxes")
+    )
+
+
+def _same_row(kept: Any, row: int, values: Any, other: int) -> bool:
+    """Whether one sample's annotation is the same; a field that only one of them has differs."""
+    if kept is None or values is None:
+        return kept is values
+    return torch.equal(kept[row], values[other].to(kept[row].device))

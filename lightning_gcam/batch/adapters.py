@@ -44,7 +44,7 @@ def as_saliency_batch(batch: Any, adapter: Adapter | None = None) -> SaliencyBat
         [1, 0]
     """
     if adapter is not None:
-        batch = adapter(batch)
+        batch = _adapted(batch, adapter)
     if isinstance(batch, SaliencyBatch):
         return batch
     if isinstance(batch, Tensor):
@@ -54,6 +54,15 @@ def as_saliency_batch(batch: Any, adapter: Adapter | None = None) -> SaliencyBat
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
         return _from_sequence(batch)
     raise InputError(_not_understood(batch))
+
+
+def _adapted(batch: Any, adapter: Adapter) -> Any:
+    try:
+        return adapter(batch)
+    except Exception as error:
+        raise InputError(
+            f"`adapter` failed on the batch {_describe(batch)}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _from_mapping(batch: Mapping[Any, Any]) -> SaliencyBatch:

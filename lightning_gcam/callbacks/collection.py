@@ -44,8 +44,8 @@ class Collection:
         if not self.fixed.is_closed:
             self.fixed.reset()
 
-    def receive(self, samples: SaliencyBatch) -> int | None:
-        """Take the next batch.
+    def receive(self, samples: SaliencyBatch, trainer: Trainer) -> int | None:
+        """Take the next batch of this process.
 
         Returns:
             The position of the first sample that is another one than in the checkpoint, told once; else None.
@@ -54,8 +54,10 @@ class Collection:
             self.fixed.offer(samples)
             return None
         start, self._delivered = self._delivered, self._delivered + len(samples)
-        changed = self.fixed.first_difference(samples, start) if self._to_verify else None
-        self._to_verify = self._to_verify and changed is None
+        if not self._to_verify:
+            return None
+        changed = self.fixed.first_difference(samples, start, trainer.global_rank, trainer.world_size)
+        self._to_verify = changed is None
         return changed
 
     def end(self, trainer: Trainer) -> None:

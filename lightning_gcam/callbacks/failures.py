@@ -60,13 +60,19 @@ class FailurePolicy:
         try:
             yield
         except Exception as error:
-            if self.on_error == "raise" or (before_training and isinstance(error, InputError)):
+            if before_training and isinstance(error, InputError):
                 raise
-            self.warn_once(
-                f"{work}:{type(error).__name__}",
-                f"{work} failed, and the training goes on without it: {type(error).__name__}: {error} "
-                '(`on_error="raise"` shows where it comes from.)',
-            )
+            self.report(work, error)
+
+    def report(self, work: str, error: Exception) -> None:
+        """Warn of a failure, or raise it where that is asked for."""
+        if self.on_error == "raise":
+            raise error
+        self.warn_once(
+            f"{work}:{type(error).__name__}",
+            f"{work} failed, and the training goes on without it: {type(error).__name__}: {error} "
+            '(`on_error="raise"` shows where it comes from.)',
+        )
 
     def count(self, *, succeeded: bool) -> None:
         """Note how a look ended, in all processes alike; after three failures in a row there is no further one."""

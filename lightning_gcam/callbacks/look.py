@@ -90,24 +90,23 @@ def take_look(
 ) -> SaliencyRecord | None:
     """The fixed samples' maps and scores now; None in every process where it failed in one.
 
-    Failures become warnings inside, where this process can fail alone; the exchange between processes stands outside
-    of every guard, so that all of them reach it.
+    The exchange between processes stands outside of every guard, so that all of them reach it whatever happens.
     """
     with torch.inference_mode(False):
         fixed.to(module.device)
         batch = replace(fixed.samples, images=as_input(trainer, fixed.samples.images))
 
-        def attribute_share(share: SaliencyBatch) -> Attribution | None:
-            with failures.guard("The look"), precision(trainer):
+        def attribute_share(share: SaliencyBatch) -> Attribution:
+            with precision(trainer):
                 chunk = fixed.largest_batch  # never more samples at once than the dataloader delivers
                 attribution, fixed.largest_batch = attribute_in_chunks(
                     module, share, recipe.targets, chunk_size=chunk, target_layer=layer, **recipe.options
                 )
                 return attribution
-            return None
 
         attribution = attribute_together(trainer, batch, attribute_share)
-        if attribution is None:
+        if isinstance(attribution, Exception):
+            failures.report("The look", attribution)
             return None
         scores: dict[str, float] = {}
         with failures.guard("Scoring the look"):

@@ -29,33 +29,42 @@ def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> list[Sample]:
 
 
 def attribute_together(
-    trainer: Trainer, batch: SaliencyBatch, work: Callable[[SaliencyBatch], Attribution | None]
-) -> Attribution | None:
+    trainer: Trainer, batch: SaliencyBatch, work: Callable[[SaliencyBatch], Attribution]
+) -> Attribution | Exception:
     """Attribute a batch with all processes: each takes its share, all get the whole.
 
     Args:
         trainer: says how many processes there are, and whether each holds the whole model.
         batch: the same in every process.
-        work: attributes a share; None where it failed.
+        work: attributes a share.
 
     Returns:
-        The attribution of the whole batch, the same in every process; None in all of them where one failed, so that
-        none goes on alone and waits for the others forever.
+        The attribution of the whole batch, the same in every process. Where it failed in one of them, the exception,
+        in all of them: none may go on alone and wait for the others forever.
     """
     world, rank = trainer.world_size, trainer.global_rank
     if world == 1:
-        return work(batch)
-    if not _holds_whole_model(trainer):  # every process must run every forward, on the same samples
-        whole = work(batch)
-        return whole if all(_all_gather(trainer, whole is not None)) else None
-    rows = list(range(rank, len(batch), world))
-    part = work(batch.select(rows)) if rows else None
-    gathered = _all_gather(
-        trainer, (not rows or part is not None, part.to("cpu") if part is not None else None)
-    )
-    if not all(succeeded for succeeded, _ in gathered):
-        return None
+        return _tried(work, batch)
+    shared = _holds_whole_model(trainer)  # where it does not, all must run every forward, on the same samples
+    rows = list(range(rank, len(batch), world)) if shared else list(range(len(batch)))
+    part = _tried(work, batch.select(rows)) if rows else None
+    failed = f"{type(part).__name__}: {part}" if isinstance(part, Exception) else None
+    sent = part.to("cpu") if shared and isinstance(part, Attribution) else None
+    gathered = _all_gather(trainer, (failed, sent))
+    for process, (message, _) in enumerate(gathered):
+        if message is not None:
+            return part if isinstance(part, Exception) else RuntimeError(f"{message} (in process {process})")
+    if not shared:
+        return part  # type: ignore[return-value]  # it did not fail, and no process is without samples
     return _interleave([each for _, each in gathered if each is not None]).to(batch.images.device)
+
+
+def _tried(work: Callable[[SaliencyBatch], Attribution], batch: SaliencyBatch) -> Attribution | Exception:
+    """The result or the exception, so that the exchange with the other processes comes in any case."""
+    try:
+        return work(batch)
+    except Exception as error:
+        return error
 
 
 def first_layer(trainer: Trainer, name: str | None) -> str | None:

@@ -235,7 +235,7 @@ class SaliencyMonitor(Callback):
             torch.inference_mode(False),
         ):
             samples = as_saliency_batch(batch, self._collection.adapter)
-            changed = self._collection.receive(samples)
+            changed = self._collection.receive(samples, trainer)
             if changed is not None:
                 self._warn_of_change(changed)
             if to_prepare:

@@ -68,7 +68,7 @@ def _write_png(path: Path, record: SaliencyRecord) -> None:
 
 def _write_scores(path: Path, record: SaliencyRecord) -> None:
     rows: list[dict[str, Any]] = [row for row in _read_scores(path) if int(row["step"]) != record.step]
-    rows.append(record.row)
+    rows = sorted([*rows, record.row], key=lambda row: int(row["step"]))
     columns = list(dict.fromkeys(name for row in rows for name in row))
     beside = path.with_suffix(".part")
     with beside.open("w", newline="", encoding="utf-8") as file:
