@@ -194,6 +194,7 @@ def make_logger(kind: str, output: Path, name: str) -> Logger | bool:
     if kind == "tensorboard":
         return TensorBoardLogger(output, name=name, default_hp_metric=False)
     if kind == "wandb":
+        os.environ.setdefault("WANDB_QUIET", "true")  # the table at the end says it all
         return WandbLogger(name, output, project="planted_shortcut", offline="WANDB_MODE" not in os.environ)
     return False
 

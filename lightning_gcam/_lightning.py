@@ -87,5 +87,5 @@ def rank_zero_info(message: str) -> None:
 
 
 def rank_zero_warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn once, on rank zero; the warning points at the line of the Trainer's caller, as Lightning's do."""
-    rank_zero.rank_zero_warn(message, category=category, stacklevel=5)
+    """Warn on rank zero."""
+    rank_zero.rank_zero_warn(message, category=category)

@@ -95,7 +95,7 @@ def _buffers(module: nn.Module) -> Iterator[None]:
             for owner, name, buffer, values in saved:
                 if not _same_bits(buffer, values):
                     buffer.copy_(values)
-                if owner._buffers.get(name) is not buffer:
+                if getattr(owner, name, None) is not buffer:
                     owner._buffers[name] = buffer
 
 

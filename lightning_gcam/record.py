@@ -106,13 +106,14 @@ class SaliencyRecord:
 
     @property
     def correct(self) -> list[bool | None]:
-        """Whether each prediction is right (one of the marked classes, where labels are multi-hot)."""
+        """Whether each prediction is right (one of the marked classes, where labels are multi-hot); None: no label."""
         labels, predictions = self.batch.labels, self.predictions
         if labels is None:
             return [None] * len(self.batch)
         if labels.ndim == 2:
             return [bool(row[int(guess)]) for row, guess in zip(labels, predictions, strict=True)]
-        return [bool(same) for same in (labels == predictions).tolist()]
+        pairs = zip(labels.tolist(), predictions.tolist(), strict=True)
+        return [label == guess if label >= 0 else None for label, guess in pairs]
 
     @property
     def captions(self) -> list[str]:
@@ -177,7 +178,7 @@ class SaliencyRecord:
         if labels is None:
             return [""] * len(self.batch)
         if labels.ndim == 1:
-            return [self._name(int(label)) for label in labels.tolist()]
+            return [self._name(int(label)) if label >= 0 else "" for label in labels.tolist()]
         return [", ".join(self._name(int(each)) for each in row.nonzero()[:, 0]) or "none" for row in labels]
 
     def _name(self, index: int) -> str:

@@ -37,6 +37,10 @@ def find_logits(output: Any, batch_size: int) -> Tensor:
         >>> find_logits((torch.zeros(2, 10), "aux"), batch_size=2).shape
         torch.Size([2, 10])
     """
+    if (
+        batch_size == 1 and isinstance(output, Tensor) and output.ndim < 2
+    ):  # `.squeeze()` took the only sample too
+        output = output.reshape(1, -1)
     found: Tensor | None = next((each for each in _candidates(output) if _is_logits(each, batch_size)), None)
     if found is None:
         raise InputError(

@@ -1,0 +1,150 @@
+"""Trainings in two processes; every process writes what it saw. Started by `tests/test_ddp.py` through torchrun."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_gcam import SaliencyMonitor
+from tests.modules import Plain
+from tests.witness import RowLogger, Witness, digest
+
+
+class Unused(Plain):
+    """Has a branch that no loss reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(2, 2)
+
+
+class FailsOnRankOne(Plain):
+    """Its forward raises inside the looks of one process only; the training never calls `forward`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.global_rank == 1 and self.trainer.global_step > 0:
+            raise RuntimeError("only here")
+        return self.net(images)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]), sync_dist=True)
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "accumulate": {"accumulate_grad_batches": 4, "val_check_interval": 2},
+    "bf16-mixed": {"precision": "bf16-mixed"},
+    "find_unused_parameters": {"strategy": DDPStrategy(find_unused_parameters=True), "module": Unused},
+    "static_graph": {"strategy": DDPStrategy(static_graph=True)},
+    "early stopping": {"stop": True, "max_epochs": 8},
+    "one process fails": {"module": FailsOnRankOne, "on_error": "warn"},
+}
+
+
+def loader(n: int, *, shuffle: bool) -> DataLoader[Any]:
+    """Sorted by class, so that neither process sees all classes early."""
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.arange(n) * 3 // n
+    images = torch.rand(n, 1, 8, 8, generator=generator)
+    masks = torch.zeros(n, 8, 8, dtype=torch.bool)
+    masks[:, 2:6, 2:6] = True
+    images[:, 0, 2:6, 2:6] += labels[:, None, None]
+    return DataLoader(TensorDataset(images, labels, masks), batch_size=4, shuffle=shuffle)
+
+
+def train(
+    root: Path,
+    *,
+    monitored: bool,
+    module: Any = Plain,
+    stop: bool = False,
+    on_error: str = "raise",
+    devices: int = 2,
+    **options: Any,
+) -> dict[str, Any]:
+    """One training; what this process saw of it, in JSON's types."""
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    witness, rows = Witness(), RowLogger()
+    monitor = SaliencyMonitor(
+        methods=["guidance_cam", "layer_cam"], num_samples=7, every_n_train_steps=2, on_error=on_error
+    )
+    # a score that can only stay where it is: the patience runs out in every process at the same epoch
+    stopper = EarlyStopping("saliency/energy_chance", patience=2, mode="max")
+    callbacks = [*([monitor] if monitored else []), *([stopper] if stop and monitored else []), witness]
+    settings = {
+        "accelerator": "cpu",
+        "devices": devices,
+        "strategy": "ddp" if devices > 1 else "auto",
+        "max_epochs": 2,
+    }
+    trainer = pytorch_lightning.Trainer(
+        **{**settings, **options},
+        callbacks=callbacks,
+        logger=rows,
+        default_root_dir=root,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    made = module()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(made, loader(48, shuffle=True), loader(24, shuffle=False))
+    return {
+        "lines": digest([str(line) for line in witness.lines]),
+        "rows": rows.rows,
+        "epochs": trainer.current_epoch,
+        "history": monitor.history,
+        "positions": monitor._collection.fixed.positions,
+        "maps": digest(monitor.last_record.attribution.maps) if monitor.last_record else "",
+        "warnings": sum("the training goes on" in str(each.message) for each in caught),
+        "given up": sum("not tried again" in str(each.message) for each in caught),
+    }
+
+
+def main(out: Path) -> None:
+    """Every mode with and without the monitor."""
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else int(_env("RANK"))
+    found = {}
+    for name, options in MODES.items():
+        options = dict(options)
+        if "strategy" in options:  # a strategy object serves one Trainer
+            kind = options.pop("strategy")._ddp_kwargs
+            make = lambda kind=kind: {"strategy": DDPStrategy(**kind)}  # noqa: E731
+        else:
+            make = dict
+        without = {key: value for key, value in options.items() if key not in ("stop",)}
+        found[name] = {
+            "with": train(out, monitored=True, **options, **make()),
+            "without": train(out, monitored=False, **without, **make()) if not options.get("stop") else None,
+        }
+    (out / f"rank{rank}.json").write_text(json.dumps(found))
+
+
+def _env(name: str) -> str:
+    import os
+
+    return os.environ.get(name, "0")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

@@ -1,0 +1,82 @@
+"""Two real processes on gloo: the training is untouched, all ranks agree, and nothing hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ddp_script import MODES, train
+
+ROOT = Path(__file__).parents[1]
+TIMEOUT = 280
+"""Seconds for all modes together; a rank that waits for another forever does not pass."""
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of the two processes saw."""
+    out = tmp_path_factory.mktemp("ddp")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--master-port=0",
+        "--standalone",
+    ]
+    done = subprocess.run(
+        [*command, "-m", "tests.ddp_script", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=TIMEOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+COMPARED = [name for name, options in MODES.items() if not options.get("stop")]
+
+
+@pytest.mark.timeout(TIMEOUT + 20)
+@pytest.mark.parametrize("mode", COMPARED)
+def test_the_training_is_the_same_bit_for_bit_in_both_processes(
+    mode: str, ranks: list[dict[str, Any]]
+) -> None:
+    for rank in ranks:
+        assert rank[mode]["with"]["lines"] == rank[mode]["without"]["lines"]
+        assert rank[mode]["with"]["rows"] == rank[mode]["without"]["rows"]
+
+
+@pytest.mark.parametrize("mode", [name for name in MODES if name != "one process fails"])
+def test_all_processes_have_the_same_samples_maps_and_scores(mode: str, ranks: list[dict[str, Any]]) -> None:
+    left, right = (rank[mode]["with"] for rank in ranks)
+    assert left["history"] == right["history"]
+    assert len(left["history"]) >= 2
+    assert left["positions"] == right["positions"]
+    assert left["maps"] == right["maps"]
+
+
+def test_the_samples_are_those_of_one_process(ranks: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The validation set is sorted by class and dealt out to two processes; balanced all the same."""
+    alone = train(tmp_path, monitored=True, devices=1, max_epochs=1)
+    assert ranks[0]["plain"]["with"]["positions"] == alone["positions"]
+
+
+def test_early_stopping_on_a_score_stops_all_processes_together(ranks: list[dict[str, Any]]) -> None:
+    epochs = [rank["early stopping"]["with"]["epochs"] for rank in ranks]
+    assert epochs == [3, 3]
+
+
+def test_a_look_that_fails_in_one_process_is_given_up_in_all(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert rank["one process fails"]["with"]["history"] == []
+    assert ranks[0]["one process fails"]["with"]["given up"] == 1
