@@ -18,7 +18,9 @@ from pathlib import Path
 def main(uv: str, dist: str) -> None:
     wheels = sorted(Path(dist).resolve().glob("*.whl"))
     if len(wheels) != 1 or not list(Path(dist).glob("*.tar.gz")):
-        sys.exit(f"expected one wheel and one sdist in {dist}, found {[path.name for path in Path(dist).iterdir()]}")
+        sys.exit(
+            f"expected one wheel and one sdist in {dist}, found {[path.name for path in Path(dist).iterdir()]}"
+        )
     check_contents(wheels[0])
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

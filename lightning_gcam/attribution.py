@@ -96,7 +96,8 @@ def attribute(
         model: any `nn.Module`.
         images: `(N, C, H, W)` floating point, on the model's device.
         targets: whose score is explained: None or "predicted" for each sample's predicted class; an int for one class;
-            `(N,)` classes; `(N, K)` multi-hot; or a callable `logits -> (N,)`.
+            `(N,)` classes (a negative one stands for the predicted class); `(N, K)` multi-hot; or a callable
+            `logits -> (N,)`.
         methods: a name (see `lightning_gcam.cam.available_methods`), a callable
             `(activations, gradients) -> (N, h, w)`, or several of them.
         target_layer: a name from `model.named_modules()`, or the module; found where it is left out.

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_gcam.batch import checks
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: Lightning's precision plugins convert a batch in place, field by field
 class SaliencyBatch:
     """Annotated samples: the images as the model takes them, and what is known of where the object is.
 

@@ -29,6 +29,9 @@ def announce(
     )
     if batch.object_masks is None:
         left_out = [name for name, metric in resolve_scores(scores).items() if needs_mask(metric)]
+    else:
+        left_out = []
+    if left_out:
         rank_zero_info(
             f"The samples have no masks or boxes, so these scores are left out: {', '.join(left_out)}. Deliver "
             "(images, labels, masks) in the validation batch, or pass `adapter=` or `batch=`, to have them."

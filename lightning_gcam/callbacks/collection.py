@@ -60,15 +60,25 @@ class Collection:
         self._to_verify = changed is None
         return changed
 
-    def end(self, trainer: Trainer) -> None:
+    def verify_next(self) -> None:
+        """Compare the samples that were collected before with the next stream."""
+        self._to_verify = bool(self.fixed.positions)
+
+    def end(self, trainer: Trainer) -> int | None:
         """The stream has ended: settle the samples, the same in every process.
+
+        Returns:
+            The position of a kept sample that was not delivered any more; else None.
 
         Raises:
             InputError: where no usable sample was delivered.
         """
-        self._to_verify = False
+        verified, self._to_verify = self._to_verify, False
         if not self.fixed.is_closed:
             self.fixed.close(pool_candidates(trainer, self.fixed))
+            return None
+        beyond = self._delivered * trainer.world_size
+        return next((each for each in self.fixed.positions if verified and each >= beyond), None)
 
     def read_or_none(self, batch: Any) -> SaliencyBatch | None:
         """A training batch may have a layout of its own (two crops, mixed images); then the validation decides."""
@@ -81,4 +91,4 @@ class Collection:
         """The samples of a checkpoint, to be compared with the next stream; samples given by hand stay."""
         if state and not self.by_hand:
             self.fixed.load_state_dict(state)
-            self._to_verify = bool(self.fixed.positions)
+            self.verify_next()

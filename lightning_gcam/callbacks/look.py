@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_gcam._lightning import LightningModule, Trainer
-from lightning_gcam.attribution import Attribution
+from lightning_gcam.attribution import Attribution, attribute
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.callbacks.failures import FailurePolicy
 from lightning_gcam.callbacks.processes import attribute_together, same_everywhere
@@ -56,16 +56,24 @@ def prepare(
         InputError: naming the argument, what came, and what to do.
     """
     with torch.inference_mode(False), precision(trainer):
-        first = samples.select([0]).to(module.device)
+        first = samples.select([_first_labelled(samples)]).to(module.device)
         first = replace(first, images=as_input(trainer, first.images))
         layer = _find_layer(module, first, target_layer, recipe)
+        logits = attribute(module, first.images, target_layer=layer.name, **recipe.options).logits
+        if samples.labels is not None and samples.labels.ndim == 1:
+            check_classes(samples.labels[samples.labels >= 0], logits.shape[1], "labels")
         attribution, _ = attribute_in_chunks(
             module, first, recipe.targets, target_layer=layer.name, **recipe.options
         )
-        if samples.labels is not None and samples.labels.ndim == 1:
-            check_classes(samples.labels[samples.labels >= 0], attribution.logits.shape[1], "labels")
         score_maps(attribution, first, recipe.scores)
         return layer
+
+
+def _first_labelled(samples: SaliencyBatch) -> int:
+    """Negative labels mean "none"; such samples are passed over, here too."""
+    if samples.labels is None or samples.labels.ndim != 1:
+        return 0
+    return int((samples.labels >= 0).int().argmax())
 
 
 def _find_layer(

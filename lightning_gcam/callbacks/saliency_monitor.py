@@ -46,8 +46,10 @@ class SaliencyMonitor(Callback):
         num_samples: how many validation samples to look at.
         selection: "balanced" over the classes, "first", or positions in the order of delivery.
         batch: the samples, given by hand: a `SaliencyBatch` or any batch that can be read as one.
-        every_n_epochs: look after the validation of every n-th epoch; None for never.
-        every_n_train_steps: look after every n-th optimizer step; None for never.
+        every_n_epochs: look after the validation of every n-th epoch; None for never. Where a callback monitors a
+            score, leave it at 1: Lightning's `EarlyStopping` raises where its score was never logged.
+        every_n_train_steps: look after every n-th optimizer step; None for never. Samples that are collected are known
+            after the first validation, so these looks begin there; with `batch` they begin at once.
         scores: names, metrics with `update(saliency, mask)`, or a mapping from names to metrics; None for all that
             the annotation allows.
         adapter: a function from a batch of your dataloader to a `SaliencyBatch`, for layouts that are not recognised.
@@ -115,13 +117,19 @@ class SaliencyMonitor(Callback):
     # -------------------------------------------------------------------------------- hooks: they only route
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what can be seen to be wrong before anything runs."""
+        """Begin a run: forget the last one's layer and failures, and refuse what can be seen to be wrong already."""
         self._check_alone(trainer)
+        self._layer, self._announced, self._looked_at = None, False, (-1, -1)
+        self._failures = FailurePolicy(self._failures.on_error)
+        if stage == "fit":
+            self._directory = None
+            self._collection.verify_next()
         if self.target_layer is not None:
             resolve_target_layer(pl_module, self.target_layer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Without validation data there is nothing to look at, but for samples given by hand."""
+        self._schedule.begin(trainer)
         if self._collection.fixed.is_closed:
             self._prepare(trainer, pl_module, self._collection.fixed.samples)
         elif not trainer.enable_validation:
@@ -136,22 +144,27 @@ class SaliencyMonitor(Callback):
         """Where no sanity check ran, the first training batch serves to find the layer before the first step."""
         if self._layer is None and batch_idx == 0 and trainer.global_step == 0:
             samples = self._collection.read_or_none(batch)
-            if samples is not None:
-                self._prepare(trainer, pl_module, samples)
+            if samples is not None:  # its labels may be of another kind than the validation's
+                self._prepare(trainer, pl_module, SaliencyBatch(samples.images))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look between validations."""
-        if self._schedule.is_step_due(trainer) and (record := self._look(trainer, pl_module)) is not None:
-            with self._failures.guard("Logging the saliency scores"):
-                for logger in trainer.loggers:
+        if not self._schedule.is_step_due(trainer):
+            return
+        record = self._look(trainer, pl_module, logged_step(trainer))
+        if record is not None:
+            for logger in trainer.loggers:
+                with self._failures.guard(f"Logging the scores to {type(logger).__name__}"):
                     logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the end of the epoch where there is no validation (and the samples were given by hand)."""
         if not trainer.enable_validation:
-            self._look_and_log(trainer, pl_module)
+            self._look_and_log(
+                trainer, pl_module, logged_step(trainer) - 1
+            )  # where Lightning logs its own now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run without a single look must not pass in silence."""
@@ -234,47 +247,54 @@ class SaliencyMonitor(Callback):
             self._failures.guard("Reading the validation batch", before_training=early),
             torch.inference_mode(False),
         ):
-            samples = as_saliency_batch(batch, self._collection.adapter)
-            changed = self._collection.receive(samples, trainer)
-            if changed is not None:
-                self._warn_of_change(changed)
+            if self._collection.by_hand:
+                samples = self._collection.fixed.samples
+            else:
+                samples = as_saliency_batch(batch, self._collection.adapter)
+                self._warn_of_change(self._collection.receive(samples, trainer))
             if to_prepare:
-                by_hand = self._collection.by_hand
-                self._prepare(trainer, pl_module, self._collection.fixed.samples if by_hand else samples)
+                self._prepare(trainer, pl_module, samples)
 
-    def _warn_of_change(self, position: int) -> None:
-        self._failures.warn_once(
-            "changed data",
-            f"The validation data changed since the checkpoint was written: sample {position} is another one now. "
-            "The monitor goes on with the samples of the checkpoint, so its history stays comparable.",
-        )
+    def _warn_of_change(self, position: int | None) -> None:
+        if position is not None:
+            self._failures.warn_once(
+                "changed data",
+                f"The validation data changed since the samples were taken: sample {position} is another one now. (Is "
+                "the validation dataloader shuffled?) The monitor goes on with the samples it has, so that its "
+                "history stays comparable.",
+            )
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch) -> None:
         with self._failures.guard("Preparing the looks", before_training=no_training_time_spent(trainer)):
+            if self.normalize is not None:
+                check_normalize(self.normalize, samples.images.shape[1])
             self._layer = prepare(trainer, pl_module, samples, self.target_layer, self._recipe)
 
     def _end_stream(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
         with self._failures.guard("Collecting the fixed samples"):
-            self._collection.end(trainer)
-        self._look_and_log(trainer, pl_module)
+            self._warn_of_change(self._collection.end(trainer))
+        self._look_and_log(trainer, pl_module, logged_step(trainer))
 
     # -------------------------------------------------------------------------------- one look
 
-    def _look_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._schedule.is_epoch_due(trainer) and (record := self._look(trainer, pl_module)) is not None:
+    def _look_and_log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        if (
+            self._schedule.is_epoch_due(trainer)
+            and (record := self._look(trainer, pl_module, step)) is not None
+        ):
             with self._failures.guard("Logging the saliency scores"):
                 pl_module.log_dict(record.metrics, on_step=False, on_epoch=True, sync_dist=True)
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule) -> SaliencyRecord | None:
-        """Take a look and show it; None where there is nothing to look at, or the look failed."""
+    def _look(self, trainer: Trainer, pl_module: LightningModule, step: int) -> SaliencyRecord | None:
+        """Take a look and show it at `step`; None where there is nothing to look at, or the look failed."""
         if not self._collection.fixed.is_closed or self._failures.has_given_up:
             return None
         now = moment(trainer)
         if is_fitting(trainer) and now == self._looked_at:
             return self.last_record  # a validation right behind a look at a step meets the same weights
-        record = self._record(trainer, pl_module)
+        record = self._record(trainer, pl_module, step)
         self._failures.count(succeeded=record is not None)
         if record is not None:
             self._looked_at, self.last_record = now, record
@@ -282,26 +302,26 @@ class SaliencyMonitor(Callback):
             self._show(trainer, record)
         return record
 
-    def _record(self, trainer: Trainer, pl_module: LightningModule) -> SaliencyRecord | None:
+    def _record(self, trainer: Trainer, pl_module: LightningModule, step: int) -> SaliencyRecord | None:
         layer = first_layer(trainer, self._layer.name if self._layer is not None else None)
         if layer is None:
             return None
-        stamp = Stamp(
-            logged_step(trainer), trainer.current_epoch, self.log_prefix, self.class_names, self.normalize
-        )
+        stamp = Stamp(step, trainer.current_epoch, self.log_prefix, self.class_names, self.normalize)
         fixed = self._collection.fixed
         return take_look(trainer, pl_module, fixed, layer, self._recipe, stamp, self._failures)
 
     def _show(self, trainer: Trainer, record: SaliencyRecord) -> None:
+        is_rehearsal = getattr(trainer, "fast_dev_run", False)
         for kind, message in what_is_left_out(record, self._collection.fixed):
-            self._failures.warn_once(kind, message)
+            if not is_rehearsal:
+                self._failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
         self._announce(record)
         for logger in trainer.loggers:
             with self._failures.guard(f"Showing the look in {type(logger).__name__}"):
                 log_saliency(logger, record)
-        if not trainer.loggers and not getattr(trainer, "fast_dev_run", False):
+        if not trainer.loggers and not is_rehearsal:
             with self._failures.guard("Writing the look"):
                 root = Path(trainer.default_root_dir) / "lightning_gcam"
                 self._directory = self._directory or next_version(root)

@@ -19,6 +19,10 @@ class Schedule:
         self.every_n_train_steps = every_n_train_steps
         self._last_global_step = 0
 
+    def begin(self, trainer: Trainer) -> None:
+        """A fit begins, or goes on from a checkpoint in the middle of an accumulation."""
+        self._last_global_step = trainer.global_step
+
     def is_epoch_due(self, trainer: Trainer) -> bool:
         """Asked at the end of a validation; `validate` and `test` by themselves always look."""
         if not is_fitting(trainer):

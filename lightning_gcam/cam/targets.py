@@ -97,8 +97,9 @@ def score_of(logits: Tensor, targets: Targets) -> Score:
 
     Args:
         logits: `(N, K)`. For a single logit (K = 1) class 1 is scored by the logit and class 0 by its negative.
-        targets: None or "predicted": each sample's predicted class; an int: one class for all; `(N,)` classes;
-            `(N, K)` multi-hot: the sum of the marked logits; or a callable `logits -> (N,)`.
+        targets: None or "predicted": each sample's predicted class; an int: one class for all; `(N,)` classes, of which
+            a negative one stands for the predicted class (a sample without a label); `(N, K)` multi-hot: the sum of the
+            marked logits; or a callable `logits -> (N,)`.
 
     Raises:
         InputError: a class outside the logits, a wrong number of targets, an unknown word, or a callable that does
@@ -139,7 +140,11 @@ def _classes(targets: Targets, logits: Tensor) -> Tensor:
         raise InputError(
             f"`targets` must be ({n},) classes or ({n}, {k}) multi-hot; got {tuple(classes.shape)}."
         )
-    return classes.long() if classes.ndim == 1 else classes.to(logits.dtype)
+    if classes.ndim == 2:
+        return classes.to(logits.dtype)
+    if isinstance(targets, int):
+        return classes.long()
+    return torch.where(classes < 0, predict(logits.detach()), classes.long())
 
 
 def check_classes(classes: Tensor, num_logits: int, argument: str = "targets") -> None:

@@ -1,0 +1,86 @@
+"""What the monitor says of itself: each thing once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_gcam import SaliencyMonitor
+from tests.toys import CLASSES, LIGHTNING_SAYS, Recast, Toy, listening, toy_loader, toy_trainer
+
+pytestmark = LIGHTNING_SAYS
+
+
+def said_in_a_fit(root: Path, monitor: SaliencyMonitor, loader: Any, module: Any = None) -> list[str]:
+    with listening() as said:
+        toy_trainer(root, monitor, max_epochs=3).fit(module or Toy(), toy_loader(32), loader)
+    return said
+
+
+def test_one_line_names_layer_samples_and_scores(tmp_path: Path) -> None:
+    said = said_in_a_fit(tmp_path, SaliencyMonitor(num_samples=6), toy_loader())
+
+    (line,) = [each for each in said if each.startswith("SaliencyMonitor:")]
+    assert "6 fixed samples of 4 classes" in line
+    assert "guidance_cam for each sample's label" in line
+    assert 'at layer "network.5" (8 x 8 grid' in line
+    assert "saliency/overlay" in line
+    for score in ("energy", "energy_chance", "object_lift", "pointing_game", "rank_accuracy", "iou"):
+        assert score in line
+    assert not any("no masks" in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        ("predicted", "for each sample's predicted class"),
+        (2, "for class 2"),
+        (lambda logits: logits[:, 0] - logits[:, 1], "for a score of your own"),
+    ],
+)
+def test_the_line_says_whose_score_is_explained(tmp_path: Path, targets: Any, words: str) -> None:
+    said = said_in_a_fit(tmp_path, SaliencyMonitor(targets=targets, scores="blank_rate"), toy_loader())
+
+    assert sum(words in each for each in said) == 1
+
+
+def test_without_masks_one_line_says_which_scores_are_left_out(tmp_path: Path) -> None:
+    monitor = SaliencyMonitor()
+    loader = DataLoader(Recast(lambda image, label, mask: (image, label)), batch_size=8)
+
+    said = said_in_a_fit(tmp_path, monitor, loader)
+
+    (line,) = [each for each in said if "no masks or boxes" in each]
+    assert "energy, energy_chance, object_lift, pointing_game, rank_accuracy, iou" in line
+    assert "blank_rate" not in line
+    assert "adapter=" in line
+    assert [set(row) for row in monitor.history] == [{"step", "epoch", "blank_rate"}] * 3
+    assert len(list(tmp_path.rglob("*.png"))) == 3
+
+
+def test_nothing_is_left_out_where_no_score_needs_a_mask(tmp_path: Path) -> None:
+    loader = DataLoader(Recast(lambda image, label, mask: (image, label)), batch_size=8)
+
+    said = said_in_a_fit(tmp_path, SaliencyMonitor(scores="blank_rate"), loader)
+
+    assert not any("left out" in each for each in said)
+
+
+@pytest.mark.filterwarnings("ignore:.* maps are blank")
+def test_an_even_gradient_is_explained_once_and_only_where_it_is_seen(tmp_path: Path) -> None:
+    def network(head: list[nn.Module]) -> Any:
+        return Toy(nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Softplus(), *head))
+
+    pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES)]
+    flat = [nn.Flatten(), nn.Linear(4 * 64, CLASSES)]
+    monitors = [SaliencyMonitor(scores="blank_rate") for _ in range(2)]
+
+    even = said_in_a_fit(tmp_path, monitors[0], toy_loader(), network(pooled))
+    uneven = said_in_a_fit(tmp_path, monitors[1], toy_loader(), network(flat))
+
+    assert sum("constant over space" in each for each in even) == 1
+    assert not any("constant over space" in each for each in uneven)

@@ -1,0 +1,148 @@
+"""LightningCLI: every argument from YAML and from the command line; and the example that shows it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning
+import torch
+import yaml
+from pytorch_lightning.cli import LightningCLI
+from torch import Tensor
+
+from lightning_gcam import SaliencyBatch, SaliencyMonitor
+from lightning_gcam.metrics import PointingGame
+from tests.toys import Toy
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def first_logit(logits: Tensor) -> Tensor:
+    return logits[:, 0]
+
+
+def mean_activation(activations: Tensor, gradients: Tensor) -> Tensor:
+    return activations.mean(dim=1)
+
+
+def read(batch: Any) -> SaliencyBatch:
+    return SaliencyBatch(batch["image"], batch["label"])
+
+
+def call(module: Any, images: Tensor) -> Tensor:
+    return module.network(images)
+
+
+def as_it_is(output: Tensor) -> Tensor:
+    return output
+
+
+VALUES: dict[str, Any] = {
+    "methods": ["guidance_cam", "tests.test_cli.mean_activation"],
+    "target_layer": "network.2",
+    "targets": "tests.test_cli.first_logit",
+    "num_samples": 5,
+    "selection": "first",
+    "every_n_epochs": 2,
+    "every_n_train_steps": 7,
+    "scores": [
+        "energy",
+        {"class_path": "lightning_gcam.metrics.PointingGame", "init_args": {"tolerance": 2}},
+    ],
+    "adapter": "tests.test_cli.read",
+    "forward": "tests.test_cli.call",
+    "normalize": [[0.5], [0.25]],
+    "reshape_transform": "tests.test_cli.as_it_is",
+    "class_names": ["a", "b", "c", "d"],
+    "log_prefix": "look",
+    "on_error": "raise",
+}
+"""A value for every argument but `batch`, which is data."""
+
+
+def monitor_of(arguments: list[str]) -> SaliencyMonitor:
+    """The monitor that LightningCLI builds."""
+    quiet = ["--trainer.logger=false", "--trainer.accelerator=cpu"]
+    cli = LightningCLI(Toy, args=[*quiet, *arguments], run=False, save_config_callback=None)
+    found = [callback for callback in cli.trainer.callbacks if isinstance(callback, SaliencyMonitor)]
+    assert len(found) == 1
+    return found[0]
+
+
+def assert_as_asked(monitor: SaliencyMonitor) -> None:
+    recipe, schedule = monitor._recipe, monitor._schedule
+    assert list(recipe.methods) == ["guidance_cam", "mean_activation"]
+    assert monitor.target_layer == "network.2"
+    assert recipe.targets is first_logit or recipe.targets.__name__ == "first_logit"  # type: ignore[union-attr]
+    assert monitor._collection.fixed.num_samples == 5
+    assert (schedule.every_n_epochs, schedule.every_n_train_steps) == (2, 7)
+    assert isinstance(recipe.scores, list)
+    assert recipe.scores[0] == "energy"
+    assert isinstance(recipe.scores[1], PointingGame)
+    assert recipe.scores[1].tolerance == 2
+    assert [getattr(each, "__name__", "") for each in (recipe.forward, recipe.reshape_transform)] == [
+        "call",
+        "as_it_is",
+    ]
+    assert getattr(monitor._collection.adapter, "__name__", "") == "read"
+    assert [list(each) for each in monitor.normalize] == [[0.5], [0.25]]  # type: ignore[union-attr, arg-type]
+    assert monitor.class_names == ["a", "b", "c", "d"]
+    assert monitor.log_prefix == "look"
+    assert monitor._failures.on_error == "raise"
+
+
+def test_there_is_a_value_for_every_argument() -> None:
+    assert {*VALUES, "batch"} == set(inspect.signature(SaliencyMonitor).parameters)
+
+
+def test_every_argument_from_yaml(tmp_path: Path) -> None:
+    callback = {"class_path": "lightning_gcam.SaliencyMonitor", "init_args": VALUES}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    assert_as_asked(monitor_of([f"--config={config}"]))
+
+
+def test_every_argument_from_the_command_line() -> None:
+    arguments = ["--trainer.callbacks+=lightning_gcam.SaliencyMonitor"]
+    arguments += [f"--trainer.callbacks.{name}={_on_one_line(value)}" for name, value in VALUES.items()]
+    assert_as_asked(monitor_of(arguments))
+
+
+def _on_one_line(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@pytest.mark.parametrize("targets", ["predicted", "label", 2])
+def test_words_and_classes_are_not_taken_for_callables(targets: Any) -> None:
+    arguments = [
+        "--trainer.callbacks+=lightning_gcam.SaliencyMonitor",
+        f"--trainer.callbacks.targets={targets}",
+    ]
+    assert monitor_of(arguments)._recipe.targets == targets
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "examples/cli/train.py", "fit", "--config", "examples/cli/config.yaml"]
+    smaller = ["--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}", "--data.train_size=128"]
+    done = subprocess.run(
+        [*command, *smaller],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    checkpoint = next(tmp_path.rglob("*.ckpt"))
+    states = torch.load(checkpoint, weights_only=True)["callbacks"]
+    assert sum("SaliencyMonitor" in key for key in states) == 2
+    assert pytorch_lightning.__version__

@@ -1,0 +1,353 @@
+"""`FixedBatch`: which samples are kept, in which order, and that they stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_gcam import SaliencyBatch
+from lightning_gcam._errors import InputError
+from lightning_gcam.fixed_batch import FixedBatch, Selection, check_selection
+
+
+def numbered(labels: Sequence[int], start: int = 0, size: int = 2) -> SaliencyBatch:
+    """Samples whose pixels are their position in the stream."""
+    images = torch.arange(start, start + len(labels), dtype=torch.float32)
+    return SaliencyBatch(
+        images[:, None, None, None].expand(-1, 1, size, size), labels=torch.tensor(labels, dtype=torch.long)
+    )
+
+
+def chosen(
+    labels: Sequence[int], num_samples: int, selection: Selection = "balanced", batch_size: int = 3
+) -> FixedBatch:
+    fixed = FixedBatch(num_samples, selection)
+    for start in range(0, len(labels), batch_size):
+        fixed.offer(numbered(labels[start : start + batch_size], start))
+    fixed.close()
+    return fixed
+
+
+def numbers(batch: SaliencyBatch) -> list[int]:
+    return [int(value) for value in batch.images[:, 0, 0, 0]]
+
+
+# --------------------------------------------------------------------------------------------- what is kept
+
+
+def test_a_set_sorted_by_class_gives_every_class_its_earliest_samples() -> None:
+    fixed = chosen([0] * 10 + [1] * 10 + [2] * 10, num_samples=6)
+
+    assert numbers(fixed.samples) == [0, 1, 10, 11, 20, 21]
+    assert fixed.samples.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert fixed.positions == [0, 1, 10, 11, 20, 21]
+
+
+def test_a_rare_class_gives_what_it_has() -> None:
+    fixed = chosen([0] * 20 + [1] + [0] * 5, num_samples=4)
+
+    assert numbers(fixed.samples) == [0, 1, 2, 20]
+
+
+def test_more_classes_than_places_gives_each_of_the_first_one() -> None:
+    fixed = chosen([5, 5, 4, 4, 3, 2, 1], num_samples=3)
+
+    assert fixed.samples.labels.tolist() == [3, 4, 5]
+
+
+def test_first_takes_the_first_and_shows_them_by_class() -> None:
+    fixed = chosen([1, 0, 1, 0, 0], num_samples=3, selection="first")
+
+    assert sorted(numbers(fixed.samples)) == [0, 1, 2]
+    assert fixed.samples.labels.tolist() == [0, 1, 1]
+
+
+def test_positions_come_in_the_order_asked_for() -> None:
+    fixed = chosen([0] * 9, num_samples=16, selection=[7, 0, 4])
+
+    assert numbers(fixed.samples) == [7, 0, 4]
+    assert fixed.num_samples == 3
+
+
+def test_fewer_samples_than_asked_for() -> None:
+    assert numbers(chosen([0, 1], num_samples=16).samples) == [0, 1]
+
+
+def test_negative_labels_are_passed_over_and_counted() -> None:
+    fixed = chosen([-1, 0, -1, 1, 0], num_samples=3)
+
+    assert numbers(fixed.samples) == [1, 4, 3]
+    assert fixed.skipped == 2
+
+
+def test_without_labels_all_are_one_class() -> None:
+    fixed = FixedBatch(2)
+    fixed.offer(SaliencyBatch(torch.rand(5, 1, 2, 2)))
+    fixed.close()
+
+    assert fixed.positions == [0, 1]
+    assert fixed.samples.labels is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float32])
+def test_multi_hot_samples_are_balanced_over_their_first_class(dtype: torch.dtype) -> None:
+    labels = torch.tensor([[1, 0, 1], [1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]]).to(dtype)
+    fixed = FixedBatch(3)
+    fixed.offer(SaliencyBatch(torch.rand(5, 1, 2, 2), labels))
+    fixed.close()
+
+    assert fixed.positions == [0, 3, 4]
+
+
+def test_soft_labels_are_balanced_over_the_likeliest_class() -> None:
+    labels = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9]])
+    fixed = FixedBatch(2)
+    fixed.offer(SaliencyBatch(torch.rand(4, 1, 2, 2), labels))
+    fixed.close()
+
+    assert fixed.positions == [0, 3]
+
+
+def test_images_of_another_size_than_the_first_are_passed_over() -> None:
+    fixed = FixedBatch(4)
+    fixed.offer(numbered([0, 1], 0))
+    fixed.offer(numbered([0, 1, 1], 2, size=3))
+    fixed.offer(numbered([0], 5))
+    fixed.close()
+
+    assert fixed.positions == [0, 5, 1]
+    assert fixed.skipped == 3
+
+
+@given(st.lists(st.integers(-1, 4), max_size=40), st.integers(1, 9), st.integers(1, 7))
+def test_counts_differ_by_at_most_one_where_supply_allows(
+    labels: list[int], num_samples: int, batch_size: int
+) -> None:
+    supply = Counter(label for label in labels if label >= 0)
+    if not supply:
+        return
+
+    fixed = chosen(labels, num_samples, batch_size=batch_size)
+
+    kept = Counter(fixed.samples.labels.tolist())
+    assert sum(kept.values()) == min(num_samples, sum(supply.values()))
+    assert all(kept[each] >= min(supply[each], max(kept.values()) - 1) for each in supply)
+    for each in kept:  # each class's earliest
+        everything = [index for index, label in enumerate(labels) if label == each]
+        of_class = [p for p in fixed.positions if labels[p] == each]
+        assert of_class == everything[: len(of_class)]
+    assert all(labels[position] == label for position, label in _pairs(fixed))
+
+
+def _pairs(fixed: FixedBatch) -> list[tuple[int, int]]:
+    return list(zip(fixed.positions, fixed.samples.labels.tolist(), strict=True))
+
+
+# ------------------------------------------------------------------------------------- several processes
+
+
+def pooled(
+    labels: Sequence[int], num_samples: int, world_size: int, selection: Selection = "balanced"
+) -> FixedBatch:
+    """As under DDP: sample i of process r is r + i * world_size; each offers what it would keep."""
+    ranks = [FixedBatch(num_samples, selection) for _ in range(world_size)]
+    candidates = []
+    for rank, fixed in enumerate(ranks):
+        for position in range(rank, len(labels), world_size):
+            fixed.offer(numbered([labels[position]], position))
+        candidates += fixed.candidates(rank, world_size)
+    for fixed in ranks:
+        fixed.close(candidates)
+    assert all(fixed.positions == ranks[0].positions for fixed in ranks)
+    return ranks[0]
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(1, 9), st.integers(2, 4))
+def test_processes_together_are_balanced_too(labels: list[int], num_samples: int, world_size: int) -> None:
+    fixed = pooled(labels, num_samples, world_size)
+
+    supply, kept = Counter(labels), Counter(fixed.samples.labels.tolist())
+    assert sum(kept.values()) == min(num_samples, len(labels))
+    assert all(kept[each] >= min(supply[each], max(kept.values()) - 1) for each in supply)
+    assert numbers(fixed.samples) == fixed.positions
+    assert all(labels[position] == label for position, label in _pairs(fixed))
+
+
+def test_processes_find_the_first_of_all() -> None:
+    assert sorted(pooled([0] * 12, 5, world_size=3, selection="first").positions) == [0, 1, 2, 3, 4]
+
+
+def test_processes_that_saw_other_sizes_agree_on_one() -> None:
+    first, second = FixedBatch(2), FixedBatch(2)
+    first.offer(numbered([0]))
+    second.offer(numbered([1, 1], size=3))
+    candidates = first.candidates(0, 2) + second.candidates(1, 2)
+
+    first.close(candidates)
+
+    assert first.positions == [0]
+
+
+# ------------------------------------------------------------------------------------------------ it stays
+
+
+def test_samples_are_copies() -> None:
+    batch = SaliencyBatch(
+        torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]), torch.ones(2, 2, 2, dtype=torch.bool)
+    )
+    fixed = FixedBatch(2)
+    fixed.offer(batch)
+    batch.images.fill_(9)
+    batch.masks.fill_(False)
+    fixed.close()
+
+    assert fixed.samples.images.eq(0).all()
+    assert fixed.samples.masks.all()
+
+
+def test_a_sample_that_is_not_wanted_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[int] = []
+    select = SaliencyBatch.select
+    monkeypatch.setattr(
+        SaliencyBatch, "select", lambda batch, rows: copied.append(len(rows)) or select(batch, rows)
+    )
+
+    chosen([0, 1] * 50, num_samples=4)
+
+    assert sum(copied) == 4
+
+
+def test_reset_forgets_the_sanity_check() -> None:
+    fixed = FixedBatch(2)
+    fixed.offer(numbered([-1, 0, 1]))
+    fixed.reset()
+    fixed.offer(numbered([3, 3], 0))
+    fixed.close()
+
+    assert fixed.samples.labels.tolist() == [3, 3]
+    assert (fixed.positions, fixed.skipped) == ([0, 1], 0)
+
+
+def test_it_is_settled_by_closing_only() -> None:
+    fixed = FixedBatch(2)
+    fixed.offer(numbered([0]))
+
+    assert not fixed.is_closed
+    with pytest.raises(InputError, match="not settled yet: no validation epoch has ended"):
+        _ = fixed.samples
+
+
+@pytest.mark.parametrize("labels", [[], [-1, -1]])
+def test_no_usable_sample(labels: list[int]) -> None:
+    fixed = FixedBatch(2)
+    if labels:
+        fixed.offer(numbered(labels))
+
+    with pytest.raises(InputError, match="No validation sample could be used.*by hand with `batch=`"):
+        fixed.close()
+
+
+def test_closing_under_inference_mode_gives_plain_tensors() -> None:
+    fixed = FixedBatch(2)
+    with torch.inference_mode():
+        batch = numbered([0, 1])
+        with torch.inference_mode(False):
+            fixed.offer(batch)
+        fixed.close()
+
+    assert not fixed.samples.images.is_inference()
+    assert not fixed.samples.labels.is_inference()
+
+
+def test_the_largest_batch_is_remembered_for_chunks() -> None:
+    fixed = chosen([0] * 10, num_samples=2, batch_size=4)
+
+    assert fixed.largest_batch == 4
+    assert FixedBatch.of(numbered([0] * 7)).largest_batch == 7
+
+
+def test_state_survives_a_checkpoint(tmp_path: pytest.TempPathFactory) -> None:
+    fixed, again = chosen([0, 0, 1, 1, 2], num_samples=3), FixedBatch(3)
+    path = tmp_path / "state.pt"
+    torch.save(fixed.state_dict(), path)
+
+    again.load_state_dict(torch.load(path, weights_only=True))
+
+    assert again.is_closed
+    assert torch.equal(again.samples.images, fixed.samples.images)
+    assert again.positions == fixed.positions
+    assert again.largest_batch == fixed.largest_batch
+    assert FixedBatch(3).state_dict() == {}
+    empty = FixedBatch(3)
+    empty.load_state_dict({})
+    assert not empty.is_closed
+
+
+# ------------------------------------------------------------------------------------------- has it changed?
+
+
+def test_the_same_stream_shows_no_difference() -> None:
+    fixed = chosen([0, 0, 1, 1, 2, 2], num_samples=3)  # positions 0, 2, 4
+
+    assert fixed.first_difference(numbered([0, 0, 1], 0), start=0) is None
+    assert fixed.first_difference(numbered([1, 2, 2], 3), start=3) is None
+    nearly = SaliencyBatch(numbered([0, 0, 1]).images + 1e-5, torch.tensor([0, 0, 1]))
+    assert fixed.first_difference(nearly, start=0) is None
+
+
+def test_another_image_or_label_is_a_difference() -> None:
+    fixed = chosen([0, 0, 1, 1, 2, 2], num_samples=3)
+
+    assert fixed.first_difference(numbered([0, 0, 2], 0), start=0) == 2
+    assert fixed.first_difference(numbered([1, 2, 2], 13), start=3) == 4
+    assert fixed.first_difference(SaliencyBatch(numbered([0] * 3).images), start=0) == 0
+    assert fixed.first_difference(numbered([0, 0, 1], 0, size=3), start=0) == 0
+
+
+def test_another_annotation_is_a_difference() -> None:
+    images, masks = torch.rand(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[:, :2] = True
+    boxes = [torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 1.0, 3.0, 3.0]])]
+    fixed = FixedBatch(2)
+    fixed.offer(SaliencyBatch(images, masks=masks, boxes=boxes))
+    fixed.close()
+
+    assert fixed.first_difference(SaliencyBatch(images, masks=masks, boxes=boxes), start=0) is None
+    assert fixed.first_difference(SaliencyBatch(images, masks=~masks, boxes=boxes), start=0) == 0
+    assert fixed.first_difference(SaliencyBatch(images, masks=masks, boxes=boxes[:1] * 2), start=0) == 1
+    assert fixed.first_difference(SaliencyBatch(images, masks=masks), start=0) == 0
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_each_process_compares_its_share(rank: int) -> None:
+    labels = [0, 1, 2, 0, 1, 2, 0, 1]
+    fixed = pooled(labels, num_samples=5, world_size=3)
+    share = range(rank, len(labels), 3)
+    batch = SaliencyBatch(
+        torch.stack([numbered([0], position).images[0] for position in share]),
+        torch.tensor([labels[position] for position in share]),
+    )
+    changed = SaliencyBatch(batch.images, batch.labels + 1)
+
+    assert fixed.first_difference(batch, 0, rank, 3) is None
+    assert fixed.first_difference(changed, 0, rank, 3) == rank
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ("balance", 'Did you mean "balanced"'),
+        ([], "at least one"),
+        ([0, 1.5], "whole numbers from 0"),
+        ([3, 3], "names a position twice"),
+        (4, "got 4"),
+    ],
+)
+def test_refused_selections(selection: Selection, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_selection(selection)
