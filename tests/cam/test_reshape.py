@@ -1,0 +1,112 @@
+"""Any layer's output as a grid: every value ends up at the place in the image it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_gcam.cam.reshape import MAX_PREFIX_TOKENS, find_layout, main_tensor, with_main_tensor
+
+
+def a_grid(rows: int, columns: int, channels: int = 5, n: int = 2) -> Tensor:
+    """`(n, channels, rows, columns)` in which no value occurs twice."""
+    return torch.arange(n * channels * rows * columns).float().view(n, channels, rows, columns)
+
+
+GRIDS = [(4, 4, (64, 64)), (3, 6, (48, 96)), (7, 5, (112, 80)), (2, 2, (28, 28))]
+
+
+@pytest.mark.parametrize(("rows", "columns", "image"), GRIDS)
+def test_channels_first_are_left_alone(rows: int, columns: int, image: tuple[int, int]) -> None:
+    grid = a_grid(rows, columns)
+    layout = find_layout(grid, image)
+    assert layout is not None
+    assert torch.equal(layout.reshape(grid), grid)
+    assert (layout.kind, layout.grid) == ("channels first", (rows, columns))
+
+
+@pytest.mark.parametrize(("rows", "columns", "image"), GRIDS)
+def test_channels_last_come_first(rows: int, columns: int, image: tuple[int, int]) -> None:
+    grid = a_grid(rows, columns, channels=48)
+    layout = find_layout(grid.permute(0, 2, 3, 1).contiguous(), image)
+    assert layout is not None
+    assert torch.equal(layout.reshape(grid.permute(0, 2, 3, 1)), grid)
+    assert (layout.kind, layout.grid) == ("channels last", (rows, columns))
+
+
+@pytest.mark.parametrize("prefix", range(MAX_PREFIX_TOKENS + 1))
+@pytest.mark.parametrize(("rows", "columns", "image"), [(14, 14, (224, 224)), (12, 24, (192, 384))])
+def test_tokens_are_read_row_by_row_behind_their_prefix(
+    rows: int, columns: int, image: tuple[int, int], prefix: int
+) -> None:
+    grid = a_grid(rows, columns)
+    tokens = torch.cat([torch.full((2, prefix, 5), -1.0), grid.flatten(2).transpose(1, 2)], dim=1)
+    layout = find_layout(tokens, image)
+    assert layout is not None
+    assert torch.equal(layout.reshape(tokens), grid)
+    assert layout.grid == (rows, columns)
+    assert layout.kind == (f"tokens, {prefix} before the patches" if prefix else "tokens")
+
+
+def test_what_is_read_is_a_view() -> None:
+    tokens = torch.zeros(2, 17, 5)
+    layout = find_layout(tokens, (64, 64))
+    assert layout is not None
+    layout.reshape(tokens)[1, 3, 2, 1] = 7
+    assert tokens[1, 1 + 4 * 2 + 1, 3] == 7
+
+
+@pytest.mark.parametrize(
+    ("shape", "image"),
+    [
+        ((2, 10), (64, 64)),  # logits
+        ((2, 8, 1, 1), (64, 64)),  # pooled: one cell has no "where"
+        ((2, 1, 8), (64, 64)),  # the class token alone
+        ((2, 8, 4, 16), (64, 64)),  # another aspect ratio
+        ((2, 8, 128, 128), (64, 64)),  # finer than a pixel
+        ((2, 19 * 19, 8), (16, 16)),  # more patches than pixels
+        ((2, 8, 4, 4, 4), (64, 64)),  # a volume
+    ],
+)
+def test_what_is_no_grid_over_the_image_is_not_read_as_one(
+    shape: tuple[int, ...], image: tuple[int, int]
+) -> None:
+    assert find_layout(torch.zeros(shape), image) is None
+
+
+def test_integers_are_no_activations() -> None:
+    assert find_layout(torch.zeros(2, 8, 4, 4, dtype=torch.long), (64, 64)) is None
+
+
+def test_strides_may_round_at_the_border() -> None:
+    layout = find_layout(torch.zeros(1, 8, 4, 6), (65, 90))
+    assert layout is not None
+    assert layout.grid == (4, 6)
+
+
+@dataclass
+class NotRegistered:
+    features: Tensor
+
+
+def test_the_main_tensor_is_the_first_that_can_be_a_grid() -> None:
+    main, flat = torch.zeros(2, 8, 4, 4), torch.zeros(2, 8)
+    assert main_tensor(main) is main
+    assert main_tensor(flat) is flat
+    assert main_tensor((flat, {"x": [main, torch.ones(2, 8, 4, 4)]})) is main
+    assert main_tensor((torch.zeros(2, 8, 4, 4, dtype=torch.long), main)) is main
+    assert main_tensor((flat, None)) is None
+    assert main_tensor(NotRegistered(main)) is None
+
+
+def test_the_main_tensor_is_replaced_in_place_of_the_old_one() -> None:
+    main, flat, new = torch.zeros(2, 8, 4, 4), torch.zeros(2, 8), torch.ones(2, 8, 4, 4)
+    assert with_main_tensor(main, new) is new
+    replaced = with_main_tensor((flat, {"x": [main], "n": 3}), new)
+    assert isinstance(replaced, tuple)
+    assert replaced[0] is flat
+    assert replaced[1]["x"][0] is new
+    assert replaced[1]["n"] == 3

@@ -1,0 +1,379 @@
+"""What `untouched` puts back; and that each of its safeguards is needed: without it the difference is there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch
+import numpy as np
+import pytest
+import pytorch_lightning
+import torch
+from torch import Tensor, nn
+
+from lightning_gcam import isolation
+from lightning_gcam.isolation import untouched
+from tests.cam.nets import bits, cnn, pictures, state_of
+
+
+class Buffered(nn.Module):
+    """Writes its buffers in eval mode too, in each of the ways there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("written", torch.tensor([1.0, float("nan"), 3.0]))
+        self.register_buffer("replaced", torch.tensor([1.0, 2.0]))
+        self.register_buffer("removed", torch.tensor([5.0]))
+        self.register_buffer("counted", torch.tensor(7), persistent=False)
+        self.register_buffer("flipped", torch.tensor([0.0]))  # to -0, which equals 0 and is not the same bits
+        self.register_buffer("empty", None)
+        self.register_buffer("kept", torch.tensor([float("nan"), 1.0]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.written[0] = 9
+        self.replaced = self.replaced * 0.5
+        self.removed = None
+        self.counted += 1
+        self.flipped.neg_()
+        return images
+
+
+class _Logs:
+    def __init__(self) -> None:
+        super().__init__()
+        self.logged: list[str] = []
+
+    def log(self, name: str, value: Any, **options: Any) -> None:
+        self.logged.append(name)
+
+    def log_dict(self, values: dict[str, Any], **options: Any) -> None:
+        self.logged.extend(values)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.log("mean", images.mean(), prog_bar=True)
+        self.log_dict({"min": images.min(), "max": images.max()})
+        return images
+
+
+class LogsInForward(_Logs, pytorch_lightning.LightningModule):
+    pass
+
+
+class LogsInForwardToo(_Logs, lightning.pytorch.LightningModule):
+    pass
+
+
+class Around(pytorch_lightning.LightningModule):
+    """A LightningModule inside another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = LogsInForward()
+
+    def forward(self, images: Tensor) -> Any:
+        return self.inner(images)
+
+
+def numpy_stream() -> list[Any]:
+    return [np.asarray(each).tolist() for each in np.random.get_state()]
+
+
+def buffers_of(module: nn.Module) -> Any:
+    return [(name, id(each), bits(each)) for name, each in module._buffers.items()]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that a forward disturbs, what can be seen of it, and the safeguard that puts it back."""
+
+    safeguard: str
+    make: Callable[[], nn.Module]
+    disturb: Callable[[Any], Any]
+    see: Callable[[Any], Any]
+
+
+CASES = {
+    "python's random stream": Case(
+        "_random_streams", cnn, lambda m: random.random(), lambda m: random.getstate()
+    ),
+    "numpy's random stream": Case(
+        "_random_streams", cnn, lambda m: np.random.rand(), lambda m: numpy_stream()
+    ),
+    "torch's random stream": Case(
+        "_random_streams", cnn, lambda m: torch.rand(1), lambda m: bits(torch.get_rng_state())
+    ),
+    "a seed set anew": Case(
+        "_random_streams",
+        cnn,
+        lambda m: pytorch_lightning.seed_everything(7, verbose=False),
+        lambda m: (random.getstate(), numpy_stream(), bits(torch.get_rng_state())),
+    ),
+    "buffers": Case("_buffers", Buffered, lambda m: m(pictures()), buffers_of),
+    "the log": Case("_silenced_log", LogsInForward, lambda m: m(pictures()), lambda m: list(m.logged)),
+    "the other package's log": Case(
+        "_silenced_log", LogsInForwardToo, lambda m: m(pictures()), lambda m: list(m.logged)
+    ),
+    "a nested module's log": Case(
+        "_silenced_log", Around, lambda m: m(pictures()), lambda m: list(m.inner.logged)
+    ),
+    "dropout in training": Case(
+        "_training_flags",
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.5)).train(),
+        lambda m: setattr(m, "seen", bits(m(pictures()))),
+        lambda m: getattr(m, "seen", None) in (None, bits(m[0](pictures()))),  # dropout did nothing
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_put_back(name: str) -> None:
+    case = CASES[name]
+    module = case.make()
+    before = case.see(module)
+    with untouched(module):
+        case.disturb(module)
+    assert case.see(module) == before
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_put_back_after_an_exception(name: str) -> None:
+    case = CASES[name]
+    module = case.make()
+    before = case.see(module)
+
+    def fail() -> None:
+        case.disturb(module)
+        raise ArithmeticError("after the forward")
+
+    with pytest.raises(ArithmeticError, match="after the forward"), untouched(module):
+        fail()
+    assert case.see(module) == before
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_its_safeguard_is_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    monkeypatch.setattr(isolation, case.safeguard, lambda *module: nullcontext())
+    module = case.make()
+    before = case.see(module)
+    with untouched(module):
+        case.disturb(module)
+    assert case.see(module) != before
+
+
+def test_every_safeguard_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With none of them `untouched` does nothing at all, so the cases above leave none out."""
+    for safeguard in {case.safeguard for case in CASES.values()}:
+        monkeypatch.setattr(isolation, safeguard, lambda *module: nullcontext())
+    module = Buffered().train()
+    with untouched(module):
+        assert module.training
+        torch.rand(1)
+        module(pictures())
+    assert module.counted == 8
+
+
+# ------------------------------------------------------------------------------------------------ training flags
+
+
+class OwnTrain(nn.Module):
+    """A user's `train()` that keeps its backbone frozen, and counts how often it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = cnn()
+        self.calls = 0
+
+    def train(self, mode: bool = True) -> OwnTrain:
+        self.calls += 1
+        super().train(mode)
+        self.net.features.eval()
+        return self
+
+
+def flags(model: nn.Module) -> dict[str, bool]:
+    return {name: each.training for name, each in model.named_modules()}
+
+
+def test_flags_come_back_one_by_one() -> None:
+    model = cnn().train()
+    model.features[1].eval()
+    model.head[2].eval()
+    before = flags(model)
+    with untouched(model):
+        assert not any(flags(model).values())
+    assert flags(model) == before
+    assert len(set(before.values())) == 2
+
+    model.eval().train()  # what a tool does that calls `.train()`
+    assert flags(model) != before
+
+
+def test_flags_come_back_after_an_exception() -> None:
+    model = cnn().train()
+    model.features[1].eval()
+    before = flags(model)
+    with pytest.raises(ZeroDivisionError, match="division"), untouched(model):
+        model.eval()(1 / 0)
+    assert flags(model) == before
+
+
+def test_a_users_train_is_not_called() -> None:
+    model = OwnTrain().train()
+    calls, before = model.calls, flags(model)
+    with untouched(model):
+        assert not model.training
+    assert model.calls == calls
+    assert flags(model) == before
+
+    model.eval().train()
+    assert model.calls == calls + 2
+
+
+def test_a_module_in_eval_stays_in_eval() -> None:
+    model = cnn().eval()
+    with untouched(model):
+        pass
+    assert not any(flags(model).values())
+
+
+def test_batch_norm_statistics_do_not_move() -> None:
+    model = cnn().train()
+    before = state_of(model)
+    with untouched(model):
+        model(pictures())
+    assert state_of(model) == before
+
+    model(pictures())
+    assert state_of(model)["buffers"] != before["buffers"]
+
+
+# -------------------------------------------------------------------------------------------------------- buffers
+
+
+def test_a_buffer_that_was_not_written_is_not_written_back() -> None:
+    """Writing would raise its version, and break a graph of the training that is still to be run backwards."""
+    model = Buffered()
+    versions = {name: each._version for name, each in model.named_buffers()}
+    with untouched(model):
+        model(pictures())
+    written = {name for name, each in model.named_buffers() if each._version != versions[name]}
+    assert written == {"written", "counted", "flipped"}  # "kept" holds a NaN, and is the same all the same
+
+
+def test_a_pending_backward_of_the_training_still_runs() -> None:
+    model = cnn().train()
+    loss = model(pictures()).sum()
+    with untouched(model):
+        model(pictures())
+    loss.backward()
+    assert model.features[0].weight.grad.abs().max() > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*torch.jit.*:FutureWarning")
+def test_a_scripted_submodule_keeps_its_buffers() -> None:
+    model = nn.Sequential(torch.jit.script(nn.BatchNorm2d(3)), nn.Flatten()).train()
+    before = {name: bits(each) for name, each in model.state_dict().items()}
+    with untouched(model):
+        model(pictures())
+        model[0].running_mean.add_(1)
+    assert {name: bits(each) for name, each in model.state_dict().items()} == before
+    assert all(each.training for each in model.modules())
+
+
+def test_a_buffer_that_the_forward_adds_stays() -> None:
+    module = nn.Identity()
+    with untouched(module):
+        module.register_buffer("cache", torch.ones(2))
+    assert module.cache.tolist() == [1, 1]
+
+
+# ------------------------------------------------------------------------------------------------------------ log
+
+
+@pytest.mark.parametrize("make", [LogsInForward, LogsInForwardToo])
+def test_the_log_speaks_again(make: Callable[[], Any]) -> None:
+    module = make()
+    attributes = sorted(vars(module))
+    with untouched(module):
+        module(pictures())
+        assert module.logged == []
+    assert sorted(vars(module)) == attributes
+    module(pictures())
+    assert module.logged == ["mean", "min", "max"]
+
+
+def test_a_log_of_the_instance_comes_back() -> None:
+    module = LogsInForward()
+    heard: list[str] = []
+
+    def own(name: str, value: Any, **options: Any) -> None:
+        heard.append(name)
+
+    module.log = own
+    with untouched(module):
+        module(pictures())
+    assert heard == []
+    assert vars(module)["log"] is own
+    assert "log_dict" not in vars(module)
+
+
+def test_a_module_that_is_no_lightning_module_keeps_what_it_calls_log() -> None:
+    class Logarithm(nn.Module):
+        def log(self, images: Tensor) -> Tensor:
+            return images.log()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.log(images)
+
+    module = Logarithm()
+    with untouched(module):
+        assert module(torch.ones(2)).tolist() == [0, 0]
+
+
+# ---------------------------------------------------------------------------------------------------------- streams
+
+
+def test_the_streams_go_on_as_if_nothing_had_been_drawn() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    def seed() -> None:
+        random.seed(3)
+        np.random.seed(3)
+        torch.manual_seed(3)
+
+    seed()
+    expected = [draw(), draw()]
+    seed()
+    found = [draw()]
+    with untouched(nn.Identity()):
+        inside = draw()
+    found.append(draw())
+    assert found == expected
+    assert inside == expected[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_streams_of_the_devices_are_put_back() -> None:
+    torch.rand(1, device="cuda")
+    before = torch.cuda.get_rng_state_all()
+    with untouched(nn.Identity()):
+        torch.rand(1, device="cuda")
+    assert all(torch.equal(a, b) for a, b in zip(before, torch.cuda.get_rng_state_all(), strict=True))
+
+
+def test_one_inside_another() -> None:
+    model = Buffered().train()
+    before = state_of(model)
+    with untouched(model):
+        with untouched(model):
+            model(torch.rand(1))
+        assert not model.training
+        model(torch.rand(1))
+    assert state_of(model) == before
