@@ -135,15 +135,15 @@ def _classes(targets: Targets, logits: Tensor) -> Tensor:
     if classes.is_inference():  # a batch of `trainer.validate`: autograd would refuse to keep it
         classes = classes.clone()
     if classes.ndim == 0:
-        classes = classes.expand(n)
+        return classes.long().expand(n)
+    if k == 1 and tuple(classes.shape) == (n, 1):  # the labels of a binary cross-entropy, not one mark of many
+        classes = classes[:, 0]
     if tuple(classes.shape) not in ((n,), (n, k)):
         raise InputError(
             f"`targets` must be ({n},) classes or ({n}, {k}) multi-hot; got {tuple(classes.shape)}."
         )
     if classes.ndim == 2:
         return classes.to(logits.dtype)
-    if isinstance(targets, int):
-        return classes.long()
     return torch.where(classes < 0, predict(logits.detach()), classes.long())
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from lightning_gcam._errors import InputError
 from lightning_gcam.cam.targets import check_classes, find_logits, predict, score_of
 
 LOGITS = torch.tensor([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])
@@ -159,3 +161,14 @@ def test_a_negative_class_among_several_stands_for_the_predicted_one() -> None:
     assert score.values.tolist() == [2.0, 7.0]
     assert score.targets is not None
     assert score.targets.tolist() == [2, 0]
+
+
+def test_labels_of_a_binary_cross_entropy_are_classes() -> None:
+    logits = torch.tensor([[1.5], [2.5]])
+    assert score_of(logits, torch.tensor([[1.0], [0.0]])).values.tolist() == [1.5, -2.5]
+
+
+@pytest.mark.parametrize("targets", [-1, torch.tensor(-1)])
+def test_one_negative_class_for_all_is_refused(targets: Any) -> None:
+    with pytest.raises(InputError, match="`targets` holds class -1"):
+        score_of(torch.zeros(2, 3), targets)

@@ -1,0 +1,127 @@
+"""A tiny run of the benchmark: its rows, its report, and that nothing in it is zero. No seconds are asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "saliency_cost.py"
+SMALL = ["--model=resnet18", "--batch=2", "--size=64", "--threads=1"]
+ROWS = [
+    "plain forward, no maps",
+    "forward and backward, no maps",
+    "**lightning-gcam**, one map",
+    "**lightning-gcam**, six maps",
+    "torchcam, one map",
+    "torchcam, four in turn",
+    "captum, one map",
+    "grad-cam, one map",
+    "grad-cam, five in turn",
+]
+
+
+def run(*arguments: str) -> str:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *SMALL, *arguments],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import measure
+
+    return measure
+
+
+@pytest.fixture
+def saliency_cost(measure: ModuleType) -> ModuleType:
+    import saliency_cost
+
+    return saliency_cost
+
+
+@pytest.mark.slow
+def test_a_small_run_prints_and_writes_every_row(tmp_path: Path) -> None:
+    page, numbers = tmp_path / "benchmarks.md", tmp_path / "numbers.json"
+    printed = run("--rounds=2", "--memory-rounds=0", f"--output={page}", f"--json={numbers}")
+
+    rows = [line.split("|") for line in printed.splitlines() if line.startswith("| ")][2:]
+    assert [row[1].strip() for row in rows] == ROWS
+    assert [int(row[2]) for row in rows] == [0, 0, 1, 6, 1, 4, 1, 1, 5]
+    assert all(float(row[3]) > 0 for row in rows)
+    assert float(rows[0][3]) == 1
+    assert "six maps for at most 1.10 forwards" in printed
+    assert printed.strip() in page.read_text()
+
+    results = json.loads(numbers.read_text())
+    assert all(len(values) == 2 and min(values) > 0 for values in results["seconds"].values())
+    assert all(difference < 1e-4 for difference in results["agreement"].values())
+    assert set(results["agreement"]) == {"grad-cam", "torchcam"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux")
+def test_memory_of_one_contender_is_measured_in_a_process_of_its_own() -> None:
+    assert float(run("--memory-of=ours_six").splitlines()[-1]) > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux")
+def test_peak_memory_sees_what_was_freed_before_the_end(measure: ModuleType) -> None:
+    def call() -> None:
+        passing = bytearray(b"1") * (64 * 1024 * 1024)
+        del passing
+
+    assert measure.peak_extra_memory(call) == pytest.approx(64, abs=4)
+
+
+def test_timing_calls_everything_once_a_round_and_once_before(measure: ModuleType) -> None:
+    called: list[str] = []
+    calls = {name: (lambda name=name: called.append(name)) for name in "abc"}
+    seconds = measure.time_interleaved(calls, rounds=4)
+    assert [len(values) for values in seconds.values()] == [4, 4, 4]
+    assert [sorted(called[start : start + 3]) for start in range(0, 15, 3)] == [["a", "b", "c"]] * 5
+
+
+def test_spread_of_one_value_and_of_several(measure: ModuleType) -> None:
+    assert measure.spread([2.0]) == (2, 2, 2)
+    assert measure.spread([5.0, 1.0, 3.0, 2.0, 4.0]) == (2, 3, 4)
+    assert measure.spread([5.0, 1.0, 3.0, 2.0, 4.0]).over(2) == (1, 1.5, 2)
+
+
+def test_a_section_is_written_again_and_the_rest_is_kept(measure: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "page.md"
+    measure.write_section(page, "one", "first")
+    measure.write_section(page, "two", "other")
+    page.write_text(page.read_text().replace("# Benchmarks", "# Benchmarks\n\nBy hand."))
+    measure.write_section(page, "one", "second")
+    assert page.read_text() == (
+        "# Benchmarks\n\nBy hand.\n\n<!-- one: begin -->\nsecond\n<!-- one: end -->\n\n"
+        "<!-- two: begin -->\nother\n<!-- two: end -->\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("six", "memory", "verdicts"), [(1.10, 50, ["met", "met"]), (1.11, 51, ["MISSED"] * 2)]
+)
+def test_goals_are_met_or_missed(
+    saliency_cost: ModuleType, measure: ModuleType, six: float, memory: float, verdicts: list[str]
+) -> None:
+    times = {"ours_six": measure.Spread(six, six, six)}
+    mebibytes = {"ours_six": [memory], "torchcam_one": [150], "captum_one": [160], "grad_cam_one": [300]}
+    goals = saliency_cost.goals(times, mebibytes)
+    assert [str(goal).split(":")[0] for goal in goals] == verdicts
+    assert "torchcam, one map" in goals[1].text
