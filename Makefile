@@ -69,6 +69,8 @@ $(UV):
 
 $(INSTALLED): pyproject.toml | $(UV)
 	$(UV) pip install --python $(PY) --editable ".[dev]"
+# An oracle of the scores. Its opencv-python needs a screen's libraries; grad-cam's headless one serves as well.
+	$(UV) pip install --python $(PY) --no-deps "quantus==0.6.0"
 	@touch $@
 
 $(OLDEST_INSTALLED): pyproject.toml | $(UV)

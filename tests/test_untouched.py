@@ -213,6 +213,7 @@ def test_a_backward_instead_of_autograd_grad_changes_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What explainers do: with accumulated gradients, a backward at a validation ends up in the weights."""
+
     def backward(score: torch.Tensor, outputs: list[torch.Tensor]) -> Any:
         for output in outputs:
             output.retain_grad()

@@ -136,8 +136,8 @@ def _classes(targets: Targets, logits: Tensor) -> Tensor:
         classes = classes.clone()
     if classes.ndim == 0:
         return classes.long().expand(n)
-    if k == 1 and tuple(classes.shape) == (n, 1):  # the labels of a binary cross-entropy, not one mark of many
-        classes = classes[:, 0]
+    if k == 1 and classes.ndim == 2:  # the labels of a binary cross-entropy, not one mark of many
+        classes = classes.squeeze(1)
     if tuple(classes.shape) not in ((n,), (n, k)):
         raise InputError(
             f"`targets` must be ({n},) classes or ({n}, {k}) multi-hot; got {tuple(classes.shape)}."

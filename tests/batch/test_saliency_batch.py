@@ -142,7 +142,9 @@ def test_to_moves_every_tensor() -> None:
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
 def test_lightning_can_convert_it(precision: str) -> None:
     """Its precision plugins write into every dataclass of a batch."""
-    converted = pytorch_lightning.Trainer(precision=precision, accelerator="cpu", logger=False).precision_plugin
+    converted = pytorch_lightning.Trainer(
+        precision=precision, accelerator="cpu", logger=False
+    ).precision_plugin
     assert converted.convert_input(full()).images.dtype in (torch.float64, torch.bfloat16)
 
 
