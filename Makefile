@@ -26,8 +26,9 @@ install: $(INSTALLED)  ## Set up .venv with everything the other targets need
 demo: install  ## Train a model with a shortcut and one without, and watch where they look
 	$(PY) examples/planted_shortcut.py $(ARGS)
 
+# A file's tests stay in one process: some share what two real processes found.
 test: install  ## Run the tests and the examples in the docstrings
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: install  ## Lint, formatting, types, and which file may import which
 	$(PY) -m ruff check .

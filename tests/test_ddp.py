@@ -80,3 +80,24 @@ def test_a_look_that_fails_in_one_process_is_given_up_in_all(ranks: list[dict[st
     for rank in ranks:
         assert rank["one process fails"]["with"]["history"] == []
     assert ranks[0]["one process fails"]["with"]["given up"] == 1
+
+
+@pytest.mark.timeout(200)
+def test_spawned_processes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.spawn_script", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=180,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    seen = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("with*.json")}
+    assert sorted(seen) == ["with0", "with1", "without0", "without1"]
+    for rank in (0, 1):
+        assert seen[f"with{rank}"]["weights"] == seen[f"without{rank}"]["weights"]
+        assert seen[f"with{rank}"]["random"] == seen[f"without{rank}"]["random"]
+    assert seen["with0"]["history"] == seen["with1"]["history"]
+    assert len(seen["with0"]["history"]) >= 2

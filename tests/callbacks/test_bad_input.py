@@ -46,7 +46,7 @@ pytestmark = LIGHTNING_SAYS
         ({"log_prefix": ""}, "`log_prefix` must be a name"),
         ({"class_names": "cats"}, "`class_names` must be a sequence of names.*got 'cats'"),
         ({"on_error": "ignore"}, '`on_error` "ignore" is not known. Known: "warn", "raise"'),
-        ({"batch": torch.rand(3, 8, 8)}, r"`images` must be 4-D, \(N, C, H, W\); got \(3, 8, 8\) float32"),
+        ({"batch": torch.ones(3, 8, 8)}, r"`images` must be 4-D, \(N, C, H, W\); got \(3, 8, 8\) float32"),
         ({"batch": "validation"}, "The batch could not be read: str. Pass `adapter=`"),
     ],
     ids=lambda value: "=".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else "",
