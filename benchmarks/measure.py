@@ -40,10 +40,25 @@ def spread(values: list[float]) -> Spread:
 # ------------------------------------------------------------------------------------------------ time
 
 
+class Took(NamedTuple):
+    """Seconds of one call: on the wall's clock, and of processor time, over all threads."""
+
+    wall: float
+    processor: float
+
+
 def time_interleaved(
     calls: Mapping[str, Callable[[], object]], rounds: int, between: Callable[[], object] = gc.collect
 ) -> dict[str, list[float]]:
-    """Seconds of each call, once a round, after one round of warm-up that is not counted.
+    """Seconds of each call on the wall's clock, as `clock_interleaved` takes them."""
+    took = clock_interleaved(calls, rounds, between)
+    return {name: [once.wall for once in each] for name, each in took.items()}
+
+
+def clock_interleaved(
+    calls: Mapping[str, Callable[[], object]], rounds: int, between: Callable[[], object] = gc.collect
+) -> dict[str, list[Took]]:
+    """What each call took, once a round, after one round of warm-up that is not counted.
 
     A slow minute of a shared machine so falls on all of them alike. The order is drawn anew each round (always the
     same draws): in a fixed or rotating order every call would always run in the wake of the same other one.
@@ -51,29 +66,29 @@ def time_interleaved(
     Args:
         calls: what to time, by name.
         rounds: how many times each is timed.
-        between: runs before each call, outside of the clock.
+        between: runs before each call, outside of the clocks.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    took: dict[str, list[Took]] = {name: [] for name in calls}
     draw = random.Random(0)
     with tqdm(total=(rounds + 1) * len(calls), desc="time", unit="call") as progress:
         for counted in [False] + [True] * rounds:
             for name in draw.sample(list(calls), len(calls)):
                 progress.set_postfix_str(name)
                 between()
-                elapsed = time_once(calls[name])
+                once = clock_once(calls[name])
                 if counted:
-                    seconds[name].append(elapsed)
+                    took[name].append(once)
                 progress.update()
-    return seconds
+    return took
 
 
-def time_once(call: Callable[[], object]) -> float:
-    """Seconds of one call; what it returns is kept until the clock has stopped."""
-    start = time.perf_counter()
+def clock_once(call: Callable[[], object]) -> Took:
+    """What one call took; its result is kept until the clocks have stopped."""
+    wall, processor = time.perf_counter(), time.process_time()
     result = call()
-    elapsed = time.perf_counter() - start
+    took = Took(time.perf_counter() - wall, time.process_time() - processor)
     del result
-    return elapsed
+    return took
 
 
 # ---------------------------------------------------------------------------------------------- memory

@@ -7,6 +7,7 @@ contender each: the script calls itself for that.
 """
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from explainers import (
@@ -33,13 +34,14 @@ from explainers import (
 from measure import (
     EXACT_MALLOC,
     Spread,
+    Took,
     can_measure_memory,
+    clock_interleaved,
     describe_machine,
     load_average,
     markdown_table,
     peak_extra_memory,
     spread,
-    time_interleaved,
     write_section,
 )
 from torch import Tensor
@@ -67,13 +69,28 @@ class Goal(NamedTuple):
         return f"{'met' if self.met else 'MISSED'}: {self.text}"
 
 
+class Results(NamedTuple):
+    """All that one run measured: for each contender its times and MiB, and what holds for the run."""
+
+    took: dict[str, list[Took]]
+    memory: dict[str, list[float]]
+    agreement: dict[str, float]
+    machine: dict[str, str]
+
+
 # ----------------------------------------------------------------------------------------- measurements
 
 
-def measure_time(scene: Scene, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every contender's calls; no call finds gradients that another one left behind."""
+def measure_time(scene: Scene, rounds: int) -> dict[str, list[Took]]:
+    """What every contender's calls took; no call finds gradients that another one left behind."""
     calls = {name: partial(contender.run, scene) for name, contender in CONTENDERS.items()}
-    return time_interleaved(calls, rounds, between=scene.model.zero_grad)
+    return clock_interleaved(calls, rounds, between=partial(clean, scene))
+
+
+def clean(scene: Scene) -> None:
+    """No gradients and no garbage of the call before."""
+    scene.model.zero_grad()
+    gc.collect()
 
 
 def measure_memory(options: argparse.Namespace) -> dict[str, list[float]]:
@@ -120,10 +137,11 @@ def stretched(maps: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------- the report
 
 
-def in_forwards(seconds: dict[str, list[float]]) -> dict[str, Spread]:
-    """Every contender's times, counted in median plain forwards."""
-    unit = spread(seconds["forward"]).median
-    return {name: spread(values).over(unit) for name, values in seconds.items()}
+def in_forwards(took: dict[str, list[Took]], clock: str = "wall") -> dict[str, Spread]:
+    """Every contender's times by one of the two clocks, counted in median plain forwards."""
+    seconds = {name: spread([getattr(once, clock) for once in all_]) for name, all_ in took.items()}
+    unit = seconds["forward"].median
+    return {name: each.over(unit) for name, each in seconds.items()}
 
 
 def goals(times: dict[str, Spread], memory: dict[str, list[float]]) -> list[Goal]:
@@ -146,15 +164,17 @@ def memory_goal(memory: dict[str, float]) -> Goal:
     return Goal(text, share, MEMORY_GOAL)
 
 
-def table(times: dict[str, Spread], memory: dict[str, list[float]]) -> str:
+def table(took: dict[str, list[Took]], memory: dict[str, list[float]]) -> str:
     """One row a contender."""
-    header = ["", "maps", "time, in forwards", "quartiles", "peak extra memory, MiB"]
+    header = ["", "maps", "time, in forwards", "quartiles", "processor time", "peak extra memory, MiB"]
+    walls, processors = in_forwards(took), in_forwards(took, "processor")
     rows = [
         [
             contender.label,
             str(contender.maps),
-            f"{times[name].median:.2f}",
-            f"{times[name].lower:.2f} to {times[name].upper:.2f}",
+            f"{walls[name].median:.2f}",
+            f"{walls[name].lower:.2f} to {walls[name].upper:.2f}",
+            f"{processors[name].median:.2f}",
             f"{spread(memory[name]).median:.0f}" if memory else "not measured",
         ]
         for name, contender in CONTENDERS.items()
@@ -162,23 +182,34 @@ def table(times: dict[str, Spread], memory: dict[str, list[float]]) -> str:
     return markdown_table(header, rows)
 
 
-def report(options: argparse.Namespace, results: dict[str, Any]) -> str:
+def report(options: argparse.Namespace, results: Results) -> str:
     """The section for `docs/benchmarks.md`: command, table, goals, agreement, machine."""
-    times = in_forwards(results["seconds"])
-    unit = spread(results["seconds"]["forward"]).median
-    agreement = ", ".join(f"{name} {value:.1e}" for name, value in results["agreement"].items())
-    machine = "; ".join(f"{key} {value}" for key, value in results["machine"].items())
-    return "\n".join(
-        [
-            f"`{command(options)}`\n",
-            f"{options.model} (random weights, eval mode), {options.batch} x 3 x {options.size} x {options.size}, "
-            f"layer `{options.layer}`; medians of {options.rounds} rounds; one forward took {1000 * unit:.0f} ms.\n",
-            table(times, results["memory"]) + "\n",
-            *(f"- Goal {goal}." for goal in goals(times, results["memory"])),
-            f"- Largest difference of our Grad-CAM maps from others', of 1: {agreement}.\n",
-            f"Measured on: {machine}.",
-        ]
-    )
+    unit = spread([once.wall for once in results.took["forward"]]).median
+    agreement = ", ".join(f"{name} {value:.1e}" for name, value in results.agreement.items())
+    machine = "; ".join(f"{key} {value}" for key, value in results.machine.items())
+    lines = [
+        f"`{command(options)}`\n",
+        f"{options.model} (random weights, eval mode), {options.batch} x 3 x {options.size} x {options.size}, "
+        f"layer `{options.layer}`; medians of {options.rounds} rounds; one forward took {1000 * unit:.0f} ms.\n",
+        table(results.took, results.memory) + "\n",
+        *(f"- Goal {goal}." for goal in goals(in_forwards(results.took), results.memory)),
+        f"- Largest difference of our Grad-CAM maps from others', of 1: {agreement}.\n",
+        *noise(in_forwards(results.took)),
+        f"Measured on: {machine}.",
+    ]
+    return "\n".join(lines)
+
+
+def noise(times: dict[str, Spread]) -> list[str]:
+    """A warning where one and the same call took so differently long that the times cannot be told apart."""
+    unit = times["forward"]
+    if unit.upper - unit.lower <= TIME_GOAL - 1:
+        return []
+    return [
+        f"**The machine was busy with other work**: half of the plain forwards took less than {unit.lower:.2f} or more "
+        f"than {unit.upper:.2f} of their own median, so differences smaller than that mean nothing here, and a goal "
+        "for the time is neither met nor missed by them. Measure on an idle machine.\n"
+    ]
 
 
 def command(options: argparse.Namespace) -> str:
@@ -209,19 +240,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measure(options: argparse.Namespace, scene: Scene) -> dict[str, Any]:
-    """All that is measured, as plain Python."""
+def measure(options: argparse.Namespace, scene: Scene) -> Results:
+    """All that is measured."""
     before = load_average()
-    seconds = measure_time(scene, options.rounds)
+    took = measure_time(scene, options.rounds)
     machine = describe_machine(PACKAGES)
-    machine["load average"] += f" after the timings, {before} before"
+    machine["load average"] = f"{before} before the timings, {machine['load average']} after"
     wanted = options.memory_rounds > 0 and can_measure_memory()
-    return {
-        "seconds": seconds,
-        "memory": measure_memory(options) if wanted else {},
-        "agreement": measure_agreement(scene),
-        "machine": machine,
-    }
+    memory = measure_memory(options) if wanted else {}
+    return Results(took, memory, measure_agreement(scene), machine)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -238,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{section}")
     if options.json:
         settings = {key: vars(options)[key] for key in (*SETTINGS, "rounds")}
-        options.json.write_text(json.dumps({"settings": settings, **results}, indent=1))
+        options.json.write_text(json.dumps({"settings": settings, **results._asdict()}, indent=1))
     if options.output:
         write_section(options.output, "saliency_cost", section)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -85,6 +85,7 @@ class FixedBatch:
         self.positions: list[int] = []
         self.largest_batch = 1
         self.skipped = 0
+        self.mixed: list[str] = []
 
     @property
     def is_closed(self) -> bool:
@@ -151,6 +152,7 @@ class FixedBatch:
             ordered = sorted(chosen, key=lambda sample: (sample.group, sample.position))
         with torch.inference_mode(False):  # `trainer.validate` by itself would mark them for ever
             self._samples = SaliencyBatch.cat([sample.batch for sample in ordered])
+        self.mixed = _mixed_fields([sample.batch for sample in ordered])
         self.positions = [sample.position for sample in ordered]
         self._chosen = []
 
@@ -226,6 +228,12 @@ class FixedBatch:
             last = max(index for index, kept in enumerate(self._chosen) if kept.group == largest)
             del self._chosen[last]
         self._chosen.append(sample)
+
+
+def _mixed_fields(batches: Sequence[SaliencyBatch]) -> list[str]:
+    """What only some of the samples came with, and which is therefore kept for none of them."""
+    names = [field.name for field in fields(SaliencyBatch)]
+    return [name for name in names if len({getattr(each, name) is None for each in batches}) > 1]
 
 
 def _groups(batch: SaliencyBatch) -> list[int]:

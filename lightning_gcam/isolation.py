@@ -17,7 +17,8 @@ def untouched(module: nn.Module) -> Iterator[None]:
     """Run `module` in eval mode and put back all that a forward can change, also after an exception.
 
     Put back: the random streams of python, numpy, torch and every initialised device; each submodule's `training`
-    flag; each buffer's values; the module's `log`, which is silent inside. Gradients, parameters and hooks are not
+    flag; each buffer's values; plain attributes (a counter, a cache that the forward builds); the module's `log`, which
+    is silent inside. Gradients, parameters and hooks are not
     saved: nothing in this package writes them (see `lightning_gcam.cam.capture`).
 
     Args:
@@ -33,6 +34,7 @@ def untouched(module: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(_random_streams())
+        stack.enter_context(_attributes(module))
         stack.enter_context(_training_flags(module))
         stack.enter_context(_buffers(module))
         stack.enter_context(_silenced_log(module))
@@ -77,11 +79,8 @@ def _training_flags(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _buffers(module: nn.Module) -> Iterator[None]:
-    """Buffers that a forward in eval mode wrote or replaced get their values back; untouched ones are not written.
-
-    A buffer that the forward *added* (a lazily built cache) stays: taking it away again could break a module that
-    remembers having built it.
-    """
+    """Buffers that a forward in eval mode wrote, replaced or added are as before; untouched ones are not written."""
+    registered = [(owner, dict(owner._buffers.items())) for owner in module.modules()]
     saved = [
         (owner, name, buffer, buffer.detach().clone())
         for owner in module.modules()
@@ -93,10 +92,95 @@ def _buffers(module: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for owner, name, buffer, values in saved:
-                if not _same_bits(buffer, values):
-                    buffer.copy_(values)
+                _write_back(buffer, values)
                 if getattr(owner, name, None) is not buffer:
                     owner._buffers[name] = buffer
+        for owner, before in registered:
+            _take_away_new_buffers(owner, before)
+
+
+def _take_away_new_buffers(owner: nn.Module, before: dict[str, Tensor | None]) -> None:
+    """What our forward was the first to build; see `_attributes`."""
+    for name, buffer in list(owner._buffers.items()):
+        if name not in before:
+            del owner._buffers[name]
+        elif before[name] is None and buffer is not None:
+            owner._buffers[name] = None
+
+
+@contextmanager
+def _attributes(module: nn.Module) -> Iterator[None]:
+    """What a forward notes in attributes: a count of its calls, folded weights, a table that it builds once.
+
+    A cache that our forward was the first to build would hold what the training would have built later, or from other
+    images. All notes go together, one level deep, so that no flag says "built" of what was taken away. Sharded modules
+    keep their own state in attributes and are left alone.
+    """
+    modules = [] if _is_sharded(module) else list(module.modules())
+    owners = [(each, type(each), _noted(vars(each))) for each in modules]
+    values = [value for _, _, notes in owners for value in notes.values()]
+    containers = [(each, _contents(each)) for each in values if isinstance(each, (dict, list, set))]
+    tensors = [
+        (each, each.detach().clone())
+        for each in values
+        if type(each) is Tensor and each.layout is torch.strided
+    ]
+    try:
+        yield
+    finally:
+        for owner, kind, notes in owners:
+            if type(owner) is kind:  # else a lazy module that has just taken its shape
+                _put_back(vars(owner), notes)
+        for container, contents in containers:
+            _refill(container, contents)
+        with torch.no_grad():
+            for tensor, bits in tensors:
+                _write_back(tensor, bits)
+
+
+_KEPT_BY_TORCH = frozenset(vars(nn.Module())) - {"_parameters", "_modules"}
+
+
+def _noted(attributes: dict[str, Any]) -> dict[str, Any]:
+    """All attributes but hooks, and what is put back by itself."""
+    beside = _KEPT_BY_TORCH | {"log", "log_dict"}
+    return {name: value for name, value in attributes.items() if name not in beside}
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    return any(type(each).__module__.startswith("torch.distributed") for each in module.modules())
+
+
+def _put_back(attributes: dict[str, Any], notes: dict[str, Any]) -> None:
+    for name in _noted(attributes).keys() - notes.keys():
+        del attributes[name]
+    attributes.update(notes)
+
+
+def _contents(container: Any) -> list[Any]:
+    return list(container.items()) if isinstance(container, dict) else list(container)
+
+
+def _refill(container: Any, contents: list[Any]) -> None:
+    """Give a dict, list or set its contents back, in place, where they are other ones now."""
+    now = _contents(container)
+    pairs = isinstance(container, dict)
+    if len(now) == len(contents) and all(_is(*both, pairs) for both in zip(now, contents, strict=True)):
+        return
+    container.clear()
+    if isinstance(container, list):
+        container.extend(contents)
+    else:
+        container.update(contents)
+
+
+def _is(left: Any, right: Any, pairs: bool) -> bool:
+    return left[0] is right[0] and left[1] is right[1] if pairs else left is right
+
+
+def _write_back(tensor: Tensor, values: Tensor) -> None:
+    if not _same_bits(tensor, values):
+        tensor.copy_(values)
 
 
 def _same_bits(left: Tensor, right: Tensor) -> bool:

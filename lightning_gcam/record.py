@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -300,15 +300,17 @@ def _attribute_or_none(
     try:
         return attribute(model, images, targets, **options)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if size == 1 or not _is_out_of_memory(error):
+        if size == 1 or not is_out_of_memory(error):
             raise
         return None
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """The CPU allocator raises a plain RuntimeError."""
-    said = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in said
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; the CPU allocator says so in a plain RuntimeError, in other words on each system."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in said)
 
 
 def _piece(targets: Targets, piece: slice, n: int) -> Targets:
@@ -321,13 +323,20 @@ def _piece(targets: Targets, piece: slice, n: int) -> Targets:
     return classes[piece]
 
 
-def score_maps(attribution: Attribution, batch: SaliencyBatch, scores: Scores = None) -> dict[str, float]:
+def score_maps(
+    attribution: Attribution,
+    batch: SaliencyBatch,
+    scores: Scores = None,
+    on_failure: Callable[[str, Exception], None] | None = None,
+) -> dict[str, float]:
     """Every score of every method that exists, as plain numbers.
 
     Args:
         attribution: the maps.
         batch: the samples they belong to.
         scores: names, metrics, or a mapping from names to metrics; None for all.
+        on_failure: told the name and the error of a score that raises, which is then left out; it raises where this
+            is left out.
 
     Returns:
         `{name: value}` for the first method, `{method/name: value}` for each further one.
@@ -338,9 +347,19 @@ def score_maps(attribution: Attribution, batch: SaliencyBatch, scores: Scores = 
         for name, metric in resolve_scores(scores).items():
             if masks is None and needs_mask(metric):
                 continue
-            metric._to_sync = False  # every process scores the same maps; torchmetrics would add them up
-            metric.update(maps, masks)
-            value = float(metric.compute())
+            try:
+                value = _value(metric, maps, masks)
+            except Exception as error:
+                if on_failure is None:
+                    raise
+                on_failure(name, error)
+                continue
             if np.isfinite(value):
                 found[name if index == 0 else f"{method}/{name}"] = value
     return found
+
+
+def _value(metric: Metric, maps: Tensor, masks: Tensor | None) -> float:
+    metric._to_sync = False  # every process scores the same maps; torchmetrics would add them up
+    metric.update(maps, masks)
+    return float(metric.compute())

@@ -82,13 +82,13 @@ def test_a_look_that_fails_in_one_process_is_given_up_in_all(ranks: list[dict[st
     assert ranks[0]["one process fails"]["with"]["given up"] == 1
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(420)
 def test_spawned_processes(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.spawn_script", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=180,
+        timeout=400,
         capture_output=True,
         text=True,
         check=False,

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch
@@ -42,10 +43,50 @@ class Buffered(nn.Module):
         return images
 
 
+class Noting(nn.Module):
+    """Notes what it likes in plain attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.mean = torch.zeros(2)
+        self.sizes: dict[Any, Tensor] = {}
+        self.seen: set[int] = set()
+        self.outputs: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        self.mean.add_(images.mean())
+        self.sizes[images.shape] = images.new_ones(1)
+        self.seen.add(len(images))
+        self.outputs.append(images)
+        self.built = True
+        if not hasattr(self, "scale"):
+            self.scale = nn.Parameter(images.mean())
+        return images
+
+
+class Dropping(nn.Dropout):
+    """Remembers whether it dropped anything; in an object of its own, which is not put back."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.note = SimpleNamespace(dropped=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = super().forward(images)
+        self.note.dropped = not torch.equal(output, images)
+        return output
+
+
 class _Logs:
     def __init__(self) -> None:
         super().__init__()
-        self.logged: list[str] = []
+        self.said = SimpleNamespace(names=[])  # in an object of its own: lists are put back
+
+    @property
+    def logged(self) -> list[str]:
+        return self.said.names
 
     def log(self, name: str, value: Any, **options: Any) -> None:
         self.logged.append(name)
@@ -122,9 +163,22 @@ CASES = {
     ),
     "dropout in training": Case(
         "_training_flags",
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.5)).train(),
-        lambda m: setattr(m, "seen", bits(m(pictures()))),
-        lambda m: getattr(m, "seen", None) in (None, bits(m[0](pictures()))),  # dropout did nothing
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Dropping()).train(),
+        lambda m: m(pictures()),
+        lambda m: m[1].note.dropped,
+    ),
+    "a count of the calls": Case("_attributes", Noting, lambda m: m(pictures()), lambda m: m.calls),
+    "an attribute that was not there": Case(
+        "_attributes", Noting, lambda m: m(pictures()), lambda m: sorted(vars(m))
+    ),
+    "a tensor that is no buffer": Case(
+        "_attributes", Noting, lambda m: m(pictures()), lambda m: bits(m.mean)
+    ),
+    "a cache by size": Case("_attributes", Noting, lambda m: m(pictures()), lambda m: list(m.sizes)),
+    "a list": Case("_attributes", Noting, lambda m: m(pictures()), lambda m: len(m.outputs)),
+    "a set": Case("_attributes", Noting, lambda m: m(pictures()), lambda m: set(m.seen)),
+    "a parameter that was not there": Case(
+        "_attributes", Noting, lambda m: m(pictures()), lambda m: sorted(m.state_dict())
     ),
 }
 
@@ -285,11 +339,15 @@ def test_a_scripted_submodule_keeps_its_buffers() -> None:
     assert all(each.training for each in model.modules())
 
 
-def test_a_buffer_that_the_forward_adds_stays() -> None:
+def test_a_buffer_that_the_forward_adds_is_taken_away() -> None:
+    """It would hold what our images made of it; the training's own forward builds it as it would have."""
     module = nn.Identity()
+    module.register_buffer("empty", None)
     with untouched(module):
         module.register_buffer("cache", torch.ones(2))
-    assert module.cache.tolist() == [1, 1]
+        module.empty = torch.ones(2)
+    assert not hasattr(module, "cache")
+    assert module.empty is None
 
 
 # ------------------------------------------------------------------------------------------------------------ log

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gcam._errors import InputError
 from lightning_gcam.batch import checks
 
 
@@ -93,7 +94,7 @@ class SaliencyBatch:
         """One batch of all samples in order; a field is kept where every batch has it."""
         if len(batches) == 1:
             return batches[0]
-        joined = {name: _join([getattr(each, name) for each in batches]) for name in _field_names()}
+        joined = {name: _join(name, [getattr(each, name) for each in batches]) for name in _field_names()}
         suspects = [each.suspect for each in batches]
         if any(suspect is not None and suspect.ndim == 2 for suspect in suspects):
             joined["suspect"] = suspects[0]
@@ -129,10 +130,16 @@ def _take(value: Any, rows: Tensor) -> Any:
     return value
 
 
-def _join(values: list[Any]) -> Any:
+def _join(name: str, values: list[Any]) -> Any:
     if any(value is None for value in values):
         return None
     if isinstance(values[0], Tensor):
+        other = next((each for each in values if each.shape[1:] != values[0].shape[1:]), None)
+        if other is not None:
+            raise InputError(
+                f"`{name}` came as {checks.shape_of(values[0])} and as {checks.shape_of(other)}, which cannot be one "
+                "batch. Deliver one kind, or make it one with `adapter=`."
+            )
         return torch.cat(values)
     return [each for value in values for each in value]
 

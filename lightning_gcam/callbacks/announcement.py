@@ -79,13 +79,26 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         yield (
             "skipped",
             f"{fixed.skipped} validation samples were not considered for the fixed batch: their label is negative, or "
-            "their image has another size than the first one's.",
+            "their image has another size than the first one's. Check them if that is not meant.",
+        )
+    if fixed.mixed:
+        yield (
+            "mixed",
+            f"Only some of the fixed samples came with {' and '.join(fixed.mixed)}, so these are kept for none of "
+            "them. Deliver them with every batch, to have the scores that need them.",
         )
     if n < fixed.num_samples:
         yield (
             "few",
             f"The fixed batch has {n} samples, not `num_samples={fixed.num_samples}`: "
-            "the validation delivered no more.",
+            "the validation delivered no more. Lower it, or validate on more, if that is not meant.",
+        )
+    names, classes = record.stamp.class_names, max(record.attribution.logits.shape[1], 2)
+    if names is not None and len(names) < classes:
+        yield (
+            "class names",
+            f"`class_names` holds {len(names)} names for {classes} classes; the others are shown by their number. Give "
+            "one name a class.",
         )
     empty = int((~masks.flatten(1).any(dim=1)).sum()) if masks is not None else 0
     if empty:

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning_gcam._errors import InputError, did_you_mean
 from lightning_gcam._lightning import rank_zero_warn
+from lightning_gcam.record import is_out_of_memory
 
 MAX_IN_A_ROW = 3
 _CHOICES = ("warn", "raise")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REMEDIES = (
+    (
+        is_out_of_memory,
+        "Not even one sample fits beside the training: name a later `target_layer`, or free memory.",
+    ),
+    (
+        lambda error: getattr(error, "errno", None) in _FULL,
+        "The disk is full: free some space, later looks use it.",
+    ),
+    (
+        lambda error: "Inference tensors cannot" in str(error),
+        "The model keeps a tensor that was made under inference mode: pass `Trainer(inference_mode=False)`.",
+    ),
+    (lambda error: isinstance(error, OSError), "Check that it is there, can be reached and may be written."),
+)
+"""The first that fits is the remedy; an error of ours names its own."""
 
 
 class FailurePolicy:
@@ -71,7 +90,7 @@ class FailurePolicy:
         self.warn_once(
             f"{work}:{type(error).__name__}",
             f"{work} failed, and the training goes on without it: {type(error).__name__}: {error} "
-            '(`on_error="raise"` shows where it comes from.)',
+            f'{_remedy(error)}(`on_error="raise"` shows where it comes from.)',
         )
 
     def count(self, *, succeeded: bool) -> None:
@@ -82,3 +101,7 @@ class FailurePolicy:
             rank_zero_warn(
                 f"The look failed {MAX_IN_A_ROW} times in a row and is not tried again in this run."
             )
+
+
+def _remedy(error: Exception) -> str:
+    return next((f"{remedy} " for fits, remedy in _REMEDIES if fits(error)), "")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import LightningModule, Trainer
 from lightning_gcam.attribution import Attribution, attribute
 from lightning_gcam.batch import SaliencyBatch
@@ -65,7 +66,7 @@ def prepare(
         attribution, _ = attribute_in_chunks(
             module, first, recipe.targets, target_layer=layer.name, **recipe.options
         )
-        score_maps(attribution, first, recipe.scores)
+        score_maps(attribution, first, recipe.scores, _raise_input_errors)
         return layer
 
 
@@ -74,6 +75,12 @@ def _first_labelled(samples: SaliencyBatch) -> int:
     if samples.labels is None or samples.labels.ndim != 1:
         return 0
     return int((samples.labels >= 0).int().argmax())
+
+
+def _raise_input_errors(_: str, error: Exception) -> None:
+    """A score that fails for another reason is no cause to look at nothing; the first look tells of it."""
+    if isinstance(error, InputError):
+        raise error
 
 
 def _find_layer(
@@ -116,7 +123,9 @@ def take_look(
         if isinstance(attribution, Exception):
             failures.report("The look", attribution)
             return None
-        scores: dict[str, float] = {}
-        with failures.guard("Scoring the look"):
-            scores = score_maps(attribution, batch, recipe.scores)
+
+        def leave_out(score: str, error: Exception) -> None:
+            failures.report(f'The score "{score}"', error)
+
+        scores = score_maps(attribution, batch, recipe.scores, leave_out)
         return SaliencyRecord(batch, attribution, same_everywhere(trainer, scores), stamp)

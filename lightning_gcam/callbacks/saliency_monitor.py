@@ -155,9 +155,7 @@ class SaliencyMonitor(Callback):
             return
         record = self._look(trainer, pl_module, logged_step(trainer))
         if record is not None:
-            for logger in trainer.loggers:
-                with self._failures.guard(f"Logging the scores to {type(logger).__name__}"):
-                    logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
+            self._send_scores(trainer, record)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the end of the epoch where there is no validation (and the samples were given by hand)."""
@@ -284,8 +282,20 @@ class SaliencyMonitor(Callback):
             self._schedule.is_epoch_due(trainer)
             and (record := self._look(trainer, pl_module, step)) is not None
         ):
+            # not in Lightning's own row: there, a logger that refuses our scores would end the training
+            to_loggers = False if is_fitting(trainer) else None
             with self._failures.guard("Logging the saliency scores"):
-                pl_module.log_dict(record.metrics, on_step=False, on_epoch=True, sync_dist=True)
+                pl_module.log_dict(
+                    record.metrics, on_step=False, on_epoch=True, sync_dist=True, logger=to_loggers
+                )
+            if is_fitting(trainer):
+                self._send_scores(trainer, record)
+
+    def _send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
+        for logger in trainer.loggers:
+            with self._failures.guard(_logging_to(logger)):
+                logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
+                logger.save()
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, step: int) -> SaliencyRecord | None:
         """Take a look and show it at `step`; None where there is nothing to look at, or the look failed."""
@@ -312,20 +322,30 @@ class SaliencyMonitor(Callback):
 
     def _show(self, trainer: Trainer, record: SaliencyRecord) -> None:
         is_rehearsal = getattr(trainer, "fast_dev_run", False)
-        for kind, message in what_is_left_out(record, self._collection.fixed):
-            if not is_rehearsal:
-                self._failures.warn_once(kind, message)
+        with self._failures.guard("Describing the look"):
+            for kind, message in what_is_left_out(record, self._collection.fixed):
+                if not is_rehearsal:
+                    self._failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
         self._announce(record)
+        to_files = not trainer.loggers and not is_rehearsal
+        if (trainer.loggers or to_files) and not self._draws(record):
+            return
         for logger in trainer.loggers:
-            with self._failures.guard(f"Showing the look in {type(logger).__name__}"):
+            with self._failures.guard(_logging_to(logger)):
                 log_saliency(logger, record)
-        if not trainer.loggers and not is_rehearsal:
+        if to_files:
             with self._failures.guard("Writing the look"):
                 root = Path(trainer.default_root_dir) / "lightning_gcam"
                 self._directory = self._directory or next_version(root)
                 write_look(self._directory, record)
+
+    def _draws(self, record: SaliencyRecord) -> bool:
+        """Draw once, for all loggers: where that fails, it is told once."""
+        with self._failures.guard("Drawing the look"):
+            return record.overlay is not None
+        return False
 
     def _announce(self, record: SaliencyRecord) -> None:
         """Say once what is looked at."""
@@ -344,3 +364,8 @@ class SaliencyMonitor(Callback):
             raise InputError(
                 f'`log_prefix` "{self.log_prefix}" is used by two SaliencyMonitors. Give each its own.'
             )
+
+
+def _logging_to(logger: Any) -> str:
+    """Pictures and scores that do not reach a logger are one failure."""
+    return f"Logging the look to {type(logger).__name__}"

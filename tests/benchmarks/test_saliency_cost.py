@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -62,13 +63,14 @@ def test_a_small_run_prints_and_writes_every_row(tmp_path: Path) -> None:
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("| ")][2:]
     assert [row[1].strip() for row in rows] == ROWS
     assert [int(row[2]) for row in rows] == [0, 0, 1, 6, 1, 4, 1, 1, 5]
-    assert all(float(row[3]) > 0 for row in rows)
+    assert all(float(row[3]) > 0 and float(row[5]) > 0 for row in rows)
     assert float(rows[0][3]) == 1
     assert "six maps for at most 1.10 forwards" in printed
     assert printed.strip() in page.read_text()
 
     results = json.loads(numbers.read_text())
-    assert all(len(values) == 2 and min(values) > 0 for values in results["seconds"].values())
+    assert all(len(calls) == 2 for calls in results["took"].values())
+    assert all(wall > 0 and processor > 0 for calls in results["took"].values() for wall, processor in calls)
     assert all(difference < 1e-4 for difference in results["agreement"].values())
     assert set(results["agreement"]) == {"grad-cam", "torchcam"}
 
@@ -91,9 +93,16 @@ def test_peak_memory_sees_what_was_freed_before_the_end(measure: ModuleType) -> 
 def test_timing_calls_everything_once_a_round_and_once_before(measure: ModuleType) -> None:
     called: list[str] = []
     calls = {name: (lambda name=name: called.append(name)) for name in "abc"}
-    seconds = measure.time_interleaved(calls, rounds=4)
-    assert [len(values) for values in seconds.values()] == [4, 4, 4]
+    took = measure.clock_interleaved(calls, rounds=4)
+    assert [len(values) for values in took.values()] == [4, 4, 4]
     assert [sorted(called[start : start + 3]) for start in range(0, 15, 3)] == [["a", "b", "c"]] * 5
+
+
+def test_timing_gives_seconds_on_the_wall_and_of_the_processor(measure: ModuleType) -> None:
+    took = measure.clock_once(lambda: time.sleep(0.05))
+    assert took.processor < took.wall
+    seconds = measure.time_interleaved({"pause": lambda: time.sleep(0.01)}, rounds=2)
+    assert all(second >= 0.01 for second in seconds["pause"])
 
 
 def test_spread_of_one_value_and_of_several(measure: ModuleType) -> None:
@@ -125,3 +134,9 @@ def test_goals_are_met_or_missed(
     goals = saliency_cost.goals(times, mebibytes)
     assert [str(goal).split(":")[0] for goal in goals] == verdicts
     assert "torchcam, one map" in goals[1].text
+
+
+def test_a_busy_machine_is_told(saliency_cost: ModuleType, measure: ModuleType) -> None:
+    assert saliency_cost.noise({"forward": measure.Spread(0.97, 1, 1.05)}) == []
+    (line,) = saliency_cost.noise({"forward": measure.Spread(0.6, 1, 1.7)})
+    assert "busy" in line and "0.60" in line and "1.70" in line
