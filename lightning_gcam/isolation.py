@@ -116,7 +116,7 @@ def _attributes(module: nn.Module) -> Iterator[None]:
     images. All notes go together, one level deep, so that no flag says "built" of what was taken away. Sharded modules
     keep their own state in attributes and are left alone.
     """
-    modules = [] if _is_sharded(module) else list(module.modules())
+    modules = [] if is_sharded(module) else list(module.modules())
     owners = [(each, type(each), _noted(vars(each))) for each in modules]
     values = [value for _, _, notes in owners for value in notes.values()]
     containers = [(each, _contents(each)) for each in values if isinstance(each, (dict, list, set))]
@@ -147,8 +147,18 @@ def _noted(attributes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if name not in beside}
 
 
-def _is_sharded(module: nn.Module) -> bool:
-    return any(type(each).__module__.startswith("torch.distributed") for each in module.modules())
+def is_sharded(module: nn.Module) -> bool:
+    """Whether this process holds only its share of the parameters (FSDP, `fully_shard`, tensor parallelism).
+
+    Args:
+        module: the model; where FSDP wraps it from outside, its parameters say so.
+
+    Example:
+        >>> is_sharded(nn.Linear(2, 2))
+        False
+    """
+    of_torch = any(type(each).__module__.startswith("torch.distributed") for each in module.modules())
+    return of_torch or any(hasattr(each, "_fsdp_flattened") for each in module.parameters())
 
 
 def _put_back(attributes: dict[str, Any], notes: dict[str, Any]) -> None:

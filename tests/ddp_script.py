@@ -6,6 +6,7 @@ import json
 import random
 import sys
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyMonitor
+from lightning_gcam.callbacks import processes
+from lightning_gcam.record import record_saliency
 from tests.modules import Plain
 from tests.witness import RowLogger, Witness, digest
 
@@ -115,9 +118,22 @@ def train(
         "history": monitor.history,
         "positions": monitor._collection.fixed.positions,
         "maps": digest(monitor.last_record.attribution.maps) if monitor.last_record else "",
+        "alone": alone(made, monitor) if monitor.last_record else {},
         "warnings": sum("the training goes on" in str(each.message) for each in caught),
         "given up": sum("not tried again" in str(each.message) for each in caught),
     }
+
+
+def alone(module: Any, monitor: SaliencyMonitor) -> dict[str, float]:
+    """The scores of the last look once more, by each process alone, on the same samples and with rank zero's network.
+
+    Between two forwards DDP lets each process have its own BatchNorm statistics; a look is at those of rank zero.
+    """
+    for buffer in module.buffers():
+        if torch.distributed.is_initialized():
+            torch.distributed.broadcast(buffer, 0)
+    assert monitor.last_record is not None
+    return record_saliency(module, monitor.last_record.batch, methods=["guidance_cam", "layer_cam"]).scores
 
 
 def main(out: Path) -> None:
@@ -139,6 +155,18 @@ def main(out: Path) -> None:
     (out / f"rank{rank}.json").write_text(json.dumps(found))
 
 
+def fail_alone() -> None:
+    """The mode "one process fails" without the safeguard: the exception leaves at once, before the exchange."""
+    processes._tried = lambda work, batch: work(batch)  # type: ignore[assignment]
+    train(
+        Path(sys.argv[1]),
+        monitored=True,
+        module=FailsOnRankOne,
+        on_error="warn",
+        strategy=DDPStrategy(timeout=timedelta(seconds=10)),
+    )
+
+
 def _env(name: str) -> str:
     import os
 
@@ -147,4 +175,7 @@ def _env(name: str) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    if sys.argv[2:] == ["fail_alone"]:
+        fail_alone()
+    else:
+        main(Path(sys.argv[1]))

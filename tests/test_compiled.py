@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from lightning_gcam._errors import InputError
 from tests.modules import Plain
 from tests.test_untouched import _monitor, train
 from tests.witness import differences
@@ -68,6 +70,13 @@ def test_a_compiled_training_is_the_same_bit_for_bit(
     assert rows_without.rows == rows_with.rows
     assert len(monitor.history) >= 3
     assert all(row["blank_rate"] < 1 for row in monitor.history)
+
+
+def test_inside_compiled_code_a_hook_is_never_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why a look runs the module uncompiled."""
+    monkeypatch.setattr("lightning_gcam.cam.capture.torch.compiler.set_stance", lambda _: nullcontext())
+    with pytest.raises(InputError, match="was not called by the forward"):
+        train(in_place, tmp_path, monitor=_monitor(target_layer="net.2"))
 
 
 def test_a_compiled_module_gives_the_maps_of_the_plain_one(tmp_path: Path) -> None:

@@ -18,10 +18,8 @@ TIMEOUT = 280
 """Seconds for all modes together; a rank that waits for another forever does not pass."""
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of the two processes saw."""
-    out = tmp_path_factory.mktemp("ddp")
+def run(out: Path, *what: str) -> subprocess.CompletedProcess[str]:
+    """Two processes of `tests.ddp_script`."""
     command = [
         sys.executable,
         "-m",
@@ -30,8 +28,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         "--master-port=0",
         "--standalone",
     ]
-    done = subprocess.run(
-        [*command, "-m", "tests.ddp_script", str(out)],
+    return subprocess.run(
+        [*command, "-m", "tests.ddp_script", str(out), *what],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         timeout=TIMEOUT,
@@ -39,6 +37,13 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         text=True,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of the two processes saw."""
+    out = tmp_path_factory.mktemp("ddp")
+    done = run(out)
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
@@ -71,6 +76,16 @@ def test_the_samples_are_those_of_one_process(ranks: list[dict[str, Any]], tmp_p
     assert ranks[0]["plain"]["with"]["positions"] == alone["positions"]
 
 
+@pytest.mark.parametrize("mode", ["plain", "accumulate", "find_unused_parameters", "static_graph"])
+def test_the_scores_are_those_of_one_process_on_the_same_samples(
+    mode: str, ranks: list[dict[str, Any]]
+) -> None:
+    for rank in ranks:
+        together = {name: rank[mode]["with"]["history"][-1][name] for name in rank[mode]["with"]["alone"]}
+        assert {"energy", "layer_cam/energy", "iou"} <= together.keys()
+        assert together == pytest.approx(rank[mode]["with"]["alone"], rel=1e-4)
+
+
 def test_early_stopping_on_a_score_stops_all_processes_together(ranks: list[dict[str, Any]]) -> None:
     epochs = [rank["early stopping"]["with"]["epochs"] for rank in ranks]
     assert epochs == [3, 3]
@@ -80,6 +95,13 @@ def test_a_look_that_fails_in_one_process_is_given_up_in_all(ranks: list[dict[st
     for rank in ranks:
         assert rank["one process fails"]["with"]["history"] == []
     assert ranks[0]["one process fails"]["with"]["given up"] == 1
+
+
+def test_a_process_that_left_before_the_exchange_would_end_the_training(tmp_path: Path) -> None:
+    """Why every process reaches every exchange, whatever its own look met."""
+    done = run(tmp_path, "fail_alone")
+    assert done.returncode != 0
+    assert "RuntimeError: only here" in done.stderr
 
 
 @pytest.mark.timeout(420)

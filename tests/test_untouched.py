@@ -179,11 +179,22 @@ def _eval_and_train(module: torch.nn.Module) -> Any:
     module.train()
 
 
+class CountsInPython(Plain):
+    """Notes in a plain attribute how often it was called, and does something else every fifth time."""
+
+    calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.net(images) * (1.1 if self.calls % 5 == 0 else 1.0)
+
+
 NECESSARY = [
     ("_random_streams", _nothing, AlwaysDropout, "random"),
     ("_training_flags", _eval_and_train, FrozenBatchNorm, "modes"),
     ("_training_flags", _eval_and_train, OwnTrain, "state"),
     ("_buffers", _nothing, Counting, "state"),
+    ("_attributes", _nothing, CountsInPython, "state"),
 ]
 
 

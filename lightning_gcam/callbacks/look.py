@@ -13,7 +13,7 @@ from lightning_gcam._lightning import LightningModule, Trainer
 from lightning_gcam.attribution import Attribution, attribute
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.callbacks.failures import FailurePolicy
-from lightning_gcam.callbacks.processes import attribute_together, same_everywhere
+from lightning_gcam.callbacks.processes import attribute_together, same_everywhere, through_wrapper
 from lightning_gcam.callbacks.trainer_facts import as_input, precision
 from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layer
@@ -34,12 +34,11 @@ class Recipe:
     forward: Forward | None
     reshape_transform: Reshape | None
 
-    @property
-    def options(self) -> dict[str, Any]:
+    def options(self, trainer: Trainer) -> dict[str, Any]:
         """What of it `attribute` takes."""
         return {
             "methods": list(self.methods.values()),
-            "forward": self.forward,
+            "forward": through_wrapper(trainer, self.forward),
             "reshape_transform": self.reshape_transform,
         }
 
@@ -59,12 +58,13 @@ def prepare(
     with torch.inference_mode(False), precision(trainer):
         first = samples.select([_first_labelled(samples)]).to(module.device)
         first = replace(first, images=as_input(trainer, first.images))
-        layer = _find_layer(module, first, target_layer, recipe)
-        logits = attribute(module, first.images, target_layer=layer.name, **recipe.options).logits
+        options = recipe.options(trainer)
+        layer = _find_layer(module, first, target_layer, options)
+        logits = attribute(module, first.images, target_layer=layer.name, **options).logits
         if samples.labels is not None and samples.labels.ndim == 1:
             check_classes(samples.labels[samples.labels >= 0], logits.shape[1], "labels")
         attribution, _ = attribute_in_chunks(
-            module, first, recipe.targets, target_layer=layer.name, **recipe.options
+            module, first, recipe.targets, target_layer=layer.name, **options
         )
         score_maps(attribution, first, recipe.scores, _raise_input_errors)
         return layer
@@ -84,12 +84,11 @@ def _raise_input_errors(_: str, error: Exception) -> None:
 
 
 def _find_layer(
-    module: nn.Module, samples: SaliencyBatch, target_layer: str | None, recipe: Recipe
+    module: nn.Module, samples: SaliencyBatch, target_layer: str | None, options: dict[str, Any]
 ) -> TargetLayer:
     if target_layer is None:
-        return find_target_layer(
-            module, samples.images, forward=recipe.forward, reshape_transform=recipe.reshape_transform
-        )
+        forward, reshape = options["forward"], options["reshape_transform"]
+        return find_target_layer(module, samples.images, forward=forward, reshape_transform=reshape)
     name, layer = resolve_target_layer(module, target_layer)
     return TargetLayer(name, layer)
 
@@ -115,11 +114,16 @@ def take_look(
             with precision(trainer):
                 chunk = fixed.largest_batch  # never more samples at once than the dataloader delivers
                 attribution, fixed.largest_batch = attribute_in_chunks(
-                    module, share, recipe.targets, chunk_size=chunk, target_layer=layer, **recipe.options
+                    module,
+                    share,
+                    recipe.targets,
+                    chunk_size=chunk,
+                    target_layer=layer,
+                    **recipe.options(trainer),
                 )
                 return attribution
 
-        attribution = attribute_together(trainer, batch, attribute_share)
+        attribution = attribute_together(trainer, module, batch, attribute_share)
         if isinstance(attribution, Exception):
             failures.report("The look", attribution)
             return None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.distributed
+from torch import Tensor, nn
 
 from lightning_gcam._lightning import Trainer, in_both
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
+from lightning_gcam.cam.capture import Forward
 from lightning_gcam.fixed_batch import FixedBatch, Sample
+from lightning_gcam.isolation import untouched
 
 
 def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> list[Sample]:
@@ -29,12 +33,16 @@ def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> list[Sample]:
 
 
 def attribute_together(
-    trainer: Trainer, batch: SaliencyBatch, work: Callable[[SaliencyBatch], Attribution]
+    trainer: Trainer,
+    module: nn.Module,
+    batch: SaliencyBatch,
+    work: Callable[[SaliencyBatch], Attribution],
 ) -> Attribution | Exception:
     """Attribute a batch with all processes: each takes its share, all get the whole.
 
     Args:
         trainer: says how many processes there are, and whether each holds the whole model.
+        module: the model that `work` runs.
         batch: the same in every process.
         work: attributes a share.
 
@@ -47,7 +55,8 @@ def attribute_together(
         return _tried(work, batch)
     shared = _holds_whole_model(trainer)  # where it does not, all must run every forward, on the same samples
     rows = list(range(rank, len(batch), world)) if shared else list(range(len(batch)))
-    part = _tried(work, batch.select(rows)) if rows else None
+    with _rank_zeros_buffers(module) if shared else nullcontext():
+        part = _tried(work, batch.select(rows)) if rows else None
     failed = f"{type(part).__name__}: {part}" if isinstance(part, Exception) else None
     sent = part.to("cpu") if shared and isinstance(part, Attribution) else None
     gathered = _all_gather(trainer, (failed, sent))
@@ -57,6 +66,23 @@ def attribute_together(
     if not shared:
         return part  # type: ignore[return-value]  # it did not fail, and no process is without samples
     return _interleave([each for _, each in gathered if each is not None]).to(batch.images.device)
+
+
+@contextmanager
+def _rank_zeros_buffers(module: nn.Module) -> Iterator[None]:
+    """Look at one and the same network in all processes: the one that a checkpoint would keep.
+
+    Between two forwards of DDP each process has its own BatchNorm statistics. They are sent by name, as objects: a
+    buffer that only one process has built yet must not leave the others waiting.
+    """
+    buffers = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    sent: list[Any] = [{name: buffer.cpu() for name, buffer in buffers.items()}]
+    torch.distributed.broadcast_object_list(sent, src=0)
+    with untouched(module), torch.no_grad():
+        for name, values in sent[0].items():
+            if name in buffers and buffers[name].shape == values.shape:
+                buffers[name].copy_(values)
+        yield
 
 
 def _tried(work: Callable[[SaliencyBatch], Attribution], batch: SaliencyBatch) -> Attribution | Exception:
@@ -83,6 +109,42 @@ def _interleave(parts: list[Attribution]) -> Attribution:
     order = sorted((row, index) for index, part in enumerate(parts) for row in range(len(part)))
     starts = [sum(len(part) for part in parts[:index]) for index in range(len(parts))]
     return Attribution.cat(parts).select([starts[index] + row for row, index in order])
+
+
+def through_wrapper(trainer: Trainer, forward: Forward | None) -> Forward | None:
+    """How the model is called: as it is, but under FSDP, which gathers parameters in its wrapper's forward only.
+
+    Every process must call it alike. (A DDP wrapper would wait for the others, and is never called.)
+
+    Args:
+        trainer: says which strategy runs.
+        forward: the user's own way to call the module, if there is one.
+    """
+    if not isinstance(trainer.strategy, in_both("strategies.FSDPStrategy")):
+        return forward
+
+    def call(module: nn.Module, images: Tensor) -> Any:
+        if forward is None:
+            return trainer.strategy.model(images)  # type: ignore[misc]
+        with _standing_in(module, forward):
+            return trainer.strategy.model(images)  # type: ignore[misc]
+
+    return call
+
+
+@contextmanager
+def _standing_in(module: nn.Module, forward: Forward) -> Iterator[None]:
+    """`forward` in place of the module's own, for the one call that the wrapper makes."""
+
+    def once(images: Tensor) -> Any:
+        del module.forward
+        return forward(module, images)
+
+    module.forward = once
+    try:
+        yield
+    finally:
+        vars(module).pop("forward", None)
 
 
 def _holds_whole_model(trainer: Trainer) -> bool:

@@ -15,7 +15,7 @@ from lightning_gcam._errors import InputError, did_you_mean
 from lightning_gcam.cam.capture import Forward, plain_eager, run
 from lightning_gcam.cam.reshape import Layout, Reshape, find_layout, main_tensor
 from lightning_gcam.cam.targets import find_logits
-from lightning_gcam.isolation import untouched
+from lightning_gcam.isolation import is_sharded, untouched
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,12 @@ def _only_passes_on(module: nn.Module) -> bool:
 
 
 def _without_zeros(model: nn.Module) -> dict[str, Tensor]:
-    """Random values for the parameters that are all zero, from a generator of their own; biases may be zero."""
+    """Random values for the parameters that are all zero, from a generator of their own; biases may be zero.
+
+    Of sharded parameters each process sees a piece, which may be empty: they are left as they are.
+    """
+    if is_sharded(model):
+        return {}
     generator = torch.Generator().manual_seed(0)
     return {
         f"model.{name}": _random_like(parameter, generator)

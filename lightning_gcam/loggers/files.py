@@ -62,7 +62,7 @@ def next_version(root: Path) -> Path:
 
 def _write_png(path: Path, record: SaliencyRecord) -> None:
     beside = path.with_suffix(".part")
-    Image.fromarray(record.overlay).save(beside, format="png")
+    Image.fromarray(record.overlay).save(beside, format="png", compress_level=2)  # a third of 6's time
     beside.replace(path)
 
 

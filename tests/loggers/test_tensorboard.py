@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -51,7 +52,15 @@ def test_every_look_is_an_image_under_one_tag(tmp_path: Path, package: ModuleTyp
     assert events.Tags()["images"] == ["saliency/overlay"]
     assert [event.step for event in images] == steps_of(monitor.history) == [3, 7, 11]
     for event in images:
-        assert np.array_equal(decoded(event.encoded_image_string), monitor.shown[event.step])
+        assert_alike(decoded(event.encoded_image_string), monitor.shown[event.step])
+
+
+def assert_alike(kept: npt.NDArray[np.uint8], shown: npt.NDArray[np.uint8]) -> None:
+    """A JPEG of high quality: no pixel is seen to be another one."""
+    assert kept.shape == shown.shape
+    error = np.abs(kept.astype(int) - shown.astype(int))
+    assert error.mean() < 2
+    assert np.quantile(error, 0.999) < 40
 
 
 def test_scores_lie_at_the_steps_of_the_modules_own(tmp_path: Path) -> None:
