@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -75,3 +76,11 @@ def _inputs_for(name: str, batch: Batch) -> tuple[Tensor, ...]:
 def inputs_for() -> Callable[[str, Batch], tuple[Tensor, ...]]:
     """The maker of what a score's `update` takes: `inputs_for(name, (saliency, mask))`."""
     return _inputs_for
+
+
+@pytest.fixture(scope="session")
+def quantus():
+    """The library Quantus, where it is installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("quantus")
