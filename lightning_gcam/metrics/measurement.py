@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
@@ -134,34 +135,49 @@ class Measured(Metric):
         self.score = copy.deepcopy(score)
         self.score.reset()
         self.names, self.resamples, self.seed = names, resamples, seed
-        for state in ("rows", "reasons", "groups"):
-            self.add_state(state, [], dist_reduce_fx="cat")
+        self.add_state("rows", [], dist_reduce_fx="cat")
+        self.add_state("reasons", [], dist_reduce_fx="cat")
+        self.add_state("groups", [], dist_reduce_fx=_cat_groups)
 
     def update(self, *inputs: Any, groups: Tensor | None = None, **named: Any) -> None:
         """Add a batch: what the score takes, and perhaps the samples' groups."""
         sample = self.score.per_sample(*inputs, **named)
         if groups is not None:
             check_groups(groups, len(sample.counted))
-        if self.rows and (groups is None) == bool(self.groups):
+        if len(self.rows) > 0 and (groups is None) == (len(self.groups) > 0):
             raise InputError("`groups` must come with every batch, or with none.")
         self.rows.append(sample.values.detach().to(self.device))
         self.reasons.append(_reasons(sample).to(self.device))
         if groups is not None:
-            self.groups.append(groups.to(self.device))
+            self.groups.append(_numbers(groups).to(self.device))
 
     def compute(self) -> GroupedMeasurement:
         """Return the score over all samples, and over each group."""
-        if not self.rows:
-            return GroupedMeasurement(self._measure(torch.zeros(0), torch.zeros(0)), {}, None)
-        rows, reasons = dim_zero_cat(self.rows), dim_zero_cat(self.reasons)
-        groups = {}
-        if self.groups:
-            for number, members in group_members(dim_zero_cat(self.groups)).items():
-                name = number if self.names is None else self.names[number]
-                groups[name] = self._measure(rows[members], reasons[members])
+        rows, reasons, numbers = self._together()
+        groups = {
+            number if self.names is None else self.names[number]: self._measure(
+                rows[members], reasons[members]
+            )
+            for number, members in group_members(numbers).items()
+        }
         return GroupedMeasurement(
             self._measure(rows, reasons), groups, worst_group(groups, self.score.higher_is_better)
         )
+
+    def _together(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All rows, reasons and groups; of no length where there are none."""
+        # After the processes were brought together the states are tensors, and no more lists.
+        if len(self.rows) == 0:
+            nothing = torch.zeros(0, *self.score.total.shape, device=self.device)
+            return nothing, torch.zeros(0, dtype=torch.uint8, device=self.device), _no_groups(self.device)
+        groups = _cat_groups(self.groups) if len(self.groups) > 0 else _no_groups(self.device)
+        return dim_zero_cat(self.rows), dim_zero_cat(self.reasons), groups
+
+    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
+        """Gather one tensor a state from each process; torchmetrics gives one without samples another shape."""
+        rows, reasons, groups = self._together()
+        self.rows, self.reasons, self.groups = [rows], [reasons], [groups]
+        super()._sync_dist(*args, **kwargs)
 
     def _measure(self, rows: Tensor, reasons: Tensor) -> Measurement:
         """One measurement of the samples given."""
@@ -249,24 +265,19 @@ def measure_groups(
     return measured.compute()
 
 
-def group_members(groups: Tensor) -> dict[int, Tensor]:
-    """Say who is in which group: ``(N,)`` bool by number, only groups with a member.
+def group_members(numbers: Tensor) -> dict[int, Tensor]:
+    """Say who is in which group: ``(N,)`` bool by number, only groups with a member, in the numbers' order.
 
     Args:
-        groups: ``(N,)`` integers, negative for none; or ``(N, K)`` multi-hot.
+        numbers: ``(N, K)`` integers, the numbers of each sample's groups; negative for none.
 
     Example:
         >>> import torch
         >>> from lightning_gcam.metrics.measurement import group_members
-        >>> group_members(torch.tensor([1, -1, 1]))
+        >>> group_members(torch.tensor([[1], [-1], [1]]))
         {1: tensor([ True, False,  True])}
     """
-    if groups.ndim == 2:
-        marked = groups > 0
-        return {
-            number: marked[:, number] for number in range(marked.shape[1]) if bool(marked[:, number].any())
-        }
-    return {number: groups == number for number in groups.unique().tolist() if number >= 0}
+    return {number: (numbers == number).any(dim=1) for number in numbers.unique().tolist() if number >= 0}
 
 
 def worst_group(groups: dict[int | str, Measurement], higher_is_better: bool | None) -> int | str | None:
@@ -301,3 +312,21 @@ def _reasons(sample: PerSample) -> Tensor:
         if marked is not None:
             reasons = torch.where(marked & ~sample.counted, reason, reasons)
     return reasons.to(torch.uint8)
+
+
+def _numbers(groups: Tensor) -> Tensor:
+    """The numbers of each sample's groups, ``(N, K)``, from ``(N,)`` numbers or an ``(N, K)`` multi-hot."""
+    if groups.ndim == 1:
+        return groups.long()[:, None]
+    return torch.where(groups > 0, torch.arange(groups.shape[1], device=groups.device), -1)
+
+
+def _no_groups(device: torch.device) -> Tensor:
+    return torch.zeros(0, 1, dtype=torch.int64, device=device)
+
+
+def _cat_groups(groups: Tensor | list[Tensor]) -> Tensor:
+    """One ``(N, K)`` of several, the narrower ones filled up with no group."""
+    parts = [groups] if isinstance(groups, Tensor) else groups
+    widest = max(each.shape[1] for each in parts)
+    return torch.cat([pad(each, (0, widest - each.shape[1]), value=-1) for each in parts])
