@@ -10,7 +10,7 @@ from torchvision.ops import box_iou, masks_to_boxes
 from lightning_gcam.metrics import MaxBoxAccuracy
 from lightning_gcam.metrics.functional import max_box_accuracy
 from lightning_gcam.metrics.functional.boxes import _iou
-from lightning_gcam.metrics.functional.components import component_boxes, label_components
+from lightning_gcam.metrics.functional.components import Components, GrowingRegions
 
 
 def regions(seed: int, density: float, size: tuple[int, int] = (13, 11)) -> torch.Tensor:
@@ -24,48 +24,61 @@ def square(side: int, top: int, left: int, grid: int = 20) -> torch.Tensor:
     return mask
 
 
+def grown(*steps: torch.Tensor) -> tuple[GrowingRegions, Components]:
+    """Regions `(N, H, W)` that grow from step to step, and the components of the last."""
+    regions = GrowingRegions(tuple(steps[0].shape), "cpu")
+    before = torch.zeros_like(steps[0])
+    for step in steps:
+        found = regions.add((step & ~before).flatten().nonzero()[:, 0])
+        before = step
+    return regions, found
+
+
+def check(region: torch.Tensor, regions: GrowingRegions, found: Components) -> None:
+    """Roots, boxes and areas are those of SciPy and torchvision."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+    roots = regions.root_of(torch.arange(region.numel())).reshape(region.shape)
+    expected = []
+    for sample, mask in enumerate(region):
+        theirs, count = ndimage.label(mask.numpy(), structure=np.ones((3, 3)))
+        pairs = set(zip(roots[sample][mask].tolist(), theirs[mask.numpy()].tolist(), strict=True))
+        assert len(pairs) == len({root for root, _ in pairs}) == count
+        for label in range(1, count + 1):
+            part = torch.from_numpy(theirs == label)
+            box = masks_to_boxes(part[None])[0] + torch.tensor([0, 0, 1, 1])  # theirs ends on the last pixel
+            expected.append((sample, *box.tolist(), int(part.sum())))
+    ours = zip(found.samples.tolist(), found.boxes.tolist(), found.areas.tolist(), strict=True)
+    assert sorted((sample, *box, area) for sample, box, area in ours) == sorted(expected)
+
+
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.3, 0.5, 0.7, 1.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_components_against_scipy(seed, density) -> None:
-    ndimage = pytest.importorskip("scipy.ndimage")
     region = regions(seed, density)
-    for labels, mask in zip(label_components(region), region.numpy(), strict=True):
-        theirs, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        pairs = set(zip(labels.flatten().tolist(), theirs.flatten().tolist(), strict=True))
-        # One label of theirs to one of ours, and back; outside is -1 here and 0 there.
-        assert len(pairs) == count + (not mask.all())
-        assert ((labels == -1).numpy() == ~mask).all()
-
-
-def test_a_long_winding_way_is_one_component() -> None:
-    # Rows joined at alternate ends: labels must travel along all of it.
-    snake = torch.zeros(1, 21, 20, dtype=torch.bool)
-    snake[0, ::2] = True
-    snake[0, 1::4, -1], snake[0, 3::4, 0] = True, True
-    assert label_components(snake)[snake].unique().numel() == 1
-    snake[0, 11, 0] = False
-    assert label_components(snake)[snake].unique().numel() == 2
-
-
-def test_a_start_from_smaller_regions_changes_nothing() -> None:
-    values = torch.rand(4, 15, 15, generator=torch.Generator().manual_seed(0))
-    labels = None
-    for threshold in (0.9, 0.7, 0.5, 0.3):
-        labels = label_components(values >= threshold, labels)
-        assert torch.equal(labels, label_components(values >= threshold))
+    check(region, *grown(region))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_boxes_and_areas_of_components(seed) -> None:
-    region = regions(seed, 0.4)
-    labels = label_components(region)
-    boxes, areas = component_boxes(labels)
-    assert areas.sum(dim=1).tolist() == region.flatten(1).sum(dim=1).tolist()
-    for sample, label in [(n, int(each)) for n in range(6) for each in labels[n].unique() if each >= 0]:
-        mask = labels[sample : sample + 1] == label
-        expected = masks_to_boxes(mask)[0] + torch.tensor([0, 0, 1, 1])  # torchvision's end on the last pixel
-        assert boxes[sample, label].tolist() == expected.tolist()
-        assert areas[sample, label] == mask.sum()
+def test_regions_that_grow_step_by_step(seed) -> None:
+    values = torch.rand(4, 15, 12, generator=torch.Generator().manual_seed(seed))
+    steps = [values >= threshold for threshold in (0.95, 0.8, 0.7, 0.7, 0.6, 0.5, 0.3)]
+    for count in range(1, len(steps) + 1):
+        check(steps[count - 1], *grown(*steps[:count]))
+
+
+def test_a_long_winding_way_is_one_component() -> None:
+    # Rows joined at alternate ends: roots must be found along all of it.
+    snake = torch.zeros(1, 21, 20, dtype=torch.bool)
+    snake[0, ::2] = True
+    snake[0, 1::4, -1], snake[0, 3::4, 0] = True, True
+    assert grown(snake)[1].areas.tolist() == [snake.sum()]
+    snake[0, 11, 0] = False
+    assert len(grown(snake)[1].areas) == 2
+
+
+def test_grids_do_not_touch_each_other() -> None:
+    # The last row of one sample stands before the first of the next in memory.
+    assert grown(torch.ones(3, 2, 2, dtype=torch.bool))[1].areas.tolist() == [4, 4, 4]
 
 
 def test_overlap_against_torchvision() -> None:
@@ -93,13 +106,13 @@ def test_the_authors_box_is_one_pixel_too_large() -> None:
     )
     x, y, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))
     theirs, truth = (x, y, x + width, y + height), (5, 5, 14, 14)  # both "last pixel inside"
-    ours = component_boxes(label_components(mask))
-    assert ours.boxes[ours.areas > 0].tolist() == [[5, 5, 15, 15]]  # "first pixel outside": 10 x 10
+    ours = grown(mask)[1].boxes
+    assert ours.tolist() == [[5, 5, 15, 15]]  # "first pixel outside": 10 x 10
     sides = [theirs[2] - theirs[0] + 1, theirs[3] - theirs[1] + 1]
     assert sides == [11, 11]
     intersection = (truth[2] - truth[0] + 1) * (truth[3] - truth[1] + 1)
     assert intersection / (sides[0] * sides[1]) == pytest.approx(100 / 121)
-    assert _iou(ours.boxes[ours.areas > 0], torch.tensor([[5.0, 5, 15, 15]])).item() == 1
+    assert _iou(ours, torch.tensor([[5.0, 5, 15, 15]])).item() == 1
 
 
 @pytest.mark.parametrize(

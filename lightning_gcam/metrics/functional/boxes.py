@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.metrics.functional.components import Components, component_boxes, label_components
+from lightning_gcam.metrics.functional.components import Components, GrowingRegions
 from lightning_gcam.metrics.functional.inputs import Scorable, prepare
 from lightning_gcam.metrics.functional.mean import PerSample, score_counted
 from lightning_gcam.metrics.functional.thresholds import check_count, even_thresholds
@@ -28,14 +28,7 @@ def _max_box_accuracy_update(
     batch = batch._replace(
         counted=~batch.blank & has_box, no_mask=~batch.blank & ~has_box
     )  # boxes, where there are some, are the annotation
-    peaks = batch.saliency.amax(dim=(1, 2))
-    labels, found = None, []
-    # From the highest threshold down the regions grow, so each labelling starts from the one before it.
-    for threshold in even_thresholds(num_thresholds).flip(0).tolist():
-        region = batch.saliency >= (threshold * peaks)[:, None, None]
-        labels = label_components(region & ~batch.blank[:, None, None], labels)
-        found.append(_best_overlap(component_boxes(labels), truth, largest_only=version == 1))
-    overlap = torch.stack(found[::-1], dim=1)
+    overlap = _overlaps(batch, even_thresholds(num_thresholds, mask.device), truth, version == 1)
     matches = torch.tensor(IOU_THRESHOLDS[version], device=overlap.device)
     return batch.scored((overlap[..., None] >= matches).float())
 
@@ -56,9 +49,10 @@ def max_box_accuracy(
     """Average how often a box around the thresholded saliency matches an object's box, at the best threshold.
 
     {S >= threshold * max S} falls into connected components, with eight neighbours a pixel. Version 1 draws a
-    box around the one with the most pixels and asks for an IoU of 0.5 with a box of the object; version 2
-    draws one around each, takes the best, and averages over IoUs of 0.3, 0.5 and 0.7. The threshold is the
-    same for all samples, and chosen, for each IoU, on the very samples that are scored.
+    box around the one with the most pixels (the best of them, where several have as many) and asks for an IoU
+    of 0.5 with a box of the object; version 2 draws one around each, takes the best, and averages over IoUs of
+    0.3, 0.5 and 0.7. The threshold is the same for all samples, and chosen, for each IoU, on the very samples
+    that are scored.
 
     A box ends **after** its last pixel, so that a region of one pixel has an area of 1. The authors' code
     (wsolevaluation) writes ``x + w``, the first column past the region, into a box whose last column counts as
@@ -117,8 +111,7 @@ def check_version(version: int) -> None:
 def _boxes_of(batch: Scorable, boxes: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
     """The objects' boxes ``(N, M, 4)``, filled up with boxes of no area, and which samples have one ``(N,)``."""
     if boxes is None:
-        found = component_boxes(torch.where(batch.mask, 0, -1))
-        return found.boxes[:, :1], batch.mask.flatten(1).any(dim=1)
+        return _box_around(batch.mask)[:, None], batch.mask.flatten(1).any(dim=1)
     shapes = [tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in boxes]
     if len(boxes) != len(batch.mask) or not all(len(each) == 2 and each[-1] == 4 for each in shapes):
         raise InputError(
@@ -133,18 +126,43 @@ def _boxes_of(batch: Scorable, boxes: Sequence[Tensor] | None) -> tuple[Tensor, 
     return filled, has_area
 
 
+def _overlaps(batch: Scorable, thresholds: Tensor, truth: Tensor, largest_only: bool) -> Tensor:
+    """The highest IoU of a component's box with one of the objects' boxes, at each threshold: ``(N, T)``."""
+    saliency = batch.saliency.flatten(1)
+    levels = thresholds.to(saliency.device) * saliency.amax(dim=1, keepdim=True)
+    # How many thresholds each pixel reaches; a blank map's pixels reach none.
+    reached = torch.searchsorted(levels, saliency, right=True) * ~batch.blank[:, None]
+    pixels = reached.flatten().argsort(descending=True, stable=True)
+    counts = reached.flatten().bincount(minlength=len(thresholds) + 1).flip(0).tolist()
+    n, height, width = batch.saliency.shape
+    regions = GrowingRegions((n, height, width), saliency.device)
+    found: list[Tensor] = []
+    # From the highest threshold down, the regions grow; the last part reaches no threshold.
+    for part in pixels.split(counts)[:-1]:
+        same = found and len(part) == 0
+        found.append(found[-1] if same else _best_overlap(regions.add(part), truth, largest_only))
+    return torch.stack(found[::-1], dim=1)
+
+
 def _best_overlap(found: Components, truth: Tensor, largest_only: bool) -> Tensor:
     """The highest IoU of one of the components' boxes with one of the objects' boxes: ``(N,)``."""
-    boxes, areas = found
+    samples, boxes, areas = found
     if largest_only:
-        largest = areas.argmax(dim=1, keepdim=True)
-        areas = areas.gather(1, largest)
-        boxes = boxes.gather(1, largest[..., None].expand(-1, -1, 4))
-    best = torch.zeros(len(boxes), device=boxes.device)
-    for box in truth.unbind(dim=1):
-        overlap = _iou(boxes, box[:, None])
-        best = torch.maximum(best, torch.where(areas > 0, overlap, 0.0).amax(dim=1))
-    return best
+        most = areas.new_zeros(len(truth)).scatter_reduce(0, samples, areas, "amax")
+        largest = areas == most[samples]
+        samples, boxes = samples[largest], boxes[largest]
+    overlap = _iou(boxes[:, None], truth[samples]).amax(dim=1)
+    return overlap.new_zeros(len(truth)).scatter_reduce(0, samples, overlap, "amax")
+
+
+def _box_around(mask: Tensor) -> Tensor:
+    """The box around all of each mask, ``(N, 4)``; of no meaning where the mask is empty."""
+    edges = []
+    for along in (mask.any(dim=1), mask.any(dim=2)):
+        first, last = along.int().argmax(dim=1), along.shape[1] - along.flip(1).int().argmax(dim=1)
+        edges.append((first, last))
+    (left, right), (top, bottom) = edges
+    return torch.stack([left, top, right, bottom], dim=1).float()
 
 
 def _iou(boxes: Tensor, others: Tensor) -> Tensor:

@@ -1,69 +1,104 @@
-"""Connected components of thresholded maps, on the maps' own device, and their boxes."""
+"""Connected components of regions that only grow, and their boxes, on the regions' own device."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 
 class Components(NamedTuple):
-    """Each map's connected components; a place of the second axis that names none has the area 0."""
+    """The connected components of a batch of regions."""
 
+    samples: Tensor
+    """``(R,)`` int64: whose region each is in."""
     boxes: Tensor
-    """``(N, H * W, 4)`` float32 xyxy, the far edges past the last pixel: one pixel is a box of area 1."""
+    """``(R, 4)`` float32 xyxy, the far edges past the last pixel: one pixel is a box of area 1."""
     areas: Tensor
-    """``(N, H * W)`` int64: how many pixels."""
+    """``(R,)`` int64: how many pixels."""
 
 
-def label_components(region: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Give each pixel of a region the highest index of a pixel that it is connected with.
+class GrowingRegions:
+    """Regions on N grids, at first empty, to which pixels are added; two that touch become one component.
 
-    Neighbours are the eight around a pixel. Each round, every component takes the highest label beside it, and
-    labels of labels are followed to their end; the rounds it takes grow with the logarithm of the size.
-
-    Args:
-        region: ``(N, H, W)`` bool.
-        labels: ``(N, H, W)`` int64, what this function gave for smaller regions within: a start that saves
-            rounds.
-
-    Returns:
-        ``(N, H, W)`` int64: an index into the flattened grid, -1 outside of the region.
-    """
-    n, height, width = region.shape
-    own = torch.arange(height * width, device=region.device).expand(n, -1)
-    inside = region.flatten(1)
-    start = own if labels is None else torch.where(labels.flatten(1) >= 0, labels.flatten(1), own)
-    labels = torch.where(inside, start, -1)
-    while True:
-        # float32 holds every index of a grid of up to 4096 x 4096 exactly, and each device can pool it.
-        grid = labels.float().reshape(n, 1, height, width)
-        around = max_pool2d(grid, 3, stride=1, padding=1).flatten(1).long()
-        parents = own.scatter_reduce(
-            1, labels.clamp(min=0), torch.where(inside, around, -1), "amax", include_self=True
-        )
-        while not torch.equal(further := parents.gather(1, parents), parents):
-            parents = further
-        merged = torch.where(inside, parents.gather(1, labels.clamp(min=0)), -1)
-        if torch.equal(merged, labels):
-            return merged.reshape(region.shape)
-        labels = merged
-
-
-def component_boxes(labels: Tensor) -> Components:
-    """Find each component's box and area.
+    Neighbours are the eight around a pixel. Each pixel names another one of its component, and in the end the
+    component's root; only pixels that are added are ever looked at, so that thresholding a map at any number
+    of falling thresholds costs little more than at one.
 
     Args:
-        labels: ``(N, H, W)`` int64, as :func:`label_components` gives them.
+        shape: ``(N, H, W)``.
+        device: Where the pixels are.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional.components import GrowingRegions
+        >>> regions = GrowingRegions((1, 2, 4), "cpu")
+        >>> regions.add(torch.tensor([0, 1, 3])).boxes.tolist()
+        [[0.0, 0.0, 2.0, 1.0], [3.0, 0.0, 4.0, 1.0]]
+        >>> regions.add(torch.tensor([6])).boxes.tolist()
+        [[0.0, 0.0, 4.0, 2.0]]
     """
-    n, height, width = labels.shape
-    device = labels.device
-    # What is in no component goes to one more place, which is cut off.
-    places = torch.where(labels >= 0, labels, height * width).flatten(1)
-    rows = torch.arange(height, device=device)[:, None].expand(height, width).reshape(1, -1).expand(n, -1)
-    columns = torch.arange(width, device=device).expand(height, width).reshape(1, -1).expand(n, -1)
-    none = torch.zeros(n, height * width + 1, dtype=torch.int64, device=device)
-    near = [none.scatter_reduce(1, places, at, "amin", include_self=False) for at in (columns, rows)]
-    far = [none.scatter_reduce(1, places, at + 1, "amax", include_self=False) for at in (columns, rows)]
-    areas = none.scatter_add(1, places, torch.ones_like(places))
-    return Components(torch.stack([*near, *far], dim=2)[:, :-1].float(), areas[:, :-1])
+
+    def __init__(self, shape: tuple[int, int, int], device: torch.device | str) -> None:
+        n, self.height, self.width = shape
+        pixels = torch.arange(n * self.height * self.width, device=device)
+        column, row = pixels % self.width, pixels // self.width % self.height
+        self.parents = pixels
+        self.boxes = torch.stack([column, row, column + 1, row + 1], dim=1).float()
+        self.areas = torch.ones_like(pixels)
+        self.inside = torch.zeros_like(pixels, dtype=torch.bool)
+        self.roots = pixels[:0]
+
+    def add(self, pixels: Tensor) -> Components:
+        """Add pixels, by their index into the flattened batch, and give the components that there are now.
+
+        Args:
+            pixels: ``(K,)`` int64, none of them added before.
+        """
+        self.inside[pixels] = True
+        self._join(*self._neighbours(pixels))
+        parts = torch.cat([self.roots, pixels])
+        roots = self.root_of(parts)
+        merged = roots != parts
+        # What is no root any more gives its box and its pixels to its root, once.
+        into, lost = roots[merged], parts[merged]
+        columns = into[:, None].expand(-1, 2)
+        self.boxes[:, :2].scatter_reduce_(0, columns, self.boxes[lost, :2], "amin")
+        self.boxes[:, 2:].scatter_reduce_(0, columns, self.boxes[lost, 2:], "amax")
+        self.areas.scatter_add_(0, into, self.areas[lost])
+        self.roots = parts[~merged].sort().values
+        size = self.height * self.width
+        return Components(self.roots // size, self.boxes[self.roots], self.areas[self.roots])
+
+    def root_of(self, pixels: Tensor) -> Tensor:
+        """Follow each pixel to the root of its component, and let it name that from now on."""
+        roots = self.parents[pixels]
+        while not torch.equal(further := self.parents[roots], roots):
+            roots = further
+        self.parents[pixels] = roots
+        return roots
+
+    def _join(self, first: Tensor, second: Tensor) -> None:
+        """Make one component of the two ends of each pair: the lower root names the highest beside it."""
+        while True:
+            first, second = self.root_of(first), self.root_of(second)
+            apart = first != second
+            if not apart.any():
+                return
+            first, second = first[apart], second[apart]
+            lower, higher = torch.minimum(first, second), torch.maximum(first, second)
+            self.parents.scatter_reduce_(0, lower, higher, "amax")
+
+    def _neighbours(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Each pixel with each of its neighbours that is inside."""
+        column, row = pixels % self.width, pixels // self.width % self.height
+        pairs = []
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                on_grid = (row + down >= 0) & (row + down < self.height)
+                on_grid &= (column + right >= 0) & (column + right < self.width)
+                mine = pixels[on_grid]
+                other = mine + down * self.width + right
+                there = self.inside[other] & (other != mine)
+                pairs.append(torch.stack([mine[there], other[there]]))
+        first, second = torch.cat(pairs, dim=1)
+        return first, second
