@@ -145,8 +145,9 @@ def needs(metric: Metric) -> frozenset[str]:
     """
     requires: frozenset[str] | None = getattr(metric, "requires", None)
     if requires is None:
-        return frozenset({"mask"}) if needs_mask(metric) else frozenset()
-    return requires
+        requires = frozenset({"mask"})
+    # A subclass of a score that needs a mask may say, in the shorter way, that it needs none.
+    return requires if needs_mask(metric) else requires - {"mask"}
 
 
 def _named(

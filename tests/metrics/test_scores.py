@@ -113,6 +113,10 @@ def test_a_foreign_metric_needs_what_it_says() -> None:
     class Suspicious(MeanMetric):
         requires = frozenset({"suspect"})
 
+    class Peak(PointingGame):
+        requires_mask = False
+
+    assert needs(Peak()) == set()
     assert needs(MeanMetric()) == {"mask"}
     assert needs(NoMask()) == set()
     assert needs(Suspicious()) == {"suspect"}

@@ -130,8 +130,8 @@ def _overlaps(batch: Scorable, thresholds: Tensor, truth: Tensor, largest_only: 
     """The highest IoU of a component's box with one of the objects' boxes, at each threshold: ``(N, T)``."""
     saliency = batch.saliency.flatten(1)
     levels = thresholds.to(saliency.device) * saliency.amax(dim=1, keepdim=True)
-    # How many thresholds each pixel reaches; a blank map's pixels reach none.
-    reached = torch.searchsorted(levels, saliency, right=True) * ~batch.blank[:, None]
+    # How many thresholds each pixel reaches.
+    reached = torch.searchsorted(levels, saliency, right=True)
     pixels = reached.flatten().argsort(descending=True, stable=True)
     counts = reached.flatten().bincount(minlength=len(thresholds) + 1).flip(0).tolist()
     n, height, width = batch.saliency.shape
