@@ -8,13 +8,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.base import SampleScore
 from lightning_gcam.metrics.functional.bootstrap import bootstrap_interval
+from lightning_gcam.metrics.functional.groups import (
+    cat_groups,
+    check_groups,
+    group_members,
+    group_numbers,
+    no_groups,
+)
 from lightning_gcam.metrics.functional.mean import PerSample, score_counted
 
 _COUNTED, _BLANK, _NO_MASK, _UNDEFINED = range(4)
@@ -137,7 +143,7 @@ class Measured(Metric):
         self.names, self.resamples, self.seed = names, resamples, seed
         self.add_state("rows", [], dist_reduce_fx="cat")
         self.add_state("reasons", [], dist_reduce_fx="cat")
-        self.add_state("groups", [], dist_reduce_fx=_cat_groups)
+        self.add_state("groups", [], dist_reduce_fx=cat_groups)
 
     def update(self, *inputs: Any, groups: Tensor | None = None, **named: Any) -> None:
         """Add a batch: what the score takes, and perhaps the samples' groups."""
@@ -149,7 +155,7 @@ class Measured(Metric):
         self.rows.append(sample.values.detach().to(self.device))
         self.reasons.append(_reasons(sample).to(self.device))
         if groups is not None:
-            self.groups.append(_numbers(groups).to(self.device))
+            self.groups.append(group_numbers(groups).to(self.device))
 
     def compute(self) -> GroupedMeasurement:
         """Return the score over all samples, and over each group."""
@@ -169,8 +175,8 @@ class Measured(Metric):
         # After the processes were brought together the states are tensors, and no more lists.
         if len(self.rows) == 0:
             nothing = torch.zeros(0, *self.score.total.shape, device=self.device)
-            return nothing, torch.zeros(0, dtype=torch.uint8, device=self.device), _no_groups(self.device)
-        groups = _cat_groups(self.groups) if len(self.groups) > 0 else _no_groups(self.device)
+            return nothing, torch.zeros(0, dtype=torch.uint8, device=self.device), no_groups(self.device)
+        groups = cat_groups(self.groups) if len(self.groups) > 0 else no_groups(self.device)
         return dim_zero_cat(self.rows), dim_zero_cat(self.reasons), groups
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
@@ -265,44 +271,12 @@ def measure_groups(
     return measured.compute()
 
 
-def group_members(numbers: Tensor) -> dict[int, Tensor]:
-    """Say who is in which group: ``(N,)`` bool by number, only groups with a member, in the numbers' order.
-
-    Args:
-        numbers: ``(N, K)`` integers, the numbers of each sample's groups; negative for none.
-
-    Example:
-        >>> import torch
-        >>> from lightning_gcam.metrics.measurement import group_members
-        >>> group_members(torch.tensor([[1], [-1], [1]]))
-        {1: tensor([ True, False,  True])}
-    """
-    return {number: (numbers == number).any(dim=1) for number in numbers.unique().tolist() if number >= 0}
-
-
 def worst_group(groups: dict[int | str, Measurement], higher_is_better: bool | None) -> int | str | None:
     """Name the group with the worst value; ``None`` where no end is better, or fewer than two have a value."""
     valued = {name: each.value for name, each in groups.items() if each.value == each.value}
     if higher_is_better is None or len(valued) < 2:
         return None
     return (min if higher_is_better else max)(valued, key=lambda name: valued[name])
-
-
-def check_groups(groups: Tensor, n: int) -> None:
-    """Refuse groups that do not belong to the samples.
-
-    Raises:
-        InputError: If they are not ``(N,)`` integers or ``(N, K)`` multi-hot.
-    """
-    whole = isinstance(groups, Tensor) and not groups.is_floating_point() and not groups.is_complex()
-    if not whole or groups.ndim not in (1, 2) or len(groups) != n:
-        came = (
-            f"{groups.dtype} {tuple(groups.shape)}" if isinstance(groups, Tensor) else type(groups).__name__
-        )
-        raise InputError(
-            f"`groups` must be ({n},) integers, negative for none, or ({n}, K) multi-hot, one row a sample, "
-            f"got {came}."
-        )
 
 
 def _reasons(sample: PerSample) -> Tensor:
@@ -312,21 +286,3 @@ def _reasons(sample: PerSample) -> Tensor:
         if marked is not None:
             reasons = torch.where(marked & ~sample.counted, reason, reasons)
     return reasons.to(torch.uint8)
-
-
-def _numbers(groups: Tensor) -> Tensor:
-    """The numbers of each sample's groups, ``(N, K)``, from ``(N,)`` numbers or an ``(N, K)`` multi-hot."""
-    if groups.ndim == 1:
-        return groups.long()[:, None]
-    return torch.where(groups > 0, torch.arange(groups.shape[1], device=groups.device), -1)
-
-
-def _no_groups(device: torch.device) -> Tensor:
-    return torch.zeros(0, 1, dtype=torch.int64, device=device)
-
-
-def _cat_groups(groups: Tensor | list[Tensor]) -> Tensor:
-    """One ``(N, K)`` of several, the narrower ones filled up with no group."""
-    parts = [groups] if isinstance(groups, Tensor) else groups
-    widest = max(each.shape[1] for each in parts)
-    return torch.cat([pad(each, (0, widest - each.shape[1]), value=-1) for each in parts])
