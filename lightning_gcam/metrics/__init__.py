@@ -1,23 +1,67 @@
-"""How well the saliency sits on the object: one torchmetrics class a score."""
+"""How well does the saliency sit on the object, and does it say what the model does: one torchmetrics class a score."""
 
-from lightning_gcam.metrics.base import SampleMean
+from lightning_gcam.metrics.adcc import ADCC, Coherency, Complexity
+from lightning_gcam.metrics.average_precision import PixelAveragePrecision
+from lightning_gcam.metrics.base import SampleMean, SampleScore
+from lightning_gcam.metrics.baselines import baseline_scores
 from lightning_gcam.metrics.blank import BlankRate
-from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift
-from lightning_gcam.metrics.overlap import SaliencyIoU
+from lightning_gcam.metrics.boxes import MaxBoxAccuracy
+from lightning_gcam.metrics.confidence import AverageDrop, AverageGain, AverageIncrease, WinRate
+from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
+from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift, SuspectLift
+from lightning_gcam.metrics.measurement import (
+    GroupedMeasurement,
+    Measured,
+    Measurement,
+    measure,
+    measure_groups,
+)
+from lightning_gcam.metrics.overlap import BestSaliencyIoU, SaliencyIoU
 from lightning_gcam.metrics.pointing import PointingGame
+from lightning_gcam.metrics.position import PositionalConcentration
 from lightning_gcam.metrics.rank import RelevanceRankAccuracy
-from lightning_gcam.metrics.scores import available_scores, needs_mask, resolve_scores
+from lightning_gcam.metrics.scores import available_scores, default_scores, needs, needs_mask, resolve_scores
+from lightning_gcam.metrics.shape import SaliencyEntropy, SaliencyGini
+from lightning_gcam.metrics.similarity import RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
 
 __all__ = [
+    "ADCC",
+    "AverageDrop",
+    "AverageGain",
+    "AverageIncrease",
+    "BestSaliencyIoU",
     "BlankRate",
+    "Coherency",
+    "Complexity",
+    "DeletionAUC",
     "EnergyChance",
     "EnergyPointingGame",
+    "GroupedMeasurement",
+    "InsertionAUC",
+    "MaxBoxAccuracy",
+    "Measured",
+    "Measurement",
+    "PixelAveragePrecision",
     "PointingGame",
+    "PositionalConcentration",
+    "RandomModelSSIM",
+    "RandomModelSimilarity",
     "RegionLift",
     "RelevanceRankAccuracy",
+    "SaliencyDrift",
+    "SaliencyEntropy",
+    "SaliencyGini",
     "SaliencyIoU",
     "SampleMean",
+    "SampleScore",
+    "SuspectLift",
+    "WinRate",
     "available_scores",
+    "baseline_scores",
+    "default_scores",
+    "measure",
+    "measure_groups",
+    "needs",
     "needs_mask",
     "resolve_scores",
 ]

@@ -1,4 +1,4 @@
-"""The common base of the scores: a mean over the samples that count, kept as sums."""
+"""The common base of the scores: sums over the samples that count, and what a score makes of them."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -11,36 +11,42 @@ from torchmetrics import Metric
 from lightning_gcam.metrics.functional.mean import PerSample, _mean_compute, sum_counted
 
 
-class SampleMean(Metric):
-    """Mean of one number a sample, over the samples that count; those left out are counted too.
+class SampleScore(Metric):
+    """A score made of sums over the samples that count; those left out are counted too, by their reason.
 
-    A score is a subclass that says, in :meth:`_score`, what a sample's number is and whether it counts. The
-    states are sums, so neither the split into batches nor the number of processes changes a result. The maps
-    may be on any device: each sample's number is moved to the metric's own. The total is float64, which MPS
-    does not have: there, leave the metric on the CPU, or call ``metric.set_dtype(torch.float32)`` before
+    A score is a subclass that says, in :meth:`_score`, what a sample's number (or row of numbers) is and
+    whether it counts, and in :meth:`_value` what the sums make; left out, that is their mean. The states are
+    sums, so neither the split into batches nor the number of processes changes a result. The inputs may be on
+    any device: each sample's numbers are moved to the metric's own. The total is float64, which MPS does not
+    have: there, leave the metric on the CPU, or call ``metric.set_dtype(torch.float32)`` before
     ``metric.to("mps")``.
 
-    As input to ``forward`` and ``update`` the metric accepts:
+    What ``update`` takes differs; ``requires`` says what that is:
 
-        - ``saliency``: ``(N, H, W)``, floating, at least 0.
-        - ``mask``: ``(N, H, W)`` bool, True on the object.
+        - ``"mask"``: the object's mask, after the saliency.
+        - ``"suspect"``: the suspect region, in the place of the mask.
+        - ``"forwards"``: probabilities of perturbed images; the docstring says which.
+        - ``"maps"``: the maps of perturbed images.
+        - ``"earlier"``, ``"random"``, ``"other"``: maps of an earlier look, of the same model with random
+          weights; what another method reaches.
 
-    As output of ``forward`` and ``compute`` it returns a float32 scalar, NaN if every sample was left out.
+    ``cost`` says how many forwards of the samples that takes beyond the look itself.
 
     Args:
+        shape: The shape of a sample's numbers; ``()`` for one number.
         kwargs: Passed on to :class:`torchmetrics.Metric`.
 
     Example:
         >>> import torch
-        >>> from lightning_gcam.metrics import SampleMean
+        >>> from lightning_gcam.metrics import SampleScore
         >>> from lightning_gcam.metrics.functional.mean import PerSample
-        >>> class PeakHeight(SampleMean):
-        ...     def _score(self, saliency, mask):
-        ...         return PerSample(saliency.amax(dim=(1, 2)), mask.any(dim=2).any(dim=1))
-        >>> metric = PeakHeight()
-        >>> metric.update(torch.tensor([[[3.0]], [[5.0]]]), torch.tensor([[[True]], [[False]]]))
+        >>> class Accuracy(SampleScore):
+        ...     def _score(self, guesses, labels):
+        ...         return PerSample((guesses == labels).float(), labels >= 0)
+        >>> metric = Accuracy()
+        >>> metric.update(torch.tensor([1, 0, 2]), torch.tensor([1, 1, -1]))
         >>> metric.compute(), metric.n, metric.left_out
-        (tensor(3.), 1, 1)
+        (tensor(0.5000), 2, 1)
     """
 
     is_differentiable: bool = False
@@ -48,17 +54,25 @@ class SampleMean(Metric):
     full_state_update: bool = False
     plot_lower_bound: float | None = 0.0
     plot_upper_bound: float | None = 1.0
-    requires_mask: bool = True
+    requires: frozenset[str] = frozenset()
+    cost: int = 0
 
     total: Tensor
     n_scored: Tensor
     n_left_out: Tensor
+    n_blank: Tensor
+    n_no_mask: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, shape: tuple[int, ...] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("n_scored", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("n_left_out", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        for state in ("n_scored", "n_left_out", "n_blank", "n_no_mask"):
+            self.add_state(state, torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+
+    @property
+    def requires_mask(self) -> bool:
+        """Whether ``update`` can only be called with a mask."""
+        return "mask" in self.requires
 
     @property
     def n(self) -> int:
@@ -70,17 +84,35 @@ class SampleMean(Metric):
         """How many samples were left out, in this process."""
         return int(self.n_left_out)
 
-    @abstractmethod
-    def _score(self, saliency: Tensor, mask: Tensor) -> PerSample:
-        """Give each sample its number, and say which samples count."""
+    @property
+    def blank(self) -> int:
+        """How many of those left out have a blank map, in this process."""
+        return int(self.n_blank)
 
-    def update(self, saliency: Tensor, mask: Tensor) -> None:
-        """Add a batch of maps and masks, both ``(N, H, W)``."""
-        self._add(self._score(saliency, mask))
+    @property
+    def no_mask(self) -> int:
+        """How many of those left out have an empty mask, in this process."""
+        return int(self.n_no_mask)
+
+    @abstractmethod
+    def _score(self, *args: Any, **kwargs: Any) -> PerSample:
+        """Give each sample its numbers, and say which samples count."""
+
+    def _value(self, total: Tensor, n: Tensor) -> Tensor:
+        """From sums ``(..., *shape)`` over ``(...)`` samples to the score ``(...)``, float32."""
+        return _mean_compute(total, n)
+
+    def per_sample(self, *args: Any, **kwargs: Any) -> PerSample:
+        """Return each sample's numbers, for what ``update`` takes; no state is changed."""
+        return self._score(*args, **kwargs)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Add a batch."""
+        self._add(self._score(*args, **kwargs))
 
     def compute(self) -> Tensor:
-        """Return the mean over the samples that count: a float32 scalar, NaN if there are none."""
-        return _mean_compute(self.total, self.n_scored)
+        """Return the score over the samples that count: a float32 scalar, NaN if there are none."""
+        return self._value(self.total, self.n_scored)
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
         """Plot one value or a list of them.
@@ -103,7 +135,52 @@ class SampleMean(Metric):
 
         Out of place: a state that was made under ``inference_mode`` cannot be changed in place outside of it.
         """
-        total, n, left_out = sum_counted(sample, self.total.device, self.total.dtype)
+        device = self.total.device
+        total, n, left_out = sum_counted(sample, device, self.total.dtype)
         self.total = self.total + total
         self.n_scored = self.n_scored + n
         self.n_left_out = self.n_left_out + left_out
+        if sample.blank is not None:
+            self.n_blank = self.n_blank + sample.blank.to(device).sum()
+        if sample.no_mask is not None:
+            self.n_no_mask = self.n_no_mask + sample.no_mask.to(device).sum()
+
+
+class SampleMean(SampleScore):
+    """Mean, over the samples that count, of one number that a map and its mask give.
+
+    A score is a subclass that says, in :meth:`_score`, what a sample's number is and whether it counts; see
+    :class:`SampleScore` for the rest.
+
+    As input to ``forward`` and ``update`` the metric accepts:
+
+        - ``saliency``: ``(N, H, W)``, floating, at least 0.
+        - ``mask``: ``(N, H, W)`` bool, True on the object.
+
+    As output of ``forward`` and ``compute`` it returns a float32 scalar, NaN if every sample was left out.
+
+    Args:
+        kwargs: Passed on to :class:`SampleScore` and :class:`torchmetrics.Metric`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import SampleMean
+        >>> from lightning_gcam.metrics.functional.mean import PerSample
+        >>> class PeakHeight(SampleMean):
+        ...     def _score(self, saliency, mask):
+        ...         return PerSample(saliency.amax(dim=(1, 2)), mask.any(dim=2).any(dim=1))
+        >>> metric = PeakHeight()
+        >>> metric.update(torch.tensor([[[3.0]], [[5.0]]]), torch.tensor([[[True]], [[False]]]))
+        >>> metric.compute(), metric.n, metric.left_out
+        (tensor(3.), 1, 1)
+    """
+
+    requires: frozenset[str] = frozenset({"mask"})
+
+    @abstractmethod
+    def _score(self, saliency: Tensor, mask: Tensor) -> PerSample:
+        """Give each sample its number, and say which samples count."""
+
+    def update(self, saliency: Tensor, mask: Tensor) -> None:
+        """Add a batch of maps and masks, both ``(N, H, W)``."""
+        self._add(self._score(saliency, mask))

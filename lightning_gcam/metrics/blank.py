@@ -33,7 +33,7 @@ class BlankRate(SampleMean):
     """
 
     higher_is_better: bool | None = False
-    requires_mask: bool = False
+    requires: frozenset[str] = frozenset()
 
     def _score(self, saliency: Tensor, mask: Tensor | None = None) -> PerSample:
         return _blank_rate_update(saliency)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_gcam.metrics.base import SampleMean
@@ -12,7 +11,7 @@ from lightning_gcam.metrics.functional.energy import (
     _region_lift_compute,
     _region_lift_update,
 )
-from lightning_gcam.metrics.functional.mean import PerSample, sum_counted
+from lightning_gcam.metrics.functional.mean import PerSample
 
 
 class EnergyPointingGame(SampleMean):
@@ -121,23 +120,44 @@ class RegionLift(SampleMean):
 
     plot_upper_bound: float | None = None
 
-    area_total: Tensor
-
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("area_total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        super().__init__(shape=(2,), **kwargs)
 
     def _score(self, saliency: Tensor, mask: Tensor) -> PerSample:
-        return _energy_pointing_game_update(saliency, mask)
+        return _region_lift_update(saliency, mask)
 
-    def update(self, saliency: Tensor, mask: Tensor) -> None:
-        """Add a batch of maps and masks, both ``(N, H, W)``."""
-        energy, area = _region_lift_update(saliency, mask)
-        self._add(energy)
-        self.area_total = (
-            self.area_total + sum_counted(area, self.area_total.device, self.area_total.dtype)[0]
-        )
+    def _value(self, total: Tensor, n: Tensor) -> Tensor:
+        return _region_lift_compute(total, n)
 
-    def compute(self) -> Tensor:
-        """Return mean energy over mean area share: a float32 scalar, NaN if every sample was left out."""
-        return _region_lift_compute(self.total, self.area_total)
+
+class SuspectLift(RegionLift):
+    """Mean energy in a suspect region divided by the region's mean share of the area; 1 is chance.
+
+    :class:`RegionLift` of a region that should not matter: a corner, a frame, where a mark is printed. Far
+    above 1, the maps lie on it far more than a uniform map would. Near 1 or below, nothing follows: a model
+    can use a region without the saliency saying so.
+
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
+    0, and, in the place of the mask, the suspect region ``(N, H, W)`` bool. ``compute`` returns a float32
+    scalar of at least 0, NaN if every sample was left out.
+
+    Args:
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or ``saliency`` has negative
+            values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import SuspectLift
+        >>> saliency = torch.tensor([[[3.0, 1.0], [0.0, 0.0]]])
+        >>> suspect = torch.tensor([[[True, False], [False, False]]])
+        >>> metric = SuspectLift()
+        >>> metric(saliency, suspect), sorted(metric.requires)
+        (tensor(3.), ['suspect'])
+    """
+
+    higher_is_better: bool | None = False
+    requires: frozenset[str] = frozenset({"suspect"})

@@ -6,16 +6,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torchmetrics import Metric
 
+from lightning_gcam.metrics.adcc import ADCC, Coherency, Complexity
+from lightning_gcam.metrics.average_precision import PixelAveragePrecision
 from lightning_gcam.metrics.blank import BlankRate
-from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift
-from lightning_gcam.metrics.overlap import SaliencyIoU
+from lightning_gcam.metrics.boxes import MaxBoxAccuracy
+from lightning_gcam.metrics.confidence import AverageDrop, AverageGain, AverageIncrease, WinRate
+from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
+from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift, SuspectLift
+from lightning_gcam.metrics.overlap import BestSaliencyIoU, SaliencyIoU
 from lightning_gcam.metrics.pointing import PointingGame
+from lightning_gcam.metrics.position import PositionalConcentration
 from lightning_gcam.metrics.rank import RelevanceRankAccuracy
+from lightning_gcam.metrics.shape import SaliencyEntropy, SaliencyGini
+from lightning_gcam.metrics.similarity import RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
 
 _CHANCE = "energy_chance"
 
 # The one place where a score gets its name; the order is the order of every table.
-_SCORES: dict[str, Callable[[], Metric]] = {
+_DEFAULT: dict[str, Callable[[], Metric]] = {
     "energy": EnergyPointingGame,
     _CHANCE: EnergyChance,
     "object_lift": RegionLift,
@@ -24,17 +32,51 @@ _SCORES: dict[str, Callable[[], Metric]] = {
     "iou": SaliencyIoU,
     "blank_rate": BlankRate,
 }
+_ON_REQUEST: dict[str, Callable[[], Metric]] = {
+    "suspect_lift": SuspectLift,
+    "best_iou": BestSaliencyIoU,
+    "pixel_average_precision": PixelAveragePrecision,
+    "max_box_accuracy": MaxBoxAccuracy,
+    "max_box_accuracy_v1": lambda: MaxBoxAccuracy(version=1),
+    "gini": SaliencyGini,
+    "entropy": SaliencyEntropy,
+    "complexity": Complexity,
+    "positional_concentration": PositionalConcentration,
+    "drift": SaliencyDrift,
+    "average_drop": AverageDrop,
+    "average_increase": AverageIncrease,
+    "average_gain": AverageGain,
+    "win_rate": WinRate,
+    "coherency": Coherency,
+    "adcc": ADCC,
+    "insertion": InsertionAUC,
+    "deletion": DeletionAUC,
+    "random_model_similarity": RandomModelSimilarity,
+    "random_model_ssim": RandomModelSSIM,
+}
+_SCORES = {**_DEFAULT, **_ON_REQUEST}
 
 
 def available_scores() -> tuple[str, ...]:
-    """Return the names of all scores, in the order of the tables.
+    """Return the names of all scores, in the order of the tables; the first ones are on by default.
 
     Example:
         >>> from lightning_gcam.metrics import available_scores
-        >>> available_scores()
-        ('energy', 'energy_chance', 'object_lift', 'pointing_game', 'rank_accuracy', 'iou', 'blank_rate')
+        >>> len(available_scores()), available_scores()[:3], available_scores()[-1]
+        (27, ('energy', 'energy_chance', 'object_lift'), 'random_model_ssim')
     """
     return tuple(_SCORES)
+
+
+def default_scores() -> tuple[str, ...]:
+    """Return the names of the scores that are taken where nobody asks for others: none costs a forward.
+
+    Example:
+        >>> from lightning_gcam.metrics import default_scores
+        >>> default_scores()
+        ('energy', 'energy_chance', 'object_lift', 'pointing_game', 'rank_accuracy', 'iou', 'blank_rate')
+    """
+    return tuple(_DEFAULT)
 
 
 def resolve_scores(
@@ -43,8 +85,8 @@ def resolve_scores(
     """Turn what a user asked for into fresh metrics by name.
 
     Args:
-        scores: ``None`` for every score; a name out of :func:`available_scores`; a ``torchmetrics.Metric``
-            with ``update(saliency, mask)``, which is cloned, reset, and named after its class
+        scores: ``None`` for those of :func:`default_scores`; a name out of :func:`available_scores`; a
+            ``torchmetrics.Metric`` with ``update(saliency, mask)``, which is cloned, reset, and named after its class
             (``PointingGame`` becomes ``pointing_game``); a sequence of these; or a mapping from names of your
             own to metrics.
 
@@ -89,12 +131,31 @@ def needs_mask(metric: Metric) -> bool:
     return bool(getattr(metric, "requires_mask", True))
 
 
+def needs(metric: Metric) -> frozenset[str]:
+    """Say what a metric's ``update`` takes beside the saliency maps; see :class:`SampleScore` for the words.
+
+    Args:
+        metric: Any metric. It says so itself by an attribute ``requires``; of one without it, ``needs_mask``
+            tells.
+
+    Example:
+        >>> from lightning_gcam.metrics import AverageDrop, PointingGame, needs
+        >>> sorted(needs(PointingGame())), sorted(needs(AverageDrop()))
+        (['mask'], ['forwards'])
+    """
+    requires: frozenset[str] | None = getattr(metric, "requires", None)
+    if requires is None:
+        requires = frozenset({"mask"})
+    # A subclass of a score that needs a mask may say, in the shorter way, that it needs none.
+    return requires if needs_mask(metric) else requires - {"mask"}
+
+
 def _named(
     scores: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None,
 ) -> Iterator[tuple[str, Metric]]:
     """Each score that was asked for, with its name."""
     if scores is None:
-        scores = available_scores()
+        scores = default_scores()
     if isinstance(scores, (str, Metric)):
         scores = [scores]
     if isinstance(scores, Mapping):

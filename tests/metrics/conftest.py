@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+
+from lightning_gcam.metrics import needs, resolve_scores
 
 Batch = tuple[Tensor, Tensor]
 
@@ -41,3 +44,43 @@ def gaps() -> Batch:
     saliency[4, 3, 3] = float("nan")
     saliency[5, 0, 0] = float("inf")
     return saliency, mask
+
+
+def _inputs_for(name: str, batch: Batch) -> tuple[Tensor, ...]:
+    """What the score's `update` takes, made from maps and masks: seeded maps and probabilities of perturbed images.
+
+    Where a mask is empty, the first probability is NaN, so that a score made of forwards leaves out the same samples.
+    """
+    saliency, mask = batch
+    generator = torch.Generator().manual_seed(99)
+    n = len(saliency)
+    other = torch.rand(saliency.shape, generator=generator)
+    before, after = torch.rand(2, n, generator=generator)
+    curves = torch.rand(n, 21, generator=generator)
+    empty = ~mask.flatten(1).any(dim=1)
+    before[empty], curves[empty, 0] = float("nan"), float("nan")
+    blank = ~saliency.isfinite().flatten(1).all(dim=1) | (saliency == 0).flatten(1).all(dim=1)
+    required = needs(resolve_scores(name)[name])
+    if name == "random_model_ssim":  # it needs larger maps
+        return saliency.repeat_interleave(2, 1).repeat_interleave(2, 2), other.repeat(1, 2, 2)
+    if required <= {"mask", "suspect"}:
+        return saliency, mask
+    if required == {"forwards", "maps"}:
+        return saliency, other, before, after
+    if "forwards" in required:
+        return (curves, blank) if name in ("insertion", "deletion") else (before, after, blank)
+    return saliency, other
+
+
+@pytest.fixture
+def inputs_for() -> Callable[[str, Batch], tuple[Tensor, ...]]:
+    """The maker of what a score's `update` takes: `inputs_for(name, (saliency, mask))`."""
+    return _inputs_for
+
+
+@pytest.fixture(scope="session")
+def quantus():
+    """The library Quantus, where it is installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("quantus")

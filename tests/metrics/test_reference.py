@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 from torchmetrics.classification import BinaryJaccardIndex
 
@@ -13,13 +11,6 @@ from lightning_gcam.metrics.functional import (
     relevance_rank_accuracy,
     saliency_iou,
 )
-
-
-@pytest.fixture(scope="module")
-def quantus():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("quantus")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -45,3 +36,15 @@ def test_iou_against_torchmetrics(threshold, seed, make_batch) -> None:
     jaccard = BinaryJaccardIndex()
     expected = [jaccard(s >= threshold * s.max(), m).item() for s, m in zip(saliency, mask, strict=True)]
     assert saliency_iou(saliency, mask, threshold).item() == pytest.approx(sum(expected) / 20, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rank_accuracy_is_the_top_k_of_quantus_with_k_the_objects_size(quantus, seed, make_batch) -> None:
+    saliency, mask = make_batch(n=20, seed=seed)
+    expected = [
+        quantus.TopKIntersection(k=int(m.sum()), disable_warnings=True)
+        .evaluate_batch(a_batch=s[None, None].numpy(), s_batch=m[None, None].numpy())
+        .item()
+        for s, m in zip(saliency, mask, strict=True)
+    ]
+    assert relevance_rank_accuracy(saliency, mask).item() == pytest.approx(sum(expected) / 20, abs=1e-6)

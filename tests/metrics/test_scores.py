@@ -8,18 +8,40 @@ from torchmetrics import JaccardIndex, MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryF1Score
 
 from lightning_gcam.metrics import (
+    ADCC,
+    AverageDrop,
+    AverageGain,
+    AverageIncrease,
+    BestSaliencyIoU,
     BlankRate,
+    Coherency,
+    Complexity,
+    DeletionAUC,
     EnergyChance,
     EnergyPointingGame,
+    InsertionAUC,
+    MaxBoxAccuracy,
+    PixelAveragePrecision,
     PointingGame,
+    PositionalConcentration,
+    RandomModelSimilarity,
+    RandomModelSSIM,
     RegionLift,
     RelevanceRankAccuracy,
+    SaliencyDrift,
+    SaliencyEntropy,
+    SaliencyGini,
     SaliencyIoU,
+    SuspectLift,
+    WinRate,
     available_scores,
+    default_scores,
+    needs,
     needs_mask,
     resolve_scores,
 )
 
+# On by default: what is logged where nobody asks for anything. Each costs no forward.
 TABLE = {
     "energy": EnergyPointingGame,
     "energy_chance": EnergyChance,
@@ -29,6 +51,29 @@ TABLE = {
     "iou": SaliencyIoU,
     "blank_rate": BlankRate,
 }
+# On request: the class, what it needs beside the maps, and its cost in forwards.
+ON_REQUEST = {
+    "suspect_lift": (SuspectLift, {"suspect"}, 0),
+    "best_iou": (BestSaliencyIoU, {"mask"}, 0),
+    "pixel_average_precision": (PixelAveragePrecision, {"mask"}, 0),
+    "max_box_accuracy": (MaxBoxAccuracy, {"mask"}, 0),
+    "max_box_accuracy_v1": (MaxBoxAccuracy, {"mask"}, 0),
+    "gini": (SaliencyGini, set(), 0),
+    "entropy": (SaliencyEntropy, set(), 0),
+    "complexity": (Complexity, set(), 0),
+    "positional_concentration": (PositionalConcentration, {"mask"}, 0),
+    "drift": (SaliencyDrift, {"earlier"}, 0),
+    "average_drop": (AverageDrop, {"forwards"}, 1),
+    "average_increase": (AverageIncrease, {"forwards"}, 1),
+    "average_gain": (AverageGain, {"forwards"}, 1),
+    "win_rate": (WinRate, {"forwards", "other"}, 2),
+    "coherency": (Coherency, {"maps"}, 1),
+    "adcc": (ADCC, {"forwards", "maps"}, 1),
+    "insertion": (InsertionAUC, {"forwards"}, 21),
+    "deletion": (DeletionAUC, {"forwards"}, 21),
+    "random_model_similarity": (RandomModelSimilarity, {"random"}, 1),
+    "random_model_ssim": (RandomModelSSIM, {"random"}, 1),
+}
 
 
 class MeanIoU(MeanMetric):
@@ -36,10 +81,48 @@ class MeanIoU(MeanMetric):
 
 
 def test_names_stand_in_the_order_of_the_tables() -> None:
-    assert available_scores() == tuple(TABLE)
+    assert available_scores() == (*TABLE, *ON_REQUEST)
+    assert default_scores() == tuple(TABLE)
 
 
-def test_none_means_every_score() -> None:
+@pytest.mark.parametrize("name", ON_REQUEST)
+def test_a_score_says_what_it_needs_and_costs(name) -> None:
+    metric = resolve_scores(name)[name]
+    cls, required, cost = ON_REQUEST[name]
+    assert type(metric) is cls
+    assert needs(metric) == required
+    assert metric.cost == cost
+    assert needs_mask(metric) == metric.requires_mask == ("mask" in required)
+
+
+def test_the_default_scores_cost_nothing_and_need_no_more_than_a_mask() -> None:
+    for metric in resolve_scores(None).values():
+        assert metric.cost == 0
+        assert needs(metric) <= {"mask"}
+
+
+def test_the_two_box_accuracies_are_the_two_versions() -> None:
+    names = ["max_box_accuracy_v1", "max_box_accuracy"]
+    assert [metric.version for metric in resolve_scores(names).values()] == [1, 2]
+
+
+def test_a_foreign_metric_needs_what_it_says() -> None:
+    class NoMask(MeanMetric):
+        requires_mask = False
+
+    class Suspicious(MeanMetric):
+        requires = frozenset({"suspect"})
+
+    class Peak(PointingGame):
+        requires_mask = False
+
+    assert needs(Peak()) == set()
+    assert needs(MeanMetric()) == {"mask"}
+    assert needs(NoMask()) == set()
+    assert needs(Suspicious()) == {"suspect"}
+
+
+def test_none_means_every_score_that_is_on_by_default() -> None:
     resolved = resolve_scores(None)
     assert list(resolved) == list(TABLE)
     assert {name: type(metric) for name, metric in resolved.items()} == TABLE

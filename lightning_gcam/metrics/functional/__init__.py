@@ -1,17 +1,55 @@
-"""The scores as pure functions: one batch of saliency maps and masks in, one number out."""
+"""The scores as pure functions: tensors of one batch in, one number out; and what they are made from."""
 
+from lightning_gcam.metrics.functional.adcc import adcc, coherency, complexity
+from lightning_gcam.metrics.functional.average_precision import pixel_average_precision
+from lightning_gcam.metrics.functional.baselines import centre_map, uniform_map
 from lightning_gcam.metrics.functional.blank import blank_rate
+from lightning_gcam.metrics.functional.boxes import max_box_accuracy
+from lightning_gcam.metrics.functional.confidence import (
+    average_drop,
+    average_gain,
+    average_increase,
+    win_rate,
+)
+from lightning_gcam.metrics.functional.curves import deletion_auc, insertion_auc
 from lightning_gcam.metrics.functional.energy import energy_chance, energy_pointing_game, region_lift
-from lightning_gcam.metrics.functional.overlap import saliency_iou
+from lightning_gcam.metrics.functional.overlap import best_saliency_iou, saliency_iou
+from lightning_gcam.metrics.functional.perturbed import deletion_steps, insertion_steps, keep_salient
 from lightning_gcam.metrics.functional.pointing import pointing_game
+from lightning_gcam.metrics.functional.position import positional_concentration
 from lightning_gcam.metrics.functional.rank import relevance_rank_accuracy
+from lightning_gcam.metrics.functional.shape import saliency_entropy, saliency_gini
+from lightning_gcam.metrics.functional.similarity import drift, random_model_similarity, random_model_ssim
 
 __all__ = [
+    "adcc",
+    "average_drop",
+    "average_gain",
+    "average_increase",
+    "best_saliency_iou",
     "blank_rate",
+    "centre_map",
+    "coherency",
+    "complexity",
+    "deletion_auc",
+    "deletion_steps",
+    "drift",
     "energy_chance",
     "energy_pointing_game",
+    "insertion_auc",
+    "insertion_steps",
+    "keep_salient",
+    "max_box_accuracy",
+    "pixel_average_precision",
     "pointing_game",
+    "positional_concentration",
+    "random_model_similarity",
+    "random_model_ssim",
     "region_lift",
     "relevance_rank_accuracy",
+    "saliency_entropy",
+    "saliency_gini",
     "saliency_iou",
+    "uniform_map",
+    "win_rate",
 ]

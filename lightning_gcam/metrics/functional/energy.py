@@ -1,19 +1,20 @@
 """How much of the saliency lies on the object, and how much would by chance."""
 
+import torch
 from torch import Tensor
 
 from lightning_gcam.metrics.functional.inputs import prepare
-from lightning_gcam.metrics.functional.mean import PerSample, mean_counted, sum_counted
+from lightning_gcam.metrics.functional.mean import PerSample, mean_counted, score_counted
 
 
 def _energy_pointing_game_update(saliency: Tensor, mask: Tensor) -> PerSample:
     """Share of each map's sum that lies in its mask."""
-    saliency, mask, counted = prepare(saliency, mask)
-    saliency = saliency.flatten(1)
+    batch = prepare(saliency, mask)
+    saliency = batch.saliency.flatten(1)
     # By its peak, so that the sum of a map in large units does not overflow.
     saliency = saliency / saliency.amax(dim=1, keepdim=True)
-    inside = (saliency * mask.flatten(1)).sum(dim=1)
-    return PerSample(inside / saliency.sum(dim=1), counted)
+    inside = (saliency * batch.mask.flatten(1)).sum(dim=1)
+    return batch.scored(inside / saliency.sum(dim=1))
 
 
 def energy_pointing_game(saliency: Tensor, mask: Tensor) -> Tensor:
@@ -51,9 +52,9 @@ def energy_pointing_game(saliency: Tensor, mask: Tensor) -> Tensor:
 
 def _energy_chance_update(saliency: Tensor, mask: Tensor) -> PerSample:
     """Share of each mask's grid that it covers."""
-    _, mask, counted = prepare(saliency, mask)
-    pixels = mask.flatten(1)
-    return PerSample(pixels.sum(dim=1).float() / pixels.shape[1], counted)
+    batch = prepare(saliency, mask)
+    pixels = batch.mask.flatten(1)
+    return batch.scored(pixels.sum(dim=1).float() / pixels.shape[1])
 
 
 def energy_chance(saliency: Tensor, mask: Tensor) -> Tensor:
@@ -84,14 +85,15 @@ def energy_chance(saliency: Tensor, mask: Tensor) -> Tensor:
     return mean_counted(_energy_chance_update(saliency, mask))
 
 
-def _region_lift_update(saliency: Tensor, mask: Tensor) -> tuple[PerSample, PerSample]:
-    """Each sample's energy and its chance level."""
-    return _energy_pointing_game_update(saliency, mask), _energy_chance_update(saliency, mask)
+def _region_lift_update(saliency: Tensor, mask: Tensor) -> PerSample:
+    """Each sample's energy and its chance level: rows of two."""
+    energy, chance = _energy_pointing_game_update(saliency, mask), _energy_chance_update(saliency, mask)
+    return energy._replace(values=torch.stack([energy.values, chance.values], dim=1))
 
 
-def _region_lift_compute(energy_total: Tensor, area_total: Tensor) -> Tensor:
+def _region_lift_compute(total: Tensor, n: Tensor) -> Tensor:
     """Divide mean energy by mean area share: both are over the same samples, so their number cancels."""
-    return (energy_total / area_total).float()
+    return (total[..., 0] / total[..., 1]).float()
 
 
 def region_lift(saliency: Tensor, mask: Tensor) -> Tensor:
@@ -120,5 +122,4 @@ def region_lift(saliency: Tensor, mask: Tensor) -> Tensor:
         >>> region_lift(saliency, mask)
         tensor(3.)
     """
-    energy, area = _region_lift_update(saliency, mask)
-    return _region_lift_compute(sum_counted(energy)[0], sum_counted(area)[0]).to(saliency.device)
+    return score_counted(_region_lift_update(saliency, mask), _region_lift_compute)

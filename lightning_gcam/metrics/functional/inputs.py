@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_gcam.metrics.functional.mean import PerSample
+
 
 class Scorable(NamedTuple):
     """A checked batch: maps and masks on one device, and which samples count."""
@@ -16,6 +18,14 @@ class Scorable(NamedTuple):
     """``(N, H, W)`` bool, on the saliency's device."""
     counted: Tensor
     """``(N,)`` bool; False where the map is blank or the mask is empty."""
+    blank: Tensor
+    """``(N,)`` bool: the map is blank."""
+    no_mask: Tensor
+    """``(N,)`` bool: the map is not blank, but the mask is empty."""
+
+    def scored(self, values: Tensor) -> PerSample:
+        """Put ``values``, one number or one row a sample, beside which samples count, and why others do not."""
+        return PerSample(values, self.counted, self.blank, self.no_mask)
 
 
 def prepare(saliency: Tensor, mask: Tensor) -> Scorable:
@@ -33,7 +43,8 @@ def prepare(saliency: Tensor, mask: Tensor) -> Scorable:
     check_mask(mask, saliency)
     saliency, blank = find_blank(saliency)
     mask = mask.to(saliency.device)
-    return Scorable(saliency, mask, ~blank & mask.flatten(1).any(dim=1))
+    filled = mask.flatten(1).any(dim=1)
+    return Scorable(saliency, mask, ~blank & filled, blank, ~blank & ~filled)
 
 
 def find_blank(saliency: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,10 +33,10 @@ def dilate(mask: Tensor, tolerance: float) -> Tensor:
 
 def _pointing_game_update(saliency: Tensor, mask: Tensor, tolerance: float) -> PerSample:
     """Share of each map's peak pixels that lie in its grown mask: 0 or 1, unless several share the peak."""
-    saliency, mask, counted = prepare(saliency, mask)
-    peak = (saliency == saliency.amax(dim=(1, 2), keepdim=True)).flatten(1)
-    hit = (peak & dilate(mask, tolerance).flatten(1)).sum(dim=1)
-    return PerSample(hit.float() / peak.sum(dim=1).float(), counted)
+    batch = prepare(saliency, mask)
+    peak = (batch.saliency == batch.saliency.amax(dim=(1, 2), keepdim=True)).flatten(1)
+    hit = (peak & dilate(batch.mask, tolerance).flatten(1)).sum(dim=1)
+    return batch.scored(hit.float() / peak.sum(dim=1).float())
 
 
 def pointing_game(saliency: Tensor, mask: Tensor, tolerance: float = 0) -> Tensor:

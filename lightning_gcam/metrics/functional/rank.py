@@ -8,8 +8,8 @@ from lightning_gcam.metrics.functional.mean import PerSample, mean_counted
 
 def _relevance_rank_accuracy_update(saliency: Tensor, mask: Tensor) -> PerSample:
     """Share of each map's K highest pixels that lie in its mask of K pixels, ties by expectation."""
-    saliency, mask, counted = prepare(saliency, mask)
-    saliency, mask = saliency.flatten(1), mask.flatten(1)
+    batch = prepare(saliency, mask)
+    saliency, mask = batch.saliency.flatten(1), batch.mask.flatten(1)
     size = mask.sum(dim=1, keepdim=True)
     ranked = saliency.sort(dim=1, descending=True).values
     lowest = ranked.gather(1, (size - 1).clamp(min=0))
@@ -17,7 +17,7 @@ def _relevance_rank_accuracy_update(saliency: Tensor, mask: Tensor) -> PerSample
     free_places = (size[:, 0] - above.sum(dim=1)).float()
     tied_hits = free_places * (tied & mask).sum(dim=1).float() / tied.sum(dim=1).float()
     hits = (above & mask).sum(dim=1).float() + tied_hits
-    return PerSample(hits / size[:, 0].float(), counted)
+    return batch.scored(hits / size[:, 0].float())
 
 
 def relevance_rank_accuracy(saliency: Tensor, mask: Tensor) -> Tensor:

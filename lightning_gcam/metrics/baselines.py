@@ -1,0 +1,55 @@
+"""What maps that know nothing of the model score on the same masks."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_gcam.metrics.functional.baselines import centre_map, uniform_map
+from lightning_gcam.metrics.scores import needs, resolve_scores
+
+BASELINES = {"uniform": uniform_map, "centre": centre_map}
+"""The baselines by name: from a size to a map."""
+
+
+def baseline_scores(
+    mask: Tensor,
+    scores: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Score a uniform map and a Gaussian in the middle on the same masks: what takes no model at all.
+
+    Args:
+        mask: ``(N, H, W)`` bool, True on the object.
+        scores: As in :func:`resolve_scores`; those that need something else than a mask, or none, are passed
+            over.
+
+    Returns:
+        ``{"uniform": {score: value}, "centre": {score: value}}``; a score that does not exist (no sample has a
+        mask) is not in it.
+
+    Raises:
+        TypeError: If ``mask`` is not bool.
+        ValueError: If its shape is not ``(N, H, W)``.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import baseline_scores
+        >>> mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+        >>> mask[:, :2] = True
+        >>> baseline_scores(mask, ["energy", "pointing_game"])["uniform"]
+        {'energy': 0.5, 'energy_chance': 0.5, 'pointing_game': 0.5}
+    """
+    found: dict[str, dict[str, float]] = {}
+    for baseline, make in BASELINES.items():
+        saliency = make((mask.shape[-2], mask.shape[-1]), mask.device).expand(mask.shape)
+        found[baseline] = {}
+        for name, metric in resolve_scores(scores).items():
+            if needs(metric) != {"mask"}:
+                continue
+            metric._to_sync = False  # every process scores the same masks
+            metric.update(saliency, mask)
+            value = float(metric.compute())
+            if math.isfinite(value):
+                found[baseline][name] = value
+    return found

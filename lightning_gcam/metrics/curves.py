@@ -1,0 +1,108 @@
+"""How fast does the confidence come, or go, as pixels are shown or taken away in the order of their saliency?"""
+
+from typing import Any
+
+from torch import Tensor
+
+from lightning_gcam._errors import InputError
+from lightning_gcam.metrics.base import SampleScore
+from lightning_gcam.metrics.functional.curves import _curve_auc_update
+from lightning_gcam.metrics.functional.mean import PerSample
+from lightning_gcam.metrics.functional.perturbed import Fill, check_fill
+from lightning_gcam.metrics.functional.thresholds import check_count
+
+
+class _CurveAUC(SampleScore):
+    """Common to both: how many steps a curve has, what fills the pixels, and how ``update`` is called."""
+
+    requires: frozenset[str] = frozenset({"forwards"})
+
+    def __init__(self, steps: int, fill: Fill, **kwargs: Any) -> None:
+        check_count("steps", steps)
+        check_fill(fill)
+        super().__init__(**kwargs)
+        self.steps, self.fill = steps, fill
+        self.cost = steps + 1
+
+    def _score(self, curves: Tensor, blank: Tensor | None = None) -> PerSample:
+        sample = _curve_auc_update(curves, blank)
+        if curves.shape[1] != self.steps + 1:
+            raise InputError(
+                f"`curves` must be (N, {self.steps + 1}), a value before the first of {self.steps} steps and one "
+                f"after each, got {tuple(curves.shape)}. Set `steps`, or make the images with as many."
+            )
+        return sample
+
+    def update(self, curves: Tensor, blank: Tensor | None = None) -> None:
+        """Add a batch of curves ``(N, steps + 1)``, and perhaps which samples' maps are blank."""
+        self._add(self._score(curves, blank))
+
+
+class InsertionAUC(_CurveAUC):
+    """Mean area under the curve of the confidence, as the most salient pixels come first.
+
+    The images are those of :func:`~lightning_gcam.metrics.functional.insertion_steps` with this metric's
+    ``steps`` and ``fill``; the area is by trapezoids. A sample whose map is blank, or whose curve has a NaN,
+    is left out, and counted in ``left_out``.
+
+    As input to ``forward`` and ``update`` the metric accepts ``curves`` ``(N, steps + 1)``, floating
+    probabilities of the explained class from no pixel to all, and ``blank`` ``(N,)`` bool. ``compute``
+    returns a float32 scalar in [0, 1], NaN if every sample was left out.
+
+    Args:
+        steps: How many steps; ``cost`` is one forward more.
+        fill: What stands where no pixel is shown; the metric only carries it, for whoever makes the images.
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If ``steps`` is not a positive integer, or ``fill`` is not known; in ``update``, if these
+            are not probabilities ``(N, steps + 1)`` in [0, 1], or ``blank`` is not bool ``(N,)``.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import InsertionAUC
+        >>> InsertionAUC(steps=2)(torch.tensor([[0.0, 0.8, 0.8], [0.0, 0.0, 0.8]]))
+        tensor(0.4000)
+
+    Source:
+        Petsiuk et al., "RISE", 2018, arXiv 1806.07421 (section 4.1).
+    """
+
+    def __init__(self, steps: int = 20, fill: Fill = "blur", **kwargs: Any) -> None:
+        super().__init__(steps, fill, **kwargs)
+
+
+class DeletionAUC(_CurveAUC):
+    """Mean area under the curve of the confidence, as the most salient pixels go first.
+
+    The images are those of :func:`~lightning_gcam.metrics.functional.deletion_steps` with this metric's
+    ``steps`` and ``fill``; the area is by trapezoids. A sample whose map is blank, or whose curve has a NaN,
+    is left out, and counted in ``left_out``.
+
+    As input to ``forward`` and ``update`` the metric accepts ``curves`` ``(N, steps + 1)``, floating
+    probabilities of the explained class from the whole image to none of it, and ``blank`` ``(N,)`` bool.
+    ``compute`` returns a float32 scalar in [0, 1], NaN if every sample was left out.
+
+    Args:
+        steps: How many steps; ``cost`` is one forward more.
+        fill: What stands where a pixel is gone; the metric only carries it, for whoever makes the images.
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If ``steps`` is not a positive integer, or ``fill`` is not known; in ``update``, if these
+            are not probabilities ``(N, steps + 1)`` in [0, 1], or ``blank`` is not bool ``(N,)``.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import DeletionAUC
+        >>> DeletionAUC(steps=2)(torch.tensor([[0.8, 0.0, 0.0], [0.8, 0.8, 0.0]]))
+        tensor(0.4000)
+
+    Source:
+        Petsiuk et al., "RISE", 2018, arXiv 1806.07421 (section 4.1).
+    """
+
+    higher_is_better: bool | None = False
+
+    def __init__(self, steps: int = 20, fill: Fill = "zero", **kwargs: Any) -> None:
+        super().__init__(steps, fill, **kwargs)

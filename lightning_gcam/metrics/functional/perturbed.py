@@ -1,0 +1,218 @@
+"""The images that the faithfulness scores ask the model about, made from images and maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+from lightning_gcam._errors import InputError
+from lightning_gcam.metrics.functional.inputs import check_saliency, find_blank
+from lightning_gcam.metrics.functional.thresholds import check_count
+
+Fill = Literal["zero", "blur", "mean"] | Callable[[Tensor], Tensor]
+"""What stands where pixels are taken away: a name, or a callable from images to images of the same shape."""
+
+BLUR_SIGMA = 1 / 10
+"""The standard deviation of the blur, as a share of the image's shorter side."""
+
+
+def keep_salient(images: Tensor, maps: Tensor, fill: Fill = "zero") -> Tensor:
+    """Keep of each image what is salient: x * S + fill * (1 - S), each map S scaled by its peak.
+
+    Args:
+        images: ``(N, C, H, W)`` floating, as the model takes them.
+        maps: ``(N, H, W)`` floating, at least 0. A blank map (all zero, or not finite) keeps nothing; pass
+            such samples to the scores as ``blank``.
+        fill: "zero" (what the papers take: 0 as the model sees it, which is the mean colour where images are
+            normalized), "blur" (Gaussian, sigma a tenth of the shorter side), "mean" (each channel's mean
+            over the image), or a callable from images to images.
+
+    Returns:
+        ``(N, C, H, W)``, of the dtype and on the device of ``images``.
+
+    Raises:
+        TypeError: If ``maps`` is not floating.
+        ValueError: If the shapes do not fit, a map has negative values, or ``fill`` is not known.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import keep_salient
+        >>> images = torch.tensor([[[[8.0, 6.0]]]])
+        >>> keep_salient(images, torch.tensor([[[2.0, 1.0]]]))
+        tensor([[[[8., 3.]]]])
+        >>> keep_salient(images, torch.tensor([[[2.0, 1.0]]]), fill="mean")
+        tensor([[[[8.0000, 6.5000]]]])
+
+    Source:
+        Chattopadhyay et al., "Grad-CAM++", 2018, arXiv 1710.11063 (section 4.1, there with zero).
+    """
+    _check_pair(images, maps)
+    maps, blank = find_blank(maps)
+    scaled = maps / maps.amax(dim=(1, 2), keepdim=True)
+    scaled = torch.where(blank[:, None, None], 0.0, scaled)[:, None].to(images)
+    return images * scaled + filled(images, fill) * (1 - scaled)
+
+
+def insertion_steps(
+    images: Tensor, maps: Tensor, steps: int = 20, fill: Fill = "blur", chunk_size: int = 64
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Show each image's pixels in the order of their saliency, on a fill: from none to all in even steps.
+
+    After step k, the k/steps most salient pixels are shown (rounded down to a whole pixel). Pixels of equal
+    saliency come row by row, as in RISE and torch-cam.
+
+    Args:
+        images: ``(N, C, H, W)`` floating, as the model takes them.
+        maps: ``(N, H, W)`` floating, at least 0.
+        steps: How many steps; the model sees steps + 1 images a sample.
+        fill: As in :func:`keep_salient`. RISE starts insertion from a blurred image, since a grey one with
+            sharp holes is unlike any image.
+        chunk_size: How many images to give at once, at most.
+
+    Yields:
+        Pairs ``(index, images)``: ``(K, 2)`` int64, the sample and the step of each, and ``(K, C, H, W)``.
+        With p their probabilities, ``curves[index[:, 0], index[:, 1]] = p`` fills ``(N, steps + 1)`` curves.
+
+    Raises:
+        TypeError: If ``maps`` is not floating.
+        ValueError: If the shapes do not fit, a map has negative values, ``fill`` is not known, or ``steps`` or
+            ``chunk_size`` is not a positive integer.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import insertion_steps
+        >>> images, maps = torch.tensor([[[[5.0, 6.0, 7.0, 8.0]]]]), torch.tensor([[[0.0, 3.0, 1.0, 2.0]]])
+        >>> for index, shown in insertion_steps(images, maps, steps=2, fill="zero"):
+        ...     print(index.tolist(), shown.flatten(1).tolist())
+        [[0, 0], [0, 1], [0, 2]] [[0.0, 0.0, 0.0, 0.0], [0.0, 6.0, 0.0, 8.0], [5.0, 6.0, 7.0, 8.0]]
+
+    Source:
+        Petsiuk et al., "RISE", 2018, arXiv 1806.07421 (section 4.1).
+    """
+    _check_steps(images, maps, steps, chunk_size)
+    return _steps(filled(images, fill), images, maps, steps, chunk_size)
+
+
+def deletion_steps(
+    images: Tensor, maps: Tensor, steps: int = 20, fill: Fill = "zero", chunk_size: int = 64
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Take each image's pixels away in the order of their saliency: from none to all in even steps.
+
+    After step k, the k/steps most salient pixels are gone (rounded down to a whole pixel). Pixels of equal
+    saliency go row by row, as in RISE and torch-cam.
+
+    Args:
+        images: ``(N, C, H, W)`` floating, as the model takes them.
+        maps: ``(N, H, W)`` floating, at least 0.
+        steps: How many steps; the model sees steps + 1 images a sample.
+        fill: As in :func:`keep_salient`; RISE deletes to zero.
+        chunk_size: How many images to give at once, at most.
+
+    Yields:
+        Pairs ``(index, images)``: ``(K, 2)`` int64, the sample and the step of each, and ``(K, C, H, W)``.
+
+    Raises:
+        TypeError: If ``maps`` is not floating.
+        ValueError: If the shapes do not fit, a map has negative values, ``fill`` is not known, or ``steps`` or
+            ``chunk_size`` is not a positive integer.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import deletion_steps
+        >>> images, maps = torch.tensor([[[[5.0, 6.0, 7.0, 8.0]]]]), torch.tensor([[[0.0, 3.0, 1.0, 2.0]]])
+        >>> for index, left in deletion_steps(images, maps, steps=2):
+        ...     print(index.tolist(), left.flatten(1).tolist())
+        [[0, 0], [0, 1], [0, 2]] [[5.0, 6.0, 7.0, 8.0], [5.0, 0.0, 7.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+
+    Source:
+        Petsiuk et al., "RISE", 2018, arXiv 1806.07421 (section 4.1).
+    """
+    _check_steps(images, maps, steps, chunk_size)
+    return _steps(images, filled(images, fill), maps, steps, chunk_size)
+
+
+def filled(images: Tensor, fill: Fill) -> Tensor:
+    """Return what stands where pixels are taken away, of the shape of ``images``.
+
+    Raises:
+        InputError: If ``fill`` is not known, or a callable gives another shape.
+    """
+    check_fill(fill)
+    if callable(fill):
+        made = fill(images)
+        if not isinstance(made, Tensor) or made.shape != images.shape:
+            raise InputError(
+                f"`fill` must give images of the shape {tuple(images.shape)}. Check your callable."
+            )
+        return made.to(images)
+    if fill == "zero":
+        return torch.zeros_like(images)
+    if fill == "mean":
+        return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    return _blur(images, BLUR_SIGMA * min(images.shape[2:]))
+
+
+def check_fill(fill: Fill) -> None:
+    """Refuse what does not say how pixels are filled.
+
+    Raises:
+        InputError: If it is neither one of the names nor a callable.
+    """
+    if not callable(fill) and fill not in ("zero", "blur", "mean"):
+        raise InputError(
+            f'`fill` must be "zero", "blur", "mean" or a callable from images to images, got {fill!r}.'
+        )
+
+
+def _steps(
+    start: Tensor, end: Tensor, maps: Tensor, steps: int, chunk_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """From start to end, the most salient pixels first."""
+    n, pixels = len(maps), maps[0].numel() if len(maps) else 0
+    order = find_blank(maps)[0].flatten(1).argsort(dim=1, descending=True, stable=True)
+    ranks = order.argsort(dim=1).reshape(maps.shape).to(start.device)
+    every = torch.cartesian_prod(torch.arange(n), torch.arange(steps + 1))
+    for index in every.split(chunk_size) if n else ():
+        index = index.to(start.device)
+        sample, changed = index[:, 0], index[:, 1] * pixels // steps
+        there = (ranks[sample] < changed[:, None, None])[:, None]
+        yield index, torch.where(there, end[sample], start[sample])
+
+
+def _blur(images: Tensor, sigma: float) -> Tensor:
+    """A Gaussian blur along each axis, the border repeated."""
+    radius = max(round(3 * sigma), 1)
+    offset = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(images.dtype)
+    n, channels, height, width = images.shape
+    planes = images.reshape(n * channels, 1, height, width)
+    planes = conv2d(pad(planes, (radius, radius, 0, 0), mode="replicate"), kernel[None, None, None, :])
+    planes = conv2d(pad(planes, (0, 0, radius, radius), mode="replicate"), kernel[None, None, :, None])
+    return planes.reshape(images.shape)
+
+
+def _check_pair(images: Tensor, maps: Tensor) -> None:
+    """Refuse images and maps that do not belong together."""
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
+        came = (
+            f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        )
+        raise InputError(f"`images` must be floating (N, C, H, W), as the model takes them, got {came}.")
+    check_saliency(maps)
+    if maps.shape != (len(images), *images.shape[2:]):
+        raise InputError(
+            f"`maps` must be (N, H, W) of the images' {(len(images), *images.shape[2:])}, got {tuple(maps.shape)}. "
+            "One map a sample, at the size of the image."
+        )
+
+
+def _check_steps(images: Tensor, maps: Tensor, steps: int, chunk_size: int) -> None:
+    """Refuse before the first image is asked for: a generator would wait until then."""
+    _check_pair(images, maps)
+    check_count("steps", steps)
+    check_count("chunk_size", chunk_size)

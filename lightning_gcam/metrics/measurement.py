@@ -1,0 +1,288 @@
+"""A score as a measurement: its value, how many samples it speaks for, how sure it is, and the worst group."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lightning_gcam._errors import InputError
+from lightning_gcam.metrics.base import SampleScore
+from lightning_gcam.metrics.functional.bootstrap import bootstrap_interval
+from lightning_gcam.metrics.functional.groups import (
+    cat_groups,
+    check_groups,
+    group_members,
+    group_numbers,
+    no_groups,
+)
+from lightning_gcam.metrics.functional.mean import PerSample, score_counted
+
+_COUNTED, _BLANK, _NO_MASK, _UNDEFINED = range(4)
+
+
+class Measurement(NamedTuple):
+    """One score, and what it takes to trust it.
+
+    Example:
+        >>> from lightning_gcam.metrics import Measurement
+        >>> print(Measurement(0.8, n=14, blank=1, no_mask=2, undefined=0, interval=(0.7, 0.9)))
+        0.800 [0.700, 0.900], n = 14, left out 3 (1 blank, 2 without a mask)
+    """
+
+    value: float
+    """The score; NaN if every sample was left out."""
+    n: int
+    """How many samples were scored."""
+    blank: int
+    """How many were left out because their map is blank."""
+    no_mask: int
+    """How many were left out because their mask is empty."""
+    undefined: int
+    """How many were left out because the score does not exist for them: 0/0, or a NaN among the forwards."""
+    interval: tuple[float, float] | None
+    """The bootstrap interval of 95%; ``None`` where there are too few samples for one."""
+
+    @property
+    def left_out(self) -> int:
+        """How many samples were left out, for whatever reason."""
+        return self.blank + self.no_mask + self.undefined
+
+    def __str__(self) -> str:
+        interval = "" if self.interval is None else f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
+        reasons = [(self.blank, "blank"), (self.no_mask, "without a mask"), (self.undefined, "undefined")]
+        why = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
+        return f"{self.value:.3f}{interval}, n = {self.n}" + (
+            f", left out {self.left_out} ({why})" if why else ""
+        )
+
+
+class GroupedMeasurement(NamedTuple):
+    """One score over all samples, and over each group of them.
+
+    Example:
+        >>> from lightning_gcam.metrics import GroupedMeasurement, Measurement
+        >>> low, high = (Measurement(value, 5, 0, 0, 0, None) for value in (0.2, 0.8))
+        >>> found = GroupedMeasurement(high, {"cats": low, "dogs": high}, worst="cats")
+        >>> print(found.groups[found.worst])
+        0.200, n = 5
+    """
+
+    overall: Measurement
+    """Over all samples, also those in no group."""
+    groups: dict[int | str, Measurement]
+    """By the group's number, or its name; in the order of the numbers. A group without samples is not in it."""
+    worst: int | str | None
+    """The group with the worst value; ``None`` where no end is better, or fewer than two groups have a value."""
+
+
+class Measured(Metric):
+    """Wrap a score so that ``compute`` gives its value with n, what was left out, an interval, and its groups.
+
+    It keeps each sample's numbers, a few bytes, never its map: the intervals of any group can be had, and
+    neither the split into batches nor the number of processes changes one. (Sums that carry random weights
+    would need a weight for each sample that does not depend on the process it is in.)
+
+    As input to ``forward`` and ``update`` it accepts what the score does, and ``groups``: ``(N,)`` integers,
+    negative for none, such as classes or a batch's ``groups``; or ``(N, K)`` multi-hot, where a sample is in
+    each group that is marked. ``compute`` returns a :class:`GroupedMeasurement`.
+
+    Args:
+        score: Any of this package's scores, or your own over :class:`SampleScore`; it is cloned, and reset.
+        names: The groups' names, by number.
+        resamples: How often the bootstrap draws.
+        seed: Of the bootstrap.
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        InputError: If ``score`` is not a :class:`SampleScore`; in ``update``, if ``groups`` does not fit, or is
+            there in some batches only.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import EnergyPointingGame, Measured
+        >>> metric = Measured(EnergyPointingGame(), names=["cats", "dogs"])
+        >>> saliency = torch.tensor([[[3.0, 1.0]], [[1.0, 3.0]], [[1.0, 1.0]]])
+        >>> mask = torch.tensor([[[True, False]]] * 3)
+        >>> metric.update(saliency, mask, groups=torch.tensor([0, 1, 0]))
+        >>> overall, groups, worst = metric.compute()
+        >>> overall.value, overall.n, worst, groups[worst].value
+        (0.5, 3, 'dogs', 0.25)
+    """
+
+    is_differentiable: bool = False
+    full_state_update: bool = False
+
+    score: SampleScore
+    rows: list[Tensor]
+    reasons: list[Tensor]
+    groups: list[Tensor]
+
+    def __init__(
+        self,
+        score: SampleScore,
+        *,
+        names: Sequence[str] | None = None,
+        resamples: int = 1000,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(score, SampleScore):
+            raise InputError(
+                f"`score` must be one of this package's scores, got {type(score).__name__}. Write your own over "
+                "`SampleScore`: an interval needs each sample's numbers."
+            )
+        self.score = copy.deepcopy(score)
+        self.score.reset()
+        self.names, self.resamples, self.seed = names, resamples, seed
+        self.add_state("rows", [], dist_reduce_fx="cat")
+        self.add_state("reasons", [], dist_reduce_fx="cat")
+        self.add_state("groups", [], dist_reduce_fx=cat_groups)
+
+    def update(self, *inputs: Any, groups: Tensor | None = None, **named: Any) -> None:
+        """Add a batch: what the score takes, and perhaps the samples' groups."""
+        sample = self.score.per_sample(*inputs, **named)
+        if groups is not None:
+            check_groups(groups, len(sample.counted))
+        if len(self.rows) > 0 and (groups is None) == (len(self.groups) > 0):
+            raise InputError("`groups` must come with every batch, or with none.")
+        self.rows.append(sample.values.detach().to(self.device))
+        self.reasons.append(_reasons(sample).to(self.device))
+        if groups is not None:
+            self.groups.append(group_numbers(groups).to(self.device))
+
+    def compute(self) -> GroupedMeasurement:
+        """Return the score over all samples, and over each group."""
+        rows, reasons, numbers = self._together()
+        groups = {
+            number if self.names is None else self.names[number]: self._measure(
+                rows[members], reasons[members]
+            )
+            for number, members in group_members(numbers).items()
+        }
+        return GroupedMeasurement(
+            self._measure(rows, reasons), groups, worst_group(groups, self.score.higher_is_better)
+        )
+
+    def _together(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All rows, reasons and groups; of no length where there are none."""
+        # After the processes were brought together the states are tensors, and no more lists.
+        if len(self.rows) == 0:
+            nothing = torch.zeros(0, *self.score.total.shape, device=self.device)
+            return nothing, torch.zeros(0, dtype=torch.uint8, device=self.device), no_groups(self.device)
+        groups = cat_groups(self.groups) if len(self.groups) > 0 else no_groups(self.device)
+        return dim_zero_cat(self.rows), dim_zero_cat(self.reasons), groups
+
+    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
+        """Gather one tensor a state from each process; torchmetrics gives one without samples another shape."""
+        rows, reasons, groups = self._together()
+        self.rows, self.reasons, self.groups = [rows], [reasons], [groups]
+        super()._sync_dist(*args, **kwargs)
+
+    def _measure(self, rows: Tensor, reasons: Tensor) -> Measurement:
+        """One measurement of the samples given."""
+        counted = reasons == _COUNTED
+        blank, no_mask, undefined = (
+            int((reasons == reason).sum()) for reason in (_BLANK, _NO_MASK, _UNDEFINED)
+        )
+        if not counted.any():
+            return Measurement(float("nan"), 0, blank, no_mask, undefined, None)
+        rows, compute = rows[counted].cpu(), self.score._value
+        value = float(score_counted(PerSample(rows, torch.ones(len(rows), dtype=torch.bool)), compute))
+        interval = bootstrap_interval(
+            rows, compute, bounds=self._bounds(), resamples=self.resamples, seed=self.seed
+        )
+        return Measurement(value, len(rows), blank, no_mask, undefined, interval)
+
+    def _bounds(self) -> tuple[float, float] | None:
+        """What a sample's number lies between, where the score is their plain mean."""
+        low, high = self.score.plot_lower_bound, self.score.plot_upper_bound
+        plain = type(self.score)._value is SampleScore._value
+        return (low, high) if plain and low is not None and high is not None else None
+
+
+def measure(
+    score: SampleScore, *inputs: Any, resamples: int = 1000, seed: int = 0, **named: Any
+) -> Measurement:
+    """Measure a score on one batch.
+
+    Args:
+        score: Any of this package's scores; it is left as it was.
+        inputs: What its ``update`` takes.
+        resamples: How often the bootstrap draws.
+        seed: Of the bootstrap.
+        named: What its ``update`` takes by name.
+
+    Raises:
+        ValueError: What the score raises.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import EnergyPointingGame, measure
+        >>> saliency = torch.tensor([[[3.0, 1.0]], [[1.0, 3.0]], [[0.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, False]]] * 3)
+        >>> print(measure(EnergyPointingGame(), saliency, mask))
+        0.500 [0.250, 0.750], n = 2, left out 1 (1 blank)
+    """
+    measured = Measured(score, resamples=resamples, seed=seed, sync_on_compute=False)
+    measured.update(*inputs, **named)
+    return measured.compute().overall
+
+
+def measure_groups(
+    score: SampleScore,
+    *inputs: Any,
+    groups: Tensor,
+    names: Sequence[str] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    **named: Any,
+) -> GroupedMeasurement:
+    """Measure a score on one batch, over all samples and over each group of them.
+
+    Args:
+        score: Any of this package's scores; it is left as it was.
+        inputs: What its ``update`` takes.
+        groups: ``(N,)`` integers, negative for none; or ``(N, K)`` multi-hot.
+        names: The groups' names, by number.
+        resamples: How often the bootstrap draws.
+        seed: Of the bootstrap.
+        named: What its ``update`` takes by name.
+
+    Raises:
+        ValueError: What the score raises; or if ``groups`` does not fit.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import EnergyPointingGame, measure_groups
+        >>> saliency, mask = torch.tensor([[[3.0, 1.0]], [[1.0, 3.0]]]), torch.tensor([[[True, False]]] * 2)
+        >>> found = measure_groups(EnergyPointingGame(), saliency, mask, groups=torch.tensor([7, 4]))
+        >>> found.worst, {group: each.value for group, each in found.groups.items()}
+        (4, {4: 0.25, 7: 0.75})
+    """
+    measured = Measured(score, names=names, resamples=resamples, seed=seed, sync_on_compute=False)
+    measured.update(*inputs, groups=groups, **named)
+    return measured.compute()
+
+
+def worst_group(groups: dict[int | str, Measurement], higher_is_better: bool | None) -> int | str | None:
+    """Name the group with the worst value; ``None`` where no end is better, or fewer than two have a value."""
+    valued = {name: each.value for name, each in groups.items() if each.value == each.value}
+    if higher_is_better is None or len(valued) < 2:
+        return None
+    return (min if higher_is_better else max)(valued, key=lambda name: valued[name])
+
+
+def _reasons(sample: PerSample) -> Tensor:
+    """Why each sample is left out, or that it counts: ``(N,)`` uint8."""
+    reasons = torch.where(sample.counted, _COUNTED, _UNDEFINED)
+    for marked, reason in ((sample.no_mask, _NO_MASK), (sample.blank, _BLANK)):
+        if marked is not None:
+            reasons = torch.where(marked & ~sample.counted, reason, reasons)
+    return reasons.to(torch.uint8)
