@@ -52,14 +52,7 @@ def as_saliency_batch(
     if isinstance(batch, SaliencyBatch):
         return batch
     try:
-        parts = find_parts(batch)
-        try:
-            return _build(parts, class_names)
-        except Unclear as unclear:
-            unclear.parts = parts
-            raise
-    except Unclear as unclear:
-        raise InputError(refusal(batch, unclear, adapted=adapter is not None)) from None
+        return _read(batch, class_names, adapted=adapter is not None)
     except InputError:
         raise
     except Exception as error:  # a container of the user's own may raise anything when it is looked into
@@ -67,6 +60,16 @@ def as_saliency_batch(
             f"The batch could not be read: {type(batch).__name__}, which raised {type(error).__name__}: {error}. Pass "
             "`adapter=`, a function from such a batch to a SaliencyBatch."
         ) from error
+
+
+def _read(batch: Any, class_names: Sequence[str] | None, *, adapted: bool) -> SaliencyBatch:
+    parts: Parts | None = None
+    try:
+        parts = find_parts(batch)
+        return _build(parts, class_names)
+    except Unclear as unclear:
+        unclear.parts = parts or unclear.parts
+        raise InputError(refusal(batch, unclear, adapted=adapted)) from None
 
 
 def adapter_for(batch: Any, images: str) -> str:
@@ -98,9 +101,9 @@ def _adapted(batch: Any, adapter: Adapter) -> Any:
 
 def _build(parts: Parts, class_names: Sequence[str] | None) -> SaliencyBatch:
     """What the parts mean, together."""
-    images = read_images(parts["images"])
+    images = read_images(parts["images"], parts.get("labels"))
     size, device = (len(images), images.shape[-2], images.shape[-1]), images.device
-    targets = parts.get("objects") or targets_of(parts, len(images))
+    targets = parts.get("objects") or targets_of(parts, size)
     if targets is not None:
         parts = {**parts, **read_objects(targets, images, class_names)}
     labels = read_labels(parts["labels"], images, class_names) if "labels" in parts else None

@@ -10,8 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors  # type: ignore[import-untyped]  # it carries no types
 
 from lightning_gcam.batch.checks import Size, check_boxes, shape_of
-from lightning_gcam.batch.forms import are_tv_boxes
-from lightning_gcam.batch.plain import as_tensor, is_list, plain
+from lightning_gcam.batch.plain import as_tensor, is_list, plain, rows_of
 from lightning_gcam.batch.refusal import Unclear, asked
 
 
@@ -47,18 +46,31 @@ def _per_sample(boxes: Any, n: int) -> Sequence[Any]:
     """What belongs to each sample; the boxes of a single one may come by themselves."""
     array = as_tensor(boxes)
     is_one_sample = n == 1 and array is not None and array.ndim == 2 and array.shape[-1] == 4
-    if are_tv_boxes(boxes):
+    if isinstance(boxes, tv_tensors.BoundingBoxes):
         rows = boxes.as_subclass(Tensor)
         return [boxes] if n == 1 else [tv_tensors.wrap(each[None], like=boxes) for each in rows]
     if is_one_sample:
         return [boxes]
-    boxes = plain(boxes)
+    boxes = _rows(boxes, n)
     return list(boxes) if isinstance(boxes, Tensor) and boxes.ndim else boxes if is_list(boxes) else [boxes]
+
+
+def _rows(boxes: Any, n: int) -> Any:
+    try:
+        return rows_of(boxes, n)
+    except ValueError:
+        if n != 4:
+            return plain(boxes)
+        raise Unclear(
+            "`boxes` are 4 tensors of 4 numbers: a box for each sample, or, from torch's `default_collate`, x1, y1, x2 "
+            "and y2 of all.",
+            boxes="list(torch.stack(list({boxes}), dim=1)[:, None])",
+        ) from None
 
 
 def _one_sample(boxes: Any, size: Size) -> Any:
     """`(M, 4)` corners, where it can be read so."""
-    if are_tv_boxes(boxes):
+    if isinstance(boxes, tv_tensors.BoundingBoxes):
         boxes = corners_of(boxes, size)
     found = as_tensor(boxes)
     if found is None:
@@ -93,11 +105,11 @@ def _check_corners(boxes: Tensor) -> None:
     if boxes.is_complex() or not bool(torch.isfinite(boxes).all()):
         raise Unclear(f"`boxes` {shape_of(boxes)} hold NaN or infinity, or are complex.")
     if boxes.dtype == torch.bool or bool((boxes[:, 2:] < boxes[:, :2]).any()):
-        corners = "each.reshape(-1, 4)[:, :2], each.reshape(-1, 4)[:, :2] + each.reshape(-1, 4)[:, 2:]"
+        corners = "torch.cat([each[..., :2], each[..., :2] + each[..., 2:]], dim=-1).reshape(-1, 4)"
         raise Unclear(
             f"`boxes` must be x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; got {shape_of(boxes)} with others. Are they "
             "x, y, width, height?",
-            boxes=f"[torch.cat([{corners}], dim=1) for each in {{boxes}}]",
+            boxes=f"[{corners} for each in map(torch.as_tensor, {{boxes}})]",
         )
 
 
@@ -107,5 +119,5 @@ def _check_pixels(boxes: list[Tensor], size: Size) -> None:
         scale = f"torch.tensor([{size[2]}, {size[1]}, {size[2]}, {size[1]}], device=each.device)"
         raise Unclear(
             "`boxes` must be in pixels; got none beyond 1. Are they shares of width and height?",
-            boxes=f"[each.reshape(-1, 4) * {scale} for each in {{boxes}}]",
+            boxes=f"[each.reshape(-1, 4) * {scale} for each in map(torch.as_tensor, {{boxes}})]",
         )

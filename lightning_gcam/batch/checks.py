@@ -22,11 +22,10 @@ def came(value: Any) -> str:
     """What was handed over, in a word or two, for messages."""
     if isinstance(value, Tensor):
         return shape_of(value)
-    return (
-        f"{type(value).__name__} of length {len(value)}"
-        if hasattr(value, "__len__")
-        else type(value).__name__
-    )
+    kind = type(value).__name__
+    if isinstance(value, (list, tuple, dict, str)):
+        return f"{kind} of length {len(value)}"
+    return f"{kind} {value.shape}" if hasattr(value, "shape") else kind
 
 
 def check_images(images: Any) -> None:

@@ -24,13 +24,18 @@ def is_array(value: Any) -> bool:
 
 
 def is_tv_mask(value: Any) -> bool:
-    """Whether `value` says by its class that it is a mask."""
-    return isinstance(value, tv_tensors.Mask)
+    """Whether `value` says by its class that it is a mask, or a list of such."""
+    return _is_made_of(tv_tensors.Mask, value)
 
 
 def are_tv_boxes(value: Any) -> bool:
-    """Whether `value` says by its class that it is boxes."""
-    return isinstance(value, tv_tensors.BoundingBoxes)
+    """Whether `value` says by its class that it is boxes, or a list of such."""
+    return _is_made_of(tv_tensors.BoundingBoxes, value)
+
+
+def _is_made_of(kind: type, value: Any) -> bool:
+    parts = value if is_list(value) and value else [value]
+    return all(isinstance(each, kind) for each in parts)
 
 
 def is_image_batch(value: Any) -> bool:
@@ -61,7 +66,11 @@ def are_boxes(value: Any, n: int) -> bool:
 def are_single_boxes(value: Any, image_size: tuple[int, int]) -> bool:
     """`(N, 4)` numbers that can be corners of boxes in the image, and are not marks of four classes."""
     array = plain(value)
-    if not (is_array(value) and array.ndim == 2 and array.shape[1] == 4) or is_binary(array):
+    if (
+        not (is_array(value) and array.ndim == 2 and array.shape[1] == 4)
+        or array.is_complex()
+        or is_binary(array)
+    ):
         return False
     width_and_height = torch.tensor(image_size[::-1], device=array.device)
     inside = (array[:, :2] >= 0) & (array[:, 2:] <= width_and_height) & (array[:, 2:] > array[:, :2])

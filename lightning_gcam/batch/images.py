@@ -15,11 +15,12 @@ _MOST_CHANNELS_LAST = 4
 _LEAST_PIXELS = 16
 
 
-def read_images(images: Any) -> Tensor:
+def read_images(images: Any, labels: Any = None) -> Tensor:
     """Images in any form as `(N, C, H, W)`, in the dtype they came in.
 
     Args:
         images: an array `(N, C, H, W)`, or a list of `(C, H, W)` of one size.
+        labels: what came with them; how many they are tells grey images from a single one in what is said.
 
     Raises:
         InputError: none, or no real numbers.
@@ -37,7 +38,7 @@ def read_images(images: Any) -> Tensor:
         check_images(plain(images))
         raise InputError(f"`images` must be a tensor (N, C, H, W); got {type(images).__name__}.")
     if found.ndim != 4:
-        raise _of_other_dimensions(found, array_code("images", images))
+        raise _of_other_dimensions(found, array_code("images", images), as_tensor(labels))
     check_images(found)
     channels, rows, columns = found.shape[1:]
     if columns in (1, 3, _MOST_CHANNELS_LAST) and min(channels, rows) > _LEAST_PIXELS:
@@ -64,10 +65,11 @@ def _refuse_several_sizes(images: Any) -> None:
     )
 
 
-def _of_other_dimensions(images: Tensor, code: str) -> Unclear:
+def _of_other_dimensions(images: Tensor, code: str, labels: Tensor | None) -> Unclear:
     """What `(N, H, W)`, `(C, H, W)` and frames would need."""
     reason = f"`images` must be 4-D, (N, C, H, W); got {shape_of(images)}."
-    if images.ndim == 3 and len(images) in (1, 3, _MOST_CHANNELS_LAST):
+    is_batch = labels is not None and labels.ndim > 0 and len(labels) == len(images)
+    if images.ndim == 3 and len(images) in (1, 3, _MOST_CHANNELS_LAST) and not is_batch:
         return Unclear(reason, image_size=(1, images.shape[1], images.shape[2]), images=f"{code}[None]")
     if images.ndim == 3:
         size = (len(images), images.shape[1], images.shape[2])

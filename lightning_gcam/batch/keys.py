@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
-
 from lightning_gcam.batch.forms import are_objects, are_words, dimensions, is_image_batch, is_segmentation
 from lightning_gcam.batch.plain import as_tensor, is_list, named_parts
 from lightning_gcam.batch.refusal import Parts, Unclear
@@ -63,6 +61,7 @@ def annotation_among(named: Mapping[Any, Any], images: Any) -> Parts:
         Unclear: where two different parts could be the same field.
 
     Example:
+        >>> import torch
         >>> images, segmentation = torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8)
         >>> list(annotation_among({"label": segmentation}, images))
         ['masks']
@@ -96,12 +95,12 @@ def _holds_images(value: Any) -> bool:
 
 def _one_of(candidates: Mapping[Any, Any], field: str, parts: Parts) -> Any:
     """The only one that can be it, numbers before words; the first where they are the same."""
-    fits = _FORMS.get(field, bool)
+    fits = _FORMS.get(field, lambda value: True)
     likely = {key: value for key, value in candidates.items() if len(candidates) == 1 or fits(value)}
     if field == "labels" and not all(map(are_words, likely.values())):
         likely = {key: value for key, value in likely.items() if not are_words(value)}
     keys, values = list(likely or candidates), list((likely or candidates).values())
-    if all(same(values[0], each) for each in values[1:]):
+    if field == "names" or all(same(values[0], each) for each in values[1:]):
         return values[0]
     raise Unclear(
         f"{' and '.join(map(repr, keys))} could each be the {field}, and they differ.",
@@ -114,4 +113,4 @@ def same(left: Any, right: Any) -> bool:
     first, second = as_tensor(left), as_tensor(right)
     if first is None or second is None:
         return left is right or (are_words(left) and are_words(right) and list(left) == list(right))
-    return first.shape == second.shape and torch.equal(first.cpu().double(), second.cpu().double())
+    return first.shape == second.shape and bool((first.cpu() == second.cpu()).all())

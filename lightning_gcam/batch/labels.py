@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_gcam._errors import InputError, did_you_mean
 from lightning_gcam.batch.checks import check_labels, shape_of
 from lightning_gcam.batch.forms import are_words, is_binary
-from lightning_gcam.batch.plain import as_tensor, plain
-from lightning_gcam.batch.refusal import Unclear, asked
+from lightning_gcam.batch.plain import as_tensor, plain, rows_of
+from lightning_gcam.batch.refusal import Unclear, array_code, asked
 
 _TOLERANCE = 1e-2
 """By how much shares may miss a sum of one: half precision rounds each of them."""
@@ -45,7 +45,7 @@ def read_labels(labels: Any, images: Tensor, class_names: Sequence[str] | None =
     n = len(images)
     if are_words(labels):
         labels = classes_of(plain(labels), class_names)
-    found = as_tensor(labels)
+    found = as_tensor(_rows(labels, n))
     if found is None:
         asked(check_labels, labels, (n, 0, 0))
         raise Unclear("`labels` hold different numbers of classes.")
@@ -53,10 +53,21 @@ def read_labels(labels: Any, images: Tensor, class_names: Sequence[str] | None =
     found = found.reshape(n) if found.shape in ((), (n, 1)) and found.numel() == n else found
     asked(check_labels, found, (n, 0, 0))
     found = found.long() if found.dtype == torch.bool and found.ndim == 1 else found
-    return found if found.ndim == 1 else _read_rows(found)
+    return found if found.ndim == 1 else _read_rows(found, array_code("labels", labels))
 
 
-def _read_rows(labels: Tensor) -> Tensor:
+def _rows(labels: Any, n: int) -> Any:
+    try:
+        return rows_of(labels, n)
+    except ValueError:
+        raise Unclear(
+            f"`labels` are {n} tensors of {n} numbers: a row for each sample, or, from torch's `default_collate`, a "
+            "column for each class.",
+            labels="torch.stack(list({labels}), dim=1)",
+        ) from None
+
+
+def _read_rows(labels: Tensor, code: str) -> Tensor:
     """`(N, K)`: marks, or shares."""
     if is_binary(labels) and labels.shape[1]:
         return labels
@@ -64,13 +75,13 @@ def _read_rows(labels: Tensor) -> Tensor:
         raise Unclear(
             f"`labels` {shape_of(labels)} hold other numbers than 0 and 1: several classes a sample in a list, or "
             "something else.",
-            labels="{labels}[:, 0]",
+            labels=f"{code}[:, 0]",
         )
     if bool((labels >= 0).all()) and bool(((labels.sum(dim=1) - 1).abs() < _TOLERANCE).all()):
         return torch.zeros_like(labels).scatter_(1, labels.argmax(dim=1, keepdim=True), 1.0)
     raise Unclear(
         f"`labels` {shape_of(labels)} are neither marks (0 and 1) nor shares (a sum of 1 in each row).",
-        labels="({labels} > 0.5)",
+        labels=f"({code} > 0.5)",
     )
 
 

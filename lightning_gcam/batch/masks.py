@@ -86,10 +86,10 @@ def read_masks(
         (tensor([[[False,  True],
                  [ True, False]]]), tensor([7]))
     """
-    stack = _as_stack(masks, size).to(device)
+    stack = _as_stack(masks, labels, size).to(device)
     if stack.dtype == torch.bool:
         return stack, labels
-    if stack.is_floating_point() and not torch.equal(stack, stack.round()):
+    if not _are_whole(stack):
         return _read_shares(masks, stack, labels), labels
     segmentation = Segmentation(stack.long())
     foreground = segmentation.foreground
@@ -101,7 +101,7 @@ def read_masks(
     return _of_labels(masks, segmentation, labels), labels
 
 
-def _as_stack(masks: Any, size: Size) -> Tensor:
+def _as_stack(masks: Any, labels: Tensor | None, size: Size) -> Tensor:
     """One `(H, W)` for each sample."""
     found = as_tensor(masks)
     found = (
@@ -113,7 +113,7 @@ def _as_stack(masks: Any, size: Size) -> Tensor:
     if found is not None and found.shape == size[1:] and size[0] == 1:
         found = found[None]
     if found is None or tuple(found.shape) != size:
-        raise _another_form(masks, found, size)
+        raise _another_form(masks, found, labels, size)
     if found.is_complex() or not bool(torch.isfinite(found).all()):
         raise Unclear(f"`masks` {shape_of(found)} hold NaN or infinity, or are complex.")
     return found
@@ -123,21 +123,24 @@ def _has_last_channel(masks: Tensor, size: Size) -> bool:
     return tuple(masks.shape) == (*size, 1) and size[2] != 1
 
 
-def _another_form(masks: Any, found: Tensor | None, size: Size) -> Unclear:
+def _another_form(masks: Any, found: Tensor | None, labels: Tensor | None, size: Size) -> Unclear:
     expected = f"`masks` must have the size of the images, {size}; got"
     if found is None or found.ndim not in (3, 4) or len(found) != size[0]:
         return Unclear(f"{expected} {came(masks)}.")
+    code = array_code("masks", masks)
     if found.ndim == 4 and tuple(found.shape[2:]) == size[1:]:
-        return Unclear(
-            f"{expected} {shape_of(found)}. Its {found.shape[1]} channels may be instances or classes.",
-            masks=f"({array_code('masks', masks)} != 0).any(dim=1)",
-        )
-    rows, columns = found.shape[-2:]
-    maps = f"{array_code('masks', masks)}.float().reshape({size[0]}, -1, {rows}, {columns})"
-    return Unclear(
-        f"{expected} {shape_of(found)}. Resize them first.",
-        masks=f"torch.nn.functional.interpolate({maps}, size={size[1:]}).amax(dim=1) > 0",
-    )
+        reason = f"{expected} {shape_of(found)}. Its {found.shape[1]} channels may be instances or classes."
+        return Unclear(reason, masks=f"({code} != 0).any(dim=1)")
+    reason = f"{expected} {shape_of(found)}. Resize them first."
+    shape = (-1, 1 if found.ndim == 3 else found.shape[1], *found.shape[-2:])
+    resized = f"torch.nn.functional.interpolate({code}.float().reshape{shape}, size={size[1:]})"
+    if found.ndim == 3 and _are_whole(found) and len(Segmentation(found.long()).foreground) > 1:
+        return Unclear(reason, batch=f"({{images}}, {'{labels}, ' if labels is not None else ''}{resized})")
+    return Unclear(reason, masks=f"({resized} != 0).any(dim=1)")
+
+
+def _are_whole(numbers: Tensor) -> bool:
+    return not numbers.is_floating_point() or torch.equal(numbers, numbers.round())
 
 
 def _read_shares(masks: Any, stack: Tensor, labels: Tensor | None) -> Tensor:
@@ -145,7 +148,7 @@ def _read_shares(masks: Any, stack: Tensor, labels: Tensor | None) -> Tensor:
     if labels is None or not bool(((stack >= 0) & (stack <= 1)).all()):
         raise Unclear(
             f"`masks` {shape_of(stack)} hold numbers that are not whole: neither classes nor an object's mask.",
-            masks=f"{array_code('masks', masks)}.reshape{tuple(stack.shape)} > 0.5",
+            masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} > 0.5",
         )
     return stack != 0
 
@@ -159,6 +162,6 @@ def _of_labels(masks: Any, segmentation: Segmentation, labels: Tensor) -> Tensor
         numbers = ", ".join(map(str, segmentation.foreground[:6]))
         raise Unclear(
             f"`masks` {shape_of(segmentation.numbers)} hold the numbers {numbers}, which are not the labels'.",
-            masks=f"{array_code('masks', masks)}.reshape{tuple(segmentation.numbers.shape)} != 0",
+            masks=f"{array_code('masks', masks)}.reshape{(-1, *found.shape[1:])} != 0",
         )
     return found

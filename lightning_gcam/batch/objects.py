@@ -123,7 +123,7 @@ def _labels_of(labels: Any, class_names: Sequence[str] | None) -> Tensor:
         is_one = isinstance(labels, str)
         labels = classes_of(labels, class_names)[0 if is_one else slice(None)]
     found = as_tensor(labels)
-    if found is None or found.ndim > 1 or found.is_complex() or not torch.equal(found, found.round()):
+    if found is None or found.ndim > 1 or not _are_whole(found):
         raise Unclear(f"The labels of an image's objects must be classes (M,); got {came(labels)}.")
     return found.long().cpu()
 
@@ -150,34 +150,48 @@ def _boxes_of(boxes: Any, size: Size, *, is_detr: bool) -> Tensor:
     return read_boxes([boxes], size)[0]
 
 
-def targets_of(parts: Parts, n: int) -> list[Parts] | None:
+def targets_of(parts: Parts, size: Size) -> list[Parts] | None:
     """The targets of a batch that holds classes, boxes or masks of several objects in columns; None for any other.
 
     Hugging Face's Mask2Former has them so (`class_labels`, `mask_labels`), and torchgeo (`label`, `bbox_xyxy`).
 
+    Args:
+        parts: of a batch, as they came.
+        size: N, H and W of its images.
+
     Raises:
         Unclear: where the columns could as well be marks of several classes.
     """
-    labels, columns = (
-        plain(parts.get("labels")),
-        {key: parts[key] for key in ("boxes", "masks") if key in parts},
-    )
-    if not columns or not _are_several_each(labels, n):
+    n, labels = size[0], plain(parts.get("labels"))
+    columns = {key: parts[key] for key in ("boxes", "masks") if key in parts}
+    is_table = isinstance(labels, Tensor) and labels.ndim == 2 and labels.shape[1] > 1
+    if not columns or not (is_table or is_list(labels)) or len(labels) != n:
         return None
-    if isinstance(labels, Tensor):
-        boxes = as_tensor(columns.get("boxes"))
-        if boxes is None or tuple(boxes.shape) != (*labels.shape, 4):
-            return None
-        if is_binary(labels):
-            raise Unclear("`labels` could be marks of classes, or the class of each box.")
     if any(not hasattr(column, "__len__") or len(column) != n for column in columns.values()):
         return None
-    return [{"labels": labels[row], **{key: each[row] for key, each in columns.items()}} for row in range(n)]
+    rows = [{"labels": labels[row], **{key: each[row] for key, each in columns.items()}} for row in range(n)]
+    if not all(_belong_together(row, size[1:]) for row in rows):
+        return None
+    if is_table and is_binary(labels):
+        raise Unclear("`labels` could be marks of classes, or the class of each box.")
+    return rows
 
 
-def _are_several_each(labels: Any, n: int) -> bool:
-    """`(N, M)` whole numbers, or a list of N lists."""
-    if isinstance(labels, Tensor):
-        return labels.ndim == 2 and labels.shape[1] > 1 and not labels.is_floating_point()
-    is_column = is_list(labels) and len(labels) == n
-    return is_column and all(is_list(each) or getattr(each, "ndim", 0) == 1 for each in labels)
+def _belong_together(target: Parts, image_size: tuple[int, int]) -> bool:
+    """Whether there is a class for each box `(M, 4)` and each mask `(M, H, W)`."""
+    labels, shapes = target["labels"], {"boxes": (4,), "masks": image_size}
+    if not are_words(labels):
+        labels = as_tensor(labels)
+        if labels is None or labels.ndim != 1 or not _are_whole(labels):
+            return False
+    columns = [(as_tensor(target[key]), shape) for key, shape in shapes.items() if key in target]
+    return all(
+        each is not None and (tuple(each.shape) == (len(labels), *shape) or not each.numel() + len(labels))
+        for each, shape in columns
+    )
+
+
+def _are_whole(numbers: Tensor) -> bool:
+    return not numbers.is_complex() and (
+        not numbers.is_floating_point() or torch.equal(numbers, numbers.round())
+    )

@@ -74,10 +74,31 @@ def as_tensor(value: Any) -> Tensor | None:
     return torch.stack([each.to(common) for each in tensors])
 
 
+def rows_of(value: Any, n: int) -> Any:
+    """`value` with a row for each of `n` samples: torch's `default_collate` makes columns of lists of numbers.
+
+    Raises:
+        ValueError: where rows and columns are as many.
+
+    Example:
+        >>> rows_of([torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6])], 3)
+        tensor([[1, 4],
+                [2, 5],
+                [3, 6]])
+    """
+    value = plain(value)
+    if n == 1 or not is_list(value) or not value or any(getattr(each, "shape", ()) != (n,) for each in value):
+        return value
+    if len(value) == n:
+        raise ValueError
+    columns = as_tensor(value)
+    return columns.T if columns is not None else value
+
+
 def _number(value: float) -> Tensor | None:
     try:
         return torch.tensor(value)
-    except (OverflowError, RuntimeError):  # more than 64 bits
+    except (OverflowError, RuntimeError, ValueError):  # more than 64 bits
         return None
 
 

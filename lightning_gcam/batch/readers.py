@@ -14,7 +14,7 @@ import numpy as np
 
 from lightning_gcam.batch import forms
 from lightning_gcam.batch.keys import annotation_among, images_among, same
-from lightning_gcam.batch.plain import as_tensor, is_list, named_parts
+from lightning_gcam.batch.plain import as_tensor, is_list, named_parts, plain
 from lightning_gcam.batch.refusal import Column, Parts, Unclear, access
 
 Reader = Callable[[Any], Parts | None]
@@ -170,6 +170,7 @@ class _Images:
 
     @staticmethod
     def of(images: Any) -> _Images:
+        images = plain(images)
         first = as_tensor(images[0]) if len(images) else None
         shape = first.shape if first is not None and first.ndim > 1 else (0, 0)
         return _Images(len(images), (shape[-2], shape[-1]))

@@ -7,10 +7,12 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.batch import checks
+from lightning_gcam.batch.forms import is_array, is_binary
 from lightning_gcam.batch.plain import as_tensor, is_list, named_parts, plain
 
 Parts = dict[str, Any]
@@ -89,10 +91,10 @@ def adapter_code(batch: Any, unclear: Unclear) -> str:
         >>> adapter_code(batch, Unclear())
         'SaliencyBatch(images=batch["view"], labels=batch["truth"])'
     """
-    if "batch" in unclear.settles:
-        return unclear.settles["batch"]
-    parts = dict(unclear.parts) or _likely_parts(batch)
+    parts = {**_likely_parts(batch), **unclear.parts}
     paths = {field: path for field, value in parts.items() if (path := path_of(batch, value)) is not None}
+    if "batch" in unclear.settles:
+        return unclear.settles["batch"].format_map(paths)
     if "images" not in paths:
         return "SaliencyBatch(images=batch[0], labels=batch[1])"
     size = unclear.image_size or _size_of(parts["images"])
@@ -117,10 +119,17 @@ CHECKS = {
 def _code(field: str, value: Any, size: checks.Size | None) -> str | None:
     """The code for a part that is clear: as it came, or as a tensor; None where `SaliencyBatch` takes neither."""
     for code, candidate in ((f"{{{field}}}", value), (array_code(field, value), as_tensor(value))):
+        if isinstance(candidate, Tensor) and (candidate.is_nested or candidate.layout is not torch.strided):
+            continue
         with suppress(InputError):
             CHECKS[field](candidate, size or (0, 0, 0))
-            return code if candidate is not None else None
+            return code if candidate is not None and not _are_shares(field, candidate) else None
     return None
+
+
+def _are_shares(field: str, value: Any) -> bool:
+    """Labels that `SaliencyBatch` would take as they are, and that mean something else."""
+    return field == "labels" and value.ndim == 2 and not is_binary(value)
 
 
 def array_code(field: str, value: Any) -> str:
@@ -131,9 +140,9 @@ def array_code(field: str, value: Any) -> str:
         'torch.stack([torch.as_tensor(each) for each in {masks}])'
     """
     part = f"{{{field}}}"
-    if isinstance(value, Tensor) and not value.is_nested:
-        return part
-    is_stack = is_list(plain(value)) and any(hasattr(each, "shape") for each in plain(value))
+    if isinstance(value, Tensor):
+        return part if value.layout is torch.strided else f"{part}.to_dense()"
+    is_stack = is_list(plain(value)) and any(map(is_array, plain(value)))
     return (
         f"torch.stack([torch.as_tensor(each) for each in {part}])" if is_stack else f"torch.as_tensor({part})"
     )
@@ -146,7 +155,7 @@ def _size_of(images: Any) -> checks.Size | None:
 
 def _likely_parts(batch: Any) -> Parts:
     """The first four-dimensional array as the images, and the first whole numbers, one for each, as the labels."""
-    arrays = [value for _, value in _walk(batch) if isinstance(value, (Tensor, np.ndarray))]
+    arrays = [value for _, value in _walk(batch) if is_array(value)]
     images = next((each for each in arrays if each.ndim == 4), None)
     if images is None:
         return {}
