@@ -80,6 +80,8 @@ def read_objects(targets: Sequence[Any], images: Tensor, class_names: Sequence[s
         >>> read_objects([target], torch.zeros(1, 3, 8, 8))
         {'labels': tensor([7]), 'boxes': [tensor([[2., 2., 8., 8.]])]}
     """
+    if len(targets) != len(images):
+        raise Unclear(f"There are {len(targets)} detection targets for {len(images)} images.")
     size = (1, images.shape[-2], images.shape[-1])
     every = [_objects_of(named_parts(each) or {}, size, class_names) for each in targets]
     full = [each for each in every if len(each)]

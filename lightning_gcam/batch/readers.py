@@ -83,10 +83,14 @@ def _sample_by_sample(batch: Any) -> Parts | None:
         return None
     width = min(map(len, batch))
     if width == len(batch) and all(_is_one_image(part) for each in batch for part in each):
-        raise Unclear(
-            "It could be a list of samples, or a list of images and a list of masks.",
-            batch="[list(each) for each in zip(*batch)]",
-        )
+        shapes = [{np.shape(part) for part in parts} for parts in (batch[0], next(zip(*batch, strict=False)))]
+        if shapes[0] == shapes[1]:
+            raise Unclear(
+                "It could be a list of samples, or a list of images and a list of masks.",
+                batch="SaliencyBatch(images=torch.stack(list(batch[0])))",
+            )
+        if len(shapes[1]) > 1:
+            return None
     return _in_order([_column(batch, index, f"[{index}]") for index in range(width)])
 
 
@@ -176,12 +180,14 @@ class _Images:
         return _Images(len(images), (shape[-2], shape[-1]))
 
 
-def _could_be_both(value: Any, images: _Images) -> bool:
-    """`(N, M, 4)` beside images of M x 4 pixels."""
+def _are_masks_as_narrow_as_boxes(value: Any, images: _Images) -> bool:
+    """`(N, M, 4)` beside images of M x 4 pixels are masks, unless the numbers could be corners."""
     array = as_tensor(value)
-    if array is not None and tuple(array.shape[-2:]) == images.size and forms.are_boxes(value, images.n):
+    if array is None or array.ndim < 3 or tuple(array.shape[-2:]) != images.size:
+        return False
+    if forms.are_boxes(value, images.n) and forms.are_single_boxes(array.reshape(-1, 4), images.size):
         raise Unclear("A part of it could be masks as well as boxes.")
-    return False
+    return True
 
 
 FORMS: tuple[tuple[str, Callable[[Any, _Images], bool]], ...] = (
@@ -189,7 +195,7 @@ FORMS: tuple[tuple[str, Callable[[Any, _Images], bool]], ...] = (
     ("masks", lambda value, images: forms.is_tv_mask(value)),
     ("objects", lambda value, images: forms.are_objects(value, images.n)),
     ("words", lambda value, images: forms.are_words(value)),
-    ("masks", _could_be_both),
+    ("masks", _are_masks_as_narrow_as_boxes),
     ("boxes", lambda value, images: forms.are_boxes(value, images.n)),
     ("masks", lambda value, images: forms.is_segmentation(value)),
     ("boxes", lambda value, images: forms.are_single_boxes(value, images.size)),

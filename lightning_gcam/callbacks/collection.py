@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning_gcam._lightning import Trainer, rank_zero_info
@@ -10,6 +11,14 @@ from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.callbacks.loaders import check_index, loaders_of, number_of, part_of
 from lightning_gcam.callbacks.processes import pool_candidates
 from lightning_gcam.fixed_batch import FixedBatch, Selection
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The samples of a batch, and what they were read from; None for samples given by hand."""
+
+    samples: SaliencyBatch
+    part: Any
 
 
 class Collection:
@@ -53,14 +62,20 @@ class Collection:
         Raises:
             InputError: where the chosen dataloader is not there.
         """
-        if self.is_open:
-            self._choose_loader(trainer)
+        self.choose_loader(trainer)
         self._delivered = 0
         if not self.fixed.is_closed:
             self.fixed.reset()
 
-    def _choose_loader(self, trainer: Trainer) -> None:
+    def choose_loader(self, trainer: Trainer) -> None:
+        """Say which of several dataloaders it is, once.
+
+        Raises:
+            InputError: where the chosen dataloader is not there.
+        """
         loaders, kind = loaders_of(trainer), "test" if trainer.testing else "validation"
+        if not self.is_open or loaders is None:
+            return
         check_index(self.dataloader_idx, loaders, kind)
         count = number_of(loaders)
         if count > 1 and not self._has_said_which:
@@ -70,18 +85,25 @@ class Collection:
                 "(counted from 0). `dataloader_idx=` chooses another."
             )
 
-    def part(self, trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int | None) -> Any | None:
-        """What the chosen dataloader delivered; None where the batch holds nothing of it.
+    def take(self, trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int | None) -> Taken | None:
+        """The samples of a batch, or those given by hand; None where the batch holds nothing of the chosen dataloader.
 
         Args:
             trainer: knows the dataloaders.
             batch: of one dataloader, or of all at once.
             batch_idx: as Lightning gives it.
             dataloader_idx: as Lightning gives it; None where there is one, or all deliver at once.
+
+        Raises:
+            InputError: as `as_saliency_batch`.
         """
-        if dataloader_idx is not None:
-            return batch if dataloader_idx == self.dataloader_idx else None
-        return part_of(batch, batch_idx, self.dataloader_idx, loaders_of(trainer))
+        if self.by_hand:
+            return Taken(self.fixed.samples, None)
+        if dataloader_idx is None:
+            batch = part_of(batch, batch_idx, self.dataloader_idx, loaders_of(trainer))
+        elif dataloader_idx != self.dataloader_idx:
+            return None
+        return Taken(self.read(batch), batch) if batch is not None else None
 
     def receive(self, samples: SaliencyBatch, trainer: Trainer) -> int | None:
         """Take the next batch of this process.

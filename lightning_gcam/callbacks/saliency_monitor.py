@@ -142,6 +142,10 @@ class SaliencyMonitor(Callback):
                 "`limit_val_batches=0`). Give the samples by hand with `batch=`."
             )
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where no sanity check ran, the dataloaders are seen here for the first time."""
+        self._begin_stream(trainer)
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -258,17 +262,12 @@ class SaliencyMonitor(Callback):
             self._failures.guard("Reading the validation batch", before_training=early),
             torch.inference_mode(False),
         ):
-            part = None
-            if self._collection.by_hand:
-                samples = self._collection.fixed.samples
-            else:
-                part = self._collection.part(trainer, batch, batch_idx, dataloader_idx)
-                if part is None:
-                    return
-                samples = self._collection.read(part)
-                self._warn_of_change(self._collection.receive(samples, trainer))
+            taken = self._collection.take(trainer, batch, batch_idx, dataloader_idx)
+            if taken is None:
+                return
+            self._warn_of_change(self._collection.receive(taken.samples, trainer))
             if to_prepare:
-                self._prepare(trainer, pl_module, samples, part)
+                self._prepare(trainer, pl_module, taken.samples, taken.part)
 
     def _warn_of_change(self, position: int | None) -> None:
         if position is not None:
