@@ -36,8 +36,9 @@ def read_boxes(boxes: Any, size: Size, device: torch.device | str = "cpu") -> li
     found = [_one_sample(each, size) for each in _per_sample(boxes, size[0])]
     asked(check_boxes, found, size)
     tensors = [each.to(device) for each in found if isinstance(each, Tensor)]
-    for each in tensors:
-        _check_corners(each)
+    if any(each.is_complex() or each.dtype == torch.bool for each in tensors):
+        raise Unclear(f"`boxes` must be numbers of pixels; got {shape_of(tensors[0])}.")
+    _check_corners(tensors, size)
     _check_pixels(tensors, size)
     return tensors
 
@@ -101,21 +102,26 @@ def corners_of(boxes: tv_tensors.BoundingBoxes, size: Size) -> Tensor:
     return corners * scale.repeat(2)
 
 
-def _check_corners(boxes: Tensor) -> None:
-    if boxes.is_complex() or not bool(torch.isfinite(boxes).all()):
-        raise Unclear(f"`boxes` {shape_of(boxes)} hold NaN or infinity, or are complex.")
-    if boxes.dtype == torch.bool or bool((boxes[:, 2:] < boxes[:, :2]).any()):
+def _check_corners(boxes: list[Tensor], size: Size) -> None:
+    """A box upside down is an error in the annotation and holds nothing, unless all could be x, y, width, height."""
+    every = torch.cat([each.reshape(-1, 4).double() for each in boxes])
+    upside_down = (every[:, 2:] < every[:, :2]).any(dim=1)
+    ends = every[:, :2] + every[:, 2:]
+    if bool(upside_down.any()) and bool((ends <= ends.new_tensor([size[2] + 1, size[1] + 1])).all()):
         corners = "torch.cat([each[..., :2], each[..., :2] + each[..., 2:]], dim=-1).reshape(-1, 4)"
         raise Unclear(
-            f"`boxes` must be x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; got {shape_of(boxes)} with others. Are they "
-            "x, y, width, height?",
+            f"`boxes` must be x1, y1, x2, y2 with x1 <= x2 and y1 <= y2; got {int(upside_down.sum())} of {len(every)} "
+            "that are not. Are they x, y, width, height?",
             boxes=f"[{corners} for each in map(torch.as_tensor, {{boxes}})]",
         )
 
 
 def _check_pixels(boxes: list[Tensor], size: Size) -> None:
-    every = torch.cat([each.reshape(-1, 4) for each in boxes])
-    if every.is_floating_point() and len(every) and max(size[1:]) > 1 and 0 < float(every.max()) <= 1:
+    every = torch.cat([each.reshape(-1, 4).double() for each in boxes])
+    is_share = (
+        any(each.is_floating_point() for each in boxes) and len(every) > 0 and 0 < float(every.max()) <= 1
+    )
+    if is_share and max(size[1:]) > 1:
         scale = f"torch.tensor([{size[2]}, {size[1]}, {size[2]}, {size[1]}], device=each.device)"
         raise Unclear(
             "`boxes` must be in pixels; got none beyond 1. Are they shares of width and height?",

@@ -58,8 +58,9 @@ def are_boxes(value: Any, n: int) -> bool:
     """`(N, M, 4)`, or a list of N `(M, 4)`, `(4,)` or empty ones."""
     if is_list(array := plain(value)):
         shapes = [each.shape for each in map(as_tensor, array) if each is not None]
-        are_fours = all(shape[-1:] == (4,) or shape.numel() == 0 for shape in shapes)
-        return len(array) == len(shapes) == n and are_fours and any(shape.numel() for shape in shapes)
+        are_fours = [shape[-1:] == (4,) for shape in shapes]
+        has_none = [shape.numel() == 0 for shape in shapes]
+        return len(array) == len(shapes) == n and any(are_fours) and all(map(max, are_fours, has_none))
     return is_array(value) and array.ndim == 3 and array.shape[-1] == 4 and array.dtype != torch.bool
 
 
@@ -78,12 +79,16 @@ def are_single_boxes(value: Any, image_size: tuple[int, int]) -> bool:
 
 
 def are_labels(value: Any, n: int) -> bool:
-    """A number, a word or several numbers for each sample."""
-    if are_words(value):
-        return True
+    """A number or several for each sample."""
     if is_list(array := plain(value)):
         return len(array) == n and all(0 <= dimensions(each) <= 1 for each in array)
     return dimensions(value) == 0 or (is_array(value) and array.ndim in (1, 2))
+
+
+def are_words_for(value: Any, n: int) -> bool:
+    """A word for each sample."""
+    words = plain(value)
+    return are_words(words) and (len(words) == n if is_list(words) else n == 1)
 
 
 def are_words(value: Any) -> bool:

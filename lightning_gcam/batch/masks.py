@@ -93,11 +93,11 @@ def read_masks(
         return _read_shares(masks, stack, labels), labels
     segmentation = Segmentation(stack.long())
     foreground = segmentation.foreground
-    if labels is None and foreground not in ([], [VOID]):
+    if labels is None and foreground != [VOID]:
         labels = segmentation.largest()
         return segmentation.of(labels), labels
     if labels is None or len(foreground) < 2:
-        return segmentation.numbers == (foreground or [VOID])[0], labels
+        return segmentation.numbers == (foreground or [VOID])[0], labels  # void where there is nothing at all
     return _of_labels(masks, segmentation, labels), labels
 
 

@@ -40,7 +40,9 @@ class Objects:
         """Of each object `(M,)`, in pixels: of its mask, or else of its box."""
         if self.masks is not None:
             return self.masks.flatten(1).sum(dim=1)
-        return (self.boxes[:, 2:] - self.boxes[:, :2]).prod(dim=1) if self.boxes is not None else None
+        if self.boxes is None:
+            return None
+        return (self.boxes[:, 2:] - self.boxes[:, :2]).clamp(min=0).prod(dim=1).nan_to_num()
 
     def of_largest_class(self) -> tuple[int, Objects]:
         """The class of the largest object, the first of several, and all objects of that class; -1 and none, else."""
@@ -82,31 +84,37 @@ def read_objects(targets: Sequence[Any], images: Tensor, class_names: Sequence[s
     """
     if len(targets) != len(images):
         raise Unclear(f"There are {len(targets)} detection targets for {len(images)} images.")
-    size = (1, images.shape[-2], images.shape[-1])
-    every = [_objects_of(named_parts(each) or {}, size, class_names) for each in targets]
+    size, device = (1, images.shape[-2], images.shape[-1]), images.device
+    every = [_objects_of(named_parts(each) or {}, size, device, class_names) for each in targets]
     full = [each for each in every if len(each)]
     labels, kept = zip(*(each.of_largest_class() for each in every), strict=True)
     found: Parts = {}
     if any(each.labels is not None for each in every):
         if any(each.labels is None for each in full):
             raise Unclear("Only some of the images have labels for their objects.")
-        found["labels"] = torch.tensor(labels, device=images.device)
+        found["labels"] = torch.tensor(labels, device=device)
     if full and all(each.masks is not None for each in full):
-        found["masks"] = torch.stack([_union(each.masks, size) for each in kept]).to(images.device)
+        found["masks"] = torch.stack([_union(each.masks, size, device) for each in kept])
     if full and all(each.boxes is not None for each in full):
-        found["boxes"] = [each.boxes if each.boxes is not None else torch.zeros(0, 4) for each in kept]
+        none = torch.zeros(0, 4, device=device)
+        found["boxes"] = [each.boxes if each.boxes is not None else none for each in kept]
     return found
 
 
-def _union(masks: Tensor | None, size: Size) -> Tensor:
-    return masks.any(dim=0) if masks is not None else torch.zeros(size[1:], dtype=torch.bool)
+def _union(masks: Tensor | None, size: Size, device: torch.device) -> Tensor:
+    return masks.any(dim=0) if masks is not None else torch.zeros(size[1:], dtype=torch.bool, device=device)
 
 
-def _objects_of(target: Mapping[Any, Any], size: Size, class_names: Sequence[str] | None) -> Objects:
+def _objects_of(
+    target: Mapping[Any, Any], size: Size, device: torch.device, class_names: Sequence[str] | None
+) -> Objects:
     parts = annotation_among(target, None)
-    boxes = _boxes_of(parts["boxes"], size, is_detr="class_labels" in target) if "boxes" in parts else None
-    masks = _masks_of(parts["masks"], size) if "masks" in parts else None
-    labels = _labels_of(parts["labels"], class_names) if "labels" in parts else None
+    masks = _masks_of(parts["masks"], size).to(device) if "masks" in parts else None
+    labels = _labels_of(parts["labels"], class_names).to(device) if "labels" in parts else None
+    boxes = None
+    if "boxes" in parts:
+        boxes = _from_shares(parts["boxes"], size) if "class_labels" in target else parts["boxes"]
+        (boxes,) = read_boxes([boxes], size, device)
     counts = [len(each) for each in (boxes, masks) if each is not None]
     if labels is not None and labels.ndim == 0:
         labels = labels.expand(counts[0] if counts else 1)
@@ -127,7 +135,7 @@ def _labels_of(labels: Any, class_names: Sequence[str] | None) -> Tensor:
     found = as_tensor(labels)
     if found is None or found.ndim > 1 or not _are_whole(found):
         raise Unclear(f"The labels of an image's objects must be classes (M,); got {came(labels)}.")
-    return found.long().cpu()
+    return found.long()
 
 
 def _masks_of(masks: Any, size: Size) -> Tensor:
@@ -140,16 +148,17 @@ def _masks_of(masks: Any, size: Size) -> Tensor:
         raise Unclear(
             f"The masks of an image's objects must be (M, {size[1]}, {size[2]}); got {came(masks)}."
         )
-    return (found != 0).cpu()
+    return found != 0
 
 
-def _boxes_of(boxes: Any, size: Size, *, is_detr: bool) -> Tensor:
+def _from_shares(boxes: Any, size: Size) -> Any:
+    """Centre, width and height as shares of the image become corners in pixels; numbers beyond 1 stay as they are."""
     found = as_tensor(boxes)
-    if is_detr and found is not None and found.shape[-1:] == (4,) and float(found.max()) <= 1:
-        centre, extent = found.reshape(-1, 4).float().cpu().split(2, dim=1)
-        scale = torch.tensor([size[2], size[1]])
-        boxes = torch.cat([(centre - extent / 2) * scale, (centre + extent / 2) * scale], dim=1)
-    return read_boxes([boxes], size)[0]
+    if found is None or found.shape[-1:] != (4,) or not bool((found <= 1).all()):
+        return boxes
+    centre, extent = found.reshape(-1, 4).float().split(2, dim=1)
+    scale = centre.new_tensor([size[2], size[1]])
+    return torch.cat([(centre - extent / 2) * scale, (centre + extent / 2) * scale], dim=1)
 
 
 def targets_of(parts: Parts, size: Size) -> list[Parts] | None:

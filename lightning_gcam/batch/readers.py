@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from lightning_gcam.batch import forms
 from lightning_gcam.batch.keys import annotation_among, images_among, same
 from lightning_gcam.batch.plain import as_tensor, is_list, named_parts, plain
@@ -71,35 +69,41 @@ def _further_in(values: Any, found: Parts) -> Parts:
     return nested
 
 
-def _sample_by_sample(batch: Any) -> Parts | None:
-    """A list of samples that were not collated: dicts, or tuples such as `(image, label)`."""
+def _named_samples(batch: Any) -> Parts | None:
+    """A list of samples that were not collated, each with names: `[{"image": ..., "label": ...}, ...]`."""
     if not isinstance(batch, list) or not batch:
         return None
-    names = [named_parts(each) for each in batch]
-    if all(each is not None and _is_one_image(images_among(each)) for each in names):
-        keys = [key for key in names[0] or () if all(key in (each or ()) for each in names)]
-        return _by_name({key: _column(batch, key, access(batch[0], key)) for key in keys})
+    names = [named_parts(each) or {} for each in batch]
+    if not all(_is_one_image(images_among(each)) for each in names):
+        return None
+    keys = [key for key in names[0] if all(key in each for each in names)]
+    return _by_name({key: _column([each[key] for each in names], access(batch[0], key)) for key in keys})
+
+
+def _unnamed_samples(batch: Any) -> Parts | None:
+    """A list of samples that were not collated, each a tuple: `[(image, label), ...]`."""
+    if not isinstance(batch, list) or not batch:
+        return None
     if not all(isinstance(each, tuple) and len(each) > 1 and _is_one_image(each[0]) for each in batch):
         return None
-    width = min(map(len, batch))
-    if width == len(batch) and all(_is_one_image(part) for each in batch for part in each):
-        shapes = [{np.shape(part) for part in parts} for parts in (batch[0], next(zip(*batch, strict=False)))]
-        if shapes[0] == shapes[1]:
+    columns = [list(column) for column in zip(*batch, strict=False)]
+    if len(columns) == len(batch) and all(_is_one_image(part) for column in columns for part in column):
+        by_row, by_column = (len({part.shape for part in parts}) for parts in (batch[0], columns[0]))
+        if by_row == by_column == 1:
             raise Unclear(
                 "It could be a list of samples, or a list of images and a list of masks.",
                 batch="SaliencyBatch(images=torch.stack(list(batch[0])))",
             )
-        if len(shapes[1]) > 1:
+        if by_column > 1:
             return None
-    return _in_order([_column(batch, index, f"[{index}]") for index in range(width)])
+    return _in_order([_column(column, f"[{index}]") for index, column in enumerate(columns)])
 
 
 def _is_one_image(value: Any) -> bool:
     return forms.dimensions(value) == 3
 
 
-def _column(samples: Sequence[Any], key: Any, code: str) -> Column:
-    parts = [each[key] if isinstance(each, tuple) else (named_parts(each) or {})[key] for each in samples]
+def _column(parts: list[Any], code: str) -> Column:
     return Column(parts, f"[each{code} for each in batch]")
 
 
@@ -108,11 +112,8 @@ def _in_order(batch: Any) -> Parts | None:
     if not isinstance(batch, (tuple, list)):
         return None
     place = next((index for index, each in enumerate(batch) if forms.is_image_batch(each)), None)
-    if place is None:
-        is_array = bool(batch) and forms.is_array(batch[0])
-        place = (
-            0 if is_array and np.ndim(batch[0]) > 2 else None
-        )  # refused by its shape when the batch is built
+    if place is None and batch and forms.is_array(batch[0]) and batch[0].ndim > 2:
+        place = 0  # refused by its shape when the batch is built
     if place is None:
         return None
     found: Parts = {"images": batch[place]}
@@ -124,16 +125,17 @@ def _in_order(batch: Any) -> Parts | None:
 
 def _add(found: Parts, value: Any) -> None:
     """Add an unnamed part to those that were found."""
-    inner = named_parts(value)
+    inner, images = named_parts(value), _Images.of(found["images"])
     if inner is not None:
         new = annotation_among(inner, found["images"])
     else:
-        images = _Images.of(found["images"])
         field = next((field for field, fits in FORMS if fits(value, images)), None)
-        new = {field: value} if field is not None else {}
-    if not new or any(field in found for field in new):
-        what = f"Two parts could each be the {next(iter(new))}." if new else "Not every part of it is known."
-        raise Unclear(what, found)
+        if field is None:
+            raise Unclear("Not every part of it is known.", found)
+        new = {field: value}
+    twice = next((field for field in new if field in found), None)
+    if twice is not None:
+        raise Unclear(f"Two parts could each be the {twice}.", found)
     found.update(new)
 
 
@@ -158,7 +160,14 @@ def _inside(batch: Any) -> Parts | None:
     return next(iter(found.values()), None)
 
 
-READERS: tuple[Reader, ...] = (_images_alone, _by_name, _sample_by_sample, _in_order, _inside)
+READERS: tuple[Reader, ...] = (
+    _images_alone,
+    _by_name,
+    _named_samples,
+    _unnamed_samples,
+    _in_order,
+    _inside,
+)
 """The structures in order; the first that fits wins."""
 
 
@@ -194,7 +203,7 @@ FORMS: tuple[tuple[str, Callable[[Any, _Images], bool]], ...] = (
     ("boxes", lambda value, images: forms.are_tv_boxes(value)),
     ("masks", lambda value, images: forms.is_tv_mask(value)),
     ("objects", lambda value, images: forms.are_objects(value, images.n)),
-    ("words", lambda value, images: forms.are_words(value)),
+    ("words", lambda value, images: forms.are_words_for(value, images.n)),
     ("masks", _are_masks_as_narrow_as_boxes),
     ("boxes", lambda value, images: forms.are_boxes(value, images.n)),
     ("masks", lambda value, images: forms.is_segmentation(value)),

@@ -284,7 +284,7 @@ class SaliencyMonitor(Callback):
         with self._failures.guard("Preparing the looks", before_training=no_training_time_spent(trainer)):
             if self.normalize is not None:
                 check_normalize(self.normalize, samples.images.shape[1])
-            with whole_numbers_explained(samples.images, batch):
+            with whole_numbers_explained(batch):
                 self._layer = prepare(trainer, pl_module, samples, self.target_layer, self._recipe)
 
     def _end_stream(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -76,9 +76,8 @@ WRONG: dict[str, list[Callable[[Any], Any]]] = {
         lambda masks: object(),
         lambda masks: masks.to(torch.complex64),
     ],
-    "boxes": [
-        lambda boxes: [each[:, [2, 1, 0, 3]] for each in boxes],
-        lambda boxes: [_nan(each) for each in boxes],
+    "boxes": [  # one that is upside down holds nothing; where all fit as x, y, width, height, they may be
+        lambda boxes: [torch.cat([each[:, 2:] - 1, each[:, :2] * 0 + 1], dim=1) for each in boxes],
         lambda boxes: [each / 100 for each in boxes],
         lambda boxes: [each[:, :3] for each in boxes],
         lambda boxes: [*boxes, boxes[0]],

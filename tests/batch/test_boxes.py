@@ -86,6 +86,15 @@ def test_several_and_none() -> None:
     assert read([torch.zeros(0), torch.zeros(0, 4)]) == [[], []]
 
 
+def test_a_broken_box_among_others_holds_nothing() -> None:
+    """As x, y, width and height, the others would not fit into the image."""
+    boxes = [[[1, 2, 4, 6], [5, 3, 2, 2]], [[float("nan")] * 4, [4, 0, 8, 1]]]
+
+    found = as_saliency_batch({"image": IMAGES, "boxes": boxes})
+
+    assert found.object_masks.flatten(1).sum(dim=1).tolist() == [12, 4]
+
+
 def test_the_boxes_of_a_single_image() -> None:
     two = torch.tensor([[1, 2, 4, 6], [0, 0, 8, 6]])
 
@@ -98,12 +107,12 @@ def test_the_boxes_of_a_single_image() -> None:
     [
         ([[[5, 4, 3, 2]], [[1, 2, 3, 4]]], "Are they x, y, width, height", [[[5, 4, 8, 6]], [[1, 2, 4, 6]]]),
         ([[[0.25, 0.5, 1.0, 1.0]], []], "Are they shares of width and height", [[[2, 3, 8, 6]], []]),
-        ([[[1, 2, 4, float("nan")]], []], "NaN or infinity", None),
+        ([torch.ones(1, 4) > 0, torch.ones(1, 4) > 0], r"must be numbers of pixels; got \(1, 4\) bool", None),
         ([[[1, 2, 4]], [[1, 2, 4]]], r"`boxes\[0\]` must be a tensor \(M, 4\)", None),
         ([[[1, 2, 4, 6]]], r"`boxes` must be a list of 2 tensors \(M, 4\).*got list of length 1", None),
         ("boxes.json", r"`boxes` must be a list of 2 tensors \(M, 4\)", None),
     ],
-    ids=["xywh", "shares", "NaN", "three numbers", "too few", "path"],
+    ids=["xywh", "shares", "bool", "three numbers", "too few", "path"],
 )
 def test_refused_with_an_adapter_that_works(boxes: Any, message: str, settled: Any) -> None:
     batch = {"image": IMAGES, "boxes": boxes}

@@ -68,6 +68,11 @@ def test_a_sample_that_shows_nothing_has_no_label() -> None:
     assert not found.masks[1].any()
 
 
+def test_a_batch_that_shows_nothing_has_labels_all_the_same() -> None:
+    """A stream of batches of which only some have labels would lose them all."""
+    assert read(torch.zeros(2, 3, 4)).labels.tolist() == [-1, -1]
+
+
 def test_many_classes_are_counted_too() -> None:
     found = read(NUMBERS * 1_000_003)
 

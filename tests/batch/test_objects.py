@@ -56,6 +56,12 @@ def test_without_masks_the_largest_box_decides() -> None:
     assert found.boxes[0].tolist() == BOXES[[0, 3]].tolist()
 
 
+def test_a_broken_box_is_not_the_largest() -> None:
+    broken = torch.tensor([[5.0, 3.0, 0.0, 0.0], [float("nan")] * 4, [0.0, 0.0, 6.0, 2.0]])
+
+    assert read({"boxes": broken, "labels": torch.tensor([1, 2, 3])}).labels.tolist() == [3]
+
+
 def test_without_labels_all_objects_count() -> None:
     found = read({"boxes": BOXES[:2]}, {"boxes": BOXES[2:]})
 
@@ -97,13 +103,17 @@ def test_shares_of_the_image_as_hugging_face_has_them() -> None:
     batch = {
         "pixel_values": IMAGES,
         "pixel_mask": torch.ones(2, 4, 6),
-        "labels": [{"class_labels": LABELS[:2], "boxes": boxes, "size": torch.tensor([4, 6])}] * 2,
+        "labels": [
+            {"class_labels": LABELS[:2], "boxes": boxes, "size": torch.tensor([4, 6])},
+            {"class_labels": LABELS[:0], "boxes": BOXES[:0]},
+        ],
     }
 
     found = as_saliency_batch(batch)
 
-    assert found.labels.tolist() == [5, 5]
+    assert found.labels.tolist() == [5, -1]
     assert torch.allclose(found.boxes[0], BOXES[1:2])
+    assert found.boxes[1].shape == (0, 4)
 
 
 def test_columns_as_mask2former_and_torchgeo_have_them() -> None:
@@ -142,7 +152,7 @@ def test_one_label_for_each_image_in_the_target() -> None:
         ([{"boxes": BOXES, "labels": LABELS * 0.3}], r"must be classes \(M,\); got \(4,\) float32"),
         ([{"boxes": BOXES, "labels": LABELS}, {"boxes": BOXES}], "Only some of the images have labels"),
         ([{"labels": LABELS}], "several classes, and nothing says how large they are"),
-        ([{"boxes": BOXES[:, [2, 1, 0, 3]], "labels": LABELS}], "x1 <= x2"),
+        ([{"boxes": torch.tensor([[3, 2, 1, 1]]), "labels": LABELS[:1]}], "x1 <= x2"),
     ],
     ids=["counts", "mask size", "no classes", "some labels", "no areas", "corners"],
 )

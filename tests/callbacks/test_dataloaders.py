@@ -141,7 +141,7 @@ def test_a_resumed_run_compares_with_the_same_one(tmp_path: Path) -> None:
         toy_trainer(tmp_path, monitor).fit(Toy(), toy_loader(32), [first, toy_loader(SECOND, seed=7)])
 
 
-class Tested(Toy):
+class WithTestStep(Toy):
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:  # type: ignore[override]
         self.log("test_loss", self.loss(batch))
 
@@ -150,7 +150,7 @@ def test_test_dataloaders(tmp_path: Path) -> None:
     monitor = SaliencyMonitor(num_samples=4, dataloader_idx=1)
 
     with listening() as said:
-        toy_trainer(tmp_path, monitor).test(Tested(), loaders(), verbose=False)
+        toy_trainer(tmp_path, monitor).test(WithTestStep(), loaders(), verbose=False)
 
     assert torch.equal(monitor.last_record.batch.images, toy_samples(SECOND, seed=1)[0][:4])
     assert any("of 2 test dataloaders" in each for each in said)
