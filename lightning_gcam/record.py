@@ -96,16 +96,12 @@ class SaliencyRecord:
 
     @property
     def probabilities(self) -> Tensor:
-        """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and for multi-hot labels.
-
-        Rows of which each marks one class are one-hot: classes like any other.
-        """
+        """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and for multi-hot labels."""
         logits, predictions = self.attribution.logits.float(), self.predictions
         if logits.shape[1] == 1:
             return torch.where(predictions > 0, logits[:, 0].sigmoid(), 1 - logits[:, 0].sigmoid())
         labels = self.batch.labels
-        is_multi = labels is not None and labels.ndim == 2 and bool(((labels > 0).sum(dim=1) != 1).any())
-        shares = logits.sigmoid() if is_multi else logits.softmax(dim=1)
+        shares = logits.sigmoid() if labels is not None and labels.ndim == 2 else logits.softmax(dim=1)
         return shares.gather(1, predictions[:, None]).squeeze(1)
 
     @property

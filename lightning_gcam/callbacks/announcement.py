@@ -21,8 +21,7 @@ def announce(
     """One line: which layer, which samples, which scores; and one where scores are left out for want of masks."""
     batch = record.batch
     labels = batch.labels
-    has_classes = labels is not None and labels.ndim == 1 and not batch.has_measurements
-    classes = f" of {len(set(labels.tolist()))} classes" if labels is not None and has_classes else ""
+    classes = f" of {len(set(labels.tolist()))} classes" if labels is not None and labels.ndim == 1 else ""
     prefix = record.stamp.log_prefix
     rank_zero_info(
         f"SaliencyMonitor: {len(batch)} fixed samples{classes}, {', '.join(record.attribution.maps)} for "

@@ -24,7 +24,7 @@ from lightning_gcam.batch.keys import KEYS
 from tests.batch.layouts import NAMES, Ducks, Truth, delivered, truths
 from tests.batch.pasting import pasted
 
-THOUSANDS = hypothesis.settings(max_examples=1200, suppress_health_check=list(hypothesis.HealthCheck))
+THOUSANDS = hypothesis.settings(max_examples=1500, suppress_health_check=list(hypothesis.HealthCheck))
 
 
 @THOUSANDS
