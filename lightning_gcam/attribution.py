@@ -94,7 +94,8 @@ def attribute(
 
     Args:
         model: any `nn.Module`.
-        images: `(N, C, H, W)` floating point, on the model's device.
+        images: `(N, C, H, W)` on the model's device, as its forward takes them: floating point, or whole numbers such
+            as uint8.
         targets: whose score is explained: None or "predicted" for each sample's predicted class; an int for one class;
             `(N,)` classes (a negative one stands for the predicted class); `(N, K)` multi-hot; or a callable
             `logits -> (N,)`.
@@ -143,12 +144,12 @@ def attribute(
 
 
 def _check(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.is_complex():
         came = (
             f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         )
         raise InputError(
-            f"`images` must be (N, C, H, W) floating point, as the model takes them; got {came}."
+            f"`images` must be (N, C, H, W) floating point or whole numbers, as the model takes them; got {came}."
         )
     if not len(images):
         raise InputError("`images` holds no sample.")

@@ -62,8 +62,8 @@ class FixedBatch:
     Args:
         num_samples: how many to keep.
         selection: "balanced": as even over the classes as the stream allows, each class's earliest samples (so a
-            validation set that is sorted by class does not give one class only); "first": the first ones; or
-            positions in the stream.
+            validation set that is sorted by class does not give one class only), or the first ones where labels are
+            measurements; "first": the first ones; or positions in the stream.
 
     Example:
         >>> fixed = FixedBatch(num_samples=2)
@@ -81,6 +81,7 @@ class FixedBatch:
         self._balanced = selection == "balanced"
         self._chosen: list[Sample] = []
         self._seen = 0
+        self._measured = False
         self._samples: SaliencyBatch | None = None
         self.positions: list[int] = []
         self.largest_batch = 1
@@ -113,7 +114,11 @@ class FixedBatch:
     def offer(self, batch: SaliencyBatch) -> None:
         """Look at the next batch of the stream and keep copies of the samples that are wanted."""
         self.largest_batch = max(self.largest_batch, len(batch))
-        groups = _groups(batch)
+        if (
+            batch.has_measurements and not self._measured
+        ):  # whole ones came before, and were taken for classes
+            self._measured, self._chosen = True, _ungrouped(self._chosen)
+        groups = [0] * len(batch) if self._measured else _groups(batch)
         for row in self._rows_of_interest(batch, groups):
             if self._has_use_for(groups[row]):  # asked before the copy is made: most samples are not wanted
                 self._keep(Sample(self._seen + row, groups[row], batch.select([row])))
@@ -136,6 +141,8 @@ class FixedBatch:
             InputError: where no usable sample was offered.
         """
         if candidates is not None:
+            if any(sample.batch.has_measurements for sample in candidates):
+                candidates = _ungrouped(candidates)
             self._chosen = []
             for sample in sorted(candidates, key=lambda sample: sample.position):
                 if self._fits(sample.batch) and self._has_use_for(sample.group):
@@ -158,7 +165,7 @@ class FixedBatch:
 
     def reset(self) -> None:
         """Forget what was offered so far (the sanity check's batches come again in the first validation)."""
-        self._chosen, self._seen, self.skipped = [], 0, 0
+        self._chosen, self._seen, self.skipped, self._measured = [], 0, 0, False
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; empty before `close()`."""
@@ -242,6 +249,11 @@ def _groups(batch: SaliencyBatch) -> list[int]:
     if labels is None:
         return [0] * len(batch)
     return [int(label) for label in (labels if labels.ndim == 1 else labels.float().argmax(dim=1)).tolist()]
+
+
+def _ungrouped(samples: Sequence[Sample]) -> list[Sample]:
+    """There are no classes to balance over."""
+    return [replace(sample, group=0) for sample in samples]
 
 
 def _same_sample(kept: SaliencyBatch, row: int, batch: SaliencyBatch, other: int) -> bool:

@@ -60,6 +60,7 @@ MONITOR: dict[str, Any] = {
     "class_names": None,
     "log_prefix": "saliency",
     "on_error": "warn",
+    "dataloader_idx": 0,
 }
 
 

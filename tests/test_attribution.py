@@ -516,7 +516,10 @@ def test_maps_of_tiny_and_of_huge_gradients_are_scaled_alike() -> None:
             torch.zeros(3, 12, 10),
             r"`images` must be \(N, C, H, W\) floating point.*got \(3, 12, 10\) torch.float32",
         ),
-        (torch.zeros(2, 3, 12, 10, dtype=torch.uint8), r"got \(2, 3, 12, 10\) torch.uint8"),
+        (
+            torch.zeros(2, 3, 12, 10, dtype=torch.uint8),
+            r"got torch.uint8 \(N, 3, 12, 10\) \(Input type.*Convert",
+        ),
         (np.zeros((2, 3, 12, 10)), r"got ndarray"),
         (torch.zeros(0, 3, 12, 10), r"`images` holds no sample"),
     ],

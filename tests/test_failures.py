@@ -602,7 +602,12 @@ STREAMS: dict[str, tuple[list[Any], str | None, int]] = {
     "all masks empty": (batches(without_masks(ALL)), EMPTY.format(3), 4),
     "no box": (batches(with_boxes([])), EMPTY.format(3), 4),
     "box outside of the image": (batches(with_boxes([[20, 20, 30, 30]])), EMPTY.format(3), 4),
-    "box upside down": (batches(with_boxes([[6, 6, 2, 2]])), EMPTY.format(3), 4),
+    "box upside down": (batches(with_boxes([[6, 6, 2, 2], [20, 20, 30, 30]])), EMPTY.format(3), 4),
+    "all boxes upside down": (
+        batches(second(lambda images, labels, _: (images, labels, [torch.tensor([[6, 6, 2, 2]])] * 4))),
+        UNREAD + "Are they x, y, width, height.*",
+        4,
+    ),
     "box of NaN": (batches(with_boxes([[float("nan")] * 4])), EMPTY.format(3), 4),
     "box without end": (batches(with_boxes([[0, 0, float("inf"), float("inf")]])), None, 4),
     "one label of -100": (batches(unlabelled((0, slice(1, 2)))), SKIPPED.format(1), 4),

@@ -113,6 +113,32 @@ def test_soft_labels_are_balanced_over_the_likeliest_class() -> None:
     assert fixed.positions == [0, 3]
 
 
+@pytest.mark.parametrize("whole_before", [False, True])
+def test_measurements_give_the_first_ones(whole_before: bool) -> None:
+    """There are no classes to balance over; a batch of whole numbers may come before it shows."""
+    labels = [2.0, 2.0, 1.0, 0.5, -3.25, 7.0, 0.0] if whole_before else [0.5, -3.25, 2.0, 2.0, 1.0, 7.0, 0.0]
+    fixed = FixedBatch(4)
+    for start in (0, 3):
+        images = numbered([0] * len(labels[start : start + 3 + start]), start).images
+        fixed.offer(SaliencyBatch(images, torch.tensor(labels[start : start + 3 + start])))
+    fixed.close()
+
+    assert fixed.positions == [0, 1, 2, 3]
+    assert fixed.samples.labels.tolist() == labels[:4]
+    assert fixed.skipped == 0
+
+
+def test_measurements_that_only_another_process_saw() -> None:
+    first, second = FixedBatch(4), FixedBatch(4)
+    images = numbered([0] * 4).images
+    first.offer(SaliencyBatch(images, torch.tensor([9.0, 3.0, 1.0, 1.0])))
+    second.offer(SaliencyBatch(images, torch.tensor([0.5, 3.0, 1.5, -1.0])))
+    first.close(first.candidates(0, 2) + second.candidates(1, 2))
+
+    assert first.positions == [0, 1, 2, 3]
+    assert first.samples.labels.tolist() == [9.0, 0.5, 3.0, 3.0]
+
+
 def test_images_of_another_size_than_the_first_are_passed_over() -> None:
     fixed = FixedBatch(4)
     fixed.offer(numbered([0, 1], 0))

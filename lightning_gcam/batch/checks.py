@@ -18,14 +18,14 @@ def shape_of(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _came(value: Any) -> str:
+def came(value: Any) -> str:
+    """What was handed over, in a word or two, for messages."""
     if isinstance(value, Tensor):
         return shape_of(value)
-    return (
-        f"{type(value).__name__} of length {len(value)}"
-        if hasattr(value, "__len__")
-        else type(value).__name__
-    )
+    kind = type(value).__name__
+    if isinstance(value, (list, tuple, dict, str)):
+        return f"{kind} of length {len(value)}"
+    return f"{kind} {value.shape}" if hasattr(value, "shape") else kind
 
 
 def check_images(images: Any) -> None:
@@ -39,19 +39,26 @@ def check_images(images: Any) -> None:
         )
     if not len(images):
         raise InputError("`images` holds no sample.")
+    if not images.numel() or images.is_complex():
+        raise InputError(
+            f"`images` must be real numbers, at least one channel and one pixel; got {shape_of(images)}."
+        )
 
 
 def check_labels(labels: Any, size: Size) -> None:
-    """`(N,)` whole numbers, or `(N, K)`."""
+    """`(N,)` or `(N, K)`, finite real numbers."""
     if labels is None:
         return
     n = size[0]
     if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or len(labels) != n:
         raise InputError(
-            f"`labels` must be a tensor ({n},) of classes or ({n}, K) multi-hot; got {_came(labels)}."
+            f"`labels` must be a tensor ({n},) of classes or measurements, or ({n}, K) multi-hot; got {came(labels)}."
         )
-    if labels.ndim == 1 and labels.is_floating_point() and not torch.equal(labels, labels.round()):
-        raise InputError(f"`labels` of shape ({n},) must be whole numbers (classes); got {shape_of(labels)}.")
+    is_finite = not labels.is_floating_point() or bool(torch.isfinite(labels).all())
+    if labels.is_complex() or not is_finite:
+        raise InputError(
+            f"`labels` must be finite real numbers; got {shape_of(labels)} with NaN or infinity."
+        )
 
 
 def check_masks(masks: Any, size: Size) -> None:
@@ -60,7 +67,7 @@ def check_masks(masks: Any, size: Size) -> None:
         return
     if not isinstance(masks, Tensor) or tuple(masks.shape) != size:
         raise InputError(
-            f"`masks` must have the size of the images, {size}; got {_came(masks)}. Resize them first."
+            f"`masks` must have the size of the images, {size}; got {came(masks)}. Resize them first."
         )
     if masks.dtype != torch.bool:
         raise InputError(
@@ -74,13 +81,11 @@ def check_boxes(boxes: Any, size: Size) -> None:
         return
     if not isinstance(boxes, list) or len(boxes) != size[0]:
         raise InputError(
-            f"`boxes` must be a list of {size[0]} tensors (M, 4), one a sample; got {_came(boxes)}."
+            f"`boxes` must be a list of {size[0]} tensors (M, 4), one a sample; got {came(boxes)}."
         )
     for index, each in enumerate(boxes):
         if not isinstance(each, Tensor) or each.ndim != 2 or each.shape[1] != 4:
-            raise InputError(
-                f"`boxes[{index}]` must be a tensor (M, 4) of x1, y1, x2, y2; got {_came(each)}."
-            )
+            raise InputError(f"`boxes[{index}]` must be a tensor (M, 4) of x1, y1, x2, y2; got {came(each)}.")
 
 
 def check_suspect(suspect: Any, size: Size) -> None:
@@ -90,7 +95,7 @@ def check_suspect(suspect: Any, size: Size) -> None:
     allowed = (size[1:], size)
     if not isinstance(suspect, Tensor) or tuple(suspect.shape) not in allowed or suspect.dtype != torch.bool:
         raise InputError(
-            f"`suspect` must be bool of shape {allowed[0]} or {allowed[1]}; got {_came(suspect)}."
+            f"`suspect` must be bool of shape {allowed[0]} or {allowed[1]}; got {came(suspect)}."
         )
 
 
@@ -99,7 +104,7 @@ def check_groups(groups: Any, size: Size) -> None:
     if groups is None:
         return
     if not isinstance(groups, Tensor) or tuple(groups.shape) != (size[0],) or groups.is_floating_point():
-        raise InputError(f"`groups` must be an integer tensor ({size[0]},); got {_came(groups)}.")
+        raise InputError(f"`groups` must be an integer tensor ({size[0]},); got {came(groups)}.")
 
 
 def check_names(names: Any, size: Size) -> None:

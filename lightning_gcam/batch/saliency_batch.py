@@ -18,13 +18,17 @@ class SaliencyBatch:
     """Annotated samples: the images as the model takes them, and what is known of where the object is.
 
     Args:
-        images: `(N, C, H, W)` floating point, exactly as the model takes them (normalized, on any device).
-        labels: `(N,)` integer classes, or `(N, K)` multi-hot. Negative labels mean "none".
+        images: `(N, C, H, W)` exactly as the model takes them: floating point and normalized, or whole numbers such as
+            uint8 where its forward converts them; on any device.
+        labels: `(N,)` integer classes, of which negative ones mean "none"; `(N,)` float measurements, for a model that
+            predicts a number; or `(N, K)` multi-hot.
         masks: `(N, H, W)` bool, True on the object.
         boxes: N tensors `(M, 4)`, each row `x1, y1, x2, y2` in pixels of the image.
         suspect: `(H, W)` or `(N, H, W)` bool, a region that should not matter.
         groups: `(N,)` integer, a subgroup to report on.
         names: N names for captions.
+
+    Tensors of a class of their own (`tv_tensors`) are held as plain ones.
 
     Raises:
         InputError: where a field has another shape, dtype or length than stated; the message names the field.
@@ -44,6 +48,8 @@ class SaliencyBatch:
     names: list[str] | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            setattr(self, field.name, _apply(_plain, getattr(self, field.name)))
         checks.check_images(self.images)
         expected = (len(self.images), *self.image_size)
         checks.check_labels(self.labels, expected)
@@ -70,6 +76,13 @@ class SaliencyBatch:
             size = self.image_size
             return torch.stack([_boxes_to_mask(boxes, size) for boxes in self.boxes]).to(self.images.device)
         return None
+
+    @property
+    def has_measurements(self) -> bool:
+        """Whether the labels are numbers to be predicted, not all of them whole, and no classes."""
+        labels = self.labels
+        is_column = labels is not None and labels.ndim == 1 and labels.is_floating_point()
+        return labels is not None and is_column and not torch.equal(labels, labels.round())
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> SaliencyBatch:
         """The same batch with `function` applied to each of its tensors."""
@@ -117,6 +130,10 @@ def _apply(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, list):
         return [_apply(function, each) for each in value]
     return value
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
 def _take(value: Any, rows: Tensor) -> Any:

@@ -13,6 +13,12 @@ def check_whole(name: str, value: Any) -> None:
         raise InputError(f"`{name}` must be a whole number from 1; got {value!r}.")
 
 
+def check_dataloader_idx(value: Any) -> None:
+    """A whole number from zero."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"`dataloader_idx` must be a whole number from 0; got {value!r}.")
+
+
 def check_intervals(every_n_epochs: int | None, every_n_train_steps: int | None) -> None:
     """At least one interval."""
     if every_n_epochs is None and every_n_train_steps is None:

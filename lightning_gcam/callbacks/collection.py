@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from lightning_gcam._lightning import Trainer
+from lightning_gcam._lightning import Trainer, rank_zero_info
 from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
+from lightning_gcam.callbacks.loaders import check_index, loaders_of, number_of, part_of
 from lightning_gcam.callbacks.processes import pool_candidates
 from lightning_gcam.fixed_batch import FixedBatch, Selection
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The samples of a batch, and what they were read from; None for samples given by hand."""
+
+    samples: SaliencyBatch
+    part: Any
 
 
 class Collection:
@@ -18,31 +29,81 @@ class Collection:
         selection: as in `FixedBatch`.
         batch: the samples given by hand; then nothing is collected.
         adapter: as in `as_saliency_batch`.
+        class_names: as in `as_saliency_batch`.
+        dataloader_idx: where there are several dataloaders, the one that the samples come from.
     """
 
     def __init__(
-        self, num_samples: int, selection: Selection, batch: Any | None, adapter: Adapter | None
+        self,
+        num_samples: int,
+        selection: Selection,
+        batch: Any | None,
+        adapter: Adapter | None,
+        class_names: Sequence[str] | None = None,
+        dataloader_idx: int = 0,
     ) -> None:
         self.adapter = adapter
+        self.class_names = class_names
+        self.dataloader_idx = dataloader_idx
         self.by_hand = batch is not None
-        self.fixed = (
-            FixedBatch(num_samples, selection)
-            if batch is None
-            else FixedBatch.of(as_saliency_batch(batch, adapter))
-        )
+        self.fixed = FixedBatch(num_samples, selection) if batch is None else FixedBatch.of(self.read(batch))
         self._delivered = 0
         self._to_verify = False
+        self._has_said_which = False
 
     @property
     def is_open(self) -> bool:
         """Whether batches are still of interest: to choose from, or to compare with the samples of a checkpoint."""
         return not self.fixed.is_closed or self._to_verify
 
-    def begin(self) -> None:
-        """A new stream begins; what the sanity check delivered comes again."""
+    def begin(self, trainer: Trainer) -> None:
+        """A new stream begins; what the sanity check delivered comes again.
+
+        Raises:
+            InputError: where the chosen dataloader is not there.
+        """
+        self.choose_loader(trainer)
         self._delivered = 0
         if not self.fixed.is_closed:
             self.fixed.reset()
+
+    def choose_loader(self, trainer: Trainer) -> None:
+        """Say which of several dataloaders it is, once.
+
+        Raises:
+            InputError: where the chosen dataloader is not there.
+        """
+        loaders, kind = loaders_of(trainer), "test" if trainer.testing else "validation"
+        if not self.is_open or loaders is None:
+            return
+        check_index(self.dataloader_idx, loaders, kind)
+        count = number_of(loaders)
+        if count > 1 and not self._has_said_which:
+            self._has_said_which = True
+            rank_zero_info(
+                f"SaliencyMonitor: of {count} {kind} dataloaders, the samples come from number {self.dataloader_idx} "
+                "(counted from 0). `dataloader_idx=` chooses another."
+            )
+
+    def take(self, trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int | None) -> Taken | None:
+        """The samples of a batch, or those given by hand; None where the batch holds nothing of the chosen dataloader.
+
+        Args:
+            trainer: knows the dataloaders.
+            batch: of one dataloader, or of all at once.
+            batch_idx: as Lightning gives it.
+            dataloader_idx: as Lightning gives it; None where there is one, or all deliver at once.
+
+        Raises:
+            InputError: as `as_saliency_batch`.
+        """
+        if self.by_hand:
+            return Taken(self.fixed.samples, None)
+        if dataloader_idx is None:
+            batch = part_of(batch, batch_idx, self.dataloader_idx, loaders_of(trainer))
+        elif dataloader_idx != self.dataloader_idx:
+            return None
+        return Taken(self.read(batch), batch) if batch is not None else None
 
     def receive(self, samples: SaliencyBatch, trainer: Trainer) -> int | None:
         """Take the next batch of this process.
@@ -80,10 +141,18 @@ class Collection:
         beyond = self._delivered * trainer.world_size
         return next((each for each in self.fixed.positions if verified and each >= beyond), None)
 
+    def read(self, batch: Any) -> SaliencyBatch:
+        """A batch as the dataloader delivers it.
+
+        Raises:
+            InputError: as `as_saliency_batch`.
+        """
+        return as_saliency_batch(batch, self.adapter, self.class_names)
+
     def read_or_none(self, batch: Any) -> SaliencyBatch | None:
         """A training batch may have a layout of its own (two crops, mixed images); then the validation decides."""
         try:
-            return as_saliency_batch(batch, self.adapter)
+            return self.read(batch)
         except Exception:
             return None
 

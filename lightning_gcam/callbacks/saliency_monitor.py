@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Callback, LightningModule, Trainer
-from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
+from lightning_gcam.batch import Adapter, SaliencyBatch
 from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.announcement import announce, say_what_even_gradients_mean, what_is_left_out
 from lightning_gcam.callbacks.collection import Collection
@@ -20,6 +20,7 @@ from lightning_gcam.callbacks.look import Recipe, prepare, take_look
 from lightning_gcam.callbacks.processes import first_layer
 from lightning_gcam.callbacks.schedule import Schedule
 from lightning_gcam.callbacks.trainer_facts import is_fitting, logged_step, moment, no_training_time_spent
+from lightning_gcam.callbacks.whole_numbers import whole_numbers_explained
 from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.layers import TargetLayer, resolve_target_layer
 from lightning_gcam.cam.methods import Method, resolve_methods
@@ -56,9 +57,10 @@ class SaliencyMonitor(Callback):
         forward: `(module, images) -> logits`, for a module that is not simply called with the images.
         normalize: `(mean, std)` of your input normalization, undone for display.
         reshape_transform: from the layer's output to `(N, C, h, w)`, for layouts that are not recognised.
-        class_names: for captions.
+        class_names: for captions, and for labels that come as words; in the order of the logits.
         log_prefix: what stands before the slash in every tag; two monitors in one Trainer need two.
         on_error: "warn" (the training goes on) or "raise".
+        dataloader_idx: where there are several validation dataloaders, the one that the samples come from.
 
     Raises:
         InputError: naming the argument, what came, and what to do; before training time is spent.
@@ -89,6 +91,7 @@ class SaliencyMonitor(Callback):
         class_names: Sequence[str] | None = None,
         log_prefix: str = "saliency",
         on_error: str = "warn",
+        dataloader_idx: int = 0,
     ) -> None:
         super().__init__()
         arguments.check_whole("num_samples", num_samples)
@@ -96,6 +99,7 @@ class SaliencyMonitor(Callback):
         arguments.check_targets(targets)
         arguments.check_prefix(log_prefix)
         arguments.check_class_names(class_names)
+        arguments.check_dataloader_idx(dataloader_idx)
         if normalize is not None:
             check_normalize(normalize)
         resolve_scores(scores)
@@ -106,7 +110,7 @@ class SaliencyMonitor(Callback):
         self.last_record: SaliencyRecord | None = None
         self.history: list[dict[str, float]] = []
         self._recipe = Recipe(resolve_methods(methods), targets, scores, forward, reshape_transform)
-        self._collection = Collection(num_samples, selection, batch, adapter)
+        self._collection = Collection(num_samples, selection, batch, adapter, class_names, dataloader_idx)
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._failures = FailurePolicy(on_error)
         self._layer: TargetLayer | None = None
@@ -138,6 +142,10 @@ class SaliencyMonitor(Callback):
                 "`limit_val_batches=0`). Give the samples by hand with `batch=`."
             )
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where no sanity check ran, the dataloaders are seen here for the first time."""
+        self._begin_stream(trainer)
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -145,7 +153,7 @@ class SaliencyMonitor(Callback):
         if self._layer is None and batch_idx == 0 and trainer.global_step == 0:
             samples = self._collection.read_or_none(batch)
             if samples is not None:  # its labels may be of another kind than the validation's
-                self._prepare(trainer, pl_module, SaliencyBatch(samples.images))
+                self._prepare(trainer, pl_module, SaliencyBatch(samples.images), batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -175,11 +183,11 @@ class SaliencyMonitor(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A new stream of validation batches begins."""
-        self._collection.begin()
+        self._begin_stream(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A new stream of test batches begins."""
-        self._collection.begin()
+        self._begin_stream(trainer)
 
     def on_validation_batch_start(
         self,
@@ -187,7 +195,7 @@ class SaliencyMonitor(Callback):
         pl_module: LightningModule,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        dataloader_idx: int | None = None,
     ) -> None:
         """Collect the fixed samples from what Lightning delivers."""
         self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
@@ -198,7 +206,7 @@ class SaliencyMonitor(Callback):
         pl_module: LightningModule,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        dataloader_idx: int | None = None,
     ) -> None:
         """Collect the fixed samples from what Lightning delivers."""
         self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
@@ -234,24 +242,32 @@ class SaliencyMonitor(Callback):
 
     # -------------------------------------------------------------------------------- the fixed samples
 
+    def _begin_stream(self, trainer: Trainer) -> None:
+        with self._failures.guard("Choosing the dataloader", before_training=no_training_time_spent(trainer)):
+            self._collection.begin(trainer)
+
     def _receive(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None,
     ) -> None:
         to_prepare = batch_idx == 0 and self._layer is None and not self._failures.has_given_up
-        if dataloader_idx != 0 or not (self._collection.is_open or to_prepare):
+        if not (self._collection.is_open or to_prepare):
             return
         early = batch_idx == 0 and no_training_time_spent(trainer)
         with (
             self._failures.guard("Reading the validation batch", before_training=early),
             torch.inference_mode(False),
         ):
-            if self._collection.by_hand:
-                samples = self._collection.fixed.samples
-            else:
-                samples = as_saliency_batch(batch, self._collection.adapter)
-                self._warn_of_change(self._collection.receive(samples, trainer))
+            taken = self._collection.take(trainer, batch, batch_idx, dataloader_idx)
+            if taken is None:
+                return
+            self._warn_of_change(self._collection.receive(taken.samples, trainer))
             if to_prepare:
-                self._prepare(trainer, pl_module, samples)
+                self._prepare(trainer, pl_module, taken.samples, taken.part)
 
     def _warn_of_change(self, position: int | None) -> None:
         if position is not None:
@@ -262,11 +278,14 @@ class SaliencyMonitor(Callback):
                 "history stays comparable.",
             )
 
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch) -> None:
+    def _prepare(
+        self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch, batch: Any = None
+    ) -> None:
         with self._failures.guard("Preparing the looks", before_training=no_training_time_spent(trainer)):
             if self.normalize is not None:
                 check_normalize(self.normalize, samples.images.shape[1])
-            self._layer = prepare(trainer, pl_module, samples, self.target_layer, self._recipe)
+            with whole_numbers_explained(batch):
+                self._layer = prepare(trainer, pl_module, samples, self.target_layer, self._recipe)
 
     def _end_stream(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:

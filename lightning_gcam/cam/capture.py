@@ -78,6 +78,10 @@ def plain_eager() -> Iterator[None]:
         yield
 
 
+class NotTaken(InputError):
+    """The forward does not take images of whole numbers (uint8, say) as they are."""
+
+
 def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
     """The model's output for the images, through `forward` where there is one."""
     try:
@@ -88,6 +92,15 @@ def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
         raise InputError(
             f"{type(model).__name__} has no `forward` of its own. Pass `forward=`, a function from the module and the "
             "images to the logits, for example:\n    forward=lambda module, images: module.model(images)"
+        ) from error
+    except (RuntimeError, TypeError) as error:
+        is_of_type = any(words in str(error) for words in ("type", "not implemented for"))
+        if images.is_floating_point() or not is_of_type:
+            raise
+        raise NotTaken(
+            f"`images` must be of a kind that the forward of {type(model).__name__} takes; got {images.dtype} "
+            f"(N, {', '.join(map(str, images.shape[1:]))}) ({error}). Convert them as your training does, as with "
+            "`images.float() / 255`."
         ) from error
 
 

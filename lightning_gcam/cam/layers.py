@@ -128,7 +128,7 @@ def _live_layers(
     """The spatial outputs whose positions influence the score, in the order of execution."""
     caller = _Caller(model, forward)
     with torch.enable_grad(), _recorded(model, images, reshape) as outputs:
-        leaf = images.requires_grad_()
+        leaf = images.requires_grad_() if images.is_floating_point() else images
         output = torch.func.functional_call(caller, _without_zeros(model), (leaf.clone(),))
         logits = find_logits(output, len(images))
         candidates = [each for each in outputs if each.tensor.requires_grad]
@@ -167,13 +167,16 @@ def _is_live(gradient: Tensor) -> bool:
 def _recorded(model: nn.Module, images: Tensor, reshape: Reshape | None) -> Iterator[list[_Output]]:
     """Keep every submodule's spatial output, in the order in which the submodules finish.
 
-    The graph is turned on before each submodule: the user's own `no_grad` around a frozen backbone would hide it.
+    The graph is turned on before each submodule: the user's own `no_grad` around a frozen backbone would hide it. Where
+    images are whole numbers it starts at the first floating point that a submodule takes, for theirs have no gradient.
     """
     outputs: list[_Output] = []
     size = (images.shape[-2], images.shape[-1])
+    is_whole = not images.is_floating_point()
 
-    def turn_graph_on(*_: Any) -> None:
+    def turn_graph_on(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         torch.set_grad_enabled(True)
+        return tuple(map(_with_graph, inputs)) if is_whole else None
 
     def keep(name: str, module: nn.Module, output: Any) -> None:
         tensor = main_tensor(output)
@@ -189,6 +192,12 @@ def _recorded(model: nn.Module, images: Tensor, reshape: Reshape | None) -> Iter
                     module.register_forward_hook(lambda m, _, output, name=name: keep(name, m, output)).remove
                 )
         yield outputs
+
+
+def _with_graph(value: Any) -> Any:
+    """`value`, as the start of a graph where it is a tensor that can have a gradient and has none yet."""
+    starts = isinstance(value, Tensor) and value.is_floating_point() and not value.requires_grad
+    return value.detach().clone().requires_grad_().clone() if starts else value
 
 
 def _layout(tensor: Tensor, image_size: tuple[int, int], reshape: Reshape | None) -> Layout | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning
 import torch
+from torchvision import tv_tensors
 
 from lightning_gcam import SaliencyBatch
 from lightning_gcam._errors import InputError
@@ -125,6 +126,22 @@ def test_state_dict_loads_with_weights_only(tmp_path: Path) -> None:
     assert set(SaliencyBatch(batch.images).state_dict()) == {"images"}
 
 
+def test_measurements_are_labels_too() -> None:
+    assert full(labels=torch.tensor([0.5, 1.0, 37.2])).has_measurements
+    assert not any(
+        full(labels=each).has_measurements for each in (torch.tensor([0.0, 1.0, 2.0]), torch.rand(N, 2), None)
+    )
+
+
+def test_tensors_are_held_as_plain_ones() -> None:
+    images, masks = tv_tensors.Image(torch.rand(N, 2, H, W)), tv_tensors.Mask(torch.rand(N, H, W) > 0.5)
+
+    batch = full(images=images, masks=masks, boxes=[tv_tensors.Mask(torch.rand(1, 4))] * N)
+
+    assert {type(each) for each in (batch.images, batch.masks, *batch.boxes)} == {torch.Tensor}
+    assert batch.images.data_ptr() == images.data_ptr()
+
+
 def test_map_tensors_reaches_every_tensor() -> None:
     seen: list[tuple[int, ...]] = []
     full().map_tensors(lambda tensor: seen.append(tuple(tensor.shape)) or tensor)
@@ -157,7 +174,11 @@ def test_lightning_can_convert_it(precision: str) -> None:
         ({"labels": torch.tensor([1, 2])}, r"`labels` must be a tensor \(3,\).*got \(2,\) int64"),
         ({"labels": [0, 1, 2]}, r"`labels` must be a tensor \(3,\).*got list of length 3"),
         ({"labels": torch.tensor(1)}, r"`labels` must be a tensor \(3,\).*got \(\) int64"),
-        ({"labels": torch.tensor([0.5, 1, 2])}, r"`labels` of shape \(3,\) must be whole numbers"),
+        ({"labels": torch.tensor([0.5, torch.nan, 2])}, r"`labels` must be finite real numbers; got \(3,\)"),
+        (
+            {"labels": torch.ones(3, 2).to(torch.complex64)},
+            r"`labels` must be finite real numbers; got \(3, 2\)",
+        ),
         (
             {"masks": torch.ones(N, 3, 4) > 0},
             r"`masks` must have the size of the images, \(3, 6, 8\); got \(3, 3, 4\) bool",

@@ -1,0 +1,213 @@
+"""Where the images and their annotation are in a batch.
+
+A batch is read by the first row of `READERS` that fits its structure, and an unnamed part of it by the first row of
+`FORMS`; a new layout is one more row, or a callable passed as `adapter=`. What the parts mean is not asked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_gcam.batch import forms
+from lightning_gcam.batch.keys import annotation_among, images_among, same
+from lightning_gcam.batch.plain import as_tensor, is_list, named_parts, plain
+from lightning_gcam.batch.refusal import Column, Parts, Unclear, access
+
+Reader = Callable[[Any], Parts | None]
+"""From a batch to its parts, or None where it has another structure."""
+
+
+def find_parts(batch: Any) -> Parts:
+    """The parts of a batch, as they came.
+
+    Raises:
+        Unclear: where there is no reading, or more than one.
+
+    Example:
+        >>> import torch
+        >>> list(find_parts((torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))))
+        ['images', 'labels']
+    """
+    found = _first(READERS, batch)
+    if found is None:
+        raise Unclear()
+    return found
+
+
+def _first(readers: Sequence[Reader], batch: Any) -> Parts | None:
+    return next((found for read in readers if (found := read(batch)) is not None), None)
+
+
+# ------------------------------------------------------------------------------------------- the structures
+
+
+def _images_alone(batch: Any) -> Parts | None:
+    return {"images": batch} if forms.is_array(batch) else None
+
+
+def _by_name(batch: Any) -> Parts | None:
+    """Parts with names, some of them perhaps one level further in: `{"image": ..., "target": {"label": ...}}`."""
+    named = named_parts(batch)
+    images = images_among(named) if named is not None else None
+    if named is None or images is None:
+        return None
+    found = {"images": images, **annotation_among(named, images)}
+    return {**_further_in(named.values(), found), **found}
+
+
+def _further_in(values: Any, found: Parts) -> Parts:
+    """What stands one level further in, beside the images; something that has images of its own is another batch."""
+    nested: Parts = {}
+    for inner in filter(None, map(named_parts, values)):
+        if images_among(inner) is not None:
+            continue
+        for field, value in annotation_among(inner, found["images"]).items():
+            if field not in found and not same(nested.setdefault(field, value), value):
+                raise Unclear(f"Two parts further in could each be the {field}, and they differ.", found)
+    return nested
+
+
+def _named_samples(batch: Any) -> Parts | None:
+    """A list of samples that were not collated, each with names: `[{"image": ..., "label": ...}, ...]`."""
+    if not isinstance(batch, list) or not batch:
+        return None
+    names = [named_parts(each) or {} for each in batch]
+    if not all(_is_one_image(images_among(each)) for each in names):
+        return None
+    keys = [key for key in names[0] if all(key in each for each in names)]
+    return _by_name({key: _column([each[key] for each in names], access(batch[0], key)) for key in keys})
+
+
+def _unnamed_samples(batch: Any) -> Parts | None:
+    """A list of samples that were not collated, each a tuple: `[(image, label), ...]`."""
+    if not isinstance(batch, list) or not batch:
+        return None
+    if not all(isinstance(each, tuple) and len(each) > 1 and _is_one_image(each[0]) for each in batch):
+        return None
+    columns = [list(column) for column in zip(*batch, strict=False)]
+    if len(columns) == len(batch) and all(_is_one_image(part) for column in columns for part in column):
+        by_row, by_column = (len({part.shape for part in parts}) for parts in (batch[0], columns[0]))
+        if by_row == by_column == 1:
+            raise Unclear(
+                "It could be a list of samples, or a list of images and a list of masks.",
+                batch="SaliencyBatch(images=torch.stack(list(batch[0])))",
+            )
+        if by_column > 1:
+            return None
+    return _in_order([_column(column, f"[{index}]") for index, column in enumerate(columns)])
+
+
+def _is_one_image(value: Any) -> bool:
+    return forms.dimensions(value) == 3
+
+
+def _column(parts: list[Any], code: str) -> Column:
+    return Column(parts, f"[each{code} for each in batch]")
+
+
+def _in_order(batch: Any) -> Parts | None:
+    """Parts without names: the first that has the form of images, and the others by `FORMS`."""
+    if not isinstance(batch, (tuple, list)):
+        return None
+    place = next((index for index, each in enumerate(batch) if forms.is_image_batch(each)), None)
+    if place is None and batch and forms.is_array(batch[0]) and batch[0].ndim > 2:
+        place = 0  # refused by its shape when the batch is built
+    if place is None:
+        return None
+    found: Parts = {"images": batch[place]}
+    for value in [*batch[:place], *batch[place + 1 :]]:
+        if value is not None:
+            _add(found, value)
+    return _words_are_names(found)
+
+
+def _add(found: Parts, value: Any) -> None:
+    """Add an unnamed part to those that were found."""
+    inner, images = named_parts(value), _Images.of(found["images"])
+    if inner is not None:
+        new = annotation_among(inner, found["images"])
+    else:
+        field = next((field for field, fits in FORMS if fits(value, images)), None)
+        if field is None:
+            raise Unclear("Not every part of it is known.", found)
+        new = {field: value}
+    twice = next((field for field in new if field in found), None)
+    if twice is not None:
+        raise Unclear(f"Two parts could each be the {twice}.", found)
+    found.update(new)
+
+
+def _words_are_names(found: Parts) -> Parts:
+    """Words beside numbers are names; by themselves they are labels."""
+    if "words" in found:
+        found["names" if {"labels", "objects"} & found.keys() else "labels"] = found.pop("words")
+    return found
+
+
+def _inside(batch: Any) -> Parts | None:
+    """A batch inside of another structure, where nothing else there is an array."""
+    named = named_parts(batch)
+    parts = {access(batch, key): each for key, each in named.items()} if named is not None else {}
+    if named is None and is_list(batch):
+        parts = {f"[{index}]": each for index, each in enumerate(batch)}
+    if any(forms.is_array(each) for each in parts.values()):
+        return None
+    found = {code: inner for code, each in parts.items() if (inner := _first(READERS[:-1], each)) is not None}
+    if len(found) > 1:
+        raise Unclear(f"{len(found)} parts of it could each be the batch.", batch=f"batch{next(iter(found))}")
+    return next(iter(found.values()), None)
+
+
+READERS: tuple[Reader, ...] = (
+    _images_alone,
+    _by_name,
+    _named_samples,
+    _unnamed_samples,
+    _in_order,
+    _inside,
+)
+"""The structures in order; the first that fits wins."""
+
+
+# ------------------------------------------------------------------------------------- parts without names
+
+
+@dataclass(frozen=True)
+class _Images:
+    """How many images there are, and the height and width of the first."""
+
+    n: int
+    size: tuple[int, int]
+
+    @staticmethod
+    def of(images: Any) -> _Images:
+        images = plain(images)
+        first = as_tensor(images[0]) if len(images) else None
+        shape = first.shape if first is not None and first.ndim > 1 else (0, 0)
+        return _Images(len(images), (shape[-2], shape[-1]))
+
+
+def _are_masks_as_narrow_as_boxes(value: Any, images: _Images) -> bool:
+    """`(N, M, 4)` beside images of M x 4 pixels are masks, unless the numbers could be corners."""
+    array = as_tensor(value)
+    if array is None or array.ndim < 3 or tuple(array.shape[-2:]) != images.size:
+        return False
+    if forms.are_boxes(value, images.n) and forms.are_single_boxes(array.reshape(-1, 4), images.size):
+        raise Unclear("A part of it could be masks as well as boxes.")
+    return True
+
+
+FORMS: tuple[tuple[str, Callable[[Any, _Images], bool]], ...] = (
+    ("boxes", lambda value, images: forms.are_tv_boxes(value)),
+    ("masks", lambda value, images: forms.is_tv_mask(value)),
+    ("objects", lambda value, images: forms.are_objects(value, images.n)),
+    ("words", lambda value, images: forms.are_words_for(value, images.n)),
+    ("masks", _are_masks_as_narrow_as_boxes),
+    ("boxes", lambda value, images: forms.are_boxes(value, images.n)),
+    ("masks", lambda value, images: forms.is_segmentation(value)),
+    ("boxes", lambda value, images: forms.are_single_boxes(value, images.size)),
+    ("labels", lambda value, images: forms.are_labels(value, images.n)),
+)
+"""What a part is by its form; the first that fits wins."""
