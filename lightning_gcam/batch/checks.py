@@ -42,16 +42,14 @@ def check_images(images: Any) -> None:
 
 
 def check_labels(labels: Any, size: Size) -> None:
-    """`(N,)` whole numbers, or `(N, K)`."""
+    """`(N,)` classes or measurements (which of both the model tells), or `(N, K)`."""
     if labels is None:
         return
     n = size[0]
     if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or len(labels) != n:
         raise InputError(
-            f"`labels` must be a tensor ({n},) of classes or ({n}, K) multi-hot; got {_came(labels)}."
+            f"`labels` must be a tensor ({n},) of classes or measurements, or ({n}, K) multi-hot; got {_came(labels)}."
         )
-    if labels.ndim == 1 and labels.is_floating_point() and not torch.equal(labels, labels.round()):
-        raise InputError(f"`labels` of shape ({n},) must be whole numbers (classes); got {shape_of(labels)}.")
 
 
 def check_masks(masks: Any, size: Size) -> None:

@@ -19,7 +19,8 @@ class SaliencyBatch:
 
     Args:
         images: `(N, C, H, W)` floating point, exactly as the model takes them (normalized, on any device).
-        labels: `(N,)` integer classes, or `(N, K)` multi-hot. Negative labels mean "none".
+        labels: `(N,)` integer classes, of which negative ones mean "none"; `(N,)` float measurements, for a model that
+            predicts a number; or `(N, K)` multi-hot.
         masks: `(N, H, W)` bool, True on the object.
         boxes: N tensors `(M, 4)`, each row `x1, y1, x2, y2` in pixels of the image.
         suspect: `(H, W)` or `(N, H, W)` bool, a region that should not matter.

@@ -157,7 +157,6 @@ def test_lightning_can_convert_it(precision: str) -> None:
         ({"labels": torch.tensor([1, 2])}, r"`labels` must be a tensor \(3,\).*got \(2,\) int64"),
         ({"labels": [0, 1, 2]}, r"`labels` must be a tensor \(3,\).*got list of length 3"),
         ({"labels": torch.tensor(1)}, r"`labels` must be a tensor \(3,\).*got \(\) int64"),
-        ({"labels": torch.tensor([0.5, 1, 2])}, r"`labels` of shape \(3,\) must be whole numbers"),
         (
             {"masks": torch.ones(N, 3, 4) > 0},
             r"`masks` must have the size of the images, \(3, 6, 8\); got \(3, 3, 4\) bool",
@@ -183,3 +182,7 @@ def test_lightning_can_convert_it(precision: str) -> None:
 def test_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         full(**changed)
+
+
+def test_labels_may_be_measurements() -> None:
+    assert full(labels=torch.tensor([0.5, 1, 2])).labels.tolist() == [0.5, 1, 2]
