@@ -110,11 +110,9 @@ def _where(attribution: Attribution) -> str:
     """A callable sums a dense head's logits as it likes."""
     if attribution.in_mask is None or attribution.explains == "score":
         return ""
-    in_mask = bool(attribution.in_mask.all()), bool(attribution.in_mask.any())
-    elsewhere = "the image" if attribution.explains == "output" else "where it is predicted"
-    return (
-        f" over {'the object' if in_mask[0] else f'the object or {elsewhere}' if in_mask[1] else elsewhere}"
-    )
+    elsewhere = "over the image" if attribution.explains == "output" else "where it is predicted"
+    places = {True: "over the object", False: elsewhere}
+    return " " + " or ".join(place for there, place in places.items() if (attribution.in_mask == there).any())
 
 
 def _names(batch: SaliencyBatch) -> list[str]:
@@ -128,7 +126,7 @@ def _true(batch: SaliencyBatch, subject: Explains, class_names: ClassNames) -> l
     if labels.ndim == 2:
         marks = [[_class_name(int(each), class_names) for each in row.nonzero()[:, 0]] for row in labels]
         return [f"true {', '.join(row) or 'none'}" for row in marks]
-    if subject == "output" or are_measurements(labels):
+    if subject == "output" or (labels.is_floating_point() and not torch.equal(labels, labels.round())):
         return [f"true {_number(label)}" if not math.isnan(label) else "" for label in labels.tolist()]
     return [f"true {_class_name(int(each), class_names)}" if each >= 0 else "" for each in labels.tolist()]
 

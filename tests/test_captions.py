@@ -124,7 +124,7 @@ def test_a_prediction_is_judged_in_the_mask_and_not_where_the_network_made_it() 
     [
         ([True, True, True], "over the object"),
         ([True, False, True], "over the object or where it is predicted"),
-        ([False, False, False], "over where it is predicted"),
+        ([False, False, False], "where it is predicted"),
     ],
 )
 def test_the_title_says_where_the_logits_were_summed(in_mask: list[bool], words: str) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 Layer = TypeVar("Layer")
 
@@ -19,57 +20,55 @@ COARSEST = 32
 
 
 def corner(logits: Tensor) -> Tensor:
-    """The mean logits `(N, K)` of a corner of `(N, K, h, w)`: a quarter of each side, rounded up."""
-    rows, columns = (-(-side // 4) for side in logits.shape[2:])
+    """The mean logits `(N, K)` of a corner of `(N, K, h, w)`: a quarter of each side, rounded down."""
+    rows, columns = (max(side // 4, 1) for side in logits.shape[2:])
     return logits[:, :, :rows, :columns].mean(dim=(2, 3))
 
 
-def reaches_beyond_corner(gradient: Tensor) -> bool:
-    """Whether the corner's score depends on positions outside of the corner.
+def reaches_beyond_corner(gradient: Tensor, size: tuple[int, int]) -> bool:
+    """Whether the corner's score depends on positions that bilinear resizing alone would not reach.
 
     Args:
-        gradient: of the `corner` of the logits with respect to a layer, as a grid `(N, C, h, w)`. A corner that is a
-            cell wider is left out: resizing the logits alone reaches as far.
+        gradient: of the `corner` of the logits with respect to a layer, as a grid `(N, C, h, w)`.
+        size: rows and columns of the logits.
 
     Example:
-        >>> import torch
         >>> gradient = torch.zeros(1, 1, 8, 8)
         >>> gradient[:, :, :3, :3] = 1
-        >>> reaches_beyond_corner(gradient), reaches_beyond_corner(gradient.roll(1, dims=2))
+        >>> reaches_beyond_corner(gradient, (64, 64)), reaches_beyond_corner(gradient.roll(1, dims=2), (64, 64))
         (False, True)
     """
-    rows, columns = (-(-side // 4) + 1 for side in gradient.shape[2:])
-    return bool(gradient[:, :, rows:].count_nonzero() or gradient[:, :, :, columns:].count_nonzero())
+    grid = torch.zeros(1, 1, *gradient.shape[2:], device=gradient.device, requires_grad=True)
+    with torch.enable_grad():
+        resized = nn.functional.interpolate(grid, size, mode="bilinear")
+        (reached,) = torch.autograd.grad(corner(resized).sum(), grid)
+    return bool(((gradient != 0) & (reached == 0)).any())
 
 
 def up_to_the_bottleneck(
     layers: Sequence[Layer],
-    grids: Sequence[tuple[int, int]],
-    reach: Sequence[bool],
+    gradients: Sequence[Tensor],
     image_size: tuple[int, int],
+    logits_size: tuple[int, int],
 ) -> list[Layer]:
     """The layers up to the last one of the coarsest grid that reaches beyond its own positions.
 
     Args:
         layers: in the order of execution, at least one.
-        grids: rows and columns of each.
-        reach: for each whether its positions influence others, as `reaches_beyond_corner` tells; if none does, the
-            last layer of the grid is taken.
+        gradients: of the `corner` of the logits with respect to each of them, as grids `(N, C, h, w)`. Where none
+            reaches beyond the corner, the last layer of the coarsest grid has to do.
         image_size: height and width of the image, in pixels.
-
-    Example:
-        >>> layers = {"stem": 32, "layer4": 8, "norm": 8, "pyramid": 2, "head": 8, "resized": 64}
-        >>> grids, reach = [(side, side) for side in layers.values()], [True, True, True, True, False, False]
-        >>> up_to_the_bottleneck([*layers], grids, reach, (256, 256))
-        ['stem', 'layer4', 'norm']
+        logits_size: rows and columns of the logits.
 
     Source: the bottleneck is where Seg-Grad-CAM looks (Vinogradova et al., arXiv 2002.11434).
     """
     least = [side // COARSEST for side in image_size]
-    cells = [rows * columns for rows, columns in grids]
+    cells = [each.shape[2] * each.shape[3] for each in gradients]
     deep = [
-        count for count, grid in zip(cells, grids, strict=True) if grid[0] >= least[0] and grid[1] >= least[1]
+        count
+        for count, each in zip(cells, gradients, strict=True)
+        if each.shape[2] >= least[0] and each.shape[3] >= least[1]
     ]
     coarsest = [index for index, count in enumerate(cells) if count == min(deep or cells)]
-    last = max([index for index in coarsest if reach[index]] or coarsest)
-    return list(layers[: last + 1])
+    reaching = (index for index in reversed(coarsest) if reaches_beyond_corner(gradients[index], logits_size))
+    return list(layers[: next(reaching, coarsest[-1]) + 1])

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError, did_you_mean
-from lightning_gcam.cam.bottleneck import reaches_beyond_corner, up_to_the_bottleneck
+from lightning_gcam.cam.bottleneck import up_to_the_bottleneck
 from lightning_gcam.cam.capture import Forward, plain_eager, run
-from lightning_gcam.cam.outputs import find_logits, is_dense
+from lightning_gcam.cam.outputs import find_logits, find_raw_logits
 from lightning_gcam.cam.reshape import Layout, Reshape, find_layout, main_tensor
 from lightning_gcam.isolation import untouched
 
@@ -141,9 +141,9 @@ def _live_layers(
     grids = [(each, each.layout.reshape(gradient)) for each, gradient in pairs if gradient is not None]
     live = [(each, grid) for each, grid in grids if _is_live(grid)]
     layers, size = [each for each, _ in live], (images.shape[-2], images.shape[-1])
-    if live and is_dense(output, len(images)):
-        reach = [reaches_beyond_corner(grid) for _, grid in live]
-        return up_to_the_bottleneck(layers, [each.layout.grid for each in layers], reach, size)
+    raw = find_raw_logits(output, len(images))
+    if live and raw.ndim == 4:  # at every position
+        return up_to_the_bottleneck(layers, [grid for _, grid in live], size, (raw.shape[2], raw.shape[3]))
     return layers
 
 

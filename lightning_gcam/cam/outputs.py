@@ -77,11 +77,6 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
     return _in_rows(found if found is not None else _by_graph(places))
 
 
-def is_dense(output: Any, batch_size: int) -> bool:
-    """Whether a model gives logits at every position, as for segmentation."""
-    return find_raw_logits(output, batch_size).ndim == 4
-
-
 def has_graph(output: Any) -> bool:
     """Whether a gradient can be taken of anything in a model's output."""
     return any(isinstance(each, Tensor) and each.requires_grad for each in _places(output).values())

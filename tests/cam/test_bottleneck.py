@@ -71,28 +71,43 @@ def test_where_no_layer_mixes_positions_the_last_one_has_to_do() -> None:
 
 
 def test_pools_of_a_pyramid_are_coarser_and_no_bottleneck() -> None:
-    grids = [(56, 56), (7, 7), (2, 2), (3, 3), (6, 6), (7, 7), (56, 56)]
-    layers = list("abcdefg")
-    assert up_to_the_bottleneck(layers, grids, [True] * 7, (224, 224)) == list("abcdef")
-    assert up_to_the_bottleneck(layers[2:5], grids[2:5], [True] * 3, (224, 224)) == [
+    sides = [56, 7, 2, 3, 6, 7, 56]
+    gradients, layers = [torch.ones(1, 2, side, side) for side in sides], list("abcdefg")
+    assert up_to_the_bottleneck(layers, gradients, (224, 224), (56, 56)) == list("abcdef")
+    assert up_to_the_bottleneck(layers[2:5], gradients[2:5], (224, 224), (56, 56)) == [
         "c"
     ]  # there is nothing else
 
 
-@pytest.mark.parametrize(("side", "inside"), [(4, 2), (8, 3), (7, 3), (2, 2), (3, 2)])
-def test_the_corner_ends_a_cell_behind_a_quarter(side: int, inside: int) -> None:
-    for dim in (2, 3):
-        gradient = torch.zeros(1, 2, side, side)
-        gradient.narrow(dim, 0, inside).fill_(1)
-        other = torch.zeros(1, 2, side, side)
-        other.narrow(dim, min(inside, side - 1), 1).fill_(1)
-        others = 5 - dim
-        gradient.narrow(others, inside, side - inside).fill_(0)
-        other.narrow(others, inside, side - inside).fill_(0)
-        assert not reaches_beyond_corner(gradient)
-        assert reaches_beyond_corner(other) == (inside < side)
+def test_a_layer_whose_positions_matter_to_themselves_only_is_passed_over() -> None:
+    local = torch.zeros(1, 2, 8, 8)
+    local[:, :, :2, :2] = 1
+    gradients, layers = [torch.ones(1, 2, 8, 8), torch.ones(1, 2, 8, 8), local], ["a", "b", "c"]
+    assert up_to_the_bottleneck(layers, gradients, (64, 64), (64, 64)) == ["a", "b"]
+    assert up_to_the_bottleneck(layers[2:], gradients[2:], (64, 64), (64, 64)) == ["c"]
+
+
+@pytest.mark.parametrize("side", range(2, 15))
+@pytest.mark.parametrize("scale", [1, 2, 3, 8])
+@pytest.mark.parametrize("how", ["bilinear", "nearest"])
+def test_resizing_alone_does_not_reach_beyond(side: int, scale: int, how: str) -> None:
+    grid = torch.zeros(1, 2, side, side + 1, requires_grad=True)
+    dense = nn.functional.interpolate(grid, scale_factor=scale, mode=how)
+    (gradient,) = torch.autograd.grad(corner(dense).sum(), grid)
+    assert gradient.any()
+    assert not reaches_beyond_corner(gradient, (dense.shape[2], dense.shape[3]))
+
+
+@pytest.mark.parametrize("side", range(4, 15))
+@pytest.mark.parametrize("scale", [1, 2, 3, 8])
+def test_a_convolution_before_it_does(side: int, scale: int) -> None:
+    grid = torch.zeros(1, 2, side, side, requires_grad=True)
+    mixed = nn.functional.conv2d(grid, torch.ones(2, 2, 3, 3), padding=1)
+    dense = nn.functional.interpolate(mixed, scale_factor=scale, mode="bilinear")
+    (gradient,) = torch.autograd.grad(corner(dense).sum(), grid)
+    assert reaches_beyond_corner(gradient, (dense.shape[2], dense.shape[3]))
 
 
 def test_the_corner_of_the_logits() -> None:
     logits = torch.arange(2 * 3 * 8 * 5).float().view(2, 3, 8, 5)
-    torch.testing.assert_close(corner(logits), logits[:, :, :2, :2].mean(dim=(2, 3)))
+    torch.testing.assert_close(corner(logits), logits[:, :, :2, :1].mean(dim=(2, 3)))

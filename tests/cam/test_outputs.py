@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_gcam import attribute
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam import find_target_layer
-from lightning_gcam.cam.outputs import LOGIT_NAMES, find_logits, find_raw_logits, has_graph, is_dense
+from lightning_gcam.cam.outputs import LOGIT_NAMES, find_logits, find_raw_logits, has_graph
 from tests.cam.nets import CLASSES, cnn, pictures
 
 WIDTH = 16
@@ -179,20 +179,17 @@ def test_dense_logits_are_known_by_their_four_dimensions() -> None:
     dense = torch.randn(2, 3, 8, 6)
     assert find_raw_logits(OrderedDict(out=dense, aux=dense * 0), batch_size=2) is dense
     assert find_raw_logits((dense, dense * 0), batch_size=2) is dense
-    assert is_dense({"logits": dense}, batch_size=2)
-    torch.testing.assert_close(find_logits(dense, batch_size=2), dense[:, :, :2, :2].mean(dim=(2, 3)))
+    torch.testing.assert_close(find_logits(dense, batch_size=2), dense[:, :, :2, :1].mean(dim=(2, 3)))
 
 
 def test_a_map_of_one_position_is_no_dense_head() -> None:
     logits = torch.randn(2, 3, 1, 1)
     assert torch.equal(find_raw_logits(logits, batch_size=2), logits[:, :, 0, 0])
-    assert not is_dense(logits, batch_size=2)
 
 
 def test_one_number_a_class_goes_before_a_map_a_class() -> None:
     logits = torch.zeros(2, 3)
     assert find_raw_logits([torch.zeros(2, 3, 4, 4), logits], batch_size=2) is logits
-    assert not is_dense([torch.zeros(2, 3, 4, 4), logits], batch_size=2)
 
 
 def test_has_graph() -> None:
