@@ -36,6 +36,11 @@ class Recipe:
     reshape_transform: Reshape | None
     fuse: Fuse | None = None
 
+    @property
+    def explains_classes(self) -> bool:
+        """Whether the labels have to be classes of the logits, as far as the targets tell."""
+        return not callable(self.targets) and self.targets != "output"
+
     def targets_of(self, batch: SaliencyBatch, whole: SaliencyBatch) -> Targets:
         """The targets of a batch that is a part of `whole`."""
         asks_for_labels = isinstance(self.targets, str) and self.targets == "label"
@@ -70,7 +75,7 @@ def prepare(
         layers = _find_layers(module, first, target_layer, recipe)
         options = {**recipe.options, "target_layer": [layer.name for layer in layers]}
         logits = attribute(module, first.images, **options).logits
-        if samples.labels is not None and samples.labels.ndim == 1 and not callable(recipe.targets):
+        if samples.labels is not None and samples.labels.ndim == 1 and recipe.explains_classes:
             check_labels(samples.labels, logits.shape[1])
         attribution, _ = attribute_in_chunks(module, first, recipe.targets_of(first, samples), **options)
         score_maps(attribution, first, recipe.scores, _raise_input_errors)
