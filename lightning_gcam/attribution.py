@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.cam.capture import Captured, Forward, capture
-from lightning_gcam.cam.layers import find_target_layer, resolve_target_layer
+from lightning_gcam.batch import checks
+from lightning_gcam.cam.capture import Captured, Forward, capture_layers
+from lightning_gcam.cam.layers import find_target_layer
 from lightning_gcam.cam.methods import Method, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
-from lightning_gcam.cam.targets import Targets
+from lightning_gcam.cam.several import (
+    Fuse,
+    TargetLayers,
+    check_fuse,
+    fuse_maps,
+    layers_in_words,
+    map_name,
+    resolve_target_layers,
+)
+from lightning_gcam.cam.targets import Explains, Targets
 from lightning_gcam.isolation import untouched
 
 
@@ -22,15 +33,21 @@ class Attribution:
     """Saliency maps of one batch, and what they were computed from.
 
     Args:
-        maps: for each method `(N, H, W)` float32 in [0, 1], each map scaled to its own maximum.
-        logits: `(N, K)`, as the model gave them.
-        targets: `(N,)` classes or `(N, K)` multi-hot that the maps explain; None for a callable target.
-        target_layer: the layer's name.
-        peaks: for each method `(N,)` float32, each map's maximum before scaling: 0 where the map is blank, NaN where
-            activations or gradients were not finite (such a map is drawn blank).
-        even_gradients: whether the gradients were constant over space, as they are at the last layer under a
-            global-average-pooled linear head. Then Grad-CAM, XGrad-CAM and HiResCAM are one and the same map, and
-            guidance is its square.
+        maps: for each method `(N, H, W)` float32 in [0, 1], each map scaled to its own maximum; where several layers
+            are not fused, for each method at each layer, under "<method>@<layer>".
+        logits: `(N, K)`, as the model gave them; those of a dense head are the mean over each sample's region.
+        targets: `(N,)` classes or `(N, K)` multi-hot that the maps explain; None where they explain no class.
+        target_layer: the layer's name; several names are joined by ", ", fused ones by " × " (product) or " + " (mean).
+        peaks: for each map `(N,)` float32, its maximum before scaling: 0 where the map is blank, NaN where
+            activations or gradients were not finite (such a map is drawn blank). A fused map is made of scaled ones,
+            so its peak is 1 where all layers peak at one pixel, and less where they do not.
+        even_gradients: whether the gradients were constant over space (at every layer), as they are at the last layer
+            under a global-average-pooled linear head. Then Grad-CAM, XGrad-CAM and HiResCAM are one and the same map,
+            and guidance is its square.
+        explains: what the maps explain: "classes", the "output" of a regression, or the "score" of a callable.
+        values: `(N,)`, the number that they explain, before any softmax.
+        in_mask: `(N,)` bool for a dense head: whether its logits were summed over the mask that was given, and not over
+            the positions that the network itself gives to the class; None for any other head.
     """
 
     maps: dict[str, Tensor]
@@ -39,6 +56,9 @@ class Attribution:
     target_layer: str
     peaks: dict[str, Tensor]
     even_gradients: bool
+    explains: Explains = "classes"
+    values: Tensor | None = None
+    in_mask: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -53,12 +73,14 @@ class Attribution:
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Attribution:
         """The same attribution with `function` applied to each of its tensors, whose first dimension is N."""
+        there = [name for name in _OPTIONAL if getattr(self, name) is not None]
+        optional: dict[str, Any] = {name: function(getattr(self, name)) for name in there}
         return replace(
             self,
             maps={name: function(map_) for name, map_ in self.maps.items()},
             logits=function(self.logits),
-            targets=function(self.targets) if self.targets is not None else None,
             peaks={name: function(peak) for name, peak in self.peaks.items()},
+            **optional,
         )
 
     @staticmethod
@@ -66,15 +88,26 @@ class Attribution:
         """Several batches as one, in order."""
         if len(parts) == 1:
             return parts[0]
-        targets = [part.targets for part in parts if part.targets is not None]
-        return Attribution(
+        optional: dict[str, Any] = {
+            name: _cat_or_none([getattr(part, name) for part in parts]) for name in _OPTIONAL
+        }
+        return replace(
+            parts[0],
             maps={name: torch.cat([part.maps[name] for part in parts]) for name in parts[0].maps},
             logits=torch.cat([part.logits for part in parts]),
-            targets=torch.cat(targets) if targets else None,
-            target_layer=parts[0].target_layer,
             peaks={name: torch.cat([part.peaks[name] for part in parts]) for name in parts[0].peaks},
             even_gradients=all(part.even_gradients for part in parts),
+            **optional,
         )
+
+
+_OPTIONAL = ("targets", "values", "in_mask")
+"""Fields with one row a sample that may be None."""
+
+
+def _cat_or_none(values: Sequence[Tensor | None]) -> Tensor | None:
+    there = [each for each in values if each is not None]
+    return torch.cat(there) if there else None
 
 
 def attribute(
@@ -83,11 +116,13 @@ def attribute(
     targets: Targets = None,
     *,
     methods: str | Method | Sequence[str | Method] = "guidance_cam",
-    target_layer: str | nn.Module | None = None,
+    target_layer: TargetLayers | None = None,
     reshape_transform: Reshape | None = None,
     forward: Forward | None = None,
+    fuse: Fuse | None = None,
+    masks: Tensor | None = None,
 ) -> Attribution:
-    """Compute saliency maps: one forward and one gradient, whatever the number of methods.
+    """Compute saliency maps: one forward and one gradient, whatever the number of methods and layers.
 
     The model is run in eval mode and left exactly as it was: its mode, its buffers, its gradients, its hooks and the
     random streams. It works under `no_grad` and `inference_mode`, with frozen parameters, and with compiled modules.
@@ -97,13 +132,18 @@ def attribute(
         images: `(N, C, H, W)` on the model's device, as its forward takes them: floating point, or whole numbers such
             as uint8.
         targets: whose score is explained: None or "predicted" for each sample's predicted class; an int for one class;
-            `(N,)` classes (a negative one stands for the predicted class); `(N, K)` multi-hot; or a callable
-            `logits -> (N,)`.
+            `(N,)` classes (a negative one stands for the predicted class); `(N, K)` multi-hot; "output" for the output
+            of a regression itself, which float targets of a single output that are not all 0 or 1 ask for, too; or a
+            callable `logits -> (N,)`, for an embedding, say.
         methods: a name (see `lightning_gcam.cam.available_methods`), a callable
             `(activations, gradients) -> (N, h, w)`, or several of them.
-        target_layer: a name from `model.named_modules()`, or the module; found where it is left out.
+        target_layer: a name from `model.named_modules()`, or the module; found where it is left out. Several layers
+            give a map each, "<method>@<layer>", all from the same forward and gradient.
         reshape_transform: from the layer's output to `(N, C, h, w)`, for a layout that is not recognised.
         forward: `(model, images) -> output`, for a model that is not simply called with the images.
+        fuse: makes one map of several layers' maps, by the "product" or the "mean" of the scaled maps.
+        masks: `(N, H, W)` bool, for a model that gives logits at every position (segmentation): the region over which
+            the class's logits are summed. Without one these are the positions that the network gives to the class.
 
     Returns:
         An `Attribution`: maps `(N, H, W)` float32 in [0, 1] on the model's device, and what they came from.
@@ -119,28 +159,71 @@ def attribute(
     """
     table = resolve_methods(methods)
     _check(images)
+    checks.check_masks(masks, (len(images), images.shape[-2], images.shape[-1]))
+    check_fuse(fuse, target_layer)
     if target_layer is None:
         target_layer = find_target_layer(
             model, images, forward=forward, reshape_transform=reshape_transform
         ).module
-    name, layer = resolve_target_layer(model, target_layer)
+    layers = resolve_target_layers(model, target_layer)
     with untouched(model):
-        captured = capture(model, images, layer, targets, forward=forward, reshape=reshape_transform)
+        captured = capture_layers(
+            model,
+            images,
+            [*layers.values()],
+            targets,
+            forward=forward,
+            reshape=reshape_transform,
+            masks=masks,
+        )
     full_precision = torch.autocast(
         images.device.type, enabled=False
     )  # autocast would round the weighted sums
     with torch.inference_mode(False), torch.no_grad(), full_precision:
-        size, finite = (images.shape[-2], images.shape[-1]), _finite(captured)
-        raw = {each: _raw_map(each, method, captured) for each, method in table.items()}
-        scaled = {each: _scale(map_, size, finite) for each, map_ in raw.items()}
+        size, score = (images.shape[-2], images.shape[-1]), captured[0].score
+        at_layers = [_scaled_maps(table, each, size) for each in captured]
+        scaled = _fused(at_layers, fuse) if fuse is not None else _named(at_layers, list(layers))
         return Attribution(
-            maps={each: map_ for each, (map_, _) in scaled.items()},
-            logits=captured.logits,
-            targets=captured.targets,
-            target_layer=name,
-            peaks={each: peak for each, (_, peak) in scaled.items()},
-            even_gradients=_even(captured.gradients),
+            maps={name: map_ for name, (map_, _) in scaled.items()},
+            logits=score.logits,
+            targets=score.targets,
+            target_layer=layers_in_words(list(layers), fuse),
+            peaks={name: peak for name, (_, peak) in scaled.items()},
+            even_gradients=all(_even(each.gradients) for each in captured),
+            explains=score.explains,
+            values=score.values,
+            in_mask=score.in_mask,
         )
+
+
+ScaledMaps = dict[str, tuple[Tensor, Tensor]]
+"""Maps `(N, H, W)` in [0, 1] and their raw peaks `(N,)`, by name."""
+
+
+def _scaled_maps(methods: dict[str, Method], captured: Captured, size: tuple[int, int]) -> ScaledMaps:
+    finite = _finite(captured)
+    return {name: _scale(_raw_map(name, method, captured), size, finite) for name, method in methods.items()}
+
+
+def _named(at_layers: Sequence[ScaledMaps], layers: Sequence[str]) -> ScaledMaps:
+    """All maps under names that tell method and layer."""
+    return {
+        map_name(method, layer, layers): scaled
+        for layer, maps in zip(layers, at_layers, strict=True)
+        for method, scaled in maps.items()
+    }
+
+
+def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse) -> ScaledMaps:
+    """Each method's maps of all layers as one, scaled again; what is not finite at one layer is blank."""
+    fused: ScaledMaps = {}
+    for method in at_layers[0]:
+        maps, peaks = zip(*(maps[method] for maps in at_layers), strict=True)
+        one = fuse_maps(maps, fuse)
+        fused[method] = _scale(
+            one, (one.shape[-2], one.shape[-1]), torch.isfinite(torch.stack(peaks)).all(dim=0)
+        )
+    return fused
 
 
 def _check(images: Tensor) -> None:

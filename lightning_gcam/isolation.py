@@ -17,9 +17,9 @@ def untouched(module: nn.Module) -> Iterator[None]:
     """Run `module` in eval mode and put back all that a forward can change, also after an exception.
 
     Put back: the random streams of python, numpy, torch and every initialised device; each submodule's `training`
-    flag; each buffer's values; plain attributes (a counter, a cache that the forward builds); the module's `log`, which
-    is silent inside. Gradients, parameters and hooks are not
-    saved: nothing in this package writes them (see `lightning_gcam.cam.capture`).
+    flag; each buffer's values; plain attributes (a counter, a cache that the forward builds) and hooks; the module's
+    `log`, which is silent inside. Gradients and parameters are not saved: nothing in this package writes them (see
+    `lightning_gcam.cam.capture`).
 
     Args:
         module: the model, its submodules included. It is in eval mode inside, whatever mode it was in before.
@@ -119,6 +119,7 @@ def _attributes(module: nn.Module) -> Iterator[None]:
     modules = [] if is_sharded(module) else list(module.modules())
     owners = [(each, type(each), _noted(vars(each))) for each in modules]
     values = [value for _, _, notes in owners for value in notes.values()]
+    values += [hooks for each in modules for hooks in _hooks(each)]
     containers = [(each, _contents(each)) for each in values if isinstance(each, (dict, list, set))]
     tensors = [
         (each, each.detach().clone())
@@ -145,6 +146,11 @@ def _noted(attributes: dict[str, Any]) -> dict[str, Any]:
     """All attributes but hooks, and what is put back by itself."""
     beside = _KEPT_BY_TORCH | {"log", "log_dict"}
     return {name: value for name, value in attributes.items() if name not in beside}
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    """The tables of its hooks: a model may add some in its first forward, and note that it did (transformers does)."""
+    return [table for name, table in vars(module).items() if "hooks" in name and isinstance(table, dict)]
 
 
 def is_sharded(module: nn.Module) -> bool:

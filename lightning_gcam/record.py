@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from tqdm.auto import tqdm
 
+from lightning_gcam import captions
 from lightning_gcam._errors import InputError
 from lightning_gcam.attribution import Attribution, attribute
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.methods import Method
 from lightning_gcam.cam.reshape import Reshape
-from lightning_gcam.cam.targets import Targets, predict
+from lightning_gcam.cam.several import Fuse, TargetLayers
+from lightning_gcam.cam.targets import Labels, Targets, are_measurements, predict
 from lightning_gcam.metrics import needs_mask, resolve_scores
 from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
 
@@ -97,38 +99,17 @@ class SaliencyRecord:
     @property
     def probabilities(self) -> Tensor:
         """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and for multi-hot labels."""
-        logits, predictions = self.attribution.logits.float(), self.predictions
-        if logits.shape[1] == 1:
-            return torch.where(predictions > 0, logits[:, 0].sigmoid(), 1 - logits[:, 0].sigmoid())
-        labels = self.batch.labels
-        shares = logits.sigmoid() if labels is not None and labels.ndim == 2 else logits.softmax(dim=1)
-        return shares.gather(1, predictions[:, None]).squeeze(1)
+        return captions.probabilities(self.batch, self.attribution.logits)
 
     @property
     def correct(self) -> list[bool | None]:
-        """Whether each prediction is right (one of the marked classes, where labels are multi-hot); None: no label."""
-        labels, predictions = self.batch.labels, self.predictions
-        if labels is None:
-            return [None] * len(self.batch)
-        if labels.ndim == 2:
-            return [bool(row[int(guess)]) for row, guess in zip(labels, predictions, strict=True)]
-        pairs = zip(labels.tolist(), predictions.tolist(), strict=True)
-        return [label == guess if label >= 0 else None for label, guess in pairs]
+        """Whether each prediction is right; None where there is no label, or the output is not of classes."""
+        return captions.correct(self.batch, self.attribution, self.stamp.class_names)
 
     @property
     def captions(self) -> list[str]:
-        """True class, predicted class and its probability, for each sample."""
-        parts = zip(self._true_names(), self.predictions.tolist(), self.probabilities.tolist(), strict=True)
-        captions = [
-            (f"true {true} · " if true else "") + f"predicted {self._name(guess)} ({probability:.2f})"
-            for true, guess, probability in parts
-        ]
-        names = self.batch.names
-        return (
-            captions
-            if names is None
-            else [f"{name} · {text}" for name, text in zip(names, captions, strict=True)]
-        )
+        """One line a sample: true and predicted class with its probability, true and predicted value, or the score."""
+        return captions.captions(self.batch, self.attribution, self.stamp.class_names)
 
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
@@ -139,7 +120,7 @@ class SaliencyRecord:
             maps,
             captions=self.captions,
             correct=self.correct,
-            headings=[name.replace("_", " ") for name in maps],
+            headings=[_heading(name) for name in maps],
             notes={name: [_peak_note(peak) for peak in peaks.tolist()] for name, peaks in self._peaks()},
             masks=self.batch.masks,
             boxes=self.batch.boxes,
@@ -156,34 +137,16 @@ class SaliencyRecord:
             f"step {self.step}",
             f"epoch {self.epoch}",
             self.attribution.target_layer,
-            self._explained(),
+            captions.explained(self.batch, self.attribution, self.stamp.class_names),
             channels,
         ]
         return " · ".join(word for word in words if word)
 
-    def _explained(self) -> str:
-        targets, labels = self.attribution.targets, self.batch.labels
-        if targets is None:
-            return "maps of a score of your own"
-        if labels is not None and targets.shape == labels.shape and bool((targets == labels).all()):
-            return "maps of the true class"
-        if targets.ndim == 1 and torch.equal(targets, self.predictions):
-            return "maps of the predicted class"
-        if targets.ndim == 1 and bool((targets == targets[0]).all()):
-            return f"maps of class {self._name(int(targets[0]))}"
-        return "maps of given classes"
 
-    def _true_names(self) -> list[str]:
-        labels = self.batch.labels
-        if labels is None:
-            return [""] * len(self.batch)
-        if labels.ndim == 1:
-            return [self._name(int(label)) if label >= 0 else "" for label in labels.tolist()]
-        return [", ".join(self._name(int(each)) for each in row.nonzero()[:, 0]) or "none" for row in labels]
-
-    def _name(self, index: int) -> str:
-        names = self.stamp.class_names
-        return names[index] if names is not None and 0 <= index < len(names) else str(index)
+def _heading(name: str) -> str:
+    """A map's name above its column: "grad cam · layer2_1" for "grad_cam@layer2_1"."""
+    method, at, layer = name.partition("@")
+    return method.replace("_", " ") + (f" · {layer}" if at else "")
 
 
 def _peak_note(peak: float) -> str:
@@ -195,13 +158,14 @@ def record_saliency(
     batch: SaliencyBatch,
     *,
     methods: str | Method | Sequence[str | Method] = "guidance_cam",
-    target_layer: str | nn.Module | None = None,
+    target_layer: TargetLayers | None = None,
     targets: Targets = "label",
     scores: Scores = None,
     reshape_transform: Reshape | None = None,
     forward: Forward | None = None,
     chunk_size: int | None = None,
     stamp: Stamp | None = None,
+    fuse: Fuse | None = None,
 ) -> SaliencyRecord:
     """Look once: compute the maps of a batch and score them.
 
@@ -210,12 +174,15 @@ def record_saliency(
         batch: the samples, on the model's device.
         methods: as in `attribute`.
         target_layer: as in `attribute`.
-        targets: "label" for each sample's label (the predicted class where there are no labels), or as in `attribute`.
+        targets: "label" for each sample's label (float labels of a single output that are not all 0 or 1 explain the
+            output itself; without labels the predicted class is explained, as None does in `attribute`), or as in
+            `attribute`. Logits at every position are summed over the object's mask or boxes.
         scores: names, metrics, or a mapping from names to metrics; None for all that the annotation allows.
         reshape_transform: as in `attribute`.
         forward: as in `attribute`.
         chunk_size: how many samples to run at once; all where it is left out.
         stamp: when the look was taken, and under which names it is shown.
+        fuse: as in `attribute`.
 
     Returns:
         A `SaliencyRecord`.
@@ -242,6 +209,7 @@ def record_saliency(
             target_layer=target_layer,
             reshape_transform=reshape_transform,
             forward=forward,
+            fuse=fuse,
         )
         return SaliencyRecord(batch, attribution, score_maps(attribution, batch, scores), stamp or Stamp())
 
@@ -271,16 +239,20 @@ def attribute_in_chunks(
         RuntimeError: where memory does not suffice for a single sample.
     """
     if isinstance(targets, str) and targets == "label":
-        targets = batch.labels if batch.labels is not None else "predicted"
+        targets = labels_of(batch)
+    masks = batch.object_masks
     size, parts, done = chunk_size or len(batch), [], 0
     with tqdm(
         total=len(batch), desc="saliency", delay=2, leave=False, disable=size >= len(batch)
     ) as progress:
         while done < len(batch):
             piece = slice(done, done + size)
-            part = _attribute_or_none(
-                model, batch.images[piece], _piece(targets, piece, len(batch)), size, options
-            )
+            inputs = {
+                "images": batch.images[piece],
+                "targets": _piece(targets, piece, len(batch)),
+                "masks": masks[piece] if masks is not None else None,
+            }
+            part = _attribute_or_none(model, size, {**inputs, **options})
             if part is None:
                 size = max(size // 2, 1)
                 continue
@@ -290,15 +262,26 @@ def attribute_in_chunks(
     return Attribution.cat(parts), size
 
 
-def _attribute_or_none(
-    model: nn.Module, images: Tensor, targets: Targets, size: int, options: dict[str, Any]
-) -> Attribution | None:
+def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | None:
+    """A batch's labels as targets; None where there are none.
+
+    Args:
+        batch: the samples.
+        whole: the batch that they are a part of: whether labels name classes or measure something is seen in all.
+    """
+    if batch.labels is None:
+        return None
+    all_labels = whole.labels if whole is not None and whole.labels is not None else batch.labels
+    return Labels(batch.labels, are_measurements(all_labels))
+
+
+def _attribute_or_none(model: nn.Module, size: int, options: dict[str, Any]) -> Attribution | None:
     """The attribution, or None where memory ran out and a smaller piece may still go through.
 
     The caller goes on outside of the `except` block: inside it, the traceback would keep the memory alive.
     """
     try:
-        return attribute(model, images, targets, **options)
+        return attribute(model, **options)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if size == 1 or not is_out_of_memory(error):
             raise
@@ -317,10 +300,10 @@ def _piece(targets: Targets, piece: slice, n: int) -> Targets:
     """The targets' share of a piece of the batch."""
     if targets is None or isinstance(targets, (str, int)) or callable(targets):
         return targets
-    classes = torch.as_tensor(targets)
-    if len(classes) != n:
-        raise InputError(f"`targets` must hold {n} classes, one a sample; got {len(classes)}.")
-    return classes[piece]
+    given = targets if isinstance(targets, Labels) else Labels.of(torch.as_tensor(targets))
+    if len(given) != n:
+        raise InputError(f"`targets` must hold {n} classes, one a sample; got {len(given)}.")
+    return given[piece]
 
 
 def score_maps(

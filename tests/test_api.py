@@ -46,6 +46,7 @@ PINNED = {
 MONITOR: dict[str, Any] = {
     "methods": "guidance_cam",
     "target_layer": None,
+    "fuse": None,
     "targets": "label",
     "num_samples": 16,
     "selection": "balanced",
@@ -148,14 +149,16 @@ def test_the_arguments_of_attribute() -> None:
         "target_layer": None,
         "reshape_transform": None,
         "forward": None,
+        "fuse": None,
+        "masks": None,
     }
     kinds = [each.kind for each in parameters(lightning_gcam.attribute).values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 3 + [inspect.Parameter.KEYWORD_ONLY] * 4
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 3 + [inspect.Parameter.KEYWORD_ONLY] * 6
 
 
 def test_what_an_attribution_holds() -> None:
     fields = {each.name for each in dataclasses.fields(lightning_gcam.Attribution)}
-    assert fields >= {"maps", "logits", "targets", "target_layer", "peaks"}
+    assert fields >= {"maps", "logits", "targets", "target_layer", "peaks", "explains", "values", "in_mask"}
 
 
 def test_the_arguments_of_a_batch() -> None:

@@ -534,7 +534,9 @@ def test_what_is_no_batch_of_images_is_refused(images: Any, message: str) -> Non
     [
         ("feature.3", r'`target_layer` "feature.3" is not a module of Cnn. Did you mean "features.3"'),
         ("head.3", r"`target_layer` gives \(4, 5\) .* not a grid over the image"),
-        (["features.3"], r"`target_layer` must be one layer"),
+        (3, r"`target_layer` must be one layer, a name or a module; got 3"),
+        ([["features.3"]], r"`target_layer` must be one layer, a name or a module; got \['features.3'\]"),
+        ([], r"`target_layer` is empty. Name at least one layer"),
     ],
 )
 def test_what_is_no_layer_is_refused(layer: Any, message: str) -> None:
@@ -864,4 +866,6 @@ def test_everything_behind_the_targets_is_given_by_name() -> None:
         "target_layer",
         "reshape_transform",
         "forward",
+        "fuse",
+        "masks",
     ]

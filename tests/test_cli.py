@@ -47,7 +47,8 @@ def as_it_is(output: Tensor) -> Tensor:
 
 VALUES: dict[str, Any] = {
     "methods": ["guidance_cam", "tests.test_cli.mean_activation"],
-    "target_layer": "network.2",
+    "target_layer": ["network.2", "network.5"],
+    "fuse": "mean",
     "targets": "tests.test_cli.first_logit",
     "num_samples": 5,
     "selection": "first",
@@ -80,7 +81,8 @@ def monitor_of(arguments: list[str]) -> SaliencyMonitor:
 def assert_as_asked(monitor: SaliencyMonitor) -> None:
     recipe, schedule = monitor._recipe, monitor._schedule
     assert list(recipe.methods) == ["guidance_cam", "mean_activation"]
-    assert monitor.target_layer == "network.2"
+    assert monitor.target_layer == ["network.2", "network.5"]
+    assert recipe.fuse == "mean"
     assert recipe.targets is first_logit or recipe.targets.__name__ == "first_logit"  # type: ignore[union-attr]
     assert monitor._collection.fixed.num_samples == 5
     assert (schedule.every_n_epochs, schedule.every_n_train_steps) == (2, 7)
@@ -120,13 +122,20 @@ def _on_one_line(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-@pytest.mark.parametrize("targets", ["predicted", "label", 2])
+@pytest.mark.parametrize("targets", ["predicted", "label", "output", 2])
 def test_words_and_classes_are_not_taken_for_callables(targets: Any) -> None:
     arguments = [
         "--trainer.callbacks+=lightning_gcam.SaliencyMonitor",
         f"--trainer.callbacks.targets={targets}",
     ]
     assert monitor_of(arguments)._recipe.targets == targets
+
+
+def test_one_layer_is_a_name_and_not_a_list_of_letters() -> None:
+    arguments = ["--trainer.callbacks+=lightning_gcam.SaliencyMonitor"]
+    monitor = monitor_of([*arguments, "--trainer.callbacks.target_layer=network.2"])
+    assert monitor.target_layer == "network.2"
+    assert monitor._recipe.fuse is None
 
 
 def test_the_example_runs(tmp_path: Path) -> None:

@@ -339,6 +339,33 @@ def test_a_scripted_submodule_keeps_its_buffers() -> None:
     assert all(each.training for each in model.modules())
 
 
+class HooksItself(nn.Module):
+    """As transformers does it: the first forward adds hooks, and notes that it did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 2, 1)
+        self.kept: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> int:
+        if not getattr(self, "has_hooks", False):
+            self.layer.register_forward_hook(lambda *args: self.kept.append(args[2]))
+            self.has_hooks = True
+        self.kept.clear()
+        self.layer(images)
+        return len(self.kept)
+
+
+def test_hooks_that_the_first_forward_adds_are_taken_away_with_its_note() -> None:
+    model = HooksItself()
+    others = model.layer.register_forward_hook(lambda *args: None)
+    with untouched(model):
+        assert model(pictures()) == 1
+    assert list(model.layer._forward_hooks) == [others.id]
+    assert not hasattr(model, "has_hooks")
+    assert model(pictures()) == 1  # and not two, one of them ours
+
+
 def test_a_buffer_that_the_forward_adds_is_taken_away() -> None:
     """It would hold what our images made of it; the training's own forward builds it as it would have."""
     module = nn.Identity()

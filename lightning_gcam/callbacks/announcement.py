@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+from torch import Tensor
 
 from lightning_gcam._lightning import rank_zero_info
 from lightning_gcam.cam.layers import TargetLayer
-from lightning_gcam.cam.targets import Targets
+from lightning_gcam.cam.targets import Targets, are_measurements
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.metrics import needs_mask, resolve_scores
 from lightning_gcam.record import SaliencyRecord, Scores
@@ -14,18 +17,18 @@ from lightning_gcam.record import SaliencyRecord, Scores
 
 def announce(
     record: SaliencyRecord,
-    layer: TargetLayer,
+    layers: Sequence[TargetLayer],
     scores: Scores,
     targets: Targets,
 ) -> None:
     """One line: which layer, which samples, which scores; and one where scores are left out for want of masks."""
-    batch = record.batch
-    labels = batch.labels
-    classes = f" of {len(set(labels.tolist()))} classes" if labels is not None and labels.ndim == 1 else ""
-    prefix = record.stamp.log_prefix
+    batch, prefix = record.batch, record.stamp.log_prefix
+    methods = dict.fromkeys(name.partition("@")[0] for name in record.attribution.maps)
+    where = " and ".join(str(layer) for layer in layers)
     rank_zero_info(
-        f"SaliencyMonitor: {len(batch)} fixed samples{classes}, {', '.join(record.attribution.maps)} for "
-        f"{_explained(targets)} at layer {layer}; logs {record.tag} and {prefix}/{{{', '.join(record.scores)}}}."
+        f"SaliencyMonitor: {len(batch)} fixed samples{_of_classes(record)}, {', '.join(methods)} for "
+        f"{_explained(record, targets)} at layer{'s' if len(layers) > 1 else ''} {where}; logs {record.tag} and "
+        f"{prefix}/{{{', '.join(record.scores)}}}."
     )
     if batch.object_masks is None:
         left_out = [name for name, metric in resolve_scores(scores).items() if needs_mask(metric)]
@@ -36,6 +39,24 @@ def announce(
             f"The samples have no masks or boxes, so these scores are left out: {', '.join(left_out)}. Deliver "
             "(images, labels, masks) in the validation batch, or pass `adapter=` or `batch=`, to have them."
         )
+
+
+def _of_classes(record: SaliencyRecord) -> str:
+    """How many classes the samples' labels name."""
+    labels = record.batch.labels
+    if labels is None or labels.ndim != 1 or are_measurements(labels):
+        return ""
+    return f" of {len(set(labels.tolist()))} classes"
+
+
+def say_what_dense_logits_mean(record: SaliencyRecord) -> None:
+    """Where a dense head's logits are summed, and what that does to the scores."""
+    where = "in its mask" if bool(cast(Tensor, record.attribution.in_mask).all()) else "where it is predicted"
+    rank_zero_info(
+        f"The model gives logits at every position: a map explains the sum of a class's logits over the positions "
+        f"{where}. Behind a late layer nothing but these positions can matter, so energy is high there whatever the "
+        "model has learned; an early or a coarse layer sees the surroundings, too."
+    )
 
 
 def say_what_even_gradients_mean(layer: TargetLayer) -> None:
@@ -54,20 +75,22 @@ def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tupl
     """What a person should know before reading the scores, each as a kind and a sentence to be said once."""
     yield from _about_samples(record, fixed)
     n = len(record.batch)
-    for method, peaks in record.attribution.peaks.items():
+    for name, peaks in record.attribution.peaks.items():
+        method, _, layer = name.partition("@")
+        layer = layer or record.attribution.target_layer
         broken, blank = int((~peaks.isfinite()).sum()), int((peaks == 0).sum())
         if broken:
             yield (
                 "not finite",
                 f"{broken} of {n} {method} maps are not finite: the activations or gradients at "
-                f'"{record.attribution.target_layer}" hold NaN or infinity. They are drawn blank and not scored. '
+                f'"{layer}" hold NaN or infinity. They are drawn blank and not scored. '
                 "If the loss is not finite either, try a lower learning rate or a precision of wider range.",
             )
         if blank:
             yield (
                 "blank",
                 f"{blank} of {n} {method} maps are blank (nothing at "
-                f'"{record.attribution.target_layer}" speaks for the class). They are counted in '
+                f'"{layer}" speaks for the class). They are counted in '
                 f"{record.stamp.log_prefix}/blank_rate and left out of the other scores. If it stays so, try another "
                 "`target_layer` or `method`.",
             )
@@ -94,7 +117,7 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
             "the validation delivered no more. Lower it, or validate on more, if that is not meant.",
         )
     names, classes = record.stamp.class_names, max(record.attribution.logits.shape[1], 2)
-    if names is not None and len(names) < classes:
+    if names is not None and len(names) < classes and record.attribution.explains == "classes":
         yield (
             "class names",
             f"`class_names` holds {len(names)} names for {classes} classes; the others are shown by their number. Give "
@@ -109,9 +132,10 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         )
 
 
-def _explained(targets: Targets) -> str:
-    if callable(targets):
-        return "a score of your own"
+def _explained(record: SaliencyRecord, targets: Targets) -> str:
+    if record.attribution.explains != "classes":
+        return "the output itself" if record.attribution.explains == "output" else "a score of your own"
     if isinstance(targets, int):
         return f"class {targets}"
-    return "each sample's label" if targets == "label" else "each sample's predicted class"
+    by_label = targets == "label" and record.batch.labels is not None
+    return "each sample's label" if by_label else "each sample's predicted class"

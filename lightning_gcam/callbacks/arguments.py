@@ -33,11 +33,12 @@ def check_intervals(every_n_epochs: int | None, every_n_train_steps: int | None)
 
 def check_targets(targets: Any) -> None:
     """A word, a class, or a callable."""
-    if callable(targets) or targets in ("label", "predicted"):
+    if callable(targets) or targets in ("label", "predicted", "output"):
         return
     if not isinstance(targets, int) or isinstance(targets, bool) or targets < 0:
         raise InputError(
-            f'`targets` must be "label", "predicted", a class from 0, or a callable on the logits; got {targets!r}.'
+            '`targets` must be "label", "predicted", "output", a class from 0, or a callable on the logits; got '
+            f"{targets!r}."
         )
 
 

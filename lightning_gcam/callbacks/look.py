@@ -16,12 +16,13 @@ from lightning_gcam.callbacks.failures import FailurePolicy
 from lightning_gcam.callbacks.processes import attribute_together, same_everywhere, through_wrapper
 from lightning_gcam.callbacks.trainer_facts import as_input, precision
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layer
+from lightning_gcam.cam.layers import TargetLayer, find_target_layer
 from lightning_gcam.cam.methods import Method
 from lightning_gcam.cam.reshape import Reshape
-from lightning_gcam.cam.targets import Targets, check_classes
+from lightning_gcam.cam.several import Fuse, TargetLayers, resolve_target_layers
+from lightning_gcam.cam.targets import Targets, check_labels
 from lightning_gcam.fixed_batch import FixedBatch
-from lightning_gcam.record import SaliencyRecord, Scores, Stamp, attribute_in_chunks, score_maps
+from lightning_gcam.record import SaliencyRecord, Scores, Stamp, attribute_in_chunks, labels_of, score_maps
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,17 @@ class Recipe:
     scores: Scores
     forward: Forward | None
     reshape_transform: Reshape | None
+    fuse: Fuse | None = None
+
+    @property
+    def explains_classes(self) -> bool:
+        """Whether the labels have to be classes of the logits, as far as the targets tell."""
+        return not callable(self.targets) and self.targets != "output"
+
+    def targets_of(self, batch: SaliencyBatch, whole: SaliencyBatch) -> Targets:
+        """The targets of a batch that is a part of `whole`."""
+        asks_for_labels = isinstance(self.targets, str) and self.targets == "label"
+        return labels_of(batch, whole) if asks_for_labels else self.targets
 
     def options(self, trainer: Trainer) -> dict[str, Any]:
         """What of it `attribute` takes."""
@@ -40,6 +52,7 @@ class Recipe:
             "methods": list(self.methods.values()),
             "forward": through_wrapper(trainer, self.forward),
             "reshape_transform": self.reshape_transform,
+            "fuse": self.fuse,
         }
 
 
@@ -47,10 +60,10 @@ def prepare(
     trainer: Trainer,
     module: LightningModule,
     samples: SaliencyBatch,
-    target_layer: str | None,
+    target_layer: TargetLayers | None,
     recipe: Recipe,
-) -> TargetLayer:
-    """Find the layer and try one sample all the way, so that what cannot work is seen before the first look.
+) -> list[TargetLayer]:
+    """Find the layer (or the named ones) and try one sample all the way: what cannot work is seen at once.
 
     Raises:
         InputError: naming the argument, what came, and what to do.
@@ -58,16 +71,14 @@ def prepare(
     with torch.inference_mode(False), precision(trainer):
         first = samples.select([_first_labelled(samples)]).to(module.device)
         first = replace(first, images=as_input(trainer, first.images))
-        options = recipe.options(trainer)
-        layer = _find_layer(module, first, target_layer, options)
-        logits = attribute(module, first.images, target_layer=layer.name, **options).logits
-        if samples.labels is not None and samples.labels.ndim == 1:
-            check_classes(samples.labels[samples.labels >= 0], logits.shape[1], "labels")
-        attribution, _ = attribute_in_chunks(
-            module, first, recipe.targets, target_layer=layer.name, **options
-        )
+        layers = _find_layers(module, first, target_layer, recipe.options(trainer))
+        options = {**recipe.options(trainer), "target_layer": [layer.name for layer in layers]}
+        logits = attribute(module, first.images, **options).logits
+        if samples.labels is not None and samples.labels.ndim == 1 and recipe.explains_classes:
+            check_labels(samples.labels, logits.shape[1])
+        attribution, _ = attribute_in_chunks(module, first, recipe.targets_of(first, samples), **options)
         score_maps(attribution, first, recipe.scores, _raise_input_errors)
-        return layer
+        return layers
 
 
 def _first_labelled(samples: SaliencyBatch) -> int:
@@ -83,21 +94,20 @@ def _raise_input_errors(_: str, error: Exception) -> None:
         raise error
 
 
-def _find_layer(
-    module: nn.Module, samples: SaliencyBatch, target_layer: str | None, options: dict[str, Any]
-) -> TargetLayer:
+def _find_layers(
+    module: nn.Module, samples: SaliencyBatch, target_layer: TargetLayers | None, options: dict[str, Any]
+) -> list[TargetLayer]:
     if target_layer is None:
         forward, reshape = options["forward"], options["reshape_transform"]
-        return find_target_layer(module, samples.images, forward=forward, reshape_transform=reshape)
-    name, layer = resolve_target_layer(module, target_layer)
-    return TargetLayer(name, layer)
+        return [find_target_layer(module, samples.images, forward=forward, reshape_transform=reshape)]
+    return [TargetLayer(name, layer) for name, layer in resolve_target_layers(module, target_layer).items()]
 
 
 def take_look(
     trainer: Trainer,
     module: LightningModule,
     fixed: FixedBatch,
-    layer: str,
+    layers: list[str],
     recipe: Recipe,
     stamp: Stamp,
     failures: FailurePolicy,
@@ -113,13 +123,9 @@ def take_look(
         def attribute_share(share: SaliencyBatch) -> Attribution:
             with precision(trainer):
                 chunk = fixed.largest_batch  # never more samples at once than the dataloader delivers
+                targets = recipe.targets_of(share, batch)
                 attribution, fixed.largest_batch = attribute_in_chunks(
-                    module,
-                    share,
-                    recipe.targets,
-                    chunk_size=chunk,
-                    target_layer=layer,
-                    **recipe.options(trainer),
+                    module, share, targets, chunk_size=chunk, target_layer=layers, **recipe.options(trainer)
                 )
                 return attribution
 

@@ -93,10 +93,10 @@ def _tried(work: Callable[[SaliencyBatch], Attribution], batch: SaliencyBatch) -
         return error
 
 
-def first_layer(trainer: Trainer, name: str | None) -> str | None:
-    """The layer that was found, by whichever process found one: they all hold the same network."""
-    names = [name] if trainer.world_size == 1 else _all_gather(trainer, name)
-    return next((each for each in names if each is not None), None)
+def first_layers(trainer: Trainer, names: list[str]) -> list[str]:
+    """The layers that were found, by whichever process found any: they all hold the same network."""
+    found = [names] if trainer.world_size == 1 else _all_gather(trainer, names)
+    return next((each for each in found if each), [])
 
 
 def same_everywhere(trainer: Trainer, scores: dict[str, float]) -> dict[str, float]:

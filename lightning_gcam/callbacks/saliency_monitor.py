@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,18 +13,24 @@ from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Callback, LightningModule, Trainer
 from lightning_gcam.batch import Adapter, SaliencyBatch
 from lightning_gcam.callbacks import arguments
-from lightning_gcam.callbacks.announcement import announce, say_what_even_gradients_mean, what_is_left_out
+from lightning_gcam.callbacks.announcement import (
+    announce,
+    say_what_dense_logits_mean,
+    say_what_even_gradients_mean,
+    what_is_left_out,
+)
 from lightning_gcam.callbacks.collection import Collection
 from lightning_gcam.callbacks.failures import FailurePolicy
 from lightning_gcam.callbacks.look import Recipe, prepare, take_look
-from lightning_gcam.callbacks.processes import first_layer
+from lightning_gcam.callbacks.processes import first_layers
 from lightning_gcam.callbacks.schedule import Schedule
 from lightning_gcam.callbacks.trainer_facts import is_fitting, logged_step, moment, no_training_time_spent
 from lightning_gcam.callbacks.whole_numbers import whole_numbers_explained
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.layers import TargetLayer, resolve_target_layer
+from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.methods import Method, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
+from lightning_gcam.cam.several import check_fuse, resolve_target_layers
 from lightning_gcam.fixed_batch import Selection
 from lightning_gcam.loggers import log_saliency, write_look
 from lightning_gcam.loggers.files import next_version
@@ -42,8 +48,15 @@ class SaliencyMonitor(Callback):
 
     Args:
         methods: a name (see `available_methods`), a callable `(activations, gradients) -> (N, h, w)`, or several.
-        target_layer: a name from `model.named_modules()`; found where it is left out.
-        targets: whose score the maps explain: "label", "predicted", a class, or a callable `logits -> (N,)`.
+        target_layer: a name from `model.named_modules()`; found where it is left out. Several names give a map each,
+            all from one forward and one gradient; scores of the first method at the first layer are logged as
+            `saliency/<score>`, the others as `saliency/<method>@<layer>/<score>`.
+        fuse: makes one map of several layers' maps, by the "product" or the "mean" of the scaled maps.
+        targets: whose score the maps explain: "label", "predicted", a class, "output" for the output of a regression
+            itself, or a callable `logits -> (N,)`. "label" explains the output itself where a single output comes with
+            float labels that are not all 0 or 1, and the prediction where there are no labels. A model that gives
+            logits at every position (segmentation) is explained by their sum over each sample's mask or boxes, or where
+            it predicts the class itself.
         num_samples: how many validation samples to look at.
         selection: "balanced" over the classes, "first", or positions in the order of delivery.
         batch: the samples, given by hand: a `SaliencyBatch` or any batch that can be read as one.
@@ -76,7 +89,8 @@ class SaliencyMonitor(Callback):
         self,
         *,
         methods: Method | str | Sequence[Method | str] = "guidance_cam",
-        target_layer: str | None = None,
+        target_layer: str | Sequence[str] | None = None,
+        fuse: Literal["product", "mean"] | None = None,
         targets: Callable[[Tensor], Tensor] | int | str = "label",
         num_samples: int = 16,
         selection: Selection = "balanced",
@@ -97,6 +111,7 @@ class SaliencyMonitor(Callback):
         arguments.check_whole("num_samples", num_samples)
         arguments.check_intervals(every_n_epochs, every_n_train_steps)
         arguments.check_targets(targets)
+        check_fuse(fuse, target_layer)
         arguments.check_prefix(log_prefix)
         arguments.check_class_names(class_names)
         arguments.check_dataloader_idx(dataloader_idx)
@@ -109,11 +124,11 @@ class SaliencyMonitor(Callback):
         self.log_prefix = log_prefix
         self.last_record: SaliencyRecord | None = None
         self.history: list[dict[str, float]] = []
-        self._recipe = Recipe(resolve_methods(methods), targets, scores, forward, reshape_transform)
+        self._recipe = Recipe(resolve_methods(methods), targets, scores, forward, reshape_transform, fuse)
         self._collection = Collection(num_samples, selection, batch, adapter, class_names, dataloader_idx)
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._failures = FailurePolicy(on_error)
-        self._layer: TargetLayer | None = None
+        self._layers: list[TargetLayer] = []
         self._directory: Path | None = None
         self._announced = False
         self._looked_at = (-1, -1)
@@ -123,13 +138,13 @@ class SaliencyMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin a run: forget the last one's layer and failures, and refuse what can be seen to be wrong already."""
         self._check_alone(trainer)
-        self._layer, self._announced, self._looked_at = None, False, (-1, -1)
+        self._layers, self._announced, self._looked_at = [], False, (-1, -1)
         self._failures = FailurePolicy(self._failures.on_error)
         if stage == "fit":
             self._directory = None
             self._collection.verify_next()
         if self.target_layer is not None:
-            resolve_target_layer(pl_module, self.target_layer)
+            resolve_target_layers(pl_module, self.target_layer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Without validation data there is nothing to look at, but for samples given by hand."""
@@ -150,7 +165,7 @@ class SaliencyMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Where no sanity check ran, the first training batch serves to find the layer before the first step."""
-        if self._layer is None and batch_idx == 0 and trainer.global_step == 0:
+        if not self._layers and batch_idx == 0 and trainer.global_step == 0:
             samples = self._collection.read_or_none(batch)
             if samples is not None:  # its labels may be of another kind than the validation's
                 self._prepare(trainer, pl_module, SaliencyBatch(samples.images), batch)
@@ -226,10 +241,10 @@ class SaliencyMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The samples, the layer and the history: tensors and plain Python only."""
-        layer = self._layer.name if self._layer is not None else None
+        names = [layer.name for layer in self._layers]
         return {
             "fixed_batch": self._collection.fixed.state_dict(),
-            "target_layer": layer,
+            "target_layer": names if len(names) > 1 else names[0] if names else None,
             "history": self.history,
         }
 
@@ -254,7 +269,7 @@ class SaliencyMonitor(Callback):
         batch_idx: int,
         dataloader_idx: int | None,
     ) -> None:
-        to_prepare = batch_idx == 0 and self._layer is None and not self._failures.has_given_up
+        to_prepare = batch_idx == 0 and not self._layers and not self._failures.has_given_up
         if not (self._collection.is_open or to_prepare):
             return
         early = batch_idx == 0 and no_training_time_spent(trainer)
@@ -285,7 +300,7 @@ class SaliencyMonitor(Callback):
             if self.normalize is not None:
                 check_normalize(self.normalize, samples.images.shape[1])
             with whole_numbers_explained(batch):
-                self._layer = prepare(trainer, pl_module, samples, self.target_layer, self._recipe)
+                self._layers = prepare(trainer, pl_module, samples, self.target_layer, self._recipe)
 
     def _end_stream(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -332,12 +347,12 @@ class SaliencyMonitor(Callback):
         return record
 
     def _record(self, trainer: Trainer, pl_module: LightningModule, step: int) -> SaliencyRecord | None:
-        layer = first_layer(trainer, self._layer.name if self._layer is not None else None)
-        if layer is None:
+        layers = first_layers(trainer, [layer.name for layer in self._layers])
+        if not layers:
             return None
         stamp = Stamp(step, trainer.current_epoch, self.log_prefix, self.class_names, self.normalize)
         fixed = self._collection.fixed
-        return take_look(trainer, pl_module, fixed, layer, self._recipe, stamp, self._failures)
+        return take_look(trainer, pl_module, fixed, layers, self._recipe, stamp, self._failures)
 
     def _show(self, trainer: Trainer, record: SaliencyRecord) -> None:
         is_rehearsal = getattr(trainer, "fast_dev_run", False)
@@ -368,12 +383,14 @@ class SaliencyMonitor(Callback):
 
     def _announce(self, record: SaliencyRecord) -> None:
         """Say once what is looked at."""
-        if self._announced or self._layer is None:
+        if self._announced or not self._layers:
             return
         self._announced = True
-        announce(record, self._layer, self._recipe.scores, self._recipe.targets)
+        announce(record, self._layers, self._recipe.scores, self._recipe.targets)
         if record.attribution.even_gradients:
-            say_what_even_gradients_mean(self._layer)
+            say_what_even_gradients_mean(self._layers[0])
+        if record.attribution.in_mask is not None and record.attribution.explains == "classes":
+            say_what_dense_logits_mean(record)
 
     def _check_alone(self, trainer: Trainer) -> None:
         """Two monitors under one name would overwrite each other's tags and state."""

@@ -1,14 +1,14 @@
-"""One forward and one gradient: the activations of a layer, and the gradient of the score with respect to them.
+"""One forward and one gradient: the activations of one or several layers, and the score's gradients at them.
 
-The forward runs without a graph down to the layer and with one from there, so a look costs little more than a plain
-forward, in time and in memory. Gradients are taken with `torch.autograd.grad`, to the captured activations only:
+The forward runs without a graph down to the first layer and with one from there, so a look costs little more than a
+plain forward, in time and in memory. Gradients are taken with `torch.autograd.grad`, to the captured activations only:
 no parameter's `.grad` is read or written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
+from lightning_gcam.cam.outputs import find_raw_logits, has_graph
+from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
-from lightning_gcam.cam.targets import Targets, find_logits, score_of
+from lightning_gcam.cam.targets import Score, Targets, score_of
 
 Forward = Callable[[nn.Module, Tensor], Any]
 """`(model, images) -> output`, for a model that is not simply called with the images."""
@@ -25,12 +27,27 @@ Forward = Callable[[nn.Module, Tensor], Any]
 
 @dataclass(frozen=True)
 class Captured:
-    """What one pass gave: `activations` and `gradients` `(N, C, h, w)` float32, `logits` `(N, K)`, `targets`."""
+    """What one pass gave at one layer.
+
+    Args:
+        activations: `(N, C, h, w)` float32.
+        gradients: of the score with respect to the activations, `(N, C, h, w)` float32.
+        score: what was explained, without its graph.
+    """
 
     activations: Tensor
     gradients: Tensor
-    logits: Tensor
-    targets: Tensor | None
+    score: Score
+
+    @property
+    def logits(self) -> Tensor:
+        """`(N, K)`; those of a dense head averaged over each sample's region."""
+        return self.score.logits
+
+    @property
+    def targets(self) -> Tensor | None:
+        """The classes that were explained; None where the score does not speak of classes."""
+        return self.score.targets
 
 
 def capture(
@@ -41,6 +58,7 @@ def capture(
     *,
     forward: Forward | None = None,
     reshape: Reshape | None = None,
+    masks: Tensor | None = None,
 ) -> Captured:
     """Run the model once and take the gradient of the targets' score at `layer`.
 
@@ -49,23 +67,32 @@ def capture(
         images: `(N, C, H, W)`, on the model's device.
         layer: a submodule that the forward calls; where it is called more than once, the last call that the score
             depends on counts.
-        targets: as in `score_of`.
+        targets: as in `score_of`, or `score_of_regions` where the logits are dense.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
         reshape: from the layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
+        masks: `(N, H, W)` bool, the regions over which dense logits are summed.
 
     Raises:
         InputError: the layer is not called, gives no grid, or does not influence the score.
     """
+    return capture_layers(model, images, [layer], targets, forward=forward, reshape=reshape, masks=masks)[0]
+
+
+def capture_layers(
+    model: nn.Module,
+    images: Tensor,
+    layers: Sequence[nn.Module],
+    targets: Targets = None,
+    *,
+    forward: Forward | None = None,
+    reshape: Reshape | None = None,
+    masks: Tensor | None = None,
+) -> list[Captured]:
+    """As `capture` at several layers, in one forward and one gradient; the graph starts at the first that is called."""
     with plain_eager():
-        outputs, logits, score = _forward(model, images, layer, targets, forward)
-        calls = [output for output in outputs if output.requires_grad]
-        gradients = _gradients(score.values, calls)
-        activations, gradient = _last_influential(calls, gradients)
-        view = reshape or _read(activations, images)
-        grid = view(activations.detach())
-        if grid.ndim != 4:
-            raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")
-        return Captured(grid.float(), view(gradient).float(), logits.detach(), score.targets)
+        at_layers, score = _activations_and_gradients(model, images, layers, targets, masks, forward)
+        score = score.detached()
+        return [Captured(*_as_grids(each, images, reshape), score) for each in at_layers]
 
 
 @contextmanager
@@ -104,57 +131,95 @@ def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
         ) from error
 
 
-def _forward(
-    model: nn.Module, images: Tensor, layer: nn.Module, targets: Targets, forward: Forward | None
-) -> Any:
-    """The layer's outputs, the logits and the score.
+AtLayer = tuple[Tensor, Tensor]
+"""What a layer returned, and the gradient of the score with respect to it."""
 
-    The graph starts at the layer. A model that runs the layer under its own `no_grad` turns the graph off again
+
+def _activations_and_gradients(
+    model: nn.Module,
+    images: Tensor,
+    layers: Sequence[nn.Module],
+    targets: Targets,
+    masks: Tensor | None,
+    forward: Forward | None,
+) -> tuple[list[AtLayer], Score]:
+    """For each layer its activations and their gradients, and the score.
+
+    The graph starts at the first layer. A model that runs a layer under its own `no_grad` turns the graph off again
     behind it; only then is the forward repeated with the graph on from the start.
     """
+    has_score = False
     for from_the_start in (False, True):
-        with torch.set_grad_enabled(from_the_start), _recorded(layer) as outputs:
+        with torch.set_grad_enabled(from_the_start), _recorded(layers) as calls:
             output = run(model, images.clone(), forward)  # it may write on them: `images.sub_(mean)`
-            logits = find_logits(output, len(images))
+            _check_called(model, layers, calls)
+            if not (from_the_start or has_graph(output)):
+                continue
             with torch.enable_grad():
-                score = score_of(logits, targets)
-        if not outputs:
-            raise InputError(
-                f"`target_layer` {type(layer).__name__} was not called by the forward, or gave no tensor. "
-                "Name one that is, and does."
-            )
-        if score.values.requires_grad:
-            return outputs, logits, score
-    raise InputError(
-        "The score does not depend on `target_layer` through differentiable operations. Does the forward run under "
-        "`inference_mode`, or detach its features? Name a later layer."
-    )
+                score = _score_of(find_raw_logits(output, len(images)), targets, masks)
+        has_score = score.values.requires_grad
+        at_layers = _last_influential(calls, score.values) if has_score else []
+        found = [each for each in at_layers if each is not None]
+        if len(found) == len(layers):
+            return found, score
+    raise InputError(_without_influence(model, layers, at_layers) if has_score else _WITHOUT_GRAPH)
+
+
+_WITHOUT_GRAPH = (
+    "The score does not depend on `target_layer` through differentiable operations. Does the forward run under "
+    "`inference_mode`, or detach its features? Name a later layer."
+)
+
+
+def _score_of(logits: Tensor, targets: Targets, masks: Tensor | None) -> Score:
+    return score_of(logits, targets) if logits.ndim == 2 else score_of_regions(logits, targets, masks)
 
 
 @contextmanager
-def _recorded(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Hand over what `layer` returns, as the start of a graph.
+def _recorded(layers: Sequence[nn.Module]) -> Iterator[list[list[Tensor]]]:
+    """Hand over what each layer returns, call by call, as a part of a graph that starts at the first of them.
 
     The network goes on with a *clone*: an in-place operation behind the layer (`ReLU(inplace=True)`) would else
     overwrite the activations, or be refused because they are a leaf.
     """
-    outputs: list[Tensor] = []
+    calls: list[list[Tensor]] = [[] for _ in layers]
 
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+    def keep(own: list[Tensor], output: Any) -> Any:
         tensor = main_tensor(output)
         if tensor is None or not tensor.is_floating_point():
             return None
         torch.set_grad_enabled(True)
-        if not outputs or not tensor.requires_grad:
+        if not any(calls) or not tensor.requires_grad:
             tensor = tensor.detach().clone().requires_grad_()
-        outputs.append(tensor)
+        own.append(tensor)
         return with_main_tensor(output, tensor.clone())
 
-    handle = layer.register_forward_hook(hook)
-    try:
-        yield outputs
-    finally:
-        handle.remove()
+    with ExitStack() as stack:
+        for layer, own in zip(layers, calls, strict=True):
+            hook = layer.register_forward_hook(lambda _, __, output, own=own: keep(own, output))
+            stack.callback(hook.remove)
+        yield calls
+
+
+def _check_called(model: nn.Module, layers: Sequence[nn.Module], calls: list[list[Tensor]]) -> None:
+    for layer, own in zip(layers, calls, strict=True):
+        if not own:
+            raise InputError(
+                f"`target_layer` {_in_words(model, layer, layers)} was not called by the forward, or gave no tensor. "
+                "Name one that is, and does."
+            )
+
+
+def _last_influential(calls: list[list[Tensor]], score: Tensor) -> list[AtLayer | None]:
+    """For each layer its last call that the score depends on; None where there is none."""
+    live = [[output for output in own if output.requires_grad] for own in calls]
+    gradients = iter(_gradients(score, [output for own in live for output in own]))
+    found: list[AtLayer | None] = []
+    for own in live:
+        pairs = [(output, next(gradients)) for output in own]
+        last = [(output, gradient) for output, gradient in pairs if gradient is not None][-1:]
+        found.append(last[0] if last else None)
+    return found
 
 
 def _gradients(score: Tensor, outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
@@ -162,14 +227,28 @@ def _gradients(score: Tensor, outputs: list[Tensor]) -> tuple[Tensor | None, ...
     return torch.autograd.grad(score, outputs, torch.ones_like(score), allow_unused=True)
 
 
-def _last_influential(outputs: list[Tensor], gradients: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
-    pairs = zip(reversed(outputs), reversed(gradients), strict=True)
-    found = next(((output, gradient) for output, gradient in pairs if gradient is not None), None)
-    if found is None:
-        raise InputError(
-            "The score does not depend on `target_layer`. Name a layer that leads to the logits."
-        )
-    return found
+def _without_influence(
+    model: nn.Module, layers: Sequence[nn.Module], at_layers: Sequence[AtLayer | None]
+) -> str:
+    which = next(layer for layer, found in zip(layers, at_layers, strict=True) if found is None)
+    named = f" {_in_words(model, which, layers)}" if len(layers) > 1 else ""
+    return f"The score does not depend on `target_layer`{named}. Name a layer that leads to the logits."
+
+
+def _in_words(model: nn.Module, layer: nn.Module, layers: Sequence[nn.Module]) -> str:
+    """The layer's kind; of several layers its name, too."""
+    name = next((name for name, module in model.named_modules() if module is layer), "")
+    return f'{type(layer).__name__} "{name}"' if len(layers) > 1 else type(layer).__name__
+
+
+def _as_grids(at_layer: AtLayer, images: Tensor, reshape: Reshape | None) -> tuple[Tensor, Tensor]:
+    """Activations and gradients as `(N, C, h, w)` float32."""
+    activations, gradients = at_layer
+    view = reshape or _read(activations, images)
+    grid = view(activations.detach())
+    if grid.ndim != 4:
+        raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")
+    return grid.float(), view(gradients).float()
 
 
 def _read(activations: Tensor, images: Tensor) -> Reshape:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError, did_you_mean
+from lightning_gcam.cam.bottleneck import up_to_the_bottleneck
 from lightning_gcam.cam.capture import Forward, plain_eager, run
+from lightning_gcam.cam.outputs import find_logits, find_raw_logits
 from lightning_gcam.cam.reshape import Layout, Reshape, find_layout, main_tensor
-from lightning_gcam.cam.targets import find_logits
 from lightning_gcam.isolation import is_sharded, untouched
 
 
@@ -137,9 +138,13 @@ def _live_layers(
         score = (logits.float() * _uneven(logits)).sum()
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
     pairs = zip(candidates, gradients, strict=True)
-    return [
-        each for each, gradient in pairs if gradient is not None and _is_live(each.layout.reshape(gradient))
-    ]
+    grids = [(each, each.layout.reshape(gradient)) for each, gradient in pairs if gradient is not None]
+    live = [(each, grid) for each, grid in grids if _is_live(grid)]
+    layers, size = [each for each, _ in live], (images.shape[-2], images.shape[-1])
+    raw = find_raw_logits(output, len(images))
+    if live and raw.ndim == 4:  # at every position
+        return up_to_the_bottleneck(layers, [grid for _, grid in live], size, (raw.shape[2], raw.shape[3]))
+    return layers
 
 
 class _Caller(nn.Module):

@@ -6,8 +6,10 @@ family is one more row, or a callable passed as `reshape_transform=`.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,17 +110,59 @@ def main_tensor(output: Any) -> Tensor | None:
     """The tensor that a layer's output is about: itself, or the first floating tensor of 3-D or more inside it."""
     if isinstance(output, Tensor):
         return output
-    leaves = pytree.tree_leaves(output)
     return next(
-        (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 2),
+        (
+            leaf
+            for leaf in _leaves(output)
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 2
+        ),
         None,
     )
 
 
 def with_main_tensor(output: Any, tensor: Tensor) -> Any:
-    """`output` with its `main_tensor` replaced by `tensor`; tuples, dicts and registered classes keep their type."""
+    """`output` with its `main_tensor` replaced by `tensor`; containers are copied and keep their type."""
     if isinstance(output, Tensor):
         return tensor
     main = main_tensor(output)
+    return _mapped(output, lambda leaf: tensor if leaf is main else leaf)
+
+
+def _leaves(output: Any) -> Iterator[Any]:
+    """What lies in tuples, lists, dicts, named tuples, registered classes, dataclasses and mappings, in order."""
+    for leaf in pytree.tree_leaves(output):
+        parts = _parts(leaf)
+        if parts is None:
+            yield leaf
+        else:
+            for part in parts.values():
+                yield from _leaves(part)
+
+
+def _mapped(output: Any, function: Callable[[Any], Any]) -> Any:
+    """A copy of `output` with `function` applied to each of its leaves."""
     leaves, spec = pytree.tree_flatten(output)
-    return pytree.tree_unflatten([tensor if leaf is main else leaf for leaf in leaves], spec)
+    return pytree.tree_unflatten([_mapped_leaf(leaf, function) for leaf in leaves], spec)
+
+
+def _mapped_leaf(leaf: Any, function: Callable[[Any], Any]) -> Any:
+    parts = _parts(leaf)
+    if parts is None:
+        return function(leaf)
+    new = copy.copy(leaf)
+    for name, part in parts.items():
+        if isinstance(new, MutableMapping):
+            new[name] = _mapped(part, function)
+        else:
+            object.__setattr__(new, name, _mapped(part, function))  # the dataclass may be frozen
+    return new
+
+
+def _parts(leaf: Any) -> dict[Any, Any] | None:
+    """What a leaf of torch's trees holds all the same: they know no dataclasses and no classes derived from dict."""
+    if isinstance(leaf, MutableMapping):
+        return dict(leaf)
+    if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+        names = [field.name for field in dataclasses.fields(leaf)]
+        return {name: getattr(leaf, name) for name in names if hasattr(leaf, name)}
+    return None

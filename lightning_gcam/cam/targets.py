@@ -1,95 +1,106 @@
-"""From what a model returns to the score that is explained: the logits, the target class, one number a sample."""
+"""From logits to the score that is explained: the target class, or the output itself; one number a sample."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_gcam._errors import InputError
+from lightning_gcam.cam.outputs import find_logits as find_logits  # for those who want both
 
-Targets = int | str | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
-"""A class for all samples, a class each `(N,)`, classes each `(N, K)`, "predicted" (or None), or `logits -> (N,)`."""
+Explains = Literal["classes", "output", "score"]
+"""What a score speaks of: classes; the single output of a regression; whatever a callable makes of the output."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A batch's labels, and whether they measure something (a regression's) instead of naming classes.
+
+    A part of a batch does not show it: of the measurements 0.5, 1.0 and 2.0 the second alone might be a class.
+
+    Args:
+        values: `(N,)`, or `(N, K)` multi-hot.
+        measure: see `are_measurements`.
+    """
+
+    values: Tensor
+    measure: bool
+
+    @staticmethod
+    def of(values: Tensor) -> Labels:
+        """All labels of a batch."""
+        return Labels(values, are_measurements(values))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice) -> Labels:
+        return replace(self, values=self.values[rows])
+
+
+Targets = int | str | Sequence[int] | Tensor | Labels | Callable[[Tensor], Tensor] | None
+"""A class for all samples, a class each `(N,)`, classes each `(N, K)`, "predicted" (or None), "output", or
+`logits -> (N,)`."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """The number a sample whose gradient is taken, and the classes it speaks of (None for a callable)."""
+    """The number a sample whose gradient is taken, and what it speaks of.
+
+    Args:
+        values: `(N,)`.
+        targets: the classes `(N,)` or `(N, K)`; None where it does not speak of classes.
+        logits: `(N, K)`; those of a dense head averaged over each sample's region.
+        explains: what the score speaks of.
+        in_mask: `(N,)` bool: whether a dense head's logits were summed over the mask that was given; None for a head
+            that is not dense.
+    """
 
     values: Tensor
     targets: Tensor | None
+    logits: Tensor
+    explains: Explains = "classes"
+    in_mask: Tensor | None = None
 
-
-def find_logits(output: Any, batch_size: int) -> Tensor:
-    """The logits `(N, K)` in a model's output.
-
-    Args:
-        output: a tensor, an object with `.logits`, a mapping with `logits` or `out`, or a tuple that holds one.
-        batch_size: N.
-
-    Raises:
-        InputError: where no tensor of N rows is found; the message says what came and shows `forward=`.
-
-    Example:
-        >>> find_logits((torch.zeros(2, 10), "aux"), batch_size=2).shape
-        torch.Size([2, 10])
-    """
-    if (
-        batch_size == 1 and isinstance(output, Tensor) and output.ndim < 2
-    ):  # `.squeeze()` took the only sample too
-        output = output.reshape(1, -1)
-    found: Tensor | None = next((each for each in _candidates(output) if _is_logits(each, batch_size)), None)
-    if found is None:
-        raise InputError(
-            f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. Pass `forward=`, a "
-            "function from the model and the images to the logits, for example:\n"
-            '    forward=lambda model, images: model(images)["scores"]'
-        )
-    return found.unsqueeze(1) if found.ndim == 1 else found
-
-
-def _candidates(output: Any) -> list[Any]:
-    """The likely places of the logits, the likeliest first."""
-    if isinstance(output, Tensor):
-        return [output]
-    named = [getattr(output, "logits", None)]
-    if isinstance(output, Mapping):
-        return [*named, output.get("logits"), output.get("out"), *output.values()]
-    if isinstance(output, (tuple, list)):
-        return [*named, *output]
-    return named
-
-
-def _is_logits(value: Any, batch_size: int) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.is_floating_point()
-        and value.ndim in (1, 2)
-        and len(value) == batch_size
-    )
-
-
-def _describe(output: Any) -> str:
-    if isinstance(output, Tensor):
-        return f"a tensor {tuple(output.shape)} {str(output.dtype).removeprefix('torch.')}"
-    if isinstance(output, Mapping):
-        return f"{type(output).__name__} with keys {list(output)}"
-    if isinstance(output, (tuple, list)):
-        return f"{type(output).__name__} of {[_describe(each) for each in output[:4]]}"
-    return type(output).__name__
+    def detached(self) -> Score:
+        """The same numbers without their graph."""
+        return replace(self, values=self.values.detach(), logits=self.logits.detach())
 
 
 def predict(logits: Tensor) -> Tensor:
     """The predicted class of each sample `(N,)`: the largest logit; for a single logit, whether it is positive.
+
+    Args:
+        logits: `(N, K)`, or `(N, K, h, w)` for a class at each position `(N, h, w)`.
 
     Example:
         >>> predict(torch.tensor([[0.1, 0.9]])).tolist(), predict(torch.tensor([[-2.0]])).tolist()
         ([1], [0])
     """
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
+
+
+def are_measurements(labels: Tensor) -> bool:
+    """Whether labels measure something: numbers of which some are neither whole nor one of the two classes.
+
+    With several outputs whole numbers are classes all the same; with a single one, labels up to 1 are its two classes
+    and negative ones mean "none".
+
+    Args:
+        labels: `(N,)` or `(N, 1)`; anything else does not measure.
+
+    Example:
+        >>> are_measurements(torch.tensor([3.2, 1.0])), are_measurements(torch.tensor([0.0, 1.0]))
+        (True, False)
+    """
+    is_column = labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1)
+    if not is_column or not labels.is_floating_point():
+        return False
+    return bool(((labels != labels.round()) | (labels > 1)).any())
 
 
 def score_of(logits: Tensor, targets: Targets) -> Score:
@@ -99,7 +110,8 @@ def score_of(logits: Tensor, targets: Targets) -> Score:
         logits: `(N, K)`. For a single logit (K = 1) class 1 is scored by the logit and class 0 by its negative.
         targets: None or "predicted": each sample's predicted class; an int: one class for all; `(N,)` classes, of which
             a negative one stands for the predicted class (a sample without a label); `(N, K)` multi-hot: the sum of the
-            marked logits; or a callable `logits -> (N,)`.
+            marked logits; "output", or `(N,)` measurements for a single output: the output itself, whatever its sign;
+            or a callable `logits -> (N,)`.
 
     Raises:
         InputError: a class outside the logits, a wrong number of targets, an unknown word, or a callable that does
@@ -108,43 +120,123 @@ def score_of(logits: Tensor, targets: Targets) -> Score:
     Example:
         >>> score_of(torch.tensor([[1.0, 5.0], [2.0, 7.0]]), 0).values
         tensor([1., 2.])
+        >>> score_of(torch.tensor([[3.1], [-0.5]]), torch.tensor([3.2, -0.4])).values
+        tensor([ 3.1000, -0.5000])
     """
     if callable(targets):
-        return Score(_checked(targets(logits), len(logits)), None)
-    classes = _classes(targets, logits)
+        return Score(checked_score(targets(logits), len(logits)), None, logits, "score")
+    targets = as_labels(targets, logits.device)
+    if asks_for_output(targets, logits.shape[1]):
+        return Score(logits[:, 0], None, logits, "output")
+    return score_of_classes(logits, classes_of(targets, predict(logits.detach()), logits.shape[1]))
+
+
+def score_of_classes(logits: Tensor, classes: Tensor) -> Score:
+    """The logit of each sample's class `(N,)`, or the sum of its marked ones `(N, K)`."""
     if classes.ndim == 2:
-        return Score((logits * classes).sum(dim=1), classes)
+        classes = classes.to(logits.dtype)
+        return Score((logits * classes).sum(dim=1), classes, logits)
     check_classes(classes, logits.shape[1])
     if logits.shape[1] == 1:
-        return Score(torch.where(classes > 0, logits[:, 0], -logits[:, 0]), classes)
-    return Score(logits.gather(1, classes[:, None]).squeeze(1), classes)
+        return Score(torch.where(classes > 0, logits[:, 0], -logits[:, 0]), classes, logits)
+    return Score(logits.gather(1, classes[:, None]).squeeze(1), classes, logits)
 
 
-def _classes(targets: Targets, logits: Tensor) -> Tensor:
-    n, k = logits.shape
-    if targets is None or (isinstance(targets, str) and targets == "predicted"):
-        return predict(logits.detach())
-    if isinstance(targets, str):
-        raise InputError(
-            f'`targets` "{targets}" is not known. Use "predicted", classes, or a callable on the logits.'
-        )
+def as_labels(targets: Any, device: torch.device) -> Labels | int | str | None:
+    """Targets in whatever form as a word, a class, or `Labels` on `device`.
+
+    Raises:
+        InputError: where they are neither a word nor numbers.
+    """
+    if targets is None or isinstance(targets, str):
+        return targets
+    measure = targets.measure if isinstance(targets, Labels) else None
     try:
-        classes = torch.as_tensor(targets, device=logits.device)
+        values = torch.as_tensor(targets.values if isinstance(targets, Labels) else targets, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"`targets` must be numbers; got {targets!r}.") from error
-    if classes.is_inference():  # a batch of `trainer.validate`: autograd would refuse to keep it
-        classes = classes.clone()
-    if classes.ndim == 0:
-        return classes.long().expand(n)
-    if k == 1 and classes.ndim == 2:  # the labels of a binary cross-entropy, not one mark of many
-        classes = classes.squeeze(1)
-    if tuple(classes.shape) not in ((n,), (n, k)):
+    if values.ndim == 0:
+        return int(values)
+    if values.is_inference():  # a batch of `trainer.validate`: autograd would refuse to keep it
+        values = values.clone()
+    return Labels(values, are_measurements(values) if measure is None else measure)
+
+
+def asks_for_output(targets: Labels | int | str | None, num_logits: int) -> bool:
+    """Whether the output itself is to be explained: it was asked for, or it is one number and the labels measure it.
+
+    Raises:
+        InputError: where "output" is asked for and there are several.
+    """
+    if targets == "output" and num_logits != 1:
         raise InputError(
-            f"`targets` must be ({n},) classes or ({n}, {k}) multi-hot; got {tuple(classes.shape)}."
+            f'`targets="output"` explains the output of a model that gives one number, but this one gives '
+            f"{num_logits}. Choose one with a callable, for example:\n    targets=lambda outputs: outputs[:, 0]"
+        )
+    return targets == "output" or (isinstance(targets, Labels) and targets.measure and num_logits == 1)
+
+
+def classes_of(targets: Labels | int | str | None, predicted: Tensor, num_logits: int) -> Tensor:
+    """The classes `(N,)` or marks `(N, K)` that are asked for.
+
+    Args:
+        targets: as `as_labels` gives them.
+        predicted: the predicted classes `(N,)`, for None, "predicted" and negative classes.
+        num_logits: K.
+
+    Raises:
+        InputError: an unknown word, a wrong number of classes, or what is no class.
+    """
+    n = len(predicted)
+    if targets is None or (isinstance(targets, str) and targets == "predicted"):
+        return predicted
+    if isinstance(targets, str):
+        raise InputError(
+            f'`targets` "{targets}" is not known. Use "predicted", "output", classes, or a callable on the logits.'
+        )
+    if isinstance(targets, int):
+        return torch.full_like(predicted, targets)
+    classes = targets.values
+    if num_logits == 1 and classes.ndim == 2:  # the labels of a binary cross-entropy, not one mark of many
+        classes = classes.squeeze(1)
+    if tuple(classes.shape) not in ((n,), (n, num_logits)):
+        raise InputError(
+            f"`targets` must be ({n},) classes or ({n}, {num_logits}) multi-hot; got {tuple(classes.shape)}."
         )
     if classes.ndim == 2:
-        return classes.to(logits.dtype)
-    return torch.where(classes < 0, predict(logits.detach()), classes.long())
+        return classes
+    check_whole(classes, num_logits)
+    return torch.where(classes < 0, predicted, classes.long())
+
+
+def check_labels(labels: Tensor, num_logits: int) -> None:
+    """Refuse a batch's labels that do not fit the logits.
+
+    Args:
+        labels: `(N,)`; negative ones mean "none". Measurements fit a single output.
+        num_logits: K.
+
+    Raises:
+        InputError: as `check_classes` and `check_whole`.
+    """
+    if num_logits == 1 and are_measurements(labels):
+        return
+    check_whole(labels, num_logits, "labels")
+    check_classes(labels[labels >= 0], num_logits, "labels")
+
+
+def check_whole(classes: Tensor, num_logits: int, argument: str = "targets") -> None:
+    """Refuse numbers that are no classes.
+
+    Raises:
+        InputError: naming the number.
+    """
+    broken = classes[classes != classes.round()] if classes.is_floating_point() else classes[:0]
+    if len(broken):
+        raise InputError(
+            f"`{argument}` holds {float(broken[0]):.4g}, which is no class, and the model gives {num_logits} numbers a "
+            "sample. Explain one of these with a callable, for example:\n    targets=lambda outputs: outputs[:, 0]"
+        )
 
 
 def check_classes(classes: Tensor, num_logits: int, argument: str = "targets") -> None:
@@ -161,13 +253,20 @@ def check_classes(classes: Tensor, num_logits: int, argument: str = "targets") -
     count = max(num_logits, 2)
     outside = classes[(classes < 0) | (classes >= count)]
     if len(outside):
+        regression = ', or `targets="output"` if the model predicts a number' if num_logits == 1 else ""
         raise InputError(
             f"`{argument}` holds class {int(outside[0])}, but the logits have {num_logits} "
-            f"(classes 0 to {count - 1}). Give classes in that range, or `forward=` if these are not the logits."
+            f"(classes 0 to {count - 1}). Give classes in that range{regression}, or `forward=` if these are not the "
+            "logits."
         )
 
 
-def _checked(values: Any, n: int) -> Tensor:
+def checked_score(values: Any, n: int) -> Tensor:
+    """What a callable gave, if it is one number a sample.
+
+    Raises:
+        InputError: saying what it gave.
+    """
     if not isinstance(values, Tensor) or tuple(values.shape) != (n,):
         came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"`targets` as a callable must give one score a sample, ({n},); got {came}.")

@@ -204,3 +204,7 @@ def test_lightning_can_convert_it(precision: str) -> None:
 def test_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         full(**changed)
+
+
+def test_labels_may_be_measurements() -> None:
+    assert full(labels=torch.tensor([0.5, 1, 2])).labels.tolist() == [0.5, 1, 2]

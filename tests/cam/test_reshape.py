@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -87,8 +89,20 @@ def test_strides_may_round_at_the_border() -> None:
     assert layout.grid == (4, 6)
 
 
-@dataclass
+@dataclass(frozen=True)
 class NotRegistered:
+    """Nor is a class derived from dict known to torch's trees."""
+
+    features: Any
+    loss: Tensor | None = None
+
+
+class Answers(dict):  # type: ignore[type-arg]
+    pass
+
+
+class Named(NamedTuple):
+    pooled: Tensor
     features: Tensor
 
 
@@ -99,7 +113,11 @@ def test_the_main_tensor_is_the_first_that_can_be_a_grid() -> None:
     assert main_tensor((flat, {"x": [main, torch.ones(2, 8, 4, 4)]})) is main
     assert main_tensor((torch.zeros(2, 8, 4, 4, dtype=torch.long), main)) is main
     assert main_tensor((flat, None)) is None
-    assert main_tensor(NotRegistered(main)) is None
+    assert main_tensor(NotRegistered((flat, main))) is main
+    assert main_tensor(Answers(flat=flat, main=main)) is main
+    assert main_tensor(Named(flat, main)) is main
+    assert main_tensor(NotRegistered(flat)) is None
+    assert main_tensor(NotRegistered) is None
 
 
 def test_the_main_tensor_is_replaced_in_place_of_the_old_one() -> None:
@@ -110,3 +128,30 @@ def test_the_main_tensor_is_replaced_in_place_of_the_old_one() -> None:
     assert replaced[0] is flat
     assert replaced[1]["x"][0] is new
     assert replaced[1]["n"] == 3
+
+
+@pytest.mark.parametrize("kind", ["dataclass", "named tuple", "dict of our own", "all of them"])
+def test_containers_are_copied_and_keep_their_type(kind: str) -> None:
+    main, flat, new = torch.zeros(2, 8, 4, 4), torch.zeros(2, 8), torch.ones(2, 8, 4, 4)
+    make: dict[str, Callable[[Tensor], Any]] = {
+        "dataclass": lambda each: NotRegistered(each, flat),
+        "named tuple": lambda each: Named(flat, each),
+        "dict of our own": lambda each: Answers(flat=flat, main=each),
+        "all of them": lambda each: (NotRegistered(Answers(a=[flat, Named(flat, each)])), "text", None),
+    }
+    before = make[kind](main)
+    replaced = with_main_tensor(before, new)
+    assert repr(replaced) == repr(make[kind](new))
+    assert type(replaced) is type(before)
+    assert main_tensor(replaced) is new
+    assert main_tensor(before) is main
+
+
+def test_a_model_output_of_transformers_is_replaced_by_key_by_name_and_by_place() -> None:
+    outputs = pytest.importorskip("transformers.modeling_outputs")
+    main, new = torch.zeros(2, 8, 4, 4), torch.ones(2, 8, 4, 4)
+    output = outputs.BaseModelOutputWithPooling(last_hidden_state=main, pooler_output=torch.zeros(2, 8))
+    replaced = with_main_tensor(output, new)
+    assert type(replaced) is type(output)
+    assert main_tensor(output) is main
+    assert replaced.last_hidden_state is replaced["last_hidden_state"] is replaced[0] is new

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.cam.targets import check_classes, find_logits, predict, score_of
+from lightning_gcam.cam.targets import (
+    Labels,
+    are_measurements,
+    check_classes,
+    check_labels,
+    find_logits,
+    predict,
+    score_of,
+)
 
 LOGITS = torch.tensor([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])
 OTHER = torch.zeros(2, 3)
@@ -53,7 +61,7 @@ def test_a_squeeze_may_have_taken_the_only_sample_too(output: Tensor, logits: li
 @pytest.mark.parametrize(
     ("output", "came"),
     [
-        (torch.zeros(2, 3, 4, 4), r"got a tensor \(2, 3, 4, 4\) float32"),
+        (torch.zeros(2, 3, 4, 4, 4), r"got a tensor \(2, 3, 4, 4, 4\) float32"),
         (torch.zeros(3, 3), r"got a tensor \(3, 3\) float32"),
         (torch.zeros(2, 3, dtype=torch.long), r"got a tensor \(2, 3\) int64"),
         ({"boxes": torch.zeros(2, 5, 4)}, r"got dict with keys \['boxes'\]"),
@@ -172,3 +180,120 @@ def test_labels_of_a_binary_cross_entropy_are_classes() -> None:
 def test_one_negative_class_for_all_is_refused(targets: Any) -> None:
     with pytest.raises(InputError, match="`targets` holds class -1"):
         score_of(torch.zeros(2, 3), targets)
+
+
+# ------------------------------------------------------------------------------------------------ the output itself
+
+ONE = torch.tensor([[3.1], [-0.5], [0.0]])
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        "output",
+        torch.tensor([3.2, -0.4, 1.0]),
+        [3.2, -0.4, 1.0],
+        np.array([3.2, -0.4, 1.0]),
+        torch.tensor([[3.2], [-0.4], [1.0]]),
+        torch.tensor([2.0, 0.0, 1.0]),  # whole, and no class of two
+        torch.tensor([3.2, float("nan"), 1.0]),
+        Labels(torch.tensor([1.0, 0.0, 1.0]), measure=True),  # a part of such a batch
+    ],
+    ids=["word", "labels", "list", "numpy", "column", "whole numbers", "one is missing", "a part"],
+)
+def test_a_regression_is_explained_by_its_output_whatever_the_sign(targets: Any) -> None:
+    score = score_of(ONE, targets)
+    assert torch.equal(score.values, ONE[:, 0])
+    assert (score.targets, score.explains) == (None, "output")
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        torch.tensor([1.0, 0.0, 1.0]),
+        torch.tensor([1.0, 0.0, -1.0]),  # the last one has no label: its prediction, class 0
+        torch.tensor([1, 0, 1]),
+        Labels(torch.tensor([1.0, 0.0, 1.0]), measure=False),
+    ],
+)
+def test_zeros_and_ones_are_the_two_classes_of_a_single_logit(targets: Any) -> None:
+    score = score_of(torch.tensor([[3.0], [-2.0], [-4.0]]), targets)
+    last = targets.values if isinstance(targets, Labels) else targets
+    assert score.values.tolist() == [3.0, 2.0, -4.0 if last[2] == 1 else 4.0]
+    assert score.explains == "classes"
+
+
+@pytest.mark.parametrize(
+    ("labels", "measure"),
+    [
+        ([0.5, 1.0], True),
+        ([2.0, 1.0], True),
+        ([-0.5, 0.0], True),
+        ([0.0, 1.0], False),
+        ([-1.0, 1.0], False),
+        ([-100.0, 0.0], False),
+        ([2, 1], False),
+        ([[0.5], [1.0]], True),
+        ([[0.5, 0.5], [1.0, 0.0]], False),  # soft labels
+    ],
+)
+def test_which_labels_measure(labels: list[Any], measure: bool) -> None:
+    assert are_measurements(torch.tensor(labels)) is measure
+    assert Labels.of(torch.tensor(labels)).measure is measure
+
+
+def test_a_part_of_the_labels_keeps_what_the_whole_showed() -> None:
+    labels = Labels.of(torch.tensor([0.5, 1.0, 0.0]))
+    assert len(labels[1:]) == 2
+    assert labels[1:].measure
+    assert labels[1:].values.tolist() == [1.0, 0.0]
+
+
+def test_whole_floats_are_classes_where_there_are_several_logits() -> None:
+    assert score_of(LOGITS, torch.tensor([2.0, 0.0])).values.tolist() == [2, 7]
+    assert score_of(LOGITS, Labels(torch.tensor([2.0, 0.0]), measure=True)).values.tolist() == [2, 7]
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (
+            "output",
+            r'`targets="output"` explains the output of a model that gives one number, but this one gives 3',
+        ),
+        (
+            torch.tensor([0.37, 1.0]),
+            r"`targets` holds 0.37, which is no class, and the model gives 3 numbers a sample",
+        ),
+        (torch.tensor([float("nan"), 1.0]), "`targets` holds nan, which is no class"),
+    ],
+)
+def test_several_outputs_are_no_regression_and_the_callable_that_is_shown_works(
+    targets: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        score_of(LOGITS, targets)
+    pasted: dict[str, Any] = eval(f"dict({str(refused.value).splitlines()[-1].strip()})")
+    assert score_of(LOGITS, **pasted).values.tolist() == [1, 7]
+
+
+def test_labels_of_a_batch_are_held_against_the_logits() -> None:
+    check_labels(torch.tensor([0, 2, -1]), 3)
+    check_labels(torch.tensor([0.5, -3.0, 200.0]), 1)
+    with pytest.raises(
+        InputError, match=r"`labels` holds 0.5, which is no class, and the model gives 3 numbers"
+    ):
+        check_labels(torch.tensor([0.5, 1.0]), 3)
+    with pytest.raises(
+        InputError, match=r'`labels` holds class 23.*or `targets="output"` if the model predicts a num'
+    ):
+        check_labels(torch.tensor([23, 0]), 1)
+
+
+def test_a_score_keeps_no_graph_when_detached() -> None:
+    score = score_of(LOGITS.clone().requires_grad_(), 0)
+    assert score.values.requires_grad
+    detached = score.detached()
+    assert not detached.values.requires_grad
+    assert not detached.logits.requires_grad
+    assert detached.values.tolist() == [1, 7]

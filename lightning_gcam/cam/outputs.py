@@ -1,0 +1,171 @@
+"""Where the logits are in what a model returns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+from lightning_gcam._errors import InputError
+from lightning_gcam.cam.bottleneck import corner
+
+LOGIT_NAMES = (
+    *("logits", "class_logits", "cls_logits", "logit", "out", "scores", "score"),
+    *("preds", "pred", "predictions", "prediction", "y_hat", "y_pred", "output", "outputs"),
+)
+"""What the logits are called, the surest name first."""
+
+
+def find_logits(output: Any, batch_size: int) -> Tensor:
+    """The logits `(N, K)` in a model's output; those of a dense head are the mean of a corner.
+
+    That is for finding the layer: which positions matter to others can be seen of a part only.
+
+    Args:
+        output: as in `find_raw_logits`.
+        batch_size: N.
+
+    Raises:
+        InputError: as `find_raw_logits`.
+
+    Example:
+        >>> import torch
+        >>> find_logits((torch.zeros(2, 10), "aux"), batch_size=2).shape
+        torch.Size([2, 10])
+        >>> find_logits({"out": torch.ones(2, 21, 8, 8)}, batch_size=2).shape
+        torch.Size([2, 21])
+    """
+    logits = find_raw_logits(output, batch_size)
+    return corner(logits) if logits.ndim == 4 else logits
+
+
+def find_raw_logits(output: Any, batch_size: int) -> Tensor:
+    """The logits in a model's output as it gave them: `(N, K)`, or `(N, K, h, w)` from a dense head.
+
+    Of several tensors, the one with the surest name (`LOGIT_NAMES`) is taken; without names one number a class goes
+    before a map a class, and of different widths the one that is computed from the others (the logits are computed
+    from the embedding, which takes a graph to see); of one width the first (the others are auxiliary).
+
+    Args:
+        output: a tensor, a tuple or list, a mapping, a named tuple, a dataclass or another object with attributes.
+        batch_size: N.
+
+    Raises:
+        InputError: where no tensor of N rows is found, or several that cannot be told apart; the message says what
+            came and shows `forward=`.
+
+    Example:
+        >>> import torch
+        >>> embedding = torch.ones(2, 64, requires_grad=True).relu()
+        >>> logits = torch.nn.Linear(64, 10)(embedding)
+        >>> find_raw_logits((embedding, logits), batch_size=2) is logits
+        True
+    """
+    if batch_size == 1 and isinstance(output, Tensor) and output.ndim < 2:
+        output = output.reshape(1, -1)  # `.squeeze()` took the only sample too
+    places = {place: each for place, each in _places(output).items() if _is_logits(each, batch_size)}
+    if not places:
+        raise InputError(
+            f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. Pass `forward=`, a "
+            "function from the model and the images to the logits, for example:\n"
+            '    forward=lambda model, images: model(images)["scores"]'
+        )
+    found = _by_name(places)
+    return _in_rows(found if found is not None else _by_graph(places))
+
+
+def has_graph(output: Any) -> bool:
+    """Whether a gradient can be taken of anything in a model's output."""
+    return any(isinstance(each, Tensor) and each.requires_grad for each in _places(output).values())
+
+
+def _places(output: Any) -> dict[str, Any]:
+    """What a model returned, by the code that reads it off: `""`, `[0]`, `["logits"]` or `.logits`."""
+    if isinstance(output, Tensor):
+        return {"": output}
+    if isinstance(output, Mapping):
+        return {f'["{key}"]' if isinstance(key, str) else f"[{key!r}]": each for key, each in output.items()}
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return {f".{name}": getattr(output, name) for name in output._fields}
+    if isinstance(output, (tuple, list)):
+        return {f"[{index}]": each for index, each in enumerate(output)}
+    names = [*LOGIT_NAMES, *getattr(output, "__dict__", ())]
+    if dataclasses.is_dataclass(output):
+        names += [field.name for field in dataclasses.fields(output)]
+    return {f".{name}": getattr(output, name) for name in names if hasattr(output, name)}
+
+
+def _is_logits(value: Any, batch_size: int) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.ndim in (1, 2, 4)
+        and len(value) == batch_size
+    )
+
+
+def _by_name(places: dict[str, Tensor]) -> Tensor | None:
+    named = (places.get(place) for name in LOGIT_NAMES for place in (f".{name}", f'["{name}"]'))
+    return next((each for each in named if each is not None), None)
+
+
+def _by_graph(places: dict[str, Tensor]) -> Tensor:
+    """The first of those that are computed from all others of another width."""
+    rows = {place: _in_rows(each) for place, each in places.items()}
+    flat = {place: each for place, each in rows.items() if each.ndim == 2} or rows
+    live = {place: each for place, each in flat.items() if each.requires_grad} or flat
+    for place, each in live.items():
+        others = [other for other in live.values() if other.shape[1] != each.shape[1]]
+        if all(_is_computed_from(each, other) for other in others):
+            return places[place]
+    raise InputError(_ambiguous(live))
+
+
+def _in_rows(logits: Tensor) -> Tensor:
+    """One number a sample as `(N, 1)`, and a map of a single position as `(N, K)`."""
+    if logits.ndim == 1:
+        return logits.unsqueeze(1)
+    is_one_position = logits.ndim == 4 and logits.shape[2:].numel() == 1
+    return logits.flatten(1) if is_one_position else logits
+
+
+def _is_computed_from(later: Tensor, earlier: Tensor) -> bool:
+    """Whether the graph behind `later` holds the node that made `earlier`."""
+    if not (later.requires_grad and earlier.requires_grad):
+        return False
+    goal, seen, stack = get_gradient_edge(earlier).node, set[Node](), [get_gradient_edge(later).node]
+    while stack:
+        node = stack.pop()
+        if node is goal:
+            return True
+        behind = {each for each, _ in node.next_functions if each is not None} - seen
+        seen |= behind
+        stack += behind
+    return False
+
+
+def _ambiguous(places: dict[str, Tensor]) -> str:
+    shapes = " and ".join(_shape(each) for each in places.values())
+    narrowest = min(places, key=lambda place: (places[place].shape[1] == 1, places[place].shape[1]))
+    return (
+        f"The model returns {shapes}, of which none is known by its name to be the logits (such as "
+        '"logits" or "out") or is computed from the others. Say which with `forward=`, for example:\n'
+        f"    forward=lambda model, images: model(images){narrowest}"
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _describe(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor {_shape(output)}"
+    if isinstance(output, Mapping):
+        return f"{type(output).__name__} with keys {list(output)}"
+    if isinstance(output, (tuple, list)):
+        return f"{type(output).__name__} of {[_describe(each) for each in output[:4]]}"
+    return type(output).__name__
