@@ -160,7 +160,7 @@ def _last_influential(outputs: list[Tensor], gradients: tuple[Tensor | None, ...
 
 
 def _read(activations: Tensor, images: Tensor) -> Reshape:
-    layout = find_layout(activations, (images.shape[-2], images.shape[-1]))
+    layout = find_layout(activations, (images.shape[-2], images.shape[-1]), len(images))
     if layout is None:
         raise InputError(
             f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: not a grid over the "
