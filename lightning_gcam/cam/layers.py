@@ -47,7 +47,7 @@ class TargetLayer:
             >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1), nn.Flatten())
             >>> print(find_target_layer(model, torch.rand(1, 3, 8, 8)).describe())
             "2" (3 x 3 grid, channels first)
-            Why: of 2 layers that are spatial and whose positions influence the output, it is the last in the order of execution.
+            Why: of 2 layers that are spatial and whose positions influence the output, it is the last to run.
             Others that would do: "0" (6 x 6 grid, channels first).
         """
         others = ", ".join(str(each) for each in self.others)
@@ -157,13 +157,12 @@ def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
     """The reasons, as sentences."""
     last = live[-1]
     reasons = [
-        f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last in the order "
-        "of execution"
+        f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last to run"
     ]
     if chosen is not last:
         reasons = [
-            f'"{last.name}" is the last layer, in the order of execution, that is spatial and whose positions influence '
-            "the output; it is a part of an attention, and this is the norm before it, which holds the residual stream"
+            f'"{last.name}", the last to run that is spatial and whose positions influence the output, is a part of an '
+            "attention; this is the norm before it, which holds the residual stream"
         ]
     behind = found.layers[found.layers.index(last) + 1 :]
     if behind:

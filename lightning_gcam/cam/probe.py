@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.capture import Forward, run
-from lightning_gcam.cam.reshape import Layout, Reshape, find_layout, main_tensor
+from lightning_gcam.cam.reshape import Layout, Reshape, find_layout, main_tensor, with_main_tensor
 from lightning_gcam.cam.targets import find_logits
 
 
@@ -112,15 +112,22 @@ class _Recorder:
     outputs: list[_Output] = field(default_factory=list)
     lengths: set[int] = field(default_factory=set)
 
-    def keep(self, name: str, module: nn.Module, output: Any) -> None:
+    def keep(self, name: str, module: nn.Module, output: Any) -> Any:
+        """Note the output, and hand it on as `capture` would: as one that only what comes behind it can have used.
+
+        A network that returns its features, and also what it pooled from them, hands on a score that has passed the
+        features by.
+        """
         tensor = main_tensor(output)
-        if tensor is None:
-            return
-        layout = self._layout(tensor)
-        if layout is not None and not self._is_attention(tensor):
-            self.outputs.append(_Output(name, module, tensor, layout))
-        if tensor.ndim == 3:
+        layout = self._layout(tensor) if tensor is not None else None
+        if tensor is None or layout is None or self._is_attention(tensor):
+            return output
+        if layout.kind.startswith("tokens"):
             self.lengths.add(tensor.shape[1])
+        torch.set_grad_enabled(True)
+        noted = tensor.view_as(tensor)
+        self.outputs.append(_Output(name, module, noted, layout))
+        return with_main_tensor(output, noted.clone())  # what comes behind it may write on it
 
     def _layout(self, tensor: Tensor) -> Layout | None:
         size, n = (self.images.shape[-2], self.images.shape[-1]), len(self.images)
@@ -210,7 +217,7 @@ def _leads_to(start: Node, goal: Node, seen: dict[Node, bool]) -> bool:
 # -------------------------------------------------------------------------------------------------- judgement
 
 
-def _last_calls(pairs: list[tuple[_Output | None, Tensor | None]]) -> list[tuple[_Output, Tensor | None]]:
+def _last_calls(pairs: Sequence[tuple[_Output | None, Tensor | None]]) -> list[tuple[_Output, Tensor | None]]:
     """One call a module, in order: the last that the score depends on, which is the one that `capture` takes."""
     last: dict[str, int] = {}
     for position, (output, gradient) in enumerate(pairs):
