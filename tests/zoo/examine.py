@@ -67,7 +67,7 @@ def examine(model: nn.Module, size: int) -> Finding:
 
 
 def settle(model: nn.Module, size: int) -> None:
-    """One forward in training mode, for the statistics of BatchNorm: with none of their own, signals fade or explode."""
+    """One forward in training mode, for the statistics of BatchNorm: without, signals fade or explode."""
     norms = [each for each in model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
     for each in norms:
         each.reset_running_stats()
@@ -123,33 +123,30 @@ def fit(
     Each head is fed what the network makes of the plain picture, but for the layer's grid, which is that of the
     lesson: the head learns what this layer says of a patch, not what a class token has gathered from earlier ones.
     """
-    fed: dict[str, list[Tensor]] = {name: [] for name in heads}
+    fed: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
-        return lambda module, args, *_: fed[name].append(args[0].detach())
+        return lambda module, args, *_: fed.update({name: args[0].detach()})
 
     with torch.no_grad():
-        grids = _lesson_grids(
-            [_grid_at(model, layer, picture) for picture in pictures.split(1)], pictures.shape[-1]
-        )
+        grids = _lesson_grids(_output_of(model, layer, pictures), pictures.shape[-1])
         handles = [head.register_forward_hook(keep(name)) for name, head in heads.items()]
-        for grid in [torch.zeros_like(grids[0]), *grids]:
-            with _replaced(layer, grid):
-                model(pictures[:1])
+        with _replaced(layer, grids):
+            model(pictures[:1].expand(len(grids), -1, -1, -1))
         for handle in handles:
             handle.remove()
         for name, head in heads.items():
-            features = torch.cat([_one_row(each, head) for each in fed[name]])
-            weights = _least_squares(features, answers)
+            weights = _least_squares(_rows(fed[name], head), answers)
             for parameter in head.parameters():
                 parameter.zero_()
             head.weight[: answers.shape[1]] = weights.T.reshape(answers.shape[1], *head.weight.shape[1:])
 
 
-def _lesson_grids(grids: list[Tensor], size: int) -> list[Tensor]:
-    """The plain one; each patch alone, in the plain one; and what each patch does around itself, without it."""
-    plain, *patched = grids
+def _lesson_grids(outputs: Tensor, size: int) -> Tensor:
+    """An empty one; the plain one; each patch alone, in the plain one; and what each does around itself, without it."""
+    plain, patched = outputs[:1], outputs[1:].split(1)
     layout = find_layout(plain, (size, size), 1)
+    assert layout is not None
 
     def mixed(ground: Tensor, patch: Tensor, place: tuple[int, int]) -> Tensor:
         mixture = ground.clone()
@@ -158,9 +155,9 @@ def _lesson_grids(grids: list[Tensor], size: int) -> list[Tensor]:
         return mixture
 
     places = corners(size) * 2
-    alone = [mixed(plain, grid, place) for grid, place in zip(patched, places, strict=True)]
-    around = [mixed(grid, plain, place) for grid, place in zip(patched, places, strict=True)]
-    return [plain, *alone, *around]
+    alone = [mixed(plain, output, place) for output, place in zip(patched, places, strict=True)]
+    around = [mixed(output, plain, place) for output, place in zip(patched, places, strict=True)]
+    return torch.cat([torch.zeros_like(plain), plain, *alone, *around])
 
 
 def _cells(start: int, size: int, cells: int) -> slice:
@@ -168,12 +165,13 @@ def _cells(start: int, size: int, cells: int) -> slice:
     return slice(start * cells // size, -(-(start + _patch_side(size)) * cells // size))
 
 
-def _grid_at(model: nn.Module, layer: TargetLayer, picture: Tensor) -> Tensor:
+def _output_of(model: nn.Module, layer: TargetLayer, pictures: Tensor) -> Tensor:
+    """What the layer's last call returns for the pictures."""
     seen: list[Tensor] = []
     handle = layer.module.register_forward_hook(lambda *call: seen.append(main_tensor(call[2]).clone()))
-    model(picture)
+    model(pictures)
     handle.remove()
-    return seen[-1]
+    return seen[-1].contiguous()
 
 
 @contextmanager
@@ -193,14 +191,14 @@ def _replaced(layer: TargetLayer, output: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def _one_row(features: Tensor, head: nn.Module) -> Tensor:
-    """`(1, C)`, the mean over positions where the head is a convolution or is applied to each token."""
+def _rows(features: Tensor, head: nn.Module) -> Tensor:
+    """`(N, C)`, the mean over positions where the head is a convolution or is applied to each token."""
     if isinstance(head, nn.Conv2d):
         return features.mean(dim=(2, 3))
-    return features.reshape(1, -1, features.shape[-1]).mean(dim=1)
+    return features.flatten(1, -2).mean(dim=1) if features.ndim > 2 else features
 
 
-def _least_squares(features: Tensor, answers: Tensor, ridge: float = 0.1) -> Tensor:
+def _least_squares(features: Tensor, answers: Tensor, ridge: float = 1.0) -> Tensor:
     """The weights `(C, classes)` that give `answers` of all features but the first.
 
     What an empty layer (the first) and the plain picture (the second) have in common with the others speaks for no
@@ -266,18 +264,19 @@ ANSWERS = torch.tensor([[0.0, 0.0], *[[1.0, -1.0]] * 4, *[[-1.0, 1.0]] * 4, *[[0
 # -------------------------------------------------------------------------------------------------- the facts
 
 
-def _maps(model: nn.Module, layer: TargetLayer, pictures: Tensor, target: int) -> Any:
-    parts = [attribute(model, picture, target, target_layer=layer.name) for picture in pictures.split(1)]
-    maps = torch.cat([part.maps["guidance_cam"] for part in parts])
-    return maps, torch.cat([part.peaks["guidance_cam"] for part in parts]), parts[0].even_gradients
+def _maps(
+    model: nn.Module, layer: TargetLayer, pictures: Tensor, targets: Any
+) -> tuple[Tensor, Tensor, bool]:
+    """The maps of the default method, their peaks, and whether the gradients are constant over space."""
+    drawn = attribute(model, pictures, targets, target_layer=layer.name)
+    return drawn.maps["guidance_cam"], drawn.peaks["guidance_cam"], drawn.even_gradients
 
 
 def _with_random_heads(finding: Finding, model: nn.Module, layer: TargetLayer, pictures: Tensor) -> None:
-    maps = {target: _maps(model, layer, pictures[1:2], target) for target in range(4)}
-    drawn = [map_ for map_, peaks, _ in maps.values() if (peaks > 0).all()]
-    finding.even = maps[0][2]
-    finding.expect(all(map_.shape[1:] == pictures.shape[2:] for map_, *_ in maps.values()), "another size")
-    finding.expect(all(bool(peaks.isfinite().all()) for _, peaks, _ in maps.values()), "not finite")
+    maps, peaks, finding.even = _maps(model, layer, pictures[1:2].expand(4, -1, -1, -1), range(4))
+    drawn = maps[peaks > 0]
+    finding.expect(maps.shape[1:] == pictures.shape[2:], f"the maps have the size {tuple(maps.shape[1:])}")
+    finding.expect(bool(peaks.isfinite().all() and maps.isfinite().all()), "the maps are not finite")
     finding.expect(len(drawn) >= 2, f"{4 - len(drawn)} of 4 maps are blank under a random head")
     moved = len(drawn) > 1 and float((drawn[0] - drawn[1]).abs().max()) > 1e-2
     finding.expect(moved, "the map does not move with the class")

@@ -186,20 +186,27 @@ TIMM = [
 
 # ---------------------------------------------------------------------------------------------- transformers
 
-BLOCKS = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
+BLOCKS = {"hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 384}
 PATCHES = {**BLOCKS, "image_size": 64, "patch_size": 8}
-STAGES = {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
-CONVOLUTIONS = {"hidden_sizes": [16, 32, 64], "depths": [1, 1, 1]}
+STAGES = {
+    "embed_dim": 96,
+    "depths": [2, 2],
+    "num_heads": [3, 6],
+    "window_size": 4,
+    "image_size": 64,
+    "patch_size": 4,
+}
+CONVOLUTIONS = {"hidden_sizes": [64, 128, 256], "depths": [1, 1, 1]}
 
 TRANSFORMERS_CONFIGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ViT": ("ViTConfig", "ViTForImageClassification", PATCHES),
     "DeiT": ("DeiTConfig", "DeiTForImageClassification", PATCHES),
     "DeiT, distilled": ("DeiTConfig", "DeiTForImageClassificationWithTeacher", PATCHES),
-    "Swin": ("SwinConfig", "SwinForImageClassification", {**STAGES, "image_size": 64, "patch_size": 4}),
+    "Swin": ("SwinConfig", "SwinForImageClassification", STAGES),
     "Swin v2": (
         "Swinv2Config",
         "Swinv2ForImageClassification",
-        {**STAGES, "image_size": 64, "patch_size": 4},
+        STAGES,
     ),
     "ConvNeXt": ("ConvNextConfig", "ConvNextForImageClassification", {**CONVOLUTIONS, "num_stages": 3}),
     "BEiT": ("BeitConfig", "BeitForImageClassification", PATCHES),
@@ -217,12 +224,7 @@ TRANSFORMERS_CONFIGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "MobileViT": (
         "MobileViTConfig",
         "MobileViTForImageClassification",
-        {
-            "image_size": 64,
-            "hidden_sizes": [24, 32, 40],
-            "neck_hidden_sizes": [8, 8, 16, 24, 32, 40, 64],
-            "output_stride": 16,
-        },
+        {"image_size": 128},
     ),
     "ResNet": (
         "ResNetConfig",
@@ -240,7 +242,8 @@ def _transformers(config: str, model: str, options: dict[str, Any]) -> Callable[
 
 
 TRANSFORMERS = [
-    Member("transformers", family, _transformers(*row), (64,)) for family, row in TRANSFORMERS_CONFIGS.items()
+    Member("transformers", family, _transformers(*row), (row[2].get("image_size", 64),))
+    for family, row in TRANSFORMERS_CONFIGS.items()
 ]
 
 ZOO = {f"{member.family} {member.model}": member for member in [*TORCHVISION, *TIMM, *TRANSFORMERS]}
