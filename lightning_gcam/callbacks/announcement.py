@@ -38,6 +38,18 @@ def announce(
         )
 
 
+def description(layer: TargetLayer | None, named: str | None) -> str:
+    """Which layer is looked at, why, and which others would do, as a text of a few lines."""
+    if layer is not None:
+        return f"SaliencyMonitor looks at layer {layer.describe()}"
+    if named is not None:
+        return f'SaliencyMonitor looks at layer "{named}", which was named.'
+    return (
+        "SaliencyMonitor has no layer yet: it is found with the first batch, before the first training step. To find "
+        "it now: lightning_gcam.cam.find_target_layer(model, images).describe()."
+    )
+
+
 def say_what_even_gradients_mean(layer: TargetLayer) -> None:
     """Why several methods give one and the same map here, and which earlier layer tells them apart."""
     earlier = (

@@ -13,7 +13,12 @@ from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Callback, LightningModule, Trainer
 from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.callbacks import arguments
-from lightning_gcam.callbacks.announcement import announce, say_what_even_gradients_mean, what_is_left_out
+from lightning_gcam.callbacks.announcement import (
+    announce,
+    description,
+    say_what_even_gradients_mean,
+    what_is_left_out,
+)
 from lightning_gcam.callbacks.collection import Collection
 from lightning_gcam.callbacks.failures import FailurePolicy
 from lightning_gcam.callbacks.look import Recipe, prepare, take_look
@@ -113,6 +118,17 @@ class SaliencyMonitor(Callback):
         self._directory: Path | None = None
         self._announced = False
         self._looked_at = (-1, -1)
+
+    def describe(self) -> str:
+        """Print, and return, which layer is looked at, why, and which other layers would do.
+
+        Example:
+            >>> text = SaliencyMonitor(target_layer="layer4").describe()
+            SaliencyMonitor looks at layer "layer4", which was named.
+        """
+        text = description(self._layer, self.target_layer)
+        print(text)
+        return text
 
     # -------------------------------------------------------------------------------- hooks: they only route
 

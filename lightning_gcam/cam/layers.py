@@ -50,14 +50,13 @@ class TargetLayer:
             Why: of 2 layers that are spatial and whose positions influence the output, it is the last to run.
             Others that would do: "0" (6 x 6 grid, channels first).
         """
+        if not self.why:
+            return f"{self}\nWhy: it was named, by `target_layer` or by the checkpoint of a resumed run."
         others = ", ".join(str(each) for each in self.others)
-        return "\n".join(
-            [
-                str(self),
-                f"Why: {self.why or 'it was named by hand'}.",
-                f"Others that would do: {others}." if others else "No other layer was found that would do.",
-            ]
+        would_do = (
+            f"Others that would do: {others}." if others else "No earlier layer was found that would do."
         )
+        return f"{self}\nWhy: {self.why}.\n{would_do}"
 
     def __str__(self) -> str:
         grid = f" ({self.grid[0]} x {self.grid[1]} grid, {self.kind})" if self.grid is not None else ""

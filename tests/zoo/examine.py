@@ -115,60 +115,70 @@ def _weights_of(heads: dict[str, nn.Module]) -> Iterator[None]:
             head.load_state_dict(kept[name])
 
 
-def fit(
-    model: nn.Module, heads: dict[str, nn.Module], layer: TargetLayer, pictures: Tensor, answers: Tensor
-) -> None:
-    """Least squares from what each head is fed to `answers` (N, classes); the other classes get none.
+def fit(model: nn.Module, heads: dict[str, nn.Module], layer: TargetLayer, pictures: Tensor) -> None:
+    """Least squares from what each head is fed to `ANSWERS`; the other classes get none.
 
     Each head is fed what the network makes of the plain picture, but for the layer's grid, which is that of the
     lesson: the head learns what this layer says of a patch, not what a class token has gathered from earlier ones.
+    A head that is applied to each position is fed the lesson's grids itself: the layer may be its own map of classes.
     """
-    fed: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        return lambda module, args, *_: fed.update({name: args[0].detach()})
-
     with torch.no_grad():
-        grids = _lesson_grids(_output_of(model, layer, pictures), pictures.shape[-1])
-        handles = [head.register_forward_hook(keep(name)) for name, head in heads.items()]
+        grids = _lesson_grids(_output_of(model, layer.module, pictures), pictures.shape[-1])
+        lessons_of = {name: _own_lessons(model, head, pictures) for name, head in heads.items()}
         with _replaced(layer, grids):
-            model(pictures[:1].expand(len(grids), -1, -1, -1))
-        for handle in handles:
-            handle.remove()
+            plain = pictures[:1].expand(len(grids), -1, -1, -1)
+            fed = {name: _input_of(model, head, plain) for name, head in heads.items()}
         for name, head in heads.items():
-            weights = _least_squares(_rows(fed[name], head), answers)
+            own = lessons_of[name]
+            weights = _least_squares(_rows(fed[name] if own is None else own, head), ANSWERS)
             for parameter in head.parameters():
                 parameter.zero_()
-            head.weight[: answers.shape[1]] = weights.T.reshape(answers.shape[1], *head.weight.shape[1:])
+            head.weight[: ANSWERS.shape[1]] = weights.T.reshape(-1, *head.weight.shape[1:])
+
+
+def _own_lessons(model: nn.Module, head: nn.Module, pictures: Tensor) -> Tensor | None:
+    """The lessons on what the head is fed, where that is a grid."""
+    fed, size = _input_of(model, head, pictures), pictures.shape[-1]
+    return _lesson_grids(fed, size) if find_layout(fed, (size, size), len(pictures)) is not None else None
 
 
 def _lesson_grids(outputs: Tensor, size: int) -> Tensor:
-    """An empty one; the plain one; each patch alone, in the plain one; and what each does around itself, without it."""
+    """An empty one; the plain one, whole and each ninth of it; each patch alone; and what each does around itself."""
     plain, patched = outputs[:1], outputs[1:].split(1)
+    empty = torch.zeros_like(plain)
     layout = find_layout(plain, (size, size), 1)
     assert layout is not None
 
-    def mixed(ground: Tensor, patch: Tensor, place: tuple[int, int]) -> Tensor:
+    def mixed(ground: Tensor, other: Tensor, place: tuple[int, int], side: int) -> Tensor:
         mixture = ground.clone()
-        rows, columns = (_cells(start, size, cells) for start, cells in zip(place, layout.grid, strict=True))
-        layout.reshape(mixture)[:, :, rows, columns] = layout.reshape(patch)[:, :, rows, columns]
+        rows, columns = (
+            slice(start * cells // size, -(-(start + side) * cells // size))  # the cells that it touches
+            for start, cells in zip(place, layout.grid, strict=True)
+        )
+        layout.reshape(mixture)[:, :, rows, columns] = layout.reshape(other)[:, :, rows, columns]
         return mixture
 
-    places = corners(size) * 2
-    alone = [mixed(plain, output, place) for output, place in zip(patched, places, strict=True)]
-    around = [mixed(output, plain, place) for output, place in zip(patched, places, strict=True)]
-    return torch.cat([torch.zeros_like(plain), plain, *alone, *around])
+    thirds = [(row * size // 3, column * size // 3) for row in range(3) for column in range(3)]
+    ninths = [mixed(empty, plain, place, size // 3) for place in thirds]
+    pairs = list(zip(patched, corners(size) * 2, strict=True))
+    alone = [mixed(plain, output, place, _patch_side(size)) for output, place in pairs]
+    around = [mixed(output, plain, place, _patch_side(size)) for output, place in pairs]
+    return torch.cat([empty, plain, *ninths, *alone, *around])
 
 
-def _cells(start: int, size: int, cells: int) -> slice:
-    """The cells that a patch which starts at the pixel `start` touches."""
-    return slice(start * cells // size, -(-(start + _patch_side(size)) * cells // size))
-
-
-def _output_of(model: nn.Module, layer: TargetLayer, pictures: Tensor) -> Tensor:
-    """What the layer's last call returns for the pictures."""
+def _output_of(model: nn.Module, module: nn.Module, pictures: Tensor) -> Tensor:
+    """What the module's last call returns for the pictures."""
     seen: list[Tensor] = []
-    handle = layer.module.register_forward_hook(lambda *call: seen.append(main_tensor(call[2]).clone()))
+    handle = module.register_forward_hook(lambda *call: seen.append(main_tensor(call[2]).clone()))
+    model(pictures)
+    handle.remove()
+    return seen[-1].contiguous()
+
+
+def _input_of(model: nn.Module, module: nn.Module, pictures: Tensor) -> Tensor:
+    """What the module's last call is given."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
     model(pictures)
     handle.remove()
     return seen[-1].contiguous()
@@ -208,7 +218,7 @@ def _least_squares(features: Tensor, answers: Tensor, ridge: float = 1.0) -> Ten
     common, _ = torch.linalg.qr(features[:2].T)
     inside = features[1:] - (features[1:] @ common) @ common.T
     kernel = inside @ inside.T
-    kernel += ridge * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=kernel.dtype)
+    kernel += (ridge * kernel.diagonal().mean() + 1e-30) * torch.eye(len(kernel), dtype=kernel.dtype)
     return (inside.T @ torch.linalg.solve(kernel, answers)).float()
 
 
@@ -257,7 +267,7 @@ def lessons(size: int) -> Tensor:
     )
 
 
-ANSWERS = torch.tensor([[0.0, 0.0], *[[1.0, -1.0]] * 4, *[[-1.0, 1.0]] * 4, *[[0.0, 0.0]] * 8])
+ANSWERS = torch.tensor([*[[0.0, 0.0]] * 10, *[[1.0, -1.0]] * 4, *[[-1.0, 1.0]] * 4, *[[0.0, 0.0]] * 8])
 """What classes 0 and 1 say of `_lesson_grids`."""
 
 
@@ -273,12 +283,12 @@ def _maps(
 
 
 def _with_random_heads(finding: Finding, model: nn.Module, layer: TargetLayer, pictures: Tensor) -> None:
-    maps, peaks, finding.even = _maps(model, layer, pictures[1:2].expand(4, -1, -1, -1), range(4))
+    maps, peaks, finding.even = _maps(model, layer, pictures[1:2].expand(CLASSES, -1, -1, -1), range(CLASSES))
     drawn = maps[peaks > 0]
     finding.expect(maps.shape[1:] == pictures.shape[2:], f"the maps have the size {tuple(maps.shape[1:])}")
     finding.expect(bool(peaks.isfinite().all() and maps.isfinite().all()), "the maps are not finite")
-    finding.expect(len(drawn) >= 2, f"{4 - len(drawn)} of 4 maps are blank under a random head")
-    moved = len(drawn) > 1 and float((drawn[0] - drawn[1]).abs().max()) > 1e-2
+    finding.expect(len(drawn) >= 2, f"{CLASSES - len(drawn)} of {CLASSES} maps are blank under a random head")
+    moved = len(drawn) > 1 and float((drawn - drawn[:1]).abs().max()) > 1e-2
     finding.expect(moved, "the map does not move with the class")
 
 
@@ -301,7 +311,7 @@ def _with_fitted_heads(
 ) -> None:
     pictures, places = lessons(size), corners(size)
     with _weights_of(heads):
-        fit(model, heads, layer, pictures, ANSWERS)
+        fit(model, heads, layer, pictures)
         drawn = [_maps(model, layer, pictures[1:5], 0), _maps(model, layer, pictures[5:9], 1)]
     blank = sum(int((peaks <= 0).sum()) for _, peaks, _ in drawn)
     finding.expect(not blank, f"{blank} of 8 maps are blank under a fitted head")

@@ -12,7 +12,7 @@ import torchvision
 import transformers
 from torch import nn
 
-from tests.zoo.examine import CLASSES
+from tests.zoo.examine import CLASSES, Finding, examine
 
 
 class Member(NamedTuple):
@@ -24,21 +24,29 @@ class Member(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def make(member: Member) -> tuple[nn.Module, int]:
-    """The network, for the first size that it takes."""
+def look(member: Member) -> Finding:
+    """What the network showed; an error is a failure like another.
+
+    At the first size of image at which all is well, and at which the grid can tell places apart: on 2 x 2 cells every
+    peak is next to every patch.
+    """
+    finding = Finding(failures=["it names no size"])
     for size in member.sizes:
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
-                torch.manual_seed(0)
-                model = member.make(size).eval()
-                model(torch.zeros(1, 3, size, size))
-        except Exception:
-            if size == member.sizes[-1]:
-                raise
-        else:
-            return model, size
-    raise ValueError(f"{member.model} names no size.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the libraries say of their own networks
+            try:
+                finding = examine(make(member, size), size)
+            except Exception as error:
+                finding = Finding(size=size, failures=[f"{type(error).__name__}: {error}".splitlines()[0]])
+        if not finding.failures and min(finding.grid) > 2:
+            break
+    return finding
+
+
+def make(member: Member, size: int) -> nn.Module:
+    """The network, the same at every call."""
+    torch.manual_seed(0)
+    return member.make(size).eval()
 
 
 # ----------------------------------------------------------------------------------------------- torchvision
@@ -209,7 +217,8 @@ TRANSFORMERS_CONFIGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         STAGES,
     ),
     "ConvNeXt": ("ConvNextConfig", "ConvNextForImageClassification", {**CONVOLUTIONS, "num_stages": 3}),
-    "BEiT": ("BeitConfig", "BeitForImageClassification", PATCHES),
+    # At 0.1, where it starts, the blocks of a network this small add next to nothing to the patches' projection.
+    "BEiT": ("BeitConfig", "BeitForImageClassification", {**PATCHES, "layer_scale_init_value": 1.0}),
     "BEiT, class token": (
         "BeitConfig",
         "BeitForImageClassification",
@@ -247,3 +256,11 @@ TRANSFORMERS = [
 ]
 
 ZOO = {f"{member.family} {member.model}": member for member in [*TORCHVISION, *TIMM, *TRANSFORMERS]}
+
+UNSUPPORTED = {
+    "timm gemma4_vit gemma4_vit_167m_enc": (
+        "The model's output holds no logits",
+        "an encoder for a language model, without a head: it returns tokens; pass `forward=` with a head of yours",
+    ),
+}
+"""Networks that are refused: the error, and the reason."""
