@@ -44,9 +44,15 @@ def test_a_small_network(name: str) -> None:
 
 @pytest.mark.zoo
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ZOO if name not in QUICK])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.timeout(1200)) for name in ZOO if name not in QUICK]
+)
 def test_a_network_of_the_zoo(name: str) -> None:
-    assert look(ZOO[name]).failures == []
+    failures = look(ZOO[name]).failures
+    if name in EXCEPTIONS:
+        assert [each for each in failures if EXCEPTIONS[name][0] in each] == failures != []
+    else:
+        assert failures == []
 
 
 # --------------------------------------------------------------------------------------- what the zoo is made of

@@ -170,7 +170,7 @@ def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
         reasons.append("its gradients are constant over space")
     if found.zeros:
         more = f" and {len(found.zeros) - 1} more" if len(found.zeros) > 1 else ""
-        reasons.append(f'"{found.zeros[0]}"{more}, all zero so far, stood in with random numbers to find it')
+        reasons.append(f'"{found.zeros[-1]}"{more}, all zero so far, stood in with random numbers to find it')
     return "; ".join(reasons)
 
 
@@ -184,11 +184,11 @@ def _others(live: list[Spatial], chosen: Spatial) -> list[Spatial]:
     if chosen.is_even:
         before = [each for each in before if not each.is_even]
     finer = _last_of_each_finer_grid(before, chosen)
-    alike = [each for each in before if _alike(each, chosen)]
+    as_fine = [each for each in before if each.layout.grid == chosen.layout.grid]
     if chosen.layout.kind.startswith("tokens"):
-        twins = [each for each in alike if type(each.module) is type(chosen.module)]
-        return [*reversed(twins[-2:] or alike[-1:]), *finer]
-    return finer or alike[-1:]
+        twins = [each for each in as_fine if type(each.module) is type(chosen.module)]
+        return [*reversed(twins[-2:] or as_fine[-1:]), *finer]
+    return finer or as_fine[-1:]
 
 
 def _last_of_each_finer_grid(before: list[Spatial], chosen: Spatial) -> list[Spatial]:
