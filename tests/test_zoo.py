@@ -20,7 +20,7 @@ from lightning_gcam import attribute
 from lightning_gcam.cam import reshape
 from tests.zoo.__main__ import read, report, run
 from tests.zoo.examine import CLASSES, Finding, examine
-from tests.zoo.families import TIMM_NAMES, TRANSFORMERS_CONFIGS, ZOO, look
+from tests.zoo.families import EXCEPTIONS, TIMM_NAMES, TRANSFORMERS_CONFIGS, ZOO, look
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 QUICK = [

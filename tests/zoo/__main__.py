@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.measure import describe_machine, markdown_table, write_section
 from tests.zoo.examine import Finding
-from tests.zoo.families import ZOO, look
+from tests.zoo.families import EXCEPTIONS, ZOO, look
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -125,15 +125,22 @@ def fit(model: nn.Module, heads: dict[str, nn.Module], layer: TargetLayer, pictu
     with torch.no_grad():
         grids = _lesson_grids(_output_of(model, layer.module, pictures), pictures.shape[-1])
         lessons_of = {name: _own_lessons(model, head, pictures) for name, head in heads.items()}
-        with _replaced(layer, grids):
-            plain = pictures[:1].expand(len(grids), -1, -1, -1)
-            fed = {name: _input_of(model, head, plain) for name, head in heads.items()}
+        fed = {
+            name: torch.cat([_fed(model, layer, head, pictures[:1], each) for each in grids.split(9)])
+            for name, head in heads.items()
+        }
         for name, head in heads.items():
             own = lessons_of[name]
             weights = _least_squares(_rows(fed[name] if own is None else own, head), ANSWERS)
             for parameter in head.parameters():
                 parameter.zero_()
             head.weight[: ANSWERS.shape[1]] = weights.T.reshape(-1, *head.weight.shape[1:])
+
+
+def _fed(model: nn.Module, layer: TargetLayer, head: nn.Module, plain: Tensor, grids: Tensor) -> Tensor:
+    """What the head is given for the plain picture, with the layer's grid replaced."""
+    with _replaced(layer, grids):
+        return _input_of(model, head, plain.expand(len(grids), -1, -1, -1))
 
 
 def _own_lessons(model: nn.Module, head: nn.Module, pictures: Tensor) -> Tensor | None:

@@ -189,7 +189,8 @@ def _timm(name: str) -> Callable[[int], nn.Module]:
 
 
 TIMM = [
-    Member(f"timm {family}", name, _timm(name), (128, size)) for family, (name, size) in TIMM_NAMES.items()
+    Member(f"timm {family}", name, _timm(name), (128, 126, size))
+    for family, (name, size) in TIMM_NAMES.items()
 ]
 
 # ---------------------------------------------------------------------------------------------- transformers
