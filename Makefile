@@ -16,7 +16,7 @@ OLDEST := .venv-oldest
 OLDEST_INSTALLED := $(OLDEST)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format build coverage bench test-oldest clean
+.PHONY: help install demo test check format build coverage bench zoo test-oldest clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,10 @@ coverage: install  ## Run the tests and show the lines no test reaches
 
 bench: install  ## Measure what one look costs, beside other explainers
 	$(PY) benchmarks/saliency_cost.py $(ARGS)
+
+# A run that was stopped goes on: each network's result is kept in runs/zoo.jsonl.
+zoo: install  ## Look at every family of networks, and keep the table in docs/models.md
+	$(PY) -m tests.zoo $(ARGS)
 
 # Old releases warn about each other, so here a warning is not an error.
 test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dependencies, on Python 3.10

@@ -195,6 +195,10 @@ def _is(left: Any, right: Any, pairs: bool) -> bool:
 
 
 def _write_back(tensor: Tensor, values: Tensor) -> None:
+    if tensor.shape != values.shape:
+        tensor.resize_(
+            values.shape
+        )  # the observers of quantization-aware training take their shape when they first run
     if not _same_bits(tensor, values):
         tensor.copy_(values)
 

@@ -59,6 +59,20 @@ def say_what_dense_logits_mean(record: SaliencyRecord) -> None:
     )
 
 
+def description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None) -> str:
+    """Which layers are looked at, why, and which others would do, as a text of a few lines."""
+    if layers:
+        return "\n".join(f"SaliencyMonitor looks at layer {layer.describe()}" for layer in layers)
+    if named is not None:
+        names = [named] if isinstance(named, str) else list(named)
+        shown = " and ".join(f'"{name}"' for name in names)
+        return f"SaliencyMonitor looks at layer {shown}, which was named."
+    return (
+        "SaliencyMonitor has no layer yet: it is found with the first batch, before the first training step. To find "
+        "it now: lightning_gcam.cam.find_target_layer(model, images).describe()."
+    )
+
+
 def say_what_even_gradients_mean(layer: TargetLayer) -> None:
     """Why several methods give one and the same map here, and which earlier layer tells them apart."""
     earlier = (

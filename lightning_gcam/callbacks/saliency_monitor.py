@@ -15,6 +15,7 @@ from lightning_gcam.batch import Adapter, SaliencyBatch
 from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.announcement import (
     announce,
+    description,
     say_what_dense_logits_mean,
     say_what_even_gradients_mean,
     what_is_left_out,
@@ -132,6 +133,17 @@ class SaliencyMonitor(Callback):
         self._directory: Path | None = None
         self._announced = False
         self._looked_at = (-1, -1)
+
+    def describe(self) -> str:
+        """Print, and return, which layer is looked at, why, and which other layers would do.
+
+        Example:
+            >>> text = SaliencyMonitor(target_layer="layer4").describe()
+            SaliencyMonitor looks at layer "layer4", which was named.
+        """
+        text = description(self._layers, self.target_layer)
+        print(text)
+        return text
 
     # -------------------------------------------------------------------------------- hooks: they only route
 

@@ -252,7 +252,7 @@ def _as_grids(at_layer: AtLayer, images: Tensor, reshape: Reshape | None) -> tup
 
 
 def _read(activations: Tensor, images: Tensor) -> Reshape:
-    layout = find_layout(activations, (images.shape[-2], images.shape[-1]))
+    layout = find_layout(activations, (images.shape[-2], images.shape[-1]), len(images))
     if layout is None:
         raise InputError(
             f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: not a grid over the "

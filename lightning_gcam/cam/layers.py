@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError, did_you_mean
-from lightning_gcam.cam.bottleneck import up_to_the_bottleneck
-from lightning_gcam.cam.capture import Forward, plain_eager, run
-from lightning_gcam.cam.outputs import find_logits, find_raw_logits
-from lightning_gcam.cam.reshape import Layout, Reshape, find_layout, main_tensor
-from lightning_gcam.isolation import is_sharded, untouched
+from lightning_gcam.cam.capture import Forward, plain_eager
+from lightning_gcam.cam.probe import Probe, Spatial, probe
+from lightning_gcam.cam.reshape import Reshape
+from lightning_gcam.isolation import untouched
 
 
 @dataclass(frozen=True)
@@ -28,14 +23,40 @@ class TargetLayer:
         module: the submodule.
         grid: rows and columns of its output; None where it was named and not probed.
         kind: how its output is laid out, in words.
-        earlier: names of earlier layers that would do, the nearest first, one for each finer grid.
+        why: the reasons for it, in words; empty where it was named.
+        others: earlier layers that would do, the nearest first.
     """
 
     name: str
     module: nn.Module
     grid: tuple[int, int] | None = None
     kind: str = ""
-    earlier: tuple[str, ...] = ()
+    why: str = ""
+    others: tuple[TargetLayer, ...] = ()
+
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        """The names of `others`."""
+        return tuple(each.name for each in self.others)
+
+    def describe(self) -> str:
+        """What was chosen, why, and which other layers would do, in three lines.
+
+        Example:
+            >>> import torch
+            >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1), nn.Flatten())
+            >>> print(find_target_layer(model, torch.rand(1, 3, 8, 8)).describe())
+            "2" (3 x 3 grid, channels first)
+            Why: of 2 layers that are spatial and whose positions influence the output, it is the last to run.
+            Others that would do: "0" (6 x 6 grid, channels first).
+        """
+        if not self.why:
+            return f"{self}\nWhy: it was named, by `target_layer` or by the checkpoint of a resumed run."
+        others = ", ".join(str(each) for each in self.others)
+        would_do = (
+            f"Others that would do: {others}." if others else "No earlier layer was found that would do."
+        )
+        return f"{self}\nWhy: {self.why}.\n{would_do}"
 
     def __str__(self) -> str:
         grid = f" ({self.grid[0]} x {self.grid[1]} grid, {self.kind})" if self.grid is not None else ""
@@ -66,14 +87,18 @@ def find_target_layer(
         InputError: where there is none (a network of fully connected layers, say).
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
         >>> find_target_layer(model, torch.rand(1, 3, 8, 8)).name
         '1'
     """
     with untouched(model), plain_eager():
-        live = _live_layers(model, images[:1].detach().clone(), forward, reshape_transform)
+        found = probe(model, images[:1].detach().clone(), forward, reshape_transform)
+        live = [each for each in found.layers if each.is_live]
         if live:
-            return _choose(live)
+            chosen = _choose(live)
+            others = tuple(_target_layer(each) for each in _others(live, chosen))
+            return _target_layer(chosen, _why(found, live, chosen), others)
     raise InputError(
         f"{type(model).__name__} has no spatial layer that influences its output, so there is nothing to draw. "
         "Saliency maps need a convolutional network or a vision transformer; name `target_layer` (and "
@@ -110,162 +135,73 @@ def resolve_target_layer(model: nn.Module, target_layer: str | nn.Module) -> tup
     return target_layer, modules[target_layer]
 
 
-@dataclass(frozen=True)
-class _Output:
-    """What one module returned in the probe."""
-
-    name: str
-    module: nn.Module
-    tensor: Tensor
-    layout: Layout
-
-
-def _live_layers(
-    model: nn.Module,
-    images: Tensor,
-    forward: Forward | None,
-    reshape: Reshape | None,
-) -> list[_Output]:
-    """The spatial outputs whose positions influence the score, in the order of execution."""
-    caller = _Caller(model, forward)
-    with torch.enable_grad(), _recorded(model, images, reshape) as outputs:
-        leaf = images.requires_grad_() if images.is_floating_point() else images
-        output = torch.func.functional_call(caller, _without_zeros(model), (leaf.clone(),))
-        logits = find_logits(output, len(images))
-        candidates = [each for each in outputs if each.tensor.requires_grad]
-        if not candidates or not logits.requires_grad:
-            return []
-        score = (logits.float() * _uneven(logits)).sum()
-        gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
-    pairs = zip(candidates, gradients, strict=True)
-    grids = [(each, each.layout.reshape(gradient)) for each, gradient in pairs if gradient is not None]
-    live = [(each, grid) for each, grid in grids if _is_live(grid)]
-    layers, size = [each for each, _ in live], (images.shape[-2], images.shape[-1])
-    raw = find_raw_logits(output, len(images))
-    if live and raw.ndim == 4:  # at every position
-        return up_to_the_bottleneck(layers, [grid for _, grid in live], size, (raw.shape[2], raw.shape[3]))
-    return layers
-
-
-class _Caller(nn.Module):
-    """The model behind its `forward`, as one module that `functional_call` can run with other weights."""
-
-    def __init__(self, model: nn.Module, forward: Forward | None) -> None:
-        super().__init__()
-        self.model = model
-        self.call = forward
-
-    def forward(self, images: Tensor) -> Any:
-        return run(self.model, images, self.call)
-
-
-def _uneven(logits: Tensor) -> Tensor:
-    """Weights that differ from class to class: a softmax or a normalisation cancels an even sum."""
-    return torch.linspace(1.0, 2.0, logits.shape[1], device=logits.device)
-
-
-def _is_live(gradient: Tensor) -> bool:
-    return bool(torch.isfinite(gradient).all() and gradient.abs().amax() > 0)
-
-
-@contextmanager
-def _recorded(model: nn.Module, images: Tensor, reshape: Reshape | None) -> Iterator[list[_Output]]:
-    """Keep every submodule's spatial output, in the order in which the submodules finish.
-
-    The graph is turned on before each submodule: the user's own `no_grad` around a frozen backbone would hide it. Where
-    images are whole numbers it starts at the first floating point that a submodule takes, for theirs have no gradient.
-    """
-    outputs: list[_Output] = []
-    size = (images.shape[-2], images.shape[-1])
-    is_whole = not images.is_floating_point()
-
-    def turn_graph_on(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        torch.set_grad_enabled(True)
-        return tuple(map(_with_graph, inputs)) if is_whole else None
-
-    def keep(name: str, module: nn.Module, output: Any) -> None:
-        tensor = main_tensor(output)
-        layout = _layout(tensor, size, reshape) if tensor is not None else None
-        if tensor is not None and layout is not None:
-            outputs.append(_Output(name, module, tensor, layout))
-
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if name and not _only_passes_on(module):
-                stack.callback(module.register_forward_pre_hook(turn_graph_on).remove)
-                stack.callback(
-                    module.register_forward_hook(lambda m, _, output, name=name: keep(name, m, output)).remove
-                )
-        yield outputs
-
-
-def _with_graph(value: Any) -> Any:
-    """`value`, as the start of a graph where it is a tensor that can have a gradient and has none yet."""
-    starts = isinstance(value, Tensor) and value.is_floating_point() and not value.requires_grad
-    return value.detach().clone().requires_grad_().clone() if starts else value
-
-
-def _layout(tensor: Tensor, image_size: tuple[int, int], reshape: Reshape | None) -> Layout | None:
-    if reshape is None:
-        return find_layout(tensor, image_size)
-    try:
-        grid = reshape(tensor)
-    except (RuntimeError, IndexError, ValueError, TypeError):
-        return None  # written for another layer's output
-    return (
-        Layout("by `reshape_transform`", (grid.shape[2], grid.shape[3]), reshape) if grid.ndim == 4 else None
-    )
-
-
-def _only_passes_on(module: nn.Module) -> bool:
-    """Layers that add nothing to look at: dropout, pooling, identities, and the weights of an attention."""
-    passes_on = ("Dropout", "DropPath", "Identity", "Pool", "Flatten", "Softmax")
-    is_leaf = next(module.children(), None) is None
-    return is_leaf and any(word in type(module).__name__ for word in passes_on)
-
-
-def _without_zeros(model: nn.Module) -> dict[str, Tensor]:
-    """Random values for the parameters that are all zero, from a generator of their own; biases may be zero.
-
-    Of sharded parameters each process sees a piece, which may be empty: they are left as they are.
-    """
-    if is_sharded(model):
-        return {}
-    generator = torch.Generator().manual_seed(0)
-    return {
-        f"model.{name}": _random_like(parameter, generator)
-        for name, parameter in model.named_parameters()
-        if parameter.is_floating_point() and not name.endswith("bias") and not parameter.count_nonzero()
-    }
-
-
-def _random_like(parameter: Tensor, generator: torch.Generator) -> Tensor:
-    shape = parameter.shape
-    if len(shape) < 2:  # the scale of a norm or of a residual branch
-        values = torch.empty(shape).uniform_(0.5, 1.5, generator=generator)
-    else:
-        values = torch.randn(shape, generator=generator) * math.sqrt(2 / max(math.prod(shape[1:]), 1))
-    return values.to(parameter.device, parameter.dtype)
-
-
-def _choose(live: list[_Output]) -> TargetLayer:
+def _choose(live: list[Spatial]) -> Spatial:
     """The last; where that is a part of an attention, the last norm before it: the residual stream."""
     last = live[-1]
-    if last.layout.kind.startswith("tokens"):
-        norms = [each for each in live if "norm" in type(each.module).__name__.lower() and _alike(each, last)]
-        last = norms[-1] if norms else last
-    return TargetLayer(last.name, last.module, last.layout.grid, last.layout.kind, _earlier(live, last))
+    if not last.layout.kind.startswith("tokens") or any(_is_norm(each) for each in last.module.modules()):
+        return last
+    norms = [each for each in live if _is_norm(each.module) and _alike(each, last)]
+    return norms[-1] if norms else last
 
 
-def _alike(left: _Output, right: _Output) -> bool:
+def _is_norm(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower()
+
+
+def _alike(left: Spatial, right: Spatial) -> bool:
     return left.layout.kind == right.layout.kind and left.layout.grid == right.layout.grid
 
 
-def _earlier(live: list[_Output], chosen: _Output) -> tuple[str, ...]:
-    """The last layer of each finer grid, the nearest first."""
-    names: dict[int, str] = {}
-    for each in live[: live.index(chosen)]:
+def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
+    """The reasons, as sentences."""
+    last = live[-1]
+    reasons = [
+        f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last to run"
+    ]
+    if chosen is not last:
+        reasons = [
+            f'"{last.name}", the last to run that is spatial and whose positions influence the output, is a part of an '
+            "attention; this is the norm before it, which holds the residual stream"
+        ]
+    behind = found.layers[found.layers.index(last) + 1 :]
+    if behind:
+        reasons.append(f'behind it, "{behind[-1].name}" is spatial too, but its positions no longer matter')
+    if chosen.is_even:
+        reasons.append("its gradients are constant over space")
+    if found.zeros:
+        more = f" and {len(found.zeros) - 1} more" if len(found.zeros) > 1 else ""
+        reasons.append(f'"{found.zeros[-1]}"{more}, all zero so far, stood in with random numbers to find it')
+    return "; ".join(reasons)
+
+
+def _others(live: list[Spatial], chosen: Spatial) -> list[Spatial]:
+    """Earlier layers that would do, the nearest first.
+
+    The last one of each finer grid, as long as the grids get coarser; with tokens, the same norm or block of earlier
+    blocks. Where the gradients at the chosen one are constant over space, only such that have others.
+    """
+    before = live[: live.index(chosen)]
+    if chosen.is_even:
+        before = [each for each in before if not each.is_even]
+    finer = _last_of_each_finer_grid(before, chosen)
+    as_fine = [each for each in before if each.layout.grid == chosen.layout.grid]
+    if chosen.layout.kind.startswith("tokens"):
+        twins = [each for each in as_fine if type(each.module) is type(chosen.module)]
+        return [*reversed(twins[-2:] or as_fine[-1:]), *finer]
+    return finer or as_fine[-1:]
+
+
+def _last_of_each_finer_grid(before: list[Spatial], chosen: Spatial) -> list[Spatial]:
+    """A grid that is finer than one before it has been scaled up again, or is no map of the image at all."""
+    found: dict[int, Spatial] = {}
+    coarsest = math.inf
+    for each in before:
         cells = math.prod(each.layout.grid)
-        if cells > math.prod(chosen.layout.grid):
-            names[cells] = each.name
-    return tuple(names[cells] for cells in sorted(names))
+        coarsest = min(coarsest, cells)
+        if cells == coarsest and cells > math.prod(chosen.layout.grid):
+            found[cells] = each
+    return [found[cells] for cells in sorted(found)]
+
+
+def _target_layer(spatial: Spatial, why: str = "", others: tuple[TargetLayer, ...] = ()) -> TargetLayer:
+    return TargetLayer(spatial.name, spatial.module, spatial.layout.grid, spatial.layout.kind, why, others)

@@ -32,12 +32,14 @@ class Layout:
     reshape: Reshape
 
 
-def find_layout(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
+def find_layout(output: Tensor, image_size: tuple[int, int], batch_size: int | None = None) -> Layout | None:
     """Read `output` as a grid over an image of `image_size` (H, W), or None where it is not one.
 
     Args:
-        output: what a layer returned, `(N, ...)`.
+        output: what a layer returned, `(N, ...)`, or `(L, N, C)` where tokens come first.
         image_size: height and width of the images, in pixels; the grid must have their aspect ratio.
+        batch_size: N, the number of images. With it, windows of an image are not taken for images: blocks that attend
+            inside of windows return `(N * windows, ...)` from their parts, often shifted, and whole grids at their end.
 
     Example:
         >>> import torch
@@ -50,6 +52,8 @@ def find_layout(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
     """
     if not output.is_floating_point():
         return None
+    if batch_size is not None and len(output) != batch_size:
+        return _tokens_first(output, image_size, batch_size)
     return next((found for read in LAYOUTS if (found := read(output, image_size)) is not None), None)
 
 
@@ -67,14 +71,27 @@ def _channels_last(output: Tensor, image_size: tuple[int, int]) -> Layout | None
 
 def _tokens(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
     """`(N, L, C)`: up to eight prefix tokens, then one token a patch, row by row."""
-    if output.ndim != 3:
+    if output.ndim != 3 or (found := _patches(output.shape[1], image_size)) is None:
         return None
-    for prefix in range(MAX_PREFIX_TOKENS + 1):
-        grid = _grid_of(output.shape[1] - prefix, image_size)
-        if grid is not None:
-            kind = f"tokens, {prefix} before the patches" if prefix else "tokens"
-            return Layout(kind, grid, _tokens_to_grid(prefix, grid))
-    return None
+    prefix, grid = found
+    return Layout(_tokens_in_words(prefix), grid, _tokens_to_grid(prefix, grid))
+
+
+def _tokens_first(output: Tensor, image_size: tuple[int, int], batch_size: int) -> Layout | None:
+    """`(L, N, C)`, as `nn.MultiheadAttention` likes them."""
+    if output.ndim != 3 or output.shape[1] != batch_size:
+        return None
+    if (found := _patches(len(output), image_size)) is None:
+        return None
+    prefix, grid = found
+    to_grid = _tokens_to_grid(prefix, grid)
+    return Layout(
+        f"{_tokens_in_words(prefix)}, (L, N, C)", grid, lambda tensor: to_grid(tensor.transpose(0, 1))
+    )
+
+
+def _tokens_in_words(prefix: int) -> str:
+    return f"tokens, {prefix} before the patches" if prefix else "tokens"
 
 
 def _tokens_to_grid(prefix: int, grid: tuple[int, int]) -> Reshape:
@@ -85,14 +102,42 @@ LAYOUTS = (_channels_first, _channels_last, _tokens)
 """The readers in order; the first that fits wins."""
 
 
-def _grid_of(patches: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
-    """The grid of `patches` patches with the image's aspect ratio, if there is one."""
-    height, width = image_size
-    rows = round(math.sqrt(max(patches, 0) * height / width))
-    if rows < 1 or patches % rows:
+def _patches(length: int, image_size: tuple[int, int]) -> tuple[int, tuple[int, int]] | None:
+    """How many tokens of a sequence stand before its patches, and the grid of these.
+
+    Several readings may fit (4 x 5 patches behind 4 tokens, or 4 x 6). One with exactly the image's aspect ratio goes
+    first, then one whose patches may be squares, then the one with fewest tokens before it.
+    """
+    readings = [
+        (prefix, grid)
+        for prefix in range(MAX_PREFIX_TOKENS + 1)
+        for grid in _grids_of(length - prefix, image_size)
+    ]
+    if not readings:
         return None
-    grid = (rows, patches // rows)
-    return grid if _fits(grid, image_size, slack=1.0) else None
+    return min(
+        readings, key=lambda each: (not _is_exact(each[1], image_size), not _is_square(each[1], image_size))
+    )
+
+
+def _grids_of(patches: int, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """The grids of `patches` patches that have nearly the image's aspect ratio."""
+    rows = math.sqrt(max(patches, 0) * image_size[0] / image_size[1])
+    grids = [
+        (each, patches // each) for each in {math.floor(rows), math.ceil(rows)} if each and not patches % each
+    ]
+    return [grid for grid in grids if _fits(grid, image_size, slack=1.0)]
+
+
+def _is_exact(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
+    return grid[0] * image_size[1] == grid[1] * image_size[0]
+
+
+def _is_square(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
+    """Whether square patches, and pixels left over at the border, give this grid."""
+    (rows, columns), (height, width) = grid, image_size
+    sides = range(height // (rows + 1), height // rows + 1)
+    return any(side and height // side == rows and width // side == columns for side in sides)
 
 
 def _fits(grid: tuple[int, int], image_size: tuple[int, int], slack: float) -> bool:

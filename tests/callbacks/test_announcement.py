@@ -84,3 +84,49 @@ def test_an_even_gradient_is_explained_once_and_only_where_it_is_seen(tmp_path: 
 
     assert sum("constant over space" in each for each in even) == 1
     assert not any("constant over space" in each for each in uneven)
+
+
+def test_the_monitor_describes_its_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    monitor = SaliencyMonitor(scores="blank_rate")
+    assert monitor.describe().startswith("SaliencyMonitor has no layer yet")
+
+    said_in_a_fit(tmp_path, monitor, toy_loader())
+    capsys.readouterr()
+    text = monitor.describe()
+
+    assert capsys.readouterr().out == text + "\n"
+    first, why, others = text.splitlines()
+    assert first == 'SaliencyMonitor looks at layer "network.5" (8 x 8 grid, channels first)'
+    assert why.startswith("Why: of ")
+    assert others.startswith("Others that would do: ")
+
+
+def test_a_layer_that_was_named_is_described_as_such(tmp_path: Path) -> None:
+    monitor = SaliencyMonitor(scores="blank_rate", target_layer="network.2")
+    assert monitor.describe() == 'SaliencyMonitor looks at layer "network.2", which was named.'
+
+    said_in_a_fit(tmp_path, monitor, toy_loader())
+
+    assert monitor.describe().splitlines()[1].startswith("Why: it was named")
+
+
+@pytest.mark.filterwarnings("ignore:.* maps are blank")
+def test_the_earlier_layer_that_is_named_has_gradients_that_are_not_even(tmp_path: Path) -> None:
+    layers = [
+        nn.Conv2d(1, 4, 3, stride=2, padding=1),
+        nn.Tanh(),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Softplus(),
+    ]
+    pooled = Toy(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES)))
+    monitor = SaliencyMonitor(scores="blank_rate")
+
+    said = said_in_a_fit(tmp_path, monitor, toy_loader(), pooled)
+
+    (line,) = [each for each in said if "constant over space" in each]
+    assert (
+        'An earlier layer tells them apart: target_layer="network.2".' in line
+    )  # as fine a grid; behind it a Softplus
+    again = SaliencyMonitor(scores="blank_rate", target_layer="network.2")
+    said = said_in_a_fit(tmp_path, again, toy_loader(), pooled)
+    assert not any("constant over space" in each for each in said)

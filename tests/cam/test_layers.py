@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer, resolve_target_layer
-from lightning_gcam.cam.layers import TargetLayer, _without_zeros
+from lightning_gcam.cam.layers import TargetLayer
+from lightning_gcam.cam.probe import _without_zeros
 from tests.cam.nets import CLASSES, GRID, bits, cnn, pictures, seeded, state_of
 
 

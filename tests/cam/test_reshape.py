@@ -155,3 +155,40 @@ def test_a_model_output_of_transformers_is_replaced_by_key_by_name_and_by_place(
     assert type(replaced) is type(output)
     assert main_tensor(output) is main
     assert replaced.last_hidden_state is replaced["last_hidden_state"] is replaced[0] is new
+
+
+SIZES = [(rows, columns) for rows in range(4, 33) for columns in range(4, 33) if 1 / 4 <= rows / columns <= 4]
+
+
+@pytest.mark.parametrize("prefix", range(MAX_PREFIX_TOKENS + 1))
+def test_patches_of_any_grid_are_told_from_the_tokens_before_them(prefix: int) -> None:
+    """4 x 5 patches behind 4 tokens are as many as 4 x 6 patches: the image's sides tell which they are."""
+    for rows, columns in SIZES:
+        layout = find_layout(torch.zeros(1, prefix + rows * columns, 1), (16 * rows, 16 * columns))
+        assert layout is not None
+        assert (layout.grid, layout.kind.count(f"{prefix} before")) == ((rows, columns), int(prefix > 0))
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+@pytest.mark.parametrize("left_over", [(9, 9), (0, 5)])
+def test_pixels_left_over_at_the_border_change_nothing(prefix: int, left_over: tuple[int, int]) -> None:
+    for rows, columns in (each for each in SIZES if 1 / 2 <= each[0] / each[1] <= 2):
+        image = (16 * rows + left_over[0], 16 * columns + left_over[1])
+        layout = find_layout(torch.zeros(1, prefix + rows * columns, 1), image)
+        assert layout is not None
+        assert layout.grid == (rows, columns)
+
+
+def test_tokens_may_stand_before_the_samples() -> None:
+    grid = a_grid(4, 8, n=3)
+    tokens = torch.cat([torch.full((1, 3, 5), -1.0), grid.flatten(2).permute(2, 0, 1)])
+    layout = find_layout(tokens, (64, 128), batch_size=3)
+    assert layout is not None
+    assert torch.equal(layout.reshape(tokens), grid)
+    assert layout.kind == "tokens, 1 before the patches, (L, N, C)"
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 4, 16), (8, 16, 16), (8, 16, 4, 4)])
+def test_windows_of_an_image_are_no_images(shape: tuple[int, ...]) -> None:
+    assert find_layout(torch.zeros(shape), (64, 64)) is not None
+    assert find_layout(torch.zeros(shape), (64, 64), batch_size=2) is None
