@@ -8,12 +8,11 @@ block only the class token reaches the head, so "the last layer" would draw a bl
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from ordinary import parse, say_what_was_seen, trainer_options
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from textured_fields import CANVAS, MATERIALS, Scenes, draw_scenes
+from textured_fields import CANVAS, MATERIALS, draw_scenes
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import ViTConfig, ViTForImageClassification

@@ -61,7 +61,7 @@ def run(scripts: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.T
     output, printed = tmp_path_factory.mktemp(request.param), []
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.setattr("builtins.print", lambda *words: printed.append(" ".join(map(str, words))))
-        options = ["--epochs", "2", "--train-size", "96", "--output", str(output)]
+        options = ["--epochs", "2", "--train-size", "224", "--output", str(output)]
         monitor = scripts(request.param).main(options)
     return Run(monitor, "\n".join(printed), output)
 
@@ -70,8 +70,8 @@ def test_it_looks_after_every_epoch_and_scores_what_it_sees(run: Run) -> None:
     assert [row["epoch"] for row in run.monitor.history] == [0, 1]
     assert run.monitor.history[0]["step"] < run.monitor.history[1]["step"]
     last = run.monitor.history[-1]
-    assert 0 <= last["energy"] <= 1 and 0 <= last["pointing_game"] <= 1
-    assert 0.05 < last["energy_chance"] < 0.6  # the masks are the fields: not empty, not everything
+    assert 0.1 < last["energy_chance"] < 0.3  # of the area one to three fields of 24 x 24 cover
+    assert last["object_lift"] > 1.3  # and the saliency lies on them: colours this plain are learnt in a few steps
 
 
 def test_the_maps_are_over_the_image_and_not_blank(run: Run) -> None:
@@ -174,7 +174,7 @@ def test_scenes_are_balanced_and_the_seed_decides_them(scripts: Any) -> None:
     assert torch.equal(scenes.regions.flatten(1).amax(dim=1) - 1, scenes.labels)
     assert torch.equal(scenes.images, data.draw_scenes(30, seed=4).images)
     assert not torch.equal(scenes.images, data.draw_scenes(30, seed=5).images)
-    assert 0 <= scenes.images.min() and scenes.images.max() <= 1
+    assert scenes.images.min() >= 0 and scenes.images.max() <= 1
 
 
 def test_training_and_validation_share_no_part_of_a_photograph(
