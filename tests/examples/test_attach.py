@@ -71,7 +71,9 @@ def test_it_looks_after_every_epoch_and_scores_what_it_sees(run: Run) -> None:
     assert run.monitor.history[0]["step"] < run.monitor.history[1]["step"]
     last = run.monitor.history[-1]
     assert 0.1 < last["energy_chance"] < 0.3  # of the area one to three fields of 24 x 24 cover
-    assert last["object_lift"] > 1.3  # and the saliency lies on them: colours this plain are learnt in a few steps
+    assert (
+        last["object_lift"] > 1.3
+    )  # and the saliency lies on them: colours this plain are learnt in a few steps
 
 
 def test_the_maps_are_over_the_image_and_not_blank(run: Run) -> None:
