@@ -16,7 +16,9 @@ from textured_fields import MATERIALS, draw_scenes
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
-from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+from torchvision.models import resnet18
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 from lightning_gcam import SaliencyMonitor
 
@@ -24,13 +26,12 @@ CLASSES = ["ground", *MATERIALS]
 
 
 class FieldMapper(LightningModule):
-    """torchvision's LR-ASPP, not pretrained; nothing here is about saliency."""
+    """torchvision's FCN on the first half of a ResNet, not pretrained; nothing here is about saliency."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = lraspp_mobilenet_v3_large(
-            weights=None, weights_backbone=None, num_classes=len(CLASSES)
-        )
+        backbone = create_feature_extractor(resnet18(), {"layer2": "out"})
+        self.network = FCN(backbone, FCNHead(128, len(CLASSES)))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.network(images)
@@ -44,7 +45,7 @@ class FieldMapper(LightningModule):
         self.log("val_acc", (self(images)["out"].argmax(dim=1) == masks).float().mean())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=2e-3)
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
 def batches(size: int, *, validation: bool = False) -> DataLoader:
