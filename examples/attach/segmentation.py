@@ -52,7 +52,7 @@ def batches(size: int, *, validation: bool = False) -> DataLoader:
     """Batches `(images, masks)`: 0 is bare ground, k + 1 a field of material k."""
     scenes = draw_scenes(size, seed=int(validation), validation=validation)
     dataset = TensorDataset(scenes.images, scenes.regions)
-    return DataLoader(dataset, batch_size=16, shuffle=not validation)
+    return DataLoader(dataset, batch_size=8, shuffle=not validation)
 
 
 def train(callbacks: list[Callback], options: argparse.Namespace) -> None:

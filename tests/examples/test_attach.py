@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
 
 from lightning_gcam import SaliencyMonitor
-from tests.toys import decoded
+from tests.toys import LIGHTNING_SAYS, decoded, toy_trainer
 from tests.witness import Witness, differences
 
 pytest.importorskip("skimage")
@@ -32,7 +33,7 @@ NEEDS = {
 """Each script, and the package it needs; where that is missing, its tests are skipped (`make strangers` has all)."""
 
 # A network after a few steps has no evidence for some classes yet, and the monitor says so.
-pytestmark = pytest.mark.filterwarnings("ignore:.*maps are blank:UserWarning")
+pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:.*maps are blank:UserWarning")]
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,32 @@ def test_it_prints_what_was_looked_at(run: Run) -> None:
     assert "epoch 1: energy " in run.printed
     assert run.monitor.last_record.attribution.target_layer in run.printed
     assert str(run.output / "overlay.png") in run.printed
+
+
+def test_a_unet_of_segmentation_models_pytorch_in_torchgeos_task(scripts: Any, tmp_path: Path) -> None:
+    """Batches are dicts of `image` and `mask`, and the logits `(N, K, H, W)` come as they are."""
+    trainers = pytest.importorskip("torchgeo.trainers")
+    pytest.importorskip("segmentation_models_pytorch")
+    scenes = scripts("textured_fields").draw_scenes(64, seed=0)
+    rows = [
+        {"image": image, "mask": region} for image, region in zip(scenes.images, scenes.regions, strict=True)
+    ]
+    monitor = SaliencyMonitor(num_samples=6, on_error="raise")
+    trainer = toy_trainer(tmp_path, monitor, package=lightning.pytorch)
+    task = trainers.SemanticSegmentationTask("unet", "mobilenet_v2", num_classes=4, lr=5e-3)
+    trainer.fit(task, DataLoader(rows, 8, shuffle=True), DataLoader(rows, 8))
+    record = monitor.last_record
+    assert len(monitor.history) == 2
+    assert record.batch.labels.tolist() == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+    ]  # read off the masks: ground is no class to look for
+    assert record.attribution.maps["guidance_cam"].shape == (6, 64, 64)
+    assert record.attribution.peaks["guidance_cam"].isfinite().all()
 
 
 # ------------------------------------------------------------------------------- nothing of theirs is changed
