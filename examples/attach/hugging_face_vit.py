@@ -3,6 +3,7 @@
 Batches are dicts with `pixel_values` and `labels`, and the model returns an `ImageClassifierOutput`. Behind the last
 block only the class token reaches the head, so "the last layer" would draw a blank map: an earlier norm is found.
 
+    pip install transformers
     python examples/attach/hugging_face_vit.py
 """
 

@@ -2,6 +2,7 @@
 
 Batches are `(images, labels, masks)`. Which layer to look at is found, whatever the family.
 
+    pip install timm
     python examples/attach/timm_backbone.py
 """
 
