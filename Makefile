@@ -14,9 +14,11 @@ UV := $(VENV)/bin/uv
 INSTALLED := $(VENV)/.installed
 OLDEST := .venv-oldest
 OLDEST_INSTALLED := $(OLDEST)/.installed
+STRANGERS := .venv-strangers
+STRANGERS_INSTALLED := $(STRANGERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format build coverage bench zoo test-oldest clean
+.PHONY: help install demo test check format build coverage bench zoo test-oldest strangers clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,8 +61,11 @@ zoo: install  ## Look at every family of networks, and keep the table in docs/mo
 test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dependencies, on Python 3.10
 	$(OLDEST)/bin/python -m pytest -o filterwarnings=default $(ARGS)
 
+strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ on other people's modules, the heavy packages too
+	$(STRANGERS)/bin/python -m pytest tests/examples/test_attach.py $(ARGS)
+
 clean:  ## Remove environments, builds and caches; keep runs/
-	rm -rf $(VENV) $(OLDEST) build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(STRANGERS) build dist htmlcov .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 	find lightning_gcam tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -81,4 +86,9 @@ $(INSTALLED): pyproject.toml | $(UV)
 $(OLDEST_INSTALLED): pyproject.toml | $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON_OLDEST) $(OLDEST)
 	$(UV) pip install --python $(OLDEST)/bin/python --resolution lowest-direct --editable ".[dev]"
+	@touch $@
+
+$(STRANGERS_INSTALLED): pyproject.toml | $(UV)
+	$(UV) venv --quiet --clear --python $(PY) $(STRANGERS)
+	$(UV) pip install --python $(STRANGERS)/bin/python --editable ".[dev,strangers]"
 	@touch $@

@@ -6,11 +6,13 @@ from typing import Any
 
 from lightning_gcam._errors import InputError
 
+_OR_NEVER = ", or None for never"
 
-def check_whole(name: str, value: Any) -> None:
-    """A whole number from one."""
+
+def check_whole(name: str, value: Any, otherwise: str = "") -> None:
+    """A whole number from one; `otherwise` names what else the argument takes."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"`{name}` must be a whole number from 1; got {value!r}.")
+        raise InputError(f"`{name}` must be a whole number from 1{otherwise}; got {value!r}.")
 
 
 def check_dataloader_idx(value: Any) -> None:
@@ -23,12 +25,13 @@ def check_intervals(every_n_epochs: int | None, every_n_train_steps: int | None)
     """At least one interval."""
     if every_n_epochs is None and every_n_train_steps is None:
         raise InputError(
-            "`every_n_epochs` and `every_n_train_steps` are both None, so there would never be a look. Give one."
+            "`every_n_epochs` and `every_n_train_steps` are both None, so there would never be a look. Give one, such "
+            "as `every_n_epochs=1`."
         )
     if every_n_epochs is not None:
-        check_whole("every_n_epochs", every_n_epochs)
+        check_whole("every_n_epochs", every_n_epochs, _OR_NEVER)
     if every_n_train_steps is not None:
-        check_whole("every_n_train_steps", every_n_train_steps)
+        check_whole("every_n_train_steps", every_n_train_steps, _OR_NEVER)
 
 
 def check_targets(targets: Any) -> None:
@@ -51,4 +54,6 @@ def check_prefix(log_prefix: Any) -> None:
 def check_class_names(class_names: Any) -> None:
     """A sequence of names, not one string."""
     if class_names is not None and (isinstance(class_names, str) or not hasattr(class_names, "__getitem__")):
-        raise InputError(f"`class_names` must be a sequence of names, one a class; got {class_names!r}.")
+        raise InputError(
+            f'`class_names` must be a list of names, one for each class, such as ["cat", "dog"]; got {class_names!r}.'
+        )

@@ -71,5 +71,5 @@ def check_count(values: Sized | None, count: int, argument: str, what: str) -> N
     if values is not None and len(values) != count:
         raise InputError(
             f"`{argument}` must have one entry for each {what}, {count}, but it has {len(values)}. "
-            "Add or drop the difference."
+            f"Give {count}, in the same order."
         )

@@ -115,7 +115,8 @@ def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] == 0:
         raise InputError(
             f"`images` must be (N, C, H, W) with at least one channel, "
-            f"but its shape is {tuple(images.shape)}. Add what is missing, for example with `unsqueeze(1)`."
+            f"but its shape is {tuple(images.shape)}. One image (C, H, W) becomes a batch of one by `images[None]`, "
+            "grey images (N, H, W) get their channel by `images[:, None]`."
         )
 
 
