@@ -23,11 +23,11 @@ from lightning_gcam.cam.methods import Method
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers
 from lightning_gcam.cam.targets import Labels, Targets, are_measurements, predict
-from lightning_gcam.metrics import needs_mask, resolve_scores
+from lightning_gcam.metrics import needs, resolve_scores
 from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
 
 Scores = str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None
-"""Names, metrics `update(saliency, mask)`, or a mapping from names to metrics; None for all."""
+"""Names, metrics `update(saliency, mask)`, or a mapping from names to metrics; None for the default ones."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def record_saliency(
         targets: "label" for each sample's label (float labels of a single output that are not all 0 or 1 explain the
             output itself; without labels the predicted class is explained, as None does in `attribute`), or as in
             `attribute`. Logits at every position are summed over the object's mask or boxes.
-        scores: names, metrics, or a mapping from names to metrics; None for all that the annotation allows.
+        scores: names, metrics, or a mapping from names to metrics; None for those that are on by default.
         reshape_transform: as in `attribute`.
         forward: as in `attribute`.
         chunk_size: how many samples to run at once; all where it is left out.
@@ -306,6 +306,25 @@ def _piece(targets: Targets, piece: slice, n: int) -> Targets:
     return given[piece]
 
 
+def check_scores(scores: Scores) -> Scores:
+    """Refuse a score that one look cannot compute: one that takes more than the maps and a region.
+
+    Raises:
+        InputError: naming the score and what it needs.
+
+    Example:
+        >>> check_scores("energy")
+        'energy'
+    """
+    for name, metric in resolve_scores(scores).items():
+        if beyond := needs(metric) - {"mask", "suspect"}:
+            raise InputError(
+                f'`scores` "{name}" needs {" and ".join(sorted(beyond))}, which a look does not compute. Leave it '
+                "out, and compute it by itself from `monitor.last_record` (see docs/scores.md)."
+            )
+    return scores
+
+
 def score_maps(
     attribution: Attribution,
     batch: SaliencyBatch,
@@ -317,21 +336,24 @@ def score_maps(
     Args:
         attribution: the maps.
         batch: the samples they belong to.
-        scores: names, metrics, or a mapping from names to metrics; None for all.
+        scores: names, metrics, or a mapping from names to metrics; None for those that are on by default.
         on_failure: told the name and the error of a score that raises, which is then left out; it raises where this
             is left out.
 
     Returns:
         `{name: value}` for the first method, `{method/name: value}` for each further one.
     """
-    masks = batch.object_masks
+    masks, suspect = batch.object_masks, batch.suspect
+    if suspect is not None:
+        suspect = suspect.expand(len(batch), -1, -1)
     found: dict[str, float] = {}
     for index, (method, maps) in enumerate(attribution.maps.items()):
-        for name, metric in resolve_scores(scores).items():
-            if masks is None and needs_mask(metric):
+        for name, metric in resolve_scores(check_scores(scores)).items():
+            region = suspect if "suspect" in needs(metric) else masks
+            if region is None and needs(metric):
                 continue
             try:
-                value = _value(metric, maps, masks)
+                value = _value(metric, maps, region)
             except Exception as error:
                 if on_failure is None:
                     raise
@@ -342,7 +364,7 @@ def score_maps(
     return found
 
 
-def _value(metric: Metric, maps: Tensor, masks: Tensor | None) -> float:
+def _value(metric: Metric, maps: Tensor, region: Tensor | None) -> float:
     metric._to_sync = False  # every process scores the same maps; torchmetrics would add them up
-    metric.update(maps, masks)
+    metric.update(maps, region)
     return float(metric.compute())

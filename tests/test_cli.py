@@ -49,6 +49,7 @@ VALUES: dict[str, Any] = {
     "methods": ["guidance_cam", "tests.test_cli.mean_activation"],
     "target_layer": ["network.2", "network.5"],
     "fuse": "mean",
+    "dataloader_idx": 1,
     "targets": "tests.test_cli.first_logit",
     "num_samples": 5,
     "selection": "first",
@@ -98,6 +99,7 @@ def assert_as_asked(monitor: SaliencyMonitor) -> None:
     assert [list(each) for each in monitor.normalize] == [[0.5], [0.25]]  # type: ignore[union-attr, arg-type]
     assert monitor.class_names == ["a", "b", "c", "d"]
     assert monitor.log_prefix == "look"
+    assert monitor._collection.dataloader_idx == 1
     assert monitor._failures.on_error == "raise"
 
 

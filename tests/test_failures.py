@@ -184,7 +184,7 @@ BROKEN_VALUES: dict[str, tuple[Fault, str]] = {
     "gradients are infinite": (faults.gradient_of(torch.inf), NOT_FINITE),
     "no gradient at all": (
         faults.gradient_of(0.0),
-        "3 of 3 absolute maps are blank.*saliency/blank_rate.*another `target_layer` or `method`",
+        "3 of 3 absolute maps are blank.*saliency/blank_rate.*another `target_layer` or other `methods`",
     ),
 }
 """The look succeeds: it is in the history, without the scores that do not exist."""

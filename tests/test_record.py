@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam import Attribution, SaliencyBatch, SaliencyRecord, attribute
+from lightning_gcam import Attribution, SaliencyBatch, SaliencyMonitor, SaliencyRecord, attribute
 from lightning_gcam._errors import InputError
 from lightning_gcam.metrics import EnergyPointingGame, PointingGame
-from lightning_gcam.record import Stamp, attribute_in_chunks, record_saliency
+from lightning_gcam.record import Stamp, attribute_in_chunks, record_saliency, score_maps
 from tests.toys import toy_network, toy_samples
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.0, 5.0]])
@@ -329,3 +329,30 @@ def test_it_works_under_inference_mode() -> None:
         inside = record_saliency(network, batch)
 
     assert inside.scores == record_saliency(network, SaliencyBatch(*toy_samples(4))).scores
+
+
+def test_a_suspect_region_is_scored_by_itself_and_not_by_the_object() -> None:
+    maps = torch.zeros(2, 4, 4)
+    maps[:, 0] = 1
+    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[:, 3] = True
+    suspect = torch.zeros(4, 4, dtype=torch.bool)
+    suspect[0] = True
+    attribution = Attribution(
+        {"mine": maps}, torch.zeros(2, 2), None, "layer", {"mine": torch.ones(2)}, False
+    )
+    images = torch.rand(2, 1, 4, 4)
+    both = SaliencyBatch(images, masks=masks, suspect=suspect)
+    assert score_maps(attribution, both, ["suspect_lift", "object_lift"]) == {
+        "suspect_lift": 4,
+        "object_lift": 0,
+    }
+    assert score_maps(attribution, SaliencyBatch(images, masks=masks), ["suspect_lift"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("score", "what"), [("average_drop", "forwards"), ("drift", "earlier"), ("adcc", "forwards and maps")]
+)
+def test_a_score_that_a_look_cannot_compute_is_refused_at_the_door(score: str, what: str) -> None:
+    with pytest.raises(InputError, match=f'`scores` "{score}" needs {what}, which a look does not compute'):
+        SaliencyMonitor(scores=["energy", score])

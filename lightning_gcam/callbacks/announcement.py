@@ -106,7 +106,7 @@ def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tupl
                 f"{blank} of {n} {method} maps are blank (nothing at "
                 f'"{layer}" speaks for the class). They are counted in '
                 f"{record.stamp.log_prefix}/blank_rate and left out of the other scores. If it stays so, try another "
-                "`target_layer` or `method`.",
+                "`target_layer` or other `methods`.",
             )
 
 

@@ -45,7 +45,7 @@ pytestmark = LIGHTNING_SAYS
         ({"normalize": 0.5}, r"`normalize` must be a pair \(mean, std\) of finite numbers, but it is 0.5"),
         ({"normalize": (0.5, 0.0)}, "`normalize` needs every std above 0"),
         ({"normalize": ((0.5, 0.5), (0.1,) * 3)}, "`normalize` has 2 means and 3 stds"),
-        ({"scores": "enrgy"}, r'`scores` "enrgy" is not a score. Did you mean "energy"\?'),
+        ({"scores": "enrgy"}, r'`scores` "enrgy" is not a score. Did you mean "energy" or "entropy"\?'),
         ({"log_prefix": ""}, "`log_prefix` must be a name"),
         (
             {"class_names": "cats"},

@@ -97,8 +97,10 @@ def test_the_event_file_holds_every_look_under_one_tag(run: Run) -> None:
         [row["energy"] for row in run.monitor.history]
     )
     newest = decoded(pictures[-1].encoded_image_string)
-    assert np.array_equal(newest, run.monitor.last_record.overlay)
-    assert np.array_equal(newest, decoded(run.output / "overlay.png"))
+    shown = run.monitor.last_record.overlay
+    assert np.array_equal(shown, decoded(run.output / "overlay.png"))
+    assert newest.shape == shown.shape
+    assert np.abs(newest.astype(int) - shown.astype(int)).mean() < 2  # TensorBoard keeps a JPEG
     assert not np.array_equal(newest, decoded(pictures[0].encoded_image_string))
 
 
