@@ -42,7 +42,7 @@ def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = No
         (tensor([1.]), tensor([7.]))
 
     Source: Vinogradova, Dibrov, Myers, "Towards interpretable semantic segmentation via gradient-weighted class
-    activation mapping" (Seg-Grad-CAM), arXiv 2002.11434, equation 2.
+    activation mapping" (Seg-Grad-CAM), arXiv 2002.11434.
     """
     masks = _on_grid(masks, logits)
     in_mask = masks.flatten(1).any(dim=1)
