@@ -14,6 +14,7 @@ from lightning_gcam.batch import checks
 from lightning_gcam.cam.capture import Captured, Forward, capture_layers
 from lightning_gcam.cam.layers import find_target_layer
 from lightning_gcam.cam.methods import Method, resolve_methods
+from lightning_gcam.cam.probe import is_even
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import (
     Fuse,
@@ -189,7 +190,7 @@ def attribute(
             targets=score.targets,
             target_layer=layers_in_words(list(layers), fuse),
             peaks={name: peak for name, (_, peak) in scaled.items()},
-            even_gradients=all(_even(each.gradients) for each in captured),
+            even_gradients=all(is_even(each.gradients) for each in captured),
             explains=score.explains,
             values=score.values,
             in_mask=score.in_mask,
@@ -265,10 +266,3 @@ def _scale(raw: Tensor, size: tuple[int, int], finite: Tensor) -> tuple[Tensor, 
     resized = nn.functional.interpolate(unit[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
     largest = resized.flatten(1).amax(dim=1)[:, None, None]
     return (resized / torch.where(largest > 0, largest, 1.0)).clamp(0, 1), peaks
-
-
-def _even(gradients: Tensor) -> bool:
-    """Whether every channel's gradient is the same at all positions, and not simply zero."""
-    largest = gradients.abs().amax()
-    spread = (gradients - gradients.mean(dim=(2, 3), keepdim=True)).abs().amax()
-    return bool((largest > 0) & (spread <= 1e-5 * largest))

@@ -306,23 +306,24 @@ def _piece(targets: Targets, piece: slice, n: int) -> Targets:
     return given[piece]
 
 
-def check_scores(scores: Scores) -> Scores:
-    """Refuse a score that one look cannot compute: one that takes more than the maps and a region.
+def scores_of_a_look(scores: Scores) -> dict[str, Metric]:
+    """The metrics that were asked for, by name; one that takes more than the maps and a region is refused.
 
     Raises:
         InputError: naming the score and what it needs.
 
     Example:
-        >>> check_scores("energy")
-        'energy'
+        >>> list(scores_of_a_look(["iou", "gini"]))
+        ['iou', 'gini']
     """
-    for name, metric in resolve_scores(scores).items():
+    metrics = resolve_scores(scores)
+    for name, metric in metrics.items():
         if beyond := needs(metric) - {"mask", "suspect"}:
             raise InputError(
                 f'`scores` "{name}" needs {" and ".join(sorted(beyond))}, which a look does not compute. Leave it '
                 "out, and compute it by itself from `monitor.last_record` (see docs/scores.md)."
             )
-    return scores
+    return metrics
 
 
 def score_maps(
@@ -348,7 +349,7 @@ def score_maps(
         suspect = suspect.expand(len(batch), -1, -1)
     found: dict[str, float] = {}
     for index, (method, maps) in enumerate(attribution.maps.items()):
-        for name, metric in resolve_scores(check_scores(scores)).items():
+        for name, metric in scores_of_a_look(scores).items():
             region = suspect if "suspect" in needs(metric) else masks
             if region is None and needs(metric):
                 continue

@@ -48,6 +48,20 @@ class FailsOnRankOne(Plain):
         self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]), sync_dist=True)
 
 
+class Dense(Plain):
+    """Gives logits at every position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(*self.net[:6], nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]).amax(dim=(2, 3)), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.training_step(batch, batch_idx), sync_dist=True)
+
+
 MODES: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulate": {"accumulate_grad_batches": 4, "val_check_interval": 2},
@@ -55,6 +69,9 @@ MODES: dict[str, dict[str, Any]] = {
     "find_unused_parameters": {"strategy": DDPStrategy(find_unused_parameters=True), "module": Unused},
     "static_graph": {"strategy": DDPStrategy(static_graph=True)},
     "early stopping": {"stop": True, "max_epochs": 8},
+    "several layers": {"target_layer": ["net.1", "net.4"]},
+    "several layers, fused": {"target_layer": ["net.4", "net.1"], "fuse": "product"},
+    "dense logits": {"module": Dense},
     "one process fails": {"module": FailsOnRankOne, "on_error": "warn"},
 }
 
@@ -77,6 +94,8 @@ def train(
     module: Any = Plain,
     stop: bool = False,
     on_error: str = "raise",
+    target_layer: Any = None,
+    fuse: Any = None,
     devices: int = 2,
     **options: Any,
 ) -> dict[str, Any]:
@@ -86,7 +105,12 @@ def train(
     torch.manual_seed(1)
     witness, rows = Witness(), RowLogger()
     monitor = SaliencyMonitor(
-        methods=["guidance_cam", "layer_cam"], num_samples=7, every_n_train_steps=2, on_error=on_error
+        methods=["guidance_cam", "layer_cam"],
+        num_samples=7,
+        every_n_train_steps=2,
+        on_error=on_error,
+        target_layer=target_layer,
+        fuse=fuse,
     )
     # a score that can only stay where it is: the patience runs out in every process at the same epoch
     stopper = EarlyStopping("saliency/energy_chance", patience=2, mode="max")
@@ -118,13 +142,13 @@ def train(
         "history": monitor.history,
         "positions": monitor._collection.fixed.positions,
         "maps": digest(monitor.last_record.attribution.maps) if monitor.last_record else "",
-        "alone": alone(made, monitor) if monitor.last_record else {},
+        "alone": alone(made, monitor, target_layer, fuse) if monitor.last_record else {},
         "warnings": sum("the training goes on" in str(each.message) for each in caught),
         "given up": sum("not tried again" in str(each.message) for each in caught),
     }
 
 
-def alone(module: Any, monitor: SaliencyMonitor) -> dict[str, float]:
+def alone(module: Any, monitor: SaliencyMonitor, target_layer: Any, fuse: Any) -> dict[str, float]:
     """The scores of the last look once more, by each process alone, on the same samples and with rank zero's network.
 
     Between two forwards DDP lets each process have its own BatchNorm statistics; a look is at those of rank zero.
@@ -133,7 +157,13 @@ def alone(module: Any, monitor: SaliencyMonitor) -> dict[str, float]:
         if torch.distributed.is_initialized():
             torch.distributed.broadcast(buffer, 0)
     assert monitor.last_record is not None
-    return record_saliency(module, monitor.last_record.batch, methods=["guidance_cam", "layer_cam"]).scores
+    return record_saliency(
+        module,
+        monitor.last_record.batch,
+        methods=["guidance_cam", "layer_cam"],
+        target_layer=target_layer,
+        fuse=fuse,
+    ).scores
 
 
 def main(out: Path) -> None:

@@ -76,13 +76,26 @@ def test_the_samples_are_those_of_one_process(ranks: list[dict[str, Any]], tmp_p
     assert ranks[0]["plain"]["with"]["positions"] == alone["positions"]
 
 
-@pytest.mark.parametrize("mode", ["plain", "accumulate", "find_unused_parameters", "static_graph"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "plain",
+        "accumulate",
+        "find_unused_parameters",
+        "static_graph",
+        "several layers",
+        "several layers, fused",
+        "dense logits",
+    ],
+)
 def test_the_scores_are_those_of_one_process_on_the_same_samples(
     mode: str, ranks: list[dict[str, Any]]
 ) -> None:
     for rank in ranks:
         together = {name: rank[mode]["with"]["history"][-1][name] for name in rank[mode]["with"]["alone"]}
-        assert {"energy", "layer_cam/energy", "iou"} <= together.keys()
+        assert {"energy", "iou"} <= together.keys()
+        others = ["layer_cam@net.1", "layer_cam@net.4"] if mode == "several layers" else ["layer_cam"]
+        assert {f"{other}/energy" for other in others} <= together.keys()
         assert together == pytest.approx(rank[mode]["with"]["alone"], rel=1e-4)
 
 

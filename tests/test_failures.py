@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -1259,6 +1259,14 @@ def test_an_interrupt_elsewhere_in_a_look(
     assert observer.after == observer.before != {}
 
 
+@pytest.fixture
+def answering_ctrl_c() -> Iterator[None]:
+    """Python's own answer to SIGINT, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def signalling(number: int) -> Fault:
     """A real signal, from outside, in the middle of a look."""
 
@@ -1270,6 +1278,7 @@ def signalling(number: int) -> Fault:
     return fault
 
 
+@pytest.mark.usefixtures("answering_ctrl_c")
 @pytest.mark.parametrize("when", [FIRST, STEPS], ids=["from validation", "from steps"])
 @pytest.mark.parametrize("module", [Plain, Counting, LogsInForward, AlwaysDropout], ids=named)
 def test_ctrl_c_in_the_middle_of_a_look(module: type[Any], when: When, root: Path) -> None:

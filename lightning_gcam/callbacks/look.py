@@ -71,8 +71,9 @@ def prepare(
     with torch.inference_mode(False), precision(trainer):
         first = samples.select([_first_labelled(samples)]).to(module.device)
         first = replace(first, images=as_input(trainer, first.images))
-        layers = _find_layers(module, first, target_layer, recipe.options(trainer))
-        options = {**recipe.options(trainer), "target_layer": [layer.name for layer in layers]}
+        options = recipe.options(trainer)
+        layers = _find_layers(module, first, target_layer, options)
+        options["target_layer"] = [layer.name for layer in layers]
         logits = attribute(module, first.images, **options).logits
         if samples.labels is not None and samples.labels.ndim == 1 and recipe.explains_classes:
             check_labels(samples.labels, logits.shape[1])

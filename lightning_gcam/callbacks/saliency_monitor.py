@@ -35,7 +35,7 @@ from lightning_gcam.cam.several import check_fuse, resolve_target_layers
 from lightning_gcam.fixed_batch import Selection
 from lightning_gcam.loggers import log_saliency, write_look
 from lightning_gcam.loggers.files import next_version
-from lightning_gcam.record import SaliencyRecord, Scores, Stamp, check_scores
+from lightning_gcam.record import SaliencyRecord, Scores, Stamp, scores_of_a_look
 from lightning_gcam.visual import Normalize, check_normalize
 
 
@@ -117,7 +117,7 @@ class SaliencyMonitor(Callback):
         arguments.check_dataloader_idx(dataloader_idx)
         if normalize is not None:
             check_normalize(normalize)
-        check_scores(scores)
+        scores_of_a_look(scores)
         self.target_layer = target_layer
         self.class_names = class_names
         self.normalize = normalize

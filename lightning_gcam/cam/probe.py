@@ -262,13 +262,20 @@ def _judged(output: _Output, gradient: Tensor | None) -> Spatial:
     grid = output.layout.reshape(gradient) if gradient is not None else None
     is_live = grid is not None and bool(torch.isfinite(grid).all() and grid.abs().amax() > 0)
     return Spatial(
-        output.name, output.module, output.layout, is_live, grid is not None and is_live and _is_even(grid)
+        output.name, output.module, output.layout, is_live, grid is not None and is_live and is_even(grid)
     )
 
 
-def _is_even(gradient: Tensor) -> bool:
-    spread = (gradient - gradient.mean(dim=(2, 3), keepdim=True)).abs().amax()
-    return bool(spread <= 1e-5 * gradient.abs().amax())
+def is_even(gradients: Tensor) -> bool:
+    """Whether every channel's gradient `(N, C, h, w)` is the same at all positions, and not simply zero.
+
+    Example:
+        >>> is_even(torch.ones(1, 2, 3, 3)), is_even(torch.zeros(1, 2, 3, 3)), is_even(torch.eye(3)[None, None])
+        (True, False, False)
+    """
+    largest = gradients.abs().amax()
+    spread = (gradients - gradients.mean(dim=(2, 3), keepdim=True)).abs().amax()
+    return bool((largest > 0) & (spread <= 1e-5 * largest))
 
 
 # ------------------------------------------------------------------------------------------ weights at zero

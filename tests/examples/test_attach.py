@@ -100,7 +100,9 @@ def test_the_event_file_holds_every_look_under_one_tag(run: Run) -> None:
     shown = run.monitor.last_record.overlay
     assert np.array_equal(shown, decoded(run.output / "overlay.png"))
     assert newest.shape == shown.shape
-    assert np.abs(newest.astype(int) - shown.astype(int)).mean() < 2  # TensorBoard keeps a JPEG
+    assert (
+        np.abs(newest.astype(int) - shown.astype(int)).mean() < 3
+    )  # TensorBoard keeps a JPEG; of textures here
     assert not np.array_equal(newest, decoded(pictures[0].encoded_image_string))
 
 
