@@ -59,7 +59,7 @@ zoo: install  ## Look at every family of networks, and keep the table in docs/mo
 
 # Old releases warn about each other, so here a warning is not an error.
 test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dependencies, on Python 3.10
-	$(OLDEST)/bin/python -m pytest -o filterwarnings=default $(ARGS)
+	$(OLDEST)/bin/python -m pytest -o filterwarnings=default --numprocesses auto --dist loadfile $(ARGS)
 
 strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ on other people's modules, the heavy packages too
 	$(STRANGERS)/bin/python -m pytest tests/examples/test_attach.py $(ARGS)

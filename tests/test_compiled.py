@@ -25,8 +25,14 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+OLD = torch.__version__ < (2, 7)
+"""A release whose compiler fails on Lightning's own `log`, and calls hooks that are added later."""
+
+
 def whole() -> Any:
     """The whole module, compiled before the callback is attached."""
+    if OLD:
+        pytest.skip("this torch cannot compile Lightning's own `log`, with or without a callback")
     return torch.compile(Plain(), backend="aot_eager")
 
 
@@ -72,6 +78,7 @@ def test_a_compiled_training_is_the_same_bit_for_bit(
     assert all(row["blank_rate"] < 1 for row in monitor.history)
 
 
+@pytest.mark.skipif(OLD, reason="this torch calls hooks that are added to compiled code")
 def test_inside_compiled_code_a_hook_is_never_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Why a look runs the module uncompiled."""
     monkeypatch.setattr("lightning_gcam.cam.capture.torch.compiler.set_stance", lambda _: nullcontext())

@@ -101,8 +101,20 @@ def plain_eager() -> Iterator[None]:
 
     Hooks added to a compiled module would not be called, and tensors made in inference mode have no gradient.
     """
-    with torch.compiler.set_stance("force_eager"), torch.inference_mode(False), torch.no_grad():
+    stance = torch.compiler.set_stance("force_eager")
+    with stance, torch.inference_mode(False), torch.no_grad(), _without_autocast_cache():
         yield
+
+
+@contextmanager
+def _without_autocast_cache() -> Iterator[None]:
+    """Weights that autocast casts without a graph must not reach the training from its cache."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 class NotTaken(InputError):
