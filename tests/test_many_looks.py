@@ -108,7 +108,7 @@ def test_a_thousand_looks_leave_nothing_behind(tmp_path: Path) -> None:
     warm, last = witness.seen[0], witness.seen[-1]
     assert (warm.looks, last.looks) == (WARM_UP, 990)
     assert len(witness.monitor.history) == 1000
-    assert {each.tensors for each in witness.seen} == {warm.tensors}
+    assert max(each.tensors for each in witness.seen) == warm.tensors  # fewer where other tests' garbage goes
     assert {each.hooks for each in witness.seen} == {0}
     assert {each.handles for each in witness.seen} == {warm.handles}
     assert last.resident - warm.resident < TOLERANCE
