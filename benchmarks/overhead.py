@@ -35,8 +35,11 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from saliency_cost import Goal, in_forwards, noise
 from trainings import LAYER, NETWORKS, Run, photographs, resnet18, train
 
+from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.loggers import log_saliency
-from lightning_gcam.record import SaliencyRecord, Stamp, attribute_in_chunks, score_maps
+from lightning_gcam.memory import Memory
+from lightning_gcam.record import SaliencyRecord, Stamp
+from lightning_gcam.scoring import score_maps
 
 MODEL_GOAL = 1.30  # forwards of the fixed batch, for model time and scores
 PICTURE_GOAL = 0.150  # seconds, for rendering and logging
@@ -83,9 +86,9 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
     batch = photographs(options.samples, options.size)
     with torch.no_grad():  # a predicted class has evidence for it, so that no map comes out blank
         batch = replace(batch, labels=model(batch.images).argmax(dim=1))
-    logger, steps = TensorBoardLogger(root), count()
+    logger, steps, memory = TensorBoardLogger(root), count(), Memory()
     attribution, _ = attribute_in_chunks(model, batch, target_layer=LAYER)
-    record = SaliencyRecord(batch, attribution, score_maps(attribution, batch), Stamp())
+    record = SaliencyRecord(batch, attribution, score_maps(attribution, batch, memory=memory).values, Stamp())
     by_hand = (
         batch.images,
         *explain(model, batch.images, batch.labels, LAYER)[:1],
@@ -109,7 +112,7 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
     return {
         "forward": torch.no_grad()(lambda: model(batch.images)),
         "attribution": lambda: attribute_in_chunks(model, batch, target_layer=LAYER),
-        "scores": lambda: score_maps(attribution, batch),
+        "scores": lambda: score_maps(attribution, batch, memory=memory),
         "rendering": render,
         "logging": log,
         "by_hand_model": lambda: explain(model, batch.images, batch.labels, LAYER),

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
-from tqdm.auto import tqdm
 
 from lightning_gcam import captions
-from lightning_gcam._errors import InputError
-from lightning_gcam.attribution import Attribution, attribute
+from lightning_gcam.asking import Inquiry, ask
+from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.methods import Method
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers
-from lightning_gcam.cam.targets import Labels, Targets, are_measurements, predict
-from lightning_gcam.metrics import needs, resolve_scores
+from lightning_gcam.cam.targets import Targets, predict
+from lightning_gcam.chunks import attribute_in_chunks
+from lightning_gcam.metrics import GroupedMeasurement, resolve_scores
+from lightning_gcam.scoring import Scores, ScoreSheet, score_maps
 from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
-
-Scores = str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None
-"""Names, metrics `update(saliency, mask)`, or a mapping from names to metrics; None for the default ones."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +55,14 @@ class SaliencyRecord:
         scores: plain numbers by name: `energy` for the first method, `<method>/energy` for each further one. A score
             that does not exist (no mask, every map blank) is not in it.
         stamp: when, and under which names.
+        sheet: what each score was computed from, for `measurements`.
     """
 
     batch: SaliencyBatch
     attribution: Attribution
     scores: dict[str, float]
     stamp: Stamp = field(default_factory=Stamp)
+    sheet: ScoreSheet = field(default_factory=ScoreSheet)
 
     @property
     def step(self) -> int:
@@ -110,6 +108,19 @@ class SaliencyRecord:
     def captions(self) -> list[str]:
         """One line a sample: true and predicted class with its probability, true and predicted value, or the score."""
         return captions.captions(self.batch, self.attribution, self.stamp.class_names)
+
+    @cached_property
+    def measurements(self) -> dict[str, GroupedMeasurement]:
+        """Each score with n, what was left out and a bootstrap interval, overall and for each class of the labels."""
+        labels, no_class = self.batch.labels, torch.full((len(self.batch),), -1)
+        classes = labels if labels is not None and not self.batch.has_measurements else no_class
+        whole = classes.long() if classes.ndim == 1 else classes
+        return self.sheet.measure(whole, self.stamp.class_names)
+
+    @cached_property
+    def group_measurements(self) -> dict[str, GroupedMeasurement]:
+        """The same for each group of the samples; empty where they have none."""
+        return self.sheet.measure(self.batch.groups) if self.batch.groups is not None else {}
 
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
@@ -196,176 +207,19 @@ def record_saliency(
         >>> masks[:, :4] = True
         >>> batch = SaliencyBatch(torch.rand(2, 1, 8, 8), labels=torch.tensor([0, 1]), masks=masks)
         >>> record = record_saliency(model, batch)
-        >>> sorted(record.scores)[:2]
-        ['blank_rate', 'energy']
+        >>> list(record.scores)[:2]
+        ['energy', 'energy_chance']
     """
+    options = {
+        "methods": methods,
+        "target_layer": target_layer,
+        "reshape_transform": reshape_transform,
+        "forward": forward,
+        "fuse": fuse,
+    }
     with torch.inference_mode(False):
-        attribution, _ = attribute_in_chunks(
-            model,
-            batch,
-            targets,
-            chunk_size=chunk_size,
-            methods=methods,
-            target_layer=target_layer,
-            reshape_transform=reshape_transform,
-            forward=forward,
-            fuse=fuse,
-        )
-        return SaliencyRecord(batch, attribution, score_maps(attribution, batch, scores), stamp or Stamp())
-
-
-def attribute_in_chunks(
-    model: nn.Module,
-    batch: SaliencyBatch,
-    targets: Targets = "label",
-    *,
-    chunk_size: int | None = None,
-    **options: Any,
-) -> tuple[Attribution, int]:
-    """Attribute a batch piece by piece; where memory runs out, go on with pieces half as large.
-
-    Args:
-        model: any `nn.Module`.
-        batch: the samples, on the model's device.
-        targets: as in `record_saliency`.
-        chunk_size: how many samples to run at once; all where it is left out.
-        options: the further arguments of `attribute`.
-
-    Returns:
-        The attribution of the whole batch, and the size of the pieces that went through.
-
-    Raises:
-        InputError: where the number of targets is not the number of samples.
-        RuntimeError: where memory does not suffice for a single sample.
-    """
-    if isinstance(targets, str) and targets == "label":
-        targets = labels_of(batch)
-    masks = batch.object_masks
-    size, parts, done = chunk_size or len(batch), [], 0
-    with tqdm(
-        total=len(batch), desc="saliency", delay=2, leave=False, disable=size >= len(batch)
-    ) as progress:
-        while done < len(batch):
-            piece = slice(done, done + size)
-            inputs = {
-                "images": batch.images[piece],
-                "targets": _piece(targets, piece, len(batch)),
-                "masks": masks[piece] if masks is not None else None,
-            }
-            part = _attribute_or_none(model, size, {**inputs, **options})
-            if part is None:
-                size = max(size // 2, 1)
-                continue
-            parts.append(part)
-            done += len(part)
-            progress.update(len(part))
-    return Attribution.cat(parts), size
-
-
-def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | None:
-    """A batch's labels as targets; None where there are none.
-
-    Args:
-        batch: the samples.
-        whole: the batch that they are a part of: whether labels name classes or measure something is seen in all.
-    """
-    if batch.labels is None:
-        return None
-    all_labels = whole.labels if whole is not None and whole.labels is not None else batch.labels
-    return Labels(batch.labels, are_measurements(all_labels))
-
-
-def _attribute_or_none(model: nn.Module, size: int, options: dict[str, Any]) -> Attribution | None:
-    """The attribution, or None where memory ran out and a smaller piece may still go through.
-
-    The caller goes on outside of the `except` block: inside it, the traceback would keep the memory alive.
-    """
-    try:
-        return attribute(model, **options)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if size == 1 or not is_out_of_memory(error):
-            raise
-        return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; the CPU allocator says so in a plain RuntimeError, in other words on each system."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    said = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in said)
-
-
-def _piece(targets: Targets, piece: slice, n: int) -> Targets:
-    """The targets' share of a piece of the batch."""
-    if targets is None or isinstance(targets, (str, int)) or callable(targets):
-        return targets
-    given = targets if isinstance(targets, Labels) else Labels.of(torch.as_tensor(targets))
-    if len(given) != n:
-        raise InputError(f"`targets` must hold {n} classes, one a sample; got {len(given)}.")
-    return given[piece]
-
-
-def scores_of_a_look(scores: Scores) -> dict[str, Metric]:
-    """The metrics that were asked for, by name; one that takes more than the maps and a region is refused.
-
-    Raises:
-        InputError: naming the score and what it needs.
-
-    Example:
-        >>> list(scores_of_a_look(["iou", "gini"]))
-        ['iou', 'gini']
-    """
-    metrics = resolve_scores(scores)
-    for name, metric in metrics.items():
-        if beyond := needs(metric) - {"mask", "suspect"}:
-            raise InputError(
-                f'`scores` "{name}" needs {" and ".join(sorted(beyond))}, which a look does not compute. Leave it '
-                "out, and compute it by itself from `monitor.last_record` (see docs/scores.md)."
-            )
-    return metrics
-
-
-def score_maps(
-    attribution: Attribution,
-    batch: SaliencyBatch,
-    scores: Scores = None,
-    on_failure: Callable[[str, Exception], None] | None = None,
-) -> dict[str, float]:
-    """Every score of every method that exists, as plain numbers.
-
-    Args:
-        attribution: the maps.
-        batch: the samples they belong to.
-        scores: names, metrics, or a mapping from names to metrics; None for those that are on by default.
-        on_failure: told the name and the error of a score that raises, which is then left out; it raises where this
-            is left out.
-
-    Returns:
-        `{name: value}` for the first method, `{method/name: value}` for each further one.
-    """
-    masks, suspect = batch.object_masks, batch.suspect
-    if suspect is not None:
-        suspect = suspect.expand(len(batch), -1, -1)
-    found: dict[str, float] = {}
-    for index, (method, maps) in enumerate(attribution.maps.items()):
-        for name, metric in scores_of_a_look(scores).items():
-            region = suspect if "suspect" in needs(metric) else masks
-            if region is None and needs(metric):
-                continue
-            try:
-                value = _value(metric, maps, region)
-            except Exception as error:
-                if on_failure is None:
-                    raise
-                on_failure(name, error)
-                continue
-            if np.isfinite(value):
-                found[name if index == 0 else f"{method}/{name}"] = value
-    return found
-
-
-def _value(metric: Metric, maps: Tensor, region: Tensor | None) -> float:
-    metric._to_sync = False  # every process scores the same maps; torchmetrics would add them up
-    metric.update(maps, region)
-    return float(metric.compute())
+        attribution, _ = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
+        inquiry = Inquiry.of(resolve_scores(scores))
+        answers = ask(model, batch, attribution, inquiry, targets=targets, chunk_size=chunk_size, **options)
+        sheet = score_maps(attribution, batch, scores, answers=answers)
+        return SaliencyRecord(batch, attribution, sheet.values, stamp or Stamp(), sheet)

@@ -54,6 +54,7 @@ MONITOR: dict[str, Any] = {
     "every_n_epochs": 1,
     "every_n_train_steps": None,
     "scores": None,
+    "final_scores": (),
     "adapter": None,
     "forward": None,
     "normalize": None,

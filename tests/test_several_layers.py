@@ -291,7 +291,7 @@ def test_the_first_method_at_the_first_layer_has_the_plain_scores() -> None:
     torch.manual_seed(0)
     found = record(methods=["grad_cam", "layer_cam"])
     names = [name for name in found.scores if name.endswith("iou")]
-    assert names == ["iou", "layer_cam@2/iou", "grad_cam@5/iou", "layer_cam@5/iou"]
+    assert names == ["iou", "layer_cam@2/iou", "grad_cam@5/iou", "layer_cam@5/iou", "centre/iou"]
     torch.manual_seed(0)
     assert found.scores["iou"] == record(methods="grad_cam", target_layer="2").scores["iou"]
     torch.manual_seed(0)
@@ -301,7 +301,7 @@ def test_the_first_method_at_the_first_layer_has_the_plain_scores() -> None:
 
 def test_a_fused_record_has_the_methods_scores() -> None:
     found = record(methods=["grad_cam", "layer_cam"], fuse="product")
-    assert [name for name in found.scores if name.endswith("iou")] == ["iou", "layer_cam/iou"]
+    assert [name for name in found.scores if name.endswith("iou")] == ["iou", "layer_cam/iou", "centre/iou"]
     assert "2 × 5" in found._title()
 
 

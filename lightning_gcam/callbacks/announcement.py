@@ -12,7 +12,8 @@ from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.metrics import needs_mask, resolve_scores
-from lightning_gcam.record import SaliencyRecord, Scores
+from lightning_gcam.record import SaliencyRecord
+from lightning_gcam.scoring import Scores
 
 
 def announce(

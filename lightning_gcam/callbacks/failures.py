@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from lightning_gcam._errors import InputError, did_you_mean
 from lightning_gcam._lightning import rank_zero_warn
-from lightning_gcam.record import is_out_of_memory
+from lightning_gcam.chunks import is_out_of_memory
 
 MAX_IN_A_ROW = 3
 _CHOICES = ("warn", "raise")

@@ -10,10 +10,11 @@ from torch import nn
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import LightningModule, Trainer
+from lightning_gcam.asking import Answers, Inquiry, ask
 from lightning_gcam.attribution import Attribution, attribute
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.callbacks.failures import FailurePolicy
-from lightning_gcam.callbacks.processes import attribute_together, same_everywhere, through_wrapper
+from lightning_gcam.callbacks.processes import same_everywhere, share_out, through_wrapper
 from lightning_gcam.callbacks.trainer_facts import as_input, precision
 from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer
@@ -21,8 +22,12 @@ from lightning_gcam.cam.methods import Method
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers, resolve_target_layers
 from lightning_gcam.cam.targets import Targets, check_labels
+from lightning_gcam.chunks import attribute_in_chunks, labels_of
 from lightning_gcam.fixed_batch import FixedBatch
-from lightning_gcam.record import SaliencyRecord, Scores, Stamp, attribute_in_chunks, labels_of, score_maps
+from lightning_gcam.memory import Memory
+from lightning_gcam.metrics import resolve_scores
+from lightning_gcam.record import SaliencyRecord, Stamp
+from lightning_gcam.scoring import Scores, score_maps
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,11 @@ def prepare(
         logits = attribute(module, first.images, **options).logits
         if samples.labels is not None and samples.labels.ndim == 1 and recipe.explains_classes:
             check_labels(samples.labels, logits.shape[1])
-        attribution, _ = attribute_in_chunks(module, first, recipe.targets_of(first, samples), **options)
-        score_maps(attribution, first, recipe.scores, _raise_input_errors)
+        targets = recipe.targets_of(first, samples)
+        attribution, _ = attribute_in_chunks(module, first, targets, **options)
+        inquiry = Inquiry.of(resolve_scores(recipe.scores))
+        answers = ask(module, first, attribution, inquiry, targets=targets, **options)
+        score_maps(attribution, first, recipe.scores, _raise_input_errors, answers=answers)
         return layers
 
 
@@ -112,6 +120,7 @@ def take_look(
     recipe: Recipe,
     stamp: Stamp,
     failures: FailurePolicy,
+    memory: Memory,
 ) -> SaliencyRecord | None:
     """The fixed samples' maps and scores now; None in every process where it failed in one.
 
@@ -120,23 +129,56 @@ def take_look(
     with torch.inference_mode(False):
         fixed.to(module.device)
         batch = replace(fixed.samples, images=as_input(trainer, fixed.samples.images))
+        options = {**recipe.options(trainer), "target_layer": layers}
 
-        def attribute_share(share: SaliencyBatch) -> Attribution:
+        def attribute_rows(rows: list[int]) -> Attribution:
             with precision(trainer):
-                chunk = fixed.largest_batch  # never more samples at once than the dataloader delivers
-                targets = recipe.targets_of(share, batch)
+                share, chunk = (
+                    batch.select(rows),
+                    fixed.largest_batch,
+                )  # never more than the dataloader delivers
                 attribution, fixed.largest_batch = attribute_in_chunks(
-                    module, share, targets, chunk_size=chunk, target_layer=layers, **recipe.options(trainer)
+                    module, share, recipe.targets_of(share, batch), chunk_size=chunk, **options
                 )
                 return attribution
 
-        attribution = attribute_together(trainer, module, batch, attribute_share)
+        attribution = share_out(trainer, module, batch, attribute_rows)
         if isinstance(attribution, Exception):
             failures.report("The look", attribution)
             return None
 
+        answers = _ask(trainer, module, batch, attribution, recipe, memory, options, fixed.largest_batch)
+        if isinstance(answers, Exception):
+            failures.report("Asking the model for the scores", answers)
+            answers = Answers()
+
         def leave_out(score: str, error: Exception) -> None:
             failures.report(f'The score "{score}"', error)
 
-        scores = score_maps(attribution, batch, recipe.scores, leave_out)
-        return SaliencyRecord(batch, attribution, same_everywhere(trainer, scores), stamp)
+        sheet = score_maps(attribution, batch, recipe.scores, leave_out, answers=answers, memory=memory)
+        memory.keep(attribution)
+        return SaliencyRecord(batch, attribution, same_everywhere(trainer, sheet.values), stamp, sheet)
+
+
+def _ask(
+    trainer: Trainer,
+    module: LightningModule,
+    batch: SaliencyBatch,
+    attribution: Attribution,
+    recipe: Recipe,
+    memory: Memory,
+    options: dict[str, Any],
+    chunk_size: int | None,
+) -> Answers | Exception:
+    """What the scores want to know of the model; the maps of random weights are asked for once a run."""
+    inquiry = Inquiry.of(resolve_scores(recipe.scores))
+    if memory.random_maps is not None:
+        inquiry = inquiry.without_random_maps()
+
+    def ask_rows(rows: list[int]) -> Answers:
+        with precision(trainer):
+            share = batch.select(rows), attribution.select(rows)
+            return ask(module, *share, inquiry, targets=recipe.targets, chunk_size=chunk_size, **options)
+
+    answers = share_out(trainer, module, batch, ask_rows) if inquiry else Answers()
+    return answers if isinstance(answers, Exception) else memory.keep_random_maps(answers)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
 from lightning_gcam._lightning import Trainer, in_both
+from lightning_gcam.asking import Answers
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.cam.capture import Forward
 from lightning_gcam.fixed_batch import FixedBatch, Sample
 from lightning_gcam.isolation import untouched
+
+Rows = TypeVar("Rows", Attribution, Answers)
+"""What has one row a sample."""
 
 
 def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> list[Sample]:
@@ -32,40 +36,38 @@ def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> list[Sample]:
     ]
 
 
-def attribute_together(
-    trainer: Trainer,
-    module: nn.Module,
-    batch: SaliencyBatch,
-    work: Callable[[SaliencyBatch], Attribution],
-) -> Attribution | Exception:
-    """Attribute a batch with all processes: each takes its share, all get the whole.
+def share_out(
+    trainer: Trainer, module: nn.Module, batch: SaliencyBatch, work: Callable[[list[int]], Rows]
+) -> Rows | Exception:
+    """Do the work of a batch with all processes: each takes its share of the samples, all get the whole.
 
     Args:
         trainer: says how many processes there are, and whether each holds the whole model.
         module: the model that `work` runs.
         batch: the same in every process.
-        work: attributes a share.
+        work: given the numbers of some samples, gives one row for each.
 
     Returns:
-        The attribution of the whole batch, the same in every process. Where it failed in one of them, the exception,
-        in all of them: none may go on alone and wait for the others forever.
+        The rows of the whole batch, the same in every process. Where it failed in one of them, the exception, in all
+        of them: none may go on alone and wait for the others forever.
     """
     world, rank = trainer.world_size, trainer.global_rank
     if world == 1:
-        return _tried(work, batch)
+        return _tried(work, list(range(len(batch))))
     shared = _holds_whole_model(trainer)  # where it does not, all must run every forward, on the same samples
     rows = list(range(rank, len(batch), world)) if shared else list(range(len(batch)))
     with _rank_zeros_buffers(module) if shared else nullcontext():
-        part = _tried(work, batch.select(rows)) if rows else None
+        part = _tried(work, rows) if rows else None
     failed = f"{type(part).__name__}: {part}" if isinstance(part, Exception) else None
-    sent = part.to("cpu") if shared and isinstance(part, Attribution) else None
+    sent = part.to("cpu") if shared and part is not None and not isinstance(part, Exception) else None
     gathered = _all_gather(trainer, (failed, sent))
     for process, (message, _) in enumerate(gathered):
         if message is not None:
             return part if isinstance(part, Exception) else RuntimeError(f"{message} (in process {process})")
     if not shared:
         return part  # type: ignore[return-value]  # it did not fail, and no process is without samples
-    return _interleave([each for _, each in gathered if each is not None]).to(batch.images.device)
+    whole: Rows = _interleave([each for _, each in gathered if each is not None])
+    return whole.to(batch.images.device)
 
 
 @contextmanager
@@ -85,10 +87,10 @@ def _rank_zeros_buffers(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def _tried(work: Callable[[SaliencyBatch], Attribution], batch: SaliencyBatch) -> Attribution | Exception:
+def _tried(work: Callable[[list[int]], Rows], rows: list[int]) -> Rows | Exception:
     """The result or the exception, so that the exchange with the other processes comes in any case."""
     try:
-        return work(batch)
+        return work(rows)
     except Exception as error:
         return error
 
@@ -104,11 +106,11 @@ def same_everywhere(trainer: Trainer, scores: dict[str, float]) -> dict[str, flo
     return scores if trainer.world_size == 1 else dict(trainer.strategy.broadcast(scores))
 
 
-def _interleave(parts: list[Attribution]) -> Attribution:
+def _interleave(parts: list[Rows]) -> Rows:
     """The shares, dealt out in turn, back in the order of the batch."""
     order = sorted((row, index) for index, part in enumerate(parts) for row in range(len(part)))
     starts = [sum(len(part) for part in parts[:index]) for index in range(len(parts))]
-    return Attribution.cat(parts).select([starts[index] + row for row, index in order])
+    return type(parts[0]).cat(parts).select([starts[index] + row for row, index in order])
 
 
 def through_wrapper(trainer: Trainer, forward: Forward | None) -> Forward | None:

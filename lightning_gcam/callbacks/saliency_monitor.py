@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,9 @@ from lightning_gcam.cam.several import check_fuse, resolve_target_layers
 from lightning_gcam.fixed_batch import Selection
 from lightning_gcam.loggers import log_saliency, write_look
 from lightning_gcam.loggers.files import next_version
-from lightning_gcam.record import SaliencyRecord, Scores, Stamp, scores_of_a_look
+from lightning_gcam.memory import Memory
+from lightning_gcam.record import SaliencyRecord, Stamp
+from lightning_gcam.scoring import Scores, check_scores, compares_looks
 from lightning_gcam.visual import Normalize, check_normalize
 
 
@@ -66,6 +69,8 @@ class SaliencyMonitor(Callback):
             after the first validation, so these looks begin there; with `batch` they begin at once.
         scores: names, metrics with `update(saliency, mask)`, or a mapping from names to metrics; None for all that
             the annotation allows.
+        final_scores: further ones, taken once at the end of a fit and logged as `saliency/final/<score>`: for those
+            that cost many forwards, as `insertion` and `deletion` do.
         adapter: a function from a batch of your dataloader to a `SaliencyBatch`, for layouts that are not recognised.
         forward: `(module, images) -> logits`, for a module that is not simply called with the images.
         normalize: `(mean, std)` of your input normalization, undone for display.
@@ -98,6 +103,7 @@ class SaliencyMonitor(Callback):
         every_n_epochs: int | None = 1,
         every_n_train_steps: int | None = None,
         scores: Scores = None,
+        final_scores: Scores = (),
         adapter: Adapter | None = None,
         forward: Forward | None = None,
         normalize: Normalize | None = None,
@@ -117,17 +123,21 @@ class SaliencyMonitor(Callback):
         arguments.check_dataloader_idx(dataloader_idx)
         if normalize is not None:
             check_normalize(normalize)
-        scores_of_a_look(scores)
+        check_scores(scores)
+        check_scores(final_scores)
         self.target_layer = target_layer
         self.class_names = class_names
         self.normalize = normalize
         self.log_prefix = log_prefix
         self.last_record: SaliencyRecord | None = None
         self.history: list[dict[str, float]] = []
+        self.final_scores: dict[str, float] = {}
         self._recipe = Recipe(resolve_methods(methods), targets, scores, forward, reshape_transform, fuse)
+        self._final_recipe = replace(self._recipe, scores=final_scores) if final_scores else None
         self._collection = Collection(num_samples, selection, batch, adapter, class_names, dataloader_idx)
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._failures = FailurePolicy(on_error)
+        self._memory = Memory()
         self._layers: list[TargetLayer] = []
         self._directory: Path | None = None
         self._announced = False
@@ -151,6 +161,7 @@ class SaliencyMonitor(Callback):
         self._check_alone(trainer)
         self._layers, self._announced, self._looked_at = [], False, (-1, -1)
         self._failures = FailurePolicy(self._failures.on_error)
+        self._memory.begin_run()
         if stage == "fit":
             self._directory = None
             self._collection.verify_next()
@@ -199,7 +210,8 @@ class SaliencyMonitor(Callback):
             )  # where Lightning logs its own now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run without a single look must not pass in silence."""
+        """Take the scores of the end; and a run without a single look must not pass in silence."""
+        self._look_at_the_end(trainer, pl_module)
         if not self.history and not self._failures.has_warned:
             self._failures.warn_once(
                 "no look",
@@ -253,11 +265,14 @@ class SaliencyMonitor(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The samples, the layer and the history: tensors and plain Python only."""
         names = [layer.name for layer in self._layers]
-        return {
+        state = {
             "fixed_batch": self._collection.fixed.state_dict(),
             "target_layer": names if len(names) > 1 else names[0] if names else None,
             "history": self.history,
         }
+        if compares_looks(self._recipe.scores):
+            state["memory"] = self._memory.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the samples, the layer and the history of the run that is resumed."""
@@ -265,6 +280,8 @@ class SaliencyMonitor(Callback):
         if self.target_layer is None:
             self.target_layer = state_dict["target_layer"]
         self._collection.load_state_dict(state_dict["fixed_batch"])
+        if "memory" in state_dict:
+            self._memory.load_state_dict(state_dict["memory"])
 
     # -------------------------------------------------------------------------------- the fixed samples
 
@@ -349,7 +366,7 @@ class SaliencyMonitor(Callback):
         now = moment(trainer)
         if is_fitting(trainer) and now == self._looked_at:
             return self.last_record  # a validation right behind a look at a step meets the same weights
-        record = self._record(trainer, pl_module, step)
+        record = self._record(trainer, pl_module, step, self._recipe)
         self._failures.count(succeeded=record is not None)
         if record is not None:
             self._looked_at, self.last_record = now, record
@@ -357,13 +374,26 @@ class SaliencyMonitor(Callback):
             self._show(trainer, record)
         return record
 
-    def _record(self, trainer: Trainer, pl_module: LightningModule, step: int) -> SaliencyRecord | None:
+    def _look_at_the_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The costly scores, once; they are logged as `<prefix>/final/<score>`."""
+        if self._final_recipe is None or not self._collection.fixed.is_closed or self._failures.has_given_up:
+            return
+        record = self._record(trainer, pl_module, logged_step(trainer) - 1, self._final_recipe)
+        if record is None:
+            return
+        self.final_scores = record.scores
+        named = {f"final/{name}": value for name, value in record.scores.items()}
+        self._send_scores(trainer, replace(record, scores=named))
+
+    def _record(
+        self, trainer: Trainer, pl_module: LightningModule, step: int, recipe: Recipe
+    ) -> SaliencyRecord | None:
         layers = first_layers(trainer, [layer.name for layer in self._layers])
         if not layers:
             return None
         stamp = Stamp(step, trainer.current_epoch, self.log_prefix, self.class_names, self.normalize)
         fixed = self._collection.fixed
-        return take_look(trainer, pl_module, fixed, layers, self._recipe, stamp, self._failures)
+        return take_look(trainer, pl_module, fixed, layers, recipe, stamp, self._failures, self._memory)
 
     def _show(self, trainer: Trainer, record: SaliencyRecord) -> None:
         is_rehearsal = getattr(trainer, "fast_dev_run", False)

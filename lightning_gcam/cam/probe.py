@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.bottleneck import up_to_the_bottleneck
-from lightning_gcam.cam.capture import Forward, run
+from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.outputs import find_logits, find_raw_logits
+from lightning_gcam.cam.random_weights import called_with, in_place_of_zeros
 from lightning_gcam.cam.reshape import Layout, Reshape, find_layout, main_tensor, with_main_tensor
-from lightning_gcam.isolation import is_sharded
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,11 @@ def probe(
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
         reshape: from a layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
     """
-    caller, replaced = _Caller(model, forward), _without_zeros(model)
-    zeros = tuple(name.removeprefix("model.") for name in replaced)
+    replaced = in_place_of_zeros(model)
+    zeros = tuple(replaced)
     with torch.enable_grad(), _recorded(model, images, reshape) as outputs:
         leaf = images.requires_grad_() if images.is_floating_point() else images
-        output = torch.func.functional_call(caller, replaced, (leaf.clone(),))
+        output = called_with(replaced, forward)(model, leaf.clone())
         logits = find_logits(output, len(images))
         candidates = [each for each in outputs if each.tensor.requires_grad]
         if not candidates or not logits.requires_grad:
@@ -101,18 +100,6 @@ class _Output:
     module: nn.Module
     tensor: Tensor
     layout: Layout
-
-
-class _Caller(nn.Module):
-    """The model behind its `forward`, as one module that `functional_call` can run with other weights."""
-
-    def __init__(self, model: nn.Module, forward: Forward | None) -> None:
-        super().__init__()
-        self.model = model
-        self.call = forward
-
-    def forward(self, images: Tensor) -> Any:
-        return run(self.model, images, self.call)
 
 
 def _uneven(logits: Tensor) -> Tensor:
@@ -276,30 +263,3 @@ def is_even(gradients: Tensor) -> bool:
     largest = gradients.abs().amax()
     spread = (gradients - gradients.mean(dim=(2, 3), keepdim=True)).abs().amax()
     return bool((largest > 0) & (spread <= 1e-5 * largest))
-
-
-# ------------------------------------------------------------------------------------------ weights at zero
-
-
-def _without_zeros(model: nn.Module) -> dict[str, Tensor]:
-    """Random values for the parameters that are all zero, from a generator of their own; biases may be zero.
-
-    Of sharded parameters each process sees a piece, which may be empty: they are left as they are.
-    """
-    if is_sharded(model):
-        return {}
-    generator = torch.Generator().manual_seed(0)
-    return {
-        f"model.{name}": _random_like(parameter, generator)
-        for name, parameter in model.named_parameters()
-        if parameter.is_floating_point() and not name.endswith("bias") and not parameter.count_nonzero()
-    }
-
-
-def _random_like(parameter: Tensor, generator: torch.Generator) -> Tensor:
-    shape = parameter.shape
-    if len(shape) < 2:  # the scale of a norm or of a residual branch
-        values = torch.empty(shape).uniform_(0.5, 1.5, generator=generator)
-    else:
-        values = torch.randn(shape, generator=generator) * math.sqrt(2 / max(math.prod(shape[1:]), 1))
-    return values.to(parameter.device, parameter.dtype)

@@ -19,6 +19,7 @@ from lightning_gcam.metrics.measurement import (
 from lightning_gcam.metrics.overlap import BestSaliencyIoU, SaliencyIoU
 from lightning_gcam.metrics.pointing import PointingGame
 from lightning_gcam.metrics.position import PositionalConcentration
+from lightning_gcam.metrics.question import Question
 from lightning_gcam.metrics.rank import RelevanceRankAccuracy
 from lightning_gcam.metrics.scores import available_scores, default_scores, needs, needs_mask, resolve_scores
 from lightning_gcam.metrics.shape import SaliencyEntropy, SaliencyGini
@@ -44,6 +45,7 @@ __all__ = [
     "PixelAveragePrecision",
     "PointingGame",
     "PositionalConcentration",
+    "Question",
     "RandomModelSSIM",
     "RandomModelSimilarity",
     "RegionLift",

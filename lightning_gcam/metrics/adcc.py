@@ -5,6 +5,7 @@ from torch import Tensor
 from lightning_gcam.metrics.base import SampleScore
 from lightning_gcam.metrics.functional.adcc import _adcc_update, _coherency_update, _complexity_update
 from lightning_gcam.metrics.functional.mean import PerSample
+from lightning_gcam.metrics.question import Question
 
 
 class Coherency(SampleScore):
@@ -38,6 +39,7 @@ class Coherency(SampleScore):
 
     requires: frozenset[str] = frozenset({"maps"})
     cost: int = 1
+    question: Question | None = Question("keep", "zero")
 
     def _score(self, saliency: Tensor, kept: Tensor) -> PerSample:
         return _coherency_update(saliency, kept)
@@ -118,6 +120,7 @@ class ADCC(SampleScore):
 
     requires: frozenset[str] = frozenset({"forwards", "maps"})
     cost: int = 1
+    question: Question | None = Question("keep", "zero")
 
     def _score(self, saliency: Tensor, kept: Tensor, before: Tensor, after: Tensor) -> PerSample:
         return _adcc_update(saliency, kept, before, after)

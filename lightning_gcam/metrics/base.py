@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_gcam.metrics.functional.mean import PerSample, _mean_compute, sum_counted
+from lightning_gcam.metrics.question import Question
 
 
 class SampleScore(Metric):
@@ -30,7 +31,8 @@ class SampleScore(Metric):
         - ``"earlier"``, ``"random"``, ``"other"``: maps of an earlier look, of the same model with random
           weights; what another method reaches.
 
-    ``cost`` says how many forwards of the samples that takes beyond the look itself.
+    ``cost`` says how many forwards of the samples that takes beyond the look itself, and ``question`` with which
+    images; ``None`` where the model is not asked.
 
     Args:
         shape: The shape of a sample's numbers; ``()`` for one number.
@@ -56,6 +58,7 @@ class SampleScore(Metric):
     plot_upper_bound: float | None = 1.0
     requires: frozenset[str] = frozenset()
     cost: int = 0
+    question: Question | None = None
 
     total: Tensor
     n_scored: Tensor

@@ -13,6 +13,7 @@ from lightning_gcam.metrics.functional.confidence import (
 )
 from lightning_gcam.metrics.functional.mean import PerSample
 from lightning_gcam.metrics.functional.perturbed import Fill, check_fill
+from lightning_gcam.metrics.question import Question
 
 
 class _KeptConfidence(SampleScore):
@@ -25,6 +26,7 @@ class _KeptConfidence(SampleScore):
         super().__init__(**kwargs)
         check_fill(fill)
         self.fill = fill
+        self.question = Question("keep", fill)
 
     def update(self, before: Tensor, after: Tensor, blank: Tensor | None = None) -> None:
         """Add a batch of probabilities, both ``(N,)``, and perhaps which samples' maps are blank."""
@@ -167,6 +169,7 @@ class WinRate(SampleScore):
         super().__init__(**kwargs)
         check_fill(fill)
         self.fill = fill
+        self.question = Question("keep", fill)
 
     def _score(self, after: Tensor, other: Tensor, blank: Tensor | None = None) -> PerSample:
         return _win_rate_update(after, other, blank)

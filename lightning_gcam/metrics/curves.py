@@ -1,6 +1,6 @@
 """How fast does the confidence come, or go, as pixels are shown or taken away in the order of their saliency?"""
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -10,6 +10,7 @@ from lightning_gcam.metrics.functional.curves import _curve_auc_update
 from lightning_gcam.metrics.functional.mean import PerSample
 from lightning_gcam.metrics.functional.perturbed import Fill, check_fill
 from lightning_gcam.metrics.functional.thresholds import check_count
+from lightning_gcam.metrics.question import Question
 
 
 class _CurveAUC(SampleScore):
@@ -17,12 +18,15 @@ class _CurveAUC(SampleScore):
 
     requires: frozenset[str] = frozenset({"forwards"})
 
+    kind: Literal["insert", "delete"]
+
     def __init__(self, steps: int, fill: Fill, **kwargs: Any) -> None:
         check_count("steps", steps)
         check_fill(fill)
         super().__init__(**kwargs)
         self.steps, self.fill = steps, fill
         self.cost = steps + 1
+        self.question = Question(self.kind, fill, steps)
 
     def _score(self, curves: Tensor, blank: Tensor | None = None) -> PerSample:
         sample = _curve_auc_update(curves, blank)
@@ -68,6 +72,8 @@ class InsertionAUC(_CurveAUC):
         Petsiuk et al., "RISE", 2018, arXiv 1806.07421 (section 4.1).
     """
 
+    kind: Literal["insert", "delete"] = "insert"
+
     def __init__(self, steps: int = 20, fill: Fill = "blur", **kwargs: Any) -> None:
         super().__init__(steps, fill, **kwargs)
 
@@ -103,6 +109,7 @@ class DeletionAUC(_CurveAUC):
     """
 
     higher_is_better: bool | None = False
+    kind: Literal["insert", "delete"] = "delete"
 
     def __init__(self, steps: int = 20, fill: Fill = "zero", **kwargs: Any) -> None:
         super().__init__(steps, fill, **kwargs)

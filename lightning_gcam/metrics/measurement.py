@@ -94,7 +94,7 @@ class Measured(Metric):
 
     Args:
         score: Any of this package's scores, or your own over :class:`SampleScore`; it is cloned, and reset.
-        names: The groups' names, by number.
+        names: The groups' names, by number; one that has none goes by its number.
         resamples: How often the bootstrap draws.
         seed: Of the bootstrap.
         kwargs: Passed on to :class:`torchmetrics.Metric`.
@@ -147,7 +147,10 @@ class Measured(Metric):
 
     def update(self, *inputs: Any, groups: Tensor | None = None, **named: Any) -> None:
         """Add a batch: what the score takes, and perhaps the samples' groups."""
-        sample = self.score.per_sample(*inputs, **named)
+        self.add(self.score.per_sample(*inputs, **named), groups)
+
+    def add(self, sample: PerSample, groups: Tensor | None = None) -> None:
+        """Add a batch whose samples' numbers are known already: what the score's ``per_sample`` gave."""
         if groups is not None:
             check_groups(groups, len(sample.counted))
         if len(self.rows) > 0 and (groups is None) == (len(self.groups) > 0):
@@ -161,14 +164,15 @@ class Measured(Metric):
         """Return the score over all samples, and over each group."""
         rows, reasons, numbers = self._together()
         groups = {
-            number if self.names is None else self.names[number]: self._measure(
-                rows[members], reasons[members]
-            )
+            self._name(number): self._measure(rows[members], reasons[members])
             for number, members in group_members(numbers).items()
         }
         return GroupedMeasurement(
             self._measure(rows, reasons), groups, worst_group(groups, self.score.higher_is_better)
         )
+
+    def _name(self, number: int) -> int | str:
+        return self.names[number] if self.names is not None and number < len(self.names) else number
 
     def _together(self) -> tuple[Tensor, Tensor, Tensor]:
         """All rows, reasons and groups; of no length where there are none."""

@@ -27,13 +27,13 @@ _DEFAULT: dict[str, Callable[[], Metric]] = {
     "energy": EnergyPointingGame,
     _CHANCE: EnergyChance,
     "object_lift": RegionLift,
+    "suspect_lift": SuspectLift,
     "pointing_game": PointingGame,
     "rank_accuracy": RelevanceRankAccuracy,
     "iou": SaliencyIoU,
     "blank_rate": BlankRate,
 }
 _ON_REQUEST: dict[str, Callable[[], Metric]] = {
-    "suspect_lift": SuspectLift,
     "best_iou": BestSaliencyIoU,
     "pixel_average_precision": PixelAveragePrecision,
     "max_box_accuracy": MaxBoxAccuracy,
@@ -43,6 +43,8 @@ _ON_REQUEST: dict[str, Callable[[], Metric]] = {
     "complexity": Complexity,
     "positional_concentration": PositionalConcentration,
     "drift": SaliencyDrift,
+    "drift_from_first": lambda: SaliencyDrift(since="first"),
+    "drift_from_best": lambda: SaliencyDrift(since="best"),
     "average_drop": AverageDrop,
     "average_increase": AverageIncrease,
     "average_gain": AverageGain,
@@ -63,7 +65,7 @@ def available_scores() -> tuple[str, ...]:
     Example:
         >>> from lightning_gcam.metrics import available_scores
         >>> len(available_scores()), available_scores()[:3], available_scores()[-1]
-        (27, ('energy', 'energy_chance', 'object_lift'), 'random_model_ssim')
+        (29, ('energy', 'energy_chance', 'object_lift'), 'random_model_ssim')
     """
     return tuple(_SCORES)
 
@@ -73,8 +75,8 @@ def default_scores() -> tuple[str, ...]:
 
     Example:
         >>> from lightning_gcam.metrics import default_scores
-        >>> default_scores()
-        ('energy', 'energy_chance', 'object_lift', 'pointing_game', 'rank_accuracy', 'iou', 'blank_rate')
+        >>> len(default_scores()), default_scores()[:4]
+        (8, ('energy', 'energy_chance', 'object_lift', 'suspect_lift'))
     """
     return tuple(_DEFAULT)
 

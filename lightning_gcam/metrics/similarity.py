@@ -1,7 +1,10 @@
 """How alike are two maps of the same sample: of two looks, or of a trained and a random model?"""
 
+from typing import Any, Literal
+
 from torch import Tensor
 
+from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.base import SampleScore
 from lightning_gcam.metrics.functional.mean import PerSample
 from lightning_gcam.metrics.functional.similarity import _random_model_ssim_update, _rank_correlation_update
@@ -19,11 +22,14 @@ class SaliencyDrift(SampleScore):
     out.
 
     Args:
+        since: Which look is meant, for whoever keeps the maps: the "previous" one, the "first", or the "best" (at
+            which the explained classes were the most probable).
         kwargs: Passed on to :class:`torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
-        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or a map has negative values.
+        ValueError: If ``since`` is not known; in ``update``, if the shapes are not both ``(N, H, W)``, or a map
+            has negative values.
 
     Example:
         >>> import torch
@@ -36,6 +42,12 @@ class SaliencyDrift(SampleScore):
     higher_is_better: bool | None = None
     plot_lower_bound: float | None = -1.0
     requires: frozenset[str] = frozenset({"earlier"})
+
+    def __init__(self, since: Literal["previous", "first", "best"] = "previous", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if since not in ("previous", "first", "best"):
+            raise InputError(f'`since` must be "previous", "first" or "best", got {since!r}.')
+        self.since = since
 
     def _score(self, saliency: Tensor, earlier: Tensor) -> PerSample:
         return _rank_correlation_update(saliency, earlier, "earlier")

@@ -35,6 +35,7 @@ def test_each_layer_has_its_scores_under_its_name(tmp_path: Path, layers: Any) -
         "energy_chance",
         "guidance_cam@network.5/energy",
         "guidance_cam@network.5/energy_chance",
+        "centre/energy",
     ]
     for layer, name in zip(LAYERS, ("energy", "guidance_cam@network.5/energy"), strict=True):
         alone = SaliencyMonitor(target_layer=layer, num_samples=4, scores=["energy"], on_error="raise")

@@ -46,6 +46,7 @@ TABLE = {
     "energy": EnergyPointingGame,
     "energy_chance": EnergyChance,
     "object_lift": RegionLift,
+    "suspect_lift": SuspectLift,
     "pointing_game": PointingGame,
     "rank_accuracy": RelevanceRankAccuracy,
     "iou": SaliencyIoU,
@@ -53,7 +54,6 @@ TABLE = {
 }
 # On request: the class, what it needs beside the maps, and its cost in forwards.
 ON_REQUEST = {
-    "suspect_lift": (SuspectLift, {"suspect"}, 0),
     "best_iou": (BestSaliencyIoU, {"mask"}, 0),
     "pixel_average_precision": (PixelAveragePrecision, {"mask"}, 0),
     "max_box_accuracy": (MaxBoxAccuracy, {"mask"}, 0),
@@ -63,6 +63,8 @@ ON_REQUEST = {
     "complexity": (Complexity, set(), 0),
     "positional_concentration": (PositionalConcentration, {"mask"}, 0),
     "drift": (SaliencyDrift, {"earlier"}, 0),
+    "drift_from_first": (SaliencyDrift, {"earlier"}, 0),
+    "drift_from_best": (SaliencyDrift, {"earlier"}, 0),
     "average_drop": (AverageDrop, {"forwards"}, 1),
     "average_increase": (AverageIncrease, {"forwards"}, 1),
     "average_gain": (AverageGain, {"forwards"}, 1),
@@ -95,10 +97,17 @@ def test_a_score_says_what_it_needs_and_costs(name) -> None:
     assert needs_mask(metric) == metric.requires_mask == ("mask" in required)
 
 
-def test_the_default_scores_cost_nothing_and_need_no_more_than_a_mask() -> None:
+def test_the_default_scores_cost_nothing_and_need_no_more_than_a_region() -> None:
     for metric in resolve_scores(None).values():
         assert metric.cost == 0
-        assert needs(metric) <= {"mask"}
+        assert needs(metric) <= {"mask", "suspect"}
+
+
+def test_a_drift_says_since_when() -> None:
+    names = ["drift", "drift_from_first", "drift_from_best"]
+    assert [metric.since for metric in resolve_scores(names).values()] == ["previous", "first", "best"]
+    with pytest.raises(ValueError, match='`since` must be "previous", "first" or "best", got \'last\''):
+        SaliencyDrift(since="last")
 
 
 def test_the_two_box_accuracies_are_the_two_versions() -> None:
@@ -219,7 +228,7 @@ def test_what_is_neither_a_name_nor_a_metric_is_refused(scores, message) -> None
 
 def test_only_a_metric_that_says_so_needs_no_mask() -> None:
     asked = {name: needs_mask(metric) for name, metric in resolve_scores(None).items()}
-    assert [name for name, needed in asked.items() if not needed] == ["blank_rate"]
+    assert [name for name, needed in asked.items() if not needed] == ["suspect_lift", "blank_rate"]
     assert needs_mask(JaccardIndex(task="binary")) is True
 
 

@@ -1,0 +1,263 @@
+"""What the model says of changed images: asked once a look, however many scores share the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lightning_gcam._errors import InputError
+from lightning_gcam.attribution import Attribution
+from lightning_gcam.batch import SaliencyBatch
+from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.methods import resolve_methods
+from lightning_gcam.cam.plain_forward import logits_of
+from lightning_gcam.cam.random_weights import called_with, in_place_of_all
+from lightning_gcam.cam.targets import Targets
+from lightning_gcam.chunks import attribute_in_chunks, in_chunks
+from lightning_gcam.isolation import untouched
+from lightning_gcam.metrics import Question, needs
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One row a sample of whatever was asked, by name.
+
+    Args:
+        values: tensors whose first dimension is N.
+    """
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values()), ()))
+
+    def to(self, device: torch.device | str) -> Answers:
+        """The same answers on `device`."""
+        return Answers({name: each.to(device) for name, each in self.values.items()})
+
+    def select(self, rows: Sequence[int]) -> Answers:
+        """Those of the samples at `rows`, in that order."""
+        return Answers({name: each[list(rows)] for name, each in self.values.items()})
+
+    @staticmethod
+    def cat(parts: Sequence[Answers]) -> Answers:
+        """Several batches as one, in order."""
+        return Answers({name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values})
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """What the scores of a look want to know of the model.
+
+    Args:
+        questions: each asked once for each map; the number of a question is its position.
+        with_maps: the numbers of those whose maps are wanted, too.
+        random_maps: whether the maps of the same model with random weights are wanted.
+    """
+
+    questions: tuple[Question, ...] = ()
+    with_maps: frozenset[int] = frozenset()
+    random_maps: bool = False
+
+    @staticmethod
+    def of(metrics: Mapping[str, Metric]) -> Inquiry:
+        """What these metrics need; see `lightning_gcam.metrics.needs`.
+
+        Example:
+            >>> from lightning_gcam.metrics import resolve_scores
+            >>> Inquiry.of(resolve_scores(["average_drop", "average_gain", "coherency", "energy"])).questions
+            (Question(kind='keep', fill='zero', steps=0),)
+        """
+        asked = [(getattr(metric, "question", None), needs(metric)) for metric in metrics.values()]
+        questions = tuple(dict.fromkeys(question for question, _ in asked if question is not None))
+        with_maps = {questions.index(question) for question, what in asked if question and "maps" in what}
+        return Inquiry(questions, frozenset(with_maps), any("random" in what for _, what in asked))
+
+    def __bool__(self) -> bool:
+        return bool(self.questions) or self.random_maps
+
+    def without_random_maps(self) -> Inquiry:
+        """The same, where these maps are known already."""
+        return Inquiry(self.questions, self.with_maps)
+
+
+def kept_probability(map_name: str, number: int) -> str:
+    """The name of the explained class's probabilities `(N, steps + 1)` for the images of a question."""
+    return f"{map_name}|{number}|probability"
+
+
+def kept_map(map_name: str, number: int) -> str:
+    """The name of the maps `(N, H, W)` of the images of a question."""
+    return f"{map_name}|{number}|map"
+
+
+def random_map(map_name: str) -> str:
+    """The name of the maps `(N, H, W)` of the same model with random weights."""
+    return f"{map_name}|random"
+
+
+def ask(
+    model: nn.Module,
+    batch: SaliencyBatch,
+    attribution: Attribution,
+    inquiry: Inquiry,
+    *,
+    targets: Targets = None,
+    chunk_size: int | None = None,
+    **options: Any,
+) -> Answers:
+    """Ask the model all that the scores want to know.
+
+    Args:
+        model: any `nn.Module`; it is left exactly as it was.
+        batch: the samples, on the model's device.
+        attribution: their maps.
+        inquiry: what is asked.
+        targets: what the maps explain where that is no class (a callable, or "output").
+        chunk_size: how many images to run at once; as many as there are samples where it is left out.
+        options: `methods`, `target_layer`, `fuse`, `forward` and `reshape_transform` as in `attribute`.
+
+    Raises:
+        InputError: where probabilities are asked for and the maps explain no class.
+    """
+    asked = _Asked(model, batch, attribution, targets, chunk_size or len(batch), options)
+    values: dict[str, Tensor] = {}
+    for name, maps in attribution.maps.items():
+        for number, question in enumerate(inquiry.questions):
+            values[kept_probability(name, number)] = asked.probabilities(question, maps)
+            if number in inquiry.with_maps:
+                values[kept_map(name, number)] = asked.maps_of_kept(question, name, maps)
+    if inquiry.random_maps:
+        values |= {random_map(name): maps for name, maps in asked.random_maps().items()}
+    return Answers(values)
+
+
+def answer_images(
+    model: nn.Module,
+    batch: SaliencyBatch,
+    changed: Mapping[str, Tensor],
+    *,
+    chunk_size: int | None = None,
+    forward: Forward | None = None,
+) -> tuple[Answers, int]:
+    """The logits of changed versions of a batch, in one go where memory allows.
+
+    Args:
+        model: any `nn.Module`; it is left exactly as it was.
+        batch: the samples, for the regions of a dense head.
+        changed: images `(N, C, H, W)` by the name of the change.
+        chunk_size: how many images to run at once; all where it is left out.
+        forward: as in `attribute`.
+
+    Returns:
+        Logits `(N, K)` by the same names, and how many images went through at once.
+    """
+    if not changed:
+        return Answers(), chunk_size or len(batch)
+    images, masks = torch.cat(list(changed.values())), batch.object_masks
+    regions = masks.repeat(len(changed), 1, 1) if masks is not None else None
+    with untouched(model):
+        logits, size = _logits_in_chunks(model, images, None, regions, forward, chunk_size)
+    return Answers(dict(zip(changed, logits.split(len(batch)), strict=True))), size
+
+
+def _logits_in_chunks(
+    model: nn.Module,
+    images: Tensor,
+    classes: Tensor | None,
+    regions: Tensor | None,
+    forward: Forward | None,
+    chunk_size: int | None,
+) -> tuple[Tensor, int]:
+    """The logits `(N, K)`, and how many images went through at once."""
+
+    def work(piece: slice) -> Tensor:
+        targets = classes[piece] if classes is not None else None
+        masks = regions[piece] if regions is not None else None
+        return logits_of(model, images[piece], targets, forward=forward, masks=masks)
+
+    parts, size = in_chunks(len(images), work, chunk_size)
+    return torch.cat(parts), size
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One model, one batch, and how they are run."""
+
+    model: nn.Module
+    batch: SaliencyBatch
+    attribution: Attribution
+    targets: Targets
+    chunk_size: int
+    options: dict[str, Any]
+
+    def probabilities(self, question: Question, maps: Tensor) -> Tensor:
+        """The explained class's probability for each image of a question, `(N, steps + 1)`."""
+        classes, masks = _explained(self.attribution), self.batch.object_masks
+        found = torch.full((len(self.batch), question.num_images), torch.nan, device=maps.device)
+        with untouched(self.model):
+            for index, images in question.images(self.batch.images, maps, self.chunk_size):
+                rows, steps = index.unbind(dim=1)
+                regions = masks[rows] if masks is not None else None
+                logits, _ = _logits_in_chunks(
+                    self.model, images, classes[rows], regions, self.options.get("forward"), None
+                )
+                found[rows, steps] = class_probabilities(logits, classes[rows])
+        return found
+
+    def maps_of_kept(self, question: Question, name: str, maps: Tensor) -> Tensor:
+        """The map of the same name, of the images of which only what is salient is left."""
+        images = torch.cat([each for _, each in question.images(self.batch.images, maps, len(maps))])
+        method = resolve_methods(self.options["methods"])[name.partition("@")[0]]
+        return self._attribute(images, methods=method)[name]
+
+    def random_maps(self) -> dict[str, Tensor]:
+        """The maps of the same samples, for the same classes, by the same model with random weights."""
+        forward = called_with(in_place_of_all(self.model), self.options.get("forward"))
+        return self._attribute(self.batch.images, forward=forward)
+
+    def _attribute(self, images: Tensor, **other: Any) -> dict[str, Tensor]:
+        explained = "output" if self.attribution.explains == "output" else self.targets
+        targets = self.attribution.targets if self.attribution.targets is not None else explained
+        changed = SaliencyBatch(images, masks=self.batch.object_masks)
+        options = {**self.options, **other, "chunk_size": self.chunk_size}
+        return attribute_in_chunks(self.model, changed, targets, **options)[0].maps
+
+
+def _explained(attribution: Attribution) -> Tensor:
+    """The classes that the maps explain.
+
+    Raises:
+        InputError: where they explain something else.
+    """
+    if attribution.targets is None:
+        raise InputError(
+            "`scores` that ask for the probability of a class (average_drop, insertion and the like) need maps that "
+            "explain classes, and these explain the output itself or a score of your own. Leave them out."
+        )
+    return attribution.targets
+
+
+def class_probabilities(logits: Tensor, classes: Tensor) -> Tensor:
+    """The probability of each sample's class: softmax, or sigmoid of a single logit and of marked classes.
+
+    Args:
+        logits: `(N, K)`.
+        classes: `(N,)`, or `(N, K)` multi-hot: then the mean over the marked ones, NaN where none is.
+
+    Example:
+        >>> class_probabilities(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+        tensor([0.5000])
+    """
+    logits = logits.float()
+    if classes.ndim == 2:
+        marks = classes.to(logits)
+        return (logits.sigmoid() * marks).sum(dim=1) / marks.sum(dim=1)
+    if logits.shape[1] == 1:
+        return torch.where(classes > 0, logits[:, 0], -logits[:, 0]).sigmoid()
+    return logits.softmax(dim=1).gather(1, classes[:, None]).squeeze(1)

@@ -1,0 +1,54 @@
+"""A forward without maps: the logits alone, for the scores that ask the model about changed images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gcam._errors import InputError
+from lightning_gcam.cam.capture import Forward, plain_eager, run
+from lightning_gcam.cam.outputs import find_raw_logits
+from lightning_gcam.cam.regions import score_of_regions
+from lightning_gcam.cam.targets import Targets
+
+
+def logits_of(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    forward: Forward | None = None,
+    masks: Tensor | None = None,
+) -> Tensor:
+    """The logits of one forward, read as `attribute` reads them.
+
+    Args:
+        model: the model, in the mode it is to be looked at in (see `lightning_gcam.isolation.untouched`).
+        images: `(N, C, H, W)`, on the model's device.
+        targets: as in `attribute`; they say over which region a dense head's logits are averaged.
+        forward: `(model, images) -> output`; the model is called with the images where it is left out.
+        masks: `(N, H, W)` bool, the regions of a dense head.
+
+    Returns:
+        `(N, K)` float32, without a graph.
+
+    Raises:
+        InputError: as `find_raw_logits`.
+
+    Example:
+        >>> logits_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.zeros(2, 1, 2, 2)).shape
+        torch.Size([2, 3])
+    """
+    with plain_eager():
+        raw = _raw_logits(model, images, forward)
+        logits = raw if raw.ndim == 2 else score_of_regions(raw, targets, masks).logits
+        return logits.detach().float()
+
+
+def _raw_logits(model: nn.Module, images: Tensor, forward: Forward | None) -> Tensor:
+    """Of several outputs without a name, only a graph shows which are the logits."""
+    try:
+        return find_raw_logits(run(model, images.clone(), forward), len(images))
+    except InputError:
+        with torch.enable_grad():
+            return find_raw_logits(run(model, images.clone(), forward), len(images))

@@ -1,0 +1,76 @@
+"""What a run keeps of its looks: earlier maps, those of the model with random weights, and what never changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lightning_gcam.asking import Answers, class_probabilities, random_map
+from lightning_gcam.attribution import Attribution
+
+PREVIOUS, FIRST, BEST = "previous", "first", "best"
+
+
+class Memory:
+    """The maps of the previous, the first and the best look, on the CPU; and answers that are the same at every look.
+
+    The best look is the one at which the explained classes were the most probable, on average.
+
+    Example:
+        >>> memory = Memory()
+        >>> memory.earlier("previous", "grad_cam") is None
+        True
+    """
+
+    def __init__(self) -> None:
+        self.random_maps: Answers | None = None
+        self.baselines: dict[str, float] | None = None
+        self._maps: dict[str, dict[str, Tensor]] = {}
+        self._confidence = float("-inf")
+
+    def begin_run(self) -> None:
+        """Another run may look at another layer; the earlier looks stay, as the history does."""
+        self.random_maps = self.baselines = None
+
+    def earlier(self, since: str, map_name: str) -> Tensor | None:
+        """The maps `(N, H, W)` of an earlier look; None where there was none.
+
+        Args:
+            since: "previous", "first" or "best".
+            map_name: as in `Attribution.maps`.
+        """
+        return self._maps.get(since, {}).get(map_name)
+
+    def keep(self, attribution: Attribution) -> None:
+        """A look was taken: it is the previous one of the next."""
+        maps = {name: each.detach().cpu() for name, each in attribution.maps.items()}
+        self._maps.setdefault(FIRST, maps)
+        self._maps[PREVIOUS] = maps
+        confidence = _confidence(attribution)
+        if confidence > self._confidence:
+            self._maps[BEST], self._confidence = maps, confidence
+
+    def keep_random_maps(self, answers: Answers) -> Answers:
+        """Note the maps of the model with random weights, which are the same at every look; give all answers back."""
+        if self.random_maps is None:
+            suffix = random_map("")
+            noted = {name: each for name, each in answers.values.items() if name.endswith(suffix)}
+            self.random_maps = Answers(noted) if noted else None
+            return answers
+        return Answers({**answers.values, **self.random_maps.values})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain Python only; what can be computed again is left out."""
+        return {"maps": self._maps, "confidence": self._confidence}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the looks of a checkpoint."""
+        self._maps, self._confidence = dict(state["maps"]), float(state["confidence"])
+
+
+def _confidence(attribution: Attribution) -> float:
+    """How probable the explained classes are, on average; -inf where the maps explain no classes."""
+    if attribution.targets is None:
+        return float("-inf")
+    return float(class_probabilities(attribution.logits, attribution.targets).nanmean())
