@@ -41,8 +41,9 @@ def _pieces(value: Any) -> Iterator[bytes]:
 
 
 def random_streams() -> str:
-    """The state of python's, numpy's and torch's random numbers."""
-    return digest([random.getstate(), np.random.get_state(), torch.get_rng_state()])
+    """The state of python's, numpy's and torch's random numbers, those of the CUDA devices in use included."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return digest([random.getstate(), np.random.get_state(), torch.get_rng_state(), *devices])
 
 
 def count_hooks(module: nn.Module) -> int:
