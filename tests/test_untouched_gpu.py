@@ -102,7 +102,7 @@ def test_without_the_streams_put_back_the_training_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without, _, _ = train(AlwaysDropout, tmp_path, monitor=None, **ON_DEVICE)
-    monkeypatch.setattr(isolation, "_device_streams", lambda: [])
+    monkeypatch.setattr(isolation, "_device_streams", list)
     with_, _, _ = train(AlwaysDropout, tmp_path, monitor=_monitor(), **ON_DEVICE)
     assert any(line.endswith("random") for line in differences(without, with_))
 
