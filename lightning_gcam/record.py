@@ -21,7 +21,7 @@ from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers
 from lightning_gcam.cam.targets import Targets, predict
 from lightning_gcam.chunks import attribute_in_chunks
-from lightning_gcam.metrics import GroupedMeasurement, resolve_scores
+from lightning_gcam.metrics import GroupedMeasurement, Measurement, resolve_scores
 from lightning_gcam.scoring import Scores, ScoreSheet, score_maps
 from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
 
@@ -110,17 +110,30 @@ class SaliencyRecord:
         return captions.captions(self.batch, self.attribution, self.stamp.class_names)
 
     @cached_property
-    def measurements(self) -> dict[str, GroupedMeasurement]:
-        """Each score with n, what was left out and a bootstrap interval, overall and for each class of the labels."""
-        labels, no_class = self.batch.labels, torch.full((len(self.batch),), -1)
-        classes = labels if labels is not None and not self.batch.has_measurements else no_class
-        whole = classes.long() if classes.ndim == 1 else classes
-        return self.sheet.measure(whole, self.stamp.class_names)
+    def measurements(self) -> dict[str, Measurement]:
+        """Each score with its n, what was left out, and a bootstrap interval."""
+        return {name: found.overall for name, found in self.sheet.measure().items()}
+
+    @cached_property
+    def class_measurements(self) -> dict[str, GroupedMeasurement]:
+        """The same for each class of the labels, with the worst one named; empty where no label names a class."""
+        labels = self.batch.labels
+        if labels is None or self.batch.has_measurements:
+            return {}
+        return self.sheet.measure(labels.long(), self.stamp.class_names)
 
     @cached_property
     def group_measurements(self) -> dict[str, GroupedMeasurement]:
-        """The same for each group of the samples; empty where they have none."""
+        """The same for each of the samples' groups; empty where they have none."""
         return self.sheet.measure(self.batch.groups) if self.batch.groups is not None else {}
+
+    @property
+    def table(self) -> list[dict[str, str | float | int]]:
+        """A row for each score, and for each group: its value, n, how many were left out, and its interval."""
+        rows = [_row(name, "all", found) for name, found in self.measurements.items()]
+        for name, found in self.group_measurements.items():
+            rows += [_row(name, f"group {group}", each) for group, each in found.groups.items()]
+        return rows
 
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
@@ -152,6 +165,13 @@ class SaliencyRecord:
             channels,
         ]
         return " · ".join(word for word in words if word)
+
+
+def _row(score: str, samples: str, found: Measurement) -> dict[str, str | float | int]:
+    low, high = found.interval if found.interval is not None else ("", "")
+    columns = ("score", "samples", "value", "n", "left_out", "low", "high")
+    values = (score, samples, found.value, found.n, found.left_out, low, high)
+    return dict(zip(columns, values, strict=True))
 
 
 def _heading(name: str) -> str:

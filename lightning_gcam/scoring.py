@@ -25,9 +25,9 @@ from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.memory import Memory
 from lightning_gcam.metrics import (
     GroupedMeasurement,
-    Measured,
     SampleScore,
     baseline_scores,
+    measure_samples,
     needs,
     resolve_scores,
 )
@@ -84,20 +84,19 @@ class ScoreSheet:
     values: dict[str, float] = field(default_factory=dict)
     evidence: dict[str, tuple[SampleScore, PerSample]] = field(default_factory=dict)
 
-    def measure(self, groups: Tensor, names: Sequence[str] | None = None) -> dict[str, GroupedMeasurement]:
+    def measure(
+        self, groups: Tensor | None = None, names: Sequence[str] | None = None
+    ) -> dict[str, GroupedMeasurement]:
         """Each score with n, what was left out and its interval, over all samples and over each group of them.
 
         Args:
             groups: `(N,)` integers, negative for none; or `(N, K)` multi-hot.
             names: the groups' names, by number.
         """
-        measured = {
-            name: Measured(metric, names=names, sync_on_compute=False)
-            for name, (metric, _) in self.evidence.items()
+        return {
+            name: measure_samples(metric, sample, groups=groups, names=names)
+            for name, (metric, sample) in self.evidence.items()
         }
-        for name, (_, sample) in self.evidence.items():
-            measured[name].add(sample, groups)
-        return {name: each.compute() for name, each in measured.items()}
 
 
 @dataclass(frozen=True)

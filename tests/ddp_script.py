@@ -72,6 +72,9 @@ MODES: dict[str, dict[str, Any]] = {
     "several layers": {"target_layer": ["net.1", "net.4"]},
     "several layers, fused": {"target_layer": ["net.4", "net.1"], "fuse": "product"},
     "dense logits": {"module": Dense},
+    "the model is asked": {
+        "scores": ["energy", "average_drop", "adcc", "insertion", "random_model_similarity"]
+    },
     "one process fails": {"module": FailsOnRankOne, "on_error": "warn"},
 }
 
@@ -96,6 +99,7 @@ def train(
     on_error: str = "raise",
     target_layer: Any = None,
     fuse: Any = None,
+    scores: Any = None,
     devices: int = 2,
     **options: Any,
 ) -> dict[str, Any]:
@@ -111,6 +115,7 @@ def train(
         on_error=on_error,
         target_layer=target_layer,
         fuse=fuse,
+        scores=scores,
     )
     # a score that can only stay where it is: the patience runs out in every process at the same epoch
     stopper = EarlyStopping("saliency/energy_chance", patience=2, mode="max")
@@ -142,13 +147,15 @@ def train(
         "history": monitor.history,
         "positions": monitor._collection.fixed.positions,
         "maps": digest(monitor.last_record.attribution.maps) if monitor.last_record else "",
-        "alone": alone(made, monitor, target_layer, fuse) if monitor.last_record else {},
+        "alone": alone(made, monitor, target_layer, fuse, scores) if monitor.last_record else {},
         "warnings": sum("the training goes on" in str(each.message) for each in caught),
         "given up": sum("not tried again" in str(each.message) for each in caught),
     }
 
 
-def alone(module: Any, monitor: SaliencyMonitor, target_layer: Any, fuse: Any) -> dict[str, float]:
+def alone(
+    module: Any, monitor: SaliencyMonitor, target_layer: Any, fuse: Any, scores: Any
+) -> dict[str, float]:
     """The scores of the last look once more, by each process alone, on the same samples and with rank zero's network.
 
     Between two forwards DDP lets each process have its own BatchNorm statistics; a look is at those of rank zero.
@@ -163,6 +170,7 @@ def alone(module: Any, monitor: SaliencyMonitor, target_layer: Any, fuse: Any) -
         methods=["guidance_cam", "layer_cam"],
         target_layer=target_layer,
         fuse=fuse,
+        scores=scores,
     ).scores
 
 

@@ -29,7 +29,7 @@ def announce(
     rank_zero_info(
         f"SaliencyMonitor: {len(batch)} fixed samples{_of_classes(record)}, {', '.join(methods)} for "
         f"{_explained(record, targets)} at layer{'s' if len(layers) > 1 else ''} {where}; logs {record.tag} and "
-        f"{prefix}/{{{', '.join(record.scores)}}}."
+        f"{prefix}/{{{', '.join(name for name in record.scores if not name.startswith('centre/'))}}}."
     )
     if batch.object_masks is None:
         left_out = [name for name, metric in resolve_scores(scores).items() if needs_mask(metric)]

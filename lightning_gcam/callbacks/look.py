@@ -84,8 +84,11 @@ def prepare(
             check_labels(samples.labels, logits.shape[1])
         targets = recipe.targets_of(first, samples)
         attribution, _ = attribute_in_chunks(module, first, targets, **options)
-        inquiry = Inquiry.of(resolve_scores(recipe.scores))
-        answers = ask(module, first, attribution, inquiry, targets=targets, **options)
+        inquiry, answers = Inquiry.of(resolve_scores(recipe.scores)), Answers()
+        try:
+            answers = ask(module, first, attribution, inquiry, targets=targets, **options)
+        except Exception as error:
+            _raise_input_errors("", error)
         score_maps(attribution, first, recipe.scores, _raise_input_errors, answers=answers)
         return layers
 

@@ -34,7 +34,7 @@ from lightning_gcam.cam.methods import Method, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
 from lightning_gcam.fixed_batch import Selection
-from lightning_gcam.loggers import log_saliency, write_look
+from lightning_gcam.loggers import log_saliency, write_look, write_scores
 from lightning_gcam.loggers.files import next_version
 from lightning_gcam.memory import Memory
 from lightning_gcam.record import SaliencyRecord, Stamp
@@ -378,12 +378,17 @@ class SaliencyMonitor(Callback):
         """The costly scores, once; they are logged as `<prefix>/final/<score>`."""
         if self._final_recipe is None or not self._collection.fixed.is_closed or self._failures.has_given_up:
             return
-        record = self._record(trainer, pl_module, logged_step(trainer) - 1, self._final_recipe)
+        last = self.last_record if moment(trainer) == self._looked_at else None
+        step = last.step if last is not None else logged_step(trainer) - 1
+        record = self._record(trainer, pl_module, step, self._final_recipe)
         if record is None:
             return
         self.final_scores = record.scores
-        named = {f"final/{name}": value for name, value in record.scores.items()}
-        self._send_scores(trainer, replace(record, scores=named))
+        named = replace(record, scores={f"final/{name}": value for name, value in record.scores.items()})
+        self._send_scores(trainer, named)
+        if self._directory is not None and trainer.is_global_zero:
+            with self._failures.guard("Writing the final scores"):
+                write_scores(self._directory, named)
 
     def _record(
         self, trainer: Trainer, pl_module: LightningModule, step: int, recipe: Recipe

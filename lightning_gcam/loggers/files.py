@@ -28,7 +28,8 @@ def log_to_files(logger: Any, record: SaliencyRecord) -> None:
 def write_look(directory: Path, record: SaliencyRecord) -> Path:
     """Write `<prefix>/overlay-step=<step>.png` and add a line to `<prefix>/scores.csv`.
 
-    Both are written whole under another name and then renamed, so that neither is ever half there. A look at a step
+    Beside them `<prefix>/measurements-step=<step>.csv` has each score's n, what was left out and its interval. All are
+    written whole under another name and then renamed, so that neither is ever half there. A look at a step
     that is already in the table (a run that was resumed) takes its place.
 
     Args:
@@ -43,8 +44,21 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
         rank_zero_info(f"Saliency overlays and scores.csv are written to {target}")
     target.mkdir(parents=True, exist_ok=True)
     _write_png(target / f"overlay-step={record.step:08d}.png", record)
+    if record.table:
+        _write_rows(target / f"measurements-step={record.step:08d}.csv", record.table)
     _write_scores(target / "scores.csv", record)
     return target
+
+
+def write_scores(directory: Path, record: SaliencyRecord) -> None:
+    """Add the scores of a record to `<prefix>/scores.csv`, beside what stands there for the same step.
+
+    Args:
+        directory: of the run.
+        record: the look.
+    """
+    (directory / record.stamp.log_prefix).mkdir(parents=True, exist_ok=True)
+    _write_scores(directory / record.stamp.log_prefix / "scores.csv", record)
 
 
 def next_version(root: Path) -> Path:
@@ -67,8 +81,12 @@ def _write_png(path: Path, record: SaliencyRecord) -> None:
 
 
 def _write_scores(path: Path, record: SaliencyRecord) -> None:
-    rows: list[dict[str, Any]] = [row for row in _read_scores(path) if int(row["step"]) != record.step]
-    rows = sorted([*rows, record.row], key=lambda row: int(row["step"]))
+    rows: dict[int, dict[str, Any]] = {int(row["step"]): dict(row) for row in _read_scores(path)}
+    rows[record.step] = {**rows.get(record.step, {}), **record.row}
+    _write_rows(path, [rows[step] for step in sorted(rows)])
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     beside = path.with_suffix(".part")
     with beside.open("w", newline="", encoding="utf-8") as file:

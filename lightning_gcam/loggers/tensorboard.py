@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -15,7 +16,7 @@ _QUALITY = 90
 
 
 def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
-    """Add the overlay to the event file and flush it, so that a run that is killed has lost no look.
+    """Add the overlay and the scores' table to the event file and flush it: a run that is killed has lost no look.
 
     It is kept as a JPEG without chroma subsampling. `add_image` would make a PNG of three times the size, which takes
     thirty times as long to encode, and TensorBoard computes a checksum over every byte in Python.
@@ -30,7 +31,19 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
         writer._get_file_writer().add_summary(summary, record.step)
     else:
         writer.add_image(record.tag, record.overlay, global_step=record.step, dataformats="HWC")
+    if record.table and callable(getattr(writer, "add_text", None)):
+        writer.add_text(f"{record.stamp.log_prefix}/measurements", _markdown(record.table), record.step)
     writer.flush()
+
+
+def _markdown(rows: Sequence[Mapping[str, object]]) -> str:
+    """A table as TensorBoard shows it among the texts."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(each) for each in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _encoded(record: SaliencyRecord) -> Summary.Image:

@@ -15,6 +15,7 @@ from lightning_gcam.metrics.measurement import (
     Measurement,
     measure,
     measure_groups,
+    measure_samples,
 )
 from lightning_gcam.metrics.overlap import BestSaliencyIoU, SaliencyIoU
 from lightning_gcam.metrics.pointing import PointingGame
@@ -63,6 +64,7 @@ __all__ = [
     "default_scores",
     "measure",
     "measure_groups",
+    "measure_samples",
     "needs",
     "needs_mask",
     "resolve_scores",

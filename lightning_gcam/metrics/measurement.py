@@ -147,10 +147,7 @@ class Measured(Metric):
 
     def update(self, *inputs: Any, groups: Tensor | None = None, **named: Any) -> None:
         """Add a batch: what the score takes, and perhaps the samples' groups."""
-        self.add(self.score.per_sample(*inputs, **named), groups)
-
-    def add(self, sample: PerSample, groups: Tensor | None = None) -> None:
-        """Add a batch whose samples' numbers are known already: what the score's ``per_sample`` gave."""
+        sample = self.score.per_sample(*inputs, **named)
         if groups is not None:
             check_groups(groups, len(sample.counted))
         if len(self.rows) > 0 and (groups is None) == (len(self.groups) > 0):
@@ -162,7 +159,16 @@ class Measured(Metric):
 
     def compute(self) -> GroupedMeasurement:
         """Return the score over all samples, and over each group."""
-        rows, reasons, numbers = self._together()
+        return self.measure(*self._together())
+
+    def measure(self, rows: Tensor, reasons: Tensor, numbers: Tensor) -> GroupedMeasurement:
+        """Measure samples whose numbers are known already; ``update`` and ``compute`` do so with those they kept.
+
+        Args:
+            rows: ``(N, *shape)``, each sample's numbers.
+            reasons: ``(N,)`` uint8, why each is left out, or that it counts.
+            numbers: ``(N, K)``, the numbers of each sample's groups, negative for none.
+        """
         groups = {
             self._name(number): self._measure(rows[members], reasons[members])
             for number, members in group_members(numbers).items()
@@ -273,6 +279,43 @@ def measure_groups(
     measured = Measured(score, names=names, resamples=resamples, seed=seed, sync_on_compute=False)
     measured.update(*inputs, groups=groups, **named)
     return measured.compute()
+
+
+def measure_samples(
+    score: SampleScore,
+    sample: PerSample,
+    *,
+    groups: Tensor | None = None,
+    names: Sequence[str] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> GroupedMeasurement:
+    """Measure a score whose number of each sample is known already.
+
+    Args:
+        score: Any of this package's scores; it is left as it was.
+        sample: What its ``per_sample`` gave.
+        groups: ``(N,)`` integers, negative for none; or ``(N, K)`` multi-hot.
+        names: The groups' names, by number.
+        resamples: How often the bootstrap draws.
+        seed: Of the bootstrap.
+
+    Raises:
+        InputError: If ``groups`` does not fit.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import EnergyPointingGame, measure_samples
+        >>> score = EnergyPointingGame()
+        >>> sample = score.per_sample(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[True, False]]]))
+        >>> measure_samples(score, sample).overall.value
+        0.75
+    """
+    measured = Measured(score, names=names, resamples=resamples, seed=seed, sync_on_compute=False)
+    if groups is None:
+        groups = torch.full_like(sample.counted, -1, dtype=torch.int64)
+    check_groups(groups, len(sample.counted))
+    return measured.measure(sample.values.detach(), _reasons(sample), group_numbers(groups))
 
 
 def worst_group(groups: dict[int | str, Measurement], higher_is_better: bool | None) -> int | str | None:

@@ -58,6 +58,8 @@ def test_beside_the_table_of_a_csv_logger(tmp_path: Path, package: ModuleType) -
     directory = Path(logger.log_dir) / "saliency"
     assert directory == tmp_path / "runs" / "version_0" / "saliency"
     assert sorted(path.name for path in directory.iterdir()) == [
+        "measurements-step=00000003.csv",
+        "measurements-step=00000007.csv",
         "overlay-step=00000003.png",
         "overlay-step=00000007.png",
         "scores.csv",
