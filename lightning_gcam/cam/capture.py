@@ -7,7 +7,7 @@ no parameter's `.grad` is read or written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
+from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
+from lightning_gcam.cam.calling import run
 from lightning_gcam.cam.outputs import find_raw_logits, has_graph
 from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
 from lightning_gcam.cam.targets import Score, Targets, score_of
-
-Forward = Callable[[nn.Module, Tensor], Any]
-"""`(model, images) -> output`, for a model that is not simply called with the images."""
 
 
 @dataclass(frozen=True)
@@ -115,32 +114,6 @@ def _without_autocast_cache() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(before)
-
-
-class NotTaken(InputError):
-    """The forward does not take images of whole numbers (uint8, say) as they are."""
-
-
-def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
-    """The model's output for the images, through `forward` where there is one."""
-    try:
-        return forward(model, images) if forward is not None else model(images)
-    except NotImplementedError as error:
-        if "forward" not in str(error):  # an operation that this device does not know
-            raise
-        raise InputError(
-            f"{type(model).__name__} has no `forward` of its own. Pass `forward=`, a function from the module and the "
-            "images to the logits, for example:\n    forward=lambda module, images: module.model(images)"
-        ) from error
-    except (RuntimeError, TypeError) as error:
-        is_of_type = any(words in str(error) for words in ("type", "not implemented for"))
-        if images.is_floating_point() or not is_of_type:
-            raise
-        raise NotTaken(
-            f"`images` must be of a kind that the forward of {type(model).__name__} takes; got {images.dtype} "
-            f"(N, {', '.join(map(str, images.shape[1:]))}) ({error}). Convert them as your training does, as with "
-            "`images.float() / 255`."
-        ) from error
 
 
 AtLayer = tuple[Tensor, Tensor]

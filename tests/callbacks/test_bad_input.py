@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -110,30 +109,6 @@ def test_a_network_without_a_spatial_layer(tmp_path: Path, sanity: int) -> None:
         module=Toy(network),
         num_sanity_val_steps=sanity,
     )
-
-
-@NO_SANITY_CHECK
-def test_a_module_without_forward(tmp_path: Path, sanity: int) -> None:
-    class Silent(Toy):
-        forward = pytorch_lightning.LightningModule.forward
-
-    refused_before_training(
-        tmp_path,
-        "Silent has no `forward` of its own. Pass `forward=`",
-        SaliencyMonitor(),
-        module=Silent(),
-        num_sanity_val_steps=sanity,
-    )
-
-
-def test_a_module_without_forward_is_called_through_forward(tmp_path: Path) -> None:
-    class Silent(Toy):
-        forward = pytorch_lightning.LightningModule.forward
-
-    monitor = SaliencyMonitor(forward=lambda module, images: module.network(images))
-    toy_trainer(tmp_path, monitor).fit(Silent(), toy_loader(32), toy_loader())
-
-    assert len(monitor.history) == 2
 
 
 @NO_SANITY_CHECK
