@@ -45,9 +45,11 @@ def announce(
 def _of_classes(record: SaliencyRecord) -> str:
     """How many classes the samples' labels name."""
     labels = record.batch.labels
-    if labels is None or labels.ndim != 1 or are_measurements(labels):
+    if labels is None or are_measurements(labels):
         return ""
-    return f" of {len(set(labels.tolist()))} classes"
+    several = labels.ndim == 2 and labels.shape[1] > 1
+    count = int((labels > 0).any(dim=0).sum()) if several else len(labels.unique())
+    return f" of {count} classes"
 
 
 def say_what_dense_logits_mean(record: SaliencyRecord) -> None:

@@ -38,6 +38,7 @@ def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
         InputError: where it cannot be called so; the message shows what was tried, and the `forward=` to copy.
 
     Example:
+        >>> import torch
         >>> class TakesKeywords(nn.Module):
         ...     def forward(self, **inputs):
         ...         return inputs["pixel_values"].mean(dim=(2, 3))

@@ -335,14 +335,11 @@ class NoForward(nn.Module):
         self.net = cnn()
 
 
-def test_a_module_without_a_forward_is_told_what_to_pass() -> None:
+def test_a_module_without_a_forward_is_captured_at_a_layer_of_its_part() -> None:
     model = NoForward()
-    with pytest.raises(ValueError, match=r"NoForward has no `forward` of its own. Pass `forward=`"):
-        capture(model, pictures(), model.net.features[3])
-    captured = capture(
-        model, pictures(), model.net.features[3], forward=lambda module, images: module.net(images)
-    )
-    same(captured, *textbook(model.net, model.net.features[3], pictures(), captured.targets))
+    for forward in (None, lambda module, images: module.net(images)):
+        captured = capture(model, pictures(), model.net.features[3], forward=forward)
+        same(captured, *textbook(model.net, model.net.features[3], pictures(), captured.targets))
 
 
 def test_an_operation_that_is_not_implemented_keeps_its_own_error() -> None:
