@@ -1,7 +1,10 @@
-"""What the monitor says, once each: what it looks at, what is left out and why, and how to read an even gradient."""
+"""What the monitor says, once each: what it looks at, what is left out and why, and how to read an even gradient or a
+coarse grid.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -86,6 +89,30 @@ def say_what_even_gradients_mean(layer: TargetLayer) -> None:
         "Grad-CAM, XGrad-CAM and HiResCAM coincide there, and guidance_cam is Grad-CAM squared: sharper, with the "
         f"same order of pixels.{earlier}"
     )
+
+
+FEW_CELLS = 16
+"""A grid of fewer cells (of 4 x 4) is too coarse to say much of where."""
+
+
+def say_what_a_coarse_grid_means(record: SaliencyRecord, layers: Sequence[TargetLayer]) -> None:
+    """How little a map of a few cells tells of where, and which earlier layer is finer; nothing of any other grid."""
+    height, width = record.batch.image_size
+    for layer in layers:
+        if layer.grid is None or math.prod(layer.grid) >= FEW_CELLS:
+            continue
+        rows, columns = layer.grid
+        finer = next((each for each in layer.others if math.prod(each.grid or ()) >= FEW_CELLS), None)
+        earlier = (
+            f' An earlier layer is finer: target_layer="{finer.name}" ({finer.grid[0]} x {finer.grid[1]}).'
+            if finer is not None and finer.grid is not None
+            else " Larger images have a finer one."
+        )
+        rank_zero_info(
+            f'At layer "{layer.name}" the grid is only {rows} x {columns}: each of its cells covers about '
+            f"{round(height / rows)} x {round(width / columns)} pixels of the image, so the maps and the localization "
+            f"scores tell little of where.{earlier}"
+        )
 
 
 def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
