@@ -98,7 +98,7 @@ def correct(
 
 
 def captions(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None) -> list[str]:
-    """One line a sample: its name, what it is, and what the model makes of it.
+    """One line per sample: its name, what it is, and what the model makes of it.
 
     That is the predicted class and its probability ("true cat · predicted dog (0.91)"), all that are more likely than
     not where several can be marked ("predicted dog (0.91), cat (0.62)", or "predicted none"), the output of a

@@ -81,7 +81,7 @@ def check_boxes(boxes: Any, size: Size) -> None:
         return
     if not isinstance(boxes, list) or len(boxes) != size[0]:
         raise InputError(
-            f"`boxes` must be a list of {size[0]} tensors (M, 4), one a sample; got {came(boxes)}."
+            f"`boxes` must be a list of {size[0]} tensors (M, 4), one per sample; got {came(boxes)}."
         )
     for index, each in enumerate(boxes):
         if not isinstance(each, Tensor) or each.ndim != 2 or each.shape[1] != 4:
@@ -110,4 +110,4 @@ def check_groups(groups: Any, size: Size) -> None:
 def check_names(names: Any, size: Size) -> None:
     """N names."""
     if names is not None and len(names) != size[0]:
-        raise InputError(f"`names` must hold {size[0]} names, one a sample; got {len(names)}.")
+        raise InputError(f"`names` must hold {size[0]} names, one per sample; got {len(names)}.")

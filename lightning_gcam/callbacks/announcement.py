@@ -1,6 +1,4 @@
-"""What the monitor says, once each: what it looks at, what is left out and why, and how to read an even gradient or a
-coarse grid.
-"""
+"""What the monitor says, once each: what it looks at, what is left out and why, how to read gradients and grids."""
 
 from __future__ import annotations
 

@@ -57,20 +57,21 @@ def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
     except (RuntimeError, TypeError, LookupError, AttributeError, ValueError) as error:
         if _is_for_whole_numbers(images, error):
             raise NotTaken(_not_taken(model, images, error)) from error
-        if not _is_of_the_call(error, way if forward is None else None):
+        if model in _RAN or not _is_of_the_call(error, way if forward is None else None):
             raise
         raise InputError(_failed(model, images, way if forward is None else None, error)) from error
-    if forward is None and way.path != "module" and model not in _TOLD:
-        _TOLD.add(model)
-        rank_zero_info(
-            f"{type(model).__name__} has no `forward` of its own: its only part with parameters is called with the "
-            f"images, as `{way}`. If the logits come about otherwise, pass `forward=`."
-        )
+    if model not in _RAN:
+        _RAN.add(model)
+        if forward is None and way.path != "module":
+            rank_zero_info(
+                f"{type(model).__name__} has no `forward` of its own: its only part with parameters is called with the "
+                f"images, as `{way}`. If the logits come about otherwise, pass `forward=`."
+            )
     return output
 
 
-_TOLD: WeakSet[nn.Module] = WeakSet()
-"""The models of which it was said how they are called."""
+_RAN: WeakSet[nn.Module] = WeakSet()
+"""The models that did run: it was said how they are called, and what fails later has another cause."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From logits to the score that is explained: the target class, or the output itself; one number a sample."""
+"""From logits to the score that is explained: the target class, or the output itself; one number per sample."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Targets = int | str | Sequence[int] | Tensor | Labels | Callable[[Tensor], Tenso
 
 @dataclass(frozen=True)
 class Score:
-    """The number a sample whose gradient is taken, and what it speaks of.
+    """The number per sample whose gradient is taken, and what it speaks of.
 
     Args:
         values: `(N,)`.
@@ -262,12 +262,12 @@ def check_classes(classes: Tensor, num_logits: int, argument: str = "targets") -
 
 
 def checked_score(values: Any, n: int) -> Tensor:
-    """What a callable gave, if it is one number a sample.
+    """What a callable gave, if it is one number per sample.
 
     Raises:
         InputError: saying what it gave.
     """
     if not isinstance(values, Tensor) or tuple(values.shape) != (n,):
         came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise InputError(f"`targets` as a callable must give one score a sample, ({n},); got {came}.")
+        raise InputError(f"`targets` as a callable must give one score per sample, ({n},); got {came}.")
     return values

@@ -150,10 +150,6 @@ def halvings(count: int) -> Toy:
             3,
             r'"network\.5" .* only 2 x 2: .* about 8 x 8 pixels .* finer: target_layer="network\.3" \(4 x 4\)\.',
         ),
-        (
-            4,
-            r'"network\.7" .* only 1 x 1: .* about 16 x 16 pixels .* finer: target_layer="network\.3" \(4 x 4\)\.',
-        ),
     ],
 )
 def test_a_coarse_grid_is_told_once_with_the_layer_to_try(
@@ -163,6 +159,18 @@ def test_a_coarse_grid_is_told_once_with_the_layer_to_try(
     lines = [each for each in heard if "the grid is only" in each]
     assert len(lines) == (said is not None)
     assert said is None or re.search(said, lines[0]), lines
+
+
+@pytest.mark.filterwarnings("ignore:.* maps are blank")
+def test_an_earlier_layer_that_is_coarse_too_is_not_the_one_to_try(tmp_path: Path) -> None:
+    grids = [nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 4, stride=2), nn.Conv2d(4, 4, 2)]  # 8, 3, 2
+    layers = [each for grid in grids for each in (grid, nn.Softplus())]
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, CLASSES))
+    monitor = SaliencyMonitor(scores="blank_rate")
+    heard = said_in_a_fit(tmp_path, monitor, toy_loader(), Toy(network))
+    (line,) = [each for each in heard if "the grid is only" in each]
+    assert line.endswith('An earlier layer is finer: target_layer="network.1" (8 x 8).')
+    assert '"network.3" (3 x 3 grid' in monitor.describe()
 
 
 @pytest.mark.filterwarnings("ignore:.* maps are blank")

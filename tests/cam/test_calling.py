@@ -272,6 +272,14 @@ def test_what_has_another_cause_passes_as_it_is(error: Exception) -> None:
     assert raised.value is error
 
 
+def test_what_fails_later_has_another_cause() -> None:
+    model = cnn()
+    find_target_layer(model, pictures())
+    model.register_forward_pre_hook(lambda module, inputs: {}["a tensor"])
+    with pytest.raises(KeyError, match="a tensor"):
+        find_target_layer(model, pictures())
+
+
 def test_our_own_error_passes_as_it_is() -> None:
     error = InputError("a model that looks at itself")
     with pytest.raises(InputError, match="looks at itself") as raised:
