@@ -147,13 +147,9 @@ def _activations_and_gradients(
         found = [each for each in at_layers if each is not None]
         if len(found) == len(layers):
             return found, score
-    raise InputError(_without_influence(model, layers, at_layers) if has_score else _WITHOUT_GRAPH)
-
-
-_WITHOUT_GRAPH = (
-    "The score does not depend on `target_layer` through differentiable operations. Does the forward run under "
-    "`inference_mode`, or detach its features? Name a later layer."
-)
+    raise InputError(
+        _without_influence(model, layers, at_layers) if has_score else _without_graph(model, layers)
+    )
 
 
 def _score_of(logits: Tensor, targets: Targets, masks: Tensor | None) -> Score:
@@ -190,8 +186,8 @@ def _check_called(model: nn.Module, layers: Sequence[nn.Module], calls: list[lis
     for layer, own in zip(layers, calls, strict=True):
         if not own:
             raise InputError(
-                f"`target_layer` {_in_words(model, layer, layers)} was not called by the forward, or gave no tensor. "
-                "Name one that is, and does."
+                f"`target_layer` {_in_words(model, layer)} was not called by the forward of {type(model).__name__}, or "
+                f"gave no tensor of floating point. Name one that runs, or leave it out to have one found. {_LISTED}"
             )
 
 
@@ -216,14 +212,29 @@ def _without_influence(
     model: nn.Module, layers: Sequence[nn.Module], at_layers: Sequence[AtLayer | None]
 ) -> str:
     which = next(layer for layer, found in zip(layers, at_layers, strict=True) if found is None)
-    named = f" {_in_words(model, which, layers)}" if len(layers) > 1 else ""
-    return f"The score does not depend on `target_layer`{named}. Name a layer that leads to the logits."
+    return (
+        f"The score does not depend on `target_layer` {_in_words(model, which)}: it runs, but the logits of "
+        f"{type(model).__name__} are not computed from it. Name a layer that leads to the logits, or leave it out to "
+        f"have one found. {_LISTED}"
+    )
 
 
-def _in_words(model: nn.Module, layer: nn.Module, layers: Sequence[nn.Module]) -> str:
-    """The layer's kind; of several layers its name, too."""
+def _without_graph(model: nn.Module, layers: Sequence[nn.Module]) -> str:
+    named = " and ".join(_in_words(model, layer) for layer in layers)
+    return (
+        f"The score does not depend on `target_layer` {named} through differentiable operations. Does the forward of "
+        f"{type(model).__name__} run under `inference_mode`, or detach its features? Name a later layer, or leave it "
+        f"out to have one found. {_LISTED}"
+    )
+
+
+_LISTED = "(`find_target_layer(model, images).describe()` lists those that would do.)"
+
+
+def _in_words(model: nn.Module, layer: nn.Module) -> str:
+    """The layer's kind and name."""
     name = next((name for name, module in model.named_modules() if module is layer), "")
-    return f'{type(layer).__name__} "{name}"' if len(layers) > 1 else type(layer).__name__
+    return f'{type(layer).__name__} "{name}"'
 
 
 def _as_grids(at_layer: AtLayer, images: Tensor, reshape: Reshape | None) -> tuple[Tensor, Tensor]:

@@ -163,7 +163,11 @@ def test_a_coarse_grid_is_told_once_with_the_layer_to_try(
 
 @pytest.mark.filterwarnings("ignore:.* maps are blank")
 def test_an_earlier_layer_that_is_coarse_too_is_not_the_one_to_try(tmp_path: Path) -> None:
-    grids = [nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 4, stride=2), nn.Conv2d(4, 4, 2)]  # 8, 3, 2
+    grids = [
+        nn.Conv2d(1, 4, 3, stride=2, padding=1),
+        nn.Conv2d(4, 4, 4, stride=2),
+        nn.Conv2d(4, 4, 2),
+    ]  # 8, 3, 2
     layers = [each for grid in grids for each in (grid, nn.Softplus())]
     network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, CLASSES))
     monitor = SaliencyMonitor(scores="blank_rate")

@@ -45,6 +45,9 @@ pytestmark = LIGHTNING_SAYS
         ({"normalize": (0.5, 0.0)}, "`normalize` needs every std above 0"),
         ({"normalize": ((0.5, 0.5), (0.1,) * 3)}, "`normalize` has 2 means and 3 stds"),
         ({"scores": "enrgy"}, r'`scores` "enrgy" is not a score. Did you mean "energy" or "entropy"\?'),
+        ({"scores": 3}, "`scores` must be a name, a torchmetrics.Metric, .*, got int"),
+        ({"scores": ["iou", None]}, "`scores` must be a name, a torchmetrics.Metric, .*, got NoneType"),
+        ({"scores": ["iou", "iou"]}, '`scores` has two scores named "iou"'),
         ({"log_prefix": ""}, "`log_prefix` must be a name"),
         (
             {"class_names": "cats"},
@@ -57,7 +60,7 @@ pytestmark = LIGHTNING_SAYS
     ids=lambda value: "=".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else "",
 )
 def test_refused_at_the_door(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         SaliencyMonitor(**arguments)
 
 

@@ -292,9 +292,15 @@ class Counts(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("spare", r"`target_layer` Conv2d was not called by the forward"),
-        ("counts", r"`target_layer` Counts was not called by the forward, or gave no tensor"),
-        ("aside", r"score does not depend on `target_layer`"),
+        (
+            "spare",
+            r'`target_layer` Conv2d "spare" was not called by the forward of Unused.*Name one that runs, or leave it out',
+        ),
+        ("counts", r'`target_layer` Counts "counts" was not called .*, or gave no tensor of floating point'),
+        (
+            "aside",
+            r'score does not depend on `target_layer` Conv2d "aside": it runs, .*Name a layer that leads',
+        ),
         (
             "net.head.3",
             r"`target_layer` gives \(4, 5\) for images \(4, 3, 12, 10\): not a grid.*`reshape_transform=`",
