@@ -1161,7 +1161,7 @@ def test_too_few_class_names(names: Sequence[str], when: When, root: Path) -> No
     monitor = faults.monitor(when, class_names=names)
     training = fit(Plain, root, monitor, **when.options)
     assert_same_training(training, Plain, **when.options)
-    assert_told(training, rf"^`class_names` holds {len(names)} names for 3 classes.*Give one name a class")
+    assert_told(training, rf"^`class_names` holds {len(names)} names for 3 classes.*Give one name per class")
     assert len(monitor.history) == 4
 
 

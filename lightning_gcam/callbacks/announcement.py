@@ -163,7 +163,7 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         yield (
             "class names",
             f"`class_names` holds {len(names)} names for {classes} classes; the others are shown by their number. Give "
-            "one name a class.",
+            "one name per class.",
         )
     empty = int((~masks.flatten(1).any(dim=1)).sum()) if masks is not None else 0
     if empty:
