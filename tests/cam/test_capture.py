@@ -294,7 +294,7 @@ class Counts(nn.Module):
     [
         (
             "spare",
-            r'`target_layer` Conv2d "spare" was not called by the forward of Unused.*Name one that runs, or leave it out',
+            r'`target_layer` Conv2d "spare" was not called by the forward of Unused.*Name one that runs, or leave',
         ),
         ("counts", r'`target_layer` Counts "counts" was not called .*, or gave no tensor of floating point'),
         (
