@@ -223,6 +223,15 @@ def test_several_batches_are_one() -> None:
     assert len(parts) == 4
 
 
+def test_gradients_are_even_where_they_are_in_every_piece() -> None:
+    even, uneven = look(cnn("pooled")), look(cnn("flat"))
+    assert even.even_gradients and not uneven.even_gradients
+    found = [
+        Attribution.cat(parts).even_gradients for parts in ([even, even], [even, uneven], [uneven, even])
+    ]
+    assert found == [True, False, False]
+
+
 def test_samples_are_selected_in_the_order_asked_for() -> None:
     whole = look()
     part = whole.select([2, 0])
