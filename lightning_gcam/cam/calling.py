@@ -214,6 +214,8 @@ def _example(model: nn.Module, way: _Way) -> str:
     parts = _parts(model)
     in_a_row = len(parts) > 1 and any(word in parts[-1].lower() for word in _HEADS)
     code = "images"
+    if len(parts) > 1 and not in_a_row and way.takes_a_batch:
+        parts = []  # its own forward knows how they belong together
     for part in parts if in_a_row else parts[:1]:
         code = f"module.{part}({code})"
     return code if code not in ("images", str(way)) else f'{way.path}({{"image": images}})'

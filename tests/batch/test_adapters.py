@@ -224,6 +224,8 @@ def test_two_samples_and_two_columns_are_told_apart_by_their_shapes() -> None:
 def test_words_behind_labels_are_names() -> None:
     assert as_saliency_batch((IMAGES, LABELS, ("a", "b", "c"))).names == ["a", "b", "c"]
     assert as_saliency_batch({"image": IMAGES, "file_name": "all.zip"}).names is None
+    assert as_saliency_batch({"image": IMAGES, "file_name": ["a", "b"]}).names is None
+    assert as_saliency_batch({"image": IMAGES, "name": [7, 8, 9]}).names == ["7", "8", "9"]
 
 
 def test_what_torch_collates_from_lists_of_numbers() -> None:

@@ -96,7 +96,10 @@ def test_one_suspect_region_serves_all_samples() -> None:
     suspect = torch.rand(H, W) > 0.5
     batch = full(suspect=suspect)
 
-    assert torch.equal(batch.select([1]).suspect, suspect)
+    taken = batch.select([1])
+    assert torch.equal(taken.suspect, suspect)
+    taken.suspect.logical_not_()
+    assert torch.equal(batch.suspect, suspect)  # a copy, as every part of it
     assert torch.equal(SaliencyBatch.cat([batch.select([0]), batch.select([1])]).suspect, suspect)
 
 

@@ -209,6 +209,19 @@ def test_a_forward_that_takes_the_batch(read: Any, error: str) -> None:
     same_as_the_network(TakesBatch(read), "net.features", **eval(f"dict({code})"))
 
 
+@NOT_A_TUPLE
+def test_a_forward_that_takes_the_batch_to_several_parts_is_given_one() -> None:
+    class ToSeveral(TakesBatch):
+        def forward(self, batch: Any) -> Tensor:
+            return super().forward(batch) + self.bias(torch.zeros(1, 1))
+
+    model = ToSeveral(lambda batch: batch["image"])
+    model.bias = nn.Linear(1, 5, bias=False)
+    code = refused(model, "as `module\\(images\\)`, which raised IndexError")
+    assert code == 'forward=lambda module, images: module({"image": images})'
+    same_as_the_network(model, "net.features", **eval(f"dict({code})"))
+
+
 def test_a_batch_for_which_there_is_no_memory_is_no_wrong_batch() -> None:
     def exhausted(batch: Any) -> Tensor:
         raise RuntimeError("CUDA out of memory")
