@@ -84,8 +84,8 @@ def resolve_methods(methods: str | Method | Sequence[str | Method]) -> dict[str,
         name, function = _resolve(each)
         if name in table:
             raise InputError(
-                f'`methods` has two entries named "{name}", and maps are known by their method\'s name. Name it once, or '
-                'rename one: a callable goes by its `__name__`, as in `function.__name__ = "other"`.'
+                f'`methods` has two entries named "{name}", and maps are known by their method\'s name. Name it '
+                'once, or rename one: a callable goes by its `__name__`, as in `function.__name__ = "other"`.'
             )
         table[name] = function
     return table
