@@ -224,7 +224,7 @@ def test_several_batches_are_one() -> None:
 
 
 def test_gradients_are_even_where_they_are_in_every_piece() -> None:
-    even, uneven = look(cnn("pooled")), look(cnn("flat"))
+    even, uneven = (look(cnn(head), target_layer="features.4") for head in ("pooled", "flat"))
     assert even.even_gradients and not uneven.even_gradients
     found = [
         Attribution.cat(parts).even_gradients for parts in ([even, even], [even, uneven], [uneven, even])
