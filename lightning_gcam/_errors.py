@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class InputTypeError(InputError, TypeError):
+    """What was handed in is of a type that cannot be used; to code that does not know this package, a `TypeError`."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The known names nearest to `name`, as a sentence to append to an error; all of them where none is near.
 

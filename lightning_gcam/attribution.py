@@ -233,10 +233,11 @@ def _check(images: Tensor) -> None:
             f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         )
         raise InputError(
-            f"`images` must be (N, C, H, W) floating point or whole numbers, as the model takes them; got {came}."
+            f"`images` must be (N, C, H, W) floating point or whole numbers, as the model takes them; got {came}. "
+            "A single image is `image[None]`."
         )
     if not len(images):
-        raise InputError("`images` holds no sample.")
+        raise InputError(f"`images` holds no sample; got {tuple(images.shape)}. Give at least one.")
 
 
 def _raw_map(name: str, method: Method, captured: Captured) -> Tensor:
@@ -245,7 +246,9 @@ def _raw_map(name: str, method: Method, captured: Captured) -> Tensor:
     expected = (len(captured.activations), *captured.activations.shape[2:])
     if not isinstance(result, Tensor) or tuple(result.shape) != expected:
         came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise InputError(f'`methods` "{name}" must give (N, h, w) = {expected}; got {came}.')
+        raise InputError(
+            f'`methods` "{name}" must give (N, h, w) = {expected}; got {came}. Sum over the channels, say.'
+        )
     return result.detach().float().relu()
 
 

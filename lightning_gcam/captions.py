@@ -40,20 +40,43 @@ def subject_of(batch: SaliencyBatch, attribution: Attribution, class_names: Clas
     return "score" if attribution.explains == "score" and not (is_marked or is_named) else "classes"
 
 
+def marks_of(batch: SaliencyBatch, num_logits: int) -> Tensor | None:
+    """The marks `(N, K)` bool of several classes a sample; None for any other labels.
+
+    One mark in every row is one class of many, one-hot: nothing says that there could have been two.
+
+    Args:
+        batch: the samples, for their labels.
+        num_logits: K.
+
+    Example:
+        >>> images = torch.zeros(2, 3, 4, 4)
+        >>> marks_of(SaliencyBatch(images, torch.tensor([[1, 1], [0, 1]])), 2)
+        tensor([[ True,  True],
+                [False,  True]])
+        >>> marks_of(SaliencyBatch(images, torch.tensor([[1, 0], [0, 1]])), 2) is None
+        True
+    """
+    labels = batch.labels
+    if labels is None or labels.ndim != 2 or num_logits == 1 or labels.shape[1] != num_logits:
+        return None
+    marks = labels > 0
+    return None if bool((marks.sum(dim=1) == 1).all()) else marks
+
+
 def probabilities(batch: SaliencyBatch, logits: Tensor) -> Tensor:
-    """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and for multi-hot labels."""
+    """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and for marks of several classes."""
     logits, predictions = logits.float(), predict(logits)
     if logits.shape[1] == 1:
         return torch.where(predictions > 0, logits[:, 0].sigmoid(), 1 - logits[:, 0].sigmoid())
-    labels = batch.labels
-    shares = logits.sigmoid() if labels is not None and labels.ndim == 2 else logits.softmax(dim=1)
+    shares = logits.sigmoid() if marks_of(batch, logits.shape[1]) is not None else logits.softmax(dim=1)
     return shares.gather(1, predictions[:, None]).squeeze(1)
 
 
 def correct(
     batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None
 ) -> list[bool | None]:
-    """Whether each prediction is right (one of the marked classes, where labels are multi-hot).
+    """Whether each prediction is right (where several classes can be marked: all that are, and no other).
 
     None: there is no label; the output is not of classes; or it is a dense one that was read at the positions where the
     network itself sees the class.
@@ -63,7 +86,10 @@ def correct(
         return [None] * len(batch)
     predictions = predict(attribution.logits).tolist()
     judged = attribution.in_mask.tolist() if attribution.in_mask is not None else [True] * len(batch)
-    if labels.ndim == 2:
+    marks = marks_of(batch, attribution.logits.shape[1])
+    if marks is not None:
+        right = ((attribution.logits > 0) == marks).all(dim=1).tolist()
+    elif labels.ndim == 2:
         right = [bool(row[guess]) for row, guess in zip(labels, predictions, strict=True)]
     else:
         right = [label == guess for label, guess in zip(labels.tolist(), predictions, strict=True)]
@@ -72,10 +98,11 @@ def correct(
 
 
 def captions(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None) -> list[str]:
-    """One line a sample: its name, what it is, and what the model makes of it.
+    """One line per sample: its name, what it is, and what the model makes of it.
 
-    That is the predicted class and its probability ("true cat · predicted dog (0.91)"), the output of a regression
-    ("true 3.20 · predicted 3.14"), or the score of a callable ("score 0.83").
+    That is the predicted class and its probability ("true cat · predicted dog (0.91)"), all that are more likely than
+    not where several can be marked ("predicted dog (0.91), cat (0.62)", or "predicted none"), the output of a
+    regression ("true 3.20 · predicted 3.14"), or the score of a callable ("score 0.83").
     """
     subject = subject_of(batch, attribution, class_names)
     parts = [
@@ -98,7 +125,8 @@ def _whose(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNam
     if targets is None:
         return "maps of a score of your own"
     if labels is not None and targets.shape == labels.shape and bool((targets == labels).all()):
-        return "maps of the true class"
+        several = marks_of(batch, attribution.logits.shape[1]) is not None
+        return "maps of the true classes" if several else "maps of the true class"
     if targets.ndim == 1 and torch.equal(targets, predict(attribution.logits)):
         return "maps of the predicted class"
     if targets.ndim == 1 and bool((targets == targets[0]).all()):
@@ -125,7 +153,7 @@ def _true(batch: SaliencyBatch, subject: Explains, class_names: ClassNames) -> l
         return [""] * len(batch)
     if labels.ndim == 2:
         marks = [[_class_name(int(each), class_names) for each in row.nonzero()[:, 0]] for row in labels]
-        return [f"true {', '.join(row) or 'none'}" for row in marks]
+        return [f"true {_in_short(row)}" for row in marks]
     if subject == "output" or (labels.is_floating_point() and not torch.equal(labels, labels.round())):
         return [f"true {_number(label)}" if not math.isnan(label) else "" for label in labels.tolist()]
     return [f"true {_class_name(int(each), class_names)}" if each >= 0 else "" for each in labels.tolist()]
@@ -139,11 +167,29 @@ def _found(
     if subject == "score":
         values = attribution.values.tolist() if attribution.values is not None else []
         return [f"score {_number(value)}" for value in values] or [""] * len(batch)
+    if marks_of(batch, attribution.logits.shape[1]) is not None:
+        return [f"predicted {_in_short(_likely(row, class_names))}" for row in attribution.logits.float()]
     guesses = predict(attribution.logits).tolist(), probabilities(batch, attribution.logits).tolist()
     return [
         f"predicted {_class_name(guess, class_names)} ({share:.2f})"
         for guess, share in zip(*guesses, strict=True)
     ]
+
+
+def _likely(logits: Tensor, class_names: ClassNames) -> list[str]:
+    """The classes that are more likely than not, with their probability, the surest first."""
+    order = logits.argsort(descending=True)
+    surest = [int(each) for each in order if logits[each] > 0]
+    return [f"{_class_name(each, class_names)} ({float(logits[each].sigmoid()):.2f})" for each in surest]
+
+
+_MOST_NAMED = 3
+
+
+def _in_short(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return (", ".join(names[:_MOST_NAMED]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def _column(labels: Tensor | None) -> Tensor | None:

@@ -53,7 +53,7 @@ def check_selection(selection: Selection) -> None:
             f"got {selection!r}."
         )
     if len(set(positions)) != len(positions):
-        raise InputError(f"`selection` names a position twice: {positions!r}.")
+        raise InputError(f"`selection` names a position twice: {positions!r}. Give each once.")
 
 
 class FixedBatch:

@@ -223,6 +223,15 @@ def test_several_batches_are_one() -> None:
     assert len(parts) == 4
 
 
+def test_gradients_are_even_where_they_are_in_every_piece() -> None:
+    even, uneven = (look(cnn(head), target_layer="features.4") for head in ("pooled", "flat"))
+    assert even.even_gradients and not uneven.even_gradients
+    found = [
+        Attribution.cat(parts).even_gradients for parts in ([even, even], [even, uneven], [uneven, even])
+    ]
+    assert found == [True, False, False]
+
+
 def test_samples_are_selected_in_the_order_asked_for() -> None:
     whole = look()
     part = whole.select([2, 0])
@@ -425,7 +434,7 @@ def test_a_single_logit_speaks_for_both_classes() -> None:
         ([0, 1], r"`targets` must be \(4,\) classes or \(4, 5\) multi-hot; got \(2,\)"),
         (torch.zeros(4, 4), r"`targets` must be \(4,\) classes or \(4, 5\) multi-hot; got \(4, 4\)"),
         ("label", r'`targets` "label" is not known'),
-        (lambda logits: logits.max(), r"`targets` as a callable must give one score a sample"),
+        (lambda logits: logits.max(), r"`targets` as a callable must give one score per sample"),
     ],
 )
 def test_what_is_no_target_is_refused(targets: Any, message: str) -> None:
@@ -769,13 +778,17 @@ class NoForward(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = cnn("flat")
+        self.teacher = cnn("flat")
 
 
 @pytest.mark.parametrize("layer", [None, "net.features"])
 def test_a_module_without_a_forward_is_refused_and_forward_helps(layer: str | None) -> None:
     model = NoForward()
     before = state_of(model)
-    with pytest.raises(ValueError, match=r"NoForward has no `forward` of its own. Pass `forward=`"):
+    with pytest.raises(
+        ValueError,
+        match=r"NoForward has no `forward` of its own, and 2 parts with parameters .*: pass `forward=`",
+    ):
         look(model, target_layer=layer)
     assert state_of(model) == before
     found = look(model, target_layer=layer, forward=lambda module, images: module.net(images))

@@ -71,6 +71,39 @@ def test_the_output_asked_for_without_labels_is_no_class() -> None:
     assert captions(*found)[:2] == ["predicted 3.14", "predicted -0.50"]
 
 
+# ------------------------------------------------------------------------------------------------- several classes
+
+MARKED = torch.tensor(
+    [[2.0, -1.0, 0.5, -3.0], [-1.0, -2.0, -0.1, 0.0], [3.0, 1.0, 4.0, 2.0], [1.0, -1.0, -1.0, -1.0]]
+)
+MARKS = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]])
+
+
+def test_every_class_that_is_more_likely_than_not_is_shown_with_its_probability() -> None:
+    found = look(MARKED, MARKS, targets=MARKS)
+    assert captions(*found, ["cat", "dog", "owl", "fox"]) == [
+        "true cat, owl · predicted cat (0.88), owl (0.62)",  # 1 / (1 + e^-2), 1 / (1 + e^-0.5)
+        "true none · predicted none",
+        "true cat, dog, owl and 1 more · predicted owl (0.98), cat (0.95), fox (0.88) and 1 more",
+        "true dog · predicted cat (0.73)",
+    ]
+    assert correct(*found) == [True, True, True, False]
+    assert explained(*found) == "maps of the true classes"
+
+
+def test_one_mark_in_every_row_is_one_class_of_many() -> None:
+    """e / (e + 1 + 1) = 0.576, not 1 / (1 + 1 / e) = 0.731."""
+    marks = torch.eye(3)
+    found = look(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), marks, targets=marks)
+    assert captions(*found) == [
+        "true 0 · predicted 0 (0.58)",
+        "true 1 · predicted 2 (0.58)",
+        "true 2 · predicted 0 (0.58)",
+    ]
+    assert correct(*found) == [True, False, False]
+    assert explained(*found) == "maps of the true class"
+
+
 # ------------------------------------------------------------------------------------------------- an embedding
 
 
@@ -100,7 +133,8 @@ def test_a_name_for_each_number_or_a_mark_for_each_makes_them_classes() -> None:
     assert subject_of(*found, names) == "classes"
     assert captions(*found, names)[0] == "true dog · predicted dog (0.74)"
     assert correct(*found, names) == [True, True, False]
-    marked = look(EMBEDDING, torch.eye(3), explains="score", values=SCORES)
+    marks = torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    marked = look(EMBEDDING, marks, explains="score", values=SCORES)
     assert captions(*marked)[1] == "true 1 · predicted 0 (0.73)"
 
 

@@ -817,7 +817,10 @@ LAYERS: list[tuple[type[Changing], str | None]] = [
     (Wrapped, None),
     (Removed, '`target_layer` "features" is not a module of Removed'),
     (Renamed, '`target_layer` "features" is not a module of Renamed. Did you mean "feature'),
-    (Bypassed, "`target_layer` Sequential was not called by the forward.*Name one that is"),
+    (
+        Bypassed,
+        '`target_layer` Sequential "features" was not called by the forward of Bypassed.*Name one that runs',
+    ),
     (Emptied, "`target_layer` gives .* not a grid over the image.*Name a layer that has one"),
 ]
 
@@ -850,7 +853,7 @@ def test_a_layer_that_was_found_and_changes(module: type[Changing], root: Path) 
 GONE = [
     (Removed, '`target_layer` "features" is not a module of Removed'),
     (Renamed, '`target_layer` "features" is not a module of Renamed'),
-    (Bypassed, "`target_layer` Sequential was not called by the forward"),
+    (Bypassed, '`target_layer` Sequential "features" was not called by the forward'),
     (Emptied, "`target_layer` gives .* not a grid over the image"),
 ]
 
@@ -1161,7 +1164,7 @@ def test_too_few_class_names(names: Sequence[str], when: When, root: Path) -> No
     monitor = faults.monitor(when, class_names=names)
     training = fit(Plain, root, monitor, **when.options)
     assert_same_training(training, Plain, **when.options)
-    assert_told(training, rf"^`class_names` holds {len(names)} names for 3 classes.*Give one name a class")
+    assert_told(training, rf"^`class_names` holds {len(names)} names for 3 classes.*Give one name per class")
     assert len(monitor.history) == 4
 
 

@@ -205,7 +205,7 @@ def test_the_last_step_of_a_recurrent_network(steps: int) -> None:
         (["left", "spare"], '`target_layer` Conv2d "spare" was not called by the forward'),
         (
             ["aside", "left"],
-            'The score does not depend on `target_layer` Conv2d "aside". Name a layer that leads',
+            'The score does not depend on `target_layer` Conv2d "aside": it runs, but the logits of',
         ),
         (["shared", "head"], r"`target_layer` gives \(4, 5\) for images"),
     ],

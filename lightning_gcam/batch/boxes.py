@@ -18,7 +18,7 @@ def read_boxes(boxes: Any, size: Size, device: torch.device | str = "cpu") -> li
     """Boxes in any form as N tensors `(M, 4)`, each row `x1, y1, x2, y2` in pixels of the image.
 
     Args:
-        boxes: `(N, 4)`, one each; `(N, M, 4)`, several each; or a list of `(M, 4)` or `(4,)`, one a sample. Plain
+        boxes: `(N, 4)`, one each; `(N, M, 4)`, several each; or a list of `(M, 4)` or `(4,)`, one per sample. Plain
             numbers are corners in pixels; `tv_tensors.BoundingBoxes` say their format and their canvas themselves.
         size: N, H and W of the images.
         device: where the result is held.

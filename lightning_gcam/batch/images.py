@@ -36,7 +36,9 @@ def read_images(images: Any, labels: Any = None) -> Tensor:
         _refuse_several_sizes(plain(images))
     if found is None or found.ndim < 3:
         check_images(plain(images))
-        raise InputError(f"`images` must be a tensor (N, C, H, W); got {type(images).__name__}.")
+        raise InputError(
+            f"`images` must be a tensor (N, C, H, W); got {type(images).__name__}. Make it one, with `adapter=`."
+        )
     if found.ndim != 4:
         raise _of_other_dimensions(found, array_code("images", images), as_tensor(labels))
     check_images(found)

@@ -131,7 +131,7 @@ def _another_form(masks: Any, found: Tensor | None, labels: Tensor | None, size:
     if found.ndim == 4 and tuple(found.shape[2:]) == size[1:]:
         reason = f"{expected} {shape_of(found)}. Its {found.shape[1]} channels may be instances or classes."
         return Unclear(reason, masks=f"({code} != 0).any(dim=1)")
-    reason = f"{expected} {shape_of(found)}. Resize them first."
+    reason = f'{expected} {shape_of(found)}. Resize them first, with mode "nearest".'
     shape = (-1, 1 if found.ndim == 3 else found.shape[1], *found.shape[-2:])
     resized = f"torch.nn.functional.interpolate({code}.float().reshape{shape}, size={size[1:]})"
     if found.ndim == 3 and _are_whole(found) and len(Segmentation(found.long()).foreground) > 1:

@@ -61,7 +61,7 @@ def _rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
 
 
 def read_objects(targets: Sequence[Any], images: Tensor, class_names: Sequence[str] | None = None) -> Parts:
-    """From detection targets to one label, mask and set of boxes a sample, on the images' device.
+    """From detection targets to one label, mask and set of boxes per sample, on the images' device.
 
     The label is the class of the largest object, by its mask or else its box; the mask and the boxes are those of all
     objects of that class. An image without objects has the label -1, "none". Without labels all objects count.

@@ -16,7 +16,7 @@ from lightning_gcam.batch.forms import is_array, is_binary
 from lightning_gcam.batch.plain import as_tensor, is_list, named_parts, plain
 
 Parts = dict[str, Any]
-"""What was found in a batch: the fields of a `SaliencyBatch`, and `objects`, one dict a sample."""
+"""What was found in a batch: the fields of a `SaliencyBatch`, and `objects`, one dict per sample."""
 
 
 class Unclear(Exception):

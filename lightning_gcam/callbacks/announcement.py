@@ -1,7 +1,8 @@
-"""What the monitor says, once each: what it looks at, what is left out and why, and how to read an even gradient."""
+"""What the monitor says, once each: what it looks at, what is left out and why, how to read gradients and grids."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -45,9 +46,11 @@ def announce(
 def _of_classes(record: SaliencyRecord) -> str:
     """How many classes the samples' labels name."""
     labels = record.batch.labels
-    if labels is None or labels.ndim != 1 or are_measurements(labels):
+    if labels is None or are_measurements(labels):
         return ""
-    return f" of {len(set(labels.tolist()))} classes"
+    several = labels.ndim == 2 and labels.shape[1] > 1
+    count = int((labels > 0).any(dim=0).sum()) if several else len(labels.unique())
+    return f" of {count} classes"
 
 
 def say_what_dense_logits_mean(record: SaliencyRecord) -> None:
@@ -84,6 +87,30 @@ def say_what_even_gradients_mean(layer: TargetLayer) -> None:
         "Grad-CAM, XGrad-CAM and HiResCAM coincide there, and guidance_cam is Grad-CAM squared: sharper, with the "
         f"same order of pixels.{earlier}"
     )
+
+
+FEW_CELLS = 16
+"""A grid of fewer cells (of 4 x 4) is too coarse to say much of where."""
+
+
+def say_what_a_coarse_grid_means(record: SaliencyRecord, layers: Sequence[TargetLayer]) -> None:
+    """How little a map of a few cells tells of where, and which earlier layer is finer; nothing of any other grid."""
+    height, width = record.batch.image_size
+    for layer in layers:
+        if layer.grid is None or math.prod(layer.grid) >= FEW_CELLS:
+            continue
+        rows, columns = layer.grid
+        finer = next((each for each in layer.others if math.prod(each.grid or ()) >= FEW_CELLS), None)
+        earlier = (
+            f' An earlier layer is finer: target_layer="{finer.name}" ({finer.grid[0]} x {finer.grid[1]}).'
+            if finer is not None and finer.grid is not None
+            else " Larger images have a finer one."
+        )
+        rank_zero_info(
+            f'At layer "{layer.name}" the grid is only {rows} x {columns}: each of its cells covers about '
+            f"{round(height / rows)} x {round(width / columns)} pixels of the image, so the maps and the localization "
+            f"scores tell little of where.{earlier}"
+        )
 
 
 def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
@@ -136,7 +163,7 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         yield (
             "class names",
             f"`class_names` holds {len(names)} names for {classes} classes; the others are shown by their number. Give "
-            "one name a class.",
+            "one name per class.",
         )
     empty = int((~masks.flatten(1).any(dim=1)).sum()) if masks is not None else 0
     if empty:

@@ -17,6 +17,7 @@ from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.announcement import (
     announce,
     description,
+    say_what_a_coarse_grid_means,
     say_what_dense_logits_mean,
     say_what_even_gradients_mean,
     what_is_left_out,
@@ -433,6 +434,7 @@ class SaliencyMonitor(Callback):
             return
         self._announced = True
         announce(record, self._layers, self._recipe.scores, self._recipe.targets)
+        say_what_a_coarse_grid_means(record, self._layers)
         if record.attribution.even_gradients:
             say_what_even_gradients_mean(self._layers[0])
         if record.attribution.in_mask is not None and record.attribution.explains == "classes":

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.batch.adapters import adapter_for
-from lightning_gcam.cam.capture import NotTaken
+from lightning_gcam.cam.calling import NotTaken
 
 
 @contextmanager

@@ -7,7 +7,7 @@ no parameter's `.grad` is read or written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
+from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
+from lightning_gcam.cam.calling import run
 from lightning_gcam.cam.outputs import find_raw_logits, has_graph
 from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
 from lightning_gcam.cam.targets import Score, Targets, score_of
-
-Forward = Callable[[nn.Module, Tensor], Any]
-"""`(model, images) -> output`, for a model that is not simply called with the images."""
 
 
 @dataclass(frozen=True)
@@ -117,32 +116,6 @@ def _without_autocast_cache() -> Iterator[None]:
         torch.set_autocast_cache_enabled(before)
 
 
-class NotTaken(InputError):
-    """The forward does not take images of whole numbers (uint8, say) as they are."""
-
-
-def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
-    """The model's output for the images, through `forward` where there is one."""
-    try:
-        return forward(model, images) if forward is not None else model(images)
-    except NotImplementedError as error:
-        if "forward" not in str(error):  # an operation that this device does not know
-            raise
-        raise InputError(
-            f"{type(model).__name__} has no `forward` of its own. Pass `forward=`, a function from the module and the "
-            "images to the logits, for example:\n    forward=lambda module, images: module.model(images)"
-        ) from error
-    except (RuntimeError, TypeError) as error:
-        is_of_type = any(words in str(error) for words in ("type", "not implemented for"))
-        if images.is_floating_point() or not is_of_type:
-            raise
-        raise NotTaken(
-            f"`images` must be of a kind that the forward of {type(model).__name__} takes; got {images.dtype} "
-            f"(N, {', '.join(map(str, images.shape[1:]))}) ({error}). Convert them as your training does, as with "
-            "`images.float() / 255`."
-        ) from error
-
-
 AtLayer = tuple[Tensor, Tensor]
 """What a layer returned, and the gradient of the score with respect to it."""
 
@@ -174,13 +147,9 @@ def _activations_and_gradients(
         found = [each for each in at_layers if each is not None]
         if len(found) == len(layers):
             return found, score
-    raise InputError(_without_influence(model, layers, at_layers) if has_score else _WITHOUT_GRAPH)
-
-
-_WITHOUT_GRAPH = (
-    "The score does not depend on `target_layer` through differentiable operations. Does the forward run under "
-    "`inference_mode`, or detach its features? Name a later layer."
-)
+    raise InputError(
+        _without_influence(model, layers, at_layers) if has_score else _without_graph(model, layers)
+    )
 
 
 def _score_of(logits: Tensor, targets: Targets, masks: Tensor | None) -> Score:
@@ -217,8 +186,8 @@ def _check_called(model: nn.Module, layers: Sequence[nn.Module], calls: list[lis
     for layer, own in zip(layers, calls, strict=True):
         if not own:
             raise InputError(
-                f"`target_layer` {_in_words(model, layer, layers)} was not called by the forward, or gave no tensor. "
-                "Name one that is, and does."
+                f"`target_layer` {_in_words(model, layer)} was not called by the forward of {type(model).__name__}, or "
+                f"gave no tensor of floating point. Name one that runs, or leave it out to have one found. {_LISTED}"
             )
 
 
@@ -243,14 +212,29 @@ def _without_influence(
     model: nn.Module, layers: Sequence[nn.Module], at_layers: Sequence[AtLayer | None]
 ) -> str:
     which = next(layer for layer, found in zip(layers, at_layers, strict=True) if found is None)
-    named = f" {_in_words(model, which, layers)}" if len(layers) > 1 else ""
-    return f"The score does not depend on `target_layer`{named}. Name a layer that leads to the logits."
+    return (
+        f"The score does not depend on `target_layer` {_in_words(model, which)}: it runs, but the logits of "
+        f"{type(model).__name__} are not computed from it. Name a layer that leads to the logits, or leave it out to "
+        f"have one found. {_LISTED}"
+    )
 
 
-def _in_words(model: nn.Module, layer: nn.Module, layers: Sequence[nn.Module]) -> str:
-    """The layer's kind; of several layers its name, too."""
+def _without_graph(model: nn.Module, layers: Sequence[nn.Module]) -> str:
+    named = " and ".join(_in_words(model, layer) for layer in layers)
+    return (
+        f"The score does not depend on `target_layer` {named} through differentiable operations. Does the forward of "
+        f"{type(model).__name__} run under `inference_mode`, or detach its features? Name a later layer, or leave it "
+        f"out to have one found. {_LISTED}"
+    )
+
+
+_LISTED = "(`find_target_layer(model, images).describe()` lists those that would do.)"
+
+
+def _in_words(model: nn.Module, layer: nn.Module) -> str:
+    """The layer's kind and name."""
     name = next((name for name, module in model.named_modules() if module is layer), "")
-    return f'{type(layer).__name__} "{name}"' if len(layers) > 1 else type(layer).__name__
+    return f'{type(layer).__name__} "{name}"'
 
 
 def _as_grids(at_layer: AtLayer, images: Tensor, reshape: Reshape | None) -> tuple[Tensor, Tensor]:

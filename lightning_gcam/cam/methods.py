@@ -84,7 +84,8 @@ def resolve_methods(methods: str | Method | Sequence[str | Method]) -> dict[str,
         name, function = _resolve(each)
         if name in table:
             raise InputError(
-                f'`methods` has two entries named "{name}"; every method needs a name of its own.'
+                f'`methods` has two entries named "{name}", and maps are known by their method\'s name. Name it '
+                'once, or rename one: a callable goes by its `__name__`, as in `function.__name__ = "other"`.'
             )
         table[name] = function
     return table
@@ -95,7 +96,8 @@ def _resolve(method: str | Method) -> tuple[str, Method]:
         return _name_of(method), method
     if not isinstance(method, str):
         raise InputError(
-            f"`methods` takes names or callables (activations, gradients) -> map; got {method!r}."
+            f"`methods` takes names or callables (activations, gradients) -> map; got {method!r}. "
+            f"Name one of {', '.join(available_methods())}."
         )
     if method not in _METHODS:
         raise InputError(f'`methods` "{method}" is not a method. {did_you_mean(method, _METHODS)}')

@@ -125,7 +125,7 @@ def _by_graph(places: dict[str, Tensor]) -> Tensor:
 
 
 def _in_rows(logits: Tensor) -> Tensor:
-    """One number a sample as `(N, 1)`, and a map of a single position as `(N, K)`."""
+    """One number per sample as `(N, 1)`, and a map of a single position as `(N, K)`."""
     if logits.ndim == 1:
         return logits.unsqueeze(1)
     is_one_position = logits.ndim == 4 and logits.shape[2:].numel() == 1

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.cam.capture import Forward, plain_eager, run
+from lightning_gcam.cam.calling import Forward, run
+from lightning_gcam.cam.capture import plain_eager
 from lightning_gcam.cam.outputs import find_raw_logits
 from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.targets import Targets

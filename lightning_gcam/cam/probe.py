@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.bottleneck import up_to_the_bottleneck
-from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.outputs import find_logits, find_raw_logits
 from lightning_gcam.cam.random_weights import called_with, in_place_of_zeros
 from lightning_gcam.cam.reshape import Layout, Reshape, find_layout, main_tensor, with_main_tensor

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.cam.capture import Forward, run
+from lightning_gcam.cam.calling import Forward, run
 from lightning_gcam.isolation import is_sharded
 
 

@@ -1,4 +1,4 @@
-"""From logits to the score that is explained: the target class, or the output itself; one number a sample."""
+"""From logits to the score that is explained: the target class, or the output itself; one number per sample."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Targets = int | str | Sequence[int] | Tensor | Labels | Callable[[Tensor], Tenso
 
 @dataclass(frozen=True)
 class Score:
-    """The number a sample whose gradient is taken, and what it speaks of.
+    """The number per sample whose gradient is taken, and what it speaks of.
 
     Args:
         values: `(N,)`.
@@ -154,7 +154,10 @@ def as_labels(targets: Any, device: torch.device) -> Labels | int | str | None:
     try:
         values = torch.as_tensor(targets.values if isinstance(targets, Labels) else targets, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"`targets` must be numbers; got {targets!r}.") from error
+        raise InputError(
+            f'`targets` must be classes, as numbers from 0 in the order of the logits, or "predicted", "output", or a '
+            f"callable on the logits; got {type(targets).__name__} {_shown(targets)}. Give each class by its number."
+        ) from error
     if values.ndim == 0:
         return int(values)
     if values.is_inference():  # a batch of `trainer.validate`: autograd would refuse to keep it
@@ -201,7 +204,8 @@ def classes_of(targets: Labels | int | str | None, predicted: Tensor, num_logits
         classes = classes.squeeze(1)
     if tuple(classes.shape) not in ((n,), (n, num_logits)):
         raise InputError(
-            f"`targets` must be ({n},) classes or ({n}, {num_logits}) multi-hot; got {tuple(classes.shape)}."
+            f"`targets` must be ({n},) classes or ({n}, {num_logits}) multi-hot; got {tuple(classes.shape)}. Give one "
+            "class per sample, or a single number for all."
         )
     if classes.ndim == 2:
         return classes
@@ -234,8 +238,8 @@ def check_whole(classes: Tensor, num_logits: int, argument: str = "targets") -> 
     broken = classes[classes != classes.round()] if classes.is_floating_point() else classes[:0]
     if len(broken):
         raise InputError(
-            f"`{argument}` holds {float(broken[0]):.4g}, which is no class, and the model gives {num_logits} numbers a "
-            "sample. Explain one of these with a callable, for example:\n    targets=lambda outputs: outputs[:, 0]"
+            f"`{argument}` holds {float(broken[0]):.4g}, which is no class, and the model gives {num_logits} numbers "
+            "per sample. Explain one of these with a callable, for example:\n    targets=lambda outputs: outputs[:, 0]"
         )
 
 
@@ -253,21 +257,33 @@ def check_classes(classes: Tensor, num_logits: int, argument: str = "targets") -
     count = max(num_logits, 2)
     outside = classes[(classes < 0) | (classes >= count)]
     if len(outside):
+        from_one = bool((classes >= 1).all()) and int(classes.max()) == count
+        largest = f"Classes count from 0, and the largest that came is {int(classes.max())}"
+        shift = f": do yours count from 1? Then subtract 1, as in `{argument} - 1`. " if from_one else ". "
         regression = ', or `targets="output"` if the model predicts a number' if num_logits == 1 else ""
         raise InputError(
             f"`{argument}` holds class {int(outside[0])}, but the logits have {num_logits} "
-            f"(classes 0 to {count - 1}). Give classes in that range{regression}, or `forward=` if these are not the "
-            "logits."
+            f"(classes 0 to {count - 1}). {largest}{shift}Give classes in that range{regression}, or `forward=` if "
+            "these are not the logits."
         )
 
 
+def _shown(value: Any) -> str:
+    """As it is written, in short."""
+    written = repr(value)
+    return written if len(written) <= 80 else f"{written[:77]}..."
+
+
 def checked_score(values: Any, n: int) -> Tensor:
-    """What a callable gave, if it is one number a sample.
+    """What a callable gave, if it is one number per sample.
 
     Raises:
         InputError: saying what it gave.
     """
     if not isinstance(values, Tensor) or tuple(values.shape) != (n,):
         came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise InputError(f"`targets` as a callable must give one score a sample, ({n},); got {came}.")
+        raise InputError(
+            f"`targets` as a callable must give one score per sample, ({n},); got {came}. Keep the samples apart, for "
+            "example:\n    targets=lambda outputs: outputs[:, 0]"
+        )
     return values

@@ -17,7 +17,7 @@ class PixelAveragePrecision(SampleMean):
     """Average precision over the pixels of all samples together (PxAP), each map scaled by its peak.
 
     It is what :class:`torchmetrics.classification.BinaryAveragePrecision` gives for the same scaled pixels and
-    the same ``thresholds``, here from sums a sample, so that n, an interval and groups can stand beside it. A
+    the same ``thresholds``, here from sums per sample, so that n, an interval and groups can stand beside it. A
     large object weighs more than a small one. A uniform map scores the objects' share of the pixels. A sample
     whose map is blank (all zero, or not finite) or whose mask is empty is left out, and counted in
     ``left_out``.

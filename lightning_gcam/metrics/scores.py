@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torchmetrics import Metric
 
+from lightning_gcam._errors import InputError, InputTypeError
 from lightning_gcam.metrics.adcc import ADCC, Coherency, Complexity
 from lightning_gcam.metrics.average_precision import PixelAveragePrecision
 from lightning_gcam.metrics.blank import BlankRate
@@ -97,8 +98,8 @@ def resolve_scores(
         beside its chance level: where it is asked for alone, ``energy_chance`` stands right after it.
 
     Raises:
-        TypeError: If something is neither a name nor a metric.
-        ValueError: If a name is not known, or two scores have the same name.
+        InputTypeError: If something is neither a name nor a metric; it is an `InputError` and a `TypeError`.
+        InputError: If a name is not known, or two scores have the same name.
 
     Example:
         >>> from lightning_gcam.metrics import PointingGame, resolve_scores
@@ -110,7 +111,7 @@ def resolve_scores(
     resolved: dict[str, Metric] = {}
     for name, metric in _named(scores):
         if name in resolved:
-            raise ValueError(
+            raise InputError(
                 f'`scores` has two scores named "{name}". '
                 "Ask for it once, or name each yourself with a mapping from names to metrics."
             )
@@ -165,17 +166,17 @@ def _named(
     elif isinstance(scores, Sequence):
         yield from (_listed(score) for score in scores)
     else:
-        raise TypeError(_expected(scores))
+        raise InputTypeError(_expected(scores))
 
 
 def _mapped(name: str, metric: Metric) -> tuple[str, Metric]:
     """One entry of a mapping."""
     if not isinstance(name, str):
-        raise TypeError(
+        raise InputTypeError(
             f"`scores` must be keyed by names, got the key {name!r}. Name each metric with a string."
         )
     if not isinstance(metric, Metric):
-        raise TypeError(f'`scores["{name}"]` must be a torchmetrics.Metric, got {_describe(metric)}.')
+        raise InputTypeError(f'`scores["{name}"]` must be a torchmetrics.Metric, got {_describe(metric)}.')
     return name, _fresh(metric)
 
 
@@ -185,7 +186,7 @@ def _listed(score: str | Metric) -> tuple[str, Metric]:
         return score, _by_name(score)
     if isinstance(score, Metric):
         return _snake_case(type(score).__name__), _fresh(score)
-    raise TypeError(_expected(score))
+    raise InputTypeError(_expected(score))
 
 
 def _by_name(name: str) -> Metric:
@@ -193,7 +194,7 @@ def _by_name(name: str) -> Metric:
     if name not in _SCORES:
         near = difflib.get_close_matches(name, _SCORES, n=2)
         hint = "Did you mean " + " or ".join(f'"{n}"' for n in near) + "? " if near else ""
-        raise ValueError(f'`scores` "{name}" is not a score. {hint}Known: {", ".join(_SCORES)}.')
+        raise InputError(f'`scores` "{name}" is not a score. {hint}Known: {", ".join(_SCORES)}.')
     return _SCORES[name]()
 
 

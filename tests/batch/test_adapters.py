@@ -21,8 +21,9 @@ N, H, W = 3, 6, 8
 IMAGES = torch.rand(N, 2, H, W, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([2, 0, 1])
 MASKS = torch.zeros(N, H, W, dtype=torch.bool)
-MASKS[:, 1:3, 2:5] = True
-BOXES = [torch.tensor([[2.0, 1.0, 5.0, 3.0]]) for _ in range(N)]
+for _row in range(N):  # in another place in each, so that no sample is mistaken for another
+    MASKS[_row, 1:3, 2 + _row : 5 + _row] = True
+BOXES = [torch.tensor([[2.0 + row, 1.0, 5.0 + row, 3.0]]) for row in range(N)]
 
 Pair = namedtuple("Pair", ["images", "labels"])
 
@@ -223,15 +224,19 @@ def test_two_samples_and_two_columns_are_told_apart_by_their_shapes() -> None:
 def test_words_behind_labels_are_names() -> None:
     assert as_saliency_batch((IMAGES, LABELS, ("a", "b", "c"))).names == ["a", "b", "c"]
     assert as_saliency_batch({"image": IMAGES, "file_name": "all.zip"}).names is None
+    assert as_saliency_batch({"image": IMAGES, "file_name": ["a", "b"]}).names is None
+    assert as_saliency_batch({"image": IMAGES, "name": [7, 8, 9]}).names == ["7", "8", "9"]
 
 
 def test_what_torch_collates_from_lists_of_numbers() -> None:
-    samples = [{"image": image, "bbox": (1, 2, 4, 5), "y": [1, 0, 0, 1]} for image in IMAGES]
+    boxes, marks = [(1, 2, 4, 5), (0, 1, 7, 3), (2, 2, 3, 6)], [[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 0, 0]]
+    rows = zip(IMAGES, boxes, marks, strict=True)
+    samples = [{"image": image, "bbox": box, "y": mark} for image, box, mark in rows]
 
     found = as_saliency_batch(default_collate(samples))
 
-    assert found.labels.tolist() == [[1, 0, 0, 1]] * N
-    assert [each.tolist() for each in found.boxes] == [[[1, 2, 4, 5]]] * N
+    assert found.labels.tolist() == marks
+    assert [each.tolist() for each in found.boxes] == [[list(box)] for box in boxes]
 
 
 def test_a_region_and_groups_in_any_form() -> None:

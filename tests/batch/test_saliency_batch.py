@@ -96,7 +96,10 @@ def test_one_suspect_region_serves_all_samples() -> None:
     suspect = torch.rand(H, W) > 0.5
     batch = full(suspect=suspect)
 
-    assert torch.equal(batch.select([1]).suspect, suspect)
+    taken = batch.select([1])
+    assert torch.equal(taken.suspect, suspect)
+    taken.suspect.logical_not_()
+    assert torch.equal(batch.suspect, suspect)  # a copy, as every part of it
     assert torch.equal(SaliencyBatch.cat([batch.select([0]), batch.select([1])]).suspect, suspect)
 
 
@@ -170,7 +173,10 @@ def test_lightning_can_convert_it(precision: str) -> None:
     [
         ({"images": [1, 2]}, r"`images` must be a tensor \(N, C, H, W\); got list"),
         ({"images": torch.rand(N, H, W)}, r"`images` must be 4-D, .*; got \(3, 6, 8\) float32.*`adapter=`"),
-        ({"images": torch.rand(0, 2, H, W)}, "`images` holds no sample"),
+        (
+            {"images": torch.rand(0, 2, H, W)},
+            r"`images` holds no sample; got \(0, 2, 6, 8\) float32. Give at least one",
+        ),
         ({"labels": torch.tensor([1, 2])}, r"`labels` must be a tensor \(3,\).*got \(2,\) int64"),
         ({"labels": [0, 1, 2]}, r"`labels` must be a tensor \(3,\).*got list of length 3"),
         ({"labels": torch.tensor(1)}, r"`labels` must be a tensor \(3,\).*got \(\) int64"),
@@ -181,7 +187,7 @@ def test_lightning_can_convert_it(precision: str) -> None:
         ),
         (
             {"masks": torch.ones(N, 3, 4) > 0},
-            r"`masks` must have the size of the images, \(3, 6, 8\); got \(3, 3, 4\) bool",
+            r"`masks` must have the size of the images, \(3, 6, 8\); got \(3, 3, 4\) bool. Resize .*mode \"nearest\"",
         ),
         ({"masks": torch.ones(N, H, W)}, r"`masks` must be bool.*got \(3, 6, 8\) float32. Try `masks != 0`"),
         ({"boxes": torch.rand(N, 4)}, r"`boxes` must be a list of 3 tensors \(M, 4\).*got \(3, 4\) float32"),
@@ -189,15 +195,21 @@ def test_lightning_can_convert_it(precision: str) -> None:
         ({"boxes": [torch.rand(1, 5)] * 3}, r"`boxes\[0\]` must be a tensor \(M, 4\).*got \(1, 5\)"),
         (
             {"suspect": torch.ones(2, 2) > 0},
-            r"`suspect` must be bool of shape \(6, 8\) or \(3, 6, 8\); got \(2, 2\) bool",
+            r"`suspect` must be bool of shape \(6, 8\) or \(3, 6, 8\); got \(2, 2\) bool. Resize it to the images",
         ),
-        ({"suspect": torch.ones(H, W)}, r"`suspect` must be bool.*got \(6, 8\) float32"),
+        (
+            {"suspect": torch.ones(H, W)},
+            r"`suspect` must be bool.*got \(6, 8\) float32. Try `suspect != 0`\.",
+        ),
         (
             {"groups": torch.tensor([0.0, 1.0, 2.0])},
             r"`groups` must be an integer tensor \(3,\); got \(3,\) float32",
         ),
-        ({"groups": torch.tensor([0, 1])}, r"`groups` must be an integer tensor \(3,\); got \(2,\) int64"),
-        ({"names": ["a"]}, "`names` must hold 3 names, one a sample; got 1"),
+        (
+            {"groups": torch.tensor([0, 1])},
+            r"`groups` must be an integer tensor \(3,\); got \(2,\) int64. Number the groups",
+        ),
+        ({"names": ["a"]}, "`names` must hold 3 names, one per sample; got 1. Give one for each"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,55 @@ def test_the_earlier_layer_that_is_named_has_gradients_that_are_not_even(tmp_pat
     again = SaliencyMonitor(scores="blank_rate", target_layer="network.2")
     said = said_in_a_fit(tmp_path, again, toy_loader(), pooled)
     assert not any("constant over space" in each for each in said)
+
+
+def halvings(count: int) -> Toy:
+    """A network that halves the 16 x 16 pixels `count` times; each position has a weight of its own in the head."""
+    blocks: list[nn.Module] = []
+    for index in range(count):
+        blocks += [nn.Conv2d(4 if index else 1, 4, 3, stride=2, padding=1), nn.Softplus()]
+    return Toy(nn.Sequential(*blocks, nn.Flatten(), nn.Linear(4 * (16 >> count) ** 2, CLASSES)))
+
+
+@pytest.mark.filterwarnings("ignore:.* maps are blank")
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (2, None),  # 4 x 4
+        (
+            3,
+            r'"network\.5" .* only 2 x 2: .* about 8 x 8 pixels .* finer: target_layer="network\.3" \(4 x 4\)\.',
+        ),
+    ],
+)
+def test_a_coarse_grid_is_told_once_with_the_layer_to_try(
+    tmp_path: Path, count: int, said: str | None
+) -> None:
+    heard = said_in_a_fit(tmp_path, SaliencyMonitor(scores="blank_rate"), toy_loader(), halvings(count))
+    lines = [each for each in heard if "the grid is only" in each]
+    assert len(lines) == (said is not None)
+    assert said is None or re.search(said, lines[0]), lines
+
+
+@pytest.mark.filterwarnings("ignore:.* maps are blank")
+def test_an_earlier_layer_that_is_coarse_too_is_not_the_one_to_try(tmp_path: Path) -> None:
+    grids = [
+        nn.Conv2d(1, 4, 3, stride=2, padding=1),
+        nn.Conv2d(4, 4, 4, stride=2),
+        nn.Conv2d(4, 4, 2),
+    ]  # 8, 3, 2
+    layers = [each for grid in grids for each in (grid, nn.Softplus())]
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, CLASSES))
+    monitor = SaliencyMonitor(scores="blank_rate")
+    heard = said_in_a_fit(tmp_path, monitor, toy_loader(), Toy(network))
+    (line,) = [each for each in heard if "the grid is only" in each]
+    assert line.endswith('An earlier layer is finer: target_layer="network.1" (8 x 8).')
+    assert '"network.3" (3 x 3 grid' in monitor.describe()
+
+
+@pytest.mark.filterwarnings("ignore:.* maps are blank")
+def test_where_no_layer_is_finer_it_is_the_image_that_is_small(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 8, stride=8), nn.Softplus(), nn.Flatten(), nn.Linear(16, CLASSES))
+    heard = said_in_a_fit(tmp_path, SaliencyMonitor(scores="blank_rate"), toy_loader(), Toy(network))
+    (line,) = [each for each in heard if "the grid is only" in each]
+    assert line.endswith("tell little of where. Larger images have a finer one.")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -46,6 +45,9 @@ pytestmark = LIGHTNING_SAYS
         ({"normalize": (0.5, 0.0)}, "`normalize` needs every std above 0"),
         ({"normalize": ((0.5, 0.5), (0.1,) * 3)}, "`normalize` has 2 means and 3 stds"),
         ({"scores": "enrgy"}, r'`scores` "enrgy" is not a score. Did you mean "energy" or "entropy"\?'),
+        ({"scores": 3}, "`scores` must be a name, a torchmetrics.Metric, .*, got int"),
+        ({"scores": ["iou", None]}, "`scores` must be a name, a torchmetrics.Metric, .*, got NoneType"),
+        ({"scores": ["iou", "iou"]}, '`scores` has two scores named "iou"'),
         ({"log_prefix": ""}, "`log_prefix` must be a name"),
         (
             {"class_names": "cats"},
@@ -58,7 +60,7 @@ pytestmark = LIGHTNING_SAYS
     ids=lambda value: "=".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else "",
 )
 def test_refused_at_the_door(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         SaliencyMonitor(**arguments)
 
 
@@ -110,30 +112,6 @@ def test_a_network_without_a_spatial_layer(tmp_path: Path, sanity: int) -> None:
         module=Toy(network),
         num_sanity_val_steps=sanity,
     )
-
-
-@NO_SANITY_CHECK
-def test_a_module_without_forward(tmp_path: Path, sanity: int) -> None:
-    class Silent(Toy):
-        forward = pytorch_lightning.LightningModule.forward
-
-    refused_before_training(
-        tmp_path,
-        "Silent has no `forward` of its own. Pass `forward=`",
-        SaliencyMonitor(),
-        module=Silent(),
-        num_sanity_val_steps=sanity,
-    )
-
-
-def test_a_module_without_forward_is_called_through_forward(tmp_path: Path) -> None:
-    class Silent(Toy):
-        forward = pytorch_lightning.LightningModule.forward
-
-    monitor = SaliencyMonitor(forward=lambda module, images: module.network(images))
-    toy_trainer(tmp_path, monitor).fit(Silent(), toy_loader(32), toy_loader())
-
-    assert len(monitor.history) == 2
 
 
 @NO_SANITY_CHECK

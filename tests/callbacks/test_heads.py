@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +68,14 @@ def fit(root: Path, module: Any, monitor: SaliencyMonitor, *tensors: Tensor, **o
 
 
 def squared(outputs: Tensor, batch: Any) -> Tensor:
-    return nn.functional.mse_loss(outputs[:, 0], batch[1])
+    return nn.functional.mse_loss(outputs[:, 0], batch[1].reshape(-1))
 
 
-@pytest.mark.parametrize("labels", ["measured", "whole"])
+@pytest.mark.parametrize("labels", ["measured", "whole", "column"])
 def test_a_regression(tmp_path: Path, labels: str) -> None:
     images, classes, masks = toy_samples(12)
-    sizes = (1.0 + classes + (0.25 if labels == "measured" else 0)).float()
+    sizes = (1.0 + classes + (0 if labels == "whole" else 0.25)).float()
+    sizes = sizes[:, None] if labels == "column" else sizes
     monitor = SaliencyMonitor(num_samples=6, on_error="raise")
     module = Fits(pooled(1), squared)
     said = fit(tmp_path, module, monitor, images, sizes, masks)
@@ -128,6 +131,95 @@ def test_a_share_of_a_regression_is_one_whatever_its_labels() -> None:
         Recipe(resolve_methods("grad_cam"), "predicted", None, None, None).targets_of(share, batch)
         == "predicted"
     )
+
+
+# ------------------------------------------------------------------------------------- classes, marked or numbered
+
+ANIMALS = ["cat", "dog", "owl", "fox"]
+
+
+def entropy(outputs: Tensor, batch: Any) -> Tensor:
+    numbers = batch[1] if batch[1].ndim == 1 else batch[1].argmax(dim=1)
+    return nn.functional.cross_entropy(outputs, numbers)
+
+
+def binary_entropy(outputs: Tensor, batch: Any) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(outputs, batch[1].reshape(outputs.shape))
+
+
+def animals(kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, their classes as numbers, as one-hot rows, or with a second mark in every other row; and masks."""
+    images, classes, masks = toy_samples(12)
+    rows = nn.functional.one_hot(classes, 4).float()
+    if kind == "several":
+        rows[::2, 3] = 1
+        rows[5] = 0
+    return images, classes if kind == "numbers" else rows, masks
+
+
+def test_one_hot_labels_are_looked_at_as_the_numbers_are(tmp_path: Path) -> None:
+    """Whatever the class: the same maps, scores, words and picture."""
+    monitors, network = {}, pooled(4)
+    for kind in ("numbers", "one_hot"):
+        monitors[kind] = SaliencyMonitor(num_samples=6, class_names=ANIMALS, on_error="raise")
+        (tmp_path / kind).mkdir()
+        said = fit(tmp_path / kind, Fits(deepcopy(network), entropy), monitors[kind], *animals(kind))
+        assert any("6 fixed samples of 4 classes" in each for each in said)
+    numbers, one_hot = (monitors[kind].last_record for kind in ("numbers", "one_hot"))
+    assert numbers is not None and one_hot is not None
+    assert one_hot.batch.labels.argmax(dim=1).tolist() == numbers.batch.labels.tolist()
+    assert one_hot.captions == numbers.captions
+    assert all(re.fullmatch(r"true \w{3} · predicted \w{3} \(0\.\d\d\)", each) for each in numbers.captions)
+    assert one_hot.correct == numbers.correct
+    assert one_hot.scores == numbers.scores
+    assert bool((one_hot.overlay == numbers.overlay).all())
+
+
+def test_several_classes_a_sample(tmp_path: Path) -> None:
+    monitor = SaliencyMonitor(num_samples=8, selection="first", class_names=ANIMALS, on_error="raise")
+    module = Fits(pooled(4), binary_entropy)
+    said = fit(tmp_path, module, monitor, *animals("several"), max_epochs=12)
+
+    assert any("8 fixed samples of 4 classes" in each for each in said)
+    record = monitor.last_record
+    assert record is not None
+    marks, logits = record.batch.labels > 0, record.attribution.logits
+    assert set(marks.sum(dim=1).tolist()) == {0, 1, 2}
+    assert record.correct == [torch.equal(row > 0, mark) for row, mark in zip(logits, marks, strict=True)]
+    for caption, row, mark in zip(record.captions, logits, marks, strict=True):
+        true, predicted = caption.split(" · ")
+        assert true == "true " + (", ".join(n for n, m in zip(ANIMALS, mark, strict=True) if m) or "none")
+        shown = {n: f"{row[i].sigmoid():.2f}" for i, n in enumerate(ANIMALS) if row[i] > 0}
+        assert dict(re.findall(r"(\w+) \((\S+)\)", predicted)) == shown
+        assert shown or predicted == "predicted none"
+    assert "maps of the true classes" in record._title()
+    torch.testing.assert_close(record.attribution.values, (logits * marks).sum(dim=1))
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_a_single_logit(tmp_path: Path, column: bool) -> None:
+    """Class 0 is explained by what speaks against class 1."""
+    images, classes, masks = toy_samples(12)
+    labels = (classes % 2).float()[:, None] if column else classes % 2
+    monitor = SaliencyMonitor(num_samples=6, class_names=["healthy", "ill"], on_error="raise")
+    floats: Any = lambda outputs, batch: binary_entropy(outputs, (batch[0], batch[1].float()))  # noqa: E731
+    said = fit(tmp_path, Fits(pooled(1), floats), monitor, images, labels, masks)
+
+    assert any("6 fixed samples of 2 classes" in each for each in said)
+    record = monitor.last_record
+    assert record is not None
+    logits = record.attribution.logits[:, 0]
+    ill = record.batch.labels.reshape(-1) > 0
+    torch.testing.assert_close(record.attribution.values, torch.where(ill, logits, -logits))
+    names = [["healthy", "ill"][int(each)] for each in ill]
+    guesses = ["ill" if each > 0 else "healthy" for each in logits]
+    shares = torch.where(logits > 0, logits, -logits).sigmoid().tolist()
+    assert record.captions == [
+        f"true {name} · predicted {guess} ({share:.2f})"
+        for name, guess, share in zip(names, guesses, shares, strict=True)
+    ]
+    assert record.correct == [name == guess for name, guess in zip(names, guesses, strict=True)]
+    assert "maps of the true class" in record._title()
 
 
 # --------------------------------------------------------------------------------------------- a segmentation

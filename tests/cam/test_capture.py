@@ -292,9 +292,15 @@ class Counts(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("spare", r"`target_layer` Conv2d was not called by the forward"),
-        ("counts", r"`target_layer` Counts was not called by the forward, or gave no tensor"),
-        ("aside", r"score does not depend on `target_layer`"),
+        (
+            "spare",
+            r'`target_layer` Conv2d "spare" was not called by the forward of Unused.*Name one that runs, or leave',
+        ),
+        ("counts", r'`target_layer` Counts "counts" was not called .*, or gave no tensor of floating point'),
+        (
+            "aside",
+            r'score does not depend on `target_layer` Conv2d "aside": it runs, .*Name a layer that leads',
+        ),
         (
             "net.head.3",
             r"`target_layer` gives \(4, 5\) for images \(4, 3, 12, 10\): not a grid.*`reshape_transform=`",
@@ -335,14 +341,11 @@ class NoForward(nn.Module):
         self.net = cnn()
 
 
-def test_a_module_without_a_forward_is_told_what_to_pass() -> None:
+def test_a_module_without_a_forward_is_captured_at_a_layer_of_its_part() -> None:
     model = NoForward()
-    with pytest.raises(ValueError, match=r"NoForward has no `forward` of its own. Pass `forward=`"):
-        capture(model, pictures(), model.net.features[3])
-    captured = capture(
-        model, pictures(), model.net.features[3], forward=lambda module, images: module.net(images)
-    )
-    same(captured, *textbook(model.net, model.net.features[3], pictures(), captured.targets))
+    for forward in (None, lambda module, images: module.net(images)):
+        captured = capture(model, pictures(), model.net.features[3], forward=forward)
+        same(captured, *textbook(model.net, model.net.features[3], pictures(), captured.targets))
 
 
 def test_an_operation_that_is_not_implemented_keeps_its_own_error() -> None:

@@ -268,8 +268,11 @@ def test_a_callable_without_a_name_goes_by_its_type() -> None:
         (["grad_cam", "laier_cam"], r'`methods` "laier_cam" is not a method. Did you mean "layer_cam"'),
         ([], r"`methods` is empty. Name at least one of guidance_cam, grad_cam"),
         (["grad_cam", "grad_cam"], r'`methods` has two entries named "grad_cam"'),
-        ([lambda a, g: a, lambda a, g: g], r'`methods` has two entries named "lambda"'),
-        (["grad_cam", 3], r"`methods` takes names or callables .* got 3"),
+        (
+            [lambda a, g: a, lambda a, g: g],
+            r'`methods` has two entries named "lambda".*Name it once, or rename one: a callable goes by its',
+        ),
+        (["grad_cam", 3], r"`methods` takes names or callables .* got 3. Name one of guidance_cam, "),
         (None, r"`methods` takes names or callables .* got None"),
     ],
 )

@@ -102,7 +102,7 @@ def test_a_callable_gets_every_logit() -> None:
     score = score_of_regions(LOGITS, lambda logits: logits[:, 2].amax(dim=(1, 2)), LEFT)
     assert score.values.tolist() == [6.0]
     assert (score.targets, score.explains) == (None, "score")
-    with pytest.raises(InputError, match=r"callable must give one score a sample, \(1,\); got \(1, 3\)"):
+    with pytest.raises(InputError, match=r"callable must give one score per sample, \(1,\); got \(1, 3\)"):
         score_of_regions(LOGITS, lambda logits: logits.sum(dim=(2, 3)))
 
 

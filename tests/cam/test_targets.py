@@ -133,17 +133,23 @@ def test_a_callable_gets_the_logits() -> None:
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ([0, 1, 2], r"`targets` must be \(2,\) classes or \(2, 3\) multi-hot; got \(3,\)"),
+        (
+            [0, 1, 2],
+            r"`targets` must be \(2,\) classes or \(2, 3\) multi-hot; got \(3,\). Give one class per sample",
+        ),
         (torch.zeros(2, 2), r"`targets` must be \(2,\) classes or \(2, 3\) multi-hot; got \(2, 2\)"),
         (torch.zeros(2, 3, 1), r"got \(2, 3, 1\)"),
         (3, r"`targets` holds class 3, but the logits have 3 \(classes 0 to 2\)"),
         (-1, r"`targets` holds class -1, but the logits have 3"),
         ("label", r'`targets` "label" is not known. Use "predicted"'),
-        (["cat", "dog"], r"`targets` must be numbers; got \['cat', 'dog'\]"),
-        ([0, None], r"`targets` must be numbers; got \[0, None\]"),
-        (lambda logits: logits, r"callable must give one score a sample, \(2,\); got \(2, 3\)"),
-        (lambda logits: logits.sum(), r"callable must give one score a sample, \(2,\); got \(\)"),
-        (lambda logits: 3.0, r"callable must give one score a sample, \(2,\); got float"),
+        (
+            ["cat", "dog"],
+            r"`targets` must be classes, as numbers from 0.*got list \['cat', 'dog'\]. Give each class by its number",
+        ),
+        ([0, None], r"`targets` must be classes, as numbers.*got list \[0, None\]"),
+        (lambda logits: logits, r"callable must give one score per sample, \(2,\); got \(2, 3\)"),
+        (lambda logits: logits.sum(), r"callable must give one score per sample, \(2,\); got \(\)"),
+        (lambda logits: 3.0, r"callable must give one score per sample, \(2,\); got float"),
     ],
 )
 def test_what_is_no_target_is_refused(targets, message: str) -> None:
@@ -160,6 +166,31 @@ def test_labels_outside_of_the_logits_are_named_with_their_argument() -> None:
     check_classes(torch.tensor([0, 9]), 10)
     with pytest.raises(ValueError, match=r"`labels` holds class 10, but the logits have 10"):
         check_classes(torch.tensor([0, 10]), 10, argument="labels")
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (
+            [1, 3, 2],
+            r"class 3, .*\(classes 0 to 2\)\. Classes count from 0, and the largest that came is 3: do yours ",
+        ),
+        (
+            [1, 3, 2],
+            r"count from 1\? Then subtract 1, as in `labels - 1`\. Give classes in that range, or `forward=`",
+        ),
+        ([0, 3, 2], r"the largest that came is 3\. Give classes"),
+        ([1, 3, 9], r"class 3, .*the largest that came is 9\. Give classes"),
+    ],
+)
+def test_classes_that_are_counted_from_one_are_told_so(classes: list[int], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_labels(torch.tensor(classes), 3)
+
+
+def test_what_is_shown_of_targets_is_short() -> None:
+    with pytest.raises(InputError, match=r"got list \['cat', 'cat', .{,70}\.\.\.\. Give"):
+        score_of(LOGITS, ["cat"] * 100)
 
 
 def test_a_negative_class_among_several_stands_for_the_predicted_one() -> None:
@@ -263,7 +294,7 @@ def test_whole_floats_are_classes_where_there_are_several_logits() -> None:
         ),
         (
             torch.tensor([0.37, 1.0]),
-            r"`targets` holds 0.37, which is no class, and the model gives 3 numbers a sample",
+            r"`targets` holds 0.37, which is no class, and the model gives 3 numbers per sample",
         ),
         (torch.tensor([float("nan"), 1.0]), "`targets` holds nan, which is no class"),
     ],

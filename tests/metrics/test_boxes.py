@@ -161,7 +161,7 @@ def test_boxes_stand_for_the_mask_where_they_are_given() -> None:
 
 @pytest.mark.parametrize("boxes", [[torch.zeros(4)], [torch.zeros(1, 5)], [], [[0, 0, 1, 1]]])
 def test_wrong_boxes_are_refused(boxes) -> None:
-    with pytest.raises(ValueError, match=r"`boxes` must hold 1 tensors \(M, 4\), one a sample, got "):
+    with pytest.raises(ValueError, match=r"`boxes` must hold 1 tensors \(M, 4\), one per sample, got "):
         max_box_accuracy(square(2, 0, 0).float(), square(2, 0, 0), boxes)
 
 

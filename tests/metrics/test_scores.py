@@ -7,6 +7,7 @@ import torch
 from torchmetrics import JaccardIndex, MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryF1Score
 
+from lightning_gcam._errors import InputError
 from lightning_gcam.metrics import (
     ADCC,
     AverageDrop,
@@ -222,8 +223,9 @@ def test_two_scores_of_one_name_are_refused(scores) -> None:
     ],
 )
 def test_what_is_neither_a_name_nor_a_metric_is_refused(scores, message) -> None:
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match=message) as refused:
         resolve_scores(scores)
+    assert isinstance(refused.value, InputError)
 
 
 def test_only_a_metric_that_says_so_needs_no_mask() -> None:

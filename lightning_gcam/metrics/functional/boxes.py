@@ -115,7 +115,7 @@ def _boxes_of(batch: Scorable, boxes: Sequence[Tensor] | None) -> tuple[Tensor, 
     shapes = [tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in boxes]
     if len(boxes) != len(batch.mask) or not all(len(each) == 2 and each[-1] == 4 for each in shapes):
         raise InputError(
-            f"`boxes` must hold {len(batch.mask)} tensors (M, 4), one a sample, got {shapes}. "
+            f"`boxes` must hold {len(batch.mask)} tensors (M, 4), one per sample, got {shapes}. "
             "A sample without an object has a tensor (0, 4)."
         )
     most = max([len(each) for each in boxes], default=0)

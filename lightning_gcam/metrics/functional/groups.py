@@ -1,4 +1,4 @@
-"""Which groups a sample is in: one number a sample, or several marked ones."""
+"""Which groups a sample is in: one number per sample, or several marked ones."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def check_groups(groups: Tensor, n: int) -> None:
             f"{groups.dtype} {tuple(groups.shape)}" if isinstance(groups, Tensor) else type(groups).__name__
         )
         raise InputError(
-            f"`groups` must be ({n},) integers, negative for none, or ({n}, K) multi-hot, one row a sample, "
+            f"`groups` must be ({n},) integers, negative for none, or ({n}, K) multi-hot, one row per sample, "
             f"got {came}."
         )
 

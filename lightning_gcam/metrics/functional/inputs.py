@@ -24,7 +24,7 @@ class Scorable(NamedTuple):
     """``(N,)`` bool: the map is not blank, but the mask is empty."""
 
     def scored(self, values: Tensor) -> PerSample:
-        """Put ``values``, one number or one row a sample, beside which samples count, and why others do not."""
+        """Put ``values``, one number or one row per sample, beside which samples count, and why others do not."""
         return PerSample(values, self.counted, self.blank, self.no_mask)
 
 
@@ -85,7 +85,7 @@ def check_saliency(saliency: Tensor) -> None:
     if saliency.ndim != 3 or 0 in saliency.shape[1:]:
         raise ValueError(
             f"`saliency` must have the shape (N, H, W), got {tuple(saliency.shape)}. "
-            "One map a sample: leave the channels out, keep the batch."
+            "One map per sample: leave the channels out, keep the batch."
         )
 
 
@@ -105,7 +105,7 @@ def check_mask(mask: Tensor, saliency: Tensor) -> None:
     if mask.shape != saliency.shape:
         raise ValueError(
             f"`mask` must have the shape of `saliency` {tuple(saliency.shape)}, got {tuple(mask.shape)}. "
-            "Bring both to one grid, one mask a sample."
+            "Bring both to one grid, one mask per sample."
         )
 
 

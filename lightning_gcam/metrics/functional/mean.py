@@ -11,7 +11,7 @@ FromSums = Callable[[Tensor, Tensor], Tensor]
 
 
 class PerSample(NamedTuple):
-    """One number a sample (or one row of numbers), which samples count, and why the others do not."""
+    """One number per sample (or one row of numbers), which samples count, and why the others do not."""
 
     values: Tensor
     """``(N,)`` or ``(N, *shape)`` float32; of no meaning where the sample does not count."""
@@ -64,7 +64,7 @@ def score_counted(sample: PerSample, compute: FromSums = _mean_compute) -> Tenso
 
 
 def mean_counted(sample: PerSample) -> Tensor:
-    """Average one number a sample over the samples that count.
+    """Average one number per sample over the samples that count.
 
     Args:
         sample: The numbers ``(N,)`` and which of them count.

@@ -68,7 +68,7 @@ def insertion_steps(
     Args:
         images: ``(N, C, H, W)`` floating, as the model takes them.
         maps: ``(N, H, W)`` floating, at least 0.
-        steps: How many steps; the model sees steps + 1 images a sample.
+        steps: How many steps; the model sees steps + 1 images per sample.
         fill: As in :func:`keep_salient`. RISE starts insertion from a blurred image, since a grey one with
             sharp holes is unlike any image.
         chunk_size: How many images to give at once, at most.
@@ -108,7 +108,7 @@ def deletion_steps(
     Args:
         images: ``(N, C, H, W)`` floating, as the model takes them.
         maps: ``(N, H, W)`` floating, at least 0.
-        steps: How many steps; the model sees steps + 1 images a sample.
+        steps: How many steps; the model sees steps + 1 images per sample.
         fill: As in :func:`keep_salient`; RISE deletes to zero.
         chunk_size: How many images to give at once, at most.
 
@@ -207,7 +207,7 @@ def _check_pair(images: Tensor, maps: Tensor) -> None:
     if maps.shape != (len(images), *images.shape[2:]):
         raise InputError(
             f"`maps` must be (N, H, W) of the images' {(len(images), *images.shape[2:])}, got {tuple(maps.shape)}. "
-            "One map a sample, at the size of the image."
+            "One map per sample, at the size of the image."
         )
 
 
