@@ -96,7 +96,7 @@ class SaliencyRecord:
 
     @property
     def probabilities(self) -> Tensor:
-        """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and where labels mark several classes."""
+        """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and several marked classes."""
         return captions.probabilities(self.batch, self.attribution.logits)
 
     @property

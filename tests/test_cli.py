@@ -59,6 +59,7 @@ VALUES: dict[str, Any] = {
         "energy",
         {"class_path": "lightning_gcam.metrics.PointingGame", "init_args": {"tolerance": 2}},
     ],
+    "final_scores": ["insertion"],
     "adapter": "tests.test_cli.read",
     "forward": "tests.test_cli.call",
     "normalize": [[0.5], [0.25]],
@@ -89,6 +90,8 @@ def assert_as_asked(monitor: SaliencyMonitor) -> None:
     assert (schedule.every_n_epochs, schedule.every_n_train_steps) == (2, 7)
     assert isinstance(recipe.scores, list)
     assert recipe.scores[0] == "energy"
+    assert monitor._final_recipe is not None
+    assert monitor._final_recipe.scores == ["insertion"]
     assert isinstance(recipe.scores[1], PointingGame)
     assert recipe.scores[1].tolerance == 2
     assert [getattr(each, "__name__", "") for each in (recipe.forward, recipe.reshape_transform)] == [

@@ -27,7 +27,7 @@ from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.memory import Memory
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.record import SaliencyRecord, Stamp
-from lightning_gcam.scoring import Scores, score_maps
+from lightning_gcam.scoring import Scores, compares_looks, score_maps
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,8 @@ def take_look(
             failures.report(f'The score "{score}"', error)
 
         sheet = score_maps(attribution, batch, recipe.scores, leave_out, answers=answers, memory=memory)
-        memory.keep(attribution)
+        if compares_looks(recipe.scores):
+            memory.keep(attribution)
         return SaliencyRecord(batch, attribution, same_everywhere(trainer, sheet.values), stamp, sheet)
 
 
