@@ -3,16 +3,24 @@
 from lightning_gcam.reliance.measured import Reliance, measure_reliance
 from lightning_gcam.reliance.questions import Checks, available_checks, changed_images, resolve_checks
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL, Removal, check_removal, remove_regions
+from lightning_gcam.reliance.rule import Evidence, Finding, Thresholds, judge
+from lightning_gcam.reliance.words import message_of, plain_of
 
 __all__ = [
     "DEFAULT_REMOVAL",
     "Checks",
+    "Evidence",
+    "Finding",
     "Reliance",
     "Removal",
+    "Thresholds",
     "available_checks",
     "changed_images",
     "check_removal",
+    "judge",
     "measure_reliance",
+    "message_of",
+    "plain_of",
     "remove_regions",
     "resolve_checks",
 ]
