@@ -1,8 +1,9 @@
-"""TensorBoard: one image under a stable tag, with a slider over the steps."""
+"""TensorBoard: one image under a stable tag, with a slider over the steps; and what the alarm says, as a text."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
@@ -30,6 +31,18 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
         writer._get_file_writer().add_summary(summary, record.step)
     else:
         writer.add_image(record.tag, record.overlay, global_step=record.step, dataformats="HWC")
+    writer.flush()
+
+
+def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
+    """Add the alert's message to the tab Text, under `<prefix>/alarm`, and flush it.
+
+    Args:
+        logger: a `TensorBoardLogger`, or any logger whose `experiment` has `add_text`.
+        alert: as in `log_alert`.
+    """
+    writer = logger.experiment
+    writer.add_text(f"{alert['log_prefix']}/alarm", alert["message"], global_step=alert["step"])
     writer.flush()
 
 

@@ -2,12 +2,11 @@
 
 from lightning_gcam.reliance.measured import Reliance, measure_reliance
 from lightning_gcam.reliance.questions import Checks, available_checks, changed_images, resolve_checks
-from lightning_gcam.reliance.removal import DEFAULT_REMOVAL, Removal, check_removal, remove_regions
+from lightning_gcam.reliance.removal import Removal, check_removal, remove_regions
 from lightning_gcam.reliance.rule import Evidence, Finding, Thresholds, judge
 from lightning_gcam.reliance.words import message_of, plain_of
 
 __all__ = [
-    "DEFAULT_REMOVAL",
     "Checks",
     "Evidence",
     "Finding",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_gcam import reliance
 from lightning_gcam.reliance.regions import boxes_of, region_around, with_rim
 from lightning_gcam.reliance.removal import remove_regions
 
@@ -160,10 +159,3 @@ def test_an_unknown_removal_and_a_wrong_shape_are_refused():
         ValueError, match=r"`removal` must give images of the shape \(2, 1, 24, 24\); got \(2, 1\)"
     ):
         remove_regions(images, masks, lambda images, regions: images[..., 0, 0])
-
-
-def test_every_public_name_is_there():
-    assert all(hasattr(reliance, name) for name in reliance.__all__)
-    assert list(reliance.__all__) == sorted(
-        reliance.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
-    )
