@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lightning_gcam.record import SaliencyRecord, score_maps
+from lightning_gcam.record import SaliencyRecord
 from lightning_gcam.reliance import Evidence, Finding, Thresholds, judge
+from lightning_gcam.scoring import score_maps
 
 _DECISIVE = ("background_only_accuracy", "suspect_swap_accuracy")
 _SCORES = ("energy", "suspect_lift", "blank_rate")
@@ -51,7 +52,7 @@ def evidence_of(record: SaliencyRecord) -> Evidence | None:
         return None
     name, maps = next(iter(record.attribution.maps.items()))
     scores = score_maps(replace(record.attribution, maps={name: maps}), record.batch, _SCORES)
-    return Evidence(record.step, record.epoch, record.reliance, scores)
+    return Evidence(record.step, record.epoch, record.reliance, scores.values)
 
 
 def why_not(record: SaliencyRecord) -> str | None:
