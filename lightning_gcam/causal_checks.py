@@ -73,6 +73,9 @@ class CausalChecks:
         return measure_reliance(batch, attribution.logits, answers, _first_map(attribution))
 
 
+NO_CHECKS = CausalChecks()
+
+
 def with_checks(scores: dict[str, float], reliance: Reliance | None) -> dict[str, float]:
     """A look's scores and its checks; a score of the user's that has a check's name stays.
 

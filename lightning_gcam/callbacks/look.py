@@ -22,7 +22,7 @@ from lightning_gcam.cam.methods import Method
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers, resolve_target_layers
 from lightning_gcam.cam.targets import Targets, check_labels
-from lightning_gcam.causal_checks import CausalChecks, with_checks
+from lightning_gcam.causal_checks import NO_CHECKS, CausalChecks, with_checks
 from lightning_gcam.chunks import attribute_in_chunks, labels_of
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.memory import Memory
@@ -42,7 +42,7 @@ class Recipe:
     forward: Forward | None
     reshape_transform: Reshape | None
     fuse: Fuse | None = None
-    checks: CausalChecks = CausalChecks()
+    checks: CausalChecks = NO_CHECKS
 
     @property
     def explains_classes(self) -> bool:

@@ -33,7 +33,7 @@ from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.methods import Method, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
-from lightning_gcam.causal_checks import CausalChecks
+from lightning_gcam.causal_checks import NO_CHECKS, CausalChecks
 from lightning_gcam.fixed_batch import Selection
 from lightning_gcam.loggers import log_saliency, write_look
 from lightning_gcam.loggers.files import next_version
@@ -74,8 +74,8 @@ class SaliencyMonitor(Callback):
             the annotation allows.
         final_scores: further ones, taken once at the end of a fit and logged as `saliency/final/<score>`: for those
             that cost many forwards, as `insertion` and `deletion` do.
-        checks: what the model relies on: names out of `lightning_gcam.reliance.available_checks`, a forward each, logged
-            as `saliency/<check>`; None for all that the annotation allows, `[]` for none.
+        checks: what the model relies on, a forward each: names out of `lightning_gcam.reliance.available_checks`, which
+            are logged as `saliency/<check>`; None for all that the annotation allows, `[]` for none.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
             `(N, H, W)` bool to images.
         adapter: a function from a batch of your dataloader to a `SaliencyBatch`, for layouts that are not recognised.
@@ -150,7 +150,7 @@ class SaliencyMonitor(Callback):
             fuse,
             CausalChecks.of(checks, removal),
         )
-        final = replace(self._recipe, scores=final_scores, checks=CausalChecks())
+        final = replace(self._recipe, scores=final_scores, checks=NO_CHECKS)
         self._final_recipe = final if final_scores else None
         self._collection = Collection(num_samples, selection, batch, adapter, class_names, dataloader_idx)
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)

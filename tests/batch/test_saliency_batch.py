@@ -97,6 +97,8 @@ def test_one_suspect_region_serves_all_samples() -> None:
     batch = full(suspect=suspect)
 
     assert torch.equal(batch.select([1]).suspect, suspect)
+    many = SaliencyBatch(torch.rand(H + 3, 1, H, W), suspect=suspect)  # more samples than the image has rows
+    assert torch.equal(many.select([H + 2]).suspect, suspect)
     assert torch.equal(SaliencyBatch.cat([batch.select([0]), batch.select([1])]).suspect, suspect)
 
 

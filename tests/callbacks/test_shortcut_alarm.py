@@ -96,7 +96,7 @@ def warned(wanted: str = "ShortcutAlarm") -> Iterator[list[str]]:
 
 
 def test_it_speaks_once_where_the_network_reads_the_corner(tmp_path: Path) -> None:
-    monitor, alarm = SaliencyMonitor(batch=given()), ShortcutAlarm()
+    monitor, alarm = SaliencyMonitor(batch=given(), on_error="raise"), ShortcutAlarm(on_error="raise")
 
     with warned() as said:
         fit(tmp_path, toy("corner"), monitor, alarm)
@@ -116,7 +116,7 @@ def test_it_speaks_once_where_the_network_reads_the_corner(tmp_path: Path) -> No
 
 
 def test_it_is_silent_where_the_network_reads_the_object(tmp_path: Path) -> None:
-    monitor, alarm = SaliencyMonitor(batch=given()), ShortcutAlarm()
+    monitor, alarm = SaliencyMonitor(batch=given(), on_error="raise"), ShortcutAlarm(on_error="raise")
 
     with warned() as said:
         fit(tmp_path, toy("object"), monitor, alarm)
@@ -127,7 +127,7 @@ def test_it_is_silent_where_the_network_reads_the_object(tmp_path: Path) -> None
 
 def test_it_speaks_where_the_maps_are_blind(tmp_path: Path) -> None:
     """The tint is everywhere, and read on the object only: all saliency is on the object."""
-    monitor, alarm = SaliencyMonitor(batch=given()), ShortcutAlarm()
+    monitor, alarm = SaliencyMonitor(batch=given(), on_error="raise"), ShortcutAlarm(on_error="raise")
 
     with pytest.warns(UserWarning, match=SPOKEN):
         fit(tmp_path, toy("tint"), monitor, alarm)
@@ -174,12 +174,12 @@ def test_without_a_validation_and_at_the_last_step(tmp_path: Path) -> None:
     assert len(monitor.history) == 2
     assert [alert["step"] for alert in alarm.alerts] == [7]
 
-    monitor, alarm = SaliencyMonitor(batch=given()), ShortcutAlarm()
+    monitor, alarm = SaliencyMonitor(batch=given(), on_error="raise"), ShortcutAlarm(on_error="raise")
     fit(tmp_path, toy("corner"), alarm, monitor, max_epochs=2, limit_val_batches=0)
     assert [alert["epoch"] for alert in alarm.alerts] == [1]
 
 
-@pytest.mark.filterwarnings("ignore:ShortcutAlarm")
+@pytest.mark.filterwarnings("ignore:ShortcutAlarm", "ignore:.*maps are blank")
 def test_each_monitor_for_itself(tmp_path: Path) -> None:
     with_cue = SaliencyMonitor(batch=given(), log_prefix="with")
     without = SaliencyMonitor(batch=given(images=given().images * ~CORNER), log_prefix="without")
@@ -199,7 +199,7 @@ def test_samples_from_the_validation_will_do(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:ShortcutAlarm")
 def test_validating_by_itself_is_no_look_in_a_row(tmp_path: Path) -> None:
-    monitor, alarm = SaliencyMonitor(batch=given()), ShortcutAlarm()
+    monitor, alarm = SaliencyMonitor(batch=given(), on_error="raise"), ShortcutAlarm(on_error="raise")
     trainer = fit(tmp_path, toy("corner"), monitor, alarm, max_epochs=1)
     trainer.validate(toy("corner"), loader(), verbose=False)
     assert len(monitor.history) == 2
@@ -360,8 +360,16 @@ def test_a_run_that_is_resumed_goes_on_with_its_looks(tmp_path: Path, first_epoc
     path = Path(checkpoint.best_model_path)
     assert torch.load(path, weights_only=True)["callbacks"]["ShortcutAlarm"]["alerts"] == before.alerts
 
-    after = ShortcutAlarm()
-    fit(tmp_path, toy("corner"), after, SaliencyMonitor(batch=given()), resume=path, max_epochs=4)
+    after, monitor = ShortcutAlarm(), SaliencyMonitor(batch=given())
+    fit(
+        tmp_path,
+        toy("corner"),
+        after,
+        monitor,
+        ModelCheckpoint(tmp_path / "kept"),
+        resume=path,
+        enable_checkpointing=True,
+    )
 
     assert [alert["epoch"] for alert in after.alerts] == [1]
     if first_epochs > 1:
