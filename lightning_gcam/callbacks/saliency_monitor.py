@@ -450,7 +450,7 @@ class SaliencyMonitor(Callback):
         if self._announced or not self._layers:
             return
         self._announced = True
-        announce(record, self._layers, self._recipe.scores, self._recipe.targets)
+        announce(record, self._layers, self._recipe.scores, self._recipe.targets, self._recipe.checks.names)
         if record.attribution.even_gradients:
             say_what_even_gradients_mean(self._layers[0])
         if record.attribution.in_mask is not None and record.attribution.explains == "classes":

@@ -45,6 +45,11 @@ def available_checks() -> tuple[str, ...]:
     return tuple(CHECKS)
 
 
+def takes_masks(check: str) -> bool:
+    """Whether a check takes the objects' masks or boxes; the one that does not takes a suspect region."""
+    return check != "suspect_swap_accuracy"
+
+
 def resolve_checks(checks: Checks) -> tuple[str, ...]:
     """Turn what a user asked for into names of checks, each once.
 
