@@ -146,6 +146,16 @@ def test_a_score_of_the_users_keeps_its_name() -> None:
     assert "background_only_accuracy" in record.scores
 
 
+def test_where_every_map_is_blank_the_accuracies_are_there_all_the_same() -> None:
+    dead = nn.Sequential(*toy_network()[:-1], nn.Linear(8, CLASSES))
+    nn.init.zeros_(dead[-1].weight)
+    record = record_saliency(dead, batch_of())
+    assert record.scores["blank_rate"] == 1
+    assert checks_of(record.scores) == ["accuracy", *ON_MASKS[:3]]
+    assert record.reliance is not None
+    assert record.reliance.measurements["salient_flips"].blank == 8
+
+
 def test_names_of_classes_may_say_what_a_score_is() -> None:
     stamp = Stamp(class_names=["a", "b", "c", "d"])
     record = record_saliency(toy_network(), batch_of(), targets=lambda logits: logits[:, 0], stamp=stamp)
