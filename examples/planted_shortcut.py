@@ -2,7 +2,8 @@
 
 Handwritten digits lie at random places on a canvas with a coloured patch in one corner. In the first training the
 colour tells the label, in validation too, so the accuracy cannot show what the model reads. In the second training the
-same patch is there, but its colour is drawn at random. One line attaches a `SaliencyMonitor` to each.
+same patch is there, but its colour is drawn at random. A `SaliencyMonitor` watches each, and a `ShortcutAlarm` reads it:
+neither is told of the patch.
 
     python examples/planted_shortcut.py
 """
@@ -11,6 +12,7 @@ import argparse
 import logging
 import math
 import os
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gcam import SaliencyMonitor
+from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.metrics import EnergyPointingGame
 
 # ---------------------------------------------------------------- the model: it knows nothing of saliency
@@ -129,8 +131,9 @@ class Look(NamedTuple):
 class CueProbe(Callback):
     """Beside each look of the monitor: accuracy with the cue shuffled, and the saliency in the corner."""
 
-    def __init__(self, monitor: SaliencyMonitor, shuffled: Canvases) -> None:
+    def __init__(self, monitor: SaliencyMonitor, alarm: ShortcutAlarm, shuffled: Canvases) -> None:
         self.monitor = monitor
+        self.alarm = alarm
         self.shuffled = shuffled
         self.looks: list[Look] = []
 
@@ -166,16 +169,16 @@ class CueProbe(Callback):
 
 
 def train(experiment: Experiment, options: argparse.Namespace) -> CueProbe:
-    """Train one model; the monitor takes a look after every epoch."""
+    """Train one model; the monitor takes a look after every epoch, and the alarm reads it."""
     seed_everything(options.seed, verbose=False)
-    monitor = SaliencyMonitor()
-    probe = CueProbe(monitor, experiment.shuffled)
+    monitor, alarm = SaliencyMonitor(), ShortcutAlarm()
+    probe = CueProbe(monitor, alarm, experiment.shuffled)
     logger = make_logger(options.logger, options.output, experiment.name)
     trainer = Trainer(
         accelerator="cpu",  # small enough for it, and the same numbers everywhere
         deterministic=True,
         max_epochs=options.epochs,
-        callbacks=[monitor, probe],
+        callbacks=[monitor, alarm, probe],
         logger=logger,
         default_root_dir=options.output / experiment.name,
         log_every_n_steps=10,
@@ -251,6 +254,31 @@ def describe(name: str, probe: CueProbe) -> str:
     return measured + (":\n  consistent with reliance on the corner." if relies else ".")
 
 
+CHECKS = {
+    "accuracy": "as they are",
+    "background_only_accuracy": "the digit removed",
+    "object_only_accuracy": "only the digit left",
+    "background_swap_accuracy": "another's background",
+}
+
+
+def checks(probes: dict[str, CueProbe]) -> str:
+    """Accuracy on the monitor's samples at the last look, as they are and changed, with an interval of 95%."""
+    lines = [f"{'accuracy on the fixed samples':<31}{''.join(f'{name:>24}' for name in probes)}"]
+    for check, words in CHECKS.items():
+        found = [probe.monitor.last_record.reliance.measurements[check] for probe in probes.values()]
+        shown = [f"{each.value:.2f} [{each.interval[0]:.2f}, {each.interval[1]:.2f}]" for each in found]
+        lines.append(f"  {words:<29}{''.join(f'{each:>24}' for each in shown)}")
+    chances = (f"{probe.monitor.last_record.reliance.chance:.2f}" for probe in probes.values())
+    return "\n".join([*lines, f"  {'chance':<29}{''.join(f'{each:>24}' for each in chances)}"])
+
+
+def said(name: str, alarm: ShortcutAlarm) -> str:
+    """What the alarm said of one training, if anything."""
+    words = " ".join(alert["message"] for alert in alarm.alerts) or "nothing."
+    return textwrap.fill(f"{name}: the alarm said: {words}", 110, subsequent_indent="  ")
+
+
 def save_overlays(probes: dict[str, CueProbe], output: Path) -> list[Path]:
     """Copy the last overlay of each training to a name that stays the same."""
     paths = [output / f"overlay_{name}.png" for name in probes]
@@ -302,7 +330,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for experiment in plan_experiments(options.train_size, options.seed):
         print(f"\nTraining {experiment.name}")
         probes[experiment.name] = train(experiment, options)
-    print(table(probes), *(describe(*each) for each in probes.items()), sep="\n\n")
+    print(table(probes), *(describe(*each) for each in probes.items()), checks(probes), sep="\n\n")
+    print("", *(said(name, probe.alarm) for name, probe in probes.items()), sep="\n")
     print("\nThe last look of each training:", *save_overlays(probes, options.output), sep="\n  ")
     print(how_to_open(options.logger, options.output))
 

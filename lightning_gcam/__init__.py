@@ -2,9 +2,17 @@
 
 from lightning_gcam.attribution import Attribution, attribute
 from lightning_gcam.batch import SaliencyBatch
-from lightning_gcam.callbacks import SaliencyMonitor
+from lightning_gcam.callbacks import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.record import SaliencyRecord
 
-__all__ = ["Attribution", "SaliencyBatch", "SaliencyMonitor", "SaliencyRecord", "__version__", "attribute"]
+__all__ = [
+    "Attribution",
+    "SaliencyBatch",
+    "SaliencyMonitor",
+    "SaliencyRecord",
+    "ShortcutAlarm",
+    "__version__",
+    "attribute",
+]
 
 __version__ = "0.1.0"

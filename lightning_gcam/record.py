@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import captions
-from lightning_gcam.asking import Inquiry, ask
+from lightning_gcam.asking import Inquiry, answer_images, ask
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.cam.capture import Forward
@@ -20,8 +20,11 @@ from lightning_gcam.cam.methods import Method
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers
 from lightning_gcam.cam.targets import Targets, predict
+from lightning_gcam.causal_checks import CausalChecks, with_checks
 from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.metrics import GroupedMeasurement, Measurement, resolve_scores
+from lightning_gcam.reliance import Checks, Reliance, Removal
+from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 from lightning_gcam.scoring import Scores, ScoreSheet, score_maps
 from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
 
@@ -53,9 +56,11 @@ class SaliencyRecord:
         batch: the fixed samples.
         attribution: their maps, logits and targets.
         scores: plain numbers by name: `energy` for the first method, `<method>/energy` for each further one. A score
-            that does not exist (no mask, every map blank) is not in it.
+            that does not exist (no mask, every map blank) is not in it. The causal checks stand among them.
         stamp: when, and under which names.
         sheet: what each score was computed from, for `measurements`.
+        reliance: the causal checks with n, interval and chance; None where the labels or the output are no classes, the
+            logits are dense, or no check was asked for.
     """
 
     batch: SaliencyBatch
@@ -63,6 +68,7 @@ class SaliencyRecord:
     scores: dict[str, float]
     stamp: Stamp = field(default_factory=Stamp)
     sheet: ScoreSheet = field(default_factory=ScoreSheet)
+    reliance: Reliance | None = None
 
     @property
     def step(self) -> int:
@@ -197,6 +203,8 @@ def record_saliency(
     chunk_size: int | None = None,
     stamp: Stamp | None = None,
     fuse: Fuse | None = None,
+    checks: Checks = None,
+    removal: Removal = DEFAULT_REMOVAL,
 ) -> SaliencyRecord:
     """Look once: compute the maps of a batch and score them.
 
@@ -214,6 +222,10 @@ def record_saliency(
         chunk_size: how many samples to run at once; all where it is left out.
         stamp: when the look was taken, and under which names it is shown.
         fuse: as in `attribute`.
+        checks: the causal checks (see `lightning_gcam.reliance.available_checks`), a forward each; None for all that
+            the annotation allows, `[]` for none.
+        removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
+            `(N, H, W)` bool to images.
 
     Returns:
         A `SaliencyRecord`.
@@ -230,6 +242,7 @@ def record_saliency(
         >>> list(record.scores)[:2]
         ['energy', 'energy_chance']
     """
+    causal = CausalChecks.of(checks, removal)
     options = {
         "methods": methods,
         "target_layer": target_layer,
@@ -242,4 +255,9 @@ def record_saliency(
         inquiry = Inquiry.of(resolve_scores(scores))
         answers = ask(model, batch, attribution, inquiry, targets=targets, chunk_size=chunk_size, **options)
         sheet = score_maps(attribution, batch, scores, answers=answers)
-        return SaliencyRecord(batch, attribution, sheet.values, stamp or Stamp(), sheet)
+        stamp, reliance = stamp or Stamp(), None
+        if causal.apply_to(batch, attribution, stamp.class_names):
+            changed = causal.images(batch, attribution)
+            said, _ = answer_images(model, batch, changed, chunk_size=chunk_size, forward=forward)
+            reliance = causal.measure(batch, attribution, said.values)
+        return SaliencyRecord(batch, attribution, with_checks(sheet.values, reliance), stamp, sheet, reliance)

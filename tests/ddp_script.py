@@ -7,6 +7,7 @@ import random
 import sys
 import warnings
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gcam import SaliencyMonitor
+from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.callbacks import processes
 from lightning_gcam.record import record_saliency
 from tests.modules import Plain
@@ -62,6 +63,21 @@ class Dense(Plain):
         self.log("val_loss", self.training_step(batch, batch_idx), sync_dist=True)
 
 
+class ReadsTheEdge(Plain):
+    """Takes the class from the uppermost row, which tells it, and (for there to be maps) a little from the rest."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        level = images[:, 0, 0].mean(dim=1, keepdim=True)
+        return -((level - torch.arange(3.0)) ** 2) + 1e-6 * self.net(images)
+
+
+def fails_on_rank_one(images: Tensor, regions: Tensor) -> Tensor:
+    """A way to remove objects that raises in one process only."""
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
+        raise RuntimeError("removes only there")
+    return torch.zeros_like(images)
+
+
 MODES: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulate": {"accumulate_grad_batches": 4, "val_check_interval": 2},
@@ -76,6 +92,9 @@ MODES: dict[str, dict[str, Any]] = {
         "scores": ["energy", "average_drop", "adcc", "insertion", "random_model_similarity"]
     },
     "one process fails": {"module": FailsOnRankOne, "on_error": "warn"},
+    "a check fails in one process": {"removal": fails_on_rank_one, "on_error": "warn"},
+    "alarm": {"module": ReadsTheEdge, "alarm": ShortcutAlarm},
+    "alarm that stops": {"module": ReadsTheEdge, "alarm": partial(ShortcutAlarm, stop=True), "max_epochs": 6},
 }
 
 
@@ -87,6 +106,7 @@ def loader(n: int, *, shuffle: bool) -> DataLoader[Any]:
     masks = torch.zeros(n, 8, 8, dtype=torch.bool)
     masks[:, 2:6, 2:6] = True
     images[:, 0, 2:6, 2:6] += labels[:, None, None]
+    images[:, 0, 0] = labels[:, None].float()
     return DataLoader(TensorDataset(images, labels, masks), batch_size=4, shuffle=shuffle)
 
 
@@ -100,6 +120,8 @@ def train(
     target_layer: Any = None,
     fuse: Any = None,
     scores: Any = None,
+    removal: Any = "blur",
+    alarm: Any = ShortcutAlarm,
     devices: int = 2,
     **options: Any,
 ) -> dict[str, Any]:
@@ -116,10 +138,16 @@ def train(
         target_layer=target_layer,
         fuse=fuse,
         scores=scores,
+        removal=removal,
     )
+    speaker = alarm()
     # a score that can only stay where it is: the patience runs out in every process at the same epoch
     stopper = EarlyStopping("saliency/energy_chance", patience=2, mode="max")
-    callbacks = [*([monitor] if monitored else []), *([stopper] if stop and monitored else []), witness]
+    callbacks = [
+        *([speaker, monitor] if monitored else []),
+        *([stopper] if stop and monitored else []),
+        witness,
+    ]
     settings = {
         "accelerator": "cpu",
         "devices": devices,
@@ -145,16 +173,17 @@ def train(
         "rows": rows.rows,
         "epochs": trainer.current_epoch,
         "history": monitor.history,
+        "alerts": speaker.alerts,
         "positions": monitor._collection.fixed.positions,
         "maps": digest(monitor.last_record.attribution.maps) if monitor.last_record else "",
-        "alone": alone(made, monitor, target_layer, fuse, scores) if monitor.last_record else {},
+        "alone": alone(made, monitor, target_layer, fuse, scores, removal) if monitor.last_record else {},
         "warnings": sum("the training goes on" in str(each.message) for each in caught),
         "given up": sum("not tried again" in str(each.message) for each in caught),
     }
 
 
 def alone(
-    module: Any, monitor: SaliencyMonitor, target_layer: Any, fuse: Any, scores: Any
+    module: Any, monitor: SaliencyMonitor, target_layer: Any, fuse: Any, scores: Any, removal: Any
 ) -> dict[str, float]:
     """The scores of the last look once more, by each process alone, on the same samples and with rank zero's network.
 
@@ -171,6 +200,7 @@ def alone(
         target_layer=target_layer,
         fuse=fuse,
         scores=scores,
+        checks=[] if callable(removal) else None,
     ).scores
 
 

@@ -20,12 +20,30 @@ FACADES = {
         "SaliencyBatch",
         "SaliencyMonitor",
         "SaliencyRecord",
+        "ShortcutAlarm",
         "__version__",
         "attribute",
     },
     "lightning_gcam.batch": {"Adapter", "SaliencyBatch", "as_saliency_batch"},
-    "lightning_gcam.callbacks": {"SaliencyMonitor"},
-    "lightning_gcam.loggers": {"log_saliency", "write_look"},
+    "lightning_gcam.callbacks": {"SaliencyMonitor", "ShortcutAlarm"},
+    "lightning_gcam.loggers": {"log_alert", "log_saliency", "write_alert", "write_look"},
+    "lightning_gcam.reliance": {
+        "Checks",
+        "Evidence",
+        "Finding",
+        "Reliance",
+        "Removal",
+        "Thresholds",
+        "available_checks",
+        "changed_images",
+        "check_removal",
+        "judge",
+        "measure_reliance",
+        "message_of",
+        "plain_of",
+        "remove_regions",
+        "resolve_checks",
+    },
     "lightning_gcam.cam": {
         "TargetLayer",
         "available_methods",
@@ -37,8 +55,8 @@ FACADES = {
 }
 
 PINNED = {
-    "lightning_gcam": ["SaliencyMonitor", "attribute", "SaliencyBatch", "metrics"],
-    "lightning_gcam.callbacks": ["SaliencyMonitor"],
+    "lightning_gcam": ["SaliencyMonitor", "ShortcutAlarm", "attribute", "SaliencyBatch", "metrics"],
+    "lightning_gcam.callbacks": ["SaliencyMonitor", "ShortcutAlarm"],
     "lightning_gcam.loggers": ["log_saliency"],
     "lightning_gcam.cam": ["register_method", "available_methods", "find_target_layer"],
 }
@@ -55,6 +73,8 @@ MONITOR: dict[str, Any] = {
     "every_n_train_steps": None,
     "scores": None,
     "final_scores": (),
+    "checks": None,
+    "removal": "blur",
     "adapter": None,
     "forward": None,
     "normalize": None,
@@ -133,6 +153,19 @@ def test_the_arguments_of_the_monitor() -> None:
     assert defaults(lightning_gcam.SaliencyMonitor.__init__) == MONITOR
     assert list(arguments) == list(MONITOR)
     assert {each.kind for each in arguments.values()} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_arguments_of_the_alarm() -> None:
+    alarm = lightning_gcam.ShortcutAlarm()
+    assert alarm.alerts == []
+    assert defaults(lightning_gcam.ShortcutAlarm.__init__) == {
+        "thresholds": None,
+        "looks_in_a_row": 2,
+        "stop": False,
+        "on_error": "warn",
+    }
+    kinds = {each.kind for each in parameters(lightning_gcam.ShortcutAlarm.__init__).values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_what_a_monitor_keeps() -> None:

@@ -41,6 +41,10 @@ def call(module: Any, images: Tensor) -> Tensor:
     return module.network(images)
 
 
+def grey(images: Tensor, regions: Tensor) -> Tensor:
+    return torch.full_like(images, 0.5)
+
+
 def as_it_is(output: Tensor) -> Tensor:
     return output
 
@@ -60,6 +64,8 @@ VALUES: dict[str, Any] = {
         {"class_path": "lightning_gcam.metrics.PointingGame", "init_args": {"tolerance": 2}},
     ],
     "final_scores": ["insertion"],
+    "checks": ["background_only_accuracy", "salient_flips"],
+    "removal": "tests.test_cli.grey",
     "adapter": "tests.test_cli.read",
     "forward": "tests.test_cli.call",
     "normalize": [[0.5], [0.25]],
@@ -94,6 +100,8 @@ def assert_as_asked(monitor: SaliencyMonitor) -> None:
     assert monitor._final_recipe.scores == ["insertion"]
     assert isinstance(recipe.scores[1], PointingGame)
     assert recipe.scores[1].tolerance == 2
+    assert recipe.checks.names == ("background_only_accuracy", "salient_flips")
+    assert getattr(recipe.checks.removal, "__name__", "") == "grey"
     assert [getattr(each, "__name__", "") for each in (recipe.forward, recipe.reshape_transform)] == [
         "call",
         "as_it_is",

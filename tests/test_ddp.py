@@ -48,7 +48,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
-COMPARED = [name for name, options in MODES.items() if not options.get("stop")]
+COMPARED = [name for name in MODES if name not in ("early stopping", "alarm that stops")]
 
 
 @pytest.mark.timeout(TIMEOUT + 20)
@@ -96,6 +96,8 @@ def test_the_scores_are_those_of_one_process_on_the_same_samples(
         together = {name: rank[mode]["with"]["history"][-1][name] for name in rank[mode]["with"]["alone"]}
         asked = set(MODES[mode].get("scores", {"energy", "iou"}))
         assert asked <= together.keys()
+        checks = {"accuracy", "background_only_accuracy", "object_only_accuracy", "salient_flips"}
+        assert checks <= together.keys() or mode == "dense logits"
         others = ["layer_cam@net.1", "layer_cam@net.4"] if mode == "several layers" else ["layer_cam"]
         assert {f"{other}/energy" for other in others} <= together.keys()
         assert together == pytest.approx(rank[mode]["with"]["alone"], rel=1e-4)
@@ -104,6 +106,29 @@ def test_the_scores_are_those_of_one_process_on_the_same_samples(
 def test_early_stopping_on_a_score_stops_all_processes_together(ranks: list[dict[str, Any]]) -> None:
     epochs = [rank["early stopping"]["with"]["epochs"] for rank in ranks]
     assert epochs == [3, 3]
+
+
+def test_the_alarm_says_the_same_in_all_processes(ranks: list[dict[str, Any]]) -> None:
+    left, right = (rank["alarm"]["with"] for rank in ranks)
+    assert left["alerts"] == right["alerts"]
+    (alert,) = left["alerts"]
+    assert alert["step"] == left["history"][1]["step"]
+    assert (alert["accuracy"], alert["background_only_accuracy"]) == (1.0, 1.0)
+
+
+def test_an_alarm_that_stops_stops_all_processes_together(ranks: list[dict[str, Any]]) -> None:
+    left, right = (rank["alarm that stops"]["with"] for rank in ranks)
+    assert left["epochs"] == right["epochs"] < MODES["alarm that stops"]["max_epochs"]
+    assert len(left["history"]) == len(right["history"]) == 2
+    assert left["alerts"] == right["alerts"] != []
+
+
+def test_a_check_that_fails_in_one_process_is_left_out_in_both(ranks: list[dict[str, Any]]) -> None:
+    found = [rank["a check fails in one process"]["with"] for rank in ranks]
+    assert found[0]["history"] == found[1]["history"]
+    assert {"energy", "accuracy"} <= found[0]["history"][-1].keys()
+    assert "background_only_accuracy" not in found[0]["history"][-1]
+    assert found[0]["warnings"] == 1  # rank zero says it once
 
 
 def test_a_look_that_fails_in_one_process_is_given_up_in_all(ranks: list[dict[str, Any]]) -> None:

@@ -176,7 +176,8 @@ def test_the_first_method_has_the_short_names() -> None:
     batch = SaliencyBatch(*toy_samples(4))
     network = toy_network()
 
-    both = record_saliency(network, batch, methods=["grad_cam", "layer_cam"], scores=["energy", "iou"])
+    methods = ["grad_cam", "layer_cam"]
+    both = record_saliency(network, batch, methods=methods, scores=["energy", "iou"], checks=[])
     other = record_saliency(network, batch, methods="layer_cam", scores=["energy", "iou"])
 
     assert list(both.scores) == [
@@ -207,7 +208,8 @@ def test_scores_agree_with_the_metrics_themselves() -> None:
 def test_metrics_of_the_callers_are_not_updated() -> None:
     metric = PointingGame(tolerance=3)
 
-    record = record_saliency(toy_network(), SaliencyBatch(*toy_samples(4)), scores={"near": metric})
+    batch = SaliencyBatch(*toy_samples(4))
+    record = record_saliency(toy_network(), batch, scores={"near": metric}, checks=[])
 
     assert list(record.scores) == ["near", "centre/near"]
     assert metric.n == 0
@@ -231,8 +233,8 @@ def test_a_score_that_does_not_exist_is_not_there() -> None:
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)
     )
     nn.init.zeros_(dead[4].weight)
-    blank = record_saliency(dead, SaliencyBatch(*toy_samples(4)))
-    unannotated = record_saliency(toy_network(), SaliencyBatch(*toy_samples(4)[:2]))
+    blank = record_saliency(dead, SaliencyBatch(*toy_samples(4)), checks=[])
+    unannotated = record_saliency(toy_network(), SaliencyBatch(*toy_samples(4)[:2]), checks=[])
 
     assert {name: each for name, each in blank.scores.items() if "/" not in name} == {"blank_rate": 1.0}
     assert unannotated.scores == {"blank_rate": 0.0}

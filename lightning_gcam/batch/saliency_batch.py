@@ -97,8 +97,10 @@ class SaliencyBatch:
     def select(self, rows: Sequence[int]) -> SaliencyBatch:
         """The samples at `rows`, in that order, as copies that share no memory with this batch."""
         chosen = torch.tensor(list(rows), dtype=torch.long)
-        per_sample = {field.name: _take(getattr(self, field.name), chosen) for field in fields(self)}
-        if self.suspect is not None and self.suspect.ndim == 2:
+        is_shared = self.suspect is not None and self.suspect.ndim == 2  # one region for all samples
+        names = [name for name in _field_names() if not (is_shared and name == "suspect")]
+        per_sample: dict[str, Any] = {name: _take(getattr(self, name), chosen) for name in names}
+        if self.suspect is not None and is_shared:
             per_sample["suspect"] = self.suspect.clone()
         return replace(self, **per_sample)
 

@@ -14,6 +14,7 @@ from lightning_gcam.cam.targets import Targets, are_measurements
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.metrics import needs_mask, resolve_scores
 from lightning_gcam.record import SaliencyRecord
+from lightning_gcam.reliance.questions import takes_masks
 from lightning_gcam.scoring import Scores
 
 
@@ -22,6 +23,7 @@ def announce(
     layers: Sequence[TargetLayer],
     scores: Scores,
     targets: Targets,
+    checks: Sequence[str] = (),
 ) -> None:
     """One line: which layer, which samples, which scores; and one where scores are left out for want of masks."""
     batch, prefix = record.batch, record.stamp.log_prefix
@@ -34,6 +36,7 @@ def announce(
     )
     if batch.object_masks is None:
         left_out = [name for name, metric in resolve_scores(scores).items() if needs_mask(metric)]
+        left_out += [name for name in checks if takes_masks(name)] if record.reliance is not None else []
     else:
         left_out = []
     if left_out:

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import LightningModule, Trainer
-from lightning_gcam.asking import Answers, Inquiry, ask
+from lightning_gcam.asking import Answers, Inquiry, answer_images, ask
 from lightning_gcam.attribution import Attribution, attribute
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.callbacks.failures import FailurePolicy
@@ -22,11 +22,13 @@ from lightning_gcam.cam.methods import Method
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers, resolve_target_layers
 from lightning_gcam.cam.targets import Targets, check_labels
+from lightning_gcam.causal_checks import NO_CHECKS, CausalChecks, with_checks
 from lightning_gcam.chunks import attribute_in_chunks, labels_of
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.memory import Memory
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.record import SaliencyRecord, Stamp
+from lightning_gcam.reliance import Reliance
 from lightning_gcam.scoring import Scores, compares_looks, score_maps
 
 
@@ -40,6 +42,7 @@ class Recipe:
     forward: Forward | None
     reshape_transform: Reshape | None
     fuse: Fuse | None = None
+    checks: CausalChecks = NO_CHECKS
 
     @property
     def explains_classes(self) -> bool:
@@ -90,6 +93,10 @@ def prepare(
         except Exception as error:
             _raise_input_errors("", error)
         score_maps(attribution, first, recipe.scores, _raise_input_errors, answers=answers)
+        try:
+            recipe.checks.images(first, attribution)
+        except Exception as error:
+            _raise_input_errors("", error)
         return layers
 
 
@@ -161,7 +168,45 @@ def take_look(
         sheet = score_maps(attribution, batch, recipe.scores, leave_out, answers=answers, memory=memory)
         if compares_looks(recipe.scores):
             memory.keep(attribution)
-        return SaliencyRecord(batch, attribution, same_everywhere(trainer, sheet.values), stamp, sheet)
+        reliance = None
+        if recipe.checks.apply_to(batch, attribution, stamp.class_names):
+            reliance = _rely(trainer, module, fixed, batch, attribution, recipe, failures)
+        scores = with_checks(same_everywhere(trainer, sheet.values), reliance)
+        return SaliencyRecord(batch, attribution, scores, stamp, sheet, reliance)
+
+
+def _rely(
+    trainer: Trainer,
+    module: LightningModule,
+    fixed: FixedBatch,
+    batch: SaliencyBatch,
+    attribution: Attribution,
+    recipe: Recipe,
+    failures: FailurePolicy,
+) -> Reliance:
+    """What the model relies on, the same in every process; the accuracy alone where the checks failed in one.
+
+    Every process makes all changed images, which belong to the batch as a whole, and answers for its share of them.
+    """
+
+    def answer_rows(rows: list[int]) -> Answers:
+        changed = recipe.checks.images(batch, attribution)
+        with precision(trainer):
+            answers, fixed.largest_batch = answer_images(
+                module,
+                batch.select(rows),
+                {name: images[rows] for name, images in changed.items()},
+                chunk_size=fixed.largest_batch,
+                forward=through_wrapper(trainer, recipe.forward),
+            )
+            return answers
+
+    answers = share_out(trainer, module, batch, answer_rows)
+    if isinstance(answers, Exception):
+        failures.report("Checking what the model relies on", answers)
+        answers = Answers()
+    measured = recipe.checks.measure(batch, attribution, answers.values)
+    return Reliance.from_plain(same_everywhere(trainer, measured.to_plain()))
 
 
 def _ask(

@@ -101,7 +101,7 @@ def first_layers(trainer: Trainer, names: list[str]) -> list[str]:
     return next((each for each in found if each), [])
 
 
-def same_everywhere(trainer: Trainer, scores: dict[str, float]) -> dict[str, float]:
+def same_everywhere(trainer: Trainer, scores: dict[str, Any]) -> dict[str, Any]:
     """Rank zero's scores in every process: `EarlyStopping` on a score that differs would stop only some."""
     return scores if trainer.world_size == 1 else dict(trainer.strategy.broadcast(scores))
 

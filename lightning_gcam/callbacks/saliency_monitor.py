@@ -34,11 +34,14 @@ from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.methods import Method, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
+from lightning_gcam.causal_checks import NO_CHECKS, CausalChecks
 from lightning_gcam.fixed_batch import Selection
 from lightning_gcam.loggers import log_saliency, write_look, write_scores
 from lightning_gcam.loggers.files import next_version
 from lightning_gcam.memory import Memory
 from lightning_gcam.record import SaliencyRecord, Stamp
+from lightning_gcam.reliance import Checks, Removal
+from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 from lightning_gcam.scoring import Scores, check_scores, compares_looks
 from lightning_gcam.visual import Normalize, check_normalize
 
@@ -72,6 +75,10 @@ class SaliencyMonitor(Callback):
             the annotation allows.
         final_scores: further ones, taken once at the end of a fit and logged as `saliency/final/<score>`: for those
             that cost many forwards, as `insertion` and `deletion` do.
+        checks: what the model relies on, a forward each: names out of `lightning_gcam.reliance.available_checks`, which
+            are logged as `saliency/<check>`; None for all that the annotation allows, `[]` for none.
+        removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
+            `(N, H, W)` bool to images.
         adapter: a function from a batch of your dataloader to a `SaliencyBatch`, for layouts that are not recognised.
         forward: `(module, images) -> logits`, for a module that is not simply called with the images.
         normalize: `(mean, std)` of your input normalization, undone for display.
@@ -105,6 +112,8 @@ class SaliencyMonitor(Callback):
         every_n_train_steps: int | None = None,
         scores: Scores = None,
         final_scores: Scores = (),
+        checks: Checks = None,
+        removal: Removal = DEFAULT_REMOVAL,
         adapter: Adapter | None = None,
         forward: Forward | None = None,
         normalize: Normalize | None = None,
@@ -133,8 +142,17 @@ class SaliencyMonitor(Callback):
         self.last_record: SaliencyRecord | None = None
         self.history: list[dict[str, float]] = []
         self.final_scores: dict[str, float] = {}
-        self._recipe = Recipe(resolve_methods(methods), targets, scores, forward, reshape_transform, fuse)
-        self._final_recipe = replace(self._recipe, scores=final_scores) if final_scores else None
+        self._recipe = Recipe(
+            resolve_methods(methods),
+            targets,
+            scores,
+            forward,
+            reshape_transform,
+            fuse,
+            CausalChecks.of(checks, removal),
+        )
+        final = replace(self._recipe, scores=final_scores, checks=NO_CHECKS)
+        self._final_recipe = final if final_scores else None
         self._collection = Collection(num_samples, selection, batch, adapter, class_names, dataloader_idx)
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._failures = FailurePolicy(on_error)
@@ -143,6 +161,11 @@ class SaliencyMonitor(Callback):
         self._directory: Path | None = None
         self._announced = False
         self._looked_at = (-1, -1)
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the looks are written as files, in the process that writes; None where loggers take them."""
+        return self._directory
 
     def describe(self) -> str:
         """Print, and return, which layer is looked at, why, and which other layers would do.
@@ -433,7 +456,7 @@ class SaliencyMonitor(Callback):
         if self._announced or not self._layers:
             return
         self._announced = True
-        announce(record, self._layers, self._recipe.scores, self._recipe.targets)
+        announce(record, self._layers, self._recipe.scores, self._recipe.targets, self._recipe.checks.names)
         say_what_a_coarse_grid_means(record, self._layers)
         if record.attribution.even_gradients:
             say_what_even_gradients_mean(self._layers[0])

@@ -1,6 +1,6 @@
-"""Where a look is shown: one function a backend, from a `SaliencyRecord` to the screen."""
+"""Where a look is shown, and what the alarm says: one function a backend, from a `SaliencyRecord` to the screen."""
 
-from lightning_gcam.loggers.dispatch import log_saliency
-from lightning_gcam.loggers.files import write_look, write_scores
+from lightning_gcam.loggers.dispatch import log_alert, log_saliency
+from lightning_gcam.loggers.files import write_alert, write_look, write_scores
 
-__all__ = ["log_saliency", "write_look", "write_scores"]
+__all__ = ["log_alert", "log_saliency", "write_alert", "write_look", "write_scores"]

@@ -1,18 +1,19 @@
-"""`log_saliency(logger, record)`: the one door to every backend.
+"""`log_saliency(logger, record)` and `log_alert(logger, alert)`: the doors to every backend.
 
-A backend is one function under `@log_saliency.register(TheirLogger)`. A logger that nobody registered is served by
-what it can do.
+A backend is one function under `@log_saliency.register(TheirLogger)`, and one under `@log_alert.register(TheirLogger)`
+where it takes words. A logger that nobody registered is served by what it can do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import singledispatch
 from typing import Any
 
 from lightning_gcam._lightning import in_both
-from lightning_gcam.loggers.files import log_to_files
-from lightning_gcam.loggers.tensorboard import log_to_tensorboard
-from lightning_gcam.loggers.wandb import log_to_wandb
+from lightning_gcam.loggers.files import alert_to_files, log_to_files
+from lightning_gcam.loggers.tensorboard import alert_to_tensorboard, log_to_tensorboard
+from lightning_gcam.loggers.wandb import alert_to_wandb, log_to_wandb
 from lightning_gcam.record import SaliencyRecord
 
 
@@ -41,9 +42,38 @@ def log_saliency(logger: Any, record: SaliencyRecord) -> None:
         log_to_files(logger, record)
 
 
-for _logger_type in in_both("loggers.TensorBoardLogger"):
-    log_saliency.register(_logger_type, log_to_tensorboard)
-for _logger_type in in_both("loggers.WandbLogger"):
-    log_saliency.register(_logger_type, log_to_wandb)
-for _logger_type in in_both("loggers.CSVLogger"):
-    log_saliency.register(_logger_type, log_to_files)
+@singledispatch
+def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
+    """Show what `ShortcutAlarm` says where `logger` shows words.
+
+    Args:
+        logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
+            `experiment` with `add_text` as TensorBoard is, one with `alert` as W&B is; any other gets a line in an
+            `alerts.csv` under its directory.
+        alert: one of `ShortcutAlarm.alerts`: `step`, `message`, `log_prefix`, and what was measured, as plain numbers,
+            strings and lists.
+
+    Example:
+        Add a backend::
+
+            @log_alert.register(MyLogger)
+            def alert_to_mine(logger, alert):
+                logger.send_words(alert["message"], alert["step"])
+    """
+    experiment = getattr(logger, "experiment", None)
+    if callable(getattr(experiment, "add_text", None)):
+        alert_to_tensorboard(logger, alert)
+    elif callable(getattr(experiment, "alert", None)):
+        alert_to_wandb(logger, alert)
+    else:
+        alert_to_files(logger, alert)
+
+
+for _path, _log_saliency, _log_alert in (
+    ("loggers.TensorBoardLogger", log_to_tensorboard, alert_to_tensorboard),
+    ("loggers.WandbLogger", log_to_wandb, alert_to_wandb),
+    ("loggers.CSVLogger", log_to_files, alert_to_files),
+):
+    for _logger_type in in_both(_path):
+        log_saliency.register(_logger_type, _log_saliency)
+        log_alert.register(_logger_type, _log_alert)

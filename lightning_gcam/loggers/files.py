@@ -1,10 +1,12 @@
-"""Plain files: a PNG a look and one `scores.csv`, for a run without a logger or with one that takes no pictures."""
+"""Plain files: a PNG a look, one `scores.csv` and one `alerts.csv`, where no logger takes pictures or words."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,7 @@ def log_to_files(logger: Any, record: SaliencyRecord) -> None:
         logger: any Lightning logger, such as `CSVLogger`.
         record: the look.
     """
-    directory = getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None) or os.getcwd()
-    write_look(Path(directory), record)
+    write_look(_directory_of(logger), record)
 
 
 def write_look(directory: Path, record: SaliencyRecord) -> Path:
@@ -46,7 +47,7 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
     _write_png(target / f"overlay-step={record.step:08d}.png", record)
     if record.table:
         _write_rows(target / f"measurements-step={record.step:08d}.csv", record.table)
-    _write_scores(target / "scores.csv", record)
+    _add_row(target / "scores.csv", record.row)
     return target
 
 
@@ -58,7 +59,37 @@ def write_scores(directory: Path, record: SaliencyRecord) -> None:
         record: the look.
     """
     (directory / record.stamp.log_prefix).mkdir(parents=True, exist_ok=True)
-    _write_scores(directory / record.stamp.log_prefix / "scores.csv", record)
+    _add_row(directory / record.stamp.log_prefix / "scores.csv", record.row)
+
+
+def alert_to_files(logger: Any, alert: Mapping[str, Any]) -> None:
+    """Write the alert under the directory of `logger`, beside the looks.
+
+    Args:
+        logger: any Lightning logger, such as `CSVLogger`.
+        alert: as in `log_alert`.
+    """
+    write_alert(_directory_of(logger), alert)
+
+
+def write_alert(directory: Path, alert: Mapping[str, Any]) -> Path:
+    """Add a line to `<prefix>/alerts.csv`, in the way of `write_look`.
+
+    Args:
+        directory: of the run.
+        alert: as in `log_alert`.
+
+    Returns:
+        The file.
+    """
+    path = directory / str(alert["log_prefix"]) / "alerts.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _add_row(path, alert)
+    return path
+
+
+def _directory_of(logger: Any) -> Path:
+    return Path(getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None) or os.getcwd())
 
 
 def next_version(root: Path) -> Path:
@@ -80,9 +111,11 @@ def _write_png(path: Path, record: SaliencyRecord) -> None:
     beside.replace(path)
 
 
-def _write_scores(path: Path, record: SaliencyRecord) -> None:
-    rows: dict[int, dict[str, Any]] = {int(row["step"]): dict(row) for row in _read_scores(path)}
-    rows[record.step] = {**rows.get(record.step, {}), **record.row}
+def _add_row(path: Path, row: Mapping[str, Any]) -> None:
+    """One more line in a table, or further columns in the line of the same step. A list is written as JSON."""
+    row = {name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()}
+    rows: dict[int, dict[str, Any]] = {int(each["step"]): dict(each) for each in _read_rows(path)}
+    rows[row["step"]] = {**rows.get(row["step"], {}), **row}
     _write_rows(path, [rows[step] for step in sorted(rows)])
 
 
@@ -96,7 +129,7 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     beside.replace(path)
 
 
-def _read_scores(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:

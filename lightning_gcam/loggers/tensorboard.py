@@ -1,4 +1,4 @@
-"""TensorBoard: one image under a stable tag, with a slider over the steps."""
+"""TensorBoard: one image under a stable tag, with a slider over the steps; and what the alarm says, as a text."""
 
 from __future__ import annotations
 
@@ -33,6 +33,18 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
         writer.add_image(record.tag, record.overlay, global_step=record.step, dataformats="HWC")
     if record.table and callable(getattr(writer, "add_text", None)):
         writer.add_text(f"{record.stamp.log_prefix}/measurements", _markdown(record.table), record.step)
+    writer.flush()
+
+
+def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
+    """Add the alert's message to the tab Text, under `<prefix>/alarm`, and flush it.
+
+    Args:
+        logger: a `TensorBoardLogger`, or any logger whose `experiment` has `add_text`.
+        alert: as in `log_alert`.
+    """
+    writer = logger.experiment
+    writer.add_text(f"{alert['log_prefix']}/alarm", alert["message"], global_step=alert["step"])
     writer.flush()
 
 

@@ -1,7 +1,8 @@
-"""Weights & Biases: one call a look."""
+"""Weights & Biases: one call a look, and one alert where the alarm speaks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_gcam.record import SaliencyRecord
@@ -18,3 +19,13 @@ def log_to_wandb(logger: Any, record: SaliencyRecord) -> None:
         record: the look.
     """
     logger.log_image(key=record.tag, images=[record.overlay], step=record.step)
+
+
+def alert_to_wandb(logger: Any, alert: Mapping[str, Any]) -> None:
+    """Send the alert's message by `run.alert`, which reaches people by mail or Slack as they have set it up.
+
+    Args:
+        logger: a `WandbLogger`, or any logger whose `experiment` has `alert(title, text, level=...)`.
+        alert: as in `log_alert`.
+    """
+    logger.experiment.alert(f"{alert['log_prefix']}: ShortcutAlarm", alert["message"], level="WARN")

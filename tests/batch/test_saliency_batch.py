@@ -100,6 +100,9 @@ def test_one_suspect_region_serves_all_samples() -> None:
     assert torch.equal(taken.suspect, suspect)
     taken.suspect.logical_not_()
     assert torch.equal(batch.suspect, suspect)  # a copy, as every part of it
+    assert torch.equal(batch.select([1]).suspect, suspect)
+    many = SaliencyBatch(torch.rand(H + 3, 1, H, W), suspect=suspect)  # more samples than the image has rows
+    assert torch.equal(many.select([H + 2]).suspect, suspect)
     assert torch.equal(SaliencyBatch.cat([batch.select([0]), batch.select([1])]).suspect, suspect)
 
 

@@ -189,6 +189,21 @@ def test_tensorboard(run):
 
 def test_it_says_what_was_measured_and_no_more(run):
     (printed, messages), _ = run("files")
+    assert printed.count("the alarm said: nothing.") == 2  # a single look is not enough
+    for words in (
+        "as they are",
+        "the digit removed",
+        "only the digit left",
+        "another's background",
+        "chance",
+    ):
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"  {words}")]
+        numbers = [
+            float(number)
+            for number in line.replace(words, "").replace("[", "").replace("]", "").replace(",", "").split()
+        ]
+        assert len(numbers) == (2 if words == "chance" else 6)
+        assert all(0 <= number <= 1 for number in numbers)
     said = (printed + messages).lower()
     assert "with the cue's colour shuffled, accuracy is" in said
     for word in ("detected", "safe", "no shortcut", "num_workers", "gpu available", "litlogger"):
@@ -204,6 +219,12 @@ def test_reliance_needs_both_the_accuracy_and_the_saliency(example, shuffled, co
         chance = example.Look(0.1, 0.1, 0.09, 0.03)
 
     assert ("consistent with reliance on the corner" in example.describe("some", Probe())) is relies
+
+
+def test_what_the_alarm_said_is_shown(example):
+    alarm = example.ShortcutAlarm()
+    alarm.alerts.append({"message": "Measured on two looks in a row."})
+    assert example.said("with_cue", alarm) == "with_cue: the alarm said: Measured on two looks in a row."
 
 
 def test_the_module_knows_nothing_of_saliency(example):

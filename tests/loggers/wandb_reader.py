@@ -22,6 +22,13 @@ def history(directory: Path) -> list[dict[str, Any]]:
     return [_row(record) for record in _records(path) if record.WhichOneof("record_type") == "history"]
 
 
+def alerts(directory: Path) -> list[dict[str, str]]:
+    """Every alert of the one offline run under `directory`, in order."""
+    (path,) = directory.rglob("*.wandb")
+    found = [record.alert for record in _records(path) if record.WhichOneof("record_type") == "alert"]
+    return [{"title": each.title, "text": each.text, "level": each.level} for each in found]
+
+
 def _records(path: Path) -> Iterator[Any]:
     from wandb.proto import wandb_internal_pb2
 

@@ -1,0 +1,171 @@
+"""`ShortcutAlarm`: says so when the causal checks show, look after look, that the class is read off something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lightning_gcam._errors import InputError
+from lightning_gcam._lightning import Callback, LightningModule, Trainer, rank_zero_info, rank_zero_warn
+from lightning_gcam.callbacks.arguments import check_whole
+from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.saliency_monitor import SaliencyMonitor
+from lightning_gcam.callbacks.trainer_facts import is_fitting
+from lightning_gcam.callbacks.watch import Watch, evidence_of, why_not
+from lightning_gcam.loggers import log_alert, write_alert
+from lightning_gcam.record import SaliencyRecord
+from lightning_gcam.reliance import Finding, Thresholds, plain_of
+
+
+class ShortcutAlarm(Callback):
+    """Read every look of the `SaliencyMonitor`s, and speak where a model seems to be right for another reason.
+
+    It speaks when accuracy is clearly above chance and, on several looks in a row, the class survives without the
+    object, or dies with the suspect region exchanged (see `lightning_gcam.reliance.judge`). It says what was measured,
+    on how many samples, with interval and chance, and what to try next: as a warning, a text in TensorBoard, an alert
+    in Weights & Biases, and a line in `alerts.csv` beside `scores.csv` elsewhere. It speaks once; again when another
+    kind of evidence comes up, or after it had nothing to say.
+
+    No alarm means that these checks did not show anything, not that there is nothing: they see evidence outside of the
+    objects as they are annotated, in the classes and the samples of the fixed batch.
+
+    Args:
+        thresholds: from where on a look counts; see `lightning_gcam.reliance.Thresholds`.
+        looks_in_a_row: how many looks have to show the same.
+        stop: end the training where it speaks, as `EarlyStopping` does: after `min_epochs` and `min_steps`.
+        on_error: "warn" (the training goes on) or "raise".
+
+    Raises:
+        InputError: naming the argument; and in `setup`, where the Trainer has no `SaliencyMonitor`.
+
+    Example:
+        >>> from lightning_gcam import SaliencyMonitor, ShortcutAlarm
+        >>> alarm = ShortcutAlarm()
+        >>> callbacks = [SaliencyMonitor(), alarm]  # for the Trainer
+        >>> alarm.alerts
+        []
+    """
+
+    def __init__(
+        self,
+        *,
+        thresholds: Thresholds | None = None,
+        looks_in_a_row: int = 2,
+        stop: bool = False,
+        on_error: str = "warn",
+    ) -> None:
+        super().__init__()
+        check_whole("looks_in_a_row", looks_in_a_row)
+        if thresholds is not None and not isinstance(thresholds, Thresholds):
+            raise InputError(
+                f"`thresholds` must be lightning_gcam.reliance.Thresholds, such as `Thresholds(survives=0.8)`; got "
+                f"{type(thresholds).__name__}."
+            )
+        self.thresholds = thresholds or Thresholds()
+        self.looks_in_a_row = looks_in_a_row
+        self.stop = stop
+        self.alerts: list[dict[str, Any]] = []
+        self._failures = FailurePolicy(on_error)
+        self._watches: dict[str, Watch] = {}
+        self._read: dict[str, SaliencyRecord | None] = {}
+
+    # -------------------------------------------------------------------------------- hooks: they only route
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin a run: forget the looks of the last one, and refuse to watch nothing."""
+        monitors = list(_monitors(trainer))
+        if not monitors:
+            raise InputError(
+                "ShortcutAlarm reads the looks of a SaliencyMonitor, and the Trainer has none. Give it both:\n"
+                "    Trainer(callbacks=[SaliencyMonitor(), ShortcutAlarm()])"
+            )
+        self._failures = FailurePolicy(self._failures.on_error)
+        self._read = {monitor.log_prefix: monitor.last_record for monitor in monitors}
+        if stage == "fit":
+            self._watches = {}
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """A look may have come behind the last batch, after this callback's turn."""
+        self._read_looks(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A look may have come behind this batch."""
+        self._read_looks(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The monitors looked at the end of the validation epoch, just before."""
+        self._read_looks(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Without a validation, the monitors look here."""
+        self._read_looks(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What came after the last turn."""
+        self._read_looks(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Alerts and the looks in a row: plain Python only."""
+        watches = {prefix: watch.state_dict() for prefix, watch in self._watches.items()}
+        return {"alerts": self.alerts, "watches": watches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the alerts and the looks of the run that is resumed."""
+        self.alerts = list(state_dict["alerts"])
+        for prefix, state in state_dict["watches"].items():
+            self._watch(prefix).load_state_dict(state)
+
+    # -------------------------------------------------------------------------------- one look
+
+    def _read_looks(self, trainer: Trainer) -> None:
+        """Read each monitor's newest look once; all processes hold the same."""
+        if trainer.sanity_checking or not is_fitting(trainer):
+            return
+        for monitor in _monitors(trainer):
+            prefix, record = monitor.log_prefix, monitor.last_record
+            if record is None or record is self._read.get(prefix):
+                continue
+            self._read[prefix] = record
+            with self._failures.guard("Reading the look"):
+                self._hear(trainer, monitor, record)
+
+    def _hear(self, trainer: Trainer, monitor: SaliencyMonitor, record: SaliencyRecord) -> None:
+        if (reason := why_not(record)) is not None:
+            self._failures.warn_once(
+                f"cannot judge:{monitor.log_prefix}", f"ShortcutAlarm cannot judge this run: {reason}"
+            )
+        evidence = evidence_of(record)
+        finding = self._watch(monitor.log_prefix).hear(evidence) if evidence is not None else None
+        if finding is not None:
+            self._speak(trainer, monitor, finding)
+
+    def _watch(self, prefix: str) -> Watch:
+        if prefix not in self._watches:
+            self._watches[prefix] = Watch(self.thresholds, self.looks_in_a_row)
+        return self._watches[prefix]
+
+    def _speak(self, trainer: Trainer, monitor: SaliencyMonitor, finding: Finding) -> None:
+        alert = {**plain_of(finding), "log_prefix": monitor.log_prefix}
+        self.alerts.append(alert)
+        if self.stop:
+            trainer.should_stop = True
+        rank_zero_warn(f"ShortcutAlarm ({monitor.log_prefix}): {alert['message']}")
+        if self.stop:
+            rank_zero_info("ShortcutAlarm: the training ends here (`stop=True`).")
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            with self._failures.guard(f"Logging the alert to {type(logger).__name__}"):
+                log_alert(logger, alert)
+                logger.save()
+        if monitor.directory is not None:
+            with self._failures.guard("Writing the alert"):
+                write_alert(monitor.directory, alert)
+
+
+def _monitors(trainer: Trainer) -> Iterator[SaliencyMonitor]:
+    yield from (each for each in getattr(trainer, "callbacks", []) if isinstance(each, SaliencyMonitor))

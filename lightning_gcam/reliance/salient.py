@@ -1,0 +1,70 @@
+"""The most salient region outside the object, and one of the same shape at a random place outside of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MOST = 1 / 4
+"""How much of what lies outside of the object's surroundings is replaced at most."""
+
+
+def most_salient(maps: Tensor, masks: Tensor, around: Tensor) -> Tensor:
+    """The most salient pixels outside the region around the object, as many as the object has.
+
+    Args:
+        maps: `(N, H, W)` saliency, at least 0.
+        masks: `(N, H, W)` bool, the objects.
+        around: `(N, H, W)` bool, the regions around them.
+
+    Returns:
+        `(N, H, W)` bool: at most a quarter of what lies outside, and only pixels that are salient at all; so it is
+        empty where all saliency lies around the object.
+
+    Example:
+        >>> maps = torch.tensor([[[5.0, 0.0, 1.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0]]])
+        >>> mask = torch.tensor([[[True] + [False] * 8]])
+        >>> most_salient(maps, mask, mask).int().tolist()
+        [[[0, 0, 0, 1, 0, 0, 0, 0, 0]]]
+    """
+    outside = ~around
+    maps = torch.where(outside, maps, -1.0).flatten(1)
+    most = (outside.flatten(1).sum(dim=1) * _MOST).long()
+    area = torch.minimum(masks.flatten(1).sum(dim=1), most)
+    ranks = maps.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return ((ranks < area[:, None]) & (maps > 0)).reshape(around.shape)
+
+
+def same_elsewhere(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
+    """Each region moved to a random place, over the image's edges, where it neither meets the object nor itself.
+
+    Of all places the ones are taken at which it meets the region around the object least, and of these the ones at
+    which it meets itself least; of them, one by chance. How much it would meet at every place at once is a
+    correlation.
+
+    Args:
+        regions: `(N, H, W)` bool.
+        around: `(N, H, W)` bool, the regions around the objects. What would still meet them is left out.
+        seed: of the chance; no other random stream moves.
+
+    Returns:
+        `(N, H, W)` bool.
+
+    Example:
+        >>> region = torch.tensor([[[False, True, True, False, False, False]]])
+        >>> around = torch.tensor([[[True, False, False, False, False, False]]])
+        >>> same_elsewhere(region, around).int().tolist() in ([[[0, 0, 0, 1, 1, 0]]], [[[0, 0, 0, 0, 1, 1]]])
+        True
+    """
+    size = regions.shape[1:]
+    moved = torch.fft.rfft2(regions.cpu().double()).conj()
+    met = [
+        torch.fft.irfft2(moved * torch.fft.rfft2(each.cpu().double()), s=size) for each in (around, regions)
+    ]
+    with_object, with_itself = (each.round().long() for each in met)
+    cost = (with_object * size.numel() + with_itself).flatten(1)
+    best = cost == cost.amin(dim=1, keepdim=True)
+    chosen = best.double().multinomial(1, generator=torch.Generator().manual_seed(seed))[:, 0].tolist()
+    shifts = [divmod(place, size[1]) for place in chosen]
+    elsewhere = [region.roll(shift, dims=(0, 1)) for region, shift in zip(regions, shifts, strict=True)]
+    return torch.stack(elsewhere) & ~around
