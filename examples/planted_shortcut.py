@@ -2,8 +2,8 @@
 
 Handwritten digits lie at random places on a canvas with a coloured patch in one corner. In the first training the
 colour tells the label, in validation too, so the accuracy cannot show what the model reads. In the second training the
-same patch is there, but its colour is drawn at random. A `SaliencyMonitor` watches each, and a `ShortcutAlarm` reads it:
-neither is told of the patch.
+same patch is there, but its colour is drawn at random. A `SaliencyMonitor` watches each, and a `ShortcutAlarm` reads
+it: neither is told of the patch.
 
     python examples/planted_shortcut.py
 """

@@ -26,7 +26,7 @@ FACADES = {
     },
     "lightning_gcam.batch": {"Adapter", "SaliencyBatch", "as_saliency_batch"},
     "lightning_gcam.callbacks": {"SaliencyMonitor", "ShortcutAlarm"},
-    "lightning_gcam.loggers": {"log_alert", "log_saliency", "write_alert", "write_look"},
+    "lightning_gcam.loggers": {"log_alert", "log_saliency", "write_alert", "write_look", "write_scores"},
     "lightning_gcam.reliance": {
         "Checks",
         "Evidence",

@@ -457,7 +457,10 @@ def test_every_logger_is_told(tmp_path: Path) -> None:
         logger=loggers,
         log_every_n_steps=1,
     )
-    assert EventAccumulator(loggers[0].log_dir).Reload().Tags()["tensors"] == ["saliency/alarm/text_summary"]
+    assert EventAccumulator(loggers[0].log_dir).Reload().Tags()["tensors"] == [
+        "saliency/measurements/text_summary",
+        "saliency/alarm/text_summary",
+    ]
     assert len(list((tmp_path / "table").rglob("alerts.csv"))) == 1
     assert len(list(tmp_path.rglob("alerts.csv"))) == 1
 

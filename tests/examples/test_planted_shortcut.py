@@ -152,7 +152,9 @@ def rows(printed):
     words = [line.split() for line in printed.splitlines()]
     looks = [(line[0], line[1], *map(float, line[2:])) for line in words if line[:1] in (["with_cue"], ["without_cue"])
              and len(line) == 6]  # fmt: skip
-    chance = [("", line[0], *map(float, line[1:])) for line in words if line[:1] == ["chance"]]
+    chance = [
+        ("", line[0], *map(float, line[1:])) for line in words if line[:1] == ["chance"] and len(line) == 5
+    ]
     return looks, chance
 
 
