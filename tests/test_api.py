@@ -74,7 +74,7 @@ MONITOR: dict[str, Any] = {
     "scores": None,
     "final_scores": (),
     "checks": None,
-    "removal": "blur",
+    "removal": "neighbours",
     "adapter": None,
     "forward": None,
     "normalize": None,

@@ -14,7 +14,7 @@ from lightning_gcam.reliance.regions import boxes_of
 Removal = Literal["blur", "mean", "neighbours"] | Callable[[Tensor, Tensor], Tensor]
 """A name, or a callable from images `(N, C, H, W)` and regions `(N, H, W)` bool to images."""
 
-DEFAULT_REMOVAL: Removal = "blur"
+DEFAULT_REMOVAL: Removal = "neighbours"  # docs/shortcuts.md, "How the object is removed"
 
 _SIGMA = 1 / 4
 

@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = ("survives without the object", "dies with the suspect
 
 @dataclass(frozen=True)
 class Thresholds:
-    """From where on a look counts. All are shares, but `suspect_lift`.
+    """From where on a look counts. All are shares, but `suspect_lift`. The defaults are those of docs/shortcuts.md.
 
     Args:
         survives: of the accuracy above chance, the share that is left without the object, at least.
@@ -31,11 +31,11 @@ class Thresholds:
 
     Example:
         >>> Thresholds(survives=0.8)
-        Thresholds(survives=0.8, dies=0.5, energy=0.5, suspect_lift=2.0)
+        Thresholds(survives=0.8, dies=0.25, energy=0.5, suspect_lift=2.0)
     """
 
-    survives: float = 0.5
-    dies: float = 0.5
+    survives: float = 0.25
+    dies: float = 0.25
     energy: float = 0.5
     suspect_lift: float = 2.0
 

@@ -71,7 +71,7 @@ def test_both_looks_have_to_show_the_same():
         Reliance({}, CHANCE),
         reliance(accuracy=1.0),
         reliance(accuracy=0.1875, background_only=0.1875),  # accuracy itself is not clearly above chance
-        reliance(accuracy=1.0, background_only=0.4375),  # 0.375 of what lies above chance
+        reliance(accuracy=1.0, background_only=0.3125),  # 0.236 of what lies above chance
         reliance(n=4, accuracy=1.0, background_only=0.5, chance=0.25),  # too few samples to tell
         reliance(accuracy=0.9375, suspect_swap=0.6875),
         reliance(accuracy=0.75, suspect_swap=0.375),  # more than half is gone, but the intervals meet
