@@ -18,7 +18,7 @@ STRANGERS := .venv-strangers
 STRANGERS_INSTALLED := $(STRANGERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format build coverage bench zoo test-oldest strangers clean
+.PHONY: help install demo test check format build coverage bench shortcuts zoo test-oldest strangers clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,10 @@ coverage: install  ## Run the tests and show the lines no test reaches
 
 bench: install  ## Measure what one look costs, beside other explainers
 	$(PY) benchmarks/saliency_cost.py $(ARGS)
+
+# A run that was stopped goes on: each training is kept in runs/shortcuts.jsonl.
+shortcuts: install  ## Train with a shortcut and without, and keep the tables in docs/shortcuts.md
+	$(PY) benchmarks/shortcuts.py $(ARGS)
 
 # A run that was stopped goes on: each network's result is kept in runs/zoo.jsonl.
 zoo: install  ## Look at every family of networks, and keep the table in docs/models.md

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timings, peak memory, the machine, and a section of a Markdown page."""
+"""What the benchmarks share: interleaved timings, peak memory, the machine, goals, and a section of a Markdown page."""
 
 import gc
 import os
@@ -154,6 +154,22 @@ def load_average() -> str:
 
 
 # ------------------------------------------------------------------------------------------- the report
+
+
+class Goal(NamedTuple):
+    """What was aimed at, what came out, and whether that is enough."""
+
+    text: str
+    measured: float
+    limit: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the measured value lies within the limit."""
+        return self.measured <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'met' if self.met else 'MISSED'}: {self.text}"
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -33,6 +33,7 @@ from explainers import (
 )
 from measure import (
     EXACT_MALLOC,
+    Goal,
     Spread,
     Took,
     can_measure_memory,
@@ -51,22 +52,6 @@ TIME_GOAL = 1.10  # forwards, for six maps
 MEMORY_GOAL = 1 / 3  # of the leanest other library's extra memory
 SETTINGS = ("model", "batch", "size", "layer", "threads")
 PACKAGES = ["torch", "torchvision", "grad-cam", "torchcam", "captum"]
-
-
-class Goal(NamedTuple):
-    """What was aimed at, what came out, and whether that is enough."""
-
-    text: str
-    measured: float
-    limit: float
-
-    @property
-    def met(self) -> bool:
-        """Whether the measured value lies within the limit."""
-        return self.measured <= self.limit
-
-    def __str__(self) -> str:
-        return f"{'met' if self.met else 'MISSED'}: {self.text}"
 
 
 class Results(NamedTuple):
