@@ -17,8 +17,9 @@ import yaml
 from pytorch_lightning.cli import LightningCLI
 from torch import Tensor
 
-from lightning_gcam import SaliencyBatch, SaliencyMonitor
+from lightning_gcam import SaliencyBatch, SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.metrics import PointingGame
+from lightning_gcam.reliance import Thresholds
 from tests.toys import Toy
 
 ROOT = Path(__file__).parents[1]
@@ -129,6 +130,21 @@ def test_every_argument_from_the_command_line() -> None:
     arguments = ["--trainer.callbacks+=lightning_gcam.SaliencyMonitor"]
     arguments += [f"--trainer.callbacks.{name}={_on_one_line(value)}" for name, value in VALUES.items()]
     assert_as_asked(monitor_of(arguments))
+
+
+def test_the_alarm_from_yaml(tmp_path: Path) -> None:
+    arguments = {"thresholds": {"survives": 0.8, "suspect_lift": 3.0}, "looks_in_a_row": 3, "stop": True}
+    callbacks = [
+        {"class_path": "lightning_gcam.SaliencyMonitor"},
+        {"class_path": "lightning_gcam.ShortcutAlarm", "init_args": arguments},
+    ]
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    quiet = [f"--config={config}", "--trainer.logger=false", "--trainer.accelerator=cpu"]
+    cli = LightningCLI(Toy, args=quiet, run=False, save_config_callback=None)
+    (alarm,) = [callback for callback in cli.trainer.callbacks if isinstance(callback, ShortcutAlarm)]
+    assert alarm.thresholds == Thresholds(survives=0.8, suspect_lift=3.0)
+    assert (alarm.looks_in_a_row, alarm.stop) == (3, True)
 
 
 def _on_one_line(value: Any) -> str:

@@ -72,5 +72,5 @@ def why_not(record: SaliencyRecord) -> str | None:
     return (
         f"no check of {' or '.join(_DECISIVE)} could be made. They take labels that are classes and one score a class, "
         "for the first objects that leave some background, for the second two classes; and the monitor's `checks` must "
-        "not leave them out."
+        "not leave them out. (A check that failed was warned of by itself.)"
     )
