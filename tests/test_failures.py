@@ -1187,7 +1187,7 @@ def later(working: Callable[..., Any], error: Exception, good: int) -> Callable[
     [
         ("methods", absolute, 4, "^The look failed.*bug"),
         ("targets", lambda logits: logits[:, 0], 4, "^The look failed.*bug"),
-        ("forward", lambda module, images: module(images), 5, "^The look failed.*bug"),
+        ("forward", lambda module, images: module(images), 9, "^The look failed.*bug"),
         ("reshape_transform", lambda output: output, 8, "^The look failed.*bug"),
         ("adapter", lambda batch: batch, 3, "^Reading the validation batch failed.*`adapter` failed.*bug"),
     ],

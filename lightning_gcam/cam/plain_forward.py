@@ -48,8 +48,9 @@ def logits_of(
 
 def _raw_logits(model: nn.Module, images: Tensor, forward: Forward | None) -> Tensor:
     """Of several outputs without a name, only a graph shows which are the logits."""
+    output = run(model, images.clone(), forward)
     try:
-        return find_raw_logits(run(model, images.clone(), forward), len(images))
+        return find_raw_logits(output, len(images))
     except InputError:
         with torch.enable_grad():
             return find_raw_logits(run(model, images.clone(), forward), len(images))
