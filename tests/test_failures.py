@@ -1187,11 +1187,22 @@ def later(working: Callable[..., Any], error: Exception, good: int) -> Callable[
     [
         ("methods", absolute, 4, "^The look failed.*bug"),
         ("targets", lambda logits: logits[:, 0], 4, "^The look failed.*bug"),
-        ("forward", lambda module, images: module(images), 9, "^The look failed.*bug"),
+        (
+            "forward",
+            lambda module, images: module(images),
+            4,
+            "^Checking what the model relies on failed.*bug",
+        ),
+        (
+            "forward",
+            lambda module, images: module(images),
+            9,
+            "^Checking what the model relies on failed.*bug",
+        ),
         ("reshape_transform", lambda output: output, 8, "^The look failed.*bug"),
         ("adapter", lambda batch: batch, 3, "^Reading the validation batch failed.*`adapter` failed.*bug"),
     ],
-    ids=["methods", "targets", "forward", "reshape_transform", "adapter"],
+    ids=["methods", "targets", "forward", "forward, later", "reshape_transform", "adapter"],
 )
 def test_a_function_of_the_users_raises_later(
     argument: str, working: Any, good: int, words: str, error: Exception, root: Path

@@ -11,6 +11,13 @@ from lightning_gcam._lightning import rank_zero_warn
 from lightning_gcam.chunks import is_out_of_memory
 
 MAX_IN_A_ROW = 3
+THE_LOOK, ASKING, CHECKING = (
+    "The look",
+    "Asking the model for the scores",
+    "Checking what the model relies on",
+)
+WITH_THE_MODEL = (THE_LOOK, ASKING, CHECKING)
+"""The pieces of work that run the user's model: one cause is told once for all of them."""
 _CHOICES = ("warn", "raise")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REMEDIES = (
@@ -55,6 +62,7 @@ class FailurePolicy:
         self.on_error = on_error
         self.has_given_up = False
         self._said: set[str] = set()
+        self._causes: set[str] = set()
         self._in_a_row = 0
 
     @property
@@ -87,9 +95,13 @@ class FailurePolicy:
         """Warn of a failure, or raise it where that is asked for."""
         if self.on_error == "raise":
             raise error
+        cause = f"{type(error).__name__}: {error}"
+        if work in WITH_THE_MODEL and cause in self._causes:
+            return  # what breaks the checks will break the next look as well
+        self._causes.add(cause)
         self.warn_once(
             f"{work}:{type(error).__name__}",
-            f"{work} failed, and the training goes on without it: {type(error).__name__}: {error} "
+            f"{work} failed, and the training goes on without it: {cause} "
             f'{_remedy(error)}(`on_error="raise"` shows where it comes from.)',
         )
 

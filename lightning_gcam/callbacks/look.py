@@ -13,7 +13,7 @@ from lightning_gcam._lightning import LightningModule, Trainer
 from lightning_gcam.asking import Answers, Inquiry, answer_images, ask
 from lightning_gcam.attribution import Attribution, attribute
 from lightning_gcam.batch import SaliencyBatch
-from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.failures import ASKING, CHECKING, THE_LOOK, FailurePolicy
 from lightning_gcam.callbacks.processes import same_everywhere, share_out, through_wrapper
 from lightning_gcam.callbacks.trainer_facts import as_input, precision
 from lightning_gcam.cam.capture import Forward
@@ -154,12 +154,12 @@ def take_look(
 
         attribution = share_out(trainer, module, batch, attribute_rows)
         if isinstance(attribution, Exception):
-            failures.report("The look", attribution)
+            failures.report(THE_LOOK, attribution)
             return None
 
         answers = _ask(trainer, module, batch, attribution, recipe, memory, options, fixed.largest_batch)
         if isinstance(answers, Exception):
-            failures.report("Asking the model for the scores", answers)
+            failures.report(ASKING, answers)
             answers = Answers()
 
         def leave_out(score: str, error: Exception) -> None:
@@ -203,7 +203,7 @@ def _rely(
 
     answers = share_out(trainer, module, batch, answer_rows)
     if isinstance(answers, Exception):
-        failures.report("Checking what the model relies on", answers)
+        failures.report(CHECKING, answers)
         answers = Answers()
     measured = recipe.checks.measure(batch, attribution, answers.values)
     return Reliance.from_plain(same_everywhere(trainer, measured.to_plain()))
