@@ -35,10 +35,13 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from saliency_cost import Goal, in_forwards, noise
 from trainings import LAYER, NETWORKS, Run, photographs, resnet18, train
 
+from lightning_gcam.asking import answer_images
+from lightning_gcam.causal_checks import CausalChecks
 from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.loggers import log_saliency
 from lightning_gcam.memory import Memory
 from lightning_gcam.record import SaliencyRecord, Stamp
+from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 from lightning_gcam.scoring import score_maps
 
 MODEL_GOAL = 1.30  # forwards of the fixed batch, for model time and scores
@@ -46,7 +49,12 @@ PICTURE_GOAL = 0.150  # seconds, for rendering and logging
 RIVAL_GOAL = 1 / 5  # of a look of the callback written by hand
 SETTINGS = ("size", "samples", "epochs", "batches", "threads")
 PACKAGES = ["torch", "torchvision", "pytorch-lightning", "tensorboard", "grad-cam", "matplotlib"]
-CALLBACKS = {"none": "none", "ours": "**SaliencyMonitor**", "by_hand": "by hand: grad-cam, matplotlib"}
+CALLBACKS = {
+    "none": "none",
+    "ours": "**SaliencyMonitor**, `checks=[]`",
+    "checked": "**SaliencyMonitor**",
+    "by_hand": "by hand: grad-cam, matplotlib",
+}
 MODEL, PICTURE = ["attribution", "scores"], ["rendering", "logging"]
 TIMES = ["a look, ms", "quartiles", "processor, ms"]
 
@@ -88,13 +96,19 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
         batch = replace(batch, labels=model(batch.images).argmax(dim=1))
     logger, steps, memory = TensorBoardLogger(root), count(), Memory()
     attribution, _ = attribute_in_chunks(model, batch, target_layer=LAYER)
-    record = SaliencyRecord(batch, attribution, score_maps(attribution, batch, memory=memory).values, Stamp())
+    sheet = score_maps(attribution, batch, memory=memory)
+    record = SaliencyRecord(batch, attribution, sheet.values, Stamp(), sheet)
+    checks = CausalChecks.of(None, DEFAULT_REMOVAL)
     by_hand = (
         batch.images,
         *explain(model, batch.images, batch.labels, LAYER)[:1],
         batch.labels,
         batch.labels,
     )
+
+    def check() -> object:
+        answers, _ = answer_images(model, batch, checks.images(batch, attribution), chunk_size=len(batch))
+        return checks.measure(batch, attribution, answers.values)
 
     def render() -> object:
         return replace(record).overlay  # a copy has not drawn it yet
@@ -113,6 +127,7 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
         "forward": torch.no_grad()(lambda: model(batch.images)),
         "attribution": lambda: attribute_in_chunks(model, batch, target_layer=LAYER),
         "scores": lambda: score_maps(attribution, batch, memory=memory),
+        "checks": check,
         "rendering": render,
         "logging": log,
         "by_hand_model": lambda: explain(model, batch.images, batch.labels, LAYER),
@@ -190,6 +205,8 @@ def parts_table(parts: dict[str, list[Took]]) -> str:
         "rendering": ["rendering"],
         "logging": ["logging"],
         "**a look of ours**": MODEL + PICTURE,
+        "causal checks": ["checks"],
+        "**a look of ours with the checks**": [*MODEL, "checks", *PICTURE],
         "by hand: grad-cam": ["by_hand_model"],
         "by hand: one figure, `add_figure`": ["by_hand_figure"],
         "**a look by hand**": ["by_hand_model", "by_hand_figure"],

@@ -19,7 +19,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 
 CLASSES = 10
-LOOK_HOOKS = {"ours": "on_validation_epoch_end", "by_hand": "on_validation_end"}
+LOOK_HOOKS = {
+    "ours": "on_validation_epoch_end",
+    "checked": "on_validation_epoch_end",
+    "by_hand": "on_validation_end",
+}
 LAYER = "layer4"  # of resnet18
 
 # ---------------------------------------------------------------------------------------------- samples
@@ -147,7 +151,8 @@ def train(network: Network, callback: str, options: argparse.Namespace, root: Pa
     ]
     callbacks = {
         "none": list,
-        "ours": lambda: [SaliencyMonitor(num_samples=options.samples)],
+        "ours": lambda: [SaliencyMonitor(num_samples=options.samples, checks=[])],
+        "checked": lambda: [SaliencyMonitor(num_samples=options.samples)],
         "by_hand": lambda: [GradCamByHand(network.layer, options.samples)],
     }[callback]()
     took = {name: calls for each in callbacks for name, calls in clock_hooks(each).items()}

@@ -21,6 +21,8 @@ PARTS = [
     "rendering",
     "logging",
     "**a look of ours**",
+    "causal checks",
+    "**a look of ours with the checks**",
     "by hand: grad-cam",
     "by hand: one figure, `add_figure`",
     "**a look by hand**",
@@ -59,12 +61,13 @@ def test_a_small_run_prints_and_writes_every_row(tmp_path: Path) -> None:
 
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if "|" in line]
     trainings, parts = [row for row in rows if len(row) == 9][2:], [row for row in rows if len(row) == 6][2:]
-    assert [row[1].strip("*").split(":")[0] for row in trainings] == [
+    assert [row[1].split(":")[0] for row in trainings] == [
         "none",
-        "SaliencyMonitor",
+        "**SaliencyMonitor**, `checks=[]`",
+        "**SaliencyMonitor**",
         "by hand",
     ] * 2
-    assert [row[8] for row in trainings if "Monitor" in row[1]] == ["the same"] * 2
+    assert [row[8] for row in trainings if "Monitor" in row[1]] == ["the same"] * 4
     assert [row[0] for row in parts] == PARTS
     assert all(float(row[1]) > 0 for row in parts)
     assert printed.count("- Goal ") == 4
