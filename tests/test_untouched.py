@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import BackboneFinetuning, StochasticWeightAver
 from torch.optim.swa_utils import get_ema_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gcam import SaliencyMonitor, isolation
+from lightning_gcam import SaliencyMonitor, ShortcutAlarm, isolation
 from tests.modules import (
     MODULES,
     AlwaysDropout,
@@ -54,7 +54,7 @@ def train(
     workers: bool = False,
     **options: Any,
 ) -> tuple[Witness, RowLogger, Any]:
-    """One training of two epochs with six batches each, from fixed seeds; the witness stands behind the monitor."""
+    """One training of two epochs with six batches each, from fixed seeds; the witness stands behind monitor and alarm."""
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
@@ -70,7 +70,7 @@ def train(
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    first = [monitor] if monitor is not None else []
+    first = [ShortcutAlarm(on_error="raise"), monitor] if monitor is not None else []
     trainer = pytorch_lightning.Trainer(**{**settings, **options}, callbacks=[*first, *callbacks(), witness])
     made = module()
     persistent = {"num_workers": 1, "persistent_workers": True} if workers else {}
