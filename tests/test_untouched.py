@@ -54,7 +54,7 @@ def train(
     workers: bool = False,
     **options: Any,
 ) -> tuple[Witness, RowLogger, Any]:
-    """One training of two epochs with six batches each, from fixed seeds; the witness stands behind monitor and alarm."""
+    """One training of two epochs with six batches each, from fixed seeds; the witness stands behind ours."""
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
