@@ -187,7 +187,8 @@ class OnNothing(OnKeywords):
 @pytest.mark.filterwarnings("ignore:.* maps are blank")
 @pytest.mark.parametrize("kind", [OnKeywords, OnKeywordsOnly, OnNothing])
 def test_a_hugging_face_model_behind_keywords(tmp_path: Path, kind: Any) -> None:
-    monitor, said = watched(tmp_path, kind, "net.vit.layers.1.layernorm_before")
+    blocks = next(name for name, each in kind().named_modules() if isinstance(each, nn.ModuleList))
+    monitor, said = watched(tmp_path, kind, f"{blocks}.1.layernorm_before")
     assert sum("`module.net(images)`" in each for each in said) == (kind is OnNothing)
     record = monitor.last_record
     assert record is not None and record.attribution.peaks["guidance_cam"].max() > 0
