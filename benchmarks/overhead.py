@@ -33,7 +33,7 @@ from measure import (
 )
 from pytorch_lightning.loggers import TensorBoardLogger
 from saliency_cost import Goal, in_forwards, noise
-from trainings import LAYER, NETWORKS, Run, photographs, resnet18, train
+from trainings import CLASSES, LAYER, NETWORKS, Run, photographs, resnet18, train
 
 from lightning_gcam.asking import answer_images
 from lightning_gcam.causal_checks import CausalChecks
@@ -99,6 +99,9 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
     sheet = score_maps(attribution, batch, memory=memory)
     record = SaliencyRecord(batch, attribution, sheet.values, Stamp(), sheet)
     checks = CausalChecks.of(None, DEFAULT_REMOVAL)
+    of_classes = replace(
+        batch, labels=torch.arange(len(batch)) % CLASSES
+    )  # backgrounds change between classes
     by_hand = (
         batch.images,
         *explain(model, batch.images, batch.labels, LAYER)[:1],
@@ -107,8 +110,9 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
     )
 
     def check() -> object:
-        answers, _ = answer_images(model, batch, checks.images(batch, attribution), chunk_size=len(batch))
-        return checks.measure(batch, attribution, answers.values)
+        changed = checks.images(of_classes, attribution)
+        answers, _ = answer_images(model, of_classes, changed, chunk_size=len(batch))
+        return checks.measure(of_classes, attribution, answers.values)
 
     def render() -> object:
         return replace(record).overlay  # a copy has not drawn it yet

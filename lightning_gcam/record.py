@@ -135,8 +135,9 @@ class SaliencyRecord:
 
     @property
     def table(self) -> list[dict[str, str | float | int]]:
-        """A row for each score, and for each group: its value, n, how many were left out, and its interval."""
-        rows = [_row(name, "all", found) for name, found in self.measurements.items()]
+        """A row for each score, each group and each causal check: value, n, how many were left out, interval."""
+        checks = self.reliance.measurements if self.reliance is not None else {}
+        rows = [_row(name, "all", found) for name, found in {**self.measurements, **checks}.items()]
         for name, found in self.group_measurements.items():
             rows += [_row(name, f"group {group}", each) for group, each in found.groups.items()]
         return rows
