@@ -12,7 +12,7 @@ function showNumbers() {
     if (judged.length) tiles.push(tile(`${judged.filter((each) => each.right).length} of ${judged.length}`, "predicted right at this look"));
     const maps = samples.map((each) => (each.maps || {})[method()]).filter(Boolean), blank = maps.filter((each) => !each[1]).length;
     if (maps.length) tiles.push(tile(blank ? `${blank} of ${maps.length}` : "none", "blank maps at this look"));
-    tiles.push(tile(run().alerts.length || "none", "alarms so far in this file"));
+    tiles.push(tile(run().alerts.length || "none", run().alerts.length === 1 ? "alarm" : "alarms"));
     if (now.layer) tiles.push(tile(now.layer, `layer; ${now.explains}`));
   }
   $("tiles").replaceChildren(...tiles);

@@ -15,7 +15,8 @@ function prepareTools() {
   const scores = [...new Set((now && now.samples ? now.samples : []).flatMap((each) => Object.keys(each.scores)))].filter((name) => !name.includes("/") && !name.endsWith("_chance"));
   options($("sort"), [["place", "place"], ["class", "class"], ["wrong", "wrong first"], ["sure", "surest first"], ["change", "what changed most"], ["peak", "raw peak, lowest first"], ...scores.flatMap((name) => [[`+${name}`, `${name}, lowest first`], [`-${name}`, `${name}, highest first`]])]);
   options($("class"), [["", "all"], ...[...new Set(samples.flatMap((each) => each.classes))].sort((a, b) => a.localeCompare(b, "en", { numeric: true })).map((name) => [`=${name}`, name])]);
-  const wide = (monitor().samples.length ? 330 : 600) + ($("plain").checked ? 0 : -130);
+  const panels = ($("plain").checked ? 1 : 0) + (state.against !== "none" && $("how").value === "side" ? 2 : 1);
+  const wide = monitor().samples.length ? { 1: 200, 2: 330, 3: 440 }[panels] : 600;
   $("cards").style.setProperty("--card-width", `${wide}px`);
 }
 // Which samples, in which order, as of the look that is shown when a person asks for it.
@@ -61,6 +62,9 @@ function buildCards() {
     cards.push({ index, sample, element, title, panels, facts, strip });
     box.append(element);
   }
+  // as many lines as the longest caption of the run may take, so that no card moves when the words change
+  const longest = Math.max(0, ...looks().flatMap((each) => (each.samples || []).map((words) => words.caption.length)));
+  box.style.setProperty("--caption", longest > 42 ? "2.9em" : "1.45em");
   drawStrips();
   showCards();
 }
