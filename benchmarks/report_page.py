@@ -31,7 +31,9 @@ SIZE = 224
 
 def photographs(n: int) -> Tensor:
     """Crops `(n, 3, 224, 224)` of photographs, so that they compress as photographs do."""
-    sources = [torch.from_numpy(each) for each in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket())]
+    sources = [
+        torch.from_numpy(each) for each in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket())
+    ]
     generator, crops = torch.Generator().manual_seed(0), []
     for index in range(n):
         source = sources[index % len(sources)]
@@ -74,7 +76,9 @@ def _dump(browser: str, page: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--looks", type=int, default=200)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--methods", type=int, default=1)

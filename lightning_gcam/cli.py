@@ -68,8 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(paths: Sequence[Path], output: Path | None, force: bool) -> Path:
     runs = [read_run(path) for path in paths]
+    names = [run.name for run in runs]
     for run, path in zip(runs, paths, strict=True):
-        if [each.name for each in runs].count(run.name) > 1:
+        if names.count(run.name) > 1:
             run.name = str(path)
     target = output or _usual_place(paths)
     if target.exists() and not force:

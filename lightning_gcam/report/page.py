@@ -63,7 +63,9 @@ def _data(runs: Sequence[Run]) -> Iterator[Markup]:
             "name": run.name,
             "hyperparameters": run.hyperparameters,
             "alerts": run.alerts,
-            "curves": {name: thinned(points) for name, points in sorted(run.curves.items()) if name != "epoch"},
+            "curves": {
+                name: thinned(points) for name, points in sorted(run.curves.items()) if name != "epoch"
+            },
         }
         yield _inert(("," if index else "") + json.dumps(plain)[:-1] + ',"monitors":[')
         for number, monitor in enumerate(run.monitors.values()):

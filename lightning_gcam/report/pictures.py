@@ -93,7 +93,10 @@ def line_layer(lines: list[tuple[npt.NDArray[np.bool_], Color]]) -> npt.NDArray[
         rows, columns = line.nonzero()
         for down in (-1, 0, 1):
             for right in (-1, 0, 1):
-                beside = (rows + down).clip(0, line.shape[0] - 1), (columns + right).clip(0, line.shape[1] - 1)
+                beside = (
+                    (rows + down).clip(0, line.shape[0] - 1),
+                    (columns + right).clip(0, line.shape[1] - 1),
+                )
                 around[beside] = True
         layer[around] = (0, 0, 0, 128)
         layer[line] = (*color, 255)

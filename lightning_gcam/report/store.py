@@ -81,7 +81,9 @@ class Store:
         """All of it, as far as it was written whole."""
         run = Run(name)
         stored = json.loads(_text_of(self.directory / _RUN) or "{}")
-        run.hyperparameters = {str(key): str(value) for key, value in stored.get("hyperparameters", {}).items()}
+        run.hyperparameters = {
+            str(key): str(value) for key, value in stored.get("hyperparameters", {}).items()
+        }
         for row in self._lines(_METRICS):
             step = row.pop("step")
             for metric, value in row.items():

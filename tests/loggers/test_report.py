@@ -21,7 +21,9 @@ from tests.toys import LIGHTNING_SAYS, PACKAGES, Toy, listening, toy_loader, toy
 pytestmark = LIGHTNING_SAYS
 
 
-def fit(root: Path, *monitors: Any, package: ModuleType = PACKAGES[0], epochs: int = 2, **options: Any) -> Any:
+def fit(
+    root: Path, *monitors: Any, package: ModuleType = PACKAGES[0], epochs: int = 2, **options: Any
+) -> Any:
     monitors = monitors or (SaliencyMonitor(num_samples=4, on_error="raise"),)
     trainer = toy_trainer(root, *monitors, package=package, max_epochs=epochs, log_every_n_steps=1, **options)
     trainer.fit(toy_of(package), toy_loader(32), toy_loader())
@@ -54,7 +56,8 @@ def test_beside_another_logger_both_have_all(tmp_path: Path) -> None:
 def test_two_monitors_stand_side_by_side(tmp_path: Path) -> None:
     logger = ReportLogger(tmp_path)
     monitors = [
-        SaliencyMonitor(num_samples=n, log_prefix=name, on_error="raise") for n, name in ((4, "a/b"), (2, "c"))
+        SaliencyMonitor(num_samples=n, log_prefix=name, on_error="raise")
+        for n, name in ((4, "a/b"), (2, "c"))
     ]
     fit(tmp_path, *monitors, logger=logger)
     (run,) = Page(logger.report_path).data["runs"]
@@ -66,7 +69,13 @@ def test_two_monitors_stand_side_by_side(tmp_path: Path) -> None:
 
 def test_checkpoints_lie_in_the_directory_of_the_run(tmp_path: Path) -> None:
     checkpoint = ModelCheckpoint()
-    fit(tmp_path, SaliencyMonitor(num_samples=4), checkpoint, logger=ReportLogger(tmp_path / "run"), enable_checkpointing=True)
+    fit(
+        tmp_path,
+        SaliencyMonitor(num_samples=4),
+        checkpoint,
+        logger=ReportLogger(tmp_path / "run"),
+        enable_checkpointing=True,
+    )
     assert Path(checkpoint.best_model_path).parent == tmp_path / "run" / "checkpoints"
 
 

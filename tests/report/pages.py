@@ -32,7 +32,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = dict(attrs)
         self.tags.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "data", "action", "srcset")]
+        self.loads += [
+            value or "" for name, value in attrs if name in ("src", "href", "data", "action", "srcset")
+        ]
         self._inside = named.get("id") or tag
 
     def handle_data(self, data: str) -> None:

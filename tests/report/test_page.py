@@ -54,10 +54,14 @@ def test_the_script_puts_no_markup_in(page_path: Path) -> None:
 
 def test_a_page_without_a_look_says_so_rather_than_break(tmp_path: Path) -> None:
     page = Page(build_page([Run("empty")], tmp_path / "report.html"))
-    assert page.data == {"runs": [{"name": "empty", "hyperparameters": {}, "alerts": [], "curves": {}, "monitors": []}]}
+    assert page.data == {
+        "runs": [{"name": "empty", "hyperparameters": {}, "alerts": [], "curves": {}, "monitors": []}]
+    }
 
 
-def test_a_page_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_cannot_be_finished_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = build_page([Run("first")], tmp_path / "report.html")
 
     def fails(*_: object) -> None:
