@@ -6,11 +6,12 @@ import json
 import os
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_gcam._lightning import Logger, is_rank_zero, rank_zero_info
+from lightning_gcam._lightning import Logger, is_rank_zero, rank_zero_info, rank_zero_warn
 from lightning_gcam.record import SaliencyRecord
 from lightning_gcam.report import Store, build_page, plain_look, plain_samples
 from lightning_gcam.report.sources import DATA
@@ -42,6 +43,7 @@ class ReportLogger(Logger):
         self._store = Store(self._directory / DATA)
         self._samples: dict[str, str] = {}
         self._has_news = False
+        self._has_failed = False
         self._rests_until = 0.0
 
     @property
@@ -73,14 +75,18 @@ class ReportLogger(Logger):
         """Keep the hyperparameters, as text."""
         values = vars(params) if isinstance(params, Namespace) else params
         if is_rank_zero() and values:
-            self._store.write_hyperparameters({str(name): _short(value) for name, value in values.items()})
-            self._has_news = True
+            with self._spared():
+                self._store.write_hyperparameters(
+                    {str(name): _short(value) for name, value in values.items()}
+                )
+                self._has_news = True
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep the numbers of a step; they are on disk when this returns."""
         if is_rank_zero():
-            self._store.add_metrics(metrics, step or 0)
-            self._has_news = True
+            with self._spared():
+                self._store.add_metrics(metrics, step or 0)
+                self._has_news = True
 
     def log_look(self, record: SaliencyRecord) -> None:
         """Keep a look and write the page.
@@ -111,12 +117,26 @@ class ReportLogger(Logger):
     def save(self) -> None:
         """Write the page where something is new, unless it was written a moment ago."""
         if self._has_news and self.report_path.exists() and time.monotonic() >= self._rests_until:
-            self._write()
+            with self._spared():
+                self._write()
 
     def finalize(self, status: str) -> None:
         """Write the page with all that came since the last look."""
         if self._has_news and is_rank_zero():
-            self._write()
+            with self._spared():
+                self._write()
+
+    @contextmanager
+    def _spared(self) -> Iterator[None]:
+        """Lightning calls these itself, and would end the training where a disk is full; so this is one warning."""
+        try:
+            yield
+        except OSError as error:
+            if not self._has_failed:
+                self._has_failed = True
+                rank_zero_warn(
+                    f"ReportLogger cannot write to {self._directory}: {error}. The training goes on."
+                )
 
     def _begin(self, record: SaliencyRecord) -> None:
         prefix = record.stamp.log_prefix
@@ -124,8 +144,8 @@ class ReportLogger(Logger):
         later = [step for step in self._store.steps(prefix) if step > record.step]
         if later:
             rank_zero_info(
-                f"{self.report_path} has looks of an earlier run up to step {later[-1]}. They stay until this run comes "
-                "to their steps. If this is another run, give ReportLogger another `save_dir`."
+                f"{self.report_path} has looks of an earlier run up to step {later[-1]}. They stay until this run "
+                "comes to their steps. If this is another run, give ReportLogger another `save_dir`."
             )
         elif not self.report_path.exists():
             rank_zero_info(f"The saliency report is written to {self.report_path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,3 +80,17 @@ def thinned(points: dict[int, float], most: int = 400) -> tuple[list[int], list[
             kept |= {min(part, key=points.__getitem__), max(part, key=points.__getitem__)}
         steps = sorted(kept)
     return steps, [points[step] for step in steps]
+
+
+def finite_number(value: Any) -> float | None:
+    """`value` as a float; None for words, and for what is not finite.
+
+    Example:
+        >>> finite_number("0.5"), finite_number("no"), finite_number(float("nan"))
+        (0.5, None, None)
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from PIL import Image
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.report.pictures import data_uri
-from lightning_gcam.report.run import Run
+from lightning_gcam.report.run import Run, finite_number
 from lightning_gcam.report.store import Store
 
 DATA = "report_data"
@@ -98,7 +97,7 @@ def _read_events(directory: Path, name: str) -> Run:
 
 def _add(run: Run, row: dict[str, Any], step: int) -> None:
     for metric, value in row.items():
-        number = _number(value)
+        number = finite_number(value)
         if number is not None:
             run.curves.setdefault(metric, {})[step] = number
 
@@ -110,7 +109,7 @@ def _add_look(run: Run, prefix: str, step: int, picture: bytes, epoch: Any = Non
     except OSError:  # half of a picture, of a run that was killed
         return
     look: dict[str, Any] = {"step": step, "picture": data_uri(pixels)}
-    if (number := _number(epoch)) is not None:
+    if (number := finite_number(epoch)) is not None:
         look["epoch"] = int(number)
     run.monitor(prefix).looks[step] = json.dumps(look)
 
@@ -128,11 +127,3 @@ def _prefix(folder: Path, directory: Path) -> str:
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from lightning_gcam.report.run import Run
+from lightning_gcam.report.run import Run, finite_number
 
 _METRICS, _ALERTS, _RUN, _SAMPLES = "metrics.jsonl", "alerts.jsonl", "run.json", "samples.json"
 
@@ -48,7 +47,8 @@ class Store:
 
     def add_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Keep numbers of one step; those that are not finite are no point of a curve."""
-        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(float(value))}
+        numbers = {name: finite_number(value) for name, value in metrics.items() if name != "step"}
+        finite = {name: number for name, number in numbers.items() if number is not None}
         if finite:
             self._append(_METRICS, {"step": int(step), **finite})
 

@@ -66,7 +66,7 @@ def overlay(images: Tensor, maps: Tensor, cmap: str = "inferno", alpha: float = 
 
 
 def heat_table(cmap: str = "inferno") -> Tensor:
-    """The colours that are added, `(256, 3)` uint8: without the light that a map has at 0, so that none adds nothing."""
+    """The colours that are added, `(256, 3)` uint8: without the light a map has at 0, so that none adds nothing."""
     table = color_table(cmap)
     fade = torch.linspace(0, 1, len(table)).div(_FADE_IN).clamp(max=1)
     return table.mul(fade[:, None]).round().to(torch.uint8)

@@ -166,3 +166,20 @@ def test_looks_of_an_earlier_run_are_told_of_once(tmp_path: Path) -> None:
             logger.log_look(record_at(step))
     assert [each for each in said if "earlier run up to step 15" in each] != [] and len(said) == 1
     assert Page(logger.report_path).steps() == [3, 7, 11, 15]
+
+
+def test_a_disk_that_refuses_is_one_warning_not_the_end(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file where the directory should be")
+    logger = ReportLogger(tmp_path / "run")
+    with pytest.warns(UserWarning, match="ReportLogger cannot write to .* The training goes on"):
+        logger.log_metrics({"val_loss": 0.5}, step=0)
+    logger.log_metrics({"val_loss": 0.5}, step=1)  # a second warning would be an error
+    logger.finalize("success")
+
+
+def test_words_among_the_metrics_are_no_points(tmp_path: Path) -> None:
+    logger = ReportLogger(tmp_path)
+    logger.log_metrics({"val_loss": torch.tensor(0.5), "phase": "late", "step": 9}, step=3)  # type: ignore[dict-item]
+    logger.log_look(record_at(3))
+    curves = Page(logger.report_path).data["runs"][0]["curves"]
+    assert curves["val_loss"] == [[3], [0.5]] and "phase" not in curves

@@ -73,7 +73,8 @@ def test_it_opens_at_the_last_look_and_asks_nobody_for_anything(page: Path) -> N
         page,
         """return { where: where(), cards: all(".card").length, drawn: all("canvas").map((c) => c.width),
         asked: performance.getEntriesByType("resource").map((e) => e.name).filter((n) => !n.startsWith("data:")),
-        evil: all("i, b b, .card script, .card img[onerror]").length, titles: titles(), heading: $("alerts").textContent };""",
+        evil: all("i, b b, .card script, .card img[onerror]").length,
+        titles: titles(), heading: $("alerts").textContent };""",
     )
     assert found["where"] == "look 4 of 4 · step 15 · epoch 3"
     assert found["cards"] == 8 and found["drawn"] == [16] * 8
@@ -124,10 +125,12 @@ def test_filters_and_orders(page: Path) -> None:
     found = visit(
         page,
         """const out = {}; slide(3);
-        set("class", $("class").options[1].value); out.one = titles(); set("class", "");
+        set("class", $("class").options[1].value); out.one = titles();
+        set("class", "");
         set("right", "wrong"); out.wrong = all(".card").length; out.crosses = all(".card.wrong").length;
         set("right", "right"); out.right = all(".card").length; set("right", "");
-        set("sort", "-energy"); out.energies = all(".card .facts b:first-of-type").map((b) => Number(b.textContent));
+        set("sort", "-energy");
+        out.energies = all(".card .facts b:first-of-type").map((b) => Number(b.textContent));
         out.words = $("count").textContent; slide(0); out.kept = titles().length;
         set("sort", "change"); out.order = $("count").textContent; set("method", "grad_cam"); await later();
         out.method = all(".panel canvas")[0].getAttribute("aria-label"); return out;""",
@@ -143,7 +146,8 @@ def test_filters_and_orders(page: Path) -> None:
 def test_two_looks_side_by_side_and_as_a_difference(page: Path) -> None:
     found = visit(
         page,
-        """set("against", "first"); await later(); const out = { side: all("canvas").length, words: $("cards").textContent };
+        """set("against", "first"); await later();
+        const out = { side: all("canvas").length, words: $("cards").textContent };
         set("how", "difference"); await later(); out.difference = all("canvas").length;
         $("first").click(); await later(); const still = pixels(all("canvas")[0]);
         out.grey = still.every((v, i) => i % 4 === 3 || v === still[i - (i % 4)]); return out;""",
@@ -177,7 +181,8 @@ def test_blank_maps_say_so_and_show_no_heat(tmp_path: Path) -> None:
         build_page([read_run(logger.report_path)], tmp_path / "page.html"),
         """await later(); const still = pixels(all("canvas")[0]);
         return { words: all(".blank").map((e) => e.textContent), rings: all(".ring").length,
-        grey: still.every((v, i) => i % 4 === 3 || v === still[i - (i % 4)]), captions: all(".card figcaption").map((e) => e.textContent) };""",
+        grey: still.every((v, i) => i % 4 === 3 || v === still[i - (i % 4)]),
+        captions: all(".card figcaption").map((e) => e.textContent) };""",
     )
     assert found["words"] == ["blank", "not finite"] and found["rings"] == 6
     assert found["grey"]
@@ -187,15 +192,28 @@ def test_blank_maps_say_so_and_show_no_heat(tmp_path: Path) -> None:
 CONTRAST = """
 const parse = (c) => c.match(/[\\d.]+/g).map(Number), light = (c) => { const [r, g, b] = parse(c).map((v) => { v /= 255;
   return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor, p = parse(c); if (p.length < 4 || p[3] > 0.99) return c; } return "rgb(255,255,255)"; };
-const worst = () => Math.min(...all("h1, h2, h3, p, span, label, button, b, td, th, dt, dd, summary, output, kbd, figcaption, select, strong, .mark").filter((e) => e.textContent.trim() && e.getClientRects().length)
-  .map((e) => { const a = light(getComputedStyle(e).color), b = light(ground(e)); return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); }));
+const ground = (e) => {
+  for (; e; e = e.parentElement) {
+    const color = getComputedStyle(e).backgroundColor, parts = parse(color);
+    if (parts.length < 4 || parts[3] > 0.99) return color;
+  }
+  return "rgb(255,255,255)";
+};
+const ratio = (e) => {
+  const a = light(getComputedStyle(e).color), b = light(ground(e));
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+};
+const worded = "h1, h2, h3, p, span," +
+  " label, button, b, td, th, dt, dd, summary, output, kbd, figcaption, select, strong";
+const worst = () => Math.min(
+  ...all(worded).filter((e) => e.textContent.trim() && e.getClientRects().length).map(ratio));
 """
 
 
 def test_light_and_dark_and_each_has_contrast_enough(page: Path) -> None:
     script = CONTRAST + (
-        "const body = () => light(getComputedStyle(document.body).backgroundColor); localStorage.clear(); await later();"
+        "const body = () => light(getComputedStyle(document.body).backgroundColor);"
+        "localStorage.clear(); await later();"
         'const out = [[body(), worst()]]; $("theme").click(); out.push([body(), worst()]); return out;'
     )
     for option, first_is_light in (
@@ -210,9 +228,16 @@ def test_light_and_dark_and_each_has_contrast_enough(page: Path) -> None:
 def test_the_keyboard_reaches_every_control_and_is_seen_there(page: Path) -> None:
     found = visit(
         page,
-        """const reach = all("a[href], button, select, input, summary, [tabindex='0']").filter((e) => e.getClientRects().length && !e.disabled);
-        const out = reach.filter((e) => { e.focus({ focusVisible: true }); return document.activeElement !== e || e.tabIndex < 0 || getComputedStyle(e).outlineStyle === "none"; }).map((e) => e.outerHTML.slice(0, 80));
-        return { missed: out, count: reach.length, unnamed: all("button, select, input").filter((e) => e.getClientRects().length && !(e.getAttribute("aria-label") || e.textContent.trim() || (e.labels && e.labels.length))).length,
+        """const seen = (e) => e.getClientRects().length && !e.disabled;
+        const reach = all("a[href], button, select, input, summary, [tabindex='0']").filter(seen);
+        const missed = reach.filter((e) => {
+          e.focus({ focusVisible: true });
+          const style = getComputedStyle(e).outlineStyle;
+          return document.activeElement !== e || e.tabIndex < 0 || style === "none";
+        });
+        const named = (e) => e.getAttribute("aria-label") || e.textContent.trim() || (e.labels && e.labels.length);
+        return { missed: missed.map((e) => e.outerHTML.slice(0, 80)), count: reach.length,
+          unnamed: all("button, select, input").filter((e) => seen(e) && !named(e)).length,
           noalt: all("img:not([alt]), canvas:not([aria-label]), svg[role=img]:not([aria-label])").length };""",
     )
     assert found["missed"] == [] and found["count"] > 15
@@ -223,8 +248,11 @@ def test_the_keyboard_reaches_every_control_and_is_seen_there(page: Path) -> Non
 def test_from_a_phone_to_a_wide_screen_nothing_sticks_out(page: Path, width: int) -> None:
     found = visit(
         page,
-        """set("against", "first"); await later(); const wide = document.documentElement.clientWidth;
-        return { wide, scroll: document.documentElement.scrollWidth, out: all("main *").filter((e) => !e.closest(".scroll, svg") && e.getClientRects().length && e.getBoundingClientRect().right > wide + 1).map((e) => e.outerHTML.slice(0, 60)) };""",
+        """set("against", "first"); await later();
+        const wide = document.documentElement.clientWidth;
+        const beyond = (e) => !e.closest(".scroll, svg") && e.getBoundingClientRect().right > wide + 1;
+        return { wide, scroll: document.documentElement.scrollWidth,
+          out: all("main *").filter(beyond).map((e) => e.outerHTML.slice(0, 60)) };""",
         width=width,
     )
     assert found["wide"] == width
