@@ -35,11 +35,11 @@ def data_uri(pixels: npt.NDArray[np.uint8], *, exact: bool = False) -> str:
         True
     """
     picture = Image.fromarray(pixels)
-    ways: list[tuple[str, dict[str, Any]]] = [("png", {"optimize": True})]
     webp = bool(features.check("webp"))
-    if webp:
-        ways.append(("webp", {"lossless": True}))
-    if not exact and pixels.shape[2] == 3 and max(pixels.shape[:2]) > _SMALL:
+    ways: list[tuple[str, dict[str, Any]]] = [("png", {})]
+    if exact or max(pixels.shape[:2]) <= _SMALL:
+        ways += [("webp", {"lossless": True})] if webp else []
+    else:
         ways += [("jpeg", {"quality": 85}), *([("webp", {"quality": 82})] if webp else [])]
     encoded = {_encoded(picture, form, **options): form for form, options in ways}
     smallest = min(encoded, key=len)
