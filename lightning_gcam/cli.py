@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.report import Run, build_page, read_run
+from lightning_gcam.report.strip import write_strips
 
 _REPORT = """\
 Build one HTML page of a run, or of several to be compared; it needs no server and no network.
@@ -35,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     chosen = _parser().parse_args(arguments)
     try:
-        path = _report(chosen.paths, chosen.output, chosen.force)
+        if chosen.command == "report":
+            path = _report(chosen.paths, chosen.output, chosen.force)
+        else:
+            path = _strip(chosen.path, chosen.output, chosen.most)
     except (InputError, OSError) as error:
         print(f"lightning-gcam {chosen.command}: {error}", file=sys.stderr)
         return 1
@@ -63,7 +67,32 @@ def _parser() -> argparse.ArgumentParser:
         help="the page; otherwise report.html in the directory of a single run, comparison.html here for several",
     )
     report.add_argument("-f", "--force", action="store_true", help="write over a page that is there")
+    strip = commands.add_parser(
+        "strip",
+        help="each sample's maps over the looks: a row of pictures, and an animation",
+        description="Write each sample's maps over the looks: sample-<n>.png, side by side, and sample-<n>.gif, one after "
+        "the other.",
+    )
+    strip.add_argument("path", type=Path, metavar="PATH", help="the directory of a ReportLogger, or its page")
+    strip.add_argument("-o", "--output", type=Path, help="a directory; otherwise strips, beside the page")
+    strip.add_argument(
+        "--most", type=_at_least_one, default=12, help="looks in a row (12); the animation has all"
+    )
     return parser
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, but it is {number}")
+    return number
+
+
+def _strip(path: Path, output: Path | None, most: int) -> Path:
+    run = read_run(path)
+    target = output or _usual_place([path]).with_name("strips")
+    write_strips(run, target, most)
+    return target
 
 
 def _report(paths: Sequence[Path], output: Path | None, force: bool) -> Path:

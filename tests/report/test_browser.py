@@ -163,11 +163,19 @@ def test_two_runs(page: Path, tmp_path: Path) -> None:
     found = visit(
         both,
         """await later(); return { where: where(), canvases: all("canvas").length, words: $("cards").textContent,
-        lines: all(".curve.other").length, chosen: $("against").selectedOptions[0].textContent };""",
+        lines: all(".curve.other").length, names: $("pair").textContent,
+        count: $("count").textContent, chosen: $("against").selectedOptions[0].textContent };""",
     )
     assert found["where"].startswith("run · look 4 of 4")
     assert found["canvases"] == 16 and "other, step 7" in found["words"]
-    assert found["lines"] > 2 and found["chosen"] == "run other"
+    assert found["lines"] > 2 and found["chosen"] == "run other" and found["names"] == "runother"
+    assert "other samples" not in found["count"]
+
+
+def test_two_runs_that_looked_at_other_samples_are_not_passed_off_as_one(page: Path, tmp_path: Path) -> None:
+    other = write_report(tmp_path / "other", range(3, 4), seed=5).report_path
+    both = build_page([read_run(page), read_run(other)], tmp_path / "both.html")
+    assert "other samples" in visit(both, 'return $("count").textContent;')
 
 
 def test_blank_maps_say_so_and_show_no_heat(tmp_path: Path) -> None:

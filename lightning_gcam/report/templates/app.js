@@ -69,7 +69,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   goTo(to);
 });
-$("against").addEventListener("change", (event) => { state.against = event.target.value; prepareTools(); showCharts(); show(); });
+$("against").addEventListener("change", (event) => { state.against = event.target.value; state.order = null; prepareTools(); showCharts(); show(); });
 $("how").addEventListener("change", () => { prepareTools(); show(); });
 $("monitor").addEventListener("change", (event) => { const [r, m] = event.target.value.split(":").map(Number); state.run = r; chooseMonitor(m); });
 for (const id of ["sort", "class", "right"]) $(id).addEventListener("change", arrange);

@@ -85,6 +85,8 @@ function showCharts() {
   figures = [];
   const names = Object.keys(POINTS[state.run]), prefix = monitor().prefix + "/";
   const other = state.against.startsWith("run:") ? Number(state.against.slice(4)) : null;
+  $("pair").hidden = other === null;
+  if (other !== null) $("pair").replaceChildren(make("i"), run().name, make("i", { class: "other" }), DATA.runs[other].name);
   const ours = names.filter((name) => name.startsWith(prefix)), own = names.filter((name) => !prefixes().some((each) => name.startsWith(each)));
   fill($("own"), chartsOf(own, ""), other, "No other metrics were logged.");
   fill($("ours"), chartsOf(ours, prefix), other, "No scores: they need masks or boxes in the validation batch.");

@@ -43,7 +43,9 @@ function arrange() {
   state.order.sort((a, b) => { const p = sorted.get(a), q = sorted.get(b); return p < q ? -1 : p > q ? 1 : a - b; });
   const as = key === "place" && !wanted && !right ? "in their places" : `as of step ${number(now.step)}, and they stay there while you move`;
   const with_ = key === "change" || right === "turned" ? `, compared with ${other.words}` : "";
-  $("count").textContent = `${state.order.length} of ${plural(samples.length, "sample")}, ${as}${with_}.`;
+  const strangers = other.samples && samples.some((each, i) => (other.samples[i] || {}).image !== each.image);
+  const beside = strangers ? " The two runs looked at other samples: they stand side by side by their number only." : "";
+  $("count").textContent = `${state.order.length} of ${plural(samples.length, "sample")}, ${as}${with_}.${beside}`;
   buildCards();
 }
 function panel(words, pixelated, alt, ring) {
@@ -124,7 +126,7 @@ function showCards() {
     }
     const own = ["energy", "iou", "pointing_game"].map((name) => [name, scoreOf(words, name), before && scoreOf(before, name)]).filter((each) => each[1] !== undefined);
     card.facts.replaceChildren(...own.flatMap(([name, value, was], i) => [i ? " · " : "", `${name.replaceAll("_", " ")} `, make("b", {}, decimal(value)), was === undefined || was === null ? "" : ` (${signed(value - was)})`]));
-    if (before && before.caption !== words.caption) card.facts.append(make("br"), `then: ${before.caption}`);
+    if (before && before.caption !== words.caption) card.facts.append(make("br"), `${other.words}: ${before.caption}`);
     card.marker.setAttribute("x", state.look);
   }
   const differs = other && $("how").value === "difference";
