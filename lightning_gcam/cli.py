@@ -70,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     strip = commands.add_parser(
         "strip",
         help="each sample's maps over the looks: a row of pictures, and an animation",
-        description="Write each sample's maps over the looks: sample-<n>.png, side by side, and sample-<n>.gif, one after "
-        "the other.",
+        description="Write each sample's maps over the looks: sample-<n>.png, side by side, and sample-<n>.gif, one "
+        "after the other.",
     )
     strip.add_argument("path", type=Path, metavar="PATH", help="the directory of a ReportLogger, or its page")
     strip.add_argument("-o", "--output", type=Path, help="a directory; otherwise strips, beside the page")
