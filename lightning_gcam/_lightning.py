@@ -18,8 +18,18 @@ from lightning_utilities.core import rank_zero
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
+    from pytorch_lightning.loggers import Logger
 
-__all__ = ["Callback", "LightningModule", "Trainer", "in_both", "rank_zero_info", "rank_zero_warn"]
+__all__ = [
+    "Callback",
+    "LightningModule",
+    "Logger",
+    "Trainer",
+    "in_both",
+    "is_rank_zero",
+    "rank_zero_info",
+    "rank_zero_warn",
+]
 
 _NAMES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -79,6 +89,12 @@ def in_both(path: str) -> tuple[type[Any], ...]:
 if not TYPE_CHECKING:
     LightningModule, Trainer = _PACKAGES[-1].LightningModule, _PACKAGES[-1].Trainer  # for annotations only
     Callback = type("Callback", tuple(package.Callback for package in _PACKAGES), {"__module__": __name__})
+    Logger = type("Logger", in_both("loggers.Logger"), {"__module__": __name__})
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the one that writes; before a Trainer has said so, it is."""
+    return int(getattr(rank_zero.rank_zero_only, "rank", None) or 0) == 0
 
 
 def rank_zero_info(message: str) -> None:

@@ -26,7 +26,23 @@ FACADES = {
     },
     "lightning_gcam.batch": {"Adapter", "SaliencyBatch", "as_saliency_batch"},
     "lightning_gcam.callbacks": {"SaliencyMonitor", "ShortcutAlarm"},
-    "lightning_gcam.loggers": {"log_alert", "log_saliency", "write_alert", "write_look", "write_scores"},
+    "lightning_gcam.loggers": {
+        "ReportLogger",
+        "log_alert",
+        "log_saliency",
+        "write_alert",
+        "write_look",
+        "write_scores",
+    },
+    "lightning_gcam.report": {
+        "Monitor",
+        "Run",
+        "Store",
+        "build_page",
+        "plain_look",
+        "plain_samples",
+        "read_run",
+    },
     "lightning_gcam.reliance": {
         "Checks",
         "Evidence",
@@ -57,7 +73,7 @@ FACADES = {
 PINNED = {
     "lightning_gcam": ["SaliencyMonitor", "ShortcutAlarm", "attribute", "SaliencyBatch", "metrics"],
     "lightning_gcam.callbacks": ["SaliencyMonitor", "ShortcutAlarm"],
-    "lightning_gcam.loggers": ["log_saliency"],
+    "lightning_gcam.loggers": ["log_saliency", "ReportLogger"],
     "lightning_gcam.cam": ["register_method", "available_methods", "find_target_layer"],
 }
 

@@ -2,5 +2,6 @@
 
 from lightning_gcam.loggers.dispatch import log_alert, log_saliency
 from lightning_gcam.loggers.files import write_alert, write_look, write_scores
+from lightning_gcam.loggers.report import ReportLogger
 
-__all__ = ["log_alert", "log_saliency", "write_alert", "write_look", "write_scores"]
+__all__ = ["ReportLogger", "log_alert", "log_saliency", "write_alert", "write_look", "write_scores"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning_gcam._lightning import in_both
 from lightning_gcam.loggers.files import alert_to_files, log_to_files
+from lightning_gcam.loggers.report import ReportLogger, alert_to_report, log_to_report
 from lightning_gcam.loggers.tensorboard import alert_to_tensorboard, log_to_tensorboard
 from lightning_gcam.loggers.wandb import alert_to_wandb, log_to_wandb
 from lightning_gcam.record import SaliencyRecord
@@ -77,3 +78,6 @@ for _path, _log_saliency, _log_alert in (
     for _logger_type in in_both(_path):
         log_saliency.register(_logger_type, _log_saliency)
         log_alert.register(_logger_type, _log_alert)
+
+log_saliency.register(ReportLogger, log_to_report)
+log_alert.register(ReportLogger, alert_to_report)

@@ -124,7 +124,7 @@ def _panels(
 ) -> tuple[Tensor, list[list[bool]]]:
     """All panels, `(N, 1 + maps, h, w, 3)` uint8 on the images' device, and which maps are blank."""
     small = shrink_images(images, *layout.work)
-    lines = _lines(regions, layout, images)
+    lines = region_lines(regions, layout, images)
     panels, blanks = [_drawn(enlarge(small, layout.factor), lines)], []
     for values in maps:
         saliency, blank = _to_own_maximum(values.detach().to(images.device))
@@ -144,7 +144,7 @@ def _to_own_maximum(maps: Tensor) -> tuple[Tensor, Tensor]:
     return (finite / top).where(~blank, 0), blank.flatten()
 
 
-def _lines(regions: Regions, layout: Layout, images: Tensor) -> list[tuple[Tensor, Color]]:
+def region_lines(regions: Regions, layout: Layout, images: Tensor) -> list[tuple[Tensor, Color]]:
     """Every known region as a line `(N, h, w)`; the suspect one last, as it may be small."""
     lines, width = [], layout.line_width
     if regions.masks is not None:

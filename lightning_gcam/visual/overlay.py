@@ -60,13 +60,14 @@ def overlay(images: Tensor, maps: Tensor, cmap: str = "inferno", alpha: float = 
     if not 0 <= alpha <= 1:
         raise InputError(f"`alpha` must lie in [0, 1], but it is {alpha}. Leave it out for 0.8.")
     saliency = maps.detach().to(images.device).float().nan_to_num(0).clamp(0, 1)
-    heat = look_up(saliency, _fading_in(color_table(cmap))).permute(0, 3, 1, 2)
+    heat = look_up(saliency, heat_table(cmap)).permute(0, 3, 1, 2)
     picture = _grey(images).mul_(1 - alpha * saliency).round_().to(torch.uint8).unsqueeze(1)
     return picture + torch.minimum(heat, 255 - picture)  # the sum, stopped at 255
 
 
-def _fading_in(table: Tensor) -> Tensor:
-    """The colours without the light that a map has at 0, so that no saliency adds nothing."""
+def heat_table(cmap: str = "inferno") -> Tensor:
+    """The colours that are added, `(256, 3)` uint8: without the light a map has at 0, so that none adds nothing."""
+    table = color_table(cmap)
     fade = torch.linspace(0, 1, len(table)).div(_FADE_IN).clamp(max=1)
     return table.mul(fade[:, None]).round().to(torch.uint8)
 

@@ -1,0 +1,66 @@
+"""The data beside the page: read back as it was written, also where a run was killed in the middle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning_gcam.report import Store
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_hyperparameters({"lr": "0.1"})
+    store.add_metrics({"loss": 1.0, "acc": 0.5}, step=3)
+    store.add_metrics({"loss": 0.5}, step=7)
+    store.add_alert(7, "words", "saliency")
+    store.add_look("val/saliency", 7, "[1]", '{"step": 7}')
+    store.add_look("val/saliency", 3, "[1]", '{"step": 3}')
+    run = store.read("run")
+    assert run.curves == {"loss": {3: 1.0, 7: 0.5}, "acc": {3: 0.5}}
+    assert run.hyperparameters == {"lr": "0.1"}
+    assert run.alerts == [{"step": 7, "message": "words", "log_prefix": "saliency"}]
+    assert list(run.monitors) == ["val/saliency"]
+    assert list(run.monitors["val/saliency"].looks) == [3, 7]
+
+
+def test_a_line_that_was_cut_off_is_passed_over_and_harms_no_other(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add_metrics({"loss": 1.0}, step=3)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('\n{"step": 5, "lo')
+    Store(tmp_path).add_metrics({"loss": 0.5}, step=7)
+    assert store.read("run").curves == {"loss": {3: 1.0, 7: 0.5}}
+
+
+def test_half_a_look_is_no_look(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add_look("saliency", 3, "[]", '{"step": 3}')
+    (tmp_path / "saliency" / "look-0000000007.json.part").write_text('{"st')
+    assert list(store.read("run").monitors["saliency"].looks) == [3]
+
+
+def test_a_step_that_comes_again_takes_its_place(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for value in (1.0, 2.0):
+        store.add_metrics({"loss": value}, step=3)
+        store.add_look("saliency", 3, "[]", f'{{"step": 3, "value": {value}}}')
+        store.add_alert(3, "words", "saliency")
+    run = store.read("run")
+    assert run.curves == {"loss": {3: 2.0}}
+    assert run.monitors["saliency"].looks == {3: '{"step": 3, "value": 2.0}'}
+    assert len(run.alerts) == 1
+
+
+def test_looks_at_other_samples_are_set_aside_not_deleted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for samples in ("[1]", "[2]", "[3]"):
+        store.add_look("saliency", len(samples), samples, '{"step": 3}')
+    run = store.read("run")
+    assert list(run.monitors) == ["saliency"] and run.monitors["saliency"].samples == "[3]"
+    assert len(list(tmp_path.glob("saliency.*.aside/look-*.json"))) == 2
+
+
+def test_numbers_that_are_not_finite_are_no_points(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add_metrics({"loss": float("nan"), "acc": float("inf")}, step=3)
+    assert store.read("run").curves == {}
