@@ -124,9 +124,10 @@ def _sample_scores(record: SaliencyRecord) -> list[dict[str, float]]:
 
 
 def _measured(record: SaliencyRecord) -> dict[str, list[float | None]]:
+    checks = record.reliance.measurements if record.reliance is not None else {}
     return {
         name: [found.n, found.left_out, *(map(_finite, found.interval) if found.interval else (None, None))]
-        for name, found in record.measurements.items()
+        for name, found in {**record.measurements, **checks}.items()
     }
 
 
