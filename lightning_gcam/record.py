@@ -135,9 +135,10 @@ class SaliencyRecord:
 
     @property
     def table(self) -> list[dict[str, str | float | int]]:
-        """A row for each score, each group and each causal check: value, n, how many were left out, interval."""
+        """A row for each score, each causal check, each baseline and each group: value, n, left out, interval."""
         checks = self.reliance.measurements if self.reliance is not None else {}
         rows = [_row(name, "all", found) for name, found in {**self.measurements, **checks}.items()]
+        rows += [_row(name, "all", value) for name, value in self.sheet.baselines.items()]
         for name, found in self.group_measurements.items():
             rows += [_row(name, f"group {group}", each) for group, each in found.groups.items()]
         return rows
@@ -174,9 +175,11 @@ class SaliencyRecord:
         return " · ".join(word for word in words if word)
 
 
-def _row(score: str, samples: str, found: Measurement) -> dict[str, str | float | int]:
-    low, high = found.interval if found.interval is not None else ("", "")
+def _row(score: str, samples: str, found: Measurement | float) -> dict[str, str | float | int]:
     columns = ("score", "samples", "value", "n", "left_out", "low", "high")
+    if isinstance(found, float):
+        return dict(zip(columns, (score, samples, found, "", "", "", ""), strict=True))
+    low, high = found.interval if found.interval is not None else ("", "")
     values = (score, samples, found.value, found.n, found.left_out, low, high)
     return dict(zip(columns, values, strict=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +31,7 @@ from lightning_gcam.metrics import (
     needs,
     resolve_scores,
 )
+from lightning_gcam.metrics.baselines import BASELINES
 from lightning_gcam.metrics.functional.mean import PerSample, score_counted
 
 Scores = str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None
@@ -79,10 +80,13 @@ class ScoreSheet:
     Args:
         values: plain numbers by name; a score that does not exist is not in it.
         evidence: the metric of each score and each sample's number; not for those that are no mean over samples.
+        baselines: what a uniform map and a Gaussian in the middle score on the same masks, as `uniform/<score>` and
+            `centre/<score>`; the latter stand among the values, too.
     """
 
     values: dict[str, float] = field(default_factory=dict)
     evidence: dict[str, tuple[SampleScore, PerSample]] = field(default_factory=dict)
+    baselines: dict[str, float] = field(default_factory=dict)
 
     def measure(
         self, groups: Tensor | None = None, names: Sequence[str] | None = None
@@ -212,8 +216,9 @@ def score_maps(
             sheet.values.update(
                 {prefix + each: value for each, value in found.items() if math.isfinite(value)}
             )
-    sheet.values.update(_centre(metrics, look))
-    return sheet
+    sheet.baselines.update(_baselines(metrics, look))
+    centre = {name: value for name, value in sheet.baselines.items() if name.startswith("centre/")}
+    return replace(sheet, values={**sheet.values, **centre})
 
 
 def _of_samples(
@@ -239,22 +244,26 @@ def _value(metric: Metric, inputs: Inputs) -> float:
     return float(metric.compute())
 
 
-def _centre(metrics: Mapping[str, Metric], look: _Look) -> dict[str, float]:
-    """What a Gaussian in the middle scores on these masks: the same at every look."""
+def _baselines(metrics: Mapping[str, Metric], look: _Look) -> dict[str, float]:
+    """What maps that know nothing of the model score on these masks: the same at every look."""
     masks, memory = look.batch.object_masks, look.memory
-    if masks is None or "centre" in look.attribution.maps:
+    if masks is None or not look.attribution.maps.keys().isdisjoint(BASELINES):
         return {}
     if memory is not None and memory.baselines is not None:
         return memory.baselines
     judged = {name: metric for name, metric in metrics.items() if metric.higher_is_better is not None}
-    found = {f"centre/{name}": value for name, value in _centre_scores(masks, judged)}
+    found = dict(_baseline_scores(masks, judged))
     if memory is not None:
         memory.baselines = found
     return found
 
 
-def _centre_scores(masks: Tensor, metrics: Mapping[str, Metric]) -> Iterator[tuple[str, float]]:
+def _baseline_scores(masks: Tensor, metrics: Mapping[str, Metric]) -> Iterator[tuple[str, float]]:
     for name, metric in metrics.items():
         with suppress(Exception):  # what fails here has failed with the model's maps, and was told there
-            scored = baseline_scores(masks, {name: metric})["centre"]
-            yield from ((each, value) for each, value in scored.items() if each == name)
+            scored = baseline_scores(masks, {name: metric})
+            yield from (
+                (f"{baseline}/{name}", scored[baseline][name])
+                for baseline in BASELINES
+                if name in scored[baseline]
+            )

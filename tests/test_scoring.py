@@ -268,6 +268,7 @@ def test_what_a_blob_in_the_middle_would_score_stands_beside() -> None:
     attribution, batch = halves()
     found = score_maps(attribution, batch, ["energy", "pointing_game", "blank_rate"]).values
     assert found["centre/energy"] == pytest.approx(0.5)
+    assert not any(name.startswith("uniform/") for name in found)  # these are the chance levels already
     assert not {"centre/energy_chance", "centre/blank_rate"} & set(found)
     assert "centre/energy" not in score_maps(attribution, replace(batch, masks=None)).values
 
@@ -294,7 +295,12 @@ def test_a_record_measures_its_scores(network: nn.Module) -> None:
     assert list(record.class_measurements["energy"].groups) == [0, 1, 2, 3]
     assert record.group_measurements["iou"].worst in (0, 1)
     rows = record.table
-    assert [row["samples"] for row in rows] == ["all"] * 3 + ["group 0", "group 1"] * 3
+    scores = [*record.measurements, *record.reliance.measurements]  # type: ignore[union-attr]
+    baselines = ["uniform/energy", "centre/energy", "uniform/iou", "centre/iou"]
+    overall = [row["score"] for row in rows if row["samples"] == "all"]
+    assert overall == [*scores, *baselines]
+    assert "background_only_accuracy" in overall
+    assert [row["samples"] for row in rows[len(overall) :]] == ["group 0", "group 1"] * 3
     assert rows[0] == {
         "score": "energy",
         "samples": "all",

@@ -159,26 +159,7 @@ class Measured(Metric):
 
     def compute(self) -> GroupedMeasurement:
         """Return the score over all samples, and over each group."""
-        return self.measure(*self._together())
-
-    def measure(self, rows: Tensor, reasons: Tensor, numbers: Tensor) -> GroupedMeasurement:
-        """Measure samples whose numbers are known already; ``update`` and ``compute`` do so with those they kept.
-
-        Args:
-            rows: ``(N, *shape)``, each sample's numbers.
-            reasons: ``(N,)`` uint8, why each is left out, or that it counts.
-            numbers: ``(N, K)``, the numbers of each sample's groups, negative for none.
-        """
-        groups = {
-            self._name(number): self._measure(rows[members], reasons[members])
-            for number, members in group_members(numbers).items()
-        }
-        return GroupedMeasurement(
-            self._measure(rows, reasons), groups, worst_group(groups, self.score.higher_is_better)
-        )
-
-    def _name(self, number: int) -> int | str:
-        return self.names[number] if self.names is not None and number < len(self.names) else number
+        return _grouped(self.score, *self._together(), self.names, self.resamples, self.seed)
 
     def _together(self) -> tuple[Tensor, Tensor, Tensor]:
         """All rows, reasons and groups; of no length where there are none."""
@@ -195,26 +176,42 @@ class Measured(Metric):
         self.rows, self.reasons, self.groups = [rows], [reasons], [groups]
         super()._sync_dist(*args, **kwargs)
 
-    def _measure(self, rows: Tensor, reasons: Tensor) -> Measurement:
-        """One measurement of the samples given."""
-        counted = reasons == _COUNTED
-        blank, no_mask, undefined = (
-            int((reasons == reason).sum()) for reason in (_BLANK, _NO_MASK, _UNDEFINED)
-        )
-        if not counted.any():
-            return Measurement(float("nan"), 0, blank, no_mask, undefined, None)
-        rows, compute = rows[counted].cpu(), self.score._value
-        value = float(score_counted(PerSample(rows, torch.ones(len(rows), dtype=torch.bool)), compute))
-        interval = bootstrap_interval(
-            rows, compute, bounds=self._bounds(), resamples=self.resamples, seed=self.seed
-        )
-        return Measurement(value, len(rows), blank, no_mask, undefined, interval)
 
-    def _bounds(self) -> tuple[float, float] | None:
-        """What a sample's number lies between, where the score is their plain mean."""
-        low, high = self.score.plot_lower_bound, self.score.plot_upper_bound
-        plain = type(self.score)._value is SampleScore._value
-        return (low, high) if plain and low is not None and high is not None else None
+def _grouped(
+    score: SampleScore,
+    rows: Tensor,
+    reasons: Tensor,
+    numbers: Tensor,
+    names: Sequence[str] | None,
+    resamples: int,
+    seed: int,
+) -> GroupedMeasurement:
+    """The score over all samples, and over each group of them."""
+    groups: dict[int | str, Measurement] = {}
+    for number, members in group_members(numbers).items():
+        name = names[number] if names is not None and number < len(names) else number
+        groups[name] = _measured(score, rows[members], reasons[members], resamples, seed)
+    overall = _measured(score, rows, reasons, resamples, seed)
+    return GroupedMeasurement(overall, groups, worst_group(groups, score.higher_is_better))
+
+
+def _measured(score: SampleScore, rows: Tensor, reasons: Tensor, resamples: int, seed: int) -> Measurement:
+    """One measurement of the samples given."""
+    counted = reasons == _COUNTED
+    blank, no_mask, undefined = (int((reasons == reason).sum()) for reason in (_BLANK, _NO_MASK, _UNDEFINED))
+    if not counted.any():
+        return Measurement(float("nan"), 0, blank, no_mask, undefined, None)
+    rows = rows[counted].cpu()
+    value = float(score_counted(PerSample(rows, torch.ones(len(rows), dtype=torch.bool)), score._value))
+    interval = bootstrap_interval(rows, score._value, bounds=_bounds(score), resamples=resamples, seed=seed)
+    return Measurement(value, len(rows), blank, no_mask, undefined, interval)
+
+
+def _bounds(score: SampleScore) -> tuple[float, float] | None:
+    """What a sample's number lies between, where the score is their plain mean."""
+    low, high = score.plot_lower_bound, score.plot_upper_bound
+    plain = type(score)._value is SampleScore._value
+    return (low, high) if plain and low is not None and high is not None else None
 
 
 def measure(
@@ -311,11 +308,11 @@ def measure_samples(
         >>> measure_samples(score, sample).overall.value
         0.75
     """
-    measured = Measured(score, names=names, resamples=resamples, seed=seed, sync_on_compute=False)
     if groups is None:
         groups = torch.full_like(sample.counted, -1, dtype=torch.int64)
     check_groups(groups, len(sample.counted))
-    return measured.measure(sample.values.detach(), _reasons(sample), group_numbers(groups))
+    rows, reasons = sample.values.detach().cpu(), _reasons(sample).cpu()
+    return _grouped(score, rows, reasons, group_numbers(groups).cpu(), names, resamples, seed)
 
 
 def worst_group(groups: dict[int | str, Measurement], higher_is_better: bool | None) -> int | str | None:
