@@ -18,6 +18,7 @@ from lightning_gcam.cam.methods import resolve_methods
 from lightning_gcam.cam.plain_forward import logits_of
 from lightning_gcam.cam.random_weights import called_with, in_place_of_all
 from lightning_gcam.cam.targets import Targets
+from lightning_gcam.captions import marks_of
 from lightning_gcam.chunks import attribute_in_chunks, in_chunks
 from lightning_gcam.isolation import untouched
 from lightning_gcam.metrics import Question, needs
@@ -207,7 +208,8 @@ class _Asked:
                 logits, _ = _logits_in_chunks(
                     self.model, images, classes[rows], regions, self.options.get("forward"), None
                 )
-                found[rows, steps] = class_probabilities(logits, classes[rows])
+                several = marks_of(self.batch, logits.shape[1]) is not None
+                found[rows, steps] = class_probabilities(logits, classes[rows], several)
         return found
 
     def maps_of_kept(self, question: Question, name: str, maps: Tensor) -> Tensor:
@@ -243,11 +245,12 @@ def _explained(attribution: Attribution) -> Tensor:
     return attribution.targets
 
 
-def class_probabilities(logits: Tensor, classes: Tensor) -> Tensor:
+def class_probabilities(logits: Tensor, classes: Tensor, several: bool = False) -> Tensor:
     """The probability of each sample's class: softmax, or sigmoid of a single logit and of marked classes.
 
     Args:
         logits: `(N, K)`.
+        several: whether a sample can be of several classes, so that each logit has a sigmoid of its own.
         classes: `(N,)`, or `(N, K)` multi-hot: then the mean over the marked ones, NaN where none is.
 
     Example:
@@ -260,4 +263,5 @@ def class_probabilities(logits: Tensor, classes: Tensor) -> Tensor:
         return (logits.sigmoid() * marks).sum(dim=1) / marks.sum(dim=1)
     if logits.shape[1] == 1:
         return torch.where(classes > 0, logits[:, 0], -logits[:, 0]).sigmoid()
-    return logits.softmax(dim=1).gather(1, classes[:, None]).squeeze(1)
+    shares = logits.sigmoid() if several else logits.softmax(dim=1)
+    return shares.gather(1, classes[:, None]).squeeze(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_gcam.asking import Answers, class_probabilities, random_map
@@ -25,13 +26,14 @@ class Memory:
 
     def __init__(self) -> None:
         self.random_maps: Answers | None = None
-        self.baselines: dict[str, float] | None = None
+        self.baselines: dict[tuple[str, ...], dict[str, float]] = {}
+        self._explained: Tensor | None = None
         self._maps: dict[str, dict[str, Tensor]] = {}
         self._confidence = float("-inf")
 
     def begin_run(self) -> None:
         """Another run may look at another layer; the earlier looks stay, as the history does."""
-        self.random_maps = self.baselines = None
+        self.random_maps, self.baselines = None, {}
 
     def earlier(self, since: str, map_name: str) -> Tensor | None:
         """The maps `(N, H, W)` of an earlier look; None where there was none.
@@ -51,14 +53,25 @@ class Memory:
         if confidence > self._confidence:
             self._maps[BEST], self._confidence = maps, confidence
 
-    def keep_random_maps(self, answers: Answers) -> Answers:
-        """Note the maps of the model with random weights, which are the same at every look; give all answers back."""
+    def knows_random_maps(self, attribution: Attribution) -> bool:
+        """Whether the maps of the model with random weights are there, for the classes that are explained now."""
         if self.random_maps is None:
-            suffix = random_map("")
-            noted = {name: each for name, each in answers.values.items() if name.endswith(suffix)}
-            self.random_maps = Answers(noted) if noted else None
-            return answers
-        return Answers({**answers.values, **self.random_maps.values})
+            return False
+        now, then = attribution.targets, self._explained
+        return (now is None and then is None) or (
+            now is not None and then is not None and torch.equal(now.cpu(), then)
+        )
+
+    def keep_random_maps(self, answers: Answers, attribution: Attribution) -> Answers:
+        """Note the maps of the model with random weights, which are the same while classes are; give all answers."""
+        suffix = random_map("")
+        noted = {name: each for name, each in answers.values.items() if name.endswith(suffix)}
+        if noted:
+            self.random_maps = Answers(noted)
+            self._explained = attribution.targets.cpu() if attribution.targets is not None else None
+        elif self.random_maps is not None and self.knows_random_maps(attribution):
+            return Answers({**answers.values, **self.random_maps.values})
+        return answers
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; what can be computed again is left out."""

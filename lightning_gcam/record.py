@@ -24,6 +24,7 @@ from lightning_gcam.causal_checks import CausalChecks, with_checks
 from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.metrics import GroupedMeasurement, Measurement, resolve_scores
 from lightning_gcam.reliance import Checks, Reliance, Removal
+from lightning_gcam.reliance.ground import classes_of_labels
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 from lightning_gcam.scoring import Scores, ScoreSheet, score_maps
 from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
@@ -123,10 +124,8 @@ class SaliencyRecord:
     @cached_property
     def class_measurements(self) -> dict[str, GroupedMeasurement]:
         """The same for each class of the labels, with the worst one named; empty where no label names a class."""
-        labels = self.batch.labels
-        if labels is None or self.batch.has_measurements:
-            return {}
-        return self.sheet.measure(labels.long(), self.stamp.class_names)
+        classes = classes_of_labels(self.batch)
+        return self.sheet.measure(classes, self.stamp.class_names) if classes is not None else {}
 
     @cached_property
     def group_measurements(self) -> dict[str, GroupedMeasurement]:

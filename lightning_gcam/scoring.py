@@ -22,6 +22,7 @@ from lightning_gcam.asking import (
 )
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
+from lightning_gcam.captions import marks_of
 from lightning_gcam.memory import Memory
 from lightning_gcam.metrics import (
     GroupedMeasurement,
@@ -141,7 +142,9 @@ class _Look:
 
     def _before(self) -> Tensor:
         assert self.attribution.targets is not None  # else no question was answered
-        return class_probabilities(self.attribution.logits, self.attribution.targets)
+        logits = self.attribution.logits
+        several = marks_of(self.batch, logits.shape[1]) is not None
+        return class_probabilities(logits, self.attribution.targets, several)
 
     def _other(self, name: str) -> str:
         """The map to compare with: the first one, and for that the second."""
@@ -249,12 +252,12 @@ def _baselines(metrics: Mapping[str, Metric], look: _Look) -> dict[str, float]:
     masks, memory = look.batch.object_masks, look.memory
     if masks is None or not look.attribution.maps.keys().isdisjoint(BASELINES):
         return {}
-    if memory is not None and memory.baselines is not None:
-        return memory.baselines
+    if memory is not None and tuple(metrics) in memory.baselines:
+        return memory.baselines[tuple(metrics)]
     judged = {name: metric for name, metric in metrics.items() if metric.higher_is_better is not None}
     found = dict(_baseline_scores(masks, judged))
     if memory is not None:
-        memory.baselines = found
+        memory.baselines[tuple(metrics)] = found
     return found
 
 

@@ -276,7 +276,7 @@ def test_what_a_blob_in_the_middle_would_score_stands_beside() -> None:
 def test_the_centre_is_computed_once_a_run() -> None:
     (attribution, batch), memory = halves(), Memory()
     first = score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"]
-    memory.baselines = {"centre/energy": 0.125}
+    memory.baselines[("energy", "energy_chance")] = {"centre/energy": 0.125}
     assert score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"] == 0.125
     memory.begin_run()
     assert score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"] == first
@@ -319,3 +319,29 @@ def test_answers_are_cut_and_put_together() -> None:
     assert (len(whole), whole.values["a"].tolist()) == (3, [1, 3, 0])
     assert whole.values["b"].shape == (3, 4)
     assert len(Answers()) == 0
+
+
+def test_other_classes_ask_the_random_model_anew() -> None:
+    memory, maps = Memory(), torch.rand(2, 4, 4)
+    look = look_at(maps, 1.0)
+    memory.keep_random_maps(Answers({"mine|random": maps}), look)
+    assert memory.knows_random_maps(look)
+    assert memory.keep_random_maps(Answers(), look).values["mine|random"] is maps
+    changed = replace(look, targets=torch.ones(2).long())
+    assert not memory.knows_random_maps(changed)
+    assert memory.keep_random_maps(Answers(), changed).values == {}
+
+
+def test_baselines_are_of_the_scores_that_were_asked_for() -> None:
+    (attribution, batch), memory = halves(), Memory()
+    score_maps(attribution, batch, "energy", memory=memory)
+    found = score_maps(attribution, batch, "iou", memory=memory).values
+    assert [name for name in found if name.startswith("centre/")] == ["centre/iou"]
+
+
+def test_a_column_of_labels_names_its_own_classes(network: nn.Module) -> None:
+    images, labels, masks = toy_samples(4)
+    batch = SaliencyBatch(images, (labels > 0).long()[:, None], masks)
+    single = nn.Sequential(*list(network)[:-1], nn.Linear(8, 1))
+    groups = record_saliency(single, batch, scores="blank_rate").class_measurements["blank_rate"].groups
+    assert {group: each.n for group, each in groups.items()} == {0: 1, 1: 3}

@@ -137,11 +137,14 @@ def take_look(
     The exchange between processes stands outside of every guard, so that all of them reach it whatever happens.
     """
     with torch.inference_mode(False):
-        fixed.to(module.device)
-        batch = replace(fixed.samples, images=as_input(trainer, fixed.samples.images))
         options = {**recipe.options(trainer), "target_layer": layers}
 
+        def samples() -> SaliencyBatch:
+            fixed.to(module.device)
+            return replace(fixed.samples, images=as_input(trainer, fixed.samples.images))
+
         def attribute_rows(rows: list[int]) -> Attribution:
+            batch = samples()
             with precision(trainer):
                 share, chunk = (
                     batch.select(rows),
@@ -152,11 +155,12 @@ def take_look(
                 )
                 return attribution
 
-        attribution = share_out(trainer, module, batch, attribute_rows)
+        attribution = share_out(trainer, module, fixed.samples, attribute_rows)
         if isinstance(attribution, Exception):
             failures.report(THE_LOOK, attribution)
             return None
 
+        batch, attribution = samples(), attribution.to(module.device)
         answers = _ask(trainer, module, batch, attribution, recipe, memory, options, fixed.largest_batch)
         if isinstance(answers, Exception):
             failures.report(ASKING, answers)
@@ -183,7 +187,7 @@ def _rely(
     attribution: Attribution,
     recipe: Recipe,
     failures: FailurePolicy,
-) -> Reliance:
+) -> Reliance | None:
     """What the model relies on, the same in every process; the accuracy alone where the checks failed in one.
 
     Every process makes all changed images, which belong to the batch as a whole, and answers for its share of them.
@@ -205,8 +209,13 @@ def _rely(
     if isinstance(answers, Exception):
         failures.report(CHECKING, answers)
         answers = Answers()
-    measured = recipe.checks.measure(batch, attribution, answers.values)
-    return Reliance.from_plain(same_everywhere(trainer, measured.to_plain()))
+    measured: dict[str, Any] | None = None
+    try:
+        measured = recipe.checks.measure(batch, attribution, answers.values).to_plain()
+    except Exception as error:
+        failures.report(CHECKING, error)
+    agreed = same_everywhere(trainer, measured or {})
+    return Reliance.from_plain(agreed) if agreed else None
 
 
 def _ask(
@@ -221,7 +230,7 @@ def _ask(
 ) -> Answers | Exception:
     """What the scores want to know of the model; the maps of random weights are asked for once a run."""
     inquiry = Inquiry.of(resolve_scores(recipe.scores))
-    if memory.random_maps is not None:
+    if memory.knows_random_maps(attribution):
         inquiry = inquiry.without_random_maps()
 
     def ask_rows(rows: list[int]) -> Answers:
@@ -230,4 +239,4 @@ def _ask(
             return ask(module, *share, inquiry, targets=recipe.targets, chunk_size=chunk_size, **options)
 
     answers = share_out(trainer, module, batch, ask_rows) if inquiry else Answers()
-    return answers if isinstance(answers, Exception) else memory.keep_random_maps(answers)
+    return answers if isinstance(answers, Exception) else memory.keep_random_maps(answers, attribution)

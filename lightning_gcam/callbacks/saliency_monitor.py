@@ -23,7 +23,7 @@ from lightning_gcam.callbacks.announcement import (
     what_is_left_out,
 )
 from lightning_gcam.callbacks.collection import Collection
-from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.failures import THE_LOOK, FailurePolicy
 from lightning_gcam.callbacks.look import Recipe, prepare, take_look
 from lightning_gcam.callbacks.processes import first_layers
 from lightning_gcam.callbacks.schedule import Schedule
@@ -135,6 +135,11 @@ class SaliencyMonitor(Callback):
             check_normalize(normalize)
         check_scores(scores)
         check_scores(final_scores)
+        if compares_looks(final_scores):
+            raise InputError(
+                "`final_scores` holds a drift, which compares a look with an earlier one. Ask for it at every look, "
+                "with `scores=`."
+            )
         self.target_layer = target_layer
         self.class_names = class_names
         self.normalize = normalize
@@ -422,7 +427,9 @@ class SaliencyMonitor(Callback):
             return None
         stamp = Stamp(step, trainer.current_epoch, self.log_prefix, self.class_names, self.normalize)
         fixed = self._collection.fixed
-        return take_look(trainer, pl_module, fixed, layers, recipe, stamp, self._failures, self._memory)
+        with self._failures.guard(THE_LOOK):
+            return take_look(trainer, pl_module, fixed, layers, recipe, stamp, self._failures, self._memory)
+        return None
 
     def _show(self, trainer: Trainer, record: SaliencyRecord) -> None:
         is_rehearsal = getattr(trainer, "fast_dev_run", False)

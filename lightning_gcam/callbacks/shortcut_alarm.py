@@ -139,7 +139,11 @@ class ShortcutAlarm(Callback):
                 f"cannot judge:{monitor.log_prefix}", f"ShortcutAlarm cannot judge this run: {reason}"
             )
         evidence = evidence_of(record)
-        finding = self._watch(monitor.log_prefix).hear(evidence) if evidence is not None else None
+        watch = self._watch(monitor.log_prefix)
+        if evidence is None:
+            watch.miss()
+            return
+        finding = watch.hear(evidence)
         if finding is not None:
             self._speak(trainer, monitor, finding)
 

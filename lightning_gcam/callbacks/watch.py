@@ -33,8 +33,12 @@ class Watch:
         finding = judge(self._recent, self._thresholds, self._looks_in_a_row)
         kinds = list(finding.kinds) if finding is not None else []
         is_new = any(kind not in self._told for kind in kinds)
-        self._told = [*self._told, *kinds] if kinds else []
+        self._told = list(dict.fromkeys([*self._told, *kinds])) if kinds else []
         return finding if is_new else None
+
+    def miss(self) -> None:
+        """A look of which nothing can be judged: the looks before it and behind it are not in a row."""
+        self._recent = []
 
     def state_dict(self) -> dict[str, Any]:
         """Plain Python only."""

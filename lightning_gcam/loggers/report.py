@@ -131,7 +131,7 @@ class ReportLogger(Logger):
         """Lightning calls these itself, and would end the training where a disk is full; so this is one warning."""
         try:
             yield
-        except OSError as error:
+        except Exception as error:
             if not self._has_failed:
                 self._has_failed = True
                 rank_zero_warn(

@@ -68,14 +68,14 @@ def ground_of(batch: SaliencyBatch) -> Ground | None:
 
 
 def classes_of_labels(batch: SaliencyBatch) -> Tensor | None:
-    """The labels as `(N,)` int64 classes or `(N, K)` bool marks; None where they measure, or are not there."""
+    """The labels as `(N,)` int64 classes or `(N, K)` bool marks; None where they measure, are soft, or are missing."""
     labels = batch.labels
     if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels is None:
         return None
     if labels.ndim == 2:
-        return labels > 0
+        return labels > 0 if bool(((labels == 0) | (labels == 1)).all()) else None
     if labels.is_floating_point() and not torch.equal(labels, labels.round()):
         return None
     return labels.long()

@@ -17,6 +17,7 @@ from lightning_gcam.metrics import Measurement
 from lightning_gcam.reliance.ground import Ground, ground_of
 from lightning_gcam.reliance.intervals import chance_level, difference_interval, wilson_interval
 from lightning_gcam.reliance.questions import CHECKS
+from lightning_gcam.reliance.salient import most_salient
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ def measure_reliance(
 ) -> Reliance:
     """Compare the answers to changed images with the labels, or with each other.
 
+    Where a check can only speak of some of the samples, the accuracy of just these as they are stands beside it, as
+    `<check>_before`.
+
     An accuracy is the share of samples whose predicted class is their label (one of their marks); `salient_flips` is
     the share whose prediction changes with the most salient region outside of the object replaced, less that with a
     random one of the same shape, in [-1, 1], 0 where saliency tells nothing. All speak of the samples with a class and,
@@ -102,11 +106,24 @@ def measure_reliance(
         return Reliance({}, chance_level(logits[:0], logits.shape[1]))
     blank = torch.zeros_like(ground.known)
     if maps is not None:
-        blank = ~(maps.to(ground.known.device).nan_to_num(0.0) > 0).flatten(1).any(dim=1)
+        maps = maps.to(ground.known.device).nan_to_num(0.0)
+        if (
+            ground.masks is not None and ground.around is not None
+        ):  # nothing salient outside is no answer either
+            maps = most_salient(maps, ground.masks, ground.around).float()
+        blank = ~(maps > 0).flatten(1).any(dim=1)
     table = _Table(ground, logits, answers, blank)
     measurements = {"accuracy": table.accuracy(logits, table.counted)}
-    measurements.update({name: table.check(name) for name in CHECKS if table.has_answers_for(name)})
+    for name in CHECKS:
+        if table.has_answers_for(name):
+            measurements[name] = table.check(name)
+            if name.endswith("accuracy") and not torch.equal(table.rows(name), table.counted):
+                measurements[f"{name}{BEFORE}"] = table.accuracy(logits, table.rows(name))
     return Reliance(measurements, chance_level(ground.labels[table.counted], logits.shape[1]))
+
+
+BEFORE = "_before"
+"""What the accuracy of a check's own samples is called, where they are not all."""
 
 
 @dataclass(frozen=True)
@@ -127,16 +144,19 @@ class _Table:
     def has_answers_for(self, check: str) -> bool:
         return all(question in self.answers for question in CHECKS[check])
 
+    def rows(self, name: str) -> Tensor:
+        """The samples that have what a check takes: `(N,)` bool."""
+        if name == "suspect_swap_accuracy":
+            return self.counted & (self.ground.suspect_partners >= 0)
+        if name in ("background_swap_accuracy", "salient_flips"):
+            return self.counted & (self.ground.partners >= 0)
+        return self.counted
+
     def check(self, name: str) -> Measurement:
         """One check, on the samples that have what it takes."""
-        ground, counted = self.ground, self.counted
-        if name == "suspect_swap_accuracy":
-            counted = counted & (ground.suspect_partners >= 0)
-        elif name in ("background_swap_accuracy", "salient_flips"):
-            counted = counted & (ground.partners >= 0)
         if name == "salient_flips":
-            return self._flips(counted, *CHECKS[name])
-        return self.accuracy(self.answers[CHECKS[name][0]], counted)
+            return self._flips(self.rows(name), *CHECKS[name])
+        return self.accuracy(self.answers[CHECKS[name][0]], self.rows(name))
 
     def accuracy(self, answers: Tensor, counted: Tensor) -> Measurement:
         """The share of samples whose predicted class is right."""

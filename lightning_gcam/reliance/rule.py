@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.reliance.measured import Reliance
+from lightning_gcam.reliance.measured import BEFORE, Reliance
 
 Kind = Literal["survives without the object", "dies with the suspect region"]
 Saliency = Literal["agrees", "is blind", "is not there"]
@@ -49,6 +50,9 @@ class Thresholds:
 
 
 DEFAULT_THRESHOLDS = Thresholds()
+
+_ON_IT = 3.0
+"""Saliency that is this many times as much on the object as chance does not agree, however little it is."""
 
 
 @dataclass(frozen=True)
@@ -153,20 +157,28 @@ def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) ->
     survives = (
         without is not None
         and _is_above(without, reliance.chance)
-        and share_left(without, reliance) >= thresholds.survives
+        and share_left("background_only_accuracy", reliance) >= thresholds.survives
     )
     dies = (
         exchanged is not None
-        and _do_not_meet(exchanged, accuracy)
-        and 1 - share_left(exchanged, reliance) >= thresholds.dies
+        and _do_not_meet(exchanged, before("suspect_swap_accuracy", reliance))
+        and 1 - share_left("suspect_swap_accuracy", reliance) >= thresholds.dies
     )
     return tuple(kind for kind, holds in zip(KINDS, (survives, dies), strict=True) if holds)
 
 
-def share_left(check: Measurement, reliance: Reliance) -> float:
-    """Of the accuracy above chance, the share that a changed image leaves; below 0 and above 1 are possible."""
-    accuracy = reliance.measurements["accuracy"].value
-    return (check.value - reliance.chance) / (accuracy - reliance.chance)
+def share_left(name: str, reliance: Reliance) -> float:
+    """Of the accuracy above chance, the share that a check leaves; below 0 and above 1 are possible.
+
+    NaN where the samples that it speaks of have no accuracy above chance.
+    """
+    above = before(name, reliance).value - reliance.chance
+    return (reliance.measurements[name].value - reliance.chance) / above if above > 0 else math.nan
+
+
+def before(name: str, reliance: Reliance) -> Measurement:
+    """The accuracy, as they are, of the samples that a check speaks of."""
+    return reliance.measurements.get(f"{name}{BEFORE}", reliance.measurements["accuracy"])
 
 
 def _is_above(measurement: Measurement, chance: float) -> bool:
@@ -183,7 +195,8 @@ def _saliency(kinds: Sequence[Kind], scores: Mapping[str, float], thresholds: Th
     energy, lift = scores.get("energy"), scores.get("suspect_lift")
     signs = []
     if energy is not None:
-        signs.append(energy < thresholds.energy)
+        chance = scores.get("energy_chance")
+        signs.append(energy < thresholds.energy and (chance is None or energy < _ON_IT * chance))
     if lift is not None and KINDS[1] in kinds:
         signs.append(lift >= thresholds.suspect_lift)
     if signs:

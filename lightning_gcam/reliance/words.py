@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.reliance.measured import Reliance
-from lightning_gcam.reliance.rule import KINDS, Finding, share_left
+from lightning_gcam.reliance.rule import KINDS, Finding, before, share_left
 
 _CHANGES = {
     "background_only_accuracy": "with the object removed",
@@ -87,8 +87,14 @@ def _checks(reliance: Reliance) -> Iterator[str]:
     for name, change in _CHANGES.items():
         measurement = reliance.measurements.get(name)
         if measurement is not None and measurement.n:
-            left = min(max(share_left(measurement, reliance), 0.0), 1.0)
-            yield f"{change} it is {_shown(measurement)} ({left:.0%} of what lies above chance is left)"
+            left = share_left(name, reliance)
+            of_these = (
+                "" if before(name, reliance) is reliance.measurements["accuracy"] else " for these samples"
+            )
+            share = (
+                f" ({max(left, 0.0):.0%} of what lies above chance{of_these} is left)" if left <= 1 else ""
+            )
+            yield f"{change} it is {_shown(measurement)}{share}"
 
 
 def _on_saliency(finding: Finding) -> str:

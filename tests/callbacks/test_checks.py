@@ -72,6 +72,7 @@ def test_a_record_holds_them_with_n_interval_and_chance() -> None:
         "accuracy",
         *ON_MASKS[:3],
         "suspect_swap_accuracy",
+        "suspect_swap_accuracy_before",  # where the object fills the corner, there is nothing to exchange
         ON_MASKS[3],
     ]
     assert record.reliance.chance == 1 / CLASSES

@@ -152,3 +152,21 @@ def test_a_model_that_cannot_answer_costs_these_scores_and_one_warning(tmp_path:
     assert len(monitor.history) == 2
     assert "energy" in monitor.history[-1]
     assert "deletion" not in monitor.history[-1]
+
+
+def test_a_drift_at_the_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`final_scores` holds a drift"):
+        SaliencyMonitor(final_scores=["insertion", "drift"])
+
+
+@pytest.mark.parametrize("where", ["fixed_batch.FixedBatch.to", "causal_checks.measure_reliance"])
+def test_nothing_of_a_look_ends_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def strike(*_: Any, **__: Any) -> Any:
+        raise ValueError("nowhere to go")
+
+    monkeypatch.setattr(f"lightning_gcam.{where}", strike)
+    with pytest.warns(UserWarning, match="failed, and the training goes on.*nowhere to go"):
+        trainer = fit(tmp_path, SaliencyMonitor(num_samples=4))
+    assert trainer.current_epoch == 2
