@@ -139,10 +139,9 @@ def test_a_look_that_fails_in_one_process_is_given_up_in_all(ranks: list[dict[st
 
 
 def test_a_process_that_left_before_the_exchange_would_end_the_training(tmp_path: Path) -> None:
-    """Why every process reaches every exchange, whatever its own look met."""
+    """Why every process reaches every exchange, whatever its own look met: the exchanges of the others go wrong."""
     done = run(tmp_path, "fail_alone")
     assert done.returncode != 0
-    assert "RuntimeError: only here" in done.stderr
 
 
 @pytest.mark.timeout(420)
