@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,11 @@ class Answers:
         """Several batches as one, in order."""
         return Answers({name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values})
 
+    @staticmethod
+    def merged(several: Iterable[Answers]) -> Answers:
+        """Answers to different questions about the same samples, as one."""
+        return Answers({name: each for answers in several for name, each in answers.values.items()})
+
 
 @dataclass(frozen=True)
 class Inquiry:
@@ -79,13 +84,6 @@ class Inquiry:
         with_maps = {questions.index(question) for question, what in asked if question and "maps" in what}
         return Inquiry(questions, frozenset(with_maps), any("random" in what for _, what in asked))
 
-    def __bool__(self) -> bool:
-        return bool(self.questions) or self.random_maps
-
-    def without_random_maps(self) -> Inquiry:
-        """The same, where these maps are known already."""
-        return Inquiry(self.questions, self.with_maps)
-
 
 def kept_probability(map_name: str, number: int) -> str:
     """The name of the explained class's probabilities `(N, steps + 1)` for the images of a question."""
@@ -112,7 +110,7 @@ def ask(
     chunk_size: int | None = None,
     **options: Any,
 ) -> Answers:
-    """Ask the model all that the scores want to know.
+    """Ask the model the questions of the scores.
 
     Args:
         model: any `nn.Module`; it is left exactly as it was.
@@ -133,9 +131,36 @@ def ask(
             values[kept_probability(name, number)] = asked.probabilities(question, maps)
             if number in inquiry.with_maps:
                 values[kept_map(name, number)] = asked.maps_of_kept(question, name, maps)
-    if inquiry.random_maps:
-        values |= {random_map(name): maps for name, maps in asked.random_maps().items()}
     return Answers(values)
+
+
+def ask_random_model(
+    model: nn.Module,
+    batch: SaliencyBatch,
+    attribution: Attribution,
+    *,
+    targets: Targets = None,
+    chunk_size: int | None = None,
+    **options: Any,
+) -> Answers:
+    """The maps of the same samples, for the same classes, by the same model with random weights.
+
+    Args:
+        model: any `nn.Module`; it is left exactly as it was.
+        batch: the samples, on the model's device.
+        attribution: their maps.
+        targets: as in `ask`.
+        chunk_size: as in `ask`.
+        options: as in `ask`.
+
+    Raises:
+        InputError: where the model's parameters are sharded.
+    """
+    forward = called_with(in_place_of_all(model), options.pop("forward", None))
+    asked = _Asked(
+        model, batch, attribution, targets, chunk_size or len(batch), {**options, "forward": forward}
+    )
+    return Answers({random_map(name): maps for name, maps in asked.attribute(batch.images).items()})
 
 
 def answer_images(
@@ -216,14 +241,10 @@ class _Asked:
         """The map of the same name, of the images of which only what is salient is left."""
         images = torch.cat([each for _, each in question.images(self.batch.images, maps, len(maps))])
         method = resolve_methods(self.options["methods"])[name.partition("@")[0]]
-        return self._attribute(images, methods=method)[name]
+        return self.attribute(images, methods=method)[name]
 
-    def random_maps(self) -> dict[str, Tensor]:
-        """The maps of the same samples, for the same classes, by the same model with random weights."""
-        forward = called_with(in_place_of_all(self.model), self.options.get("forward"))
-        return self._attribute(self.batch.images, forward=forward)
-
-    def _attribute(self, images: Tensor, **other: Any) -> dict[str, Tensor]:
+    def attribute(self, images: Tensor, **other: Any) -> dict[str, Tensor]:
+        """The maps of changed images, at the same layers, for the same classes."""
         explained = "output" if self.attribution.explains == "output" else self.targets
         targets = self.attribution.targets if self.attribution.targets is not None else explained
         changed = SaliencyBatch(images, masks=self.batch.object_masks)

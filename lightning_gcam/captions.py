@@ -32,7 +32,7 @@ def subject_of(batch: SaliencyBatch, attribution: Attribution, class_names: Clas
         >>> subject_of(SaliencyBatch(torch.zeros(2, 3, 4, 4), torch.tensor([3.2, 1.0])), attribution)
         'output'
     """
-    labels, k = _column(batch.labels), attribution.logits.shape[1]
+    labels, k = batch.labels, attribution.logits.shape[1]
     if attribution.explains == "output" or (k == 1 and labels is not None and are_measurements(labels)):
         return "output"
     is_marked = labels is not None and labels.ndim == 2 and labels.shape[1] == k
@@ -81,7 +81,7 @@ def correct(
     None: there is no label; the output is not of classes; or it is a dense one that was read at the positions where the
     network itself sees the class.
     """
-    labels = _column(batch.labels)
+    labels = batch.labels
     if labels is None or subject_of(batch, attribution, class_names) != "classes":
         return [None] * len(batch)
     predictions = predict(attribution.logits).tolist()
@@ -119,7 +119,7 @@ def explained(batch: SaliencyBatch, attribution: Attribution, class_names: Class
 
 
 def _whose(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames) -> str:
-    targets, labels = attribution.targets, _column(batch.labels)
+    targets, labels = attribution.targets, batch.labels
     if attribution.explains == "output":
         return "maps of the output"
     if targets is None:
@@ -148,7 +148,7 @@ def _names(batch: SaliencyBatch) -> list[str]:
 
 
 def _true(batch: SaliencyBatch, subject: Explains, class_names: ClassNames) -> list[str]:
-    labels = _column(batch.labels)
+    labels = batch.labels
     if labels is None:
         return [""] * len(batch)
     if labels.ndim == 2:
@@ -190,11 +190,6 @@ def _in_short(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = len(names) - _MOST_NAMED
     return (", ".join(names[:_MOST_NAMED]) or "none") + (f" and {more} more" if more > 0 else "")
-
-
-def _column(labels: Tensor | None) -> Tensor | None:
-    """The labels of a single output are often a column."""
-    return labels.squeeze(1) if labels is not None and labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _class_name(index: int, class_names: ClassNames) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gcam.asking import Answers, class_probabilities, random_map
+from lightning_gcam.asking import Answers, class_probabilities
 from lightning_gcam.attribution import Attribution
 
 PREVIOUS, FIRST, BEST = "previous", "first", "best"
@@ -25,15 +25,15 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self.random_maps: Answers | None = None
         self.baselines: dict[tuple[str, ...], dict[str, float]] = {}
+        self._random_maps: Answers | None = None
         self._explained: Tensor | None = None
         self._maps: dict[str, dict[str, Tensor]] = {}
         self._confidence = float("-inf")
 
     def begin_run(self) -> None:
         """Another run may look at another layer; the earlier looks stay, as the history does."""
-        self.random_maps, self.baselines = None, {}
+        self._random_maps, self.baselines = None, {}
 
     def earlier(self, since: str, map_name: str) -> Tensor | None:
         """The maps `(N, H, W)` of an earlier look; None where there was none.
@@ -53,33 +53,28 @@ class Memory:
         if confidence > self._confidence:
             self._maps[BEST], self._confidence = maps, confidence
 
-    def knows_random_maps(self, attribution: Attribution) -> bool:
-        """Whether the maps of the model with random weights are there, for the classes that are explained now."""
-        if self.random_maps is None:
-            return False
-        now, then = attribution.targets, self._explained
-        return (now is None and then is None) or (
-            now is not None and then is not None and torch.equal(now.cpu(), then)
-        )
+    def random_maps(self, attribution: Attribution) -> Answers | None:
+        """The maps of the model with random weights; None where they are not known for the classes explained now."""
+        return self._random_maps if _same(attribution.targets, self._explained) else None
 
-    def keep_random_maps(self, answers: Answers, attribution: Attribution) -> Answers:
-        """Note the maps of the model with random weights, which are the same while classes are; give all answers."""
-        suffix = random_map("")
-        noted = {name: each for name, each in answers.values.items() if name.endswith(suffix)}
-        if noted:
-            self.random_maps = Answers(noted)
-            self._explained = attribution.targets.cpu() if attribution.targets is not None else None
-        elif self.random_maps is not None and self.knows_random_maps(attribution):
-            return Answers({**answers.values, **self.random_maps.values})
-        return answers
+    def keep_random_maps(self, answers: Answers, attribution: Attribution) -> None:
+        """Note them: they are the same at every look, as long as the explained classes are."""
+        if len(answers):  # else asking failed, and may go well the next time
+            self._random_maps, self._explained = answers, attribution.targets
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; what can be computed again is left out."""
-        return {"maps": self._maps, "confidence": self._confidence}
+        return {"maps": dict(self._maps), "confidence": self._confidence}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the looks of a checkpoint."""
         self._maps, self._confidence = dict(state["maps"]), float(state["confidence"])
+
+
+def _same(now: Tensor | None, then: Tensor | None) -> bool:
+    if now is None or then is None:
+        return now is then
+    return now.shape == then.shape and torch.equal(now, then.to(now.device))
 
 
 def _confidence(attribution: Attribution) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import captions
-from lightning_gcam.asking import Inquiry, answer_images, ask
+from lightning_gcam.asking import Answers, Inquiry, answer_images, ask, ask_random_model
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.cam.capture import Forward
@@ -246,7 +247,7 @@ def record_saliency(
         ['energy', 'energy_chance']
     """
     causal = CausalChecks.of(checks, removal)
-    options = {
+    options: dict[str, Any] = {
         "methods": methods,
         "target_layer": target_layer,
         "reshape_transform": reshape_transform,
@@ -256,7 +257,10 @@ def record_saliency(
     with torch.inference_mode(False):
         attribution, _ = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
         inquiry = Inquiry.of(resolve_scores(scores))
-        answers = ask(model, batch, attribution, inquiry, targets=targets, chunk_size=chunk_size, **options)
+        how = {"targets": targets, "chunk_size": chunk_size, **options}
+        answers = ask(model, batch, attribution, inquiry, **how)
+        if inquiry.random_maps:
+            answers = Answers.merged([answers, ask_random_model(model, batch, attribution, **how)])
         sheet = score_maps(attribution, batch, scores, answers=answers)
         stamp, reliance = stamp or Stamp(), None
         if causal.apply_to(batch, attribution, stamp.class_names):

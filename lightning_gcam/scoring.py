@@ -64,6 +64,20 @@ def check_scores(scores: Scores) -> None:
             )
 
 
+def check_final_scores(scores: Scores) -> None:
+    """As `check_scores`; and a look at the end has no earlier one to compare with.
+
+    Raises:
+        InputError: naming the score, and what to do.
+    """
+    check_scores(scores)
+    if compares_looks(scores):
+        raise InputError(
+            "`final_scores` holds a drift, which compares a look with an earlier one. Ask for it at every look, with "
+            "`scores=`."
+        )
+
+
 def compares_looks(scores: Scores) -> bool:
     """Whether one of the scores compares a look with an earlier one.
 

@@ -225,7 +225,7 @@ def main(out: Path) -> None:
 
 def fail_alone() -> None:
     """The mode "one process fails" without the safeguard: the exception leaves at once, before the exchange."""
-    processes._tried = lambda work, batch: work(batch)  # type: ignore[assignment]
+    processes._tried = lambda work: work()  # type: ignore[assignment]
     train(
         Path(sys.argv[1]),
         monitored=True,

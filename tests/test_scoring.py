@@ -324,12 +324,15 @@ def test_answers_are_cut_and_put_together() -> None:
 def test_other_classes_ask_the_random_model_anew() -> None:
     memory, maps = Memory(), torch.rand(2, 4, 4)
     look = look_at(maps, 1.0)
-    memory.keep_random_maps(Answers({"mine|random": maps}), look)
-    assert memory.knows_random_maps(look)
-    assert memory.keep_random_maps(Answers(), look).values["mine|random"] is maps
-    changed = replace(look, targets=torch.ones(2).long())
-    assert not memory.knows_random_maps(changed)
-    assert memory.keep_random_maps(Answers(), changed).values == {}
+    assert memory.random_maps(look) is None
+    memory.keep_random_maps(Answers(), look)  # asking failed
+    assert memory.random_maps(look) is None
+    found = Answers({"mine|random": maps})
+    memory.keep_random_maps(found, look)
+    assert memory.random_maps(look) is found
+    assert memory.random_maps(replace(look, targets=torch.ones(2).long())) is None
+    memory.begin_run()
+    assert memory.random_maps(look) is None
 
 
 def test_baselines_are_of_the_scores_that_were_asked_for() -> None:

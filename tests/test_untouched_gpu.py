@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning
 import torch
 from torch import Tensor
 
@@ -119,14 +120,11 @@ def test_half_precision_gives_a_map_that_is_finite_and_not_blank(tmp_path: Path)
 
 def test_memory_of_the_device_does_not_grow(tmp_path: Path) -> None:
     used: list[int] = []
-    monitor = _monitor()
-    original = monitor._show
 
-    def show(*arguments: Any) -> None:
-        original(*arguments)
-        used.append(torch.cuda.memory_allocated())
+    class Counting(pytorch_lightning.Callback):
+        def on_saliency_look(self, *_: Any) -> None:
+            used.append(torch.cuda.memory_allocated())
 
-    monitor._show = show  # type: ignore[method-assign]
-    train(Plain, tmp_path, monitor=monitor, **ON_DEVICE, max_epochs=6)
+    train(Plain, tmp_path, monitor=_monitor(), callbacks=lambda: [Counting()], **ON_DEVICE, max_epochs=6)
     assert len(used) > 20
     assert max(used[10:]) <= max(used[:10])

@@ -21,7 +21,7 @@ class SaliencyBatch:
         images: `(N, C, H, W)` exactly as the model takes them: floating point and normalized, or whole numbers such as
             uint8 where its forward converts them; on any device.
         labels: `(N,)` integer classes, of which negative ones mean "none"; `(N,)` float measurements, for a model that
-            predicts a number; or `(N, K)` multi-hot.
+            predicts a number; or `(N, K)` multi-hot. A column `(N, 1)` is held as `(N,)`.
         masks: `(N, H, W)` bool, True on the object.
         boxes: N tensors `(M, 4)`, each row `x1, y1, x2, y2` in pixels of the image.
         suspect: `(H, W)` or `(N, H, W)` bool, a region that should not matter.
@@ -50,6 +50,8 @@ class SaliencyBatch:
     def __post_init__(self) -> None:
         for field in fields(self):
             setattr(self, field.name, _apply(_plain, getattr(self, field.name)))
+        if isinstance(self.labels, Tensor) and self.labels.ndim == 2 and self.labels.shape[1] == 1:
+            self.labels = self.labels[:, 0]  # those of a single output often come as a column
         checks.check_images(self.images)
         expected = (len(self.images), *self.image_size)
         checks.check_labels(self.labels, expected)

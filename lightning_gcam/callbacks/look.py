@@ -1,4 +1,4 @@
-"""One look inside a Trainer: the maps by all processes together, and their scores, the same in all of them."""
+"""One look inside a Trainer: maps, scores and causal checks by all processes together, the same in all of them."""
 
 from __future__ import annotations
 
@@ -6,237 +6,155 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 
-from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import LightningModule, Trainer
-from lightning_gcam.asking import Answers, Inquiry, answer_images, ask
-from lightning_gcam.attribution import Attribution, attribute
+from lightning_gcam.asking import Answers, answer_images, ask, ask_random_model
+from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.callbacks.failures import ASKING, CHECKING, THE_LOOK, FailurePolicy
-from lightning_gcam.callbacks.processes import same_everywhere, share_out, through_wrapper
+from lightning_gcam.callbacks.processes import same_everywhere, share_out
+from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.callbacks.trainer_facts import as_input, precision
-from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.layers import TargetLayer, find_target_layer
-from lightning_gcam.cam.methods import Method
-from lightning_gcam.cam.reshape import Reshape
-from lightning_gcam.cam.several import Fuse, TargetLayers, resolve_target_layers
-from lightning_gcam.cam.targets import Targets, check_labels
-from lightning_gcam.causal_checks import NO_CHECKS, CausalChecks, with_checks
-from lightning_gcam.chunks import attribute_in_chunks, labels_of
+from lightning_gcam.causal_checks import with_checks
+from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.memory import Memory
-from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.record import SaliencyRecord, Stamp
 from lightning_gcam.reliance import Reliance
-from lightning_gcam.scoring import Scores, compares_looks, score_maps
+from lightning_gcam.scoring import ScoreSheet, score_maps
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What every look computes; the fields are arguments of `SaliencyMonitor`."""
+class Look:
+    """What a look is taken with.
 
-    methods: dict[str, Method]
-    targets: Targets
-    scores: Scores
-    forward: Forward | None
-    reshape_transform: Reshape | None
-    fuse: Fuse | None = None
-    checks: CausalChecks = NO_CHECKS
+    The exchanges between processes stand outside of every guard, so that all of them reach each, whatever happens.
+
+    Args:
+        trainer: that runs.
+        module: the model.
+        fixed: the samples.
+        layers: the names of the target layers.
+        recipe: what is computed.
+        memory: the earlier looks.
+        failures: told what fails.
+    """
+
+    trainer: Trainer
+    module: LightningModule
+    fixed: FixedBatch
+    layers: list[str]
+    recipe: Recipe
+    memory: Memory
+    failures: FailurePolicy
+
+    def take(self, stamp: Stamp) -> SaliencyRecord | None:
+        """The samples' maps, scores and checks now; None in every process where the maps failed in one."""
+        with torch.inference_mode(False):
+            attribution = share_out(self.trainer, self.module, len(self.fixed.samples), self._attribute)
+            if isinstance(attribution, Exception):
+                self.failures.report(THE_LOOK, attribution)
+                return None
+            batch = self._samples()
+            attribution = attribution.to(self.module.device)
+            sheet = self._score(batch, attribution, self._ask(batch, attribution))
+            if self.recipe.compares_looks:
+                self.memory.keep(attribution)
+            reliance = self._rely(batch, attribution, stamp)
+            scores = with_checks(same_everywhere(self.trainer, sheet.values), reliance)
+            return SaliencyRecord(batch, attribution, scores, stamp, sheet, reliance)
+
+    def _samples(self) -> SaliencyBatch:
+        """The samples where the model is, as it takes them now."""
+        self.fixed.to(self.module.device)
+        return replace(self.fixed.samples, images=as_input(self.trainer, self.fixed.samples.images))
 
     @property
-    def explains_classes(self) -> bool:
-        """Whether the labels have to be classes of the logits, as far as the targets tell."""
-        return not callable(self.targets) and self.targets != "output"
+    def _options(self) -> dict[str, Any]:
+        """What `attribute` takes."""
+        return {**self.recipe.options(self.trainer), "target_layer": self.layers}
 
-    def targets_of(self, batch: SaliencyBatch, whole: SaliencyBatch) -> Targets:
-        """The targets of a batch that is a part of `whole`."""
-        asks_for_labels = isinstance(self.targets, str) and self.targets == "label"
-        return labels_of(batch, whole) if asks_for_labels else self.targets
+    # -------------------------------------------------------------------------- what each process does for its share
 
-    def options(self, trainer: Trainer) -> dict[str, Any]:
-        """What of it `attribute` takes."""
-        return {
-            "methods": list(self.methods.values()),
-            "forward": through_wrapper(trainer, self.forward),
-            "reshape_transform": self.reshape_transform,
-            "fuse": self.fuse,
-        }
+    def _attribute(self, rows: list[int]) -> Attribution:
+        batch = self._samples()
+        share = batch.select(rows)
+        with precision(self.trainer):
+            attribution, self.fixed.largest_batch = attribute_in_chunks(
+                self.module,
+                share,
+                self.recipe.targets_of(share, batch),
+                chunk_size=self.fixed.largest_batch,  # never more than the dataloader delivers
+                **self._options,
+            )
+            return attribution
 
+    def _ask(self, batch: SaliencyBatch, attribution: Attribution) -> Answers:
+        """What the scores want to know of the model; nothing, where asking failed in one process."""
+        targets, chunk_size = self.recipe.targets, self.fixed.largest_batch
+        how: dict[str, Any] = {"targets": targets, "chunk_size": chunk_size, **self._options}
 
-def prepare(
-    trainer: Trainer,
-    module: LightningModule,
-    samples: SaliencyBatch,
-    target_layer: TargetLayers | None,
-    recipe: Recipe,
-) -> list[TargetLayer]:
-    """Find the layer (or the named ones) and try one sample all the way: what cannot work is seen at once.
+        def ask_rows(rows: list[int]) -> Answers:
+            share = batch.select(rows), attribution.select(rows)
+            with precision(self.trainer):
+                return ask(self.module, *share, self.recipe.inquiry, **how)
 
-    Raises:
-        InputError: naming the argument, what came, and what to do.
-    """
-    with torch.inference_mode(False), precision(trainer):
-        first = samples.select([_first_labelled(samples)]).to(module.device)
-        first = replace(first, images=as_input(trainer, first.images))
-        options = recipe.options(trainer)
-        layers = _find_layers(module, first, target_layer, options)
-        options["target_layer"] = [layer.name for layer in layers]
-        logits = attribute(module, first.images, **options).logits
-        if samples.labels is not None and samples.labels.ndim == 1 and recipe.explains_classes:
-            check_labels(samples.labels, logits.shape[1])
-        targets = recipe.targets_of(first, samples)
-        attribution, _ = attribute_in_chunks(module, first, targets, **options)
-        inquiry, answers = Inquiry.of(resolve_scores(recipe.scores)), Answers()
-        try:
-            answers = ask(module, first, attribution, inquiry, targets=targets, **options)
-        except Exception as error:
-            _raise_input_errors("", error)
-        score_maps(attribution, first, recipe.scores, _raise_input_errors, answers=answers)
-        try:
-            recipe.checks.images(first, attribution)
-        except Exception as error:
-            _raise_input_errors("", error)
-        return layers
+        def ask_random_rows(rows: list[int]) -> Answers:
+            share = batch.select(rows), attribution.select(rows)
+            with precision(self.trainer):
+                return ask_random_model(self.module, *share, **how)
 
+        asked = Answers()
+        if self.recipe.inquiry.questions:
+            asked = self._agreed(ASKING, share_out(self.trainer, self.module, len(batch), ask_rows))
+        if not self.recipe.inquiry.random_maps:
+            return asked
+        random = self.memory.random_maps(attribution)
+        if random is None:
+            shares = share_out(self.trainer, self.module, len(batch), ask_random_rows)
+            random = self._agreed(ASKING, shares)
+            self.memory.keep_random_maps(random, attribution)
+        return Answers.merged([asked, random])
 
-def _first_labelled(samples: SaliencyBatch) -> int:
-    """Negative labels mean "none"; such samples are passed over, here too."""
-    if samples.labels is None or samples.labels.ndim != 1:
-        return 0
-    return int((samples.labels >= 0).int().argmax())
+    def _rely(self, batch: SaliencyBatch, attribution: Attribution, stamp: Stamp) -> Reliance | None:
+        """What the model relies on; the accuracy alone where a check failed in one process.
 
-
-def _raise_input_errors(_: str, error: Exception) -> None:
-    """A score that fails for another reason is no cause to look at nothing; the first look tells of it."""
-    if isinstance(error, InputError):
-        raise error
-
-
-def _find_layers(
-    module: nn.Module, samples: SaliencyBatch, target_layer: TargetLayers | None, options: dict[str, Any]
-) -> list[TargetLayer]:
-    if target_layer is None:
-        forward, reshape = options["forward"], options["reshape_transform"]
-        return [find_target_layer(module, samples.images, forward=forward, reshape_transform=reshape)]
-    return [TargetLayer(name, layer) for name, layer in resolve_target_layers(module, target_layer).items()]
-
-
-def take_look(
-    trainer: Trainer,
-    module: LightningModule,
-    fixed: FixedBatch,
-    layers: list[str],
-    recipe: Recipe,
-    stamp: Stamp,
-    failures: FailurePolicy,
-    memory: Memory,
-) -> SaliencyRecord | None:
-    """The fixed samples' maps and scores now; None in every process where it failed in one.
-
-    The exchange between processes stands outside of every guard, so that all of them reach it whatever happens.
-    """
-    with torch.inference_mode(False):
-        options = {**recipe.options(trainer), "target_layer": layers}
-
-        def samples() -> SaliencyBatch:
-            fixed.to(module.device)
-            return replace(fixed.samples, images=as_input(trainer, fixed.samples.images))
-
-        def attribute_rows(rows: list[int]) -> Attribution:
-            batch = samples()
-            with precision(trainer):
-                share, chunk = (
-                    batch.select(rows),
-                    fixed.largest_batch,
-                )  # never more than the dataloader delivers
-                attribution, fixed.largest_batch = attribute_in_chunks(
-                    module, share, recipe.targets_of(share, batch), chunk_size=chunk, **options
-                )
-                return attribution
-
-        attribution = share_out(trainer, module, fixed.samples, attribute_rows)
-        if isinstance(attribution, Exception):
-            failures.report(THE_LOOK, attribution)
+        Every process makes all changed images, which belong to the batch as a whole, and answers for its share of them.
+        """
+        checks = self.recipe.checks
+        if not checks.apply_to(batch, attribution, stamp.class_names):
             return None
 
-        batch, attribution = samples(), attribution.to(module.device)
-        answers = _ask(trainer, module, batch, attribution, recipe, memory, options, fixed.largest_batch)
-        if isinstance(answers, Exception):
-            failures.report(ASKING, answers)
-            answers = Answers()
+        def answer_rows(rows: list[int]) -> Answers:
+            changed = checks.images(batch, attribution)
+            share = {name: images[rows] for name, images in changed.items()}
+            with precision(self.trainer):
+                answers, self.fixed.largest_batch = answer_images(
+                    self.module,
+                    batch.select(rows),
+                    share,
+                    chunk_size=self.fixed.largest_batch,
+                    forward=self._options["forward"],
+                )
+                return answers
 
+        answers = self._agreed(CHECKING, share_out(self.trainer, self.module, len(batch), answer_rows))
+        measured: dict[str, Any] = {}
+        with self.failures.guard(CHECKING):
+            measured = checks.measure(batch, attribution, answers.values).to_plain()
+        measured = same_everywhere(self.trainer, measured)
+        return Reliance.from_plain(measured) if measured else None
+
+    def _score(self, batch: SaliencyBatch, attribution: Attribution, answers: Answers) -> ScoreSheet:
         def leave_out(score: str, error: Exception) -> None:
-            failures.report(f'The score "{score}"', error)
+            self.failures.report(f'The score "{score}"', error)
 
-        sheet = score_maps(attribution, batch, recipe.scores, leave_out, answers=answers, memory=memory)
-        if compares_looks(recipe.scores):
-            memory.keep(attribution)
-        reliance = None
-        if recipe.checks.apply_to(batch, attribution, stamp.class_names):
-            reliance = _rely(trainer, module, fixed, batch, attribution, recipe, failures)
-        scores = with_checks(same_everywhere(trainer, sheet.values), reliance)
-        return SaliencyRecord(batch, attribution, scores, stamp, sheet, reliance)
+        scores, memory = self.recipe.scores, self.memory
+        return score_maps(attribution, batch, scores, leave_out, answers=answers, memory=memory)
 
-
-def _rely(
-    trainer: Trainer,
-    module: LightningModule,
-    fixed: FixedBatch,
-    batch: SaliencyBatch,
-    attribution: Attribution,
-    recipe: Recipe,
-    failures: FailurePolicy,
-) -> Reliance | None:
-    """What the model relies on, the same in every process; the accuracy alone where the checks failed in one.
-
-    Every process makes all changed images, which belong to the batch as a whole, and answers for its share of them.
-    """
-
-    def answer_rows(rows: list[int]) -> Answers:
-        changed = recipe.checks.images(batch, attribution)
-        with precision(trainer):
-            answers, fixed.largest_batch = answer_images(
-                module,
-                batch.select(rows),
-                {name: images[rows] for name, images in changed.items()},
-                chunk_size=fixed.largest_batch,
-                forward=through_wrapper(trainer, recipe.forward),
-            )
-            return answers
-
-    answers = share_out(trainer, module, batch, answer_rows)
-    if isinstance(answers, Exception):
-        failures.report(CHECKING, answers)
-        answers = Answers()
-    measured: dict[str, Any] | None = None
-    try:
-        measured = recipe.checks.measure(batch, attribution, answers.values).to_plain()
-    except Exception as error:
-        failures.report(CHECKING, error)
-    agreed = same_everywhere(trainer, measured or {})
-    return Reliance.from_plain(agreed) if agreed else None
-
-
-def _ask(
-    trainer: Trainer,
-    module: LightningModule,
-    batch: SaliencyBatch,
-    attribution: Attribution,
-    recipe: Recipe,
-    memory: Memory,
-    options: dict[str, Any],
-    chunk_size: int | None,
-) -> Answers | Exception:
-    """What the scores want to know of the model; the maps of random weights are asked for once a run."""
-    inquiry = Inquiry.of(resolve_scores(recipe.scores))
-    if memory.knows_random_maps(attribution):
-        inquiry = inquiry.without_random_maps()
-
-    def ask_rows(rows: list[int]) -> Answers:
-        with precision(trainer):
-            share = batch.select(rows), attribution.select(rows)
-            return ask(module, *share, inquiry, targets=recipe.targets, chunk_size=chunk_size, **options)
-
-    answers = share_out(trainer, module, batch, ask_rows) if inquiry else Answers()
-    return answers if isinstance(answers, Exception) else memory.keep_random_maps(answers, attribution)
+    def _agreed(self, work: str, answers: Answers | Exception) -> Answers:
+        """The answers; none, where they failed in one process, which is told."""
+        if isinstance(answers, Exception):
+            self.failures.report(work, answers)
+            return Answers()
+        return answers.to(self.module.device)

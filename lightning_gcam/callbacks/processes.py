@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed
@@ -37,62 +37,93 @@ def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> list[Sample]:
 
 
 def share_out(
-    trainer: Trainer, module: nn.Module, batch: SaliencyBatch, work: Callable[[list[int]], Rows]
+    trainer: Trainer, module: nn.Module, n: int, work: Callable[[list[int]], Rows]
 ) -> Rows | Exception:
     """Do the work of a batch with all processes: each takes its share of the samples, all get the whole.
 
     Args:
         trainer: says how many processes there are, and whether each holds the whole model.
         module: the model that `work` runs.
-        batch: the same in every process.
+        n: how many samples there are, in every process.
         work: given the numbers of some samples, gives one row for each.
 
     Returns:
-        The rows of the whole batch, the same in every process. Where it failed in one of them, the exception, in all
-        of them: none may go on alone and wait for the others forever.
+        The rows of the whole batch, the same in every process; on the CPU where they came from several. Where it
+        failed in one of them, the exception, in all of them: none may go on alone and wait for the others forever.
     """
     world, rank = trainer.world_size, trainer.global_rank
+    everything = list(range(n))
     if world == 1:
-        return _tried(work, list(range(len(batch))))
-    shared = _holds_whole_model(trainer)  # where it does not, all must run every forward, on the same samples
-    rows = list(range(rank, len(batch), world)) if shared else list(range(len(batch)))
-    with _rank_zeros_buffers(module) if shared else nullcontext():
-        part = _tried(work, rows) if rows else None
-    failed = f"{type(part).__name__}: {part}" if isinstance(part, Exception) else None
-    sent = part.to("cpu") if shared and part is not None and not isinstance(part, Exception) else None
-    gathered = _all_gather(trainer, (failed, sent))
-    for process, (message, _) in enumerate(gathered):
-        if message is not None:
-            return part if isinstance(part, Exception) else RuntimeError(f"{message} (in process {process})")
-    if not shared:
-        return part  # type: ignore[return-value]  # it did not fail, and no process is without samples
-    whole: Rows = _interleave([each for _, each in gathered if each is not None])
-    return whole.to(batch.images.device)
+        return _tried(lambda: work(everything))
+    if not _holds_whole_model(trainer):  # all must run every forward, on the same samples
+        whole = _tried(lambda: work(everything))
+        failure = _failure(whole, _all_gather(trainer, (_words(whole), None)))
+        return failure if failure is not None else whole
+    buffers = _rank_zeros_buffers(module, rank)
+    rows = everything[rank::world]
+    part = _tried(lambda: _with_buffers(module, buffers, work, rows)) if rows else None
+    sent = None if part is None or isinstance(part, Exception) else part.to("cpu")
+    gathered = _all_gather(trainer, (_words(part), sent))
+    failure = _failure(part, gathered)
+    return failure if failure is not None else _interleave([each for _, each in gathered if each is not None])
 
 
-@contextmanager
-def _rank_zeros_buffers(module: nn.Module) -> Iterator[None]:
-    """Look at one and the same network in all processes: the one that a checkpoint would keep.
+def _rank_zeros_buffers(module: nn.Module, rank: int) -> dict[str, Tensor] | str:
+    """The buffers of rank zero, or why they could not be had.
 
-    Between two forwards of DDP each process has its own BatchNorm statistics. They are sent by name, as objects: a
-    buffer that only one process has built yet must not leave the others waiting.
+    They are sent by name, as objects: a buffer that only one process has built yet must not leave the others waiting.
     """
-    buffers = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
-    sent: list[Any] = [{name: buffer.cpu() for name, buffer in buffers.items()}]
+    own: Any = None
+    if rank == 0:
+        own = _tried(
+            lambda: {name: each.cpu() for name, each in module.named_buffers() if each.is_floating_point()}
+        )
+        own = _words(own) if isinstance(own, Exception) else own
+    sent = [own]
     torch.distributed.broadcast_object_list(sent, src=0)
-    with untouched(module), torch.no_grad():
-        for name, values in sent[0].items():
-            if name in buffers and buffers[name].shape == values.shape:
-                buffers[name].copy_(values)
-        yield
+    return cast("dict[str, Tensor] | str", sent[0])
 
 
-def _tried(work: Callable[[list[int]], Rows], rows: list[int]) -> Rows | Exception:
+def _with_buffers(
+    module: nn.Module, buffers: dict[str, Tensor] | str, work: Callable[[list[int]], Rows], rows: list[int]
+) -> Rows:
+    """Work on one and the same network in all processes: the one that a checkpoint would keep.
+
+    Between two forwards of DDP each process has its own BatchNorm statistics.
+    """
+    if isinstance(buffers, str):
+        raise RuntimeError(f"{buffers} (in process 0)")
+    with untouched(module):
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():
+                if name in buffers and buffer.shape == buffers[name].shape:
+                    buffer.copy_(buffers[name])
+        return work(rows)
+
+
+Result = TypeVar("Result")
+
+
+def _tried(work: Callable[[], Result]) -> Result | Exception:
     """The result or the exception, so that the exchange with the other processes comes in any case."""
     try:
-        return work(rows)
+        return work()
     except Exception as error:
         return error
+
+
+def _words(result: Any) -> str | None:
+    """An exception as words, which can be sent in any case; None for anything else."""
+    return f"{type(result).__name__}: {result}" if isinstance(result, Exception) else None
+
+
+def _failure(own: Any, gathered: list[tuple[str | None, Any]]) -> Exception | None:
+    """This process's exception, or another's; None where none failed."""
+    failed = [(process, words) for process, (words, _) in enumerate(gathered) if words is not None]
+    if not failed or isinstance(own, Exception):
+        return own if isinstance(own, Exception) else None
+    process, words = failed[0]
+    return RuntimeError(f"{words} (in process {process})")
 
 
 def first_layers(trainer: Trainer, names: list[str]) -> list[str]:

@@ -14,18 +14,14 @@ from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Callback, LightningModule, Trainer
 from lightning_gcam.batch import Adapter, SaliencyBatch
 from lightning_gcam.callbacks import arguments
-from lightning_gcam.callbacks.announcement import (
-    announce,
-    description,
-    say_what_a_coarse_grid_means,
-    say_what_dense_logits_mean,
-    say_what_even_gradients_mean,
-    what_is_left_out,
-)
+from lightning_gcam.callbacks.announcement import description
 from lightning_gcam.callbacks.collection import Collection
+from lightning_gcam.callbacks.display import Display
 from lightning_gcam.callbacks.failures import THE_LOOK, FailurePolicy
-from lightning_gcam.callbacks.look import Recipe, prepare, take_look
+from lightning_gcam.callbacks.look import Look
+from lightning_gcam.callbacks.preparation import prepare
 from lightning_gcam.callbacks.processes import first_layers
+from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.callbacks.schedule import Schedule
 from lightning_gcam.callbacks.trainer_facts import is_fitting, logged_step, moment, no_training_time_spent
 from lightning_gcam.callbacks.whole_numbers import whole_numbers_explained
@@ -36,13 +32,11 @@ from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
 from lightning_gcam.causal_checks import NO_CHECKS, CausalChecks
 from lightning_gcam.fixed_batch import Selection
-from lightning_gcam.loggers import log_saliency, write_look, write_scores
-from lightning_gcam.loggers.files import next_version
 from lightning_gcam.memory import Memory
 from lightning_gcam.record import SaliencyRecord, Stamp
 from lightning_gcam.reliance import Checks, Removal
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
-from lightning_gcam.scoring import Scores, check_scores, compares_looks
+from lightning_gcam.scoring import Scores, check_final_scores, check_scores
 from lightning_gcam.visual import Normalize, check_normalize
 
 
@@ -134,12 +128,7 @@ class SaliencyMonitor(Callback):
         if normalize is not None:
             check_normalize(normalize)
         check_scores(scores)
-        check_scores(final_scores)
-        if compares_looks(final_scores):
-            raise InputError(
-                "`final_scores` holds a drift, which compares a look with an earlier one. Ask for it at every look, "
-                "with `scores=`."
-            )
+        check_final_scores(final_scores)
         self.target_layer = target_layer
         self.class_names = class_names
         self.normalize = normalize
@@ -162,15 +151,14 @@ class SaliencyMonitor(Callback):
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._failures = FailurePolicy(on_error)
         self._memory = Memory()
+        self._display = Display(self._failures)
         self._layers: list[TargetLayer] = []
-        self._directory: Path | None = None
-        self._announced = False
         self._looked_at = (-1, -1)
 
     @property
     def directory(self) -> Path | None:
         """Where the looks are written as files, in the process that writes; None where loggers take them."""
-        return self._directory
+        return self._display.directory
 
     def describe(self) -> str:
         """Print, and return, which layer is looked at, why, and which other layers would do.
@@ -188,11 +176,12 @@ class SaliencyMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin a run: forget the last one's layer and failures, and refuse what can be seen to be wrong already."""
         self._check_alone(trainer)
-        self._layers, self._announced, self._looked_at = [], False, (-1, -1)
+        self._layers, self._looked_at = [], (-1, -1)
         self._failures = FailurePolicy(self._failures.on_error)
+        directory = self._display.directory if stage != "fit" else None
+        self._display = Display(self._failures, directory)
         self._memory.begin_run()
         if stage == "fit":
-            self._directory = None
             self._collection.verify_next()
         if self.target_layer is not None:
             resolve_target_layers(pl_module, self.target_layer)
@@ -229,7 +218,7 @@ class SaliencyMonitor(Callback):
             return
         record = self._look(trainer, pl_module, logged_step(trainer))
         if record is not None:
-            self._send_scores(trainer, record)
+            self._display.send_scores(trainer, record)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the end of the epoch where there is no validation (and the samples were given by hand)."""
@@ -297,9 +286,9 @@ class SaliencyMonitor(Callback):
         state = {
             "fixed_batch": self._collection.fixed.state_dict(),
             "target_layer": names if len(names) > 1 else names[0] if names else None,
-            "history": self.history,
+            "history": list(self.history),
         }
-        if compares_looks(self._recipe.scores):
+        if self._recipe.compares_looks:
             state["memory"] = self._memory.state_dict()
         return state
 
@@ -380,13 +369,7 @@ class SaliencyMonitor(Callback):
                     record.metrics, on_step=False, on_epoch=True, sync_dist=True, logger=to_loggers
                 )
             if is_fitting(trainer):
-                self._send_scores(trainer, record)
-
-    def _send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
-        for logger in trainer.loggers:
-            with self._failures.guard(_logging_to(logger)):
-                logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
-                logger.save()
+                self._display.send_scores(trainer, record)
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, step: int) -> SaliencyRecord | None:
         """Take a look and show it at `step`; None where there is nothing to look at, or the look failed."""
@@ -400,8 +383,15 @@ class SaliencyMonitor(Callback):
         if record is not None:
             self._looked_at, self.last_record = now, record
             self.history.append(record.row)
-            self._show(trainer, record)
+            self._display.show(trainer, record, self._collection.fixed, self._layers, self._recipe)
+        self._hand_over(trainer, pl_module, record)
         return record
+
+    def _hand_over(self, trainer: Trainer, pl_module: LightningModule, record: SaliencyRecord | None) -> None:
+        """Call `on_saliency_look` of every callback that has it, at once, wherever it stands in the list."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if callable(hook := getattr(callback, "on_saliency_look", None)):
+                hook(trainer, pl_module, self, record)
 
     def _look_at_the_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The costly scores, once; they are logged as `<prefix>/final/<score>`."""
@@ -414,10 +404,7 @@ class SaliencyMonitor(Callback):
             return
         self.final_scores = record.scores
         named = replace(record, scores={f"final/{name}": value for name, value in record.scores.items()})
-        self._send_scores(trainer, named)
-        if self._directory is not None and trainer.is_global_zero:
-            with self._failures.guard("Writing the final scores"):
-                write_scores(self._directory, named)
+        self._display.add_scores(trainer, named)
 
     def _record(
         self, trainer: Trainer, pl_module: LightningModule, step: int, recipe: Recipe
@@ -427,48 +414,10 @@ class SaliencyMonitor(Callback):
             return None
         stamp = Stamp(step, trainer.current_epoch, self.log_prefix, self.class_names, self.normalize)
         fixed = self._collection.fixed
+        look = Look(trainer, pl_module, fixed, layers, recipe, self._memory, self._failures)
         with self._failures.guard(THE_LOOK):
-            return take_look(trainer, pl_module, fixed, layers, recipe, stamp, self._failures, self._memory)
+            return look.take(stamp)
         return None
-
-    def _show(self, trainer: Trainer, record: SaliencyRecord) -> None:
-        is_rehearsal = getattr(trainer, "fast_dev_run", False)
-        with self._failures.guard("Describing the look"):
-            for kind, message in what_is_left_out(record, self._collection.fixed):
-                if not is_rehearsal:
-                    self._failures.warn_once(kind, message)
-        if not trainer.is_global_zero:
-            return
-        self._announce(record)
-        to_files = not trainer.loggers and not is_rehearsal
-        if (trainer.loggers or to_files) and not self._draws(record):
-            return
-        for logger in trainer.loggers:
-            with self._failures.guard(_logging_to(logger)):
-                log_saliency(logger, record)
-        if to_files:
-            with self._failures.guard("Writing the look"):
-                root = Path(trainer.default_root_dir) / "lightning_gcam"
-                self._directory = self._directory or next_version(root)
-                write_look(self._directory, record)
-
-    def _draws(self, record: SaliencyRecord) -> bool:
-        """Draw once, for all loggers: where that fails, it is told once."""
-        with self._failures.guard("Drawing the look"):
-            return record.overlay is not None
-        return False
-
-    def _announce(self, record: SaliencyRecord) -> None:
-        """Say once what is looked at."""
-        if self._announced or not self._layers:
-            return
-        self._announced = True
-        announce(record, self._layers, self._recipe.scores, self._recipe.targets, self._recipe.checks.names)
-        say_what_a_coarse_grid_means(record, self._layers)
-        if record.attribution.even_gradients:
-            say_what_even_gradients_mean(self._layers[0])
-        if record.attribution.in_mask is not None and record.attribution.explains == "classes":
-            say_what_dense_logits_mean(record)
 
     def _check_alone(self, trainer: Trainer) -> None:
         """Two monitors under one name would overwrite each other's tags and state."""
@@ -478,8 +427,3 @@ class SaliencyMonitor(Callback):
             raise InputError(
                 f'`log_prefix` "{self.log_prefix}" is used by two SaliencyMonitors. Give each its own.'
             )
-
-
-def _logging_to(logger: Any) -> str:
-    """Pictures and scores that do not reach a logger are one failure."""
-    return f"Logging the look to {type(logger).__name__}"

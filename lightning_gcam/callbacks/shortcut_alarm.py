@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from lightning_gcam._errors import InputError
@@ -67,51 +66,37 @@ class ShortcutAlarm(Callback):
         self.alerts: list[dict[str, Any]] = []
         self._failures = FailurePolicy(on_error)
         self._watches: dict[str, Watch] = {}
-        self._read: dict[str, SaliencyRecord | None] = {}
 
     # -------------------------------------------------------------------------------- hooks: they only route
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin a run: forget the looks of the last one, and refuse to watch nothing."""
-        monitors = list(_monitors(trainer))
-        if not monitors:
+        callbacks = getattr(trainer, "callbacks", [])
+        if not any(isinstance(each, SaliencyMonitor) for each in callbacks):
             raise InputError(
                 "ShortcutAlarm reads the looks of a SaliencyMonitor, and the Trainer has none. Give it both:\n"
                 "    Trainer(callbacks=[SaliencyMonitor(), ShortcutAlarm()])"
             )
         self._failures = FailurePolicy(self._failures.on_error)
-        self._read = {monitor.log_prefix: monitor.last_record for monitor in monitors}
         if stage == "fit":
             self._watches = {}
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    def on_saliency_look(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        monitor: SaliencyMonitor,
+        record: SaliencyRecord | None,
     ) -> None:
-        """A look may have come behind the last batch, after this callback's turn."""
-        self._read_looks(trainer)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """A look may have come behind this batch."""
-        self._read_looks(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The monitors looked at the end of the validation epoch, just before."""
-        self._read_looks(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Without a validation, the monitors look here."""
-        self._read_looks(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What came after the last turn."""
-        self._read_looks(trainer)
+        """A monitor has looked (None: in vain), in all processes alike; only looks of a fit count."""
+        if is_fitting(trainer):
+            with self._failures.guard("Reading the look"):
+                self._hear(trainer, monitor, record)
 
     def state_dict(self) -> dict[str, Any]:
         """Alerts and the looks in a row: plain Python only."""
         watches = {prefix: watch.state_dict() for prefix, watch in self._watches.items()}
-        return {"alerts": self.alerts, "watches": watches}
+        return {"alerts": list(self.alerts), "watches": watches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the alerts and the looks of the run that is resumed."""
@@ -121,30 +106,15 @@ class ShortcutAlarm(Callback):
 
     # -------------------------------------------------------------------------------- one look
 
-    def _read_looks(self, trainer: Trainer) -> None:
-        """Read each monitor's newest look once; all processes hold the same."""
-        if trainer.sanity_checking or not is_fitting(trainer):
-            return
-        for monitor in _monitors(trainer):
-            prefix, record = monitor.log_prefix, monitor.last_record
-            if record is None or record is self._read.get(prefix):
-                continue
-            self._read[prefix] = record
-            with self._failures.guard("Reading the look"):
-                self._hear(trainer, monitor, record)
-
-    def _hear(self, trainer: Trainer, monitor: SaliencyMonitor, record: SaliencyRecord) -> None:
-        if (reason := why_not(record)) is not None:
-            self._failures.warn_once(
-                f"cannot judge:{monitor.log_prefix}", f"ShortcutAlarm cannot judge this run: {reason}"
-            )
-        evidence = evidence_of(record)
-        watch = self._watch(monitor.log_prefix)
+    def _hear(self, trainer: Trainer, monitor: SaliencyMonitor, record: SaliencyRecord | None) -> None:
+        watch, prefix = self._watch(monitor.log_prefix), monitor.log_prefix
+        if record is not None and (reason := why_not(record)) is not None:
+            words = f"ShortcutAlarm cannot judge this run: {reason}"
+            self._failures.warn_once(f"cannot judge:{prefix}", words)
+        evidence = evidence_of(record) if record is not None else None
         if evidence is None:
             watch.miss()
-            return
-        finding = watch.hear(evidence)
-        if finding is not None:
+        elif (finding := watch.hear(evidence)) is not None:
             self._speak(trainer, monitor, finding)
 
     def _watch(self, prefix: str) -> Watch:
@@ -169,7 +139,3 @@ class ShortcutAlarm(Callback):
         if monitor.directory is not None:
             with self._failures.guard("Writing the alert"):
                 write_alert(monitor.directory, alert)
-
-
-def _monitors(trainer: Trainer) -> Iterator[SaliencyMonitor]:
-    yield from (each for each in getattr(trainer, "callbacks", []) if isinstance(each, SaliencyMonitor))

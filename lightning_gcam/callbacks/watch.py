@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.record import SaliencyRecord
 from lightning_gcam.reliance import Evidence, Finding, Thresholds, judge
 from lightning_gcam.scoring import score_maps
 
 _DECISIVE = ("background_only_accuracy", "suspect_swap_accuracy")
-_SCORES = ("energy", "suspect_lift", "blank_rate")
+_SCORES = ("energy", "energy_chance", "suspect_lift", "blank_rate")
 
 
 class Watch:
@@ -54,9 +55,17 @@ def evidence_of(record: SaliencyRecord) -> Evidence | None:
     """What a look measured, with the saliency of its first method; None where nothing of it can be judged."""
     if record.reliance is None or why_not(record) is not None:
         return None
+    taken = {name: record.scores[name] for name in _SCORES if _is_ours(record, name)}
+    missing = [name for name in _SCORES if name not in taken]
     name, maps = next(iter(record.attribution.maps.items()))
-    scores = score_maps(replace(record.attribution, maps={name: maps}), record.batch, _SCORES)
-    return Evidence(record.step, record.epoch, record.reliance, scores.values)
+    scores = score_maps(replace(record.attribution, maps={name: maps}), record.batch, missing).values
+    return Evidence(record.step, record.epoch, record.reliance, {**scores, **taken})
+
+
+def _is_ours(record: SaliencyRecord, name: str) -> bool:
+    """Whether the look has the score of that name, and it is not one of the user's own under the same name."""
+    metric, _ = record.sheet.evidence.get(name, (None, None))
+    return name in record.scores and type(metric) is type(resolve_scores(name)[name])
 
 
 def why_not(record: SaliencyRecord) -> str | None:

@@ -237,9 +237,7 @@ def measure(
         >>> print(measure(EnergyPointingGame(), saliency, mask))
         0.500 [0.250, 0.750], n = 2, left out 1 (1 blank)
     """
-    measured = Measured(score, resamples=resamples, seed=seed, sync_on_compute=False)
-    measured.update(*inputs, **named)
-    return measured.compute().overall
+    return measure_samples(score, score.per_sample(*inputs, **named), resamples=resamples, seed=seed).overall
 
 
 def measure_groups(
@@ -273,9 +271,8 @@ def measure_groups(
         >>> found.worst, {group: each.value for group, each in found.groups.items()}
         (4, {4: 0.25, 7: 0.75})
     """
-    measured = Measured(score, names=names, resamples=resamples, seed=seed, sync_on_compute=False)
-    measured.update(*inputs, groups=groups, **named)
-    return measured.compute()
+    sample = score.per_sample(*inputs, **named)
+    return measure_samples(score, sample, groups=groups, names=names, resamples=resamples, seed=seed)
 
 
 def measure_samples(

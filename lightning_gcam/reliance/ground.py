@@ -70,8 +70,6 @@ def ground_of(batch: SaliencyBatch) -> Ground | None:
 def classes_of_labels(batch: SaliencyBatch) -> Tensor | None:
     """The labels as `(N,)` int64 classes or `(N, K)` bool marks; None where they measure, are soft, or are missing."""
     labels = batch.labels
-    if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
     if labels is None:
         return None
     if labels.ndim == 2:

@@ -17,7 +17,6 @@ from lightning_gcam.metrics import Measurement
 from lightning_gcam.reliance.ground import Ground, ground_of
 from lightning_gcam.reliance.intervals import chance_level, difference_interval, wilson_interval
 from lightning_gcam.reliance.questions import CHECKS
-from lightning_gcam.reliance.salient import most_salient
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,8 @@ def measure_reliance(
     blank = torch.zeros_like(ground.known)
     if maps is not None:
         maps = maps.to(ground.known.device).nan_to_num(0.0)
-        if (
-            ground.masks is not None and ground.around is not None
-        ):  # nothing salient outside is no answer either
-            maps = most_salient(maps, ground.masks, ground.around).float()
-        blank = ~(maps > 0).flatten(1).any(dim=1)
+        salient = (maps > 0) & ~ground.around if ground.around is not None else maps > 0
+        blank = ~salient.flatten(1).any(dim=1)  # nothing salient outside is no answer either
     table = _Table(ground, logits, answers, blank)
     measurements = {"accuracy": table.accuracy(logits, table.counted)}
     for name in CHECKS:

@@ -31,16 +31,18 @@ def most_salient(maps: Tensor, masks: Tensor, around: Tensor) -> Tensor:
     maps = torch.where(outside, maps, -1.0).flatten(1)
     most = (outside.flatten(1).sum(dim=1) * _MOST).long()
     area = torch.minimum(masks.flatten(1).sum(dim=1), most)
-    ranks = maps.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return ((ranks < area[:, None]) & (maps > 0)).reshape(around.shape)
+    order = maps.argsort(dim=1, descending=True, stable=True)
+    among_the_first = torch.arange(maps.shape[1], device=maps.device) < area[:, None]
+    first = torch.zeros_like(among_the_first).scatter(1, order, among_the_first)
+    return (first & (maps > 0)).reshape(around.shape)
 
 
 def same_elsewhere(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
     """Each region moved to a random place, over the image's edges, where it neither meets the object nor itself.
 
-    Of all places the ones are taken at which it meets the region around the object least, and of these the ones at
-    which it meets itself least; of them, one by chance. How much it would meet at every place at once is a
-    correlation.
+    Of all places where at most half of it meets itself, the ones are taken at which it meets the region around the
+    object least, and of these the ones at which it meets itself least; of them, one by chance. How much it would meet
+    at every place at once is a correlation.
 
     Args:
         regions: `(N, H, W)` bool.
@@ -62,7 +64,8 @@ def same_elsewhere(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
         torch.fft.irfft2(moved * torch.fft.rfft2(each.cpu().double()), s=size) for each in (around, regions)
     ]
     with_object, with_itself = (each.round().long() for each in met)
-    cost = (with_object * size.numel() + with_itself).flatten(1)
+    is_itself = 2 * with_itself > regions.cpu().sum(dim=(1, 2), keepdim=True)
+    cost = ((with_object + size.numel() * is_itself) * size.numel() + with_itself).flatten(1)
     best = cost == cost.amin(dim=1, keepdim=True)
     chosen = best.double().multinomial(1, generator=torch.Generator().manual_seed(seed))[:, 0].tolist()
     shifts = [divmod(place, size[1]) for place in chosen]

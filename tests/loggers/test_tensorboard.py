@@ -25,8 +25,7 @@ class Showing(SaliencyMonitor):
         super().__init__(**arguments)
         self.shown: dict[int, Any] = {}
 
-    def _show(self, trainer: Any, record: SaliencyRecord) -> None:
-        super()._show(trainer, record)
+    def on_saliency_look(self, trainer: Any, module: Any, monitor: Any, record: SaliencyRecord) -> None:
         self.shown[record.step] = record.overlay
 
 

@@ -1,0 +1,103 @@
+"""Where a look is shown: every logger, or files where there is none; and, once, what is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_gcam._lightning import Trainer
+from lightning_gcam.callbacks.announcement import (
+    announce,
+    say_what_a_coarse_grid_means,
+    say_what_dense_logits_mean,
+    say_what_even_gradients_mean,
+    what_is_left_out,
+)
+from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.recipe import Recipe
+from lightning_gcam.cam.layers import TargetLayer
+from lightning_gcam.fixed_batch import FixedBatch
+from lightning_gcam.loggers import log_saliency, write_look, write_scores
+from lightning_gcam.loggers.files import next_version
+from lightning_gcam.record import SaliencyRecord
+
+
+class Display:
+    """Show the looks of one run.
+
+    Args:
+        failures: told what could not be shown.
+        directory: where files go where there is no logger; a new one where it is left out.
+    """
+
+    def __init__(self, failures: FailurePolicy, directory: Path | None = None) -> None:
+        self.failures = failures
+        self.directory = directory
+        self._announced = False
+
+    def show(
+        self,
+        trainer: Trainer,
+        record: SaliencyRecord,
+        fixed: FixedBatch,
+        layers: Sequence[TargetLayer],
+        recipe: Recipe,
+    ) -> None:
+        """Show the picture and the words of a look; only rank zero does."""
+        is_rehearsal = getattr(trainer, "fast_dev_run", False)
+        with self.failures.guard("Describing the look"):
+            for kind, message in what_is_left_out(record, fixed):
+                if not is_rehearsal:
+                    self.failures.warn_once(kind, message)
+        if not trainer.is_global_zero:
+            return
+        self._announce(record, layers, recipe)
+        to_files = not trainer.loggers and not is_rehearsal
+        if (trainer.loggers or to_files) and not self._draws(record):
+            return
+        for logger in trainer.loggers:
+            with self.failures.guard(_logging_to(logger)):
+                log_saliency(logger, record)
+        if to_files:
+            with self.failures.guard("Writing the look"):
+                root = Path(trainer.default_root_dir) / "lightning_gcam"
+                self.directory = self.directory or next_version(root)
+                write_look(self.directory, record)
+
+    def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
+        """Log the scores as any other metric, at the look's step."""
+        for logger in trainer.loggers:
+            with self.failures.guard(_logging_to(logger)):
+                logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
+                logger.save()
+
+    def add_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
+        """As `send_scores`, and into the files, where there is no logger."""
+        self.send_scores(trainer, record)
+        if self.directory is not None and trainer.is_global_zero:
+            with self.failures.guard("Writing the final scores"):
+                write_scores(self.directory, record)
+
+    def _draws(self, record: SaliencyRecord) -> bool:
+        """Draw once, for all loggers: where that fails, it is told once."""
+        with self.failures.guard("Drawing the look"):
+            return record.overlay is not None
+        return False
+
+    def _announce(self, record: SaliencyRecord, layers: Sequence[TargetLayer], recipe: Recipe) -> None:
+        """Say once what is looked at."""
+        if self._announced or not layers:
+            return
+        self._announced = True
+        announce(record, layers, recipe.scores, recipe.targets, recipe.checks.names)
+        say_what_a_coarse_grid_means(record, layers)
+        if record.attribution.even_gradients:
+            say_what_even_gradients_mean(layers[0])
+        if record.attribution.in_mask is not None and record.attribution.explains == "classes":
+            say_what_dense_logits_mean(record)
+
+
+def _logging_to(logger: Any) -> str:
+    """Pictures and scores that do not reach a logger are one failure."""
+    return f"Logging the look to {type(logger).__name__}"
