@@ -16,6 +16,7 @@ from cues import ON_THE_OBJECT
 
 from lightning_gcam.reliance import Evidence, Reliance, Thresholds, judge
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
+from lightning_gcam.reliance.rule import share_left
 
 RELIES, RELIES_NOT = 0.2, 0.05  # of the accuracy, what shuffling the cue takes: at least, and less than
 LOOKS_IN_A_ROW = 2
@@ -99,19 +100,20 @@ def alarming(evidence: Sequence[Evidence]) -> list[float]:
 
 
 def surviving(evidence: Sequence[Evidence]) -> list[float]:
-    return [share_left(each.reliance, "background_only_accuracy") for each in evidence]
+    return [left_by("background_only_accuracy", each.reliance) for each in evidence]
 
 
 def dying(evidence: Sequence[Evidence]) -> list[float]:
-    left = [share_left(each.reliance, "suspect_swap_accuracy") for each in evidence]
+    left = [left_by("suspect_swap_accuracy", each.reliance) for each in evidence]
     return [1 - share if share != SILENT else SILENT for share in left]
 
 
-def share_left(reliance: Reliance, check: str) -> float:
-    accuracy, measured = reliance.measurements["accuracy"], reliance.measurements.get(check)
-    if measured is None or not math.isfinite(measured.value) or not is_above_chance(reliance):
+def left_by(check: str, reliance: Reliance) -> float:
+    """The alarm's own share, at looks whose accuracy is clearly above chance."""
+    if check not in reliance.measurements or not is_above_chance(reliance):
         return SILENT
-    return (measured.value - reliance.chance) / (accuracy.value - reliance.chance)
+    share = share_left(check, reliance)
+    return share if math.isfinite(share) else SILENT
 
 
 def is_above_chance(reliance: Reliance) -> bool:

@@ -129,6 +129,10 @@ def test_what_the_alarm_compares_is_where_it_speaks(verdicts: ModuleType) -> Non
     for threshold, spoke in ((0.45, 3), (0.3, 3), (0.6, 5), (0.9, None)):
         assert verdicts.alarm_speaks(history, Thresholds(survives=threshold, dies=threshold)) == spoke
         assert verdicts.first_look(verdicts.surviving(history), threshold) in (spoke, None)
+    on_its_own_samples = look(0.9, 0.9, 0.3)  # of which fewer are right as they are
+    before = on_its_own_samples.reliance.measurements["accuracy"]._replace(value=0.5, interval=(0.45, 0.55))
+    on_its_own_samples.reliance.measurements["suspect_swap_accuracy_before"] = before
+    assert verdicts.dying([on_its_own_samples]) == pytest.approx([0.5])
     unsuspected = [verdicts.without_suspect(each) for each in history]
     assert verdicts.alarm_speaks(unsuspected, Thresholds(survives=0.6)) is None
 
