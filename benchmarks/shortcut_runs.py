@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lightning_gcam import SaliencyMonitor
+from lightning_gcam.callbacks.display import Display
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import default_scores
 from lightning_gcam.record import SaliencyRecord
@@ -119,8 +120,17 @@ def batches(scenes: Scenes, shuffle: bool = False) -> DataLoader:
 class Undrawn(SaliencyMonitor):
     """The monitor without its pictures: hundreds of them that nobody would look at."""
 
-    def _draws(self, record: SaliencyRecord) -> bool:
-        return False
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Where looks would be shown, nothing is."""
+        super().setup(trainer, pl_module, stage)
+        self._display = Nowhere(self._failures)
+
+
+class Nowhere(Display):
+    """Show nothing."""
+
+    def show(self, *look: Any) -> None:
+        """Neither drawn nor written."""
 
 
 class Recorder(Callback):

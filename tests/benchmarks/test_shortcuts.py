@@ -155,6 +155,16 @@ def test_the_plan_is_the_issues(runs: ModuleType, cues: ModuleType) -> None:
     assert len(plan) >= 50
 
 
+@pytest.mark.filterwarnings("ignore:.*maps are blank:UserWarning")
+def test_its_looks_are_not_drawn(runs: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("lightning_gcam.record.render_grid", lambda *_, **__: drawn.append(1))
+    monkeypatch.setattr(runs, "REMOVALS", [])
+    monkeypatch.setattr(runs, "SCORES", ["energy"])
+    line = runs.train(runs.Run(runs.Plan("none", 0.0), 0), runs.Settings(1, 64, 2))
+    assert len(line["looks"]) == 1 and drawn == []
+
+
 @pytest.fixture(scope="module")
 def kept(runs: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A corner whose colour is the label, and the same corner in any colour; kept in a file."""
