@@ -62,11 +62,13 @@ class Inquiry:
 
     Args:
         questions: each asked once for each map; the number of a question is its position.
-        with_maps: the numbers of those whose maps are wanted, too.
+        with_probabilities: the numbers of those of whose images the explained class's probability is wanted.
+        with_maps: the numbers of those of whose images the maps are wanted.
         random_maps: whether the maps of the same model with random weights are wanted.
     """
 
     questions: tuple[Question, ...] = ()
+    with_probabilities: frozenset[int] = frozenset()
     with_maps: frozenset[int] = frozenset()
     random_maps: bool = False
 
@@ -81,8 +83,12 @@ class Inquiry:
         """
         asked = [(getattr(metric, "question", None), needs(metric)) for metric in metrics.values()]
         questions = tuple(dict.fromkeys(question for question, _ in asked if question is not None))
-        with_maps = {questions.index(question) for question, what in asked if question and "maps" in what}
-        return Inquiry(questions, frozenset(with_maps), any("random" in what for _, what in asked))
+
+        def those_who_need(answer: str) -> frozenset[int]:
+            return frozenset(questions.index(each) for each, what in asked if each and answer in what)
+
+        random_maps = any("random" in what for _, what in asked)
+        return Inquiry(questions, those_who_need("forwards"), those_who_need("maps"), random_maps)
 
 
 def kept_probability(map_name: str, number: int) -> str:
@@ -128,7 +134,8 @@ def ask(
     values: dict[str, Tensor] = {}
     for name, maps in attribution.maps.items():
         for number, question in enumerate(inquiry.questions):
-            values[kept_probability(name, number)] = asked.probabilities(question, maps)
+            if number in inquiry.with_probabilities:
+                values[kept_probability(name, number)] = asked.probabilities(question, maps)
             if number in inquiry.with_maps:
                 values[kept_map(name, number)] = asked.maps_of_kept(question, name, maps)
     return Answers(values)

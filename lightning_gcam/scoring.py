@@ -142,17 +142,20 @@ class _Look:
 
     def _answered(self, metric: Metric, name: str, maps: Tensor) -> Inputs | None:
         what, number = needs(metric), self.inquiry.questions.index(metric.question)
-        if kept_probability(name, number) not in self.answers.values:
+        if "maps" in what:
+            kept = self.answers.values.get(kept_map(name, number))
+            if kept is None or "forwards" not in what:
+                return _pair(maps, kept)
+        after = self.answers.values.get(kept_probability(name, number))
+        if after is None:
             return None
-        after = self.answers.values[kept_probability(name, number)]
+        if "maps" in what:
+            return maps, kept, self._before(), after[:, 0]
         blank = ~(self.attribution.peaks[name] > 0)
         if "other" in what:
             other = self.answers.values[kept_probability(self._other(name), number)]
             return after[:, 0], other[:, 0], blank
-        if "maps" not in what:
-            return (self._before(), after[:, 0], blank) if after.shape[1] == 1 else (after, blank)
-        kept = self.answers.values[kept_map(name, number)]
-        return (maps, kept, self._before(), after[:, 0]) if "forwards" in what else (maps, kept)
+        return (self._before(), after[:, 0], blank) if after.shape[1] == 1 else (after, blank)
 
     def _before(self) -> Tensor:
         assert self.attribution.targets is not None  # else no question was answered

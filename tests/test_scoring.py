@@ -98,22 +98,75 @@ def test_scores_that_ask_the_same_share_the_answers(network: nn.Module) -> None:
     assert forwards(["average_drop", "average_increase", "average_gain"]) == alone + 1
     assert forwards(["insertion"]) == alone + 21
     assert forwards(["random_model_similarity", "random_model_ssim"]) == alone + 1
-    assert forwards(["coherency"]) == alone + 2
+    assert forwards(["coherency"]) == alone + 1  # maps of the kept images, and no probability
 
 
 def test_two_maps_win_against_each_other(network: nn.Module) -> None:
+    batch = SaliencyBatch(*toy_samples(5))
     record = record_saliency(
-        network, SaliencyBatch(*toy_samples(6)), methods=["grad_cam", "layer_cam"], scores="win_rate"
+        network, batch, methods=["guidance_cam", "grad_cam", "layer_cam"], scores="win_rate"
     )
-    assert record.scores["win_rate"] + record.scores["layer_cam/win_rate"] == pytest.approx(1)
+    with torch.no_grad():
+        after = {
+            name: network(functional.keep_salient(batch.images, maps)).softmax(dim=1)[
+                torch.arange(5), batch.labels
+            ]
+            for name, maps in record.attribution.maps.items()
+        }
+    wins = {
+        "win_rate": ("guidance_cam", "grad_cam"),
+        "grad_cam/win_rate": ("grad_cam", "guidance_cam"),
+        "layer_cam/win_rate": ("layer_cam", "guidance_cam"),
+    }
+    expected = {name: float(functional.win_rate(after[a], after[b])) for name, (a, b) in wins.items()}
+    assert {name: record.scores[name] for name in wins} == pytest.approx(expected)
+    assert expected["win_rate"] != 0.5
     with pytest.raises(InputError, match='"win_rate" compares two maps of a sample, and there is one'):
-        record_saliency(network, SaliencyBatch(*toy_samples(6)), scores="win_rate")
+        record_saliency(network, SaliencyBatch(*toy_samples(5)), scores="win_rate")
 
 
 def test_a_fill_of_your_own_reaches_the_images(network: nn.Module) -> None:
     batch = SaliencyBatch(*toy_samples(4))
     unchanged = {"mine": AverageDrop(fill=lambda images: images)}
     assert record_saliency(network, batch, scores=unchanged).scores["mine"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_blank_map_has_no_answer_that_counts(network: nn.Module) -> None:
+    batch = SaliencyBatch(*toy_samples(4))
+    attribution = attribute(network, batch.images, batch.labels, target_layer="5")
+    attribution.peaks["guidance_cam"][1] = 0
+    inquiry = Inquiry.of(resolve_scores(["average_drop", "insertion"]))
+    answers = ask(network, batch, attribution, inquiry, methods="guidance_cam", target_layer="5")
+    sheet = score_maps(attribution, batch, ["average_drop", "insertion"], answers=answers)
+    for found in sheet.measure().values():
+        assert (found.overall.n, found.overall.blank) == (3, 1)
+
+
+def test_where_a_sample_can_be_of_several_classes_each_has_a_sigmoid(network: nn.Module) -> None:
+    images = toy_samples(4)[0]
+    marks = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 1], [1, 0, 0, 0], [1, 1, 1, 0]])
+    record = record_saliency(network, SaliencyBatch(images, marks), targets=2, scores="average_drop")
+    kept = functional.keep_salient(images, record.attribution.maps["guidance_cam"])
+    with torch.no_grad():
+        before, after = network(images)[:, 2].sigmoid(), network(kept)[:, 2].sigmoid()
+    assert record.scores["average_drop"] == pytest.approx(float(functional.average_drop(before, after)))
+
+
+def test_the_maps_of_kept_images_explain_what_the_others_did() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 1)
+    )
+    nn.init.constant_(model[-1].bias, -9.0)  # the predicted class is 0, whose score is the negative output
+    images = toy_samples(5)[0]
+    record = record_saliency(
+        model, SaliencyBatch(images), targets="output", target_layer="3", scores="coherency"
+    )
+    maps = record.attribution.maps["guidance_cam"]
+    kept = attribute(model, functional.keep_salient(images, maps), "output", target_layer="3")
+    assert record.scores["coherency"] == pytest.approx(
+        float(functional.coherency(maps, kept.maps["guidance_cam"]))
+    )
 
 
 @pytest.mark.parametrize("targets", ["output", lambda logits: logits.sum(dim=1)])
