@@ -50,6 +50,20 @@ def test_scores_that_ask_the_model_leave_the_training_as_it_was(module: Any, tmp
     assert set(monitor.final_scores) >= {"deletion", "coherency", "layer_cam/deletion"}
 
 
+def test_every_question_is_asked_in_the_precision_of_the_validation(tmp_path: Path) -> None:
+    casts = []
+
+    def forward(module: Any, images: torch.Tensor) -> Any:
+        casts.append(torch.is_autocast_enabled("cpu"))
+        return module(images)
+
+    scores = ["energy", "average_drop", "coherency", "random_model_similarity"]
+    monitor = SaliencyMonitor(scores=scores, num_samples=4, forward=forward, on_error="raise")
+    fit(tmp_path, monitor, max_epochs=1, precision="bf16-mixed")
+    assert set(monitor.history[0]) >= {*scores, "background_only_accuracy"}
+    assert casts and all(casts)
+
+
 def test_a_drift_begins_with_the_second_look(tmp_path: Path) -> None:
     monitor = SaliencyMonitor(scores=["drift", "drift_from_first"], num_samples=8, on_error="raise")
     fit(tmp_path, monitor, max_epochs=3)

@@ -250,6 +250,14 @@ def test_once_and_again_where_there_is_something_new(looks: list[Evidence], spok
     assert [index for index, look in enumerate(looks) if watch.hear(look) is not None] == spoken_at
 
 
+def test_looks_beside_one_that_cannot_be_judged_are_not_in_a_row() -> None:
+    watch = Watch(Thresholds(), 2)
+    assert watch.hear(SURVIVES) is None
+    watch.miss()
+    assert watch.hear(SURVIVES) is None
+    assert watch.hear(SURVIVES) is not None
+
+
 def test_a_watch_goes_on_from_its_state() -> None:
     for cut in range(5):
         looks = [SURVIVES, SURVIVES, BOTH, BOTH, NOTHING]

@@ -82,6 +82,16 @@ def test_without_a_logger_each_run_gets_its_own_directory(tmp_path: Path) -> Non
         assert sum(str(directory) in each for each in said) == 1
 
 
+def test_a_validation_by_itself_goes_on_where_its_training_wrote(tmp_path: Path) -> None:
+    monitor, toy = SaliencyMonitor(num_samples=4), Toy()
+    trainer = toy_trainer(tmp_path, monitor)
+    trainer.fit(toy, toy_loader(32), toy_loader())
+    trainer.validate(toy, toy_loader(), verbose=False)
+    assert [each.name for each in (tmp_path / "lightning_gcam").iterdir()] == ["version_0"]
+    toy_trainer(tmp_path, monitor).fit(toy, toy_loader(32), toy_loader())
+    assert monitor.directory == tmp_path / "lightning_gcam" / "version_1"
+
+
 def test_a_look_at_the_same_step_takes_the_place_of_the_older(tmp_path: Path, record: SaliencyRecord) -> None:
     for step, energy in [(3, 0.1), (7, 0.2), (11, 0.3), (7, 0.9)]:
         directory = write_look(tmp_path, at(record, step, energy=energy))
