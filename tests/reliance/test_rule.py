@@ -122,6 +122,7 @@ def test_thresholds_out_of_range_are_refused(wrong):
         (KINDS[:1], OBJECT, "is blind"),
         (KINDS[1:], {"suspect_lift": 3.0}, "agrees"),
         (KINDS[1:], OBJECT, "is blind"),
+        (KINDS[:1], {"energy": 0.2, "energy_chance": 0.05}, "is blind"),  # little, but four times chance
         (KINDS[:1], {"suspect_lift": 3.0}, "is not there"),
         (KINDS[:1], {"blank_rate": 1.0}, "is blind"),
         (KINDS[:1], {}, "is not there"),
