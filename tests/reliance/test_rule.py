@@ -162,6 +162,13 @@ def test_the_words_hold_what_was_measured():
     assert "What to try next: look at the overlays" in words
 
 
+def test_no_share_is_named_where_a_change_made_it_better():
+    measured = reliance(accuracy=0.9375, background_only=0.9375, object_only=1.0)
+    words = message_of(judge(looks(measured, measured)))
+    assert "with the object removed it is 0.94 [0.72, 0.99], n = 16 (100% of what" in words
+    assert re.search(r"with only the object left it is 1\.00 \[[^]]*\], n = 16[.;]", words)
+
+
 def test_the_words_where_the_saliency_is_blind():
     tint = reliance(accuracy=1.0, background_only=1.0)
     on_object = message_of(judge(looks(tint, tint, scores=OBJECT)))
