@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_gcam import Attribution, SaliencyBatch, attribute
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam import available_methods
+from lightning_gcam.metrics import functional
 from lightning_gcam.record import record_saliency
 from tests.cam.nets import bits, cnn, pictures, seeded, state_of
 
@@ -244,6 +245,24 @@ def test_a_prediction_in_the_mask_is_right_or_wrong() -> None:
     ] + [None]
     share = means.softmax(dim=1).amax(dim=1)
     assert record.captions[0] == f"true 0 · predicted {int(guesses[0])} ({float(share[0]):.2f})"
+
+
+def test_a_drop_is_read_in_the_mask_too() -> None:
+    images, masks = scene(3)
+    images, masks, labels = images[:2], masks[:2], torch.tensor([0, 3])
+    model = segmenter()
+    record = record_saliency(model, SaliencyBatch(images, labels, masks), scores="average_drop")
+    kept = functional.keep_salient(images, record.attribution.maps["guidance_cam"])
+
+    def probabilities(pictures: Tensor) -> Tensor:
+        logits = model(pictures).detach()
+        means = torch.stack([logits[i, :, masks[i]].mean(dim=1) for i in range(2)])
+        return means.softmax(dim=1)[torch.arange(2), labels]
+
+    blank = record.attribution.peaks["guidance_cam"] == 0
+    expected = float(functional.average_drop(probabilities(images), probabilities(kept), blank))
+    assert record.scores["average_drop"] == pytest.approx(expected)
+    assert expected > 0
 
 
 def test_a_single_dense_logit_is_the_object() -> None:

@@ -53,4 +53,6 @@ def _raw_logits(model: nn.Module, images: Tensor, forward: Forward | None) -> Te
         return find_raw_logits(output, len(images))
     except InputError:
         with torch.enable_grad():
-            return find_raw_logits(run(model, images.clone(), forward), len(images))
+            # of a frozen model the graph begins at the images
+            images = images.clone().requires_grad_(images.is_floating_point())
+            return find_raw_logits(run(model, images, forward), len(images))

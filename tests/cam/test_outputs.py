@@ -16,6 +16,7 @@ from lightning_gcam import attribute
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.outputs import LOGIT_NAMES, find_logits, find_raw_logits, has_graph
+from lightning_gcam.cam.plain_forward import logits_of
 from tests.cam.nets import CLASSES, cnn, pictures
 
 WIDTH = 16
@@ -89,6 +90,17 @@ def test_the_logits_are_found_among_several_outputs(how: str, layer: str | None,
     assert torch.equal(found.logits, alone.logits)
     assert torch.equal(found.maps["layer_cam"], alone.maps["layer_cam"])
     assert alone.peaks["layer_cam"].max() > 0
+
+
+@pytest.mark.parametrize("how", FOUND)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_plain_forward_reads_the_same_logits(how: str, frozen: bool) -> None:
+    model = two_heads(FOUND[how]).requires_grad_(not frozen)
+    expected = two_heads(lambda *, logits, **_: logits)(pictures()).detach()
+    with torch.no_grad():
+        found = logits_of(model, pictures())
+    torch.testing.assert_close(found, expected)
+    assert not found.requires_grad
 
 
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, SaliencyRecord
-from lightning_gcam.loggers import log_saliency, write_look
+from lightning_gcam.loggers import log_saliency, write_look, write_scores
 from lightning_gcam.loggers.files import next_version
 from lightning_gcam.record import Stamp, record_saliency
 from tests.toys import (
@@ -109,6 +109,14 @@ def test_a_score_that_comes_later_gets_its_column(tmp_path: Path, record: Salien
     directory = write_look(tmp_path, at(record, 2, energy=0.5, blank_rate=0.0))
 
     assert [(row["energy"], row["blank_rate"]) for row in table(directory)] == [("", "1.0"), ("0.5", "0.0")]
+
+
+def test_scores_of_the_end_stand_beside_those_of_the_look(tmp_path: Path, record: SaliencyRecord) -> None:
+    directory = write_look(tmp_path, at(record, 7, energy=0.5))
+    write_scores(tmp_path, at(record, 7, **{"final/insertion": 0.25}))
+
+    (row,) = table(directory)
+    assert (row["energy"], row["final/insertion"]) == ("0.5", "0.25")
 
 
 def test_nothing_half_written_stays(tmp_path: Path, record: SaliencyRecord) -> None:
