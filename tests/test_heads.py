@@ -261,7 +261,7 @@ def test_a_drop_is_read_in_the_mask_too() -> None:
 
     blank = record.attribution.peaks["guidance_cam"] == 0
     expected = float(functional.average_drop(probabilities(images), probabilities(kept), blank))
-    assert record.scores["average_drop"] == pytest.approx(expected)
+    assert record.scores["average_drop"] == pytest.approx(expected, rel=1e-4)
     assert expected > 0
 
 
