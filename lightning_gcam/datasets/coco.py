@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +72,10 @@ class CocoSource(Source):
             self._coco, self._ids = _read(self._folder, path)
             categories = sorted(self._coco.cats.values(), key=lambda each: int(each["id"]))
             self.class_names = tuple(str(each["name"]) for each in categories)
-        except (json.JSONDecodeError, AssertionError, KeyError, TypeError) as error:
+            self._labels = {each["id"]: place for place, each in enumerate(categories)}
+            _check_categories(self._coco.anns.values(), self._labels)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise COCO_LAYOUT.unreadable(path, error) from error
-        self._labels = {each["id"]: place for place, each in enumerate(categories)}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -131,6 +131,12 @@ def _read(folder: Path, path: Path) -> tuple[Any, list[int]]:
     with contextlib.redirect_stdout(io.StringIO()):
         reader = CocoDetection(str(folder), annFile=str(path))
     return reader.coco, list(reader.ids)
+
+
+def _check_categories(annotations: Iterable[Mapping[str, Any]], labels: Mapping[int, int]) -> None:
+    unknown = next((each["category_id"] for each in annotations if each["category_id"] not in labels), None)
+    if unknown is not None:
+        raise ValueError(f"category {unknown} is not among its categories")
 
 
 def _require_pycocotools() -> None:
