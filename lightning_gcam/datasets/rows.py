@@ -79,7 +79,7 @@ def rows_of(source: Source, limit: int | None = None) -> list[Row]:
     difficult subset of the pointing game, which has nothing to do with VOC's flag of that name.
 
     Source:
-        Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018, arXiv 1608.00507, section 4.1.
+        Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018, arXiv 1608.00507.
     """
     rows = []
     for image in range(min(len(source), limit if limit is not None else len(source))):
