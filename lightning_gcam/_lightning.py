@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core import rank_zero
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Callback, LightningModule, Trainer
+    from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
     from pytorch_lightning.loggers import Logger
 
 __all__ = [
     "Callback",
+    "LightningDataModule",
     "LightningModule",
     "Logger",
     "Trainer",
@@ -89,6 +90,9 @@ def in_both(path: str) -> tuple[type[Any], ...]:
 if not TYPE_CHECKING:
     LightningModule, Trainer = _PACKAGES[-1].LightningModule, _PACKAGES[-1].Trainer  # for annotations only
     Callback = type("Callback", tuple(package.Callback for package in _PACKAGES), {"__module__": __name__})
+    LightningDataModule = type(
+        "LightningDataModule", in_both("core.LightningDataModule"), {"__module__": __name__}
+    )
     Logger = type("Logger", in_both("loggers.Logger"), {"__module__": __name__})
 
 

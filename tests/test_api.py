@@ -26,6 +26,14 @@ FACADES = {
     },
     "lightning_gcam.batch": {"Adapter", "SaliencyBatch", "as_saliency_batch"},
     "lightning_gcam.callbacks": {"SaliencyMonitor", "ShortcutAlarm"},
+    "lightning_gcam.datasets": {
+        "Coco2014",
+        "DatasetModule",
+        "ImageNet",
+        "Voc2012",
+        "available_datasets",
+        "dataset_module",
+    },
     "lightning_gcam.loggers": {
         "ReportLogger",
         "log_alert",
