@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, OSError) as error:
         print(f"lightning-gcam {chosen.command}: {error}", file=sys.stderr)
         return 1
-    print(path)
+    if path is not None:
+        print(path)
     return 0
 
 

@@ -41,8 +41,8 @@ def add_evaluate(commands: Any) -> None:
     _add_run(parser.add_argument_group("the run"))
 
 
-def run_evaluate(chosen: argparse.Namespace) -> Path:
-    """Evaluate; the path of the table."""
+def run_evaluate(chosen: argparse.Namespace) -> Path | None:
+    """Evaluate; the path of the table, in the process that writes."""
     from lightning_gcam.commands.evaluation_run import evaluate
 
     return evaluate(chosen)

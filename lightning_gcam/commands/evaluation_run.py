@@ -20,8 +20,8 @@ from lightning_gcam.evaluation.written import TABLE
 from lightning_gcam.isolation import untouched
 
 
-def evaluate(chosen: argparse.Namespace) -> Path:
-    """Evaluate, and give the path of the table.
+def evaluate(chosen: argparse.Namespace) -> Path | None:
+    """Evaluate, and give the path of the table; None in a process that does not write.
 
     Args:
         chosen: the arguments, as `lightning_gcam.commands.evaluate` declares them.
@@ -60,7 +60,7 @@ def evaluate(chosen: argparse.Namespace) -> Path:
         default_root_dir=output,
     )
     trainer.test(model, datamodule=data, verbose=False)
-    return output / TABLE
+    return output / TABLE if trainer.is_global_zero else None
 
 
 def _evaluation(chosen: argparse.Namespace, output: Path) -> SaliencyEvaluation:

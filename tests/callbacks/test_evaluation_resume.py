@@ -45,6 +45,7 @@ def parts_in(directory: Path) -> list[Path]:
     return sorted(directory.glob("saliency_evaluation-*/*.npz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [("kill", -signal.SIGKILL), ("interrupt", 1)])
 def test_it_goes_on_where_it_stopped(
     how: str, code: int, tmp_path: Path, uninterrupted: dict[str, Any]
