@@ -1,13 +1,21 @@
 """Saliency in the training loop: where a PyTorch Lightning model looks while it trains."""
 
-from lightning_gcam.attribution import Attribution, attribute
-from lightning_gcam.batch import SaliencyBatch
-from lightning_gcam.callbacks import SaliencyMonitor, ShortcutAlarm
-from lightning_gcam.record import SaliencyRecord
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_gcam.attribution import Attribution, attribute
+    from lightning_gcam.batch import SaliencyBatch
+    from lightning_gcam.callbacks import SaliencyEvaluation, SaliencyMonitor, ShortcutAlarm
+    from lightning_gcam.record import SaliencyRecord
 
 __all__ = [
     "Attribution",
     "SaliencyBatch",
+    "SaliencyEvaluation",
     "SaliencyMonitor",
     "SaliencyRecord",
     "ShortcutAlarm",
@@ -16,3 +24,28 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Attribution": "attribution",
+    "SaliencyBatch": "batch",
+    "SaliencyEvaluation": "callbacks",
+    "SaliencyMonitor": "callbacks",
+    "SaliencyRecord": "record",
+    "ShortcutAlarm": "callbacks",
+    "attribute": "attribution",
+}
+"""Where each name lives; it is imported when first asked for, so that the command's `--help` loads no torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        found = getattr(importlib.import_module(f"lightning_gcam.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+    if not name.startswith("_") and importlib.util.find_spec(f"lightning_gcam.{name}") is not None:
+        return importlib.import_module(f"lightning_gcam.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core import rank_zero
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+    from pytorch_lightning import (
+        Callback,
+        LightningDataModule,
+        LightningModule,
+        Trainer,
+        seed_everything,
+    )
     from pytorch_lightning.loggers import Logger
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
     "is_rank_zero",
     "rank_zero_info",
     "rank_zero_warn",
+    "seed_everything",
 ]
 
 _NAMES = ("lightning.pytorch", "pytorch_lightning")
@@ -88,7 +95,9 @@ def in_both(path: str) -> tuple[type[Any], ...]:
 
 
 if not TYPE_CHECKING:
-    LightningModule, Trainer = _PACKAGES[-1].LightningModule, _PACKAGES[-1].Trainer  # for annotations only
+    # for annotations, and for what runs by itself: `lightning-gcam evaluate`
+    LightningModule, Trainer = _PACKAGES[-1].LightningModule, _PACKAGES[-1].Trainer
+    seed_everything = _PACKAGES[-1].seed_everything
     Callback = type("Callback", tuple(package.Callback for package in _PACKAGES), {"__module__": __name__})
     LightningDataModule = type(
         "LightningDataModule", in_both("core.LightningDataModule"), {"__module__": __name__}

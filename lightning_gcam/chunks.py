@@ -10,6 +10,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from lightning_gcam._errors import InputError
+from lightning_gcam._quiet import is_quiet
 from lightning_gcam.attribution import Attribution, attribute
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.cam.targets import Labels, Targets, are_measurements
@@ -36,7 +37,7 @@ def in_chunks(n: int, work: Callable[[slice], Part], chunk_size: int | None = No
         ([[0, 1], [2, 3], [4]], 2)
     """
     size, parts, done = max(chunk_size or n, 1), list[Part](), 0
-    with tqdm(total=n, desc="saliency", delay=2, leave=False, disable=size >= n) as progress:
+    with tqdm(total=n, desc="saliency", delay=2, leave=False, disable=size >= n or is_quiet()) as progress:
         while done < n:
             piece = slice(done, min(done + size, n))
             part = _tried(work, piece, size)

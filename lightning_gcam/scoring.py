@@ -78,6 +78,30 @@ def check_final_scores(scores: Scores) -> None:
         )
 
 
+def check_streamed_scores(scores: Scores) -> None:
+    """As `check_scores`; and of a whole dataset only numbers of single samples are kept, and each is seen once.
+
+    Raises:
+        InputError: naming the score, and what to do.
+
+    Example:
+        >>> check_streamed_scores(["energy", "insertion"])
+    """
+    check_scores(scores)
+    for name, metric in resolve_scores(scores).items():
+        if "earlier" in needs(metric):
+            raise InputError(
+                f'`scores` "{name}" compares a look with an earlier one, and an evaluation looks at each sample once. '
+                "Leave it out; SaliencyMonitor has it."
+            )
+        if not isinstance(metric, SampleScore):
+            raise InputError(
+                f'`scores` "{name}" is a {type(metric).__name__}, which gives one value for all samples; an evaluation '
+                "keeps a number of each, for intervals and for going on. Write it as a "
+                "`lightning_gcam.metrics.SampleScore`."
+            )
+
+
 def compares_looks(scores: Scores) -> bool:
     """Whether one of the scores compares a look with an earlier one.
 

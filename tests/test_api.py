@@ -18,6 +18,7 @@ FACADES = {
     "lightning_gcam": {
         "Attribution",
         "SaliencyBatch",
+        "SaliencyEvaluation",
         "SaliencyMonitor",
         "SaliencyRecord",
         "ShortcutAlarm",
@@ -25,7 +26,7 @@ FACADES = {
         "attribute",
     },
     "lightning_gcam.batch": {"Adapter", "SaliencyBatch", "as_saliency_batch"},
-    "lightning_gcam.callbacks": {"SaliencyMonitor", "ShortcutAlarm"},
+    "lightning_gcam.callbacks": {"SaliencyEvaluation", "SaliencyMonitor", "ShortcutAlarm"},
     "lightning_gcam.datasets": {
         "Coco2014",
         "DatasetModule",
@@ -34,10 +35,24 @@ FACADES = {
         "available_datasets",
         "dataset_module",
     },
+    "lightning_gcam.evaluation": {
+        "Column",
+        "Columns",
+        "EvaluationResult",
+        "Facts",
+        "Part",
+        "Parts",
+        "Row",
+        "measure_columns",
+        "print_table",
+        "read_result",
+        "write_result",
+    },
     "lightning_gcam.loggers": {
         "ReportLogger",
         "log_alert",
         "log_saliency",
+        "log_table",
         "write_alert",
         "write_look",
         "write_scores",
@@ -80,7 +95,7 @@ FACADES = {
 
 PINNED = {
     "lightning_gcam": ["SaliencyMonitor", "ShortcutAlarm", "attribute", "SaliencyBatch", "metrics"],
-    "lightning_gcam.callbacks": ["SaliencyMonitor", "ShortcutAlarm"],
+    "lightning_gcam.callbacks": ["SaliencyEvaluation", "SaliencyMonitor", "ShortcutAlarm"],
     "lightning_gcam.loggers": ["log_saliency", "ReportLogger"],
     "lightning_gcam.cam": ["register_method", "available_methods", "find_target_layer"],
 }
@@ -190,6 +205,15 @@ def test_the_arguments_of_the_alarm() -> None:
     }
     kinds = {each.kind for each in parameters(lightning_gcam.ShortcutAlarm.__init__).values()}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_arguments_of_the_evaluation() -> None:
+    arguments = parameters(lightning_gcam.SaliencyEvaluation.__init__)
+    assert {each.kind for each in arguments.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    shared = set(arguments) & set(MONITOR) - {"log_prefix"}
+    assert shared >= {"methods", "scores", "target_layer", "targets", "adapter", "forward", "on_error"}
+    own = defaults(lightning_gcam.SaliencyEvaluation.__init__)
+    assert {name: own[name] for name in shared} == {name: MONITOR[name] for name in shared}
 
 
 def test_what_a_monitor_keeps() -> None:

@@ -44,6 +44,7 @@ class FailurePolicy:
     Args:
         on_error: "warn": one warning for each kind of failure, and after three failed looks in a row no further one
             is taken; "raise": failures pass through (for tests).
+        host: what goes on all the same.
 
     Example:
         >>> import warnings
@@ -56,10 +57,11 @@ class FailurePolicy:
         (True, False)
     """
 
-    def __init__(self, on_error: str = "warn") -> None:
+    def __init__(self, on_error: str = "warn", host: str = "the training") -> None:
         if on_error not in _CHOICES:
             raise InputError(f'`on_error` "{on_error}" is not known. {did_you_mean(str(on_error), _CHOICES)}')
         self.on_error = on_error
+        self._host = host
         self.has_given_up = False
         self._said: set[str] = set()
         self._causes: set[str] = set()
@@ -101,18 +103,16 @@ class FailurePolicy:
         self._causes.add(cause)
         self.warn_once(
             f"{work}:{type(error).__name__}",
-            f"{work} failed, and the training goes on without it: {cause} "
+            f"{work} failed, and {self._host} goes on without it: {cause} "
             f'{_remedy(error)}(`on_error="raise"` shows where it comes from.)',
         )
 
-    def count(self, *, succeeded: bool) -> None:
+    def count(self, *, succeeded: bool, work: str = THE_LOOK) -> None:
         """Note how a look ended, in all processes alike; after three failures in a row there is no further one."""
         self._in_a_row = 0 if succeeded else self._in_a_row + 1
         if self._in_a_row == MAX_IN_A_ROW:
             self.has_given_up = True
-            rank_zero_warn(
-                f"The look failed {MAX_IN_A_ROW} times in a row and is not tried again in this run."
-            )
+            rank_zero_warn(f"{work} failed {MAX_IN_A_ROW} times in a row and is not tried again in this run.")
 
 
 def _remedy(error: Exception) -> str:

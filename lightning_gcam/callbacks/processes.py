@@ -20,6 +20,7 @@ from lightning_gcam.isolation import untouched
 
 Rows = TypeVar("Rows", Attribution, Answers)
 """What has one row a sample."""
+Result = TypeVar("Result")
 
 
 def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> list[Sample]:
@@ -55,7 +56,7 @@ def share_out(
     everything = list(range(n))
     if world == 1:
         return _tried(lambda: work(everything))
-    if not _holds_whole_model(trainer):  # all must run every forward, on the same samples
+    if not holds_whole_model(trainer):  # all must run every forward, on the same samples
         whole = _tried(lambda: work(everything))
         failure = _failure(whole, _all_gather(trainer, (_words(whole), None)))
         return failure if failure is not None else whole
@@ -101,9 +102,6 @@ def _with_buffers(
         return work(rows)
 
 
-Result = TypeVar("Result")
-
-
 def _tried(work: Callable[[], Result]) -> Result | Exception:
     """The result or the exception, so that the exchange with the other processes comes in any case."""
     try:
@@ -130,6 +128,21 @@ def first_layers(trainer: Trainer, names: list[str]) -> list[str]:
     """The layers that were found, by whichever process found any: they all hold the same network."""
     found = [names] if trainer.world_size == 1 else _all_gather(trainer, names)
     return next((each for each in found if each), [])
+
+
+def gather(trainer: Trainer, work: Callable[[], Result]) -> list[Result]:
+    """What each process has, in every process, by rank.
+
+    Raises:
+        Exception: where `work` failed in one of them, in all of them.
+    """
+    own = _tried(work)
+    words, sent = _words(own), None if isinstance(own, Exception) else own
+    found: list[Any] = [(words, sent)] if trainer.world_size == 1 else _all_gather(trainer, (words, sent))
+    failure = _failure(own, found)
+    if failure is not None:
+        raise failure
+    return [each for _, each in found]
 
 
 def same_everywhere(trainer: Trainer, scores: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +193,7 @@ def _standing_in(module: nn.Module, forward: Forward) -> Iterator[None]:
         vars(module).pop("forward", None)
 
 
-def _holds_whole_model(trainer: Trainer) -> bool:
+def holds_whole_model(trainer: Trainer) -> bool:
     """Whether every process has all parameters; not so where they are sharded."""
     sharded = ("strategies.FSDPStrategy", "strategies.ModelParallelStrategy", "strategies.DeepSpeedStrategy")
     return not isinstance(trainer.strategy, tuple(kind for path in sharded for kind in in_both(path)))

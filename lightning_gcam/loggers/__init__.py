@@ -3,5 +3,14 @@
 from lightning_gcam.loggers.dispatch import log_alert, log_saliency
 from lightning_gcam.loggers.files import write_alert, write_look, write_scores
 from lightning_gcam.loggers.report import ReportLogger
+from lightning_gcam.loggers.tables import log_table
 
-__all__ = ["ReportLogger", "log_alert", "log_saliency", "write_alert", "write_look", "write_scores"]
+__all__ = [
+    "ReportLogger",
+    "log_alert",
+    "log_saliency",
+    "log_table",
+    "write_alert",
+    "write_look",
+    "write_scores",
+]

@@ -1,0 +1,189 @@
+"""`SaliencyEvaluation`: methods and scores over a whole dataset, in `trainer.test`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_gcam._errors import InputError
+from lightning_gcam._lightning import Callback, LightningModule, Trainer
+from lightning_gcam.batch import Adapter
+from lightning_gcam.callbacks import arguments
+from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.loaders import check_index, loaders_of, part_of
+from lightning_gcam.callbacks.processes import holds_whole_model
+from lightning_gcam.callbacks.recipe import Recipe
+from lightning_gcam.callbacks.stream import Plan, Stream
+from lightning_gcam.callbacks.tabulate import Table
+from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.methods import Method, resolve_methods
+from lightning_gcam.cam.reshape import Reshape
+from lightning_gcam.cam.several import check_fuse, resolve_target_layers
+from lightning_gcam.evaluation import EvaluationResult
+from lightning_gcam.scoring import Scores, check_streamed_scores
+
+
+class SaliencyEvaluation(Callback):
+    """Compare saliency methods by their scores over a whole dataset, in `trainer.test`.
+
+    Every test batch is explained by all methods, and scored, by the code that `SaliencyMonitor` runs at a look; of each
+    sample only its numbers are kept, on disk, so that memory does not grow with the dataset, and an evaluation that was
+    interrupted goes on where it stopped when it is run again. Several processes share the samples as Lightning deals
+    them, and each sample is counted once. At the end the table is printed, written as `scores.csv` and
+    `evaluation.json`, and logged.
+
+    It is given to the Trainer (`trainer.test` takes no callbacks), and does nothing in `fit` and `validate`.
+
+    Args:
+        methods: a name (see `available_methods`), a callable `(activations, gradients) -> (N, h, w)`, or several; all
+            come from one forward and one gradient a batch.
+        scores: names, metrics, or a mapping from names to metrics; None for the default ones that the annotation
+            allows. Metrics of your own have to be a `lightning_gcam.metrics.SampleScore`.
+        target_layer: as in `SaliencyMonitor`.
+        fuse: as in `SaliencyMonitor`.
+        targets: as in `SaliencyMonitor`.
+        adapter: as in `SaliencyMonitor`.
+        forward: as in `SaliencyMonitor`.
+        reshape_transform: as in `SaliencyMonitor`.
+        class_names: for labels that come as words; in the order of the logits.
+        chunk_size: how many samples go through the model at once; a batch where it is left out, and less where memory
+            runs out.
+        baselines: whether a uniform map and a Gaussian in the middle are scored on the same masks.
+        directory: where the table is written, and what is done so far is kept; without one, the table goes to a new
+            `lightning_gcam/version_<n>` under the Trainer's `default_root_dir`.
+        resume: go on with what an interrupted evaluation of the same settings, weights and samples has done.
+        resamples: how often the bootstrap of the intervals draws.
+        log_prefix: what stands before the slash in every tag.
+        on_error: "warn" (a batch that fails is left out, counted, and tried again when it is run again) or "raise".
+        dataloader_idx: where there are several test dataloaders, the one whose samples are taken.
+        about: plain facts to write into `evaluation.json`, such as the dataset's name.
+
+    Raises:
+        InputError: naming the argument, what came, and what to do.
+
+    Example:
+        >>> from lightning_gcam import SaliencyEvaluation
+        >>> evaluation = SaliencyEvaluation(methods=["guidance_cam", "grad_cam"], scores=["energy", "average_drop"])
+        >>> callbacks = [evaluation]  # Trainer(callbacks=callbacks).test(model, datamodule=datamodule)
+        >>> evaluation.result is None  # an EvaluationResult, once that is done
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        methods: Method | str | Sequence[Method | str] = "guidance_cam",
+        scores: Scores = None,
+        target_layer: str | Sequence[str] | None = None,
+        fuse: Literal["product", "mean"] | None = None,
+        targets: Callable[[Tensor], Tensor] | int | str = "label",
+        adapter: Adapter | None = None,
+        forward: Forward | None = None,
+        reshape_transform: Reshape | None = None,
+        class_names: Sequence[str] | None = None,
+        chunk_size: int | None = None,
+        baselines: bool = True,
+        directory: str | Path | None = None,
+        resume: bool = True,
+        resamples: int = 1000,
+        log_prefix: str = "saliency_evaluation",
+        on_error: str = "warn",
+        dataloader_idx: int = 0,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        arguments.check_targets(targets)
+        arguments.check_prefix(log_prefix)
+        arguments.check_class_names(class_names)
+        arguments.check_dataloader_idx(dataloader_idx)
+        arguments.check_whole("resamples", resamples)
+        if chunk_size is not None:
+            arguments.check_whole("chunk_size", chunk_size, ", or None for whole batches")
+        check_fuse(fuse, target_layer)
+        check_streamed_scores(scores)
+        folder = Path(directory) if directory is not None else None
+        recipe = Recipe(resolve_methods(methods), targets, scores, forward, reshape_transform, fuse)
+        how = (target_layer, adapter, class_names, chunk_size, baselines, resume, folder, log_prefix)
+        self.dataloader_idx = dataloader_idx
+        self.log_prefix = log_prefix
+        self.result: EvaluationResult | None = None
+        self._plan = Plan(recipe, *how)
+        self._failures = FailurePolicy(on_error, "the test")
+        self._table = Table(folder, resamples, dict(about or {}))
+        self._stream: Stream | None = None
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the table was written, in the process that writes; None before that."""
+        return self._table.written_to
+
+    # -------------------------------------------------------------------------------- hooks: they only route
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what can be seen to be wrong before a batch is read."""
+        if stage != "test":
+            return
+        self.result, self._stream = None, None
+        self._failures = FailurePolicy(self._failures.on_error, "the test")
+        if not holds_whole_model(trainer):
+            raise InputError(
+                "SaliencyEvaluation lets each process explain samples of its own, for which it needs the whole model; "
+                f'{type(trainer.strategy).__name__} gives it a part. Test with `strategy="ddp"`, or on one device.'
+            )
+        if self._plan.target_layer is not None:
+            resolve_target_layers(pl_module, self._plan.target_layer)
+        self._check_alone(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, or go on with what an interrupted evaluation has done."""
+        loaders = loaders_of(trainer)
+        check_index(self.dataloader_idx, loaders, "test")
+        loader = part_of(loaders, 0, self.dataloader_idx, loaders)
+        self._stream = Stream.begin(trainer, pl_module, self._plan, self._failures, loader)
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None = None,
+    ) -> None:
+        """Explain and score the samples of a batch, and keep their numbers."""
+        if dataloader_idx is None:
+            batch = part_of(batch, batch_idx, self.dataloader_idx, loaders_of(trainer))
+        elif dataloader_idx != self.dataloader_idx:
+            return
+        if batch is not None and self._stream is not None:
+            with torch.inference_mode(False):
+                self._stream.receive(batch)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the processes' numbers together, and show the table."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self.result = self._table.make(trainer, stream)
+            self._table.show(trainer, self.result, self.log_prefix, self._failures)
+            self._table.tidy(trainer, stream, self.result)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say where it can go on."""
+        if self._stream is not None:
+            self._stream.say_where_it_stopped()
+
+    @property
+    def state_key(self) -> str:
+        """Two evaluations are told apart."""
+        return self._generate_state_key(log_prefix=self.log_prefix)
+
+    def _check_alone(self, trainer: Trainer) -> None:
+        callbacks = getattr(trainer, "callbacks", [])
+        others = [each for each in callbacks if isinstance(each, SaliencyEvaluation) and each is not self]
+        if any(each.log_prefix == self.log_prefix for each in others):
+            raise InputError(
+                f'`log_prefix` "{self.log_prefix}" is used by two SaliencyEvaluations. Give each its own.'
+            )

@@ -1,0 +1,151 @@
+"""The way of a dataset through an evaluation: batch after batch, what is done is kept and not done again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_gcam._lightning import LightningModule, Trainer, rank_zero_info
+from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
+from lightning_gcam.callbacks.evaluating import Evaluating
+from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.fingerprint import fingerprint, settings_of
+from lightning_gcam.callbacks.places import Numbers, Places, digests_of
+from lightning_gcam.callbacks.preparation import prepare
+from lightning_gcam.callbacks.processes import same_everywhere
+from lightning_gcam.callbacks.recipe import Recipe
+from lightning_gcam.callbacks.whole_numbers import whole_numbers_explained
+from lightning_gcam.cam.several import TargetLayers
+from lightning_gcam.evaluation import Part, Parts
+
+A_BATCH, READING = "Evaluating a batch", "Reading the test batch"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated; the fields are arguments of `SaliencyEvaluation`."""
+
+    recipe: Recipe
+    target_layer: TargetLayers | None
+    adapter: Adapter | None
+    class_names: Any
+    chunk_size: int | None
+    baselines: bool
+    resume: bool
+    directory: Path | None
+    log_prefix: str
+
+
+@dataclass
+class Stream:
+    """One evaluation on its way.
+
+    Args:
+        trainer: that runs.
+        module: the model.
+        plan: what is evaluated.
+        failures: told what fails.
+        places: which sample of the dataset each one is.
+        parts: what is done.
+        settings: what decides whether another evaluation is the same.
+        batch_size: of the dataloader, where that is known.
+        done: the digest of each sample that is done, by its position.
+        positions: of the samples that this process was handed and that are done, batch by batch.
+        unlabelled: how many had no label.
+        failed: how many could not be done.
+    """
+
+    trainer: Trainer
+    module: LightningModule
+    plan: Plan
+    failures: FailurePolicy
+    places: Places
+    parts: Parts
+    settings: dict[str, Any]
+    batch_size: int = 0
+    done: dict[int, int] = field(default_factory=dict)
+    positions: list[Numbers] = field(default_factory=list)
+    unlabelled: int = 0
+    failed: int = 0
+    evaluating: Evaluating | None = None
+
+    @staticmethod
+    def begin(
+        trainer: Trainer, module: LightningModule, plan: Plan, failures: FailurePolicy, loader: Any
+    ) -> Stream:
+        """Begin, or go on with what an interrupted evaluation of the same settings has done; in all processes alike."""
+        settings = same_everywhere(trainer, settings_of(plan.recipe, module, plan.target_layer, plan.adapter))
+        root = plan.directory or Path(trainer.default_root_dir) / "lightning_gcam"
+        name = f"{plan.log_prefix.strip('/').replace('/', '-')}-{fingerprint(settings)}"
+        parts = Parts(root / name, trainer.global_rank)
+        if not plan.resume and trainer.local_rank == 0:
+            parts.remove()
+        trainer.strategy.barrier()
+        done = parts.done()
+        if done:
+            rank_zero_info(
+                f"SaliencyEvaluation: {len(done)} samples are done already; it goes on from {parts.directory}."
+            )
+        places, batch_size = Places.of(trainer, loader), getattr(loader, "batch_size", None) or 0
+        return Stream(trainer, module, plan, failures, places, parts, settings, batch_size, done)
+
+    def receive(self, batch: Any) -> None:
+        """Take the next batch of this process."""
+        with self.failures.guard(READING, before_training=self.places.delivered == 0):
+            samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names)
+            positions = self.places.take(len(samples))
+            rows = self._usable(samples, positions)
+            if rows:
+                self._take(samples.select(rows), positions[rows], batch)
+            return
+        self.failed += len(self.places.take(self.batch_size))
+
+    def say_where_it_stopped(self) -> None:
+        """What is kept, and how it goes on."""
+        done = sum(map(len, self.positions))
+        rank_zero_info(
+            f"SaliencyEvaluation was interrupted with {done} samples done in this process. They are kept in "
+            f"{self.parts.directory}: run the same again, and it goes on there."
+        )
+
+    def _usable(self, samples: SaliencyBatch, positions: Numbers) -> list[int]:
+        """The rows that are no second time of another and have a label, if any has."""
+        counts, labels = self.places.counts(positions), samples.labels
+        if labels is not None and labels.ndim == 1 and not labels.is_floating_point():
+            labelled = (labels >= 0).cpu().numpy()
+            self.unlabelled += int((counts & ~labelled).sum())
+            counts = counts & labelled
+        return [int(row) for row in np.flatnonzero(counts)]
+
+    def _take(self, samples: SaliencyBatch, positions: Numbers, batch: Any) -> None:
+        digests = digests_of(samples)
+        known = [self.done.get(position) for position in positions.tolist()]
+        if known == digests.tolist():
+            self.positions.append(positions)
+            return
+        succeeded = False
+        if not self.failures.has_given_up:
+            with self.failures.guard(A_BATCH, before_training=self.evaluating is None):
+                evaluating = self.evaluating = self.evaluating or self._prepared(samples, batch)
+                found = evaluating.measure(samples, self._leave_out)
+                self.parts.save(Part(positions, digests, *found))
+                self.positions.append(positions)
+                succeeded = True
+            self.failures.count(succeeded=succeeded, work=A_BATCH)
+        self.failed += 0 if succeeded else len(samples)
+
+    def _prepared(self, samples: SaliencyBatch, batch: Any) -> Evaluating:
+        """Find the layer, or take the one that was found when it began; and try one sample all the way."""
+        plan, known = self.plan, self.parts.remembered()
+        layer = known.get("layers", plan.target_layer)
+        with whole_numbers_explained(batch):
+            found = prepare(self.trainer, self.module, samples, layer, plan.recipe)
+        names = [each.name for each in found]
+        self.parts.remember({**self.settings, "layers": names})
+        return Evaluating(self.trainer, self.module, names, plan.recipe, plan.chunk_size, plan.baselines)
+
+    def _leave_out(self, score: str, error: Exception) -> None:
+        self.failures.report(f'The score "{score}"', error)

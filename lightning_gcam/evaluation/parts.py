@@ -1,0 +1,192 @@
+"""Where an evaluation that is interrupted has got to: a file a batch, whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gcam.evaluation.columns import ABSENT, Column, Columns
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one batch gave.
+
+    Args:
+        positions: `(N,)` int64, of its samples in the dataset.
+        digests: `(N,)` int64, of what each sample is: one that has changed is not taken from an earlier run.
+        columns: their numbers.
+        forwards: how many images went through the model for them.
+        seconds: how long they took.
+    """
+
+    positions: Numbers
+    digests: Numbers
+    columns: Columns
+    forwards: int = 0
+    seconds: float = 0.0
+
+
+class Parts:
+    """The batches that are done, of one evaluation: a directory of files, each written by one process.
+
+    A file is written under another name and then renamed, so that one that is there is whole; one that cannot be read
+    (a disk that was full, a machine that lost its power) is passed over, and its batch done again. Of a sample that is
+    there twice the newer file counts.
+
+    Args:
+        directory: of the files; it is made with the first.
+        rank: of this process, for the names of the files.
+    """
+
+    def __init__(self, directory: Path, rank: int = 0) -> None:
+        self.directory = directory
+        self._rank = rank
+        self._last = 0
+        self._whole: set[Path] = set()
+
+    def save(self, part: Part) -> Path:
+        """Keep a batch; it is on disk when this returns."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._last = max(time.time_ns(), self._last + 1)  # the order of the names is the order of writing
+        path = self.directory / f"{self._last:020d}-{self._rank}.npz"
+        columns = part.columns
+        members: dict[str, Any] = {
+            "positions": part.positions,
+            "digests": part.digests,
+            "names": np.array(json.dumps(columns.names)),
+            "reasons": columns.reasons,
+            "numbers": columns.numbers,
+            "cost": np.array([part.forwards, part.seconds]),
+        }
+        members |= {_member(columns.names.index(name)): each for name, each in columns.rows.items()}
+        beside = path.with_suffix(".part")
+        with beside.open("wb") as file:
+            np.savez_compressed(file, **members)
+        beside.replace(path)
+        return path
+
+    def done(self) -> dict[int, int]:
+        """The digest of each sample that is done, by its position."""
+        found: dict[int, int] = {}
+        for file in self._files():
+            found.update(zip(file["positions"].tolist(), file["digests"].tolist(), strict=True))
+        return found
+
+    def costs(self, positions: Numbers) -> tuple[float, float]:
+        """The forwards and the seconds that the samples at `positions` took, each its share of its batch."""
+        shares: dict[int, Any] = {}
+        for file in self._files():
+            own = file["positions"].tolist()
+            shares |= dict.fromkeys(own, file["cost"] / max(len(own), 1))
+        total = sum((shares[each] for each in positions.tolist() if each in shares), np.zeros(2))
+        return float(total[0]), float(total[1])
+
+    def names(self) -> list[Column]:
+        """The columns that there are, in the order in which they were first met."""
+        found: dict[Column, None] = {}
+        for file in self._files():
+            found |= dict.fromkeys(_names(file))
+        return list(found)
+
+    def read(self, positions: Numbers, names: Sequence[Column], rows: Sequence[Column] = ()) -> Columns:
+        """The numbers of the samples at `positions`, in that order.
+
+        Args:
+            positions: of samples; one that is not done has every number ABSENT.
+            names: which columns.
+            rows: those of `names` of which a sample has several numbers that are wanted, too. They are large.
+        """
+        place = {position: row for row, position in enumerate(positions.tolist())}
+        reasons = np.full((len(positions), len(names)), ABSENT, dtype=np.uint8)
+        numbers = np.zeros((len(positions), len(names)), dtype=np.float32)
+        several: dict[Column, npt.NDArray[np.float32]] = {}
+        for file in self._files():
+            own = file["positions"].tolist()
+            here = [row for row, position in enumerate(own) if position in place]
+            there = [place[own[row]] for row in here]
+            reasons[there] = ABSENT  # what an older file had for them does not count any more
+            file_reasons, file_numbers, file_names = file["reasons"], file["numbers"], _names(file)
+            for index, name in enumerate(names):
+                if name not in file_names:
+                    continue
+                source = file_names.index(name)
+                reasons[there, index] = file_reasons[here, source]
+                numbers[there, index] = file_numbers[here, source]
+                if name in rows and _member(source) in file:
+                    values = file[_member(source)]
+                    if name not in several:
+                        several[name] = np.zeros((len(positions), *values.shape[1:]), dtype=np.float32)
+                    several[name][there] = values[here]
+        return Columns(tuple(names), reasons, numbers, several)
+
+    def several(self) -> list[Column]:
+        """The columns of which a sample has several numbers."""
+        found: dict[Column, None] = {}
+        for file in self._files():
+            found |= {name: None for index, name in enumerate(_names(file)) if _member(index) in file}
+        return list(found)
+
+    def remember(self, facts: dict[str, Any]) -> None:
+        """Keep what all batches have in common, such as the layer that was found."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        beside = self.directory / f"common-{self._rank}.part"
+        beside.write_text(json.dumps(facts), encoding="utf-8")
+        beside.replace(self.directory / "common.json")
+
+    def remembered(self) -> dict[str, Any]:
+        """What was kept by `remember`; nothing, where nothing was."""
+        try:
+            found: dict[str, Any] = json.loads((self.directory / "common.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def remove(self) -> None:
+        """Take the files away: the evaluation is finished, or is to begin again."""
+        if not self.directory.is_dir():
+            return
+        for path in self.directory.iterdir():
+            if path.suffix in (".npz", ".part", ".json"):
+                path.unlink(missing_ok=True)
+        if not os.listdir(self.directory):
+            self.directory.rmdir()
+
+    def _files(self) -> Iterator[Any]:
+        """The files that can be read, the oldest first; each is open until the next."""
+        paths = sorted(self.directory.glob("*.npz")) if self.directory.is_dir() else []
+        for path in paths:
+            if path in self._whole or _is_whole(path):
+                self._whole.add(path)
+                with np.load(path) as file:
+                    yield file
+
+
+def _is_whole(path: Path) -> bool:
+    needed = {"positions", "digests", "names", "reasons", "numbers", "cost"}
+    try:
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as members:
+            there = {name.removesuffix(".npy") for name in members.namelist()}
+            return needed <= there and members.testzip() is None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+def _member(index: int) -> str:
+    return f"rows{index}"
+
+
+def _names(file: Any) -> list[Column]:
+    return [Column(*pair) for pair in json.loads(str(file["names"]))]

@@ -1,0 +1,132 @@
+"""The table of an evaluation: each score of each map with n, what was left out, and its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torchmetrics import Metric
+
+from lightning_gcam.evaluation.columns import Column, Columns
+from lightning_gcam.evaluation.facts import Facts
+from lightning_gcam.metrics import SampleScore, measure_samples
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score of one map.
+
+    Args:
+        method: as in `Attribution.maps`; "uniform" and "centre" are maps that know nothing of the model.
+        score: its name.
+        value: over the samples that count; NaN where there are none.
+        low: the lower end of the bootstrap interval; None where there are too few samples for one.
+        high: the upper end.
+        n: how many samples count.
+        blank: how many were left out because their map is blank.
+        no_mask: how many were left out because they have no mask.
+        undefined: how many were left out because the score does not exist for them.
+        higher_is_better: None where no end is better.
+    """
+
+    method: str
+    score: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    blank: int = 0
+    no_mask: int = 0
+    undefined: int = 0
+    higher_is_better: bool | None = None
+
+    @property
+    def left_out(self) -> int:
+        """How many samples were left out, for whatever reason."""
+        return self.blank + self.no_mask + self.undefined
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found, and how.
+
+    Args:
+        rows: a row for each score of each map, score after score.
+        facts: how they came about.
+    """
+
+    rows: tuple[Row, ...]
+    facts: Facts
+
+    def row(self, method: str, score: str) -> Row:
+        """The row of one score of one map.
+
+        Raises:
+            KeyError: where there is none.
+        """
+        for row in self.rows:
+            if (row.method, row.score) == (method, score):
+                return row
+        raise KeyError(f"{method}/{score}")
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Plain numbers by name, as a look has them: `energy` of the first method, `<method>/energy` of the others.
+
+        A score that does not exist is not in it.
+        """
+        first = self.facts.methods[0] if self.facts.methods else ""
+        return {
+            (row.score if row.method == first else f"{row.method}/{row.score}"): row.value
+            for row in self.rows
+            if math.isfinite(row.value)
+        }
+
+    def to_plain(self) -> dict[str, Any]:
+        """Dicts, lists, strings and numbers only; a NaN is None."""
+        rows = [{**asdict(row), "left_out": row.left_out} for row in self.rows]
+        for row in rows:
+            row["value"] = row["value"] if math.isfinite(row["value"]) else None
+        return {"rows": rows, "facts": asdict(self.facts)}
+
+    @staticmethod
+    def from_plain(plain: Mapping[str, Any]) -> EvaluationResult:
+        """What `to_plain` made plain."""
+        rows = [{name: value for name, value in row.items() if name != "left_out"} for row in plain["rows"]]
+        for row in rows:
+            row["value"] = math.nan if row["value"] is None else row["value"]
+        return EvaluationResult(tuple(Row(**row) for row in rows), Facts(**plain["facts"]))
+
+
+def measure_columns(
+    names: Sequence[Column],
+    metrics: Mapping[str, Metric],
+    read: Callable[[Column], Columns],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Row, ...]:
+    """Measure each column, one after the other.
+
+    Args:
+        names: of the columns, in the order of the maps.
+        metrics: the scores by name; the table is in their order.
+        read: gives a column's numbers, over all samples.
+        resamples: how often the bootstrap draws.
+        seed: of the bootstrap.
+    """
+    rows = []
+    for score, metric in metrics.items():
+        for name in names:
+            if name.score == score and isinstance(metric, SampleScore):
+                rows.append(_measured(name, metric, read(name), resamples, seed))
+    return tuple(rows)
+
+
+def _measured(name: Column, metric: SampleScore, columns: Columns, resamples: int, seed: int) -> Row:
+    found = measure_samples(metric, columns.sample(name), resamples=resamples, seed=seed).overall
+    low, high = found.interval if found.interval is not None else (None, None)
+    left_out = (found.blank, found.no_mask, found.undefined)
+    return Row(name.map, name.score, found.value, low, high, found.n, *left_out, metric.higher_is_better)
