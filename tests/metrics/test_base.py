@@ -312,7 +312,7 @@ def test_plot(name, gaps, make_batch, inputs_for) -> None:
     values = [metric(*inputs_for(name, each)) for each in (gaps, make_batch(seed=1))]
     _, axis = metric.plot(values)
     assert axis.lines[0].get_ydata().tolist() == pytest.approx([value.item() for value in values])
-    assert axis.get_title() == type(metric).__name__
+    assert axis.get_ylabel() == type(metric).__name__
     for bound in (metric.plot_lower_bound, metric.plot_upper_bound):
         assert bound is None or axis.get_ylim()[0] < bound < axis.get_ylim()[1]
     _, by_floats = metric.plot([value.item() for value in values], pyplot.figure().gca())
