@@ -85,7 +85,8 @@ def by_matplotlib(scene: Scene, complete: bool) -> Pixels:
     from matplotlib.figure import Figure
 
     rows, side = -(-len(scene.maps) // COLUMNS), _side(scene)
-    figure = Figure(figsize=(2.1 * COLUMNS * side / 100, 1.25 * rows * side / 100), dpi=100)
+    figure = Figure(figsize=(2.1 * COLUMNS * side / 100, 1.2 * rows * side / 100), dpi=100)
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=0.96, wspace=0.04, hspace=0.15)
     axes = figure.subplots(rows, 2 * COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")

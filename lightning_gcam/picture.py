@@ -119,7 +119,7 @@ def _comparable(earlier: Earlier, attribution: Attribution) -> dict[str, Tensor]
 
 def _title(when: str, batch: SaliencyBatch, attribution: Attribution, style: Style) -> str:
     explained = captions.explained(batch, attribution, style.class_names)
-    words = [when, attribution.target_layer, explained, shown_channels(batch.images.shape[1])]
+    words = [when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])]
     return " · ".join(word for word in words if word)
 
 

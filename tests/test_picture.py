@@ -122,7 +122,7 @@ def by_hand(
         headings=["guidance cam", "grad cam"],
         notes=notes,
         masks=batch.masks,
-        title=f"step 7 · epoch 2 · {found.target_layer} · maps of the true class",
+        title=f"step 7 · epoch 2 · layer {found.target_layer} · maps of the true class",
         scale=scale,
         tops=tops,
     )
