@@ -289,7 +289,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--samples", type=int, default=16, help="how many samples the picture has")
     add("--sizes", type=int, nargs="+", default=[224, 32], help="heights and widths of the images")
     add("--rounds", type=int, default=15, help="how often each is timed")
-    add("--threads", type=int, default=2, help="threads that torch and cv2 may use")
+    add("--threads", type=int, default=1, help="threads that torch and cv2 may use")
     add("--no-memory", dest="memory", action="store_false", help="leave memory out")
     add("--output", type=Path, help="a Markdown page whose section rendering is written anew")
     add("--json", type=Path, help="a file for every single measurement")

@@ -29,7 +29,7 @@ from lightning_gcam.reliance import Checks, Reliance, Removal
 from lightning_gcam.reliance.ground import classes_of_labels
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 from lightning_gcam.scoring import Scores, ScoreSheet, score_maps
-from lightning_gcam.visual import Figure, Normalize
+from lightning_gcam.visual import Figure, Normalize, check_scale
 from lightning_gcam.visual.brightness import Scale
 
 
@@ -46,6 +46,9 @@ class Stamp:
         scale: what is drawn the brightest: "own", each map's own maximum; "shared", the highest peak of the samples;
             "run", the highest peak of the samples at this look and those before.
         show_change: whether a column beside each map shows what came and what went since the look before.
+
+    Raises:
+        InputError: where `scale` is none of these words.
     """
 
     step: int = 0
@@ -55,6 +58,9 @@ class Stamp:
     normalize: Normalize | None = None
     scale: Scale = "own"
     show_change: bool = False
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
 
     @property
     def style(self) -> Style:

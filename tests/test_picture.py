@@ -145,6 +145,11 @@ def test_the_scale_of_a_run_counts_the_looks_before(record: SaliencyRecord) -> N
     assert np.array_equal(styled(record, Earlier(tops=tops), scale="shared"), styled(record, scale="shared"))
 
 
+def test_a_scale_that_is_not_known_is_refused_before_the_look() -> None:
+    with pytest.raises(InputError, match=r"`scale` 'ours' is not known here"):
+        Stamp(scale="ours")  # type: ignore[arg-type]
+
+
 def test_one_look_is_a_run_of_one_but_for_the_legend(record: SaliencyRecord) -> None:
     cards = slice(0, plan(4, 2, 16, 16).height - 40)
     assert np.array_equal(styled(record, scale="run")[cards], styled(record, scale="shared")[cards])

@@ -1,4 +1,4 @@
-"""The rivals draw the picture that they are timed for, and the table says what was measured. No seconds are asserted."""
+"""The rivals draw the picture that they are timed for; the table says what was measured. No seconds are asserted."""
 
 from __future__ import annotations
 
