@@ -58,7 +58,16 @@ def test_ratios_are_of_our_median(rendering: ModuleType) -> None:
 @pytest.mark.slow
 def test_a_small_run_prints_and_writes_every_row(rendering: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
-    small = ["--samples=2", "--sizes", "32", "48", "--rounds=1", "--threads=1", f"--output={page}"]
+    small = [
+        "--samples=2",
+        "--sizes",
+        "32",
+        "48",
+        "--rounds=1",
+        "--threads=1",
+        "--no-memory",
+        f"--output={page}",
+    ]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *small],
@@ -71,3 +80,12 @@ def test_a_small_run_prints_and_writes_every_row(rendering: ModuleType, tmp_path
     assert done.stdout.strip() in page.read_text()
     for contender in rendering.CONTENDERS.values():
         assert done.stdout.count(f"| {contender.label} |") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is the Linux kernel's")
+def test_memory_is_measured_in_a_process_of_its_own(
+    rendering: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    assert rendering.measure_memory("ours", 4, 160, 1) > 1  # a picture alone is some 0.9 MiB
