@@ -18,7 +18,7 @@ STRANGERS := .venv-strangers
 STRANGERS_INSTALLED := $(STRANGERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format build coverage bench shortcuts zoo test-oldest strangers clean
+.PHONY: help install demo test check format build coverage bench shortcuts zoo pictures test-oldest strangers clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +60,9 @@ shortcuts: install  ## Train with a shortcut and without, and keep the tables in
 # A run that was stopped goes on: each network's result is kept in runs/zoo.jsonl.
 zoo: install  ## Look at every family of networks, and keep the table in docs/models.md
 	$(PY) -m tests.zoo $(ARGS)
+
+pictures: install  ## Train the demo's networks and write the README's pictures; needs Chromium
+	$(PY) docs/pictures.py $(ARGS)
 
 # Old releases warn about each other, so here a warning is not an error.
 test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dependencies, on Python 3.10

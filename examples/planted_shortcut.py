@@ -37,6 +37,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
+from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.metrics import EnergyPointingGame
 
 # ---------------------------------------------------------------- the model: it knows nothing of saliency
@@ -199,6 +200,8 @@ def make_logger(kind: str, output: Path, name: str) -> Logger | bool:
     if kind == "wandb":
         os.environ.setdefault("WANDB_QUIET", "true")  # the table at the end says it all
         return WandbLogger(name, output, project="planted_shortcut", offline="WANDB_MODE" not in os.environ)
+    if kind == "report":
+        return ReportLogger(output / name)
     return False
 
 
@@ -295,6 +298,9 @@ def how_to_open(kind: str, output: Path) -> str:
         return (
             f"Every look, in W&B's offline runs, which this sends:\n  wandb sync {output}/wandb/offline-run-*"
         )
+    if kind == "report":
+        pages = [str(output / name / "report.html") for name in ("with_cue", "without_cue")]
+        return "\n  ".join(["Every look, on a page that your browser opens by a double click:", *pages])
     return (
         f"Every look, as PNG files beside a scores.csv, under:\n  {output}/with_cue\n  {output}/without_cue"
     )
@@ -309,7 +315,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--logger",
-        choices=["tensorboard", "wandb", "files"],
+        choices=["tensorboard", "wandb", "report", "files"],
         default="tensorboard",
         help="where the looks go",
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.batch import checks
+from lightning_gcam.batch import SaliencyBatch, checks
 from lightning_gcam.cam.capture import Captured, Forward, capture_layers
 from lightning_gcam.cam.layers import find_target_layer
 from lightning_gcam.cam.methods import Method, resolve_methods
@@ -27,6 +27,8 @@ from lightning_gcam.cam.several import (
 )
 from lightning_gcam.cam.targets import Explains, Targets
 from lightning_gcam.isolation import untouched
+from lightning_gcam.picture import Style, draw
+from lightning_gcam.visual import Figure, Normalize, check_scale
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Attribution:
         values: `(N,)`, the number that they explain, before any softmax.
         in_mask: `(N,)` bool for a dense head: whether its logits were summed over the mask that was given, and not over
             the positions that the network itself gives to the class; None for any other head.
+        images: `(N, C, H, W)`, the very tensor that `attribute` was given and not a copy, for `show()`; None where the
+            maps belong to a batch that is kept elsewhere, as those of a `SaliencyRecord` do.
     """
 
     maps: dict[str, Tensor]
@@ -60,9 +64,43 @@ class Attribution:
     explains: Explains = "classes"
     values: Tensor | None = None
     in_mask: Tensor | None = None
+    images: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    def show(
+        self,
+        samples: Tensor | SaliencyBatch | None = None,
+        *,
+        captions: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
+        normalize: Normalize | None = None,
+        scale: Literal["own", "shared"] = "own",
+    ) -> Figure:
+        """Draw the maps over their images, as a `SaliencyMonitor` does; a notebook shows what is returned by itself.
+
+        Args:
+            samples: the images `(N, C, H, W)`, or a `SaliencyBatch` whose labels, masks, boxes and suspect region are
+                drawn too; the images that `attribute` was given where it is left out.
+            captions: a line for each sample, instead of what it is taken for.
+            class_names: for captions; the class's number where there is none.
+            normalize: `(mean, std)` of the input normalization, undone for display.
+            scale: what is drawn the brightest: "own", each map's own maximum, or "shared", the highest peak of all
+                samples.
+
+        Raises:
+            InputError: where there are no images, or an argument does not fit them.
+
+        Example:
+            >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            >>> figure = attribute(model, torch.rand(2, 3, 8, 8)).show(class_names=["cat", "dog", "cow", "hen"])
+            >>> figure.save("look.png")  # doctest: +SKIP
+        """
+        check_scale(scale, allowed=("own", "shared"))
+        batch = _batch_of(samples if samples is not None else self.images, len(self))
+        style = Style(class_names, normalize, scale)
+        return Figure(draw(batch, self, style, words=captions))
 
     def to(self, device: torch.device | str) -> Attribution:
         """The same attribution on `device`."""
@@ -102,13 +140,27 @@ class Attribution:
         )
 
 
-_OPTIONAL = ("targets", "values", "in_mask")
+_OPTIONAL = ("targets", "values", "in_mask", "images")
 """Fields with one row a sample that may be None."""
 
 
 def _cat_or_none(values: Sequence[Tensor | None]) -> Tensor | None:
     there = [each for each in values if each is not None]
     return torch.cat(there) if there else None
+
+
+def _batch_of(samples: Tensor | SaliencyBatch | None, n: int) -> SaliencyBatch:
+    if samples is None:
+        raise InputError(
+            "`samples` is needed: this attribution holds no images. Give them, or show the record it belongs to with "
+            "`record.figure()`."
+        )
+    batch = samples if isinstance(samples, SaliencyBatch) else SaliencyBatch(samples)
+    if len(batch) != n:
+        raise InputError(
+            f"`samples` must be the {n} images that were attributed, but there are {len(batch)}."
+        )
+    return batch
 
 
 def attribute(
@@ -147,7 +199,8 @@ def attribute(
             the class's logits are summed. Without one these are the positions that the network gives to the class.
 
     Returns:
-        An `Attribution`: maps `(N, H, W)` float32 in [0, 1] on the model's device, and what they came from.
+        An `Attribution`: maps `(N, H, W)` float32 in [0, 1] on the model's device, and what they came from; `show()`
+            draws them.
 
     Raises:
         InputError: naming the argument, what came, and what to do.
@@ -194,6 +247,7 @@ def attribute(
             explains=score.explains,
             values=score.values,
             in_mask=score.in_mask,
+            images=images,
         )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.cam.targets import Explains, are_measurements, predict
+
+if TYPE_CHECKING:
+    from lightning_gcam.attribution import Attribution
 
 ClassNames = Sequence[str] | None
 """A name for each class; its number where there is none."""
@@ -28,6 +31,7 @@ def subject_of(batch: SaliencyBatch, attribution: Attribution, class_names: Clas
         class_names: for captions.
 
     Example:
+        >>> from lightning_gcam import Attribution
         >>> attribution = Attribution({}, torch.zeros(2, 1), None, "layer", {}, False)
         >>> subject_of(SaliencyBatch(torch.zeros(2, 3, 4, 4), torch.tensor([3.2, 1.0])), attribution)
         'output'

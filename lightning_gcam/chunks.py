@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -100,13 +101,14 @@ def attribute_in_chunks(
     masks = batch.object_masks
 
     def work(piece: slice) -> Attribution:
-        return attribute(
+        part = attribute(
             model,
             batch.images[piece],
             targets_of_piece(targets, piece, len(batch)),
             masks=masks[piece] if masks is not None else None,
             **options,
         )
+        return replace(part, images=None)  # the batch has them
 
     parts, size = in_chunks(len(batch), work, chunk_size)
     return Attribution.cat(parts), size

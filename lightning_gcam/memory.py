@@ -1,4 +1,4 @@
-"""What a run keeps of its looks: earlier maps, those of the model with random weights, and what never changes."""
+"""What a run keeps of its looks: earlier maps and peaks, the maps of random weights, and what never changes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_gcam.asking import Answers, class_probabilities
 from lightning_gcam.attribution import Attribution
+from lightning_gcam.picture import Earlier
 
 PREVIOUS, FIRST, BEST = "previous", "first", "best"
 
@@ -30,6 +31,8 @@ class Memory:
         self._explained: Tensor | None = None
         self._maps: dict[str, dict[str, Tensor]] = {}
         self._confidence = float("-inf")
+        self._step: int | None = None
+        self._tops: dict[str, float] = {}
 
     def begin_run(self) -> None:
         """Another run may look at another layer; the earlier looks stay, as the history does."""
@@ -44,8 +47,16 @@ class Memory:
         """
         return self._maps.get(since, {}).get(map_name)
 
-    def keep(self, attribution: Attribution) -> None:
-        """A look was taken: it is the previous one of the next."""
+    @property
+    def for_picture(self) -> Earlier:
+        """What the picture of the next look shows of those before."""
+        return Earlier(self._step, self._maps.get(PREVIOUS, {}), dict(self._tops))
+
+    def keep(self, attribution: Attribution, step: int | None = None) -> None:
+        """A look was taken, at `step`: it is the previous one of the next."""
+        self._step = step
+        for name, peaks in attribution.peaks.items():
+            self._tops[name] = max(self._tops.get(name, 0.0), float(peaks.nan_to_num(0, 0, 0).max()))
         maps = {name: each.detach().cpu() for name, each in attribution.maps.items()}
         self._maps.setdefault(FIRST, maps)
         self._maps[PREVIOUS] = maps
@@ -64,11 +75,13 @@ class Memory:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; what can be computed again is left out."""
-        return {"maps": dict(self._maps), "confidence": self._confidence}
+        kept = {"confidence": self._confidence, "step": self._step, "tops": dict(self._tops)}
+        return {"maps": dict(self._maps), **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the looks of a checkpoint."""
         self._maps, self._confidence = dict(state["maps"]), float(state["confidence"])
+        self._step, self._tops = state.get("step"), dict(state.get("tops", {}))
 
 
 def _same(now: Tensor | None, then: Tensor | None) -> bool:

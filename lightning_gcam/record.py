@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,11 +24,13 @@ from lightning_gcam.cam.targets import Targets, predict
 from lightning_gcam.causal_checks import CausalChecks, with_checks
 from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.metrics import GroupedMeasurement, Measurement, resolve_scores
+from lightning_gcam.picture import Earlier, Style, draw
 from lightning_gcam.reliance import Checks, Reliance, Removal
 from lightning_gcam.reliance.ground import classes_of_labels
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 from lightning_gcam.scoring import Scores, ScoreSheet, score_maps
-from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
+from lightning_gcam.visual import Figure, Normalize, check_scale
+from lightning_gcam.visual.brightness import Scale
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class Stamp:
         log_prefix: what stands before the slash in every tag.
         class_names: for captions; the class's number where there is none.
         normalize: `(mean, std)` of the input normalization, undone for display.
+        scale: what is drawn the brightest: "own", each map's own maximum; "shared", the highest peak of the samples;
+            "run", the highest peak of the samples at this look and those before.
+        show_change: whether a column beside each map shows what came and what went since the look before.
+
+    Raises:
+        InputError: where `scale` is none of these words.
     """
 
     step: int = 0
@@ -48,6 +56,16 @@ class Stamp:
     log_prefix: str = "saliency"
     class_names: Sequence[str] | None = None
     normalize: Normalize | None = None
+    scale: Scale = "own"
+    show_change: bool = False
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
+    @property
+    def style(self) -> Style:
+        """How the picture is drawn."""
+        return Style(self.class_names, self.normalize, self.scale, self.show_change)
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,7 @@ class SaliencyRecord:
         sheet: what each score was computed from, for `measurements`.
         reliance: the causal checks with n, interval and chance; None where the labels or the output are no classes, the
             logits are dense, or no check was asked for.
+        earlier: what the picture shows of the looks before.
     """
 
     batch: SaliencyBatch
@@ -71,6 +90,7 @@ class SaliencyRecord:
     stamp: Stamp = field(default_factory=Stamp)
     sheet: ScoreSheet = field(default_factory=ScoreSheet)
     reliance: Reliance | None = None
+    earlier: Earlier = field(default_factory=Earlier)
 
     @property
     def step(self) -> int:
@@ -145,34 +165,13 @@ class SaliencyRecord:
 
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
-        """The picture `(height, width, 3)` uint8: a row a sample, the image with its mask, a heatmap a method."""
-        maps = self.attribution.maps
-        return render_grid(
-            to_display(self.batch.images, self.stamp.normalize),
-            maps,
-            captions=self.captions,
-            correct=self.correct,
-            headings=[_heading(name) for name in maps],
-            notes={name: [_peak_note(peak) for peak in peaks.tolist()] for name, peaks in self._peaks()},
-            masks=self.batch.masks,
-            boxes=self.batch.boxes,
-            suspect=self.batch.suspect,
-            title=self._title(),
-        )
+        """The picture `(height, width, 3)` uint8: a card a sample, the image with its mask, a heatmap a method."""
+        when = f"step {self.step} · epoch {self.epoch}"
+        return draw(self.batch, self.attribution, self.stamp.style, when=when, earlier=self.earlier)
 
-    def _peaks(self) -> Iterator[tuple[str, Tensor]]:
-        yield from self.attribution.peaks.items()
-
-    def _title(self) -> str:
-        channels = shown_channels(self.batch.images.shape[1])
-        words = [
-            f"step {self.step}",
-            f"epoch {self.epoch}",
-            self.attribution.target_layer,
-            captions.explained(self.batch, self.attribution, self.stamp.class_names),
-            channels,
-        ]
-        return " · ".join(word for word in words if word)
+    def figure(self) -> Figure:
+        """The picture as an object that a notebook shows by itself; its pixels are those of `overlay`."""
+        return Figure(self.overlay)
 
 
 def _row(score: str, samples: str, found: Measurement | float) -> dict[str, str | float | int]:
@@ -182,16 +181,6 @@ def _row(score: str, samples: str, found: Measurement | float) -> dict[str, str 
     low, high = found.interval if found.interval is not None else ("", "")
     values = (score, samples, found.value, found.n, found.left_out, low, high)
     return dict(zip(columns, values, strict=True))
-
-
-def _heading(name: str) -> str:
-    """A map's name above its column: "grad cam · layer2_1" for "grad_cam@layer2_1"."""
-    method, at, layer = name.partition("@")
-    return method.replace("_", " ") + (f" · {layer}" if at else "")
-
-
-def _peak_note(peak: float) -> str:
-    return f"peak {peak:.2g}" if np.isfinite(peak) else "not finite"
 
 
 def record_saliency(

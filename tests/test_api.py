@@ -122,6 +122,8 @@ MONITOR: dict[str, Any] = {
     "log_prefix": "saliency",
     "on_error": "warn",
     "dataloader_idx": 0,
+    "scale": "own",
+    "show_change": False,
 }
 
 

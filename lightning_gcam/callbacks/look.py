@@ -58,11 +58,12 @@ class Look:
             batch = self._samples()
             attribution = attribution.to(self.module.device)
             sheet = self._score(batch, attribution, self._ask(batch, attribution))
+            earlier = self.memory.for_picture
             if self.recipe.compares_looks:
-                self.memory.keep(attribution)
+                self.memory.keep(attribution, stamp.step)
             reliance = self._rely(batch, attribution, stamp)
             scores = with_checks(same_everywhere(self.trainer, sheet.values), reliance)
-            return SaliencyRecord(batch, attribution, scores, stamp, sheet, reliance)
+            return SaliencyRecord(batch, attribution, scores, stamp, sheet, reliance, earlier)
 
     def _samples(self) -> SaliencyBatch:
         """The samples where the model is, as it takes them now."""

@@ -23,7 +23,7 @@ from lightning_gcam.scoring import Scores, compares_looks
 
 @dataclass(frozen=True)
 class Recipe:
-    """What every look computes; the fields are arguments of `SaliencyMonitor`."""
+    """What every look computes, and whether its picture shows earlier looks; the fields are as `SaliencyMonitor`'s."""
 
     methods: dict[str, Method]
     targets: Targets
@@ -32,6 +32,7 @@ class Recipe:
     reshape_transform: Reshape | None
     fuse: Fuse | None = None
     checks: CausalChecks = NO_CHECKS
+    draws_earlier: bool = False
 
     @property
     def explains_classes(self) -> bool:
@@ -45,8 +46,8 @@ class Recipe:
 
     @cached_property
     def compares_looks(self) -> bool:
-        """Whether a score compares a look with an earlier one."""
-        return compares_looks(self.scores)
+        """Whether a score, or the picture, compares a look with an earlier one."""
+        return self.draws_earlier or compares_looks(self.scores)
 
     def targets_of(self, batch: SaliencyBatch, whole: SaliencyBatch) -> Targets:
         """The targets of a batch that is a part of `whole`."""

@@ -37,7 +37,7 @@ from lightning_gcam.record import SaliencyRecord, Stamp
 from lightning_gcam.reliance import Checks, Removal
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 from lightning_gcam.scoring import Scores, check_final_scores, check_scores
-from lightning_gcam.visual import Normalize, check_normalize
+from lightning_gcam.visual import Normalize, check_normalize, check_scale
 
 
 class SaliencyMonitor(Callback):
@@ -81,6 +81,10 @@ class SaliencyMonitor(Callback):
         log_prefix: what stands before the slash in every tag; two monitors in one Trainer need two.
         on_error: "warn" (the training goes on) or "raise".
         dataloader_idx: where there are several validation dataloaders, the one that the samples come from.
+        scale: what is drawn the brightest: "own", each map's own maximum; "shared", the highest peak of all samples at
+            this look, so that they can be compared; "run", the highest peak at this look and all before it. The legend
+            says which; the raw peaks stand below the maps.
+        show_change: a further column beside each map with what came and what went since the look before.
 
     Raises:
         InputError: naming the argument, what came, and what to do; before training time is spent.
@@ -116,6 +120,8 @@ class SaliencyMonitor(Callback):
         log_prefix: str = "saliency",
         on_error: str = "warn",
         dataloader_idx: int = 0,
+        scale: Literal["own", "shared", "run"] = "own",
+        show_change: bool = False,
     ) -> None:
         super().__init__()
         arguments.check_whole("num_samples", num_samples)
@@ -125,6 +131,8 @@ class SaliencyMonitor(Callback):
         arguments.check_prefix(log_prefix)
         arguments.check_class_names(class_names)
         arguments.check_dataloader_idx(dataloader_idx)
+        check_scale(scale)
+        arguments.check_flag("show_change", show_change)
         if normalize is not None:
             check_normalize(normalize)
         check_scores(scores)
@@ -133,6 +141,8 @@ class SaliencyMonitor(Callback):
         self.class_names = class_names
         self.normalize = normalize
         self.log_prefix = log_prefix
+        self.scale = scale
+        self.show_change = show_change
         self.last_record: SaliencyRecord | None = None
         self.history: list[dict[str, float]] = []
         self.final_scores: dict[str, float] = {}
@@ -144,8 +154,9 @@ class SaliencyMonitor(Callback):
             reshape_transform,
             fuse,
             CausalChecks.of(checks, removal),
+            draws_earlier=show_change or scale == "run",
         )
-        final = replace(self._recipe, scores=final_scores, checks=NO_CHECKS)
+        final = replace(self._recipe, scores=final_scores, checks=NO_CHECKS, draws_earlier=False)
         self._final_recipe = final if final_scores else None
         self._collection = Collection(num_samples, selection, batch, adapter, class_names, dataloader_idx)
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
@@ -412,7 +423,8 @@ class SaliencyMonitor(Callback):
         layers = first_layers(trainer, [layer.name for layer in self._layers])
         if not layers:
             return None
-        stamp = Stamp(step, trainer.current_epoch, self.log_prefix, self.class_names, self.normalize)
+        style = (self.class_names, self.normalize, self.scale, self.show_change)
+        stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style)
         fixed = self._collection.fixed
         look = Look(trainer, pl_module, fixed, layers, recipe, self._memory, self._failures)
         with self._failures.guard(THE_LOOK):

@@ -11,6 +11,9 @@ from torchmetrics import Metric
 from lightning_gcam.metrics.functional.mean import PerSample, _mean_compute, sum_counted
 from lightning_gcam.metrics.question import Question
 
+Values = Tensor | float | Sequence[Tensor | float] | None
+"""What ``plot`` takes."""
+
 
 class SampleScore(Metric):
     """A score made of sums over the samples that count; those left out are counted too, by their reason.
@@ -117,12 +120,12 @@ class SampleScore(Metric):
         """Return the score over the samples that count: a float32 scalar, NaN if there are none."""
         return self._value(self.total, self.n_scored)
 
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
+    def plot(self, val: Values = None, ax: Any = None) -> Any:
         """Plot one value or a list of them.
 
         Args:
-            val: What ``forward`` or ``compute`` returned, once or several times; ``None`` plots
-                ``compute()``.
+            val: What ``forward`` or ``compute`` returned, once or several times, as tensors or as floats, such
+                as a column of ``SaliencyMonitor.history``; ``None`` plots ``compute()``.
             ax: The matplotlib axis to draw on; ``None`` makes a figure.
 
         Returns:
@@ -131,7 +134,10 @@ class SampleScore(Metric):
         Raises:
             ModuleNotFoundError: If matplotlib is not installed.
         """
-        return self._plot(val, ax)
+        if val is None or isinstance(val, Tensor):
+            return self._plot(val, ax)
+        values = [val] if isinstance(val, float) else val
+        return self._plot([torch.as_tensor(each) for each in values], ax)
 
     def _add(self, sample: PerSample) -> None:
         """Add a batch to the sums.

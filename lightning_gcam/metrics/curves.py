@@ -2,23 +2,27 @@
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.metrics.base import SampleScore
+from lightning_gcam.metrics.base import SampleScore, Values
 from lightning_gcam.metrics.functional.curves import _curve_auc_update
-from lightning_gcam.metrics.functional.mean import PerSample
+from lightning_gcam.metrics.functional.mean import PerSample, sum_counted
 from lightning_gcam.metrics.functional.perturbed import Fill, check_fill
 from lightning_gcam.metrics.functional.thresholds import check_count
 from lightning_gcam.metrics.question import Question
 
 
 class _CurveAUC(SampleScore):
-    """Common to both: how many steps a curve has, what fills the pixels, and how ``update`` is called."""
+    """Common to both: how many steps a curve has, what fills the pixels, how ``update`` is called, and the plot."""
 
     requires: frozenset[str] = frozenset({"forwards"})
 
     kind: Literal["insert", "delete"]
+    pixels: str
+
+    curve_total: Tensor
 
     def __init__(self, steps: int, fill: Fill, **kwargs: Any) -> None:
         check_count("steps", steps)
@@ -27,6 +31,15 @@ class _CurveAUC(SampleScore):
         self.steps, self.fill = steps, fill
         self.cost = steps + 1
         self.question = Question(self.kind, fill, steps)
+        self.add_state("curve_total", torch.zeros(steps + 1, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @property
+    def curve(self) -> Tensor:
+        """The mean curve ``(steps + 1,)`` float32 of the samples that count, in this process; NaN without any.
+
+        The area under it is what ``compute`` gives.
+        """
+        return self._value(self.curve_total, self.n_scored)
 
     def _score(self, curves: Tensor, blank: Tensor | None = None) -> PerSample:
         sample = _curve_auc_update(curves, blank)
@@ -39,7 +52,36 @@ class _CurveAUC(SampleScore):
 
     def update(self, curves: Tensor, blank: Tensor | None = None) -> None:
         """Add a batch of curves ``(N, steps + 1)``, and perhaps which samples' maps are blank."""
-        self._add(self._score(curves, blank))
+        sample = self._score(curves, blank)
+        self._add(sample)
+        rows = PerSample(curves.detach(), sample.counted)
+        total, _, _ = sum_counted(rows, self.curve_total.device, self.curve_total.dtype)
+        self.curve_total = self.curve_total + total
+
+    def plot(self, val: Values = None, ax: Any = None) -> Any:
+        """Plot the mean curve over the share of the pixels, or values of the score over steps.
+
+        Args:
+            val: What ``forward`` or ``compute`` returned, once or several times, as tensors or floats; ``None`` plots
+                ``curve``.
+            ax: The matplotlib axis to draw on; ``None`` makes a figure.
+
+        Returns:
+            The figure and the axis.
+        """
+        if val is not None:
+            return super().plot(val, ax)
+        from matplotlib import pyplot
+
+        figure, axis = pyplot.subplots() if ax is None else (ax.get_figure(), ax)
+        share, curve = [step / self.steps for step in range(self.steps + 1)], self.curve.cpu().numpy()
+        axis.plot(share, curve, marker=".")
+        axis.fill_between(share, curve, alpha=0.2)
+        axis.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"share of the pixels {self.pixels}, most salient first")
+        axis.set_ylabel("mean probability of the explained class")
+        area = float(self._value(self.total, self.n_scored))
+        axis.set_title(f"{type(self).__name__}: area {area:.3f}, n = {self.n}")
+        return figure, axis
 
 
 class InsertionAUC(_CurveAUC):
@@ -73,6 +115,7 @@ class InsertionAUC(_CurveAUC):
     """
 
     kind: Literal["insert", "delete"] = "insert"
+    pixels: str = "shown"
 
     def __init__(self, steps: int = 20, fill: Fill = "blur", **kwargs: Any) -> None:
         super().__init__(steps, fill, **kwargs)
@@ -110,6 +153,7 @@ class DeletionAUC(_CurveAUC):
 
     higher_is_better: bool | None = False
     kind: Literal["insert", "delete"] = "delete"
+    pixels: str = "taken away"
 
     def __init__(self, steps: int = 20, fill: Fill = "zero", **kwargs: Any) -> None:
         super().__init__(steps, fill, **kwargs)

@@ -9,8 +9,8 @@ from lightning_gcam import captions
 from lightning_gcam.record import SaliencyRecord
 from lightning_gcam.report.pictures import data_uri, line_layer, map_side, pack_maps
 from lightning_gcam.visual import to_display
-from lightning_gcam.visual.grid import Regions, region_lines
 from lightning_gcam.visual.layout import plan
+from lightning_gcam.visual.panels import Regions, region_lines
 from lightning_gcam.visual.scale import peak_centers, shrink_images
 
 

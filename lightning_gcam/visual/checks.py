@@ -48,6 +48,14 @@ def check_figure(
     check_count(boxes, len(images), "boxes", "sample")
 
 
+def check_before(images: Tensor, maps: Mapping[str, Tensor], before: Mapping[str, Tensor] | None) -> None:
+    """Refuse earlier maps that do not belong to these samples and maps."""
+    for name, values in (before or {}).items():
+        if name not in maps:
+            raise InputError(f'`before` "{name}" is not one of the maps. {did_you_mean(name, maps)}')
+        check_same_size(images, values, f'before["{name}"]')
+
+
 def check_words(
     samples: int,
     maps: Mapping[str, Tensor],

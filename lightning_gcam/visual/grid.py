@@ -6,7 +6,6 @@ The layout does not depend on what the maps show: flip between the figures of tw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,22 +13,13 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from lightning_gcam.visual.checks import check_figure, check_pictures, check_words
+from lightning_gcam.visual.brightness import Scale, check_scale
+from lightning_gcam.visual.checks import check_before, check_figure, check_pictures, check_words
 from lightning_gcam.visual.colormap import check_colormap
 from lightning_gcam.visual.layout import Layout, plan
 from lightning_gcam.visual.legend import draw_legend
-from lightning_gcam.visual.lines import (
-    OBJECT_COLOR,
-    SUSPECT_COLOR,
-    Color,
-    box_edges,
-    dash,
-    draw_line,
-    edge,
-    mark_peaks,
-)
-from lightning_gcam.visual.overlay import overlay
-from lightning_gcam.visual.scale import enlarge, peak_centers, shrink_images, shrink_maps
+from lightning_gcam.visual.lines import Color
+from lightning_gcam.visual.panels import Heat, Panel, Regions, draw_panels
 from lightning_gcam.visual.text import Box, write
 
 _PAGE: Color = (18, 20, 25)
@@ -37,22 +27,6 @@ _CARD: Color = (33, 36, 44)
 _TEXT: Color = (236, 238, 242)
 _QUIET: Color = (172, 178, 190)
 _WRONG: Color = (255, 138, 101)
-_ALPHA = 0.8
-
-
-@dataclass(frozen=True)
-class Regions:
-    """What is known of the samples, drawn as lines; all of it may be missing.
-
-    Args:
-        masks: `(N, H, W)` bool: the object.
-        boxes: N tensors `(M, 4)`, xyxy in pixels of the image: the object.
-        suspect: `(H, W)` or `(N, H, W)` bool: a region that should not matter.
-    """
-
-    masks: Tensor | None = None
-    boxes: Sequence[Tensor] | None = None
-    suspect: Tensor | None = None
 
 
 def render_grid(
@@ -69,12 +43,16 @@ def render_grid(
     title: str = "",
     cmap: str = "inferno",
     blank_text: str = "blank",
+    scale: Scale = "own",
+    tops: Mapping[str, float] | None = None,
+    before: Mapping[str, Tensor] | None = None,
+    since: str = "at the look before",
 ) -> npt.NDArray[np.uint8]:
     """Draw one figure: a card for each sample with its caption, its picture and one heatmap for each method.
 
-    Each map is scaled to its own maximum, so its raw peak belongs in its note. A blank map shows the dimmed
-    picture and the word "blank", never a colour. Where things stand depends on N, the number of maps and the
-    size of the images only.
+    Each map is scaled to its own maximum, so its raw peak belongs in its note; or all of them to one scale, of which
+    the legend tells. A blank map shows the dimmed picture and the word "blank", never a colour. Where things stand
+    depends on N, the number of maps, the size of the images and whether changes are shown, on nothing else.
 
     Args:
         images: `(N, 3, H, W)`, uint8, any device: see `to_display`.
@@ -89,6 +67,12 @@ def render_grid(
         title: The line above it all.
         cmap: The name of one of matplotlib's colour maps.
         blank_text: The word in place of a blank map.
+        scale: What is drawn the brightest: "own", each map's own maximum; "shared", the greatest value of the map's
+            column; "run", the greater of that and the column's `tops`.
+        tops: For some or all of the maps, the greatest value at earlier looks.
+        before: The maps of an earlier look, for a further column beside each map: what came and what went since, each
+            map scaled to its own maximum. A map without an entry has no earlier one, which the column says.
+        since: When that was, for the legend.
 
     Returns:
         `(H', W', 3)`, a uint8 numpy array.
@@ -108,71 +92,27 @@ def render_grid(
         suspect = suspect.expand(len(images), -1, -1)
     check_figure(images, maps, masks, boxes, suspect)
     check_words(len(images), maps, captions, correct, headings, notes)
+    check_before(images, maps, before)
+    heat = Heat(check_scale(scale), tops, before, check_colormap(cmap), blank_text)
     regions = Regions(masks, boxes, suspect)
-    layout = plan(len(images), len(maps), *images.shape[2:])
-    panels, blank = _panels(images.detach(), list(maps.values()), regions, layout, check_colormap(cmap))
+    height, width = images.shape[2:]
+    layout = plan(len(images), heat.columns * len(maps), height, width, bars=heat.columns)
+    panels = draw_panels(images.detach(), maps, regions, layout, heat)
     canvas = _canvas(panels, layout, correct)
-    _write_words(canvas, layout, captions, correct, headings or list(maps), title)
-    _write_notes(canvas, layout, list(maps), notes or {}, blank, blank_text)
+    _write_words(canvas, layout, captions, correct, _headings(headings or list(maps), heat), title)
+    _write_notes(canvas, layout, list(maps), notes or {}, heat)
+    _write_plates(canvas, layout, panels)
     present = (masks is not None or boxes is not None, suspect is not None)
-    draw_legend(canvas, layout, _QUIET, cmap=cmap, alpha=_ALPHA, regions=present)
+    draw_legend(canvas, layout, _QUIET, heat=heat, since=since, regions=present)
     return np.array(canvas)
 
 
-def _panels(
-    images: Tensor, maps: Sequence[Tensor], regions: Regions, layout: Layout, cmap: str
-) -> tuple[Tensor, list[list[bool]]]:
-    """All panels, `(N, 1 + maps, h, w, 3)` uint8 on the images' device, and which maps are blank."""
-    small = shrink_images(images, *layout.work)
-    lines = region_lines(regions, layout, images)
-    panels, blanks = [_drawn(enlarge(small, layout.factor), lines)], []
-    for values in maps:
-        saliency, blank = _to_own_maximum(values.detach().to(images.device))
-        heat = enlarge(overlay(small, shrink_maps(saliency, *layout.work), cmap, _ALPHA), layout.factor)
-        centers = peak_centers(saliency, *layout.panel)
-        panels.append(mark_peaks(_drawn(heat, lines, blank), centers, ~blank))
-        blanks.append(blank)
-    pixels = torch.stack([p.permute(0, 2, 3, 1) for p in panels], 1)
-    return pixels, torch.stack(blanks, 1).tolist() if blanks else []
-
-
-def _to_own_maximum(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Each map divided by its own maximum, and which maps have none."""
-    finite = maps.float().nan_to_num(0, 0, 0).clamp(min=0)
-    top = finite.amax((1, 2), keepdim=True)
-    blank = top < torch.finfo(torch.float32).tiny
-    return (finite / top).where(~blank, 0), blank.flatten()
-
-
-def region_lines(regions: Regions, layout: Layout, images: Tensor) -> list[tuple[Tensor, Color]]:
-    """Every known region as a line `(N, h, w)`; the suspect one last, as it may be small."""
-    lines, width = [], layout.line_width
-    if regions.masks is not None:
-        lines.append((edge(_shown(regions.masks, layout, images.device), width), OBJECT_COLOR))
-    if regions.boxes is not None:
-        size = (images.shape[2], images.shape[3])
-        lines.append((box_edges(regions.boxes, size, layout.panel, images.device, width), OBJECT_COLOR))
-    if regions.suspect is not None:
-        lines.append((dash(edge(_shown(regions.suspect, layout, images.device), width)), SUSPECT_COLOR))
-    return lines
-
-
-def _drawn(pictures: Tensor, lines: Sequence[tuple[Tensor, Color]], blank: Tensor | None = None) -> Tensor:
-    """The pictures with the lines over them, but for the blank ones: those show no colour at all."""
-    for line, color in lines:
-        pictures = draw_line(pictures, line if blank is None else line & ~blank[:, None, None], color)
-    return pictures
-
-
-def _shown(masks: Tensor, layout: Layout, device: torch.device) -> Tensor:
-    return enlarge(shrink_maps(masks.to(device).bool(), *layout.work), layout.factor)
-
-
-def _canvas(panels: Tensor, layout: Layout, correct: Sequence[bool | None] | None) -> Image.Image:
+def _canvas(panels: Sequence[Panel], layout: Layout, correct: Sequence[bool | None] | None) -> Image.Image:
     """The page with its cards and panels; here the pixels leave the device, all at once."""
     canvas = Image.new("RGB", (layout.width, layout.height), _PAGE)
     draw = ImageDraw.Draw(canvas)
-    for sample, row in enumerate(panels.cpu().numpy()):
+    pixels = torch.stack([each.pixels.permute(0, 2, 3, 1) for each in panels], 1).cpu().numpy()
+    for sample, row in enumerate(pixels):
         left, top, right, bottom = layout.card_box(sample)
         draw.rectangle((left, top, right - 1, bottom - 1), fill=_CARD)
         if _is_wrong(correct, sample):
@@ -207,21 +147,24 @@ def _write_words(
         write(canvas, layout.caption_box(sample), words, layout.caption_size, color)
 
 
+def _headings(names: Sequence[str], heat: Heat) -> list[str]:
+    return [word for name in names for word in (name, "change")[: heat.columns]]
+
+
 def _write_notes(
-    canvas: Image.Image,
-    layout: Layout,
-    maps: Sequence[str],
-    notes: Mapping[str, Sequence[str]],
-    blank: Sequence[Sequence[bool]],
-    blank_text: str,
+    canvas: Image.Image, layout: Layout, maps: Sequence[str], notes: Mapping[str, Sequence[str]], heat: Heat
 ) -> None:
     for index, name in enumerate(maps):
-        for sample in range(layout.samples):
-            box = layout.note_box(sample, index + 1)
-            if name in notes:
-                write(canvas, box, notes[name][sample], layout.note_size, _QUIET, center=True)
-            if blank[sample][index]:
-                _write_plate(canvas, layout.blank_box(sample, index + 1), blank_text, layout.caption_size)
+        for sample, note in enumerate(notes.get(name, ())):
+            box = layout.note_box(sample, 1 + index * heat.columns)
+            write(canvas, box, note, layout.note_size, _QUIET, center=True)
+
+
+def _write_plates(canvas: Image.Image, layout: Layout, panels: Sequence[Panel]) -> None:
+    for index, panel in enumerate(panels):
+        for sample, word in enumerate(panel.words):
+            if word:
+                _write_plate(canvas, layout.blank_box(sample, index), word, layout.caption_size)
 
 
 def _write_plate(canvas: Image.Image, box: Box, text: str, size: int) -> None:

@@ -25,10 +25,11 @@ class Layout:
     """Sizes in pixels. A sample is a card: a caption, then its panels side by side, then their notes."""
 
     samples: int
-    panels: int  # in a card: the image, and one for each map
+    panels: int  # in a card: the image, one for each map, and perhaps one for its change
     work: tuple[int, int]  # (h, w) that the panels are computed at
     factor: int  # and the whole factor they are then enlarged by
     blocks: int  # cards side by side
+    bars: int = 1  # colour bars in the legend
 
     @property
     def panel(self) -> tuple[int, int]:
@@ -86,8 +87,8 @@ class Layout:
 
     @property
     def footer(self) -> int:
-        """Height of the legend, which takes two lines where one is too short."""
-        lines = 1 if self.width >= 2 * _NARROWEST else 2
+        """Height of the legend, which takes further lines where one is too short."""
+        lines = math.ceil((self.bars + 1) / self._places)
         return lines * _line(self.note_size) + MARGIN
 
     def title_box(self) -> Box:
@@ -127,28 +128,34 @@ class Layout:
     def blank_box(self, sample: int, panel: int) -> Box:
         """In the middle of a panel; in place of its note if the panel is too small for a word."""
         left, top, right, bottom = self.panel_box(sample, panel)
-        tall, wide = _line(self.caption_size), 5 * self.caption_size
+        tall, wide = _line(self.caption_size), 7 * self.caption_size
         if bottom - top < tall or right - left < wide:
             return self.note_box(sample, panel)
         left, top = (left + right - wide) // 2, (top + bottom - tall) // 2
         return left, top, left + wide, top + tall
 
-    def footer_boxes(self) -> tuple[Box, Box]:
-        """Where the colour bar stands, and where the signs are explained."""
-        line, right = _line(self.note_size), self.width - MARGIN
-        top = self.height - self.footer + 4
-        if self.footer > line + MARGIN:
-            return (MARGIN, top, right, top + line), (MARGIN, top + line, right, top + 2 * line)
-        middle = MARGIN + _NARROWEST
-        return (MARGIN, top, middle, top + line), (middle, top, right, top + line)
+    def footer_boxes(self) -> list[Box]:
+        """Where the colour bars stand, and last, where the signs are explained."""
+        line, top, boxes = _line(self.note_size), self.height - self.footer + 4, []
+        for index in range(self.bars + 1):
+            row, place = divmod(index, self._places)
+            left, is_last = MARGIN + place * _NARROWEST, index == self.bars or place + 1 == self._places
+            right = self.width - MARGIN if is_last else left + _NARROWEST
+            boxes.append((left, top + row * line, right, top + (row + 1) * line))
+        return boxes
+
+    @property
+    def _places(self) -> int:
+        """How many parts of the legend stand side by side."""
+        return max(1, self.width // _NARROWEST)
 
     def _left(self, block: int, panel: int) -> int:
         card = MARGIN + block * (self.card[1] + _BETWEEN)
         return card + _PAD + panel * (self.cell + _GAP)
 
 
-def plan(samples: int, maps: int, height: int, width: int) -> Layout:
-    """Lay out `samples` images of `height` x `width` with `maps` saliency maps each.
+def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> Layout:
+    """Lay out `samples` images of `height` x `width` with `maps` panels beside each, and `bars` colour bars below.
 
     Cards stand side by side so that the figure comes closest to a screen's proportions.
 
@@ -157,7 +164,7 @@ def plan(samples: int, maps: int, height: int, width: int) -> Layout:
         4
     """
     work, factor = _panel_size(height, width, samples * (maps + 1))
-    layouts = [Layout(samples, maps + 1, work, factor, blocks) for blocks in range(1, samples + 1)]
+    layouts = [Layout(samples, maps + 1, work, factor, blocks, bars) for blocks in range(1, samples + 1)]
     return min(layouts, key=_cost)
 
 

@@ -8,6 +8,11 @@ from torch import Tensor
 from lightning_gcam._errors import InputError
 from lightning_gcam.visual.checks import check_pictures, check_same_size
 from lightning_gcam.visual.colormap import color_table, look_up
+from lightning_gcam.visual.lines import Color
+
+# What came and what went, in the report too: of one lightness, and apart for every kind of colour blindness.
+CAME_COLOR: Color = (255, 157, 60)
+WENT_COLOR: Color = (74, 168, 255)
 
 _DIM = 0.62
 # Below this share of the maximum the heat fades in: no saliency is no colour, whatever the colour map.
@@ -57,12 +62,42 @@ def overlay(images: Tensor, maps: Tensor, cmap: str = "inferno", alpha: float = 
     """
     check_pictures(images)
     check_same_size(images, maps, "maps")
-    if not 0 <= alpha <= 1:
-        raise InputError(f"`alpha` must lie in [0, 1], but it is {alpha}. Leave it out for 0.8.")
+    _check_alpha(alpha)
     saliency = maps.detach().to(images.device).float().nan_to_num(0).clamp(0, 1)
     heat = look_up(saliency, heat_table(cmap)).permute(0, 3, 1, 2)
-    picture = _grey(images).mul_(1 - alpha * saliency).round_().to(torch.uint8).unsqueeze(1)
-    return picture + torch.minimum(heat, 255 - picture)  # the sum, stopped at 255
+    return _glowing(images, heat, saliency, alpha)
+
+
+def overlay_change(images: Tensor, changes: Tensor, alpha: float = 0.8) -> Tensor:
+    """Let a change glow over the dimmed picture: orange where saliency came, blue where it went.
+
+    The two grow alike in lightness, and who does not see colours well can tell them apart. No change is exactly
+    `dim(images)`.
+
+    Args:
+        images: `(N, 3, H, W)`, uint8.
+        changes: `(N, H, W)`, float in [-1, 1]; NaN counts as 0.
+        alpha: How far the picture fades where the change is whole: 0 not at all, 1 completely.
+
+    Returns:
+        `(N, 3, H, W)`, uint8, on the device of `images`.
+
+    Raises:
+        InputError: If the shapes do not fit, or `alpha` is outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> black = torch.zeros(1, 3, 1, 3, dtype=torch.uint8)
+        >>> overlay_change(black, torch.tensor([[[-1.0, 0.0, 1.0]]]))[0, :, 0].T.tolist()
+        [[74, 168, 255], [0, 0, 0], [255, 157, 60]]
+    """
+    check_pictures(images)
+    check_same_size(images, changes, "changes")
+    _check_alpha(alpha)
+    change = changes.detach().to(images.device).float().nan_to_num(0).clamp(-1, 1)
+    colors = torch.tensor([CAME_COLOR, WENT_COLOR], device=images.device)
+    glow = colors[(change < 0).long()].permute(0, 3, 1, 2) * change.abs()[:, None]
+    return _glowing(images, glow.round_().to(torch.uint8), change.abs(), alpha)
 
 
 def heat_table(cmap: str = "inferno") -> Tensor:
@@ -70,6 +105,17 @@ def heat_table(cmap: str = "inferno") -> Tensor:
     table = color_table(cmap)
     fade = torch.linspace(0, 1, len(table)).div(_FADE_IN).clamp(max=1)
     return table.mul(fade[:, None]).round().to(torch.uint8)
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise InputError(f"`alpha` must lie in [0, 1], but it is {alpha}. Leave it out for 0.8.")
+
+
+def _glowing(images: Tensor, glow: Tensor, share: Tensor, alpha: float) -> Tensor:
+    """`glow` `(N, 3, H, W)` uint8 added to the dimmed picture, which fades beneath it with `share` `(N, H, W)`."""
+    picture = _grey(images).mul_(1 - alpha * share).round_().to(torch.uint8).unsqueeze(1)
+    return picture + torch.minimum(glow, 255 - picture)  # the sum, stopped at 255
 
 
 def _grey(images: Tensor) -> Tensor:

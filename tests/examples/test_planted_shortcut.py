@@ -189,6 +189,13 @@ def test_tensorboard(run):
         assert [scalar.step for scalar in log.Scalars("saliency/energy")] == steps
 
 
+def test_report(run):
+    (printed, _), output = run("report")
+    for name in ("with_cue", "without_cue"):
+        assert f"out/{name}/report.html" in printed
+        assert '"step":1,"epoch":0' in (output / name / "report.html").read_text().replace(" ", "")
+
+
 def test_it_says_what_was_measured_and_no_more(run):
     (printed, messages), _ = run("files")
     assert printed.count("the alarm said: nothing.") == 2  # a single look is not enough

@@ -310,11 +310,17 @@ def test_plot(name, gaps, make_batch, inputs_for) -> None:
 
     metric = fresh(name)
     values = [metric(*inputs_for(name, each)) for each in (gaps, make_batch(seed=1))]
-    figure, axis = metric.plot(values)
+    _, axis = metric.plot(values)
     assert axis.lines[0].get_ydata().tolist() == pytest.approx([value.item() for value in values])
-    single_figure, _ = metric.plot()
-    pyplot.close(figure)
-    pyplot.close(single_figure)
+    assert axis.get_ylabel() == type(metric).__name__
+    for bound in (metric.plot_lower_bound, metric.plot_upper_bound):
+        assert bound is None or axis.get_ylim()[0] < bound < axis.get_ylim()[1]
+    _, by_floats = metric.plot([value.item() for value in values], pyplot.figure().gca())
+    assert by_floats.lines[0].get_ydata().tolist() == axis.lines[0].get_ydata().tolist()
+    _, single = metric.plot()
+    _, of_a_float = metric.plot(0.5)
+    assert single.lines and of_a_float.lines[0].get_ydata().tolist() == [0.5]
+    pyplot.close("all")
 
 
 def test_values_of_samples_that_do_not_count_are_never_read() -> None:

@@ -257,3 +257,30 @@ def test_an_unknown_fill_is_refused(score) -> None:
         ValueError, match=r'`fill` must be "zero", "blur", "mean" or a callable .* got \'grey\''
     ):
         score(fill="grey")
+
+
+@pytest.mark.parametrize(("score", "words"), [(InsertionAUC, "shown"), (DeletionAUC, "taken away")])
+def test_the_curve_is_the_mean_of_those_that_count(score, words) -> None:
+    from matplotlib import pyplot
+
+    metric = score(steps=2)
+    metric.update(torch.tensor([[0.0, 0.8, 0.8], [0.2, 0.0, 0.4]]))
+    metric.update(torch.tensor([[0.4, 0.4, 0.0], [NAN, 1, 1], [1, 1, 1]]), torch.tensor([False, False, True]))
+
+    assert metric.curve.tolist() == pytest.approx([0.6 / 3, 1.2 / 3, 1.2 / 3])
+    assert torch.trapezoid(metric.curve, dx=0.5).item() == pytest.approx(metric.compute().item())
+    _, axis = metric.plot()
+    assert list(axis.lines[0].get_xdata()) == [0, 0.5, 1]
+    assert list(axis.lines[0].get_ydata()) == pytest.approx([0.2, 0.4, 0.4])
+    assert words in axis.get_xlabel() and axis.get_title() == f"{score.__name__}: area 0.350, n = 3"
+    other, given = pyplot.subplots()
+    assert metric.plot(ax=given) == (other, given)
+    assert metric.plot([0.25, 0.5])[1].lines[0].get_ydata().tolist() == [0.25, 0.5]
+    pyplot.close("all")
+
+
+def test_a_curve_of_nobody_is_none() -> None:
+    assert InsertionAUC(steps=3).curve.isnan().all()
+    metric = DeletionAUC(steps=2)
+    metric(torch.tensor([[1.0, 0.5, 0.0]])), metric(torch.tensor([[0.0, 0.5, 0.0]]))
+    assert metric.curve.tolist() == [0.5, 0.5, 0.0], "forward adds up as update does"

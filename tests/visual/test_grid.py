@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gcam.visual import dim, overlay, render_grid
+from lightning_gcam.visual import dim, grid, overlay, overlay_change, render_grid
 from lightning_gcam.visual.layout import plan
 from lightning_gcam.visual.lines import OBJECT_COLOR, SUSPECT_COLOR
 
@@ -95,6 +95,133 @@ def test_a_map_without_one_good_value_is_blank(bad):
     maps, blank = saliency(), saliency()
     maps[1], blank[1] = bad, 0
     assert np.array_equal(render(maps={"a": maps}), render(maps={"a": blank}))
+
+
+def test_one_scale_for_all_samples():
+    """A map of half the greatest peak is drawn as a map of height one half, and a blank one stays blank."""
+    images, maps, layout = pictures(), torch.zeros(4, 32, 32), plan(4, 1, 32, 32)
+    maps[0, 5, 9], maps[1, 5, 9], maps[2, 5, 9] = 4, 2, 1
+    figure = render(images, {"a": maps}, scale="shared")
+    for sample, share in enumerate((1.0, 0.5, 0.25)):
+        expected = overlay(images, maps / maps.amax((1, 2), keepdim=True).clamp(min=1) * share)[
+            sample, :, 5, 9
+        ]
+        left, top, _, _ = layout.panel_box(sample, 1)
+        factor = layout.factor
+        assert figure[top + 5 * factor + 2, left + 9 * factor + 2].tolist() == expected.tolist()
+    assert colorfulness(cut(figure, layout.panel_box(3, 1))) < 10
+    assert not np.array_equal(figure, render(images, {"a": maps}))
+
+
+def test_the_scale_of_a_run_goes_on_from_the_earlier_looks():
+    maps, page = saliency(), slice(0, plan(4, 1, 32, 32).height - 40)  # without the legend
+    shared = render(maps={"a": maps}, scale="shared")[page]
+    brightest_so_far = render(maps={"a": maps}, scale="run", tops={"a": 0.1})[page]
+    assert np.array_equal(brightest_so_far, shared)
+    fainter = render(maps={"a": maps}, scale="run", tops={"a": 2 * float(maps.max())})
+    images, layout = pictures(), plan(4, 1, 32, 32)
+    half = overlay(images, maps / maps.max() / 2)
+    for sample in range(4):
+        large = half[sample].permute(1, 2, 0).numpy().repeat(layout.factor, 0).repeat(layout.factor, 1)
+        same = (np.abs(cut(fainter, layout.panel_box(sample, 1)).astype(int) - large) <= 1).all(-1)
+        assert same.mean() > 0.9  # all but the ring
+
+
+def test_columns_have_a_scale_of_their_own():
+    maps = saliency()
+    one, two = (
+        render(maps={"a": maps, "b": maps}, scale="shared"),
+        render(maps={"a": maps, "b": maps * 64}, scale="shared"),
+    )
+    assert np.array_equal(one, two)
+
+
+def test_the_legend_tells_the_scale():
+    foot = slice(-40, None)
+    feet = [render(scale=scale)[foot].tobytes() for scale in ("own", "shared", "run")]
+    assert len(set(feet)) == 3
+
+
+def test_the_change_is_drawn_beside_its_map():
+    images, maps, then, layout = pictures(), saliency(), saliency(seed=8), plan(4, 2, 32, 32, bars=2)
+    figure = render(images, {"grad_cam": maps}, before={"grad_cam": then * 7})
+    change = maps / maps.amax((1, 2), keepdim=True) - then / then.amax((1, 2), keepdim=True)
+    for sample, drawn in enumerate(overlay_change(images, change)):
+        large = drawn.permute(1, 2, 0).numpy().repeat(layout.factor, 0).repeat(layout.factor, 1)
+        shown = cut(figure, layout.panel_box(sample, 2)).astype(int)
+        assert np.abs(shown - large).max() <= 1  # a division may round differently
+
+
+def test_a_look_that_changed_nothing_shows_no_colour():
+    layout = plan(4, 2, 32, 32, bars=2)
+    figure = render(before={"grad_cam": saliency() * 3})
+    assert max(colorfulness(cut(figure, layout.panel_box(s, 2))) for s in range(4)) == 0
+
+
+def test_the_first_look_has_the_column_too_and_says_that_it_is_the_first():
+    layout, mask = plan(4, 2, 32, 32, bars=2), torch.ones(4, 32, 32, dtype=torch.bool)
+    first, second = render(before={}, masks=mask), render(before={"grad_cam": saliency(seed=8)}, masks=mask)
+    assert first.shape == second.shape == (layout.height, layout.width, 3)
+    unchanged = [within(differing(first, second), (0, 0, layout.width, layout.height))]
+    for sample in range(4):
+        for panel in (0, 1):
+            box = layout.panel_box(sample, panel)
+            unchanged.append(np.array_equal(cut(first, box), cut(second, box)))
+        plate = cut(first, layout.blank_box(sample, 2))
+        assert (plate.max(-1) > 200).any(), "there is a word"
+        assert (plate[0] == grid._PAGE).all(), "on a plate"
+    assert all(unchanged)
+
+
+def test_blank_now_and_blank_before_are_said_and_show_no_colour():
+    now, then, layout = saliency(), saliency(seed=8), plan(4, 2, 32, 32, bars=2)
+    now[1], then[2] = 0, 0
+    mask = torch.zeros(4, 32, 32, dtype=torch.bool)
+    mask[:, 4:20, 4:20] = True
+    figure = render(maps={"grad_cam": now}, before={"grad_cam": then}, masks=mask)
+    panels = [cut(figure, layout.panel_box(sample, 2)) for sample in range(4)]
+    assert colorfulness(panels[0]) > 100 < colorfulness(panels[3])
+    assert max(colorfulness(panels[1]), colorfulness(panels[2])) < 10
+    words = [cut(figure, layout.blank_box(sample, 2)) for sample in (1, 2)]
+    assert not np.array_equal(*words)
+    assert np.array_equal(words[0], cut(figure, layout.blank_box(1, 1))), "blank here and there"
+
+
+def test_the_legend_says_since_when_the_change_is():
+    plain, dated = (render(before={}, **given) for given in ({}, {"since": "at step 120"}))
+    layout = plan(4, 2, 32, 32, bars=2)
+    assert within(differing(plain, dated), layout.footer_boxes()[1])
+
+
+def test_pixels_leave_the_device_once(monkeypatch):
+    """Every tensor that is handed to numpy or to the CPU, in order: only the last one is larger than a word."""
+    taken = []
+
+    def counted(name):
+        original = getattr(torch.Tensor, name)
+
+        def call(self, *args, **kwargs):
+            taken.append((name, self.numel()))
+            return original(self, *args, **kwargs)
+
+        return call
+
+    for name in ("cpu", "numpy", "tolist", "item", "__array__"):
+        monkeypatch.setattr(torch.Tensor, name, counted(name))
+    layout, mask = plan(4, 2, 32, 32, bars=2), torch.ones(4, 32, 32, dtype=torch.bool)
+    render(masks=mask, suspect=mask, boxes=[torch.ones(1, 4)] * 4, before={"grad_cam": saliency(seed=8)})
+    pixels = 4 * 3 * layout.panel[0] * layout.panel[1] * 3
+    legend = 3 * 110 * 10  # a colour bar is made where it is drawn
+    assert [each for each in taken if each[1] > legend] == [("cpu", pixels), ("numpy", pixels)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_picture_from_a_cuda_device_is_the_same():
+    maps, then = saliency(), saliency(seed=8)
+    here = render(maps={"grad_cam": maps}, before={"grad_cam": then}).astype(int)
+    there = render(pictures().cuda(), {"grad_cam": maps.cuda()}, before={"grad_cam": then}).astype(int)
+    assert np.abs(here - there).max() <= 1
 
 
 def test_layout_does_not_depend_on_what_is_shown():
@@ -223,6 +350,12 @@ def test_inputs_and_random_state_stay_as_they_are():
         ({"headings": ["a", "b"]}, r"`headings` must have one entry for each map, 1, but it has 2"),
         ({"notes": {"grad_can": ["a"] * 4}}, r'`notes` "grad_can" is not.*"grad_cam"'),
         ({"notes": {"grad_cam": ["a"]}}, r'`notes\["grad_cam"\]` must have one entry'),
+        ({"scale": "own maximum"}, r"`scale` 'own maximum' is not known here"),
+        ({"before": {"grad_can": saliency()}}, r'`before` "grad_can" is not one of the maps.*"grad_cam"'),
+        (
+            {"before": {"grad_cam": saliency(3)}},
+            r'`before\["grad_cam"\]` must be .*\(4, 32, 32\).*\(3, 32, 32\)',
+        ),
         ({"cmap": "infernal"}, r'`cmap` "infernal".*"inferno"'),
     ],
 )

@@ -36,10 +36,12 @@ def overlap(a, b):
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
+@pytest.mark.parametrize("bars", [1, 2])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("samples", "maps"), [(1, 1), (2, 6), (5, 2), (16, 1)])
-def test_nothing_overlaps_or_leaves_the_page(samples, maps, size):
-    layout = plan(samples, maps, *size)
+def test_nothing_overlaps_or_leaves_the_page(samples, maps, size, bars):
+    layout = plan(samples, maps, *size, bars=bars)
+    assert len(layout.footer_boxes()) == bars + 1
     everything = list(boxes(layout))
     for left, top, right, bottom in everything:
         assert 0 <= left < right <= layout.width and 0 <= top < bottom <= layout.height

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_gcam.visual import dim, overlay
+from lightning_gcam.visual import dim, overlay, overlay_change
 
 
 def pictures(samples=3, height=12, width=10):
@@ -76,3 +76,22 @@ def test_refusals():
         overlay(images, maps, alpha=2)
     with pytest.raises(ValueError, match=r"`cmap` \"jot\""):
         overlay(images, maps, cmap="jot")
+
+
+def test_no_change_is_exactly_the_dimmed_picture():
+    images = pictures()
+    assert torch.equal(overlay_change(images, torch.zeros(3, 12, 10)), dim(images))
+    assert torch.equal(overlay_change(images, torch.full((3, 12, 10), torch.nan)), dim(images))
+
+
+def test_a_whole_change_on_black_is_the_colour_itself_and_half_of_it_half():
+    black = torch.zeros(1, 3, 1, 4, dtype=torch.uint8)
+    drawn = overlay_change(black, torch.tensor([[[1.0, -1.0, 0.5, -9.0]]]))[0, :, 0].T.tolist()
+    assert drawn == [[255, 157, 60], [74, 168, 255], [128, 78, 30], [74, 168, 255]]
+
+
+def test_changes_refuse():
+    with pytest.raises(ValueError, match=r"`changes` must be .*\(3, 12, 10\).*\(3, 10, 12\)"):
+        overlay_change(pictures(), torch.zeros(3, 10, 12))
+    with pytest.raises(ValueError, match=r"`alpha` must lie in \[0, 1\], but it is -1"):
+        overlay_change(pictures(), torch.zeros(3, 12, 10), alpha=-1)

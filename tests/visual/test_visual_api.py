@@ -11,14 +11,17 @@ def test_every_public_name_exists_and_is_explained():
 
 def test_the_public_names_are_these():
     assert set(visual.__all__) == {
+        "Figure",
         "Normalize",
         "check_colormap",
         "check_normalize",
+        "check_scale",
         "colormap",
         "dim",
         "mark_peaks",
         "outline",
         "overlay",
+        "overlay_change",
         "render_grid",
         "shown_channels",
         "to_display",
