@@ -16,6 +16,7 @@ from lightning_gcam import captions
 from lightning_gcam.asking import Answers, Inquiry, answer_images, ask, ask_random_model
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
+from lightning_gcam.batch.names import sample_names
 from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.methods import Method
 from lightning_gcam.cam.reshape import Reshape
@@ -29,6 +30,8 @@ from lightning_gcam.reliance.ground import classes_of_labels
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 from lightning_gcam.scoring import Scores, ScoreSheet, score_maps
 from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
+from lightning_gcam.visual.layout import Layout, plan
+from lightning_gcam.visual.tiles import cut_samples
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Stamp:
         log_prefix: what stands before the slash in every tag.
         class_names: for captions; the class's number where there is none.
         normalize: `(mean, std)` of the input normalization, undone for display.
+        sample_images: show each sample by itself as well, under a tag of its own.
     """
 
     step: int = 0
@@ -48,6 +52,7 @@ class Stamp:
     log_prefix: str = "saliency"
     class_names: Sequence[str] | None = None
     normalize: Normalize | None = None
+    sample_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,22 @@ class SaliencyRecord:
             suspect=self.batch.suspect,
             title=self._title(),
         )
+
+    @cached_property
+    def sample_overlays(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """Each sample's part of the picture, `(height, width, 3)` uint8, by its tag, the same at every look."""
+        tags = [f"{self.stamp.log_prefix}/sample/{name}" for name in sample_names(self.batch)]
+        return dict(zip(tags, cut_samples(self.overlay, self.layout), strict=True))
+
+    @property
+    def pictures(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """What is shown, by tag: the overlay; and, where `sample_images` asks for it, each sample by itself."""
+        return {self.tag: self.overlay, **(self.sample_overlays if self.stamp.sample_images else {})}
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything stands in the picture."""
+        return plan(len(self.batch), len(self.attribution.maps), *self.batch.images.shape[2:])
 
     def _peaks(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.attribution.peaks.items()

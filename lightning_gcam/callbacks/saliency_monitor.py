@@ -79,6 +79,7 @@ class SaliencyMonitor(Callback):
         reshape_transform: from the layer's output to `(N, C, h, w)`, for layouts that are not recognised.
         class_names: for captions, and for labels that come as words; in the order of the logits.
         log_prefix: what stands before the slash in every tag; two monitors in one Trainer need two.
+        sample_images: log each sample by itself as well, under the tag `saliency/sample/<its name or number>`.
         on_error: "warn" (the training goes on) or "raise".
         dataloader_idx: where there are several validation dataloaders, the one that the samples come from.
 
@@ -114,6 +115,7 @@ class SaliencyMonitor(Callback):
         reshape_transform: Reshape | None = None,
         class_names: Sequence[str] | None = None,
         log_prefix: str = "saliency",
+        sample_images: bool = False,
         on_error: str = "warn",
         dataloader_idx: int = 0,
     ) -> None:
@@ -133,6 +135,7 @@ class SaliencyMonitor(Callback):
         self.class_names = class_names
         self.normalize = normalize
         self.log_prefix = log_prefix
+        self.sample_images = sample_images
         self.last_record: SaliencyRecord | None = None
         self.history: list[dict[str, float]] = []
         self.final_scores: dict[str, float] = {}
@@ -412,7 +415,8 @@ class SaliencyMonitor(Callback):
         layers = first_layers(trainer, [layer.name for layer in self._layers])
         if not layers:
             return None
-        stamp = Stamp(step, trainer.current_epoch, self.log_prefix, self.class_names, self.normalize)
+        shown = (self.log_prefix, self.class_names, self.normalize, self.sample_images)
+        stamp = Stamp(step, trainer.current_epoch, *shown)
         fixed = self._collection.fixed
         look = Look(trainer, pl_module, fixed, layers, recipe, self._memory, self._failures)
         with self._failures.guard(THE_LOOK):
