@@ -62,7 +62,9 @@ def charts(prefix: str) -> Mapping[str, list[str]]:
     return {
         "accuracy": [f"^{at}/accuracy$", f"(?i)^(?!{ours}).*(acc|accuracy)(_epoch)?(/dataloader_idx_\\d+)?$"],
         "energy in the object": [f"^{at}/energy$", f"^{at}/energy_chance$"],
-        "accuracy without the object, or with the object alone": [f"^{at}/{check}$" for check in checks],
+        "accuracy without the object, or with the object alone": [
+            f"^{at}/{check}$" for check in checks if check.endswith("_accuracy")
+        ],
     }
 
 

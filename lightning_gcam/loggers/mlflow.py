@@ -17,7 +17,7 @@ from lightning_gcam.record import SaliencyRecord
 def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
     """Log the pictures with their step, and the scores' table as a CSV file of the step.
 
-    An image is written before this returns, so that a run that is killed has lost none. Clients before MLflow 2.14 know
+    An image is written before this returns, so that a run that is killed has lost none. Clients before MLflow 2.12 know
     no steps of images; there it is an artifact with the step in its name.
 
     Args:
