@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +18,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lightning_gcam.reliance import available_checks
 
-_LAID_OUT: WeakKeyDictionary[SummaryWriter, set[str]] = WeakKeyDictionary()
+_ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
+
+_LAID_OUT: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
 """The prefixes that each writer has charts for."""
 
 
@@ -32,46 +34,46 @@ def lay_out(writer: SummaryWriter, prefix: str) -> None:
         writer: of the run.
         prefix: the monitor's `log_prefix`.
     """
-    prefixes = _LAID_OUT.setdefault(writer, set())
+    prefixes = _LAID_OUT.setdefault(writer, [])
     if prefix in prefixes:
         return
-    prefixes.add(prefix)
-    layout = _written_so_far(writer)
-    if prefix not in [each.title for each in layout.category]:
-        layout.category.append(_category(prefix))
-        writer._get_file_writer().add_summary(_summary(layout))
+    prefixes.append(prefix)
+    theirs = [each for each in _written_so_far(writer).category if each.title not in prefixes]
+    layout = layout_pb2.Layout(category=[*theirs, *(_category(each, prefixes) for each in prefixes)])
+    writer._get_file_writer().add_summary(_summary(layout))
 
 
-def charts(prefix: str) -> Mapping[str, list[str]]:
+def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]:
     """The charts of a monitor, and the expressions that say which numbers are on each.
 
-    The module's own accuracy is whatever it logs under a name that ends in "acc" or "accuracy", in any spelling.
+    The module's own accuracy is whatever it logs under a name that ends in "acc" or "accuracy". TensorBoard puts a
+    chart's expressions into one, where a flag such as (?i) would be an error, and the chart empty.
 
     Args:
         prefix: the monitor's `log_prefix`.
+        prefixes: those of all monitors, whose numbers are none of the module's.
 
     Example:
-        >>> own = re.compile(charts("saliency")["accuracy"][1])
+        >>> own = re.compile(charts("saliency", ["other"])["accuracy"][1])
         >>> [bool(own.match(tag)) for tag in ("val_acc", "val/MulticlassAccuracy", "train_acc_epoch")]
         [True, True, True]
-        >>> [bool(own.match(tag)) for tag in ("train_acc_step", "val_loss", "other/object_only_accuracy")]
+        >>> [bool(own.match(tag)) for tag in ("train_acc_step", "val_loss", "other/accuracy")]
         [False, False, False]
     """
-    at, checks = re.escape(prefix), [re.escape(each) for each in available_checks()]
-    ours = "|".join([f"{at}/", *(f".*/{check}$" for check in checks)])
+    at, ours = re.escape(prefix), "|".join(f"{re.escape(each)}/" for each in (prefix, *prefixes))
     return {
-        "accuracy": [f"^{at}/accuracy$", f"(?i)^(?!{ours}).*(acc|accuracy)(_epoch)?(/dataloader_idx_\\d+)?$"],
+        "accuracy": [f"^{at}/accuracy$", f"^(?!{ours}).*({_ACCURACY})(_epoch)?(/dataloader_idx_\\d+)?$"],
         "energy in the object": [f"^{at}/energy$", f"^{at}/energy_chance$"],
         "accuracy without the object, or with the object alone": [
-            f"^{at}/{check}$" for check in checks if check.endswith("_accuracy")
+            f"^{at}/{check}$" for check in available_checks() if check.endswith("_accuracy")
         ],
     }
 
 
-def _category(prefix: str) -> Any:
+def _category(prefix: str, prefixes: Sequence[str]) -> Any:
     titled = [
         layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=expressions))
-        for title, expressions in charts(prefix).items()
+        for title, expressions in charts(prefix, prefixes).items()
     ]
     return layout_pb2.Category(title=prefix, chart=titled)
 
