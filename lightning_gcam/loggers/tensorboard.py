@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_gcam.loggers.custom_scalars import lay_out
+from lightning_gcam.loggers.jpeg import encoded
 from lightning_gcam.record import SaliencyRecord
-
-_QUALITY = 90
 
 
 def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
@@ -62,16 +59,11 @@ def _cell(value: object) -> str:
 
 def _add_picture(writer: Any, tag: str, picture: npt.NDArray[np.uint8], step: int) -> None:
     if isinstance(writer, SummaryWriter):
-        summary = Summary(value=[Summary.Value(tag=tag, image=_encoded(picture))])
+        height, width, channels = picture.shape
+        image = Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=encoded(picture)
+        )
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
         writer._get_file_writer().add_summary(summary, step)
     else:
         writer.add_image(tag, picture, global_step=step, dataformats="HWC")
-
-
-def _encoded(picture: npt.NDArray[np.uint8]) -> Summary.Image:
-    height, width, channels = picture.shape
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="jpeg", quality=_QUALITY, subsampling=0)
-    return Summary.Image(
-        height=height, width=width, colorspace=channels, encoded_image_string=file.getvalue()
-    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning_gcam.loggers.wandb_samples import measurements_table, sample_images, samples_table
@@ -25,14 +27,14 @@ def log_to_wandb(logger: Any, record: SaliencyRecord) -> None:
     """
     prefix = record.stamp.log_prefix
     logger.log_image(key=record.tag, images=[record.overlay], step=record.step)
-    shown = sample_images(record)
-    row: dict[str, Any] = {
-        f"{prefix}/samples": [maps[0] for _, maps in shown if maps],
-        f"{prefix}/table": samples_table(record, shown),
-    }
-    if record.table:
-        row[f"{prefix}/measurements"] = measurements_table(record)
-    logger.log_metrics(row, step=record.step)
+    with TemporaryDirectory() as folder:  # W&B has copied what is in it when `log_metrics` returns
+        shown = sample_images(record, Path(folder))
+        row: dict[str, Any] = {f"{prefix}/table": samples_table(record, shown)}
+        if record.attribution.maps:
+            row[f"{prefix}/samples"] = [heat[0] for _, heat in shown]
+        if record.table:
+            row[f"{prefix}/measurements"] = measurements_table(record)
+        logger.log_metrics(row, step=record.step)
 
 
 def alert_to_wandb(logger: Any, alert: Mapping[str, Any]) -> None:

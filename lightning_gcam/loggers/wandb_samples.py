@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from lightning_gcam.loggers.jpeg import encoded
 from lightning_gcam.record import SaliencyRecord
 from lightning_gcam.report.plain import predicted, sample_scores, true_classes
 from lightning_gcam.visual import to_display
@@ -23,13 +25,12 @@ Shown = list[tuple[Any, list[Any]]]
 """For each sample its picture and its heatmaps, as `wandb.Image`."""
 
 
-def sample_images(record: SaliencyRecord) -> Shown:
+def sample_images(record: SaliencyRecord, folder: Path) -> Shown:
     """Each sample's picture, and its heatmaps as they stand in the overlay; masks and boxes can be switched on and off.
-
-    They are JPEGs, as a PNG of a photograph takes ten times as many bytes.
 
     Args:
         record: the look.
+        folder: where the files are until they are logged.
     """
     import wandb
 
@@ -37,12 +38,16 @@ def sample_images(record: SaliencyRecord) -> Shown:
     panels = cut_panels(record.overlay, record.layout)
     shown: Shown = []
     for index, (picture, caption) in enumerate(zip(_pictures(record), record.captions, strict=True)):
-        regions: dict[str, Any] = {"boxes": boxes[index] or None, "caption": caption, "file_type": "jpg"}
-        regions["masks"] = {
-            name: wandb.data_types.ImageMask(mask, name) for name, mask in masks[index].items()
-        } or None
-        heat = [wandb.Image(np.ascontiguousarray(panel), **regions) for panel in panels[index][1:]]
-        shown.append((wandb.Image(picture, **regions), heat))
+        regions = {
+            "masks": {name: wandb.data_types.ImageMask(each, name) for name, each in masks[index].items()},
+            "boxes": boxes[index],
+            "caption": caption,
+        }
+        image, *heat = (
+            wandb.Image(_file(pixels, folder / f"{index}-{panel}.jpg"), **regions)
+            for panel, pixels in enumerate([picture, *panels[index][1:]])
+        )
+        shown.append((image, heat))
     return shown
 
 
@@ -92,6 +97,12 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
 
     columns: list[str | int] = list(dict.fromkeys(name for row in rows for name in row))
     return wandb.Table(columns=columns, data=[[row.get(name) for name in columns] for row in rows])
+
+
+def _file(picture: npt.NDArray[np.uint8], path: Path) -> str:
+    """W&B's own JPEGs are of a quality that smears small maps."""
+    path.write_bytes(encoded(picture))
+    return str(path)
 
 
 def _names(record: SaliencyRecord) -> list[str]:

@@ -61,7 +61,7 @@ def main(run: str, picture: str) -> None:
     with (
         tempfile.TemporaryDirectory() as profile,
         Server(Path(run)) as server,
-        Browser(Path(profile), size=(1400, 1050)) as browser,
+        Browser(Path(profile), size=(1720, 1130)) as browser,
     ):
         browser.open(f"{server.address}#images")
         browser.wait(f"{IMAGES}.length > 0")
