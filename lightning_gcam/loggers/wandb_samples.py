@@ -35,17 +35,18 @@ def sample_images(record: SaliencyRecord, folder: Path) -> Shown:
     import wandb
 
     masks, boxes = _masks(record), _boxes(record)
-    panels = cut_panels(record.overlay, record.layout)
+    panels, columns = cut_panels(record.overlay, record.layout), max(len(record.attribution.maps), 1)
+    stride = (record.layout.panels - 1) // columns  # a map's own panel is the first of its columns
     shown: Shown = []
     for index, (picture, caption) in enumerate(zip(_pictures(record), record.captions, strict=True)):
-        regions = {
+        regions: dict[str, Any] = {
             "masks": {name: wandb.data_types.ImageMask(each, name) for name, each in masks[index].items()},
             "boxes": boxes[index],
             "caption": caption,
         }
         image, *heat = (
             wandb.Image(_file(pixels, folder / f"{index}-{panel}.jpg"), **regions)
-            for panel, pixels in enumerate([picture, *panels[index][1:]])
+            for panel, pixels in enumerate([picture, *panels[index][1::stride]])
         )
         shown.append((image, heat))
     return shown
@@ -95,8 +96,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
     """What a row lacks is empty there."""
     import wandb
 
-    columns: list[str | int] = list(dict.fromkeys(name for row in rows for name in row))
-    return wandb.Table(columns=columns, data=[[row.get(name) for name in columns] for row in rows])
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return wandb.Table(columns=[*columns], data=[[row.get(name) for name in columns] for row in rows])
 
 
 def _file(picture: npt.NDArray[np.uint8], path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from lightning_gcam._errors import InputError
 from lightning_gcam.visual.layout import Layout
 from lightning_gcam.visual.text import Box
 
@@ -20,7 +21,18 @@ def cut_samples(figure: Picture, layout: Layout) -> list[Picture]:
 
     Returns:
         A picture `(h, w, 3)` for each sample, all of one size.
+
+    Raises:
+        InputError: If the figure was drawn by another layout.
+
+    Example:
+        >>> from lightning_gcam.visual.layout import plan
+        >>> layout = plan(2, 1, 28, 28)
+        >>> figure = np.zeros((layout.height, layout.width, 3), dtype=np.uint8)
+        >>> len(cut_samples(figure, layout))
+        2
     """
+    _check_drawn_by(layout, figure)
     cards = []
     for sample in range(layout.samples):
         left, top, right, bottom = layout.card_box(sample)
@@ -39,7 +51,11 @@ def cut_panels(figure: Picture, layout: Layout) -> list[list[Picture]]:
 
     Returns:
         For each sample a picture `(h, w, 3)` for each panel.
+
+    Raises:
+        InputError: If the figure was drawn by another layout.
     """
+    _check_drawn_by(layout, figure)
     return [
         [_cut(figure, layout.panel_box(sample, panel)) for panel in range(layout.panels)]
         for sample in range(layout.samples)
@@ -49,3 +65,11 @@ def cut_panels(figure: Picture, layout: Layout) -> list[list[Picture]]:
 def _cut(figure: Picture, box: Box) -> Picture:
     left, top, right, bottom = box
     return figure[top:bottom, left:right]
+
+
+def _check_drawn_by(layout: Layout, figure: Picture) -> None:
+    if figure.shape[:2] != (layout.height, layout.width):
+        raise InputError(
+            f"`layout` is of a figure of {layout.height} x {layout.width} pixels, but `figure` has "
+            f"{figure.shape[0]} x {figure.shape[1]}. Give the layout that it was drawn by."
+        )

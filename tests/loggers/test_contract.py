@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning
+import torch
 
 from lightning_gcam import SaliencyMonitor, SaliencyRecord
-from tests.loggers.backends import BACKENDS, Backend, Numbers, Pictures, Wandb, alike
+from tests.loggers.backends import BACKENDS, Backend, Numbers, Pictures, Wandb, WithLogImage, alike
+from tests.modules import Plain
+from tests.test_untouched import train
 from tests.toys import LIGHTNING_SAYS, PACKAGES, toy_loader, toy_of, toy_trainer
+from tests.witness import differences
 
 pytestmark = [
     *LIGHTNING_SAYS,
@@ -32,7 +39,10 @@ def _no_trace_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         patch.setenv("WANDB_DATA_DIR", str(tmp_path_factory.mktemp("wandb_data")))
         patch.setenv("WANDB_SILENT", "true")
         patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         yield
+        if "wandb" in sys.modules:  # a test that failed has not finished its run
+            sys.modules["wandb"].finish()
 
 
 class Shows(pytorch_lightning.Callback):
@@ -172,3 +182,32 @@ def test_all_at_once(tmp_path: Path) -> None:
         for step, record in shows.records["saliency"].items():
             assert pictures[step] is None or alike(pictures[step], record.overlay)
             assert numbers["saliency/energy"][step] == pytest.approx(record.scores["energy"], abs=1e-6)
+
+
+class Draws(WithLogImage):
+    """Its pictures, and the monitor's scores, cost random numbers of every kind."""
+
+    def log_image(self, key: str, images: list[Any], step: int) -> None:
+        super().log_image(key, images, step)
+        self.drawn = random.random(), np.random.rand(), torch.rand(1)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        super().log_metrics(metrics, step)
+        if any(name.startswith("saliency/") for name in metrics):
+            self.drawn = random.random(), np.random.rand(), torch.rand(1)
+
+
+@pytest.mark.filterwarnings("ignore:.* maps are blank")
+def test_the_training_is_the_same_bit_for_bit_whatever_is_logged(tmp_path: Path) -> None:
+    """Without W&B and MLflow: these draw python's random numbers of their own in other threads, now and then."""
+
+    def trained(root: Path, monitor: SaliencyMonitor | None) -> Any:
+        names = ("tensorboard", "csv", "report", "add_image", "scalars only")
+        loggers = [BACKENDS[name](root / name).logger(PACKAGES[0]) for name in names]
+        witness, _, _ = train(Plain, root, monitor=monitor, logger=[*loggers, Draws(root / "draws")])
+        return witness
+
+    monitor = SaliencyMonitor(num_samples=6, sample_images=True, every_n_train_steps=2, on_error="raise")
+    assert differences(trained(tmp_path / "without", None), trained(tmp_path / "with", monitor)) == []
+    assert len(monitor.history) >= 4
+    assert (tmp_path / "with" / "draws" / "pictures" / "saliency" / "sample" / "5").is_dir()
