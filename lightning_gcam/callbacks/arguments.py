@@ -15,6 +15,12 @@ def check_whole(name: str, value: Any, otherwise: str = "") -> None:
         raise InputError(f"`{name}` must be a whole number from 1{otherwise}; got {value!r}.")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"`{name}` must be True or False; got {value!r}.")
+
+
 def check_dataloader_idx(value: Any) -> None:
     """A whole number from zero."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:

@@ -125,6 +125,7 @@ class SaliencyMonitor(Callback):
         arguments.check_targets(targets)
         check_fuse(fuse, target_layer)
         arguments.check_prefix(log_prefix)
+        arguments.check_flag("sample_images", sample_images)
         arguments.check_class_names(class_names)
         arguments.check_dataloader_idx(dataloader_idx)
         if normalize is not None:

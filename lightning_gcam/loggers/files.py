@@ -48,7 +48,7 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
         rank_zero_info(f"Saliency overlays and scores.csv are written to {target}")
     target.mkdir(parents=True, exist_ok=True)
     for tag, picture in record.pictures.items():
-        _write_png(directory / f"{tag}-step={record.step:08d}.png", picture)
+        write_png(directory / f"{tag}-step={record.step:08d}.png", picture)
     if record.table:
         _write_rows(target / f"measurements-step={record.step:08d}.csv", record.table)
     _add_row(target / "scores.csv", record.row)
@@ -110,11 +110,13 @@ def next_version(root: Path) -> Path:
     return root / f"version_{max(taken, default=-1) + 1}"
 
 
-def _write_png(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> Path:
+    """Write a picture `(H, W, 3)` uint8 under another name, then rename it: it is never half there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
     Image.fromarray(picture).save(beside, format="png", compress_level=2)  # a third of 6's time
     beside.replace(path)
+    return path
 
 
 def _add_row(path: Path, row: Mapping[str, Any]) -> None:

@@ -88,6 +88,7 @@ class Wandb(Backend):
         pytest.importorskip("wandb")
         if resumed:
             time.sleep(1.1)  # a run's directory is named by the second
+        self.root.mkdir(parents=True, exist_ok=True)  # older ones write elsewhere where it is not there
         return package.loggers.WandbLogger(project="toy", id="toy", save_dir=self.root, offline=True)
 
     def finish(self) -> None:

@@ -31,7 +31,7 @@ class Server:
                 self.address = found[0]
                 break
         else:
-            raise AssertionError("".join(said))
+            raise RuntimeError("".join(said))
         # what it says later must be read, or it waits for a reader
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()

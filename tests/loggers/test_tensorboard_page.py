@@ -38,8 +38,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     trainer.fit(Judged(), toy_loader(32), toy_loader())
     log_alert(logger, ALERT)
     logger.experiment.close()
-    with Server(root) as found:
-        yield found
+    try:
+        running = Server(root)
+    except RuntimeError as error:
+        if "No module named 'pkg_resources'" in str(error):
+            pytest.skip("this TensorBoard's server needs pkg_resources, which setuptools no longer ships")
+        raise
+    with running:
+        yield running
 
 
 @pytest.fixture(scope="module")
