@@ -42,6 +42,20 @@ def untouched(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def same_random_streams() -> Iterator[None]:
+    """Leave the random streams of python, numpy, torch and the accelerators as they were, whatever the body draws.
+
+    Example:
+        >>> with same_random_streams():
+        ...     drawn = torch.rand(1)
+        >>> bool(torch.rand(1) == drawn)
+        True
+    """
+    with _random_streams():
+        yield
+
+
+@contextmanager
 def _random_streams() -> Iterator[None]:
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     devices = [(restore, read()) for read, restore in _device_streams()]

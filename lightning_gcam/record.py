@@ -16,6 +16,7 @@ from lightning_gcam import captions
 from lightning_gcam.asking import Answers, Inquiry, answer_images, ask, ask_random_model
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
+from lightning_gcam.batch.names import sample_names
 from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.methods import Method
 from lightning_gcam.cam.reshape import Reshape
@@ -31,6 +32,8 @@ from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 from lightning_gcam.scoring import Scores, ScoreSheet, score_maps
 from lightning_gcam.visual import Figure, Normalize, check_scale
 from lightning_gcam.visual.brightness import Scale
+from lightning_gcam.visual.layout import Layout, plan
+from lightning_gcam.visual.tiles import cut_samples
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Stamp:
         scale: what is drawn the brightest: "own", each map's own maximum; "shared", the highest peak of the samples;
             "run", the highest peak of the samples at this look and those before.
         show_change: whether a column beside each map shows what came and what went since the look before.
+        sample_images: show each sample by itself as well, under a tag of its own.
 
     Raises:
         InputError: where `scale` is none of these words.
@@ -58,6 +62,7 @@ class Stamp:
     normalize: Normalize | None = None
     scale: Scale = "own"
     show_change: bool = False
+    sample_images: bool = False
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -172,6 +177,24 @@ class SaliencyRecord:
     def figure(self) -> Figure:
         """The picture as an object that a notebook shows by itself; its pixels are those of `overlay`."""
         return Figure(self.overlay)
+
+    @cached_property
+    def sample_overlays(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """Each sample's part of the picture, `(height, width, 3)` uint8, by its tag, the same at every look."""
+        tags = [f"{self.stamp.log_prefix}/sample/{name}" for name in sample_names(self.batch)]
+        return dict(zip(tags, cut_samples(self.overlay, self.layout), strict=True))
+
+    @property
+    def pictures(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """What is shown, by tag: the overlay; and, where `sample_images` asks for it, each sample by itself."""
+        return {self.tag: self.overlay, **(self.sample_overlays if self.stamp.sample_images else {})}
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything stands in the picture."""
+        columns = 2 if self.stamp.show_change else 1
+        height, width = self.batch.images.shape[2:]
+        return plan(len(self.batch), columns * len(self.attribution.maps), height, width, bars=columns)
 
 
 def _row(score: str, samples: str, found: Measurement | float) -> dict[str, str | float | int]:

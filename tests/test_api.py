@@ -120,6 +120,7 @@ MONITOR: dict[str, Any] = {
     "reshape_transform": None,
     "class_names": None,
     "log_prefix": "saliency",
+    "sample_images": False,
     "on_error": "warn",
     "dataloader_idx": 0,
     "scale": "own",

@@ -73,6 +73,7 @@ VALUES: dict[str, Any] = {
     "reshape_transform": "tests.test_cli.as_it_is",
     "class_names": ["a", "b", "c", "d"],
     "log_prefix": "look",
+    "sample_images": True,
     "on_error": "raise",
 }
 """A value for every argument but `batch`, which is data."""
@@ -111,6 +112,7 @@ def assert_as_asked(monitor: SaliencyMonitor) -> None:
     assert [list(each) for each in monitor.normalize] == [[0.5], [0.25]]  # type: ignore[union-attr, arg-type]
     assert monitor.class_names == ["a", "b", "c", "d"]
     assert monitor.log_prefix == "look"
+    assert monitor.sample_images is True
     assert monitor._collection.dataloader_idx == 1
     assert monitor._failures.on_error == "raise"
 

@@ -18,6 +18,7 @@ from lightning_gcam.callbacks.failures import FailurePolicy
 from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.fixed_batch import FixedBatch
+from lightning_gcam.isolation import same_random_streams
 from lightning_gcam.loggers import log_saliency, write_look, write_scores
 from lightning_gcam.loggers.files import next_version
 from lightning_gcam.record import SaliencyRecord
@@ -57,7 +58,7 @@ class Display:
         if (trainer.loggers or to_files) and not self._draws(record):
             return
         for logger in trainer.loggers:
-            with self.failures.guard(_logging_to(logger)):
+            with self.failures.guard(_logging_to(logger)), same_random_streams():
                 log_saliency(logger, record)
         if to_files:
             with self.failures.guard("Writing the look"):
@@ -68,7 +69,7 @@ class Display:
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""
         for logger in trainer.loggers:
-            with self.failures.guard(_logging_to(logger)):
+            with self.failures.guard(_logging_to(logger)), same_random_streams():
                 logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
                 logger.save()
 

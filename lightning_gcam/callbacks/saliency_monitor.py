@@ -79,6 +79,7 @@ class SaliencyMonitor(Callback):
         reshape_transform: from the layer's output to `(N, C, h, w)`, for layouts that are not recognised.
         class_names: for captions, and for labels that come as words; in the order of the logits.
         log_prefix: what stands before the slash in every tag; two monitors in one Trainer need two.
+        sample_images: log each sample by itself as well, under the tag `saliency/sample/<its name or number>`.
         on_error: "warn" (the training goes on) or "raise".
         dataloader_idx: where there are several validation dataloaders, the one that the samples come from.
         scale: what is drawn the brightest: "own", each map's own maximum; "shared", the highest peak of all samples at
@@ -118,6 +119,7 @@ class SaliencyMonitor(Callback):
         reshape_transform: Reshape | None = None,
         class_names: Sequence[str] | None = None,
         log_prefix: str = "saliency",
+        sample_images: bool = False,
         on_error: str = "warn",
         dataloader_idx: int = 0,
         scale: Literal["own", "shared", "run"] = "own",
@@ -129,6 +131,7 @@ class SaliencyMonitor(Callback):
         arguments.check_targets(targets)
         check_fuse(fuse, target_layer)
         arguments.check_prefix(log_prefix)
+        arguments.check_flag("sample_images", sample_images)
         arguments.check_class_names(class_names)
         arguments.check_dataloader_idx(dataloader_idx)
         check_scale(scale)
@@ -143,6 +146,7 @@ class SaliencyMonitor(Callback):
         self.log_prefix = log_prefix
         self.scale = scale
         self.show_change = show_change
+        self.sample_images = sample_images
         self.last_record: SaliencyRecord | None = None
         self.history: list[dict[str, float]] = []
         self.final_scores: dict[str, float] = {}
@@ -424,7 +428,7 @@ class SaliencyMonitor(Callback):
         if not layers:
             return None
         style = (self.class_names, self.normalize, self.scale, self.show_change)
-        stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style)
+        stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style, sample_images=self.sample_images)
         fixed = self._collection.fixed
         look = Look(trainer, pl_module, fixed, layers, recipe, self._memory, self._failures)
         with self._failures.guard(THE_LOOK):

@@ -12,6 +12,8 @@ from typing import Any
 
 from lightning_gcam._lightning import in_both
 from lightning_gcam.loggers.files import alert_to_files, log_to_files
+from lightning_gcam.loggers.mlflow import alert_to_mlflow, is_mlflow, log_to_mlflow
+from lightning_gcam.loggers.others import log_by_log_image, log_scalars_only
 from lightning_gcam.loggers.report import ReportLogger, alert_to_report, log_to_report
 from lightning_gcam.loggers.tensorboard import alert_to_tensorboard, log_to_tensorboard
 from lightning_gcam.loggers.wandb import alert_to_wandb, log_to_wandb
@@ -24,8 +26,9 @@ def log_saliency(logger: Any, record: SaliencyRecord) -> None:
 
     Args:
         logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
-            `experiment` with `add_image` as TensorBoard is, a method `log_image(key, images, step)` as W&B is;
-            any other gets PNG files and a `scores.csv` under its directory.
+            `experiment` with `add_image` as TensorBoard is; one that is an MLflow client, with `run_id`; a method
+            `log_image(key, images, step)`. Any other gets the scores alone, which is said once, and PNG files and a
+            `scores.csv` lie under its directory.
         record: the look.
 
     Example:
@@ -37,10 +40,12 @@ def log_saliency(logger: Any, record: SaliencyRecord) -> None:
     """
     if callable(getattr(getattr(logger, "experiment", None), "add_image", None)):
         log_to_tensorboard(logger, record)
+    elif is_mlflow(logger):
+        log_to_mlflow(logger, record)
     elif callable(getattr(logger, "log_image", None)):
-        log_to_wandb(logger, record)
+        log_by_log_image(logger, record)
     else:
-        log_to_files(logger, record)
+        log_scalars_only(logger, record)
 
 
 @singledispatch
@@ -49,8 +54,8 @@ def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
 
     Args:
         logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
-            `experiment` with `add_text` as TensorBoard is, one with `alert` as W&B is; any other gets a line in an
-            `alerts.csv` under its directory.
+            `experiment` with `add_text` as TensorBoard is, one with `alert` as W&B is, one that is an MLflow client;
+            any other gets a line in an `alerts.csv` under its directory.
         alert: one of `ShortcutAlarm.alerts`: `step`, `message`, `log_prefix`, and what was measured, as plain numbers,
             strings and lists.
 
@@ -66,6 +71,8 @@ def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
         alert_to_tensorboard(logger, alert)
     elif callable(getattr(experiment, "alert", None)):
         alert_to_wandb(logger, alert)
+    elif is_mlflow(logger):
+        alert_to_mlflow(logger, alert)
     else:
         alert_to_files(logger, alert)
 
@@ -73,6 +80,7 @@ def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
 for _path, _log_saliency, _log_alert in (
     ("loggers.TensorBoardLogger", log_to_tensorboard, alert_to_tensorboard),
     ("loggers.WandbLogger", log_to_wandb, alert_to_wandb),
+    ("loggers.MLFlowLogger", log_to_mlflow, alert_to_mlflow),
     ("loggers.CSVLogger", log_to_files, alert_to_files),
 ):
     for _logger_type in in_both(_path):

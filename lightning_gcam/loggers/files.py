@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from lightning_gcam._lightning import rank_zero_info
@@ -23,13 +25,14 @@ def log_to_files(logger: Any, record: SaliencyRecord) -> None:
         logger: any Lightning logger, such as `CSVLogger`.
         record: the look.
     """
-    write_look(_directory_of(logger), record)
+    write_look(directory_of(logger), record)
 
 
 def write_look(directory: Path, record: SaliencyRecord) -> Path:
     """Write `<prefix>/overlay-step=<step>.png` and add a line to `<prefix>/scores.csv`.
 
-    Beside them `<prefix>/measurements-step=<step>.csv` has each score's n, what was left out and its interval. All are
+    Beside them `<prefix>/measurements-step=<step>.csv` has each score's n, what was left out and its interval; each
+    sample's own picture, where that is asked for, lies in `<prefix>/sample`. All are
     written whole under another name and then renamed, so that neither is ever half there. A look at a step
     that is already in the table (a run that was resumed) takes its place.
 
@@ -44,7 +47,8 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
     if not target.exists():
         rank_zero_info(f"Saliency overlays and scores.csv are written to {target}")
     target.mkdir(parents=True, exist_ok=True)
-    _write_png(target / f"overlay-step={record.step:08d}.png", record)
+    for tag, picture in record.pictures.items():
+        write_png(directory / f"{tag}-step={record.step:08d}.png", picture)
     if record.table:
         _write_rows(target / f"measurements-step={record.step:08d}.csv", record.table)
     _add_row(target / "scores.csv", record.row)
@@ -69,7 +73,7 @@ def alert_to_files(logger: Any, alert: Mapping[str, Any]) -> None:
         logger: any Lightning logger, such as `CSVLogger`.
         alert: as in `log_alert`.
     """
-    write_alert(_directory_of(logger), alert)
+    write_alert(directory_of(logger), alert)
 
 
 def write_alert(directory: Path, alert: Mapping[str, Any]) -> Path:
@@ -88,7 +92,8 @@ def write_alert(directory: Path, alert: Mapping[str, Any]) -> Path:
     return path
 
 
-def _directory_of(logger: Any) -> Path:
+def directory_of(logger: Any) -> Path:
+    """Where the files of a logger are: its `log_dir`, else its `save_dir`, else the working directory."""
     return Path(getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None) or os.getcwd())
 
 
@@ -105,10 +110,13 @@ def next_version(root: Path) -> Path:
     return root / f"version_{max(taken, default=-1) + 1}"
 
 
-def _write_png(path: Path, record: SaliencyRecord) -> None:
+def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> Path:
+    """Write a picture `(H, W, 3)` uint8 under another name, then rename it: it is never half there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
-    Image.fromarray(record.overlay).save(beside, format="png", compress_level=2)  # a third of 6's time
+    Image.fromarray(picture).save(beside, format="png", compress_level=2)  # a third of 6's time
     beside.replace(path)
+    return path
 
 
 def _add_row(path: Path, row: Mapping[str, Any]) -> None:

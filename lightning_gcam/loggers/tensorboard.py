@@ -1,18 +1,18 @@
-"""TensorBoard: one image under a stable tag, with a slider over the steps; and what the alarm says, as a text."""
+"""TensorBoard: images under stable tags, with a slider over the steps; charts; and what the alarm says, as a text."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from PIL import Image
+import numpy as np
+import numpy.typing as npt
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_gcam.loggers.custom_scalars import lay_out
+from lightning_gcam.loggers.jpeg import encoded
 from lightning_gcam.record import SaliencyRecord
-
-_QUALITY = 90
 
 
 def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
@@ -26,11 +26,10 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
         record: the look.
     """
     writer = logger.experiment
+    for tag, picture in record.pictures.items():
+        _add_picture(writer, tag, picture, record.step)
     if isinstance(writer, SummaryWriter):
-        summary = Summary(value=[Summary.Value(tag=record.tag, image=_encoded(record))])
-        writer._get_file_writer().add_summary(summary, record.step)
-    else:
-        writer.add_image(record.tag, record.overlay, global_step=record.step, dataformats="HWC")
+        lay_out(writer, record.stamp.log_prefix)
     if record.table and callable(getattr(writer, "add_text", None)):
         writer.add_text(f"{record.stamp.log_prefix}/measurements", _markdown(record.table), record.step)
     writer.flush()
@@ -58,10 +57,13 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _encoded(record: SaliencyRecord) -> Summary.Image:
-    height, width, channels = record.overlay.shape
-    file = io.BytesIO()
-    Image.fromarray(record.overlay).save(file, format="jpeg", quality=_QUALITY, subsampling=0)
-    return Summary.Image(
-        height=height, width=width, colorspace=channels, encoded_image_string=file.getvalue()
-    )
+def _add_picture(writer: Any, tag: str, picture: npt.NDArray[np.uint8], step: int) -> None:
+    if isinstance(writer, SummaryWriter):
+        height, width, channels = picture.shape
+        image = Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=encoded(picture)
+        )
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        writer._get_file_writer().add_summary(summary, step)
+    else:
+        writer.add_image(tag, picture, global_step=step, dataformats="HWC")

@@ -30,7 +30,7 @@ def plain_samples(record: SaliencyRecord) -> list[dict[str, Any]]:
     names = record.batch.names or [""] * len(images)
     return [
         {"name": name, "classes": classes, "image": data_uri(image), **outline}
-        for name, classes, image, outline in zip(names, _classes(record), small, outlines, strict=True)
+        for name, classes, image, outline in zip(names, true_classes(record), small, outlines, strict=True)
     ]
 
 
@@ -65,7 +65,7 @@ def plain_look(record: SaliencyRecord) -> dict[str, Any]:
             "maps": {name: of_all[index] for name, of_all in maps.items()},
         }
         for index, (caption, right, said, scores) in enumerate(
-            zip(record.captions, record.correct, _predicted(record), _sample_scores(record), strict=True)
+            zip(record.captions, record.correct, predicted(record), sample_scores(record), strict=True)
         )
     ]
     return {
@@ -92,7 +92,7 @@ def _outlines(record: SaliencyRecord, images: Any, layout: Any) -> list[dict[str
     return [{"outline": data_uri(line_layer(layer), exact=True)} for layer in layers]
 
 
-def _classes(record: SaliencyRecord) -> list[list[str]]:
+def true_classes(record: SaliencyRecord) -> list[list[str]]:
     """The names of each sample's true classes."""
     labels = record.batch.labels
     if labels is None or record.batch.has_measurements or _subject(record) != "classes":
@@ -102,7 +102,8 @@ def _classes(record: SaliencyRecord) -> list[list[str]]:
     return [[_name(record, int(label))] if label >= 0 else [] for label in labels.flatten().tolist()]
 
 
-def _predicted(record: SaliencyRecord) -> list[dict[str, Any]]:
+def predicted(record: SaliencyRecord) -> list[dict[str, Any]]:
+    """Each sample's `predicted` class and its `probability`; nothing where the output is not of classes."""
     if _subject(record) != "classes":
         return [{}] * len(record.batch)
     return [
@@ -111,7 +112,7 @@ def _predicted(record: SaliencyRecord) -> list[dict[str, Any]]:
     ]
 
 
-def _sample_scores(record: SaliencyRecord) -> list[dict[str, float]]:
+def sample_scores(record: SaliencyRecord) -> list[dict[str, float]]:
     """Each sample's own number of every score that is a mean over samples; left out where it does not count."""
     scores: list[dict[str, float]] = [{} for _ in range(len(record.batch))]
     for name, (_, sample) in record.sheet.evidence.items():

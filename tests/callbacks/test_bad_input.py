@@ -49,6 +49,7 @@ pytestmark = LIGHTNING_SAYS
         ({"scores": ["iou", None]}, "`scores` must be a name, a torchmetrics.Metric, .*, got NoneType"),
         ({"scores": ["iou", "iou"]}, '`scores` has two scores named "iou"'),
         ({"log_prefix": ""}, "`log_prefix` must be a name"),
+        ({"sample_images": 4}, "`sample_images` must be True or False; got 4"),
         (
             {"class_names": "cats"},
             r"`class_names` must be a list of names, one for each class, such as \[.*got 'cats'",

@@ -466,6 +466,7 @@ def test_every_logger_is_told(tmp_path: Path) -> None:
         log_every_n_steps=1,
     )
     assert EventAccumulator(loggers[0].log_dir).Reload().Tags()["tensors"] == [
+        "custom_scalars__config__",
         "saliency/measurements/text_summary",
         "saliency/alarm/text_summary",
     ]

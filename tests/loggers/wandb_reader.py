@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,62 @@ _BLOCK, _HEADER, _CHUNK_HEADER = 32 * 1024, 7, 7
 _WHOLE, _LAST = 1, 4
 
 
+@dataclass(frozen=True)
+class OfflineRun:
+    """One offline run, read to its end: every row, alert and table, in order; `files` holds its media."""
+
+    files: Path
+    history: list[dict[str, Any]]
+    alerts: list[dict[str, str]]
+    artifacts: list[dict[str, Path]]
+    """For each artifact (a table is one) where the files are that it will be uploaded from."""
+
+    def tables(self, key: str) -> list[list[dict[str, Any]]]:
+        """The tables that were logged under `key`; a picture in it is a dict, with its "path" in `artifacts`."""
+        name = f"{key}.table.json"
+        found = [
+            json.loads(each[name].read_text(encoding="utf-8")) for each in self.artifacts if name in each
+        ]
+        return [[dict(zip(table["columns"], row, strict=True)) for row in table["data"]] for table in found]
+
+
+def runs(directory: Path, patience: float = 20) -> list[OfflineRun]:
+    """Every offline run under `directory`, in order of time; on a crowded machine its service may still be writing."""
+    until = time.monotonic() + patience
+    while not all(map(_is_finished, directory.rglob("*.wandb"))) and time.monotonic() < until:
+        time.sleep(0.1)
+    return [_run(path) for path in sorted(directory.rglob("*.wandb"))]
+
+
 def history(directory: Path) -> list[dict[str, Any]]:
     """Every row that was logged in the one offline run under `directory`, in order."""
-    (path,) = directory.rglob("*.wandb")
-    return [_row(record) for record in _records(path) if record.WhichOneof("record_type") == "history"]
+    (run,) = runs(directory)
+    return run.history
 
 
 def alerts(directory: Path) -> list[dict[str, str]]:
     """Every alert of the one offline run under `directory`, in order."""
-    (path,) = directory.rglob("*.wandb")
-    found = [record.alert for record in _records(path) if record.WhichOneof("record_type") == "alert"]
-    return [{"title": each.title, "text": each.text, "level": each.level} for each in found]
+    (run,) = runs(directory)
+    return run.alerts
+
+
+def _run(path: Path) -> OfflineRun:
+    run = OfflineRun(path.parent / "files", [], [], [])
+    for record in _records(path):
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            run.history.append(_row(record))
+        elif kind == "alert":
+            run.alerts.append({name: getattr(record.alert, name) for name in ("title", "text", "level")})
+        elif kind == "artifact":
+            run.artifacts.append(
+                {each.path: Path(each.local_path) for each in record.artifact.manifest.contents}
+            )
+    return run
+
+
+def _is_finished(path: Path) -> bool:
+    return any(record.WhichOneof("record_type") == "exit" for record in _records(path))
 
 
 def _records(path: Path) -> Iterator[Any]:

@@ -1,0 +1,97 @@
+"""TensorBoard's tab Custom Scalars: accuracy beside energy, without a click."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
+    LegacyEventFileLoader,
+)
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_gcam.reliance import available_checks
+
+_ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
+
+_LAID_OUT: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
+"""The prefixes that each writer has charts for."""
+
+
+def lay_out(writer: SummaryWriter, prefix: str) -> None:
+    """Add the charts of a monitor to the layout of a run, once a run.
+
+    TensorBoard takes the last layout that was written, as a whole. So the charts that the run has already, another
+    monitor's or the user's own, are read back from its event file and stay.
+
+    Args:
+        writer: of the run.
+        prefix: the monitor's `log_prefix`.
+    """
+    prefixes = _LAID_OUT.setdefault(writer, [])
+    if prefix in prefixes:
+        return
+    prefixes.append(prefix)
+    theirs = [each for each in _written_so_far(writer).category if each.title not in prefixes]
+    layout = layout_pb2.Layout(category=[*theirs, *(_category(each, prefixes) for each in prefixes)])
+    writer._get_file_writer().add_summary(_summary(layout))
+
+
+def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]:
+    """The charts of a monitor, and the expressions that say which numbers are on each.
+
+    The module's own accuracy is whatever it logs under a name that ends in "acc" or "accuracy". TensorBoard puts a
+    chart's expressions into one, where a flag such as (?i) would be an error, and the chart empty.
+
+    Args:
+        prefix: the monitor's `log_prefix`.
+        prefixes: those of all monitors, whose numbers are none of the module's.
+
+    Example:
+        >>> own = re.compile(charts("saliency", ["other"])["accuracy"][1])
+        >>> [bool(own.match(tag)) for tag in ("val_acc", "val/MulticlassAccuracy", "train_acc_epoch")]
+        [True, True, True]
+        >>> [bool(own.match(tag)) for tag in ("train_acc_step", "val_loss", "other/accuracy")]
+        [False, False, False]
+    """
+    at, ours = re.escape(prefix), "|".join(f"{re.escape(each)}/" for each in (prefix, *prefixes))
+    return {
+        "accuracy": [f"^{at}/accuracy$", f"^(?!{ours}).*({_ACCURACY})(_epoch)?(/dataloader_idx_\\d+)?$"],
+        "energy in the object": [f"^{at}/energy$", f"^{at}/energy_chance$"],
+        "accuracy without the object, or with the object alone": [
+            f"^{at}/{check}$" for check in available_checks() if check.endswith("_accuracy")
+        ],
+    }
+
+
+def _category(prefix: str, prefixes: Sequence[str]) -> Any:
+    titled = [
+        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=expressions))
+        for title, expressions in charts(prefix, prefixes).items()
+    ]
+    return layout_pb2.Category(title=prefix, chart=titled)
+
+
+def _summary(layout: Any) -> Summary:
+    """As `SummaryWriter.add_custom_scalars` writes it, which takes no layout that was read back."""
+    content = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()])
+    about = metadata.create_summary_metadata()
+    return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=content, metadata=about)])
+
+
+def _written_so_far(writer: SummaryWriter) -> Any:
+    """The last layout in the writer's own file, which is small as long as there was no look; empty without one."""
+    writer.flush()
+    layout = layout_pb2.Layout()
+    for path in sorted(Path(writer.log_dir).glob("events.out.tfevents.*"))[-1:]:
+        for event in LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.tag == metadata.CONFIG_SUMMARY_TAG:
+                    layout.ParseFromString(value.tensor.string_val[0])
+    return layout

@@ -1,0 +1,76 @@
+"""MLflow: images with steps under a stable key, and what belongs to a look beside them as artifacts."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_gcam.record import SaliencyRecord
+
+
+def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
+    """Log the pictures with their step, and the scores' table as a CSV file of the step.
+
+    An image is written before this returns, so that a run that is killed has lost none. Clients before MLflow 2.12 know
+    no steps of images; there it is an artifact with the step in its name.
+
+    Args:
+        logger: an `MLFlowLogger`, or any logger with `run_id` and an `experiment` that is an MLflow client.
+        record: the look.
+    """
+    client, run_id = logger.experiment, logger.run_id
+    for tag, picture in record.pictures.items():
+        _log_picture(client, run_id, tag, picture, record.step)
+    if record.table:
+        name = f"{record.stamp.log_prefix}/measurements-step={record.step:08d}.csv"
+        client.log_text(run_id, _csv(record.table), name)
+
+
+def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
+    """Set the tag `<prefix>/alarm`, which can be searched for in the list of runs, and keep each alert as a text.
+
+    Args:
+        logger: as in `log_to_mlflow`.
+        alert: as in `log_alert`.
+    """
+    client, run_id, tag = logger.experiment, logger.run_id, f"{alert['log_prefix']}/alarm"
+    client.log_text(run_id, alert["message"], f"{tag}-step={alert['step']:08d}.txt")
+    client.set_tag(run_id, tag, alert["message"][:_LONGEST_TAG])
+
+
+def is_mlflow(logger: Any) -> bool:
+    """Whether `logger` has a run and an MLflow client for it.
+
+    Args:
+        logger: any Lightning logger.
+    """
+    client = getattr(logger, "experiment", None)
+    takes = all(callable(getattr(client, name, None)) for name in ("log_image", "log_text", "set_tag"))
+    return takes and hasattr(logger, "run_id")
+
+
+_LONGEST_TAG = 5000
+"""Servers before MLflow 2.8 refuse a longer one."""
+
+
+def _log_picture(client: Any, run_id: str, tag: str, picture: npt.NDArray[np.uint8], step: int) -> None:
+    known = inspect.signature(client.log_image).parameters
+    if "key" not in known:
+        client.log_image(run_id, picture, f"{tag}-step={step:08d}.png")
+        return
+    now = {"synchronous": True} if "synchronous" in known else {}
+    client.log_image(run_id, picture, key=tag, step=step, **now)
+
+
+def _csv(rows: list[dict[str, str | float | int]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
