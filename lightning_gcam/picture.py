@@ -90,12 +90,19 @@ def draw(
         masks=batch.masks,
         boxes=batch.boxes,
         suspect=batch.suspect,
-        title=_title(when, batch, attribution, style),
+        title=title_of(when, batch, attribution, style),
         scale=style.scale,
         tops=tops,
         before=_comparable(earlier, attribution) if style.show_change else None,
         since=f"at step {earlier.step}" if earlier.step is not None else "at the look before",
     )
+
+
+def title_of(when: str, batch: SaliencyBatch, attribution: Attribution, style: Style) -> str:
+    """The line above a picture: when, the layer, what the maps explain, which channels are shown."""
+    explained = captions.explained(batch, attribution, style.class_names)
+    words = [when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])]
+    return " · ".join(word for word in words if word)
 
 
 def _raw(name: str, attribution: Attribution) -> Tensor:
@@ -115,12 +122,6 @@ def _comparable(earlier: Earlier, attribution: Attribution) -> dict[str, Tensor]
     return {
         name: maps for name, maps in earlier.maps.items() if name in now and maps.shape == now[name].shape
     }
-
-
-def _title(when: str, batch: SaliencyBatch, attribution: Attribution, style: Style) -> str:
-    explained = captions.explained(batch, attribution, style.class_names)
-    words = [when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])]
-    return " · ".join(word for word in words if word)
 
 
 def _heading(name: str) -> str:

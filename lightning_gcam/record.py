@@ -25,7 +25,7 @@ from lightning_gcam.cam.targets import Targets, predict
 from lightning_gcam.causal_checks import CausalChecks, with_checks
 from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.metrics import GroupedMeasurement, Measurement, resolve_scores
-from lightning_gcam.picture import Earlier, Style, draw
+from lightning_gcam.picture import Earlier, Style, draw, title_of
 from lightning_gcam.reliance import Checks, Reliance, Removal
 from lightning_gcam.reliance.ground import classes_of_labels
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
@@ -171,8 +171,16 @@ class SaliencyRecord:
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
         """The picture `(height, width, 3)` uint8: a card a sample, the image with its mask, a heatmap a method."""
-        when = f"step {self.step} · epoch {self.epoch}"
-        return draw(self.batch, self.attribution, self.stamp.style, when=when, earlier=self.earlier)
+        return draw(self.batch, self.attribution, self.stamp.style, when=self._when, earlier=self.earlier)
+
+    @property
+    def title(self) -> str:
+        """The line above the picture: step, epoch, layer, and what the maps explain."""
+        return title_of(self._when, self.batch, self.attribution, self.stamp.style)
+
+    @property
+    def _when(self) -> str:
+        return f"step {self.step} · epoch {self.epoch}"
 
     def figure(self) -> Figure:
         """The picture as an object that a notebook shows by itself; its pixels are those of `overlay`."""

@@ -58,7 +58,7 @@ def test_a_piece_of_a_regression_is_not_taken_for_two_classes(chunk_size: int) -
     assert record.correct == [None] * 5
     outputs = model(batch.images)[:, 0].tolist()
     assert record.captions[4] == f"true 2.50 · predicted {outputs[4]:.2f}"
-    assert "maps of the output" in record._title()
+    assert "maps of the output" in record.title
 
 
 def test_measurements_given_as_targets_are_kept_together_too() -> None:
@@ -271,7 +271,7 @@ def test_a_single_dense_logit_is_the_object() -> None:
     record = record_saliency(model, SaliencyBatch(images, masks=masks))
     assert record.attribution.targets.tolist() == [1, 1, 1, 1]
     same_maps(record.attribution, attribute(model, images, 1, masks=masks))
-    assert "maps of class 1 over the object or where it is predicted" in record._title()
+    assert "maps of class 1 over the object or where it is predicted" in record.title
     assert record.overlay.ndim == 3
 
 

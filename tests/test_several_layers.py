@@ -302,7 +302,7 @@ def test_the_first_method_at_the_first_layer_has_the_plain_scores() -> None:
 def test_a_fused_record_has_the_methods_scores() -> None:
     found = record(methods=["grad_cam", "layer_cam"], fuse="product")
     assert [name for name in found.scores if name.endswith("iou")] == ["iou", "layer_cam/iou", "centre/iou"]
-    assert "2 × 5" in found._title()
+    assert "2 × 5" in found.title
 
 
 def test_each_layer_is_a_column_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def test_each_layer_is_a_column_under_its_own_name(monkeypatch: pytest.MonkeyPat
         seen.update(options, maps=maps)
         return original(images, maps, **options)
 
-    from lightning_gcam import record as room
+    from lightning_gcam import picture as room
 
     original = room.render_grid
     monkeypatch.setattr(room, "render_grid", draw)

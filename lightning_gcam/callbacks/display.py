@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_gcam._lightning import Trainer
+from lightning_gcam._lightning import Trainer, in_both
 from lightning_gcam.callbacks.announcement import (
     announce,
     say_what_a_coarse_grid_means,
@@ -19,8 +19,8 @@ from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.isolation import same_random_streams
-from lightning_gcam.loggers import log_saliency, write_look, write_scores
-from lightning_gcam.loggers.files import next_version
+from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
+from lightning_gcam.loggers.files import directory_of, next_version
 from lightning_gcam.record import SaliencyRecord
 
 
@@ -35,6 +35,7 @@ class Display:
     def __init__(self, failures: FailurePolicy, directory: Path | None = None) -> None:
         self.failures = failures
         self.directory = directory
+        self.pages: list[ReportLogger] = []
         self._announced = False
 
     def show(
@@ -57,18 +58,19 @@ class Display:
         to_files = not trainer.loggers and not is_rehearsal
         if (trainer.loggers or to_files) and not self._draws(record):
             return
-        for logger in trainer.loggers:
-            with self.failures.guard(_logging_to(logger)), same_random_streams():
-                log_saliency(logger, record)
         if to_files:
             with self.failures.guard("Writing the look"):
                 root = Path(trainer.default_root_dir) / "lightning_gcam"
                 self.directory = self.directory or next_version(root)
                 write_look(self.directory, record)
+        self._open_pages(trainer)
+        for logger in [*trainer.loggers, *self.pages]:
+            with self.failures.guard(_logging_to(logger)), same_random_streams():
+                log_saliency(logger, record)
 
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""
-        for logger in trainer.loggers:
+        for logger in [*trainer.loggers, *self.pages]:
             with self.failures.guard(_logging_to(logger)), same_random_streams():
                 logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
                 logger.save()
@@ -79,6 +81,31 @@ class Display:
         if self.directory is not None and trainer.is_global_zero:
             with self.failures.guard("Writing the final scores"):
                 write_scores(self.directory, record)
+
+    def keep_metrics(self, trainer: Trainer, step: int) -> None:
+        """Put the user's own numbers of the epoch that has ended on the pages beside the files.
+
+        Call it between epochs: there Lightning has reduced them already, and nothing is computed by reading them.
+        """
+        for page in self.pages:
+            numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            page.log_metrics({**numbers, "epoch": trainer.current_epoch - 1}, step)
+            page.save()
+
+    def finish(self) -> None:
+        """Bring the pages beside the files up to date."""
+        for page in self.pages:
+            page.finalize("success")
+
+    def _open_pages(self, trainer: Trainer) -> None:
+        """A page beside the files, of a CSVLogger or without any logger, unless the run has one of its own."""
+        if self.pages or any(isinstance(logger, ReportLogger) for logger in trainer.loggers):
+            return
+        csv = in_both("loggers.CSVLogger")
+        places = [directory_of(logger) for logger in trainer.loggers if isinstance(logger, csv)]
+        if self.directory is not None and not trainer.loggers:
+            places.append(self.directory)
+        self.pages = [ReportLogger(place) for place in places]
 
     def _draws(self, record: SaliencyRecord) -> bool:
         """Draw once, for all loggers: where that fails, it is told once."""

@@ -32,6 +32,7 @@ from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
 from lightning_gcam.causal_checks import NO_CHECKS, CausalChecks
 from lightning_gcam.fixed_batch import Selection
+from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.memory import Memory
 from lightning_gcam.record import SaliencyRecord, Stamp
 from lightning_gcam.reliance import Checks, Removal
@@ -175,6 +176,11 @@ class SaliencyMonitor(Callback):
         """Where the looks are written as files, in the process that writes; None where loggers take them."""
         return self._display.directory
 
+    @property
+    def pages(self) -> list[ReportLogger]:
+        """The reports that lie beside the files, of a `CSVLogger` or without a logger; empty before the first look."""
+        return self._display.pages
+
     def describe(self) -> str:
         """Print, and return, which layer is looked at, why, and which other layers would do.
 
@@ -216,6 +222,10 @@ class SaliencyMonitor(Callback):
         """Where no sanity check ran, the dataloaders are seen here for the first time."""
         self._begin_stream(trainer)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The numbers of the epoch before are complete."""
+        self._display.keep_metrics(trainer, logged_step(trainer) - 1)
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -251,6 +261,8 @@ class SaliencyMonitor(Callback):
                 "No look was taken in this run: the validation delivered no sample, or none was due. Check the "
                 "validation dataloader and `every_n_epochs`, or give the samples by hand with `batch=`.",
             )
+        self._display.keep_metrics(trainer, logged_step(trainer) - 1)
+        self._display.finish()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A new stream of validation batches begins."""

@@ -133,7 +133,7 @@ class ShortcutAlarm(Callback):
             rank_zero_info("ShortcutAlarm: the training ends here (`stop=True`).")
         if not trainer.is_global_zero:
             return
-        for logger in trainer.loggers:
+        for logger in [*trainer.loggers, *monitor.pages]:
             with self._failures.guard(f"Logging the alert to {type(logger).__name__}"), same_random_streams():
                 log_alert(logger, alert)
                 logger.save()

@@ -40,7 +40,9 @@ def read_run(path: Path) -> Run:
         directory = directory.parent
     name = directory.resolve().name
     if (directory / DATA).is_dir():
-        return Store(directory / DATA).read(name)
+        run = Store(directory / DATA).read(name)
+        _read_metrics(run, directory)
+        return run
     for read in (_read_files, _read_events):
         run = read(directory, name)
         if run.num_looks or run.curves:
@@ -63,11 +65,16 @@ def _read_files(directory: Path, name: str) -> Run:
                 _add_look(run, prefix, step, picture.read_bytes(), epoch=row.get("epoch"))
     for alerts in sorted(directory.rglob("alerts.csv")):
         run.alerts += [_alert(row["step"], row["message"], row["log_prefix"]) for row in _rows(alerts)]
+    _read_metrics(run, directory)
+    return run
+
+
+def _read_metrics(run: Run, directory: Path) -> None:
+    """Lightning's CSVLogger has more of a curve than the page beside its files."""
     for metrics in sorted(directory.rglob("metrics.csv")):
         for row in _rows(metrics):
             if row.get("step"):
                 _add(run, row, int(row.pop("step")))
-    return run
 
 
 def _read_events(directory: Path, name: str) -> Run:

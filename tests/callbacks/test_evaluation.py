@@ -315,7 +315,8 @@ def test_the_seed_is_written_down(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PL_GLOBAL_SEED", "7")
         assert evaluate(tmp_path, scores=["energy"]).facts.seed == 7
-    assert evaluate(tmp_path, scores=["energy"]).facts.seed is None
+        patch.delenv("PL_GLOBAL_SEED")
+        assert evaluate(tmp_path, scores=["energy"]).facts.seed is None
 
 
 def test_loggers_get_numbers_at_the_step_and_the_table(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_several_classes_a_sample(tmp_path: Path) -> None:
         shown = {n: f"{row[i].sigmoid():.2f}" for i, n in enumerate(ANIMALS) if row[i] > 0}
         assert dict(re.findall(r"(\w+) \((\S+)\)", predicted)) == shown
         assert shown or predicted == "predicted none"
-    assert "maps of the true classes" in record._title()
+    assert "maps of the true classes" in record.title
     torch.testing.assert_close(record.attribution.values, (logits * marks).sum(dim=1))
 
 
@@ -219,7 +219,7 @@ def test_a_single_logit(tmp_path: Path, column: bool) -> None:
         for name, guess, share in zip(names, guesses, shares, strict=True)
     ]
     assert record.correct == [name == guess for name, guess in zip(names, guesses, strict=True)]
-    assert "maps of the true class" in record._title()
+    assert "maps of the true class" in record.title
 
 
 # --------------------------------------------------------------------------------------------- a segmentation
@@ -253,7 +253,7 @@ def test_a_segmentation_with_labels_and_masks(tmp_path: Path) -> None:
     assert record.attribution.logits.shape == (6, 3)
     assert all(each is not None for each in record.correct)
     assert sum("logits at every position" in each for each in said) == 1
-    assert "maps of the true class over the object" in record._title()
+    assert "maps of the true class over the object" in record.title
     assert len(list(tmp_path.rglob("*.png"))) == 8
 
 

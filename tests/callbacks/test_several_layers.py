@@ -52,7 +52,7 @@ def test_fused_maps_have_the_methods_names(tmp_path: Path, fuse: Any, sign: str)
     assert monitor.last_record is not None
     assert list(monitor.last_record.attribution.maps) == ["guidance_cam"]
     assert monitor.last_record.attribution.target_layer == f"network.2 {sign} network.5"
-    assert f"network.2 {sign} network.5" in monitor.last_record._title()
+    assert f"network.2 {sign} network.5" in monitor.last_record.title
     assert not any("@" in name for name in monitor.history[-1])
 
 

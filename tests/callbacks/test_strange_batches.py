@@ -181,7 +181,7 @@ def test_any_number_of_channels(tmp_path: Path, channels: int, told: str | None)
     found = look(tmp_path, SaliencyMonitor(num_samples=4), Toy(network), DataLoader(samples, batch_size=8))
 
     assert found.batch.images.shape == (4, channels, SIZE, SIZE)
-    words = found._title().split(" · ")
+    words = found.title.split(" · ")
     assert (told in words) if told else not any(word.startswith("channel") for word in words)
     assert found.overlay.shape[2] == 3
 

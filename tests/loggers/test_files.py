@@ -68,7 +68,8 @@ def test_beside_the_table_of_a_csv_logger(tmp_path: Path, package: ModuleType) -
     assert [row["step"] for row in table(directory)] == ["3", "7"]
     assert [float(row["energy"]) for row in table(directory)] == [row["energy"] for row in monitor.history]
     assert [each for each in said if "written to" in each] == [
-        f"Saliency overlays and scores.csv are written to {directory}"
+        f"Saliency overlays and scores.csv are written to {directory}",
+        f"The saliency report is written to {directory.parent / 'report.html'}",
     ]
 
 
