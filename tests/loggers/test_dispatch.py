@@ -14,7 +14,7 @@ from pytorch_lightning.loggers.logger import DummyLogger, Logger
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, SaliencyRecord
 from lightning_gcam.loggers import log_saliency
 from lightning_gcam.record import Stamp, record_saliency
-from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_network, toy_samples, toy_trainer
+from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_network, toy_samples, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 
@@ -112,10 +112,14 @@ def test_the_writer_is_flushed_at_every_look(tmp_path: Path, record: SaliencyRec
 def test_a_logger_that_takes_no_pictures_gets_files(tmp_path: Path) -> None:
     logger = PlainLogger(tmp_path / "there")
 
-    toy_trainer(tmp_path, SaliencyMonitor(num_samples=4), logger=logger).fit(
-        Toy(), toy_loader(32), toy_loader()
-    )
+    with listening() as said:
+        toy_trainer(tmp_path, SaliencyMonitor(num_samples=4), logger=logger).fit(
+            Toy(), toy_loader(32), toy_loader()
+        )
 
+    (words,) = [each for each in said if "PlainLogger" in each]
+    assert "gets the scores alone" in words and "@log_saliency.register(PlainLogger)" in words
+    assert [step for step, numbers in logger.numbers if "saliency/energy" in numbers] == [3, 7]
     assert len(list((tmp_path / "there" / "saliency").glob("*.png"))) == 2
     assert (tmp_path / "there" / "saliency" / "scores.csv").exists()
 
