@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,19 @@ def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
     for tag, picture in record.pictures.items():
         _log_picture(client, run_id, tag, picture, record.step)
     if record.table:
-        name = f"{record.stamp.log_prefix}/measurements-step={record.step:08d}.csv"
-        client.log_text(run_id, _csv(record.table), name)
+        table_to_mlflow(logger, f"{record.stamp.log_prefix}/measurements", record.table, record.step)
+
+
+def table_to_mlflow(logger: Any, tag: str, rows: Sequence[Mapping[str, object]], step: int) -> None:
+    """Keep a table as a CSV file with the step in its name.
+
+    Args:
+        logger: as in `log_to_mlflow`.
+        tag: its name.
+        rows: its lines, one at least; their keys are its columns.
+        step: of it.
+    """
+    logger.experiment.log_text(logger.run_id, _csv(rows), f"{tag}-step={step:08d}.csv")
 
 
 def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
@@ -68,7 +79,7 @@ def _log_picture(client: Any, run_id: str, tag: str, picture: npt.NDArray[np.uin
     client.log_image(run_id, picture, key=tag, step=step, **now)
 
 
-def _csv(rows: list[dict[str, str | float | int]]) -> str:
+def _csv(rows: Sequence[Mapping[str, object]]) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()

@@ -31,7 +31,7 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
     if isinstance(writer, SummaryWriter):
         lay_out(writer, record.stamp.log_prefix)
     if record.table and callable(getattr(writer, "add_text", None)):
-        writer.add_text(f"{record.stamp.log_prefix}/measurements", _markdown(record.table), record.step)
+        writer.add_text(f"{record.stamp.log_prefix}/measurements", markdown(record.table), record.step)
     writer.flush()
 
 
@@ -47,7 +47,7 @@ def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
     writer.flush()
 
 
-def _markdown(rows: Sequence[Mapping[str, object]]) -> str:
+def markdown(rows: Sequence[Mapping[str, object]]) -> str:
     """A table as TensorBoard shows it among the texts."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(each) for each in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

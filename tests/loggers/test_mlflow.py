@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lightning_gcam import SaliencyBatch, SaliencyRecord
-from lightning_gcam.loggers import log_alert, log_saliency
+from lightning_gcam.loggers import log_alert, log_saliency, log_table
 from lightning_gcam.record import Stamp, record_saliency
 from tests.loggers.backends import MLflowFiles, Scalars
 from tests.loggers.test_alerts import ALERT
@@ -58,6 +58,17 @@ def test_the_table_of_a_look_is_a_file_of_its_step(tmp_path: Path, record: Salie
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["score"] for row in rows] == [row["score"] for row in record.table]
     assert float(rows[0]["low"]) == record.table[0]["low"]
+
+
+def test_any_table_is_a_file_of_its_step(tmp_path: Path) -> None:
+    backend = MLflowFiles(tmp_path)
+
+    log_table(
+        backend.logger(PACKAGES[0]), "saliency_evaluation/table", [{"method": "a, b", "energy": None}], 3
+    )
+
+    text = (backend.folder() / "saliency_evaluation" / "table-step=00000003.csv").read_text()
+    assert list(csv.DictReader(io.StringIO(text))) == [{"method": "a, b", "energy": ""}]
 
 
 def test_names_of_samples_are_such_that_mlflow_takes(tmp_path: Path, record: SaliencyRecord) -> None:
