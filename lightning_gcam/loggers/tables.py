@@ -17,7 +17,7 @@ def log_table(logger: Any, tag: str, rows: Rows, step: int) -> None:
 
     Args:
         logger: a Lightning logger of either package. It is served by what it can do: an `experiment` with `add_text` as
-            TensorBoard is, a method `log_table(key, columns, data, step=...)` as W&B is, or an MLflow client with a run.
+            TensorBoard is, a method `log_table(key, columns, data, step=...)` as W&B is, or a run and an MLflow client.
             Others show no tables.
         tag: its name.
         rows: its lines.
