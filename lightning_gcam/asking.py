@@ -114,6 +114,7 @@ def ask(
     *,
     targets: Targets = None,
     chunk_size: int | None = None,
+    multi_label: bool = False,
     **options: Any,
 ) -> Answers:
     """Ask the model the questions of the scores.
@@ -125,12 +126,13 @@ def ask(
         inquiry: what is asked.
         targets: what the maps explain where that is no class (a callable, or "output").
         chunk_size: how many images to run at once; as many as there are samples where it is left out.
+        multi_label: whether each logit has a sigmoid of its own also where a sample is labelled with one class.
         options: `methods`, `target_layer`, `fuse`, `forward` and `reshape_transform` as in `attribute`.
 
     Raises:
         InputError: where probabilities are asked for and the maps explain no class.
     """
-    asked = _Asked(model, batch, attribution, targets, chunk_size or len(batch), options)
+    asked = _Asked(model, batch, attribution, targets, chunk_size or len(batch), options, multi_label)
     values: dict[str, Tensor] = {}
     for name, maps in attribution.maps.items():
         for number, question in enumerate(inquiry.questions):
@@ -228,6 +230,7 @@ class _Asked:
     targets: Targets
     chunk_size: int
     options: dict[str, Any]
+    multi_label: bool = False
 
     def probabilities(self, question: Question, maps: Tensor) -> Tensor:
         """The explained class's probability for each image of a question, `(N, steps + 1)`."""
@@ -240,7 +243,7 @@ class _Asked:
                 logits, _ = _logits_in_chunks(
                     self.model, images, classes[rows], regions, self.options.get("forward"), None
                 )
-                several = marks_of(self.batch, logits.shape[1]) is not None
+                several = self.multi_label or marks_of(self.batch, logits.shape[1]) is not None
                 found[rows, steps] = class_probabilities(logits, classes[rows], several)
         return found
 

@@ -151,6 +151,7 @@ class _Look:
     inquiry: Inquiry
     answers: Answers
     memory: Memory | None
+    multi_label: bool
 
     def inputs(self, metric: Metric, name: str) -> Inputs | None:
         """What `metric` takes for the map `name`; None where the annotation or an earlier look for it is missing."""
@@ -184,7 +185,7 @@ class _Look:
     def _before(self) -> Tensor:
         assert self.attribution.targets is not None  # else no question was answered
         logits = self.attribution.logits
-        several = marks_of(self.batch, logits.shape[1]) is not None
+        several = self.multi_label or marks_of(self.batch, logits.shape[1]) is not None
         return class_probabilities(logits, self.attribution.targets, several)
 
     def _other(self, name: str) -> str:
@@ -219,6 +220,7 @@ def score_maps(
     *,
     answers: Answers | None = None,
     memory: Memory | None = None,
+    multi_label: bool = False,
 ) -> ScoreSheet:
     """Every score of every map that exists.
 
@@ -230,6 +232,7 @@ def score_maps(
             is left out.
         answers: what the model said to the scores' questions (see `lightning_gcam.asking.ask`).
         memory: the earlier looks.
+        multi_label: as in `lightning_gcam.asking.ask`.
 
     Returns:
         The scores, `name` for the first map and `map/name` for each further one; where samples have groups, also the
@@ -237,7 +240,7 @@ def score_maps(
         the same masks.
     """
     metrics = resolve_scores(scores)
-    look = _Look(attribution, batch, Inquiry.of(metrics), answers or Answers(), memory)
+    look = _Look(attribution, batch, Inquiry.of(metrics), answers or Answers(), memory, multi_label)
     sheet = ScoreSheet()
     for index, map_name in enumerate(attribution.maps):
         prefix = f"{map_name}/" if index else ""

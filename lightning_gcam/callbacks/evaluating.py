@@ -106,13 +106,15 @@ class Evaluating:
             how: dict[str, Any] = {"targets": targets, "chunk_size": size, **options}
             answers, inquiry = Answers(), self.recipe.inquiry
             if inquiry.questions:
-                answers = ask(self.module, batch, attribution, inquiry, **how)
+                several = self.recipe.multi_label
+                answers = ask(self.module, batch, attribution, inquiry, multi_label=several, **how)
             if inquiry.random_maps:
                 answers = Answers.merged([answers, ask_random_model(self.module, batch, attribution, **how)])
         with torch.inference_mode(False):
             others = self._baselines(attribution, batch)
             every = _with_maps(attribution, others)
-            sheet = score_maps(every, batch, self.recipe.scores, on_failure, answers=answers)
+            how = {"answers": answers, "multi_label": self.recipe.multi_label}
+            sheet = score_maps(every, batch, self.recipe.scores, on_failure, **how)
             return Columns.of(self._without_idle(sheet, set(others)), list(every.maps), len(batch))
 
     def _check_same(self, attribution: Attribution) -> None:

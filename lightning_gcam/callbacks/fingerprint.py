@@ -33,6 +33,7 @@ def settings_of(
         "target_layer": target_layer,
         "fuse": recipe.fuse,
         "targets": _told(targets) if callable(targets) else targets,
+        "multi_label": recipe.multi_label,
         "forward": _told(recipe.forward),
         "reshape_transform": _told(recipe.reshape_transform),
         "adapter": _told(adapter),

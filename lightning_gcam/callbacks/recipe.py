@@ -33,6 +33,7 @@ class Recipe:
     fuse: Fuse | None = None
     checks: CausalChecks = NO_CHECKS
     draws_earlier: bool = False
+    multi_label: bool = False
 
     @property
     def explains_classes(self) -> bool:

@@ -50,6 +50,8 @@ class SaliencyEvaluation(Callback):
         forward: as in `SaliencyMonitor`.
         reshape_transform: as in `SaliencyMonitor`.
         class_names: for labels that come as words; in the order of the logits.
+        multi_label: whether each logit has a sigmoid of its own, for scores that ask for a probability; needed where
+            a row has one class of several. With multi-hot labels it is known.
         chunk_size: how many samples go through the model at once; a batch where it is left out, and less where memory
             runs out.
         baselines: whether a uniform map and a Gaussian in the middle are scored on the same masks.
@@ -85,6 +87,7 @@ class SaliencyEvaluation(Callback):
         forward: Forward | None = None,
         reshape_transform: Reshape | None = None,
         class_names: Sequence[str] | None = None,
+        multi_label: bool = False,
         chunk_size: int | None = None,
         baselines: bool = True,
         directory: str | Path | None = None,
@@ -100,13 +103,22 @@ class SaliencyEvaluation(Callback):
         arguments.check_prefix(log_prefix)
         arguments.check_class_names(class_names)
         arguments.check_dataloader_idx(dataloader_idx)
+        arguments.check_flag("multi_label", multi_label)
         arguments.check_whole("resamples", resamples)
         if chunk_size is not None:
             arguments.check_whole("chunk_size", chunk_size, ", or None for whole batches")
         check_fuse(fuse, target_layer)
         check_streamed_scores(scores)
         folder = Path(directory) if directory is not None else None
-        recipe = Recipe(resolve_methods(methods), targets, scores, forward, reshape_transform, fuse)
+        recipe = Recipe(
+            resolve_methods(methods),
+            targets,
+            scores,
+            forward,
+            reshape_transform,
+            fuse,
+            multi_label=multi_label,
+        )
         how = (target_layer, adapter, class_names, chunk_size, baselines, resume, folder, log_prefix)
         self.dataloader_idx = dataloader_idx
         self.log_prefix = log_prefix

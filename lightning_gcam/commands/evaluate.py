@@ -135,6 +135,11 @@ def _add_table(group: Any) -> None:
     )
     group.add_argument("--fuse", choices=("product", "mean"), help="one map of several layers' maps")
     group.add_argument(
+        "--multi-label",
+        action="store_true",
+        help="each output has a sigmoid of its own, in scores that ask for a probability; a softmax otherwise",
+    )
+    group.add_argument(
         "--targets", type=targets, default="label", help="label (the class of the row), predicted, or a class"
     )
 

@@ -73,11 +73,16 @@ def _evaluation(chosen: argparse.Namespace, output: Path) -> SaliencyEvaluation:
             target_layer=[f"model.{layer}" for layer in layers] if layers else None,
             fuse=chosen.fuse,
             targets=chosen.targets,
+            multi_label=chosen.multi_label,
             chunk_size=chosen.chunk_size,
             directory=output,
             resume=not chosen.no_resume,
             on_error="raise",
-            about={"dataset": chosen.dataset, "model": chosen.model or chosen.module},
+            about={
+                "dataset": chosen.dataset,
+                "model": chosen.model or chosen.module,
+                "probabilities": "sigmoid" if chosen.multi_label else "softmax",
+            },
         )
     except InputError as error:
         raise SystemExit(chosen.parser.error(str(error))) from error

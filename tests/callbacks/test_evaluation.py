@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 
-from lightning_gcam import SaliencyBatch, SaliencyEvaluation
+from lightning_gcam import SaliencyBatch, SaliencyEvaluation, attribute
 from lightning_gcam.evaluation import EvaluationResult, print_table, read_result
 from lightning_gcam.evaluation.table import plain_table
-from lightning_gcam.metrics import PointingGame
+from lightning_gcam.metrics import PointingGame, functional
 from lightning_gcam.record import record_saliency
 from tests.loggers.wandb_reader import history
 from tests.toys import PACKAGES, Toy, listening, toy_loader, toy_of, toy_samples, toy_trainer
@@ -493,3 +493,21 @@ def test_it_works_in_the_trainers_precision(tmp_path: Path) -> None:
     assert evaluation.result is not None and evaluation.result.facts.precision == "bf16-mixed"
     exact = evaluate(tmp_path / "exact", methods="guidance_cam", target_layer=None, scores=["energy"])
     assert evaluation.result.scores["energy"] == pytest.approx(exact.scores["energy"], rel=0.05)
+
+
+def test_each_class_of_a_multi_label_network_has_its_sigmoid(tmp_path: Path) -> None:
+    images, labels, _ = toy_samples()
+    module, rows = toy().eval(), torch.arange(len(labels))
+    attribution = attribute(module, images, labels, target_layer="network.2")
+    maps, blank = attribution.maps["guidance_cam"], attribution.peaks["guidance_cam"] == 0
+    with torch.no_grad():
+        before, after = (
+            module(each).sigmoid()[rows, labels] for each in (images, functional.keep_salient(images, maps))
+        )
+    expected = float(functional.average_drop(before, after, blank))
+
+    options: dict[str, Any] = {"methods": "guidance_cam", "scores": ["average_drop"]}
+    several = evaluate(tmp_path / "a", multi_label=True, **options).row("guidance_cam", "average_drop")
+    one = evaluate(tmp_path / "b", **options).row("guidance_cam", "average_drop")
+    assert several.value == pytest.approx(expected, rel=1e-4)
+    assert abs(one.value - expected) > 1e-3
