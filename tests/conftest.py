@@ -29,10 +29,14 @@ hypothesis.settings.load_profile("house")
 def seeded() -> Iterator[None]:
     """Start every test from the same random state, and hand the old one back after it."""
     python, numpy = random.getstate(), np.random.get_state()
+    deterministic = (
+        torch.are_deterministic_algorithms_enabled()
+    )  # a Trainer leaves it on, and torchmetrics obeys it
     with torch.random.fork_rng():
         random.seed(0)
         np.random.seed(0)
         torch.manual_seed(0)
         yield
+    torch.use_deterministic_algorithms(deterministic)
     random.setstate(python)
     np.random.set_state(numpy)

@@ -1121,8 +1121,12 @@ def test_a_score_that_raises_leaves_the_others(score: Any, when: When, root: Pat
             OSError("cannot open resource"),
             "OSError: cannot open resource.*there",
         ),
-        ("lightning_gcam.visual.grid.overlay", MemoryError(), "MemoryError"),
-        ("lightning_gcam.record.to_display", ValueError("no such range"), "ValueError: no such range" + HINT),
+        ("lightning_gcam.visual.panels.overlay", MemoryError(), "MemoryError"),
+        (
+            "lightning_gcam.picture.to_display",
+            ValueError("no such range"),
+            "ValueError: no such range" + HINT,
+        ),
     ],
     ids=["font", "heatmap", "image"],
 )

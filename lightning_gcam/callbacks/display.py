@@ -35,8 +35,13 @@ class Display:
     def __init__(self, failures: FailurePolicy, directory: Path | None = None) -> None:
         self.failures = failures
         self.directory = directory
-        self.pages: list[ReportLogger] = []
+        self._pages: dict[Path, ReportLogger] = {}
         self._announced = False
+
+    @property
+    def pages(self) -> list[ReportLogger]:
+        """The reports that lie beside the files."""
+        return list(self._pages.values())
 
     def show(
         self,
@@ -58,15 +63,17 @@ class Display:
         to_files = not trainer.loggers and not is_rehearsal
         if (trainer.loggers or to_files) and not self._draws(record):
             return
+        for logger in trainer.loggers:
+            with self.failures.guard(_logging_to(logger)), same_random_streams():
+                log_saliency(logger, record)
+                if isinstance(logger, in_both("loggers.CSVLogger")):
+                    self._write_page(trainer, directory_of(logger), record)
         if to_files:
             with self.failures.guard("Writing the look"):
                 root = Path(trainer.default_root_dir) / "lightning_gcam"
                 self.directory = self.directory or next_version(root)
                 write_look(self.directory, record)
-        self._open_pages(trainer)
-        for logger in [*trainer.loggers, *self.pages]:
-            with self.failures.guard(_logging_to(logger)), same_random_streams():
-                log_saliency(logger, record)
+                self._write_page(trainer, self.directory, record)
 
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""
@@ -97,15 +104,10 @@ class Display:
         for page in self.pages:
             page.finalize("success")
 
-    def _open_pages(self, trainer: Trainer) -> None:
-        """A page beside the files, of a CSVLogger or without any logger, unless the run has one of its own."""
-        if self.pages or any(isinstance(logger, ReportLogger) for logger in trainer.loggers):
-            return
-        csv = in_both("loggers.CSVLogger")
-        places = [directory_of(logger) for logger in trainer.loggers if isinstance(logger, csv)]
-        if self.directory is not None and not trainer.loggers:
-            places.append(self.directory)
-        self.pages = [ReportLogger(place) for place in places]
+    def _write_page(self, trainer: Trainer, directory: Path, record: SaliencyRecord) -> None:
+        """Write the report beside the files, unless the run has one of its own."""
+        if not any(isinstance(logger, ReportLogger) for logger in trainer.loggers):
+            self._pages.setdefault(directory, ReportLogger(directory)).log_look(record)
 
     def _draws(self, record: SaliencyRecord) -> bool:
         """Draw once, for all loggers: where that fails, it is told once."""
