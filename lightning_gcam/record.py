@@ -17,7 +17,7 @@ from lightning_gcam.asking import Answers, Inquiry, answer_images, ask, ask_rand
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.methods import Method
+from lightning_gcam.cam.methods import Methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers
 from lightning_gcam.cam.targets import Targets, predict
@@ -198,7 +198,7 @@ def record_saliency(
     model: nn.Module,
     batch: SaliencyBatch,
     *,
-    methods: str | Method | Sequence[str | Method] = "guidance_cam",
+    methods: Methods = "guidance_cam",
     target_layer: TargetLayers | None = None,
     targets: Targets = "label",
     scores: Scores = None,

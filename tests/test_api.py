@@ -61,10 +61,13 @@ FACADES = {
         "resolve_checks",
     },
     "lightning_gcam.cam": {
+        "ScoredMethod",
+        "Scorer",
         "TargetLayer",
         "available_methods",
         "find_target_layer",
         "register_method",
+        "register_scored_method",
         "resolve_methods",
         "resolve_target_layer",
     },
