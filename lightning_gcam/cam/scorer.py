@@ -179,12 +179,13 @@ class Scorer:
         pairs = self._pairs(count)
         total: list[Tensor] = []
 
-        def add(piece: slice) -> None:
+        def add(piece: slice) -> int:
             rows, numbers = pairs[piece].unbind(dim=1)
             part = work(rows, numbers).float()
             if not total:
                 total.append(part.new_zeros(len(self), *part.shape[1:]))
             total[0].index_add_(0, rows, part)
+            return len(rows)
 
         most = min(self._at_once, len(self))
         _, size = in_chunks(len(pairs), add, most, self.label)
