@@ -40,19 +40,19 @@ def in_chunks(
             if part is None:
                 size = max(size // 2, 1)
                 continue
-            parts.append(part)
+            parts += part
             progress.update(piece.stop - done)
             done = piece.stop
     return parts, size
 
 
-def _tried(work: Callable[[slice], Part], piece: slice, size: int) -> Part | None:
-    """The part, or None where memory ran out and a smaller piece may still go through.
+def _tried(work: Callable[[slice], Part], piece: slice, size: int) -> list[Part] | None:
+    """The part in a list, or None where memory ran out and a smaller piece may still go through.
 
     The caller goes on outside of the `except` block: inside it, the traceback would keep the memory alive.
     """
     try:
-        return work(piece)
+        return [work(piece)]
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if size == 1 or not is_out_of_memory(error):
             raise

@@ -179,13 +179,12 @@ class Scorer:
         pairs = self._pairs(count)
         total: list[Tensor] = []
 
-        def add(piece: slice) -> int:
+        def add(piece: slice) -> None:
             rows, numbers = pairs[piece].unbind(dim=1)
             part = work(rows, numbers).float()
             if not total:
                 total.append(part.new_zeros(len(self), *part.shape[1:]))
-            total[0].index_add_(0, rows, part)
-            return len(rows)
+            total[0].index_add_(0, rows, part)  # last: what ran out of memory has added nothing
 
         most = min(self._at_once, len(self))
         _, size = in_chunks(len(pairs), add, most, self.label)
