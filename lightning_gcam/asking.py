@@ -250,8 +250,9 @@ class _Asked:
     def maps_of_kept(self, question: Question, name: str, maps: Tensor) -> Tensor:
         """The map of the same name, of the images of which only what is salient is left."""
         images = torch.cat([each for _, each in question.images(self.batch.images, maps, len(maps))])
-        method = resolve_methods(self.options["methods"])[name.partition("@")[0]]
-        return self.attribute(images, methods=method)[name]
+        method = name.partition("@")[0]
+        table = resolve_methods(self.options["methods"])
+        return self.attribute(images, methods={method: table[method]})[name]
 
     def attribute(self, images: Tensor, **other: Any) -> dict[str, Tensor]:
         """The maps of changed images, at the same layers, for the same classes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.batch import SaliencyBatch, checks
-from lightning_gcam.cam.capture import Captured, Forward, capture_layers
+from lightning_gcam.cam.capture import Captured, Forward, capture_layers, plain_eager
 from lightning_gcam.cam.layers import find_target_layer
-from lightning_gcam.cam.methods import Method, resolve_methods
+from lightning_gcam.cam.methods import AnyMethod, Methods, ScoredMethod, resolve_methods
 from lightning_gcam.cam.probe import is_even
 from lightning_gcam.cam.reshape import Reshape
+from lightning_gcam.cam.scorer import Scorer
 from lightning_gcam.cam.several import (
     Fuse,
     TargetLayers,
@@ -168,7 +170,7 @@ def attribute(
     images: Tensor,
     targets: Targets = None,
     *,
-    methods: str | Method | Sequence[str | Method] = "guidance_cam",
+    methods: Methods = "guidance_cam",
     target_layer: TargetLayers | None = None,
     reshape_transform: Reshape | None = None,
     forward: Forward | None = None,
@@ -176,6 +178,8 @@ def attribute(
     masks: Tensor | None = None,
 ) -> Attribution:
     """Compute saliency maps: one forward and one gradient, whatever the number of methods and layers.
+
+    Methods that need the model again (see `docs/method.md`) ask it beyond that, in pieces that fit memory.
 
     The model is run in eval mode and left exactly as it was: its mode, its buffers, its gradients, its hooks and the
     random streams. It works under `no_grad` and `inference_mode`, with frozen parameters, and with compiled modules.
@@ -189,7 +193,8 @@ def attribute(
             of a regression itself, which float targets of a single output that are not all 0 or 1 ask for, too; or a
             callable `logits -> (N,)`, for an embedding, say.
         methods: a name (see `lightning_gcam.cam.available_methods`), a callable
-            `(activations, gradients) -> (N, h, w)`, or several of them.
+            `(activations, gradients) -> (N, h, w)`, a `lightning_gcam.cam.ScoredMethod`, several of them, or a mapping
+            from the maps' names to callables.
         target_layer: a name from `model.named_modules()`, or the module; found where it is left out. Several layers
             give a map each, "<method>@<layer>", all from the same forward and gradient.
         reshape_transform: from the layer's output to `(N, C, h, w)`, for a layout that is not recognised.
@@ -230,12 +235,10 @@ def attribute(
             reshape=reshape_transform,
             masks=masks,
         )
-    full_precision = torch.autocast(
-        images.device.type, enabled=False
-    )  # autocast would round the weighted sums
-    with torch.inference_mode(False), torch.no_grad(), full_precision:
+        asked = [_asked(table, model, images, each, targets, forward) for each in captured]
+    with torch.inference_mode(False), torch.no_grad(), _full_precision(images):
         size, score = (images.shape[-2], images.shape[-1]), captured[0].score
-        at_layers = [_scaled_maps(table, each, size) for each in captured]
+        at_layers = [_scaled_maps(table, *each, size) for each in zip(captured, asked, strict=True)]
         scaled = _fused(at_layers, fuse) if fuse is not None else _named(at_layers, list(layers))
         return Attribution(
             maps={name: map_ for name, (map_, _) in scaled.items()},
@@ -255,9 +258,44 @@ ScaledMaps = dict[str, tuple[Tensor, Tensor]]
 """Maps `(N, H, W)` in [0, 1] and their raw peaks `(N,)`, by name."""
 
 
-def _scaled_maps(methods: dict[str, Method], captured: Captured, size: tuple[int, int]) -> ScaledMaps:
-    finite = _finite(captured)
-    return {name: _scale(_raw_map(name, method, captured), size, finite) for name, method in methods.items()}
+def _asked(
+    methods: dict[str, AnyMethod],
+    model: nn.Module,
+    images: Tensor,
+    captured: Captured,
+    targets: Targets,
+    forward: Forward | None,
+) -> dict[str, Tensor]:
+    """The raw maps of those methods that ask the model again."""
+    scored = {name: method for name, method in methods.items() if isinstance(method, ScoredMethod)}
+    if not scored:
+        return {}
+    with plain_eager():
+        images = images.clone()  # one made in inference mode has no gradient
+        scorer = Scorer(model, images, captured, targets, forward)
+        with _full_precision(images):
+            return {name: method(scorer.named(name)) for name, method in scored.items()}
+
+
+def _full_precision(images: Tensor) -> AbstractContextManager[object]:
+    """Autocast would round the weighted sums."""
+    return torch.autocast(images.device.type, enabled=False)
+
+
+def _scaled_maps(
+    methods: dict[str, AnyMethod], captured: Captured, asked: dict[str, Tensor], size: tuple[int, int]
+) -> ScaledMaps:
+    finite, explained = _finite(captured), captured.score.is_of_something[:, None, None]
+    maps: ScaledMaps = {}
+    for name, method in methods.items():
+        if isinstance(method, ScoredMethod):
+            raw = _checked(name, asked[name], (len(finite), None, None))
+            raw = torch.where(explained, raw, 0.0)
+        else:
+            expected = (len(finite), *captured.activations.shape[2:])
+            raw = _checked(name, method(captured.activations, captured.gradients), expected)
+        maps[name] = _scale(raw, size, finite)
+    return maps
 
 
 def _named(at_layers: Sequence[ScaledMaps], layers: Sequence[str]) -> ScaledMaps:
@@ -294,16 +332,25 @@ def _check(images: Tensor) -> None:
         raise InputError(f"`images` holds no sample; got {tuple(images.shape)}. Give at least one.")
 
 
-def _raw_map(name: str, method: Method, captured: Captured) -> Tensor:
-    """The method's map, rectified (a callable of the user's may give negative values)."""
-    result = method(captured.activations, captured.gradients)
-    expected = (len(captured.activations), *captured.activations.shape[2:])
-    if not isinstance(result, Tensor) or tuple(result.shape) != expected:
+def _checked(name: str, result: Any, expected: tuple[int | None, ...]) -> Tensor:
+    """A method's map, rectified (a callable of the user's may give negative values)."""
+    if not isinstance(result, Tensor) or not _fits(tuple(result.shape), expected):
         came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        rows, *grid = expected
+        size = expected if None not in grid else f"({rows}, h, w)"
         raise InputError(
-            f'`methods` "{name}" must give (N, h, w) = {expected}; got {came}. Sum over the channels, say.'
+            f'`methods` "{name}" must give (N, h, w) = {size}; got {came}. Sum over the channels, say.'
         )
     return result.detach().float().relu()
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether a shape is the expected one; None stands for any length but 0."""
+    if len(shape) != len(expected):
+        return False
+    return all(
+        length == want if want is not None else length for length, want in zip(shape, expected, strict=True)
+    )
 
 
 def _finite(captured: Captured) -> Tensor:

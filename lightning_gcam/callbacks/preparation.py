@@ -42,7 +42,7 @@ def prepare(
         options = recipe.options(trainer)
         layers = _find_layers(module, first, target_layer, options)
         options["target_layer"] = [layer.name for layer in layers]
-        logits = attribute(module, first.images, **options).logits
+        logits = attribute(module, first.images, **{**options, "methods": "grad_cam"}).logits
         if samples.labels is not None and samples.labels.ndim == 1 and recipe.explains_classes:
             check_labels(samples.labels, logits.shape[1])
         targets = recipe.targets_of(first, samples)

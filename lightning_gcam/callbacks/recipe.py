@@ -11,7 +11,7 @@ from lightning_gcam.asking import Inquiry
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.callbacks.processes import through_wrapper
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.methods import Method
+from lightning_gcam.cam.methods import AnyMethod
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse
 from lightning_gcam.cam.targets import Targets
@@ -25,7 +25,7 @@ from lightning_gcam.scoring import Scores, compares_looks
 class Recipe:
     """What every look computes, and whether its picture shows earlier looks; the fields are as `SaliencyMonitor`'s."""
 
-    methods: dict[str, Method]
+    methods: dict[str, AnyMethod]
     targets: Targets
     scores: Scores
     forward: Forward | None
@@ -58,7 +58,7 @@ class Recipe:
     def options(self, trainer: Trainer) -> dict[str, Any]:
         """What of it `attribute` takes."""
         return {
-            "methods": list(self.methods.values()),
+            "methods": self.methods,
             "forward": through_wrapper(trainer, self.forward),
             "reshape_transform": self.reshape_transform,
             "fuse": self.fuse,

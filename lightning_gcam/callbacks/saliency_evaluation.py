@@ -20,7 +20,7 @@ from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.callbacks.stream import Plan, Stream
 from lightning_gcam.callbacks.tabulate import Table
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.methods import Method, resolve_methods
+from lightning_gcam.cam.methods import Methods, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
 from lightning_gcam.evaluation import EvaluationResult
@@ -78,7 +78,7 @@ class SaliencyEvaluation(Callback):
     def __init__(
         self,
         *,
-        methods: Method | str | Sequence[Method | str] = "guidance_cam",
+        methods: Methods = "guidance_cam",
         scores: Scores = None,
         target_layer: str | Sequence[str] | None = None,
         fuse: Literal["product", "mean"] | None = None,

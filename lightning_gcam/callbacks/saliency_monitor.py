@@ -27,7 +27,7 @@ from lightning_gcam.callbacks.trainer_facts import is_fitting, logged_step, mome
 from lightning_gcam.callbacks.whole_numbers import whole_numbers_explained
 from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.layers import TargetLayer
-from lightning_gcam.cam.methods import Method, resolve_methods
+from lightning_gcam.cam.methods import Methods, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
 from lightning_gcam.causal_checks import NO_CHECKS, CausalChecks
@@ -101,7 +101,7 @@ class SaliencyMonitor(Callback):
     def __init__(
         self,
         *,
-        methods: Method | str | Sequence[Method | str] = "guidance_cam",
+        methods: Methods = "guidance_cam",
         target_layer: str | Sequence[str] | None = None,
         fuse: Literal["product", "mean"] | None = None,
         targets: Callable[[Tensor], Tensor] | int | str = "label",

@@ -7,7 +7,7 @@ no parameter's `.grad` is read or written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,23 @@ from lightning_gcam.cam.targets import Score, Targets, score_of
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where in a forward activations are taken, and how they are read.
+
+    Args:
+        layer: the module.
+        call: which of its calls counts, from 0.
+        reshape: from its output to `(N, C, h, w)`.
+        read_off: whether the reshape was read off the output's shape, and holds for images of this size only.
+    """
+
+    layer: nn.Module
+    call: int
+    reshape: Reshape
+    read_off: bool = False
+
+
+@dataclass(frozen=True)
 class Captured:
     """What one pass gave at one layer.
 
@@ -32,11 +49,13 @@ class Captured:
         activations: `(N, C, h, w)` float32.
         gradients: of the score with respect to the activations, `(N, C, h, w)` float32.
         score: what was explained, without its graph.
+        place: where they were taken.
     """
 
     activations: Tensor
     gradients: Tensor
     score: Score
+    place: Place
 
     @property
     def logits(self) -> Tensor:
@@ -49,6 +68,10 @@ class Captured:
         return self.score.targets
 
 
+Read = Callable[[Tensor], Score]
+"""From a model's logits to the score that is explained."""
+
+
 def capture(
     model: nn.Module,
     images: Tensor,
@@ -58,6 +81,7 @@ def capture(
     forward: Forward | None = None,
     reshape: Reshape | None = None,
     masks: Tensor | None = None,
+    read: Read | None = None,
 ) -> Captured:
     """Run the model once and take the gradient of the targets' score at `layer`.
 
@@ -70,11 +94,14 @@ def capture(
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
         reshape: from the layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
         masks: `(N, H, W)` bool, the regions over which dense logits are summed.
+        read: from the logits to the score, in the place of `targets` and `masks`.
 
     Raises:
         InputError: the layer is not called, gives no grid, or does not influence the score.
     """
-    return capture_layers(model, images, [layer], targets, forward=forward, reshape=reshape, masks=masks)[0]
+    return capture_layers(
+        model, images, [layer], targets, forward=forward, reshape=reshape, masks=masks, read=read
+    )[0]
 
 
 def capture_layers(
@@ -86,12 +113,17 @@ def capture_layers(
     forward: Forward | None = None,
     reshape: Reshape | None = None,
     masks: Tensor | None = None,
+    read: Read | None = None,
 ) -> list[Captured]:
     """As `capture` at several layers, in one forward and one gradient; the graph starts at the first that is called."""
+    read = read or (lambda logits: _score_of(logits, targets, masks))
     with plain_eager():
-        at_layers, score = _activations_and_gradients(model, images, layers, targets, masks, forward)
+        at_layers, score = _activations_and_gradients(model, images, layers, read, forward)
         score = score.detached()
-        return [Captured(*_as_grids(each, images, reshape), score) for each in at_layers]
+        return [
+            _as_captured(each, layer, images, reshape, score)
+            for each, layer in zip(at_layers, layers, strict=True)
+        ]
 
 
 @contextmanager
@@ -116,16 +148,15 @@ def _without_autocast_cache() -> Iterator[None]:
         torch.set_autocast_cache_enabled(before)
 
 
-AtLayer = tuple[Tensor, Tensor]
-"""What a layer returned, and the gradient of the score with respect to it."""
+AtLayer = tuple[Tensor, Tensor, int]
+"""What a layer returned, the gradient of the score with respect to it, and which of its calls that was."""
 
 
 def _activations_and_gradients(
     model: nn.Module,
     images: Tensor,
     layers: Sequence[nn.Module],
-    targets: Targets,
-    masks: Tensor | None,
+    read: Read,
     forward: Forward | None,
 ) -> tuple[list[AtLayer], Score]:
     """For each layer its activations and their gradients, and the score.
@@ -141,7 +172,7 @@ def _activations_and_gradients(
             if not (from_the_start or has_graph(output)):
                 continue
             with torch.enable_grad():
-                score = _score_of(find_raw_logits(output, len(images)), targets, masks)
+                score = read(find_raw_logits(output, len(images)))
         has_score = score.values.requires_grad
         at_layers = _last_influential(calls, score.values) if has_score else []
         found = [each for each in at_layers if each is not None]
@@ -193,12 +224,12 @@ def _check_called(model: nn.Module, layers: Sequence[nn.Module], calls: list[lis
 
 def _last_influential(calls: list[list[Tensor]], score: Tensor) -> list[AtLayer | None]:
     """For each layer its last call that the score depends on; None where there is none."""
-    live = [[output for output in own if output.requires_grad] for own in calls]
-    gradients = iter(_gradients(score, [output for own in live for output in own]))
+    live = [[(output, call) for call, output in enumerate(own) if output.requires_grad] for own in calls]
+    gradients = iter(_gradients(score, [output for own in live for output, _ in own]))
     found: list[AtLayer | None] = []
     for own in live:
-        pairs = [(output, next(gradients)) for output in own]
-        last = [(output, gradient) for output, gradient in pairs if gradient is not None][-1:]
+        triples = [(output, next(gradients), call) for output, call in own]
+        last = [(output, gradient, call) for output, gradient, call in triples if gradient is not None][-1:]
         found.append(last[0] if last else None)
     return found
 
@@ -237,14 +268,16 @@ def _in_words(model: nn.Module, layer: nn.Module) -> str:
     return f'{type(layer).__name__} "{name}"'
 
 
-def _as_grids(at_layer: AtLayer, images: Tensor, reshape: Reshape | None) -> tuple[Tensor, Tensor]:
+def _as_captured(
+    at_layer: AtLayer, layer: nn.Module, images: Tensor, reshape: Reshape | None, score: Score
+) -> Captured:
     """Activations and gradients as `(N, C, h, w)` float32."""
-    activations, gradients = at_layer
+    activations, gradients, call = at_layer
     view = reshape or _read(activations, images)
     grid = view(activations.detach())
     if grid.ndim != 4:
         raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")
-    return grid.float(), view(gradients).float()
+    return Captured(grid.float(), view(gradients).float(), score, Place(layer, call, view, reshape is None))
 
 
 def _read(activations: Tensor, images: Tensor) -> Reshape:

@@ -41,13 +41,16 @@ def logits_of(
         torch.Size([2, 3])
     """
     with plain_eager():
-        raw = _raw_logits(model, images, forward)
+        raw = raw_logits(model, images, forward)
         logits = raw if raw.ndim == 2 else score_of_regions(raw, targets, masks).logits
         return logits.detach().float()
 
 
-def _raw_logits(model: nn.Module, images: Tensor, forward: Forward | None) -> Tensor:
-    """Of several outputs without a name, only a graph shows which are the logits."""
+def raw_logits(model: nn.Module, images: Tensor, forward: Forward | None) -> Tensor:
+    """The logits of one forward as the model gave them, `(N, K)` or `(N, K, h, w)`, with a graph where it is on.
+
+    Of several outputs without a name, only a graph shows which are the logits.
+    """
     output = run(model, images.clone(), forward)
     try:
         return find_raw_logits(output, len(images))

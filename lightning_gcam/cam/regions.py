@@ -53,7 +53,7 @@ def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = No
     targets = as_labels(targets, logits.device)
     if asks_for_output(targets, logits.shape[1]):
         mean = _mean(logits, whole)
-        return Score(mean[:, 0] * _cells(whole), None, mean, "output", in_mask)
+        return Score(mean[:, 0] * _cells(whole), None, mean, "output", in_mask, whole)
     if targets is None and logits.shape[1] == 1:
         targets = 1
     votes = predict(logits.detach())
@@ -63,7 +63,41 @@ def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = No
     classes = classes_of(targets, predicted, logits.shape[1])
     region = torch.where(in_mask[:, None, None], masks, _given_to(classes, votes))
     score = score_of_classes(_mean(logits, region), classes)
-    return Score(score.values * _cells(region), score.targets, score.logits, in_mask=in_mask)
+    values = score.values * _cells(region)
+    return Score(values, score.targets, score.logits, in_mask=in_mask, region=region)
+
+
+def same_score(logits: Tensor, score: Score, rows: Tensor, targets: Targets = None) -> Tensor:
+    """The number that `score` holds of its samples, read from the logits of changed images of them.
+
+    It is of the same classes, whatever is predicted for the changed images, and over the same regions.
+
+    Args:
+        logits: `(B, K)`, or `(B, K, h, w)` from a dense head, on a grid of any size.
+        score: of the N samples as they were.
+        rows: `(B,)`, of which sample each is a change.
+        targets: what was asked for, of which only a callable counts; it gets all B rows.
+
+    Returns:
+        `(B,)`, with the logits' graph.
+
+    Example:
+        >>> from lightning_gcam.cam.targets import score_of
+        >>> score = score_of(torch.tensor([[1.0, 5.0], [7.0, 2.0]]), None)  # classes 1 and 0
+        >>> same_score(torch.tensor([[3.0, 4.0], [6.0, 0.0]]), score, torch.tensor([1, 1]))
+        tensor([3., 6.])
+    """
+    if callable(targets):
+        return checked_score(targets(logits), len(logits))
+    if logits.ndim == 4:
+        assert score.region is not None, "a dense head stays one"
+        region = _on_grid(score.region[rows], logits)[:, None]
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        logits = torch.where(region, logits, 0).sum(dim=(2, 3), dtype=wide)
+    if score.explains == "output":
+        return logits[:, 0]
+    assert score.targets is not None, "what explains no class is an output or a callable"
+    return score_of_classes(logits, score.targets[rows]).values
 
 
 def _on_grid(masks: Tensor | None, logits: Tensor) -> Tensor:

@@ -58,6 +58,8 @@ class Score:
         explains: what the score speaks of.
         in_mask: `(N,)` bool: whether a dense head's logits were summed over the mask that was given; None for a head
             that is not dense.
+        region: `(N, h, w)` bool: the positions over which a dense head's logits were summed; None for a head that is
+            not dense, and for a callable.
     """
 
     values: Tensor
@@ -65,6 +67,14 @@ class Score:
     logits: Tensor
     explains: Explains = "classes"
     in_mask: Tensor | None = None
+    region: Tensor | None = None
+
+    @property
+    def is_of_something(self) -> Tensor:
+        """`(N,)` bool: False where the network gives the class no position at all, so that nothing is explained."""
+        if self.region is None:
+            return torch.ones_like(self.values, dtype=torch.bool)
+        return self.region.flatten(1).any(dim=1)
 
     def detached(self) -> Score:
         """The same numbers without their graph."""

@@ -241,7 +241,7 @@ def test_every_method_has_every_score(modules: dict[str, ModuleType]) -> None:
     torch.manual_seed(0)
     found = digits.measure_methods(digits.build("pooled").eval(), digits.LAYERS["last"], digits.targets_of(4))
 
-    assert list(found) == [*available_methods(), "centre", "uniform"]
+    assert list(found) == [*available_methods()[:6], "centre", "uniform"]
     assert all(list(scores) == list(digits.BETTER) for name, scores in found.items() if name.endswith("cam"))
     # under a pooled head, at the last layer, these three are one map, and guidance is its square
     assert found["grad_cam"] == pytest.approx(found["hires_cam"], abs=1e-4, nan_ok=True)

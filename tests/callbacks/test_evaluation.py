@@ -257,20 +257,20 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
 
 
 def test_no_bar_of_a_piece_lies_over_the_bar_of_the_test(tmp_path: Path) -> None:
-    from lightning_gcam import chunks
+    from lightning_gcam import pieces
 
     shown = []
 
-    class Bar(chunks.tqdm):  # type: ignore[misc, name-defined]
+    class Bar(pieces.tqdm):  # type: ignore[misc, name-defined]
         def __init__(self, *arguments: Any, **options: Any) -> None:
             shown.append(not options.get("disable"))
             super().__init__(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "tqdm", Bar)
+        patch.setattr(pieces, "tqdm", Bar)
         evaluate(tmp_path, chunk_size=3, scores=["average_drop", "coherency"])
         assert shown and not any(shown)
-        chunks.in_chunks(4, lambda piece: piece, chunk_size=2)
+        pieces.in_chunks(4, lambda piece: piece, chunk_size=2)
         assert shown[-1], "elsewhere it is shown"
 
 

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from lightning_gcam.cam import available_methods, methods, register_method, resolve_methods
+from lightning_gcam.cam import available_methods, register_method, resolve_methods
+from lightning_gcam.cam.methods import registry as registered
 
 SIX = ("guidance_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam")
 
@@ -200,10 +201,10 @@ def test_the_inputs_stay_as_they_are(name: str) -> None:
 @pytest.fixture
 def registry() -> Iterator[None]:
     """Take out again what a test registers."""
-    before = dict(methods._METHODS)
+    before = dict(registered._METHODS)
     yield
-    methods._METHODS.clear()
-    methods._METHODS.update(before)
+    registered._METHODS.clear()
+    registered._METHODS.update(before)
 
 
 def test_the_six_come_first_and_in_this_order() -> None:

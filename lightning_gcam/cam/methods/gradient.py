@@ -6,106 +6,10 @@ Every function takes `activations` A and `gradients` g = d(score)/dA, both `(N, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-
 import torch
 from torch import Tensor
 
-from lightning_gcam._errors import InputError, did_you_mean
-
-Method = Callable[[Tensor, Tensor], Tensor]
-"""`(activations, gradients) -> (N, h, w)`."""
-
-_METHODS: dict[str, Method] = {}
-
-
-def register_method(name: str) -> Callable[[Method], Method]:
-    """Make a function known under `name`, so that it can be asked for as `methods="name"`.
-
-    Args:
-        name: the name; it must be free.
-
-    Raises:
-        InputError: where the name is taken.
-
-    Example:
-        >>> @register_method("mean_activation")
-        ... def mean_activation(activations, gradients):
-        ...     return activations.mean(dim=1)
-        >>> "mean_activation" in available_methods()
-        True
-    """
-
-    def register(function: Method) -> Method:
-        if _METHODS.get(name, function) is not function and not _same_source(_METHODS[name], function):
-            raise InputError(f'`name` "{name}" is taken by another method. Choose another name.')
-        _METHODS[name] = function
-        return function
-
-    return register
-
-
-def _same_source(left: Method, right: Method) -> bool:
-    """Whether two functions are one, defined twice: a notebook's cell run again, a module reloaded."""
-    return _name_of(left) == _name_of(right) and left.__module__ == right.__module__
-
-
-def available_methods() -> tuple[str, ...]:
-    """The names that `methods=` knows, in the order they were registered.
-
-    Example:
-        >>> available_methods()[:3]
-        ('guidance_cam', 'grad_cam', 'grad_cam_plus_plus')
-    """
-    return tuple(_METHODS)
-
-
-def resolve_methods(methods: str | Method | Sequence[str | Method]) -> dict[str, Method]:
-    """Names and callables as an ordered table from name to function.
-
-    Args:
-        methods: one name, one callable `(activations, gradients) -> (N, h, w)`, or several of them. A callable goes
-            by its `__name__`.
-
-    Raises:
-        InputError: an unknown name (the nearest are given), an empty sequence, or two methods of one name.
-
-    Example:
-        >>> list(resolve_methods(["grad_cam", "layer_cam"]))
-        ['grad_cam', 'layer_cam']
-    """
-    if isinstance(methods, str) or callable(methods) or not isinstance(methods, Iterable):
-        methods = [methods]
-    several = list(methods)
-    if not several:
-        raise InputError(f"`methods` is empty. Name at least one of {', '.join(available_methods())}.")
-    table: dict[str, Method] = {}
-    for each in several:
-        name, function = _resolve(each)
-        if name in table:
-            raise InputError(
-                f'`methods` has two entries named "{name}", and maps are known by their method\'s name. Name it '
-                'once, or rename one: a callable goes by its `__name__`, as in `function.__name__ = "other"`.'
-            )
-        table[name] = function
-    return table
-
-
-def _resolve(method: str | Method) -> tuple[str, Method]:
-    if callable(method):
-        return _name_of(method), method
-    if not isinstance(method, str):
-        raise InputError(
-            f"`methods` takes names or callables (activations, gradients) -> map; got {method!r}. "
-            f"Name one of {', '.join(available_methods())}."
-        )
-    if method not in _METHODS:
-        raise InputError(f'`methods` "{method}" is not a method. {did_you_mean(method, _METHODS)}')
-    return method, _METHODS[method]
-
-
-def _name_of(method: Method) -> str:
-    return str(getattr(method, "__name__", type(method).__name__)).strip("<>")
+from lightning_gcam.cam.methods.registry import register_method
 
 
 @register_method("guidance_cam")
@@ -246,6 +150,32 @@ def hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     Source: Draelos and Carin, arXiv 2011.08891.
     """
     return (activations * gradients).sum(dim=1).relu()
+
+
+@register_method("element_wise_grad_cam")
+def element_wise_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    r"""Element-wise Grad-CAM: what speaks for the class in each channel; what speaks against it is not set off.
+
+    $$ S = \sum_k \mathrm{ReLU}(A_k g_k) $$
+
+    HiResCAM rectifies the sum, this the terms of the sum.
+
+    Args:
+        activations: `(N, C, h, w)`.
+        gradients: `(N, C, h, w)`.
+
+    Returns:
+        `(N, h, w)`, >= 0.
+
+    Example:
+        >>> A, g = torch.tensor([[[[1.0]], [[2.0]]]]), torch.tensor([[[[3.0]], [[-1.0]]]])
+        >>> element_wise_grad_cam(A, g), hires_cam(A, g)  # 3 + 0, and ReLU(3 - 2)
+        (tensor([[[3.]]]), tensor([[[1.]]]))
+
+    Source: `GradCAMElementWise` of pytorch-grad-cam (Gildenblat and contributors, 2021), by which name the field knows
+    it; no paper introduces it.
+    """
+    return (activations * gradients).relu().sum(dim=1)
 
 
 def _weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:

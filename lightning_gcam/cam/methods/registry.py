@@ -1,0 +1,198 @@
+"""The methods by their names: pure functions of (activations, gradients), and functions that ask the model again."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from lightning_gcam._errors import InputError, did_you_mean
+
+Method = Callable[[Tensor, Tensor], Tensor]
+"""`(activations, gradients) -> (N, h, w)`."""
+
+
+@dataclass(frozen=True)
+class ScoredMethod:
+    """A method that needs the model again: it is handed a `lightning_gcam.cam.Scorer`, and gives the maps.
+
+    Args:
+        function: `scorer -> (N, a, b)`, on a grid of any size.
+        name: what its maps are called; the function's own name where it is left out.
+        requires: a package that it stands on, which the extra of the same name installs.
+
+    Example:
+        >>> from functools import partial
+        >>> from lightning_gcam.cam.scored import ss_cam
+        >>> ScoredMethod(partial(ss_cam, draws=4), "ss_cam_4").name  # another setting, for `methods=[...]`
+        'ss_cam_4'
+    """
+
+    function: Callable[[Any], Tensor]
+    name: str = ""
+    requires: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", _name_of(self.function))
+
+    def __call__(self, scorer: Any) -> Tensor:
+        """The maps."""
+        return self.function(scorer)
+
+
+AnyMethod = Method | ScoredMethod
+"""What a look can compute."""
+
+Methods = AnyMethod | str | Sequence[AnyMethod | str] | Mapping[str, AnyMethod]
+"""A name, a callable, several of them, or callables by the names their maps are to have. (`LightningCLI` tries them in
+this order: a path to a function is not taken for a name.)"""
+
+_METHODS: dict[str, AnyMethod] = {}
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+def register_method(name: str) -> Callable[[Method], Method]:
+    """Make a function known under `name`, so that it can be asked for as `methods="name"`.
+
+    Args:
+        name: the name; it must be free.
+
+    Raises:
+        InputError: where the name is taken.
+
+    Example:
+        >>> @register_method("mean_activation")
+        ... def mean_activation(activations, gradients):
+        ...     return activations.mean(dim=1)
+        >>> "mean_activation" in available_methods()
+        True
+    """
+
+    def register(function: Method) -> Method:
+        _register(name, function)
+        return function
+
+    return register
+
+
+def register_scored_method(name: str, *, requires: str | None = None) -> Callable[[Function], Function]:
+    """Make a function that asks the model again known under `name`, so that it can be asked for as `methods="name"`.
+
+    Args:
+        name: the name; it must be free.
+        requires: a package that it stands on, which the extra of the same name installs.
+
+    Raises:
+        InputError: where the name is taken.
+
+    Example:
+        >>> @register_scored_method("darkened")
+        ... def darkened(scorer):
+        ...     halves = scorer.scores(lambda rows, numbers: scorer.images[rows] / 2, count=1)
+        ...     return (scorer.explained[:, None] - halves)[:, :, None] * scorer.activations.mean(dim=1)
+        >>> "darkened" in available_methods()
+        True
+    """
+
+    def register(function: Function) -> Function:
+        _register(name, ScoredMethod(function, name, requires))
+        return function
+
+    return register
+
+
+def _register(name: str, method: AnyMethod) -> None:
+    before = _METHODS.get(name, method)
+    if _function_of(before) is not _function_of(method) and not _same_source(before, method):
+        raise InputError(f'`name` "{name}" is taken by another method. Choose another name.')
+    _METHODS[name] = method
+
+
+def _function_of(method: AnyMethod) -> Callable[..., Tensor]:
+    return method.function if isinstance(method, ScoredMethod) else method
+
+
+def _same_source(left: AnyMethod, right: AnyMethod) -> bool:
+    """Whether two functions are one, defined twice: a notebook's cell run again, a module reloaded."""
+    one, other = _function_of(left), _function_of(right)
+    return _name_of(one) == _name_of(other) and one.__module__ == other.__module__
+
+
+def available_methods() -> tuple[str, ...]:
+    """The names that `methods=` knows, in the order they were registered.
+
+    Example:
+        >>> available_methods()[:3]
+        ('guidance_cam', 'grad_cam', 'grad_cam_plus_plus')
+    """
+    return tuple(_METHODS)
+
+
+def resolve_methods(methods: Methods) -> dict[str, AnyMethod]:
+    """Names and callables as an ordered table from name to method.
+
+    Args:
+        methods: one name, one callable `(activations, gradients) -> (N, h, w)`, a `ScoredMethod`, or several of them.
+            A callable goes by its `__name__`, or by its key in a mapping.
+
+    Raises:
+        InputError: an unknown name (the nearest are given), an empty sequence, two methods of one name, or a method
+            whose package is not installed.
+
+    Example:
+        >>> list(resolve_methods(["grad_cam", "layer_cam"]))
+        ['grad_cam', 'layer_cam']
+    """
+    if isinstance(methods, Mapping):
+        several = [(str(name), _resolve(each)[1]) for name, each in methods.items()]
+    else:
+        if isinstance(methods, str) or callable(methods) or not isinstance(methods, Iterable):
+            methods = [methods]
+        several = [_resolve(each) for each in methods]
+    if not several:
+        raise InputError(f"`methods` is empty. Name at least one of {', '.join(available_methods())}.")
+    table: dict[str, AnyMethod] = {}
+    for name, method in several:
+        if name in table:
+            raise InputError(
+                f'`methods` has two entries named "{name}", and maps are known by their method\'s name. Name it '
+                'once, or rename one: a callable goes by its `__name__`, as in `function.__name__ = "other"`.'
+            )
+        _check_installed(name, method)
+        table[name] = method
+    return table
+
+
+def _resolve(method: str | AnyMethod) -> tuple[str, AnyMethod]:
+    if isinstance(method, ScoredMethod):
+        return method.name, method
+    if callable(method):
+        scored = {id(each.function): each for each in _METHODS.values() if isinstance(each, ScoredMethod)}
+        known = scored.get(id(method))
+        return (known.name, known) if known is not None else (_name_of(method), method)
+    if not isinstance(method, str):
+        raise InputError(
+            f"`methods` takes names or callables (activations, gradients) -> map; got {method!r}. "
+            f"Name one of {', '.join(available_methods())}."
+        )
+    if method not in _METHODS:
+        raise InputError(f'`methods` "{method}" is not a method. {did_you_mean(method, _METHODS)}')
+    return method, _METHODS[method]
+
+
+def _check_installed(name: str, method: AnyMethod) -> None:
+    package = method.requires if isinstance(method, ScoredMethod) else None
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise InputError(
+            f'`methods` "{name}" needs the package {package}, which is not installed. Install it:\n'
+            f'    pip install "lightning-gcam[{package}]"'
+        )
+
+
+def _name_of(method: Callable[..., Any]) -> str:
+    return str(getattr(method, "__name__", type(method).__name__)).strip("<>")

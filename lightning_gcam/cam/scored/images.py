@@ -1,0 +1,175 @@
+"""Methods in the space of the images, through captum: `pip install "lightning-gcam[captum]"`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from lightning_gcam._errors import InputError
+from lightning_gcam.cam.methods import grad_cam, register_scored_method
+from lightning_gcam.cam.scored.gradients import check_graph, check_takes_gradients, without_gradient
+from lightning_gcam.cam.scorer import Scorer
+
+
+@register_scored_method("integrated_gradients", requires="captum")
+def integrated_gradients(scorer: Scorer, steps: int = 50) -> Tensor:
+    r"""Integrated gradients, from an image of zeros: the positive part of each pixel's sum over the channels.
+
+    $$ S = \mathrm{ReLU}\Big(\sum_c x_c \int_0^1 \frac{\partial y(\alpha x)}{\partial x_c} d\alpha\Big) $$
+
+    Zeros are the mean colour where images are normalized. The map is rectified as the others are: it shows what speaks
+    for the class. The target layer plays no part.
+
+    Cost: `steps` forwards and gradients, with the graph from the image on.
+
+    Args:
+        scorer: of the samples.
+        steps: of the Gauss-Legendre sum that stands for the integral.
+
+    Returns:
+        `(N, H, W)`, at the size of the images.
+
+    Raises:
+        InputError: where no gradient reaches the images.
+
+    Source: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", arXiv 1703.01365, equation 1; computed
+    by captum.
+    """
+    from captum.attr import IntegratedGradients  # type: ignore[import-untyped]
+
+    model = _Explained(scorer, "integrated_gradients")
+
+    def work(rows: Tensor, _: Tensor) -> Tensor:
+        found: Tensor = IntegratedGradients(model, multiply_by_inputs=True).attribute(
+            scorer.images[rows],
+            additional_forward_args=(rows,),
+            n_steps=steps,
+            internal_batch_size=len(rows),
+        )
+        return found.sum(dim=1)
+
+    check_takes_gradients(scorer, "integrated_gradients")
+    return scorer.mean(work, 1).relu()
+
+
+@register_scored_method("guided_grad_cam", requires="captum")
+def guided_grad_cam(scorer: Scorer) -> Tensor:
+    r"""Guided Grad-CAM: guided backpropagation to the image, times Grad-CAM at the target layer.
+
+    $$ S = \mathrm{ReLU}\Big(\sum_c \frac{\partial^{+} y}{\partial x_c}\Big) \, U(\mathrm{GradCAM}) $$
+
+    The guided gradient passes a ReLU where both its input and the gradient are positive; the ReLUs have to be
+    `nn.ReLU` modules, as functions cannot be seen. Not to be confused with `guidance_cam`.
+
+    Cost: one forward and one gradient, with the graph from the image on.
+
+    Args:
+        scorer: of the samples.
+
+    Returns:
+        `(N, H, W)`, at the size of the images.
+
+    Raises:
+        InputError: where the model has no ReLU module, or no gradient reaches the images.
+
+    Source: Selvaraju et al., arXiv 1610.02391, section 3.2, with guided backpropagation of Springenberg et al.,
+    arXiv 1412.6806, computed by captum.
+    """
+    from captum.attr import GuidedBackprop
+
+    if not any(isinstance(each, nn.ReLU) for each in scorer.model.modules()):
+        raise InputError(
+            f'`methods` "guided_grad_cam" changes the gradient of ReLU modules, and {type(scorer.model).__name__} has '
+            "none (functions such as `torch.relu` cannot be seen, and other activations are not guided). Leave it out."
+        )
+    check_takes_gradients(scorer, "guided_grad_cam")
+    model = _Explained(scorer, "guided_grad_cam")
+
+    def work(rows: Tensor, _: Tensor) -> Tensor:
+        try:
+            found: Tensor = GuidedBackprop(model).attribute(
+                scorer.images[rows].requires_grad_(), additional_forward_args=(rows,)
+            )
+        except RuntimeError as error:
+            if "cannot register a hook" in str(error):  # captum's, at a ReLU that no gradient passes
+                raise InputError(without_gradient(scorer, "guided_grad_cam")) from error
+            raise
+        return found.detach().sum(dim=1)
+
+    with _out_of_place(scorer.model), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")
+        guided = scorer.mean(work, 1).relu()
+    coarse = grad_cam(scorer.activations, scorer.gradients)[:, None]
+    return guided * nn.functional.interpolate(coarse, scorer.size, mode="bilinear", align_corners=False)[:, 0]
+
+
+@register_scored_method("occlusion", requires="captum")
+def occlusion(scorer: Scorer, windows: int = 7) -> Tensor:
+    """Occlusion: what the score loses where a square of zeros covers the image; the mean over the squares of a pixel.
+
+    Zeros are the mean colour where images are normalized. The target layer plays no part.
+
+    Cost: one forward a square: with 7 squares a side that overlap by half, 13 * 13, and one without.
+
+    Args:
+        scorer: of the samples.
+        windows: how many squares cover the image side by side, along each side; they move by half of themselves.
+
+    Returns:
+        `(N, H, W)`, at the size of the images.
+
+    Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv 1311.2901, section 4.2;
+    computed by captum.
+    """
+    from captum.attr import Occlusion
+
+    model = _Explained(scorer, None)
+    channels = scorer.images.shape[1]
+    window = [math.ceil(side / windows) for side in scorer.size]
+    strides = [max(side // 2, 1) for side in window]
+
+    def work(rows: Tensor, _: Tensor) -> Tensor:
+        found: Tensor = Occlusion(model).attribute(
+            scorer.images[rows].float(),
+            sliding_window_shapes=(channels, *window),
+            strides=(channels, *strides),
+            baselines=0,
+            additional_forward_args=(rows,),
+        )
+        return found[:, 0]
+
+    return scorer.mean(work, 1).relu()
+
+
+class _Explained(nn.Module):
+    """The model as captum wants it: from images, and the rows they belong to, to the score that is explained."""
+
+    def __init__(self, scorer: Scorer, name: str | None) -> None:
+        super().__init__()
+        self.model = scorer.model
+        self.scorer = scorer
+        self.name = name
+        self.training = False
+
+    def forward(self, images: Tensor, rows: Tensor) -> Tensor:
+        values = self.scorer.values(images, rows)
+        if self.name is not None:  # gradients are to be taken
+            check_graph(self.scorer, self.name, values)
+        return values
+
+
+@contextmanager
+def _out_of_place(model: nn.Module) -> Iterator[None]:
+    """The gradient of a ReLU that writes on its input cannot be changed."""
+    inplace = [each for each in model.modules() if isinstance(each, nn.ReLU) and each.inplace]
+    try:
+        for each in inplace:
+            each.inplace = False
+        yield
+    finally:
+        for each in inplace:
+            each.inplace = True

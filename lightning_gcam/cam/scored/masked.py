@@ -1,0 +1,125 @@
+"""Methods that show the model its own activations as masks, and weight each channel by the score of what it shows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gcam.cam.methods import register_scored_method
+from lightning_gcam.cam.scorer import Change, Scorer
+
+
+@register_scored_method("score_cam")
+def score_cam(scorer: Scorer) -> Tensor:
+    r"""Score-CAM: each channel weighted by the score of the image behind the channel as a mask.
+
+    $$ H_k = s(U(A_k)), \quad w = \mathrm{softmax}_k(y^c(X \circ H_k) - y^c(X_b)), \quad
+       S = \mathrm{ReLU}(\sum_k w_k A_k) $$
+
+    U brings a channel to the size of the image, s scales it to [0, 1]. The score of the baseline $X_b$ is the same for
+    all channels and drops out of the softmax, so that it is never asked for. A channel that is constant over space is
+    no mask and gets no weight, as in the authors' code.
+
+    Cost: one forward a channel that is not constant.
+
+    Args:
+        scorer: of the samples.
+
+    Returns:
+        `(N, h, w)`, >= 0.
+
+    Source: Wang et al., "Score-CAM: Score-weighted visual explanations for convolutional neural networks",
+    arXiv 1910.01279, equations 4 to 6 and algorithm 1 (which takes logits).
+    """
+
+    def masked(rows: Tensor, channels: Tensor) -> Tensor:
+        return scorer.images[rows] * masks_of(scorer, rows, channels)
+
+    varies = varying_channels(scorer.activations)
+    return _weighted(scorer, scorer.scores(masked, varies.shape[1], varies), varies)
+
+
+@register_scored_method("ss_cam")
+def ss_cam(scorer: Scorer, draws: int = 35, sigma: float = 2.0) -> Tensor:
+    r"""SS-CAM: Score-CAM with the scores averaged over noise on the masks.
+
+    $$ w = \mathrm{softmax}_k\Big(\frac{1}{D} \sum_{d=1}^{D} y^c(X \circ (H_k + \epsilon_d)) - y^c(X_b)\Big), \quad
+       \epsilon_d \sim N(0, \sigma^2), \quad S = \mathrm{ReLU}(\sum_k w_k A_k) $$
+
+    Cost: `draws` forwards a channel that is not constant, which is what the paper asks for and more than a training has
+    to spare: `ScoredMethod(functools.partial(ss_cam, draws=4), "ss_cam")` is a cheaper one.
+
+    Args:
+        scorer: of the samples.
+        draws: D, how many times noise is added to each mask.
+        sigma: the standard deviation of the noise.
+
+    Returns:
+        `(N, h, w)`, >= 0.
+
+    Source: Wang et al., "SS-CAM: Smoothed Score-CAM for sharper visual feature localization", arXiv 2006.14255: the
+    variant with noise on the feature map, with the D and the sigma of the paper.
+    """
+
+    def masked(rows: Tensor, numbers: Tensor) -> Tensor:
+        noise = scorer.noise(rows, numbers, (1, *scorer.size))
+        return scorer.images[rows] * (masks_of(scorer, rows, numbers // draws) + sigma * noise)
+
+    return _weighted_by_mean(scorer, masked, draws)
+
+
+@register_scored_method("is_cam")
+def is_cam(scorer: Scorer, steps: int = 10) -> Tensor:
+    r"""IS-CAM: Score-CAM with the scores averaged on the way from no mask to the whole mask.
+
+    $$ w = \mathrm{softmax}_k\Big(\frac{1}{D} \sum_{d=1}^{D} y^c(X \circ \tfrac{d}{D} H_k) - y^c(X_b)\Big), \quad
+       S = \mathrm{ReLU}(\sum_k w_k A_k) $$
+
+    Cost: `steps` forwards a channel that is not constant.
+
+    Args:
+        scorer: of the samples.
+        steps: D, in how many steps a mask grows.
+
+    Returns:
+        `(N, h, w)`, >= 0.
+
+    Source: Naidu et al., "IS-CAM: Integrated Score-CAM for axiomatic-based explanations", arXiv 2010.03023, read as an
+    integral along a straight path. torch-cam 0.5 sums the steps up as it goes (1/D, 3/D, 6/D, ...), so that most of its
+    masks brighten the image up to (D + 1) / 2 times.
+    """
+
+    def masked(rows: Tensor, numbers: Tensor) -> Tensor:
+        share = ((numbers % steps + 1) / steps)[:, None, None, None]
+        return scorer.images[rows] * (share * masks_of(scorer, rows, numbers // steps))
+
+    return _weighted_by_mean(scorer, masked, steps)
+
+
+def masks_of(scorer: Scorer, rows: Tensor, channels: Tensor) -> Tensor:
+    """Channels at the images' size, each scaled to [0, 1]: `(B, 1, H, W)`; those that do not vary are zero."""
+    maps = scorer.activations[rows, channels][:, None]
+    masks = nn.functional.interpolate(maps, scorer.size, mode="bilinear", align_corners=False)
+    least, most = (each[:, None, None, None] for each in masks.flatten(1).aminmax(dim=1))
+    return (masks - least) / torch.where(most > least, most - least, 1.0)
+
+
+def varying_channels(activations: Tensor) -> Tensor:
+    """Which channels are not constant over space, `(N, C)` bool."""
+    least, most = activations.flatten(2).aminmax(dim=2)
+    return most > least
+
+
+def _weighted(scorer: Scorer, scores: Tensor, varies: Tensor) -> Tensor:
+    """The channels weighted by the softmax of their scores, over those that vary."""
+    weights = torch.where(varies, scores, -torch.inf).softmax(dim=1)
+    weights = torch.where(varies.any(dim=1, keepdim=True), weights, 0.0)
+    return torch.einsum("nc,nchw->nhw", weights, scorer.activations).relu()
+
+
+def _weighted_by_mean(scorer: Scorer, change: Change, times: int) -> Tensor:
+    """The channels weighted by the softmax of their scores' means over `times` changes, in a row for each channel."""
+    varies = varying_channels(scorer.activations)
+    where = varies.repeat_interleave(times, dim=1)
+    scores = scorer.scores(change, where.shape[1], where)
+    return _weighted(scorer, scores.unflatten(1, (-1, times)).mean(dim=2), varies)

@@ -1,0 +1,271 @@
+"""`Scorer`: what a method may ask of the model, beside the activations and gradients of the one pass.
+
+A method that needs the model again is a function that is handed a `Scorer` and gives maps. It says how images (or
+activations) are changed; the scorer runs them in pieces that fit memory, whatever their number: the target layer's
+channels are a batch, never a loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.capture import Captured, capture
+from lightning_gcam.cam.plain_forward import raw_logits
+from lightning_gcam.cam.regions import same_score
+from lightning_gcam.cam.replacing import replaced
+from lightning_gcam.cam.targets import Score, Targets
+from lightning_gcam.pieces import in_chunks
+
+Change = Callable[[Tensor, Tensor], Tensor]
+"""`(rows, numbers) -> images (B, C, H, W)`: the change of that number of the sample in that row, each `(B,)`."""
+
+Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`(activations, rows, numbers) -> activations`, `(B, C, h, w)` each."""
+
+AT_ONCE = 16
+"""How many changed images go through at once, at least; as many as there are samples, where these are more."""
+
+
+class Scorer:
+    """One batch, one model, and the score that the maps explain: of the images, and of changes of them.
+
+    What it is asked is of the same class as the maps, whatever the model predicts for a changed image, and of the same
+    region of a dense head. In eval mode samples do not mix, so that a batch gives what its samples give one by one.
+
+    Args:
+        model: in the mode it is to be looked at in (see `lightning_gcam.isolation.untouched`).
+        images: `(N, C, H, W)`, as the model takes them.
+        captured: what the one pass gave at the target layer.
+        targets: as in `attribute`; only a callable is asked again.
+        forward: as in `attribute`.
+        label: what the progress bar says.
+        at_once: how many changed images to run at once; half as many, and so on, where memory runs out.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        captured: Captured,
+        targets: Targets = None,
+        forward: Forward | None = None,
+        *,
+        label: str = "saliency",
+        at_once: int | None = None,
+    ) -> None:
+        self.model = model
+        self.images = images
+        self.captured = captured
+        self.label = label
+        self._targets = targets
+        self._forward = forward
+        self._at_once = at_once or max(len(images), AT_ONCE)
+        device = images.device.type
+        self._autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+
+    def named(self, label: str) -> Scorer:
+        """The same scorer, whose progress bar says `label`."""
+        self.label = label
+        return self
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def activations(self) -> Tensor:
+        """Of the target layer, `(N, C, h, w)` float32."""
+        return self.captured.activations
+
+    @property
+    def gradients(self) -> Tensor:
+        """Of the score with respect to the activations, `(N, C, h, w)` float32."""
+        return self.captured.gradients
+
+    @property
+    def explained(self) -> Tensor:
+        """The score of the images as they are, `(N,)` float32."""
+        return self.captured.score.values.float()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.images.shape[-2], self.images.shape[-1]
+
+    # ------------------------------------------------------------------------------- one forward
+
+    def values(self, images: Tensor, rows: Tensor) -> Tensor:
+        """The score of some images in one forward, with a graph where gradients are enabled.
+
+        Args:
+            images: `(B, C, H, W)` of any floating dtype; they are cast to that of the samples.
+            rows: `(B,)` int64, of which sample each is a change.
+
+        Returns:
+            `(B,)` float32, before any softmax.
+        """
+        with self._precision():
+            logits = raw_logits(self.model, self._as_input(images), self._forward)
+        return same_score(logits, self.captured.score, rows, self._targets).float()
+
+    def capture(self, images: Tensor, rows: Tensor) -> Captured:
+        """Activations and gradients at the target layer for some images, in one forward and one gradient.
+
+        Args:
+            images: `(B, C, H, W)`, as in `values`; of another size than the samples, where the model takes that.
+            rows: `(B,)` int64, of which sample each is a change.
+        """
+        place, score = self.captured.place, self.captured.score
+        other_grid = place.read_off and images.shape[-2:] != self.images.shape[-2:]
+        with self._precision():
+            return capture(
+                self.model,
+                self._as_input(images),
+                place.layer,
+                forward=self._forward,
+                reshape=None if other_grid else place.reshape,
+                read=lambda logits: _score(logits, score, rows, self._targets),
+            )
+
+    # ------------------------------------------------------------------------------- many, in pieces
+
+    def scores(self, change: Change, count: int, where: Tensor | None = None) -> Tensor:
+        """The score of each sample, changed in `count` ways.
+
+        Args:
+            change: gives the changed images, a piece at a time.
+            count: how many changes there are of each sample.
+            where: `(N, count)` bool, which of them are asked; all where it is left out.
+
+        Returns:
+            `(N, count)` float32, 0 where none was asked.
+        """
+        return self._filled(lambda rows, numbers: self.values(change(rows, numbers), rows), count, where)
+
+    def scores_with(self, replace: Replace, count: int, where: Tensor | None = None) -> Tensor:
+        """The score of each sample with the target layer's activations replaced, in `count` ways.
+
+        Args:
+            replace: gives other activations, a piece at a time.
+            count: how many changes there are of each sample.
+            where: `(N, count)` bool, which of them are asked; all where it is left out.
+
+        Returns:
+            `(N, count)` float32, 0 where none was asked.
+        """
+
+        def ask(rows: Tensor, numbers: Tensor) -> Tensor:
+            with replaced(self.captured.place, lambda activations: replace(activations, rows, numbers)):
+                return self.values(self.images[rows], rows)
+
+        return self._filled(ask, count, where)
+
+    def mean(self, work: Change, count: int) -> Tensor:
+        """The mean over `count` changes of each sample of whatever `work` makes of them.
+
+        Args:
+            work: `(rows, numbers) -> (B, ...)`, run for at most N of them at once: it may take gradients.
+            count: how many changes there are of each sample.
+
+        Returns:
+            `(N, ...)` float32.
+        """
+        pairs = self._pairs(count)
+        total: list[Tensor] = []
+
+        def add(piece: slice) -> None:
+            rows, numbers = pairs[piece].unbind(dim=1)
+            part = work(rows, numbers).float()
+            if not total:
+                total.append(part.new_zeros(len(self), *part.shape[1:]))
+            total[0].index_add_(0, rows, part)  # last: what ran out of memory has added nothing
+
+        most = min(self._at_once, len(self))
+        _, size = in_chunks(len(pairs), add, most, self.label)
+        if size < most:  # memory ran out
+            self._at_once = size
+        return total[0] / count
+
+    def _filled(self, ask: Callable[[Tensor, Tensor], Tensor], count: int, where: Tensor | None) -> Tensor:
+        pairs = self._pairs(count, where)
+        found = torch.zeros(len(self), count, device=self.images.device)
+        if len(pairs):
+            parts, self._at_once = in_chunks(
+                len(pairs), lambda piece: ask(*pairs[piece].unbind(dim=1)), self._at_once, self.label
+            )
+            found[pairs[:, 0], pairs[:, 1]] = torch.cat(parts)
+        return found
+
+    def _pairs(self, count: int, where: Tensor | None = None) -> Tensor:
+        """All pairs of a row and a number that are asked, `(M, 2)`."""
+        if where is None:
+            where = torch.ones(len(self), count, dtype=torch.bool, device=self.images.device)
+        return where.nonzero()
+
+    # ------------------------------------------------------------------------------- noise
+
+    def noise(self, rows: Tensor, numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Normal noise for changes of samples, the same at every look and in whatever batch a sample comes.
+
+        Each is drawn by a generator of its own, seeded by the sample's pixels and the number of the change.
+
+        Args:
+            rows: `(B,)` int64.
+            numbers: `(B,)` int64.
+            shape: of the noise of one change.
+
+        Returns:
+            `(B, *shape)` float32 on the images' device, mean 0 and standard deviation 1.
+        """
+        drawn = [
+            torch.randn(shape, generator=self._generator(row, number))
+            for row, number in zip(rows.tolist(), numbers.tolist(), strict=True)
+        ]
+        return torch.stack(drawn).to(self.images.device)
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Uniform noise in [0, 1) for each sample, drawn as `noise` is.
+
+        Returns:
+            `(N, *shape)` float32 on the images' device.
+        """
+        drawn = [torch.rand(shape, generator=self._generator(row, 0)) for row in range(len(self))]
+        return torch.stack(drawn).to(self.images.device)
+
+    def _generator(self, row: int, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self._seeds[row] + number) % 2**63)
+
+    @cached_property
+    def _seeds(self) -> list[int]:
+        """A number for each sample, from its pixels."""
+        raw = self.images.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
+        digests = (hashlib.blake2b(each.tobytes(), digest_size=8).digest() for each in raw)
+        return [int.from_bytes(each, "little") for each in digests]
+
+    # ------------------------------------------------------------------------------- how the model is run
+
+    def _as_input(self, images: Tensor) -> Tensor:
+        """Images of the samples' dtype; whole numbers are rounded into their range."""
+        kind = self.images.dtype
+        if images.dtype == kind or kind.is_floating_point:
+            return images.to(kind)
+        range_ = torch.iinfo(kind)
+        return images.round().clamp(range_.min, range_.max).to(kind)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        """Autocast as it was outside: the arithmetic between forwards is done without."""
+        device, dtype, enabled = self._autocast
+        return torch.autocast(device, dtype=dtype, enabled=enabled)
+
+
+def _score(logits: Tensor, score: Score, rows: Tensor, targets: Targets) -> Score:
+    """As a `Score` of the changed images."""
+    values = same_score(logits, score, rows, targets)
+    mean = logits if logits.ndim == 2 else logits.mean(dim=(2, 3))
+    return Score(values, None, mean, score.explains)

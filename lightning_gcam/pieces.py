@@ -1,0 +1,69 @@
+"""Work done piece by piece; where memory runs out, go on with pieces half as large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from tqdm.auto import tqdm
+
+from lightning_gcam._quiet import is_quiet
+
+Part = TypeVar("Part")
+
+
+def in_chunks(
+    n: int, work: Callable[[slice], Part], chunk_size: int | None = None, label: str = "saliency"
+) -> tuple[list[Part], int]:
+    """Do `work` for all of n samples, a piece after the other.
+
+    Args:
+        n: how many samples there are.
+        work: given the samples' slice, gives their part of the result.
+        chunk_size: how many samples to run at once; all where it is left out.
+        label: what the progress bar says, which shows where several pieces take longer than two seconds.
+
+    Returns:
+        The parts in order, and the size of the pieces that went through.
+
+    Raises:
+        RuntimeError: where memory does not suffice for a single sample.
+
+    Example:
+        >>> in_chunks(5, lambda piece: list(range(5))[piece], chunk_size=2)
+        ([[0, 1], [2, 3], [4]], 2)
+    """
+    size, parts, done = max(chunk_size or n, 1), list[Part](), 0
+    with tqdm(total=n, desc=label, delay=2, leave=False, disable=size >= n or is_quiet()) as progress:
+        while done < n:
+            piece = slice(done, min(done + size, n))
+            part = _tried(work, piece, size)
+            if part is None:
+                size = max(size // 2, 1)
+                continue
+            parts += part
+            progress.update(piece.stop - done)
+            done = piece.stop
+    return parts, size
+
+
+def _tried(work: Callable[[slice], Part], piece: slice, size: int) -> list[Part] | None:
+    """The part in a list, or None where memory ran out and a smaller piece may still go through.
+
+    The caller goes on outside of the `except` block: inside it, the traceback would keep the memory alive.
+    """
+    try:
+        return [work(piece)]
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if size == 1 or not is_out_of_memory(error):
+            raise
+        return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; the CPU allocator says so in a plain RuntimeError, in other words on each system."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in said)
