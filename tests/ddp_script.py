@@ -91,6 +91,17 @@ MODES: dict[str, dict[str, Any]] = {
     "the model is asked": {
         "scores": ["energy", "average_drop", "adcc", "insertion", "random_model_similarity"]
     },
+    "methods that ask": {
+        "methods": [
+            "guidance_cam",
+            "layer_cam",
+            "score_cam",
+            "ablation_cam",
+            "smooth_full_grad",
+            "cameras",
+            "random",
+        ]
+    },
     "one process fails": {"module": FailsOnRankOne, "on_error": "warn"},
     "a check fails in one process": {"removal": fails_on_rank_one, "on_error": "warn"},
     "alarm": {"module": ReadsTheEdge, "alarm": ShortcutAlarm},
@@ -120,6 +131,7 @@ def train(
     target_layer: Any = None,
     fuse: Any = None,
     scores: Any = None,
+    methods: Any = ("guidance_cam", "layer_cam"),
     removal: Any = "blur",
     alarm: Any = ShortcutAlarm,
     devices: int = 2,
@@ -131,7 +143,7 @@ def train(
     torch.manual_seed(1)
     witness, rows = Witness(), RowLogger()
     monitor = SaliencyMonitor(
-        methods=["guidance_cam", "layer_cam"],
+        methods=list(methods),
         num_samples=7,
         every_n_train_steps=2,
         on_error=on_error,
@@ -176,14 +188,22 @@ def train(
         "alerts": speaker.alerts,
         "positions": monitor._collection.fixed.positions,
         "maps": digest(monitor.last_record.attribution.maps) if monitor.last_record else "",
-        "alone": alone(made, monitor, target_layer, fuse, scores, removal) if monitor.last_record else {},
+        "alone": alone(made, monitor, target_layer, fuse, scores, methods, removal)
+        if monitor.last_record
+        else {},
         "warnings": sum("the training goes on" in str(each.message) for each in caught),
         "given up": sum("not tried again" in str(each.message) for each in caught),
     }
 
 
 def alone(
-    module: Any, monitor: SaliencyMonitor, target_layer: Any, fuse: Any, scores: Any, removal: Any
+    module: Any,
+    monitor: SaliencyMonitor,
+    target_layer: Any,
+    fuse: Any,
+    scores: Any,
+    methods: Any,
+    removal: Any,
 ) -> dict[str, float]:
     """The scores of the last look once more, by each process alone, on the same samples and with rank zero's network.
 
@@ -196,7 +216,7 @@ def alone(
     return record_saliency(
         module,
         monitor.last_record.batch,
-        methods=["guidance_cam", "layer_cam"],
+        methods=list(methods),
         target_layer=target_layer,
         fuse=fuse,
         scores=scores,

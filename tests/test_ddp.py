@@ -87,6 +87,7 @@ def test_the_samples_are_those_of_one_process(ranks: list[dict[str, Any]], tmp_p
         "several layers, fused",
         "dense logits",
         "the model is asked",
+        "methods that ask",
     ],
 )
 def test_the_scores_are_those_of_one_process_on_the_same_samples(
@@ -99,6 +100,7 @@ def test_the_scores_are_those_of_one_process_on_the_same_samples(
         checks = {"accuracy", "background_only_accuracy", "object_only_accuracy", "salient_flips"}
         assert checks <= together.keys() or mode == "dense logits"
         others = ["layer_cam@net.1", "layer_cam@net.4"] if mode == "several layers" else ["layer_cam"]
+        others += MODES[mode].get("methods", [])[2:]
         assert {f"{other}/energy" for other in others} <= together.keys()
         assert together == pytest.approx(rank[mode]["with"]["alone"], rel=1e-4)
 
