@@ -1,8 +1,8 @@
 """What `comparison.py` puts beside the package's methods: two controls, and other readings of the same abstract.
 
 Controls say what squaring alone does: guidance is a product of two maps, so a part of what it gains any map would gain
-by being squared. Variants are other ways to read "the guidance map rectifies the weighted aggregation". All but the last
-are pure functions of `(activations, gradients)`, as every method of the package.
+by being squared. Variants are other ways to read "the guidance map rectifies the weighted aggregation". All but the
+last are pure functions of `(activations, gradients)`, as every method of the package.
 """
 
 from dataclasses import replace

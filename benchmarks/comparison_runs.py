@@ -1,4 +1,4 @@
-"""The runs of `comparison.py`: each network at each layer, every method on the same images, every score of every sample.
+"""The runs of `comparison.py`: each network at each layer, all methods on the same images, each score of each sample.
 
 A network at a layer is one line of JSON, rich enough that no table needs a training, a map or a forward again. A line
 counts only where its fingerprint is that of the settings, the methods and the code that a run of today would use.

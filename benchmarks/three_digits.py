@@ -97,7 +97,7 @@ def build(head: str, strides: Sequence[int] = (2, 2, 1, 1, 1)) -> nn.Module:
     """Five convolutions, then a head.
 
     Args:
-        head: "pooled", the mean over space and one linear layer; "max-pooled", the same with the maximum; or "VGG-like",
+        head: "pooled", the mean over space and one linear layer; "max-pooled", the same with the maximum; "VGG-like",
             two linear layers on a grid.
         strides: of the convolutions.
     """
