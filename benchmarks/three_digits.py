@@ -4,7 +4,7 @@ One digit is explained at a time, so that a map which lights up every digit lose
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -67,16 +67,22 @@ class Targets(NamedTuple):
 def draw_three(scans: Scans, size: int, seed: int) -> Digits:
     """Three digits of different classes on each canvas, each somewhere in a quarter of its own, on dark noise."""
     generator = torch.Generator().manual_seed(seed)
-    ink = torch.zeros(size, 3, CANVAS, CANVAS)
     classes = torch.stack([torch.randperm(NUM_CLASSES, generator=generator)[:3] for _ in range(size)])
+    ink = draw_ink(scans, classes, generator)
+    ground = 0.25 * torch.rand(size, 3, CANVAS, CANVAS, generator=generator)
+    return Digits(ground + (1 - ground) * ink.amax(dim=1, keepdim=True), classes, ink > 0)
+
+
+def draw_ink(scans: Scans, classes: Tensor, generator: torch.Generator) -> Tensor:
+    """A layer of its own `(N, 3, CANVAS, CANVAS)` for each digit of the classes `(N, 3)`, in a quarter of its own."""
+    ink = torch.zeros(len(classes), 3, CANVAS, CANVAS)
     large = enlarge(scans.pixels)
     of_class = [large[scans.labels == each] for each in range(NUM_CLASSES)]
     for canvas, three in zip(ink, classes.tolist(), strict=True):
         quarters = torch.randperm(4, generator=generator).tolist()
         for layer, digit, quarter in zip(canvas, three, quarters, strict=False):
             place_in_quarter(layer, of_class[digit], quarter, generator)
-    ground = 0.25 * torch.rand(size, 3, CANVAS, CANVAS, generator=generator)
-    return Digits(ground + (1 - ground) * ink.amax(dim=1, keepdim=True), classes, ink > 0)
+    return ink
 
 
 def place_in_quarter(layer: Tensor, scans: Tensor, quarter: int, generator: torch.Generator) -> None:
@@ -87,13 +93,22 @@ def place_in_quarter(layer: Tensor, scans: Tensor, quarter: int, generator: torc
     layer[top : top + DIGIT, left : left + DIGIT] = scans[chosen]
 
 
-def build(head: str) -> nn.Module:
-    """Five convolutions; then the mean over space and one linear layer ("pooled"), or two on a grid ("VGG-like")."""
+def build(head: str, strides: Sequence[int] = (2, 2, 1, 1, 1)) -> nn.Module:
+    """Five convolutions, then a head.
+
+    Args:
+        head: "pooled", the mean over space and one linear layer; "max-pooled", the same with the maximum; "VGG-like",
+            two linear layers on a grid.
+        strides: of the convolutions.
+    """
     widths = [3, 16, 32, 48, 64, 64]
-    layers = [convolution(*pair, stride=2 if depth < 2 else 1) for depth, pair in enumerate(pairwise(widths))]
+    layers = [
+        convolution(*pair, stride=stride) for pair, stride in zip(pairwise(widths), strides, strict=True)
+    ]
     features = nn.Sequential(*(nn.Sequential(*layer) for layer in layers))
     heads: dict[str, Callable[[], list[nn.Module]]] = {
         "pooled": lambda: [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, NUM_CLASSES)],
+        "max-pooled": lambda: [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, NUM_CLASSES)],
         "VGG-like": lambda: [
             nn.AdaptiveMaxPool2d(8),
             nn.Flatten(),
