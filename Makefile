@@ -18,7 +18,7 @@ STRANGERS := .venv-strangers
 STRANGERS_INSTALLED := $(STRANGERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format build coverage bench shortcuts zoo pictures test-oldest strangers clean
+.PHONY: help install demo test check format build coverage bench shortcuts comparison zoo pictures test-oldest strangers clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,11 @@ bench: install  ## Measure what one look costs, beside other explainers
 # A run that was stopped goes on: each training is kept in runs/shortcuts.jsonl.
 shortcuts: install  ## Train with a shortcut and without, and keep the tables in docs/shortcuts.md
 	$(PY) benchmarks/shortcuts.py $(ARGS)
+
+# A run that was stopped goes on: each network at a layer is kept in runs/comparison.jsonl.
+comparison: install  ## Compare all methods on digits, and keep the tables in docs/paper.md
+	$(PY) benchmarks/comparison.py $(ARGS)
+	$(PY) benchmarks/method_figures.py
 
 # A run that was stopped goes on: each network's result is kept in runs/zoo.jsonl.
 zoo: install  ## Look at every family of networks, and keep the table in docs/models.md

@@ -39,8 +39,8 @@ class SaliencyEvaluation(Callback):
     It is given to the Trainer (`trainer.test` takes no callbacks), and does nothing in `fit` and `validate`.
 
     Args:
-        methods: a name (see `available_methods`), a callable `(activations, gradients) -> (N, h, w)`, or several; all
-            come from one forward and one gradient a batch.
+        methods: as in `SaliencyMonitor`; those that are functions of activations and gradients share one forward and one
+            gradient a batch.
         scores: names, metrics, or a mapping from names to metrics; None for the default ones that the annotation
             allows. Metrics of your own have to be a `lightning_gcam.metrics.SampleScore`.
         target_layer: as in `SaliencyMonitor`.

@@ -49,7 +49,8 @@ class SaliencyMonitor(Callback):
     monitor them.
 
     Args:
-        methods: a name (see `available_methods`), a callable `(activations, gradients) -> (N, h, w)`, or several.
+        methods: a name (see `available_methods`), a callable `(activations, gradients) -> (N, h, w)`, a `ScoredMethod`
+            that asks the model again, several of these, or a mapping from the maps' names to them.
         target_layer: a name from `model.named_modules()`; found where it is left out. Several names give a map each,
             all from one forward and one gradient; scores of the first method at the first layer are logged as
             `saliency/<score>`, the others as `saliency/<method>@<layer>/<score>`.
