@@ -85,7 +85,8 @@ def test_each_dataset_from_end_to_end(
     }
     assert result.facts.samples > 2
     assert all(row.n + row.left_out == result.facts.samples for row in result.rows)
-    assert result.facts.about == {"dataset": dataset, "model": "mobilenet_v3_small"}
+    about = {"dataset": dataset, "model": "mobilenet_v3_small", "probabilities": "softmax"}
+    assert result.facts.about == about
     assert result.facts.seed == 3
     assert result.facts.forwards == 1.0
 
@@ -103,6 +104,20 @@ def again(trees: Path, tmp_path: Path, *options: str, expected: EvaluationResult
     assert evaluate(trees, tmp_path / "again", "voc2012", *options) == 0
     found = read_result(tmp_path / "again")
     return EvaluationResult(found.rows, expected.facts)
+
+
+def test_methods_that_ask_the_model_again_and_a_sigmoid_for_each_class(trees: Path, tmp_path: Path) -> None:
+    methods = ["score_cam", "occlusion", "random"]
+    options = [*own(tmp_path / "last.ckpt"), "--limit", "1", "--scores", "energy", "average_drop"]
+    options += ["--methods", *methods, "--target-layer", "network.1"]
+    assert evaluate(trees, tmp_path / "one", "voc2012", *options) == 0
+    assert evaluate(trees, tmp_path / "each", "voc2012", *options, "--multi-label") == 0
+    one, each = read_result(tmp_path / "one"), read_result(tmp_path / "each")
+    assert [row.method for row in one.rows if row.score == "energy"][:3] == methods
+    assert one.facts.forwards > 1 + 5 + 169
+    assert (one.facts.about["probabilities"], each.facts.about["probabilities"]) == ("softmax", "sigmoid")
+    assert one.row("score_cam", "energy") == each.row("score_cam", "energy")
+    assert one.row("score_cam", "average_drop").value != each.row("score_cam", "average_drop").value
 
 
 def test_the_numbers_are_those_of_the_callback(trees: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class SaliencyEvaluation(Callback):
     It is given to the Trainer (`trainer.test` takes no callbacks), and does nothing in `fit` and `validate`.
 
     Args:
-        methods: as in `SaliencyMonitor`; those that are functions of activations and gradients share one forward and one
+        methods: as in `SaliencyMonitor`; those that are functions of activations and gradients share a forward and a
             gradient a batch.
         scores: names, metrics, or a mapping from names to metrics; None for the default ones that the annotation
             allows. Metrics of your own have to be a `lightning_gcam.metrics.SampleScore`.
