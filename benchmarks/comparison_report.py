@@ -90,12 +90,52 @@ def where_it_wins(rows: Sequence[Row]) -> str:
         paragraphs.append(
             f"- **At the {layer} layer**, of {len(pairs)} comparisons with {len(others)} other methods by "
             f"{len(SCORES)} scores guidance wins {wins} and loses {losses}; {len(pairs) - wins - losses} are open. "
-            f"No other method is better by {in_words(first)}; more than half of them are by {in_words(behind)}. "
+            f"{none_better(first)}More than half of the others are better by {in_words(behind)}. "
             "Its place among all, score by score: "
             + ", ".join(f"`{score}` {each}" for score, each in places.items())
             + "."
         )
     return "\n".join(paragraphs)
+
+
+def none_better(first: Sequence[str]) -> str:
+    """By which scores guidance is the best of all."""
+    return (
+        f"No other method is better by {in_words(first)}. "
+        if first
+        else "By every score some method is better. "
+    )
+
+
+def in_short(rows: Sequence[Row]) -> str:
+    """What to take home: gains over Grad-CAM, how much of them squaring alone gives, and what is paid."""
+    lines = []
+    for layer in LAYERS:
+        whole = contrast(rows, layer, ALL, GUIDANCE, "grad_cam")
+        squared = contrast(rows, layer, ALL, "grad_cam_squared", "grad_cam")["scores"]
+        gained, paid = verdicts(whole, "scores")
+        gains = ", ".join(
+            f"`{name}` {whole['scores'][name][0]:+.3f} (squaring alone: {squared[name][0]:+.3f})"
+            for name in gained
+        )
+        lines.append(
+            f"- Against Grad-CAM at the {layer} layer guidance gains {gains or 'nothing'}, and is worse by "
+            f"{in_words(paid)}."
+        )
+    weak = [row for row in rows if row["kind"] == "network" and min(row["accuracy"]) < WEAK]
+    names = " and ".join(f"{row['labels']}-label {row['head']}" for row in weak)
+    pointing = sorted(rivals(rows, "last"), key=lambda row: -row["scores"]["pointing_game"][0])[:3]
+    lines.append(
+        f"- By `pointing_game` at the last layer {in_words([row['method'] for row in pointing])} are the best. (A digit is "
+        "three cells of that layer high; maps at the image's own resolution can point better.)"
+    )
+    if weak:
+        lines.append(f"- The {names} networks are weak (below), so their rows say the least.")
+    return "\n".join(lines)
+
+
+WEAK = 0.7
+"""Networks that are less often right than this are named."""
 
 
 def what_rectification_adds(rows: Sequence[Row]) -> str:
@@ -176,6 +216,7 @@ def report(rows: Sequence[Row], command: str) -> str:
     parts = [
         "## A comparison on digits",
         f"`{command}`",
+        in_short(rows),
         BEGINNING.format(seeds=about["seeds"], **about["settings"]),
         networks_table(rows),
         FIGURE,
