@@ -126,8 +126,8 @@ def in_short(rows: Sequence[Row]) -> str:
     names = " and ".join(f"{row['labels']}-label {row['head']}" for row in weak)
     pointing = sorted(rivals(rows, "last"), key=lambda row: -row["scores"]["pointing_game"][0])[:3]
     lines.append(
-        f"- By `pointing_game` at the last layer {in_words([row['method'] for row in pointing])} are the best. (A digit is "
-        "three cells of that layer high; maps at the image's own resolution can point better.)"
+        f"- By `pointing_game` at the last layer {in_words([row['method'] for row in pointing])} are the best. "
+        "(A digit is three cells of that layer high; maps at the image's own resolution can point better.)"
     )
     if weak:
         lines.append(f"- The {names} networks are weak (below), so their rows say the least.")
