@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,8 @@ from torch import Tensor
 from lightning_gcam.visual import render_grid, to_display
 
 Pixels = npt.NDArray[np.uint8]
-PACKAGES = ["torch", "matplotlib", "grad-cam", "opencv-python-headless", "pillow"]
+CV2 = packages_distributions()["cv2"][0]  # older releases of grad-cam bring the one with windows
+PACKAGES = ["torch", "matplotlib", "grad-cam", CV2, "pillow"]
 COLUMNS = 4  # samples side by side, by hand
 
 

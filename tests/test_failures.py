@@ -1255,7 +1255,7 @@ def test_an_interrupt_between_our_hooks(layer: str, when: When, root: Path) -> N
 
 ELSEWHERE = [
     "lightning_gcam.cam.capture._gradients",
-    "lightning_gcam.attribution._raw_map",
+    "lightning_gcam.attribution._scaled_maps",
     "lightning_gcam.scoring._of_samples",
     "lightning_gcam.visual.grid.write",
     "tests.witness.RowLogger.log_image",

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 OWN: dict[str, Any] = {
     "chunk_size": 3,
+    "multi_label": True,
     "baselines": False,
     "directory": "table",
     "resume": False,
@@ -39,5 +40,6 @@ def test_every_argument_from_yaml(tmp_path: Path) -> None:
     plan = evaluation._plan
     assert list(plan.recipe.methods) == ["guidance_cam", "mean_activation"]
     assert (plan.chunk_size, plan.baselines, plan.directory, plan.resume) == (3, False, Path("table"), False)
+    assert plan.recipe.multi_label is True
     assert evaluation._table.about == {"dataset": "toys", "images": 3}
     assert plan.target_layer == ["network.2", "network.5"]

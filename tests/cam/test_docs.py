@@ -21,7 +21,9 @@ TEXT = PAGE.read_text(encoding="utf-8")
 def test_the_table_names_every_method_and_no_other() -> None:
     table = TEXT.split("## All methods")[1].split("\n\n")[2]
     named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(named) == sorted(available_methods())
+    assert len(named) == len(set(named))
+    of_docstrings = {"mean_activation", "darkened"}  # which doctests of the same process register
+    assert set(named) == {*available_methods()} - of_docstrings
 
 
 def test_the_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
