@@ -66,6 +66,7 @@ def register_method(name: str) -> Callable[[Method], Method]:
         InputError: where the name is taken.
 
     Example:
+        >>> from lightning_gcam.cam import available_methods, register_method
         >>> @register_method("mean_activation")
         ... def mean_activation(activations, gradients):
         ...     return activations.mean(dim=1)
@@ -91,6 +92,7 @@ def register_scored_method(name: str, *, requires: str | None = None) -> Callabl
         InputError: where the name is taken.
 
     Example:
+        >>> from lightning_gcam.cam import available_methods, register_scored_method
         >>> @register_scored_method("darkened")
         ... def darkened(scorer):
         ...     halves = scorer.scores(lambda rows, numbers: scorer.images[rows] / 2, count=1)
@@ -127,6 +129,7 @@ def available_methods() -> tuple[str, ...]:
     """The names that `methods=` knows, in the order they were registered.
 
     Example:
+        >>> from lightning_gcam.cam import available_methods
         >>> available_methods()[:3]
         ('guidance_cam', 'grad_cam', 'grad_cam_plus_plus')
     """
@@ -145,6 +148,7 @@ def resolve_methods(methods: Methods) -> dict[str, AnyMethod]:
             whose package is not installed.
 
     Example:
+        >>> from lightning_gcam.cam import resolve_methods
         >>> list(resolve_methods(["grad_cam", "layer_cam"]))
         ['grad_cam', 'layer_cam']
     """
