@@ -132,6 +132,24 @@ def _heading(name: str) -> str:
 
 def _notes(name: str, attribution: Attribution, top: float, scale: Scale) -> list[str]:
     """Each map's raw peak, and that of the brightest where they share a scale."""
-    of_all = f" of {top:.2g}" if scale != "own" else ""
     peaks = attribution.peaks[name].tolist()
-    return [f"peak {peak:.2g}{of_all}" if np.isfinite(peak) else "not finite" for peak in peaks]
+    return [
+        _note(peak, top if scale != "own" else None) if np.isfinite(peak) else "not finite" for peak in peaks
+    ]
+
+
+def _note(peak: float, top: float | None) -> str:
+    """Short enough to stand below a panel of 128 pixels."""
+    if top is None:
+        return f"peak {_number(peak)}"
+    words = f"{_number(peak)} of {_number(top)}"
+    return f"peak {words}" if len(words) <= _LONGEST else words
+
+
+_LONGEST = 14
+
+
+def _number(value: float) -> str:
+    """Two digits: 0.32, 2.8e-4, 1.2e3."""
+    text = f"{value:.2g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
+    return text.replace("e-0", "e-").replace("e+0", "e")

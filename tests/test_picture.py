@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from lightning_gcam import Attribution, SaliencyBatch, SaliencyRecord, attribute
+from lightning_gcam import Attribution, SaliencyBatch, SaliencyRecord, attribute, picture
 from lightning_gcam._errors import InputError
 from lightning_gcam.captions import captions
 from lightning_gcam.memory import Memory
@@ -130,7 +130,7 @@ def by_hand(
 
 def test_a_shared_scale_is_of_raw_maps_and_the_notes_say_of_what(record: SaliencyRecord) -> None:
     peaks = {name: each.tolist() for name, each in record.attribution.peaks.items()}
-    notes = {name: [f"peak {peak:.2g} of {max(each):.2g}" for peak in each] for name, each in peaks.items()}
+    notes = {name: [picture._note(peak, max(each)) for peak in each] for name, each in peaks.items()}
     assert len(set(peaks["grad_cam"])) == 4
     assert np.array_equal(styled(record, scale="shared"), by_hand(record, "shared", {}, notes))
 
@@ -139,7 +139,7 @@ def test_the_scale_of_a_run_counts_the_looks_before(record: SaliencyRecord) -> N
     peaks = {name: each.tolist() for name, each in record.attribution.peaks.items()}
     tops = {"guidance_cam": 4 * max(peaks["guidance_cam"]), "grad_cam": max(peaks["grad_cam"]) / 2}
     of = {"guidance_cam": tops["guidance_cam"], "grad_cam": max(peaks["grad_cam"])}
-    notes = {name: [f"peak {peak:.2g} of {of[name]:.2g}" for peak in each] for name, each in peaks.items()}
+    notes = {name: [picture._note(peak, of[name]) for peak in each] for name, each in peaks.items()}
     drawn = styled(record, Earlier(tops=tops), scale="run")
     assert np.array_equal(drawn, by_hand(record, "run", tops, notes))
     assert np.array_equal(styled(record, Earlier(tops=tops), scale="shared"), styled(record, scale="shared"))
@@ -214,3 +214,20 @@ def test_a_memory_of_an_older_checkpoint_has_no_peaks() -> None:
     state = older.state_dict()
     memory.load_state_dict({"maps": state["maps"], "confidence": state["confidence"]})
     assert (memory.for_picture.step, memory.for_picture.tops) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("peak", "top", "words"),
+    [
+        (0.3217, None, "peak 0.32"),
+        (0.0, None, "peak 0"),
+        (0.000283, None, "peak 2.8e-4"),
+        (1234.0, None, "peak 1.2e3"),
+        (0.3217, 0.78, "peak 0.32 of 0.78"),
+        (0.000283, 0.00052, "2.8e-4 of 5.2e-4"),
+    ],
+)
+def test_a_peak_is_two_digits_and_fits_below_a_small_panel(
+    peak: float, top: float | None, words: str
+) -> None:
+    assert picture._note(peak, top) == words
