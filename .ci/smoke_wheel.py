@@ -8,6 +8,7 @@ file there, from an empty folder, so that the checkout cannot be imported by acc
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ def smoke() -> None:
 
     import lightning_gcam
     from lightning_gcam import SaliencyMonitor, attribute
+    from lightning_gcam._errors import InputError
 
     assert Path(lightning_gcam.__file__).is_relative_to(sys.prefix), lightning_gcam.__file__
     assert resources.files("lightning_gcam").joinpath("py.typed").is_file()
@@ -83,13 +85,25 @@ def smoke() -> None:
     assert saliency.shape == (8, 16, 16), saliency.shape
     assert 0 <= saliency.min() <= saliency.max() <= 1
 
-    monitor = SaliencyMonitor(num_samples=4, on_error="raise")
-    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[monitor], enable_progress_bar=False)
+    monitor = SaliencyMonitor(methods=["guidance_cam", "score_cam"], num_samples=4, on_error="raise")
+    options = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[monitor], **options)
     train = DataLoader(TensorDataset(images, labels), batch_size=4)
     validation = DataLoader(TensorDataset(images, labels, masks), batch_size=4)
     trainer.fit(Net(), train, validation)
     assert monitor.last_record is not None
     assert monitor.history
+    assert monitor.directory is not None and (monitor.directory / "report.html").stat().st_size > 10_000
+    assert not importlib.util.find_spec("captum"), "an extra"
+    refused = ""
+    try:
+        attribute(Net(), images, methods="occlusion")
+    except InputError as error:
+        refused = str(error)
+    assert "lightning-gcam[captum]" in refused
+    command = Path(sys.executable).with_name("lightning-gcam")
+    subprocess.run([command, "report", str(monitor.directory), "--force"], check=True)
+    subprocess.run([command, "evaluate", "--help"], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
