@@ -37,8 +37,8 @@ from lightning_gcam.asking import Inquiry, ask
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import resolve_scores
-from lightning_gcam.metrics.functional.mean import PerSample
-from lightning_gcam.metrics.functional.similarity import average_ranks
+from lightning_gcam.metrics.samples import PerSample
+from lightning_gcam.metrics.similarity import average_ranks
 from lightning_gcam.scoring import score_maps
 
 ROOT = Path(__file__).parents[1]

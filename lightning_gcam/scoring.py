@@ -33,7 +33,7 @@ from lightning_gcam.metrics import (
     resolve_scores,
 )
 from lightning_gcam.metrics.baselines import BASELINES
-from lightning_gcam.metrics.functional.mean import PerSample, score_counted
+from lightning_gcam.metrics.samples import PerSample, score_counted
 
 Scores = str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None
 """Names, metrics `update(saliency, mask)`, or a mapping from names to metrics; None for the default ones."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lightning_gcam.metrics.functional.mean import PerSample
+from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.scoring import ScoreSheet
 
 COUNTED, BLANK, NO_MASK, UNDEFINED, ABSENT = range(5)

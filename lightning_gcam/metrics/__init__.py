@@ -1,14 +1,11 @@
 """How well does the saliency sit on the object, and does it say what the model does: one torchmetrics class a score."""
 
 from lightning_gcam.metrics.adcc import ADCC, Coherency, Complexity
-from lightning_gcam.metrics.average_precision import PixelAveragePrecision
 from lightning_gcam.metrics.base import SampleMean, SampleScore
 from lightning_gcam.metrics.baselines import baseline_scores
-from lightning_gcam.metrics.blank import BlankRate
-from lightning_gcam.metrics.boxes import MaxBoxAccuracy
-from lightning_gcam.metrics.confidence import AverageDrop, AverageGain, AverageIncrease, WinRate
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
 from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift, SuspectLift
+from lightning_gcam.metrics.faithfulness import AverageDrop, AverageGain, AverageIncrease, WinRate
 from lightning_gcam.metrics.measurement import (
     GroupedMeasurement,
     Measured,
@@ -17,14 +14,19 @@ from lightning_gcam.metrics.measurement import (
     measure_groups,
     measure_samples,
 )
-from lightning_gcam.metrics.overlap import BestSaliencyIoU, SaliencyIoU
-from lightning_gcam.metrics.pointing import PointingGame
-from lightning_gcam.metrics.position import PositionalConcentration
-from lightning_gcam.metrics.question import Question
-from lightning_gcam.metrics.rank import RelevanceRankAccuracy
-from lightning_gcam.metrics.scores import available_scores, default_scores, needs, needs_mask, resolve_scores
-from lightning_gcam.metrics.shape import SaliencyEntropy, SaliencyGini
+from lightning_gcam.metrics.overlap import BestSaliencyIoU, PixelAveragePrecision, SaliencyIoU
+from lightning_gcam.metrics.perturbation import Question
+from lightning_gcam.metrics.pointing import PointingGame, RelevanceRankAccuracy
+from lightning_gcam.metrics.registry import (
+    available_scores,
+    default_scores,
+    needs,
+    needs_mask,
+    resolve_scores,
+)
 from lightning_gcam.metrics.similarity import RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
+from lightning_gcam.metrics.sparsity import BlankRate, PositionalConcentration, SaliencyEntropy, SaliencyGini
+from lightning_gcam.metrics.wsol import MaxBoxAccuracy
 
 __all__ = [
     "ADCC",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_gcam.metrics.functional.mean import PerSample, _mean_compute, sum_counted
-from lightning_gcam.metrics.question import Question
+from lightning_gcam.metrics.perturbation import Question
+from lightning_gcam.metrics.samples import PerSample, _mean_compute, sum_counted
 
 Values = Tensor | float | Sequence[Tensor | float] | None
 """What ``plot`` takes."""
@@ -44,7 +44,7 @@ class SampleScore(Metric):
     Example:
         >>> import torch
         >>> from lightning_gcam.metrics import SampleScore
-        >>> from lightning_gcam.metrics.functional.mean import PerSample
+        >>> from lightning_gcam.metrics.samples import PerSample
         >>> class Accuracy(SampleScore):
         ...     def _score(self, guesses, labels):
         ...         return PerSample((guesses == labels).float(), labels >= 0)
@@ -174,7 +174,7 @@ class SampleMean(SampleScore):
     Example:
         >>> import torch
         >>> from lightning_gcam.metrics import SampleMean
-        >>> from lightning_gcam.metrics.functional.mean import PerSample
+        >>> from lightning_gcam.metrics.samples import PerSample
         >>> class PeakHeight(SampleMean):
         ...     def _score(self, saliency, mask):
         ...         return PerSample(saliency.amax(dim=(1, 2)), mask.any(dim=2).any(dim=1))

@@ -2,16 +2,129 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_gcam.metrics.base import SampleMean
-from lightning_gcam.metrics.functional.energy import (
-    _energy_chance_update,
-    _energy_pointing_game_update,
-    _region_lift_compute,
-    _region_lift_update,
-)
-from lightning_gcam.metrics.functional.mean import PerSample
+from lightning_gcam.metrics.samples import PerSample, mean_counted, prepare, score_counted
+
+
+def _energy_pointing_game_update(saliency: Tensor, mask: Tensor) -> PerSample:
+    """Share of each map's sum that lies in its mask."""
+    batch = prepare(saliency, mask)
+    saliency = batch.saliency.flatten(1)
+    # By its peak, so that the sum of a map in large units does not overflow.
+    saliency = saliency / saliency.amax(dim=1, keepdim=True)
+    inside = (saliency * batch.mask.flatten(1)).sum(dim=1)
+    return batch.scored(inside / saliency.sum(dim=1))
+
+
+def energy_pointing_game(saliency: Tensor, mask: Tensor) -> Tensor:
+    """Average, over the samples, the share of the saliency that lies in the object: sum(S in M) / sum(S).
+
+    Also known as relevance mass accuracy. Read it beside :func:`energy_chance`: a uniform map scores the
+    mask's share of the area. A sample whose map is blank (all zero, or not finite) or whose mask is empty is
+    left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        mask: ``(N, H, W)`` bool, True on the object.
+
+    Returns:
+        A float32 scalar in [0, 1], on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If the shapes are not both ``(N, H, W)``, or ``saliency`` has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import energy_pointing_game
+        >>> saliency = torch.tensor([[[3.0, 1.0], [0.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, False], [False, False]]])
+        >>> energy_pointing_game(saliency, mask)
+        tensor(0.7500)
+
+    Source:
+        Wang et al., "Score-CAM", 2020, arXiv 1910.01279 (energy-based pointing game, there with a bounding
+        box); Arras et al., 2020, arXiv 2003.07258 (relevance mass accuracy).
+    """
+    return mean_counted(_energy_pointing_game_update(saliency, mask))
+
+
+def _energy_chance_update(saliency: Tensor, mask: Tensor) -> PerSample:
+    """Share of each mask's grid that it covers."""
+    batch = prepare(saliency, mask)
+    pixels = batch.mask.flatten(1)
+    return batch.scored(pixels.sum(dim=1).float() / pixels.shape[1])
+
+
+def energy_chance(saliency: Tensor, mask: Tensor) -> Tensor:
+    """Average the share of the area that the object covers: what a uniform map would score as its energy.
+
+    Taken over the samples that :func:`energy_pointing_game` scores, so that the two numbers can be compared:
+    one with a blank map (all zero, or not finite) or an empty mask is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0; it only decides which samples count.
+        mask: ``(N, H, W)`` bool, True on the object.
+
+    Returns:
+        A float32 scalar in (0, 1], on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If the shapes are not both ``(N, H, W)``, or ``saliency`` has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import energy_chance
+        >>> saliency = torch.tensor([[[3.0, 1.0], [0.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, False], [False, False]]])
+        >>> energy_chance(saliency, mask)
+        tensor(0.2500)
+    """
+    return mean_counted(_energy_chance_update(saliency, mask))
+
+
+def _region_lift_update(saliency: Tensor, mask: Tensor) -> PerSample:
+    """Each sample's energy and its chance level: rows of two."""
+    energy, chance = _energy_pointing_game_update(saliency, mask), _energy_chance_update(saliency, mask)
+    return energy._replace(values=torch.stack([energy.values, chance.values], dim=1))
+
+
+def _region_lift_compute(total: Tensor, n: Tensor) -> Tensor:
+    """Divide mean energy by mean area share: both are over the same samples, so their number cancels."""
+    return (total[..., 0] / total[..., 1]).float()
+
+
+def region_lift(saliency: Tensor, mask: Tensor) -> Tensor:
+    """Divide the mean energy in the region by the region's mean share of the area; 1 is chance.
+
+    This is a **ratio of means**, not a mean of ratios: it equals :func:`energy_pointing_game` divided by
+    :func:`energy_chance`, and one tiny object cannot carry the whole number. A sample whose map is blank (all
+    zero, or not finite) or whose mask is empty is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        mask: ``(N, H, W)`` bool, True on the region: the object, or one that should not matter.
+
+    Returns:
+        A float32 scalar of at least 0, on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If the shapes are not both ``(N, H, W)``, or ``saliency`` has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import region_lift
+        >>> saliency = torch.tensor([[[3.0, 1.0], [0.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, False], [False, False]]])
+        >>> region_lift(saliency, mask)
+        tensor(3.)
+    """
+    return score_counted(_region_lift_update(saliency, mask), _region_lift_compute)
 
 
 class EnergyPointingGame(SampleMean):

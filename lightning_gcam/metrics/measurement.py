@@ -13,15 +13,15 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.base import SampleScore
-from lightning_gcam.metrics.functional.bootstrap import bootstrap_interval
-from lightning_gcam.metrics.functional.groups import (
+from lightning_gcam.metrics.intervals import (
+    bootstrap_interval,
     cat_groups,
     check_groups,
     group_members,
     group_numbers,
     no_groups,
 )
-from lightning_gcam.metrics.functional.mean import PerSample, score_counted
+from lightning_gcam.metrics.samples import PerSample, score_counted
 
 _COUNTED, _BLANK, _NO_MASK, _UNDEFINED = range(4)
 

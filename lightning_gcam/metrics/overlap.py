@@ -1,4 +1,4 @@
-"""How well does the thresholded saliency cover the object, and nothing else?"""
+"""Overlap of the thresholded saliency with the object's mask: IoU and average precision of the pixels."""
 
 from typing import Any
 
@@ -6,14 +6,158 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.metrics.base import SampleMean
-from lightning_gcam.metrics.functional.inputs import check_threshold
-from lightning_gcam.metrics.functional.mean import PerSample
-from lightning_gcam.metrics.functional.overlap import (
-    _best_saliency_iou_compute,
-    _best_saliency_iou_update,
-    _saliency_iou_update,
+from lightning_gcam.metrics.samples import (
+    PerSample,
+    check_count,
+    check_threshold,
+    count_above,
+    even_thresholds,
+    mean_counted,
+    prepare,
+    score_counted,
 )
-from lightning_gcam.metrics.functional.thresholds import check_count, even_thresholds
+
+
+def _saliency_iou_update(saliency: Tensor, mask: Tensor, threshold: float) -> PerSample:
+    """Intersection over union of each thresholded map and its mask."""
+    batch = prepare(saliency, mask)
+    saliency, mask = batch.saliency.flatten(1), batch.mask.flatten(1)
+    region = saliency >= threshold * saliency.amax(dim=1, keepdim=True)
+    intersection = (region & mask).sum(dim=1).float()
+    return batch.scored(intersection / (region | mask).sum(dim=1).float())
+
+
+def saliency_iou(saliency: Tensor, mask: Tensor, threshold: float = 0.3) -> Tensor:
+    """Average, over the samples, the intersection over union of {S >= threshold * max S} and the object.
+
+    A sample whose map is blank (all zero, or not finite) or whose mask is empty is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        mask: ``(N, H, W)`` bool, True on the object.
+        threshold: The share of the map's own peak from which a pixel belongs to the region, in (0, 1].
+
+    Returns:
+        A float32 scalar in [0, 1], on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If the shapes are not both ``(N, H, W)``, ``saliency`` has negative values, or
+            ``threshold`` is not in (0, 1].
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import saliency_iou
+        >>> saliency = torch.tensor([[[4.0, 2.0], [1.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, False], [False, False]]])
+        >>> saliency_iou(saliency, mask)
+        tensor(0.5000)
+        >>> saliency_iou(saliency, mask, threshold=1.0)
+        tensor(1.)
+    """
+    check_threshold(threshold)
+    return mean_counted(_saliency_iou_update(saliency, mask, threshold))
+
+
+def _best_saliency_iou_update(saliency: Tensor, mask: Tensor, num_thresholds: int) -> PerSample:
+    """Intersection over union at each threshold: rows ``(N, num_thresholds)``."""
+    batch = prepare(saliency, mask)
+    thresholds = even_thresholds(num_thresholds, saliency.device)
+    inside, outside = count_above(batch.saliency, batch.mask, thresholds)
+    size = batch.mask.flatten(1).sum(dim=1, keepdim=True)
+    return batch.scored(inside.float() / (size + outside).float())
+
+
+def _best_saliency_iou_compute(total: Tensor, n: Tensor) -> Tensor:
+    """Highest mean over the thresholds."""
+    return (total / n.unsqueeze(-1)).amax(dim=-1).to(torch.float32)
+
+
+def best_saliency_iou(saliency: Tensor, mask: Tensor, num_thresholds: int = 20) -> Tensor:
+    """Average the intersection over union at the one threshold, the same for all samples, where it is highest.
+
+    The threshold is chosen on the very samples that are scored, so this is an upper bound on what one fixed
+    threshold reaches on others. A sample whose map is blank (all zero, or not finite) or whose mask is empty
+    is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        mask: ``(N, H, W)`` bool, True on the object.
+        num_thresholds: The grid: k / num_thresholds of the map's own peak, for k = 1 to num_thresholds.
+
+    Returns:
+        A float32 scalar in [0, 1], on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If the shapes are not both ``(N, H, W)``, ``saliency`` has negative values, or
+            ``num_thresholds`` is not a positive integer.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import best_saliency_iou, saliency_iou
+        >>> saliency = torch.tensor([[[4.0, 2.0], [1.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, False], [False, False]]])
+        >>> saliency_iou(saliency, mask), best_saliency_iou(saliency, mask)
+        (tensor(0.5000), tensor(1.))
+    """
+    check_count("num_thresholds", num_thresholds)
+    update = _best_saliency_iou_update(saliency, mask, num_thresholds)
+    return score_counted(update, _best_saliency_iou_compute)
+
+
+def _pixel_average_precision_update(saliency: Tensor, mask: Tensor, num_thresholds: int) -> PerSample:
+    """Pixels at or above each threshold, in and out of the mask: rows ``(N, 2, num_thresholds)``."""
+    batch = prepare(saliency, mask)
+    thresholds = torch.linspace(0, 1, num_thresholds, device=saliency.device)
+    return batch.scored(torch.stack(count_above(batch.saliency, batch.mask, thresholds), dim=1).float())
+
+
+def _pixel_average_precision_compute(total: Tensor, n: Tensor) -> Tensor:
+    """Sum precision times the gain in recall, from the highest threshold to 0, where all pixels are in."""
+    inside, outside = total.unbind(dim=-2)
+    precision = inside / (inside + outside)
+    recall = inside / inside[..., :1]
+    gain = recall - torch.cat([recall[..., 1:], torch.zeros_like(recall[..., :1])], dim=-1)
+    return (precision * gain).sum(dim=-1).to(torch.float32)
+
+
+def pixel_average_precision(saliency: Tensor, mask: Tensor, num_thresholds: int = 101) -> Tensor:
+    """Give the average precision over the pixels of all samples together (PxAP), each map scaled by its peak.
+
+    It is what :class:`torchmetrics.classification.BinaryAveragePrecision` gives for the same scaled pixels and
+    the same ``thresholds``, here from sums per sample, so that n, an interval and groups can stand beside it. A
+    large object weighs more than a small one. A uniform map scores the objects' share of the pixels. A sample
+    whose map is blank (all zero, or not finite) or whose mask is empty is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        mask: ``(N, H, W)`` bool, True on the object.
+        num_thresholds: How many thresholds, evenly from 0 to 1 of each map's own peak; at least 2.
+
+    Returns:
+        A float32 scalar in [0, 1], on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If the shapes are not both ``(N, H, W)``, ``saliency`` has negative values, or
+            ``num_thresholds`` is not an integer of at least 2.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import pixel_average_precision
+        >>> saliency = torch.tensor([[[4.0, 3.0], [2.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, False], [True, False]]])
+        >>> pixel_average_precision(saliency, mask)
+        tensor(0.8333)
+
+    Source:
+        Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", 2020, arXiv 2001.12471
+        (section 3.3, there with a step of 0.001).
+    """
+    check_count("num_thresholds", num_thresholds, least=2)
+    update = _pixel_average_precision_update(saliency, mask, num_thresholds)
+    return score_counted(update, _pixel_average_precision_compute)
 
 
 class SaliencyIoU(SampleMean):
@@ -101,3 +245,50 @@ class BestSaliencyIoU(SampleMean):
 
     def _value(self, total: Tensor, n: Tensor) -> Tensor:
         return _best_saliency_iou_compute(total, n)
+
+
+class PixelAveragePrecision(SampleMean):
+    """Average precision over the pixels of all samples together (PxAP), each map scaled by its peak.
+
+    It is what :class:`torchmetrics.classification.BinaryAveragePrecision` gives for the same scaled pixels and
+    the same ``thresholds``, here from sums per sample, so that n, an interval and groups can stand beside it. A
+    large object weighs more than a small one. A uniform map scores the objects' share of the pixels. A sample
+    whose map is blank (all zero, or not finite) or whose mask is empty is left out, and counted in
+    ``left_out``.
+
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
+    0, and ``mask`` ``(N, H, W)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
+    was left out.
+
+    Args:
+        num_thresholds: How many thresholds, evenly from 0 to 1 of each map's own peak; at least 2.
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If ``num_thresholds`` is not an integer of at least 2; in ``update``, if the shapes are not
+            both ``(N, H, W)``, or ``saliency`` has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import PixelAveragePrecision
+        >>> saliency = torch.tensor([[[4.0, 3.0], [2.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, False], [True, False]]])
+        >>> PixelAveragePrecision()(saliency, mask)
+        tensor(0.8333)
+
+    Source:
+        Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", 2020, arXiv 2001.12471
+        (section 3.3, there with a step of 0.001).
+    """
+
+    def __init__(self, num_thresholds: int = 101, **kwargs: Any) -> None:
+        check_count("num_thresholds", num_thresholds, least=2)
+        super().__init__(shape=(2, num_thresholds), **kwargs)
+        self.num_thresholds = num_thresholds
+
+    def _score(self, saliency: Tensor, mask: Tensor) -> PerSample:
+        return _pixel_average_precision_update(saliency, mask, self.num_thresholds)
+
+    def _value(self, total: Tensor, n: Tensor) -> Tensor:
+        return _pixel_average_precision_compute(total, n)

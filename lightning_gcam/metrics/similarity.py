@@ -1,13 +1,165 @@
-"""How alike are two maps of the same sample: of two looks, or of a trained and a random model?"""
+"""How much two maps of a sample are alike: over the looks, and against random weights."""
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.base import SampleScore
-from lightning_gcam.metrics.functional.mean import PerSample
-from lightning_gcam.metrics.functional.similarity import _random_model_ssim_update, _rank_correlation_update
+from lightning_gcam.metrics.samples import PerSample, check_saliency, find_blank, mean_counted
+
+
+def _pair(saliency: Tensor, other: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Both maps as float32 on one device, ``(N, H, W)``, and where one of them is blank, ``(N,)``."""
+    check_saliency(saliency)
+    if not isinstance(other, Tensor) or not other.is_floating_point() or other.shape != saliency.shape:
+        came = f"{other.dtype} {tuple(other.shape)}" if isinstance(other, Tensor) else type(other).__name__
+        raise InputError(
+            f"`{name}` must be floating maps of the shape of `saliency` {tuple(saliency.shape)}, got {came}. "
+            "Both are maps of the same samples, on one grid."
+        )
+    saliency, blank = find_blank(saliency)
+    other, other_blank = find_blank(other.to(saliency.device))
+    return saliency, other, blank | other_blank
+
+
+def _rank_correlation_update(saliency: Tensor, other: Tensor, name: str = "other") -> PerSample:
+    """Spearman's correlation of each map with its other one."""
+    saliency, other, blank = _pair(saliency, other, name)
+    values, defined = pearson(average_ranks(saliency.flatten(1)), average_ranks(other.flatten(1)))
+    return PerSample(values, defined & ~blank, blank)
+
+
+def drift(saliency: Tensor, earlier: Tensor) -> Tensor:
+    """Average the rank correlation (Spearman) of each sample's map with its map at an earlier look.
+
+    1: the order of the pixels is what it was; 0: it has nothing to do with it; -1: it is reversed. Tied pixels
+    share their mean rank. A sample of which one map is blank (all zero, or not finite), or the same
+    everywhere, is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        earlier: ``(N, H, W)``, the maps of the same samples at an earlier look.
+
+    Returns:
+        A float32 scalar in [-1, 1], on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating.
+        ValueError: If the shapes are not both ``(N, H, W)``, or a map has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import drift
+        >>> drift(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[1.0, 5.0, 9.0]]]))
+        tensor(1.)
+    """
+    return mean_counted(_rank_correlation_update(saliency, earlier, "earlier"))
+
+
+def random_model_similarity(saliency: Tensor, randomized: Tensor) -> Tensor:
+    """Average the rank correlation of each sample's map with that of the same model with random weights.
+
+    Near 1, the map would be there without any training: it shows the image or the architecture, and not what
+    the model has learnt. Near 0 is what a faithful method gives. Tied pixels share their mean rank. A sample
+    of which one map is blank (all zero, or not finite), or the same everywhere, is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        randomized: ``(N, H, W)``, the maps of the same samples by the model with random weights.
+
+    Returns:
+        A float32 scalar in [-1, 1], on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating.
+        ValueError: If the shapes are not both ``(N, H, W)``, or a map has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import random_model_similarity
+        >>> random_model_similarity(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[9.0, 5.0, 1.0]]]))
+        tensor(-1.)
+
+    Source:
+        Adebayo et al., "Sanity Checks for Saliency Maps", 2018, arXiv 1810.03292.
+    """
+    return mean_counted(_rank_correlation_update(saliency, randomized, "randomized"))
+
+
+SSIM_SIDE = 11
+"""The side of SSIM's window, in pixels: a map must have at least that."""
+
+
+def _random_model_ssim_update(saliency: Tensor, randomized: Tensor) -> PerSample:
+    """Structural similarity of each map with its other one, both scaled by their peaks."""
+    saliency, randomized, blank = _pair(saliency, randomized, "randomized")
+    if min(saliency.shape[1:]) < SSIM_SIDE:
+        raise InputError(
+            f"`saliency` must be at least {SSIM_SIDE} x {SSIM_SIDE} for SSIM, got {tuple(saliency.shape)}. "
+            "Use the rank correlation, or maps at the size of the image."
+        )
+    if len(saliency) == 0:
+        return PerSample(saliency.new_zeros(0), ~blank, blank)
+    first, second = (
+        torch.where(blank[:, None, None], 0.0, maps / maps.amax(dim=(1, 2), keepdim=True))[:, None]
+        for maps in (saliency, randomized)
+    )
+    values = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
+    return PerSample(torch.as_tensor(values).reshape(-1), ~blank, blank)
+
+
+def random_model_ssim(saliency: Tensor, randomized: Tensor) -> Tensor:
+    """Average the structural similarity of each sample's map with that of the same model with random weights.
+
+    torchmetrics' SSIM, a window of 11 pixels, of maps scaled by their peaks. Read it as
+    :func:`random_model_similarity`; two maps that are empty in the same places are similar by that alone. A
+    sample of which one map is blank (all zero, or not finite) is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale, at least 11 x 11.
+        randomized: ``(N, H, W)``, the maps of the same samples by the model with random weights.
+
+    Returns:
+        A float32 scalar in [-1, 1], on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating.
+        ValueError: If the shapes are not both ``(N, H, W)``, smaller than 11 x 11, or a map has negative
+            values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import random_model_ssim
+        >>> maps = torch.rand(2, 16, 16)
+        >>> random_model_ssim(maps, maps * 3)
+        tensor(1.)
+
+    Source:
+        Adebayo et al., "Sanity Checks for Saliency Maps", 2018, arXiv 1810.03292; Wang et al., 2004 (SSIM).
+    """
+    return mean_counted(_random_model_ssim_update(saliency, randomized))
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Rank each row, ties by their mean rank, from above 0 to 1: ``(N, K)`` to ``(N, K)`` float32."""
+    ordered = values.sort(dim=1).values
+    below = torch.searchsorted(ordered, values, right=False)
+    up_to = torch.searchsorted(ordered, values, right=True)
+    return (below + up_to + 1).float() / (2 * values.shape[1])
+
+
+def pearson(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Correlate each row with its other one: ``(N,)``, and where neither is the same everywhere ``(N,)``."""
+    # Asked of the values themselves: a mean of equal numbers is rounded, and leaves a little of each.
+    varied = [each.amax(dim=1) > each.amin(dim=1) for each in (first, second)]
+    first, second = first - first.mean(dim=1, keepdim=True), second - second.mean(dim=1, keepdim=True)
+    # To unit length one by one: the product of two squares of small numbers would underflow.
+    lengths = [torch.linalg.vector_norm(each, dim=1, keepdim=True) for each in (first, second)]
+    product = (first / lengths[0]) * (second / lengths[1])
+    return product.sum(dim=1).clamp(-1, 1), varied[0] & varied[1]
 
 
 class SaliencyDrift(SampleScore):

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gcam.metrics import BlankRate, available_scores, functional, needs, resolve_scores
-from lightning_gcam.metrics.functional.mean import PerSample, mean_counted
+from lightning_gcam.metrics.samples import PerSample, mean_counted
 
 FUNCTIONS = {
     "energy": functional.energy_pointing_game,

@@ -9,8 +9,7 @@ from torchvision.ops import box_iou, masks_to_boxes
 
 from lightning_gcam.metrics import MaxBoxAccuracy
 from lightning_gcam.metrics.functional import max_box_accuracy
-from lightning_gcam.metrics.functional.boxes import _iou
-from lightning_gcam.metrics.functional.components import Components, GrowingRegions
+from lightning_gcam.metrics.wsol import Components, GrowingRegions, _iou
 
 
 def regions(seed: int, density: float, size: tuple[int, int] = (13, 11)) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms.functional import gaussian_blur
 
 from lightning_gcam.metrics.functional import deletion_steps, insertion_steps, keep_salient
-from lightning_gcam.metrics.functional.perturbed import filled
+from lightning_gcam.metrics.perturbation import filled
 
 IMAGES = torch.rand(3, 2, 8, 6, generator=torch.Generator().manual_seed(0)) + 1
 MAPS = torch.rand(3, 8, 6, generator=torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ from torchmetrics.functional.regression import spearman_corrcoef
 
 from lightning_gcam.metrics import RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
 from lightning_gcam.metrics.functional import drift, random_model_similarity, random_model_ssim
-from lightning_gcam.metrics.functional.similarity import average_ranks
+from lightning_gcam.metrics.similarity import average_ranks
 
 
 def pair(seed: int, levels: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,12 +1,81 @@
-"""What every score does first: check its inputs, and find the samples that count."""
+"""Checked inputs, one number per sample, and the mean over the samples that count."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_gcam.metrics.functional.mean import PerSample
+from lightning_gcam._errors import InputError
+
+FromSums = Callable[[Tensor, Tensor], Tensor]
+"""The total ``(..., *shape)`` and the number of samples ``(...)`` in, the score ``(...)`` out."""
+
+
+class PerSample(NamedTuple):
+    """One number per sample (or one row of numbers), which samples count, and why the others do not."""
+
+    values: Tensor
+    """``(N,)`` or ``(N, *shape)`` float32; of no meaning where the sample does not count."""
+    counted: Tensor
+    """``(N,)`` bool."""
+    blank: Tensor | None = None
+    """``(N,)`` bool: left out because its map is blank; ``None`` where nobody asked."""
+    no_mask: Tensor | None = None
+    """``(N,)`` bool: left out because its mask is empty; no sample is both."""
+
+
+def sum_counted(
+    sample: PerSample, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum the numbers over the samples that count.
+
+    Args:
+        sample: The numbers ``(N, *shape)`` and which samples count.
+        device: Where the sums go.
+        dtype: What the total is kept in.
+
+    Returns:
+        The total ``shape`` (``dtype``), how many counted and how many were left out (int64 scalars), on
+        ``device``.
+    """
+    # Move, then widen: the device the values come from may have no float64.
+    values = sample.values.to(device).to(dtype)
+    counted = sample.counted.to(device)
+    chosen = counted.reshape(-1, *[1] * (values.ndim - 1))
+    return torch.where(chosen, values, 0.0).sum(dim=0), counted.sum(), (~counted).sum()
+
+
+def _mean_compute(total: Tensor, n: Tensor) -> Tensor:
+    """Divide the total by the number of samples: float32, NaN where there are none."""
+    return (total / n).to(torch.float32)
+
+
+def score_counted(sample: PerSample, compute: FromSums = _mean_compute) -> Tensor:
+    """Score a batch: the sums over the samples that count, and what ``compute`` makes of them.
+
+    Args:
+        sample: The numbers ``(N, *shape)`` and which samples count.
+        compute: From the total and the number of samples to the score; their quotient where it is left out.
+
+    Returns:
+        A float32 scalar on the device of the numbers; NaN where no sample counts.
+    """
+    total, n, _ = sum_counted(sample)
+    return compute(total, n).to(sample.values.device)
+
+
+def mean_counted(sample: PerSample) -> Tensor:
+    """Average one number per sample over the samples that count.
+
+    Args:
+        sample: The numbers ``(N,)`` and which of them count.
+
+    Returns:
+        A float32 scalar on the device of the numbers; NaN where no sample counts.
+    """
+    return score_counted(sample)
 
 
 class Scorable(NamedTuple):
@@ -133,3 +202,50 @@ def check_tolerance(tolerance: float) -> None:
             f"`tolerance` must be a finite number of pixels, at least 0, got {tolerance!r}. "
             "0 asks for the peak inside the mask itself."
         )
+
+
+def check_count(name: str, count: int, least: int = 1) -> None:
+    """Refuse what is not an integer of at least ``least``.
+
+    Raises:
+        InputError: Naming the argument.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < least:
+        raise InputError(f"`{name}` must be an integer of at least {least}, got {count!r}.")
+
+
+def even_thresholds(count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return ``k / count`` for k = 1 to ``count``: ``(count,)`` float32, ascending, the last one 1.
+
+    Example:
+        >>> from lightning_gcam.metrics.samples import even_thresholds
+        >>> even_thresholds(4)
+        tensor([0.2500, 0.5000, 0.7500, 1.0000])
+    """
+    return torch.arange(1, count + 1, device=device, dtype=torch.float32) / count
+
+
+def count_above(saliency: Tensor, mask: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+    """Count, for each threshold, the pixels that reach it, inside and outside of the mask.
+
+    Args:
+        saliency: ``(N, H, W)`` float32, finite, at least 0.
+        mask: ``(N, H, W)`` bool.
+        thresholds: ``(T,)`` ascending shares of each map's own peak.
+
+    Returns:
+        Two ``(N, T)`` int64: pixels of the mask, and pixels outside of it, with S >= threshold * max S.
+    """
+    saliency, mask = saliency.flatten(1), mask.flatten(1)
+    levels = thresholds * saliency.amax(dim=1, keepdim=True)
+    # How many of the thresholds each pixel reaches, 0 to T; then how many pixels reach each.
+    reached = torch.searchsorted(levels, saliency, right=True)
+    empty = torch.zeros(len(saliency), len(thresholds) + 1, dtype=torch.int64, device=saliency.device)
+    inside = empty.scatter_add(1, reached, mask.long())
+    outside = empty.scatter_add(1, reached, (~mask).long())
+    return _at_least(inside), _at_least(outside)
+
+
+def _at_least(counts: Tensor) -> Tensor:
+    """From "reaches exactly k thresholds" to "reaches the k-th", for k from 1."""
+    return counts.flip(1).cumsum(dim=1).flip(1)[:, 1:]

@@ -1,15 +1,120 @@
-"""Does a box drawn around the thresholded saliency match the object's box?"""
+"""Boxes around the thresholded saliency against the object's boxes, as in weakly supervised localization (WSOL)."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.metrics.functional.components import Components, GrowingRegions
-from lightning_gcam.metrics.functional.inputs import Scorable, prepare
-from lightning_gcam.metrics.functional.mean import PerSample, score_counted
-from lightning_gcam.metrics.functional.thresholds import check_count, even_thresholds
+from lightning_gcam.metrics.base import SampleMean
+from lightning_gcam.metrics.samples import (
+    PerSample,
+    Scorable,
+    check_count,
+    even_thresholds,
+    prepare,
+    score_counted,
+)
+
+
+class Components(NamedTuple):
+    """The connected components of a batch of regions."""
+
+    samples: Tensor
+    """``(R,)`` int64: whose region each is in."""
+    boxes: Tensor
+    """``(R, 4)`` float32 xyxy, the far edges past the last pixel: one pixel is a box of area 1."""
+    areas: Tensor
+    """``(R,)`` int64: how many pixels."""
+
+
+class GrowingRegions:
+    """Regions on N grids, at first empty, to which pixels are added; two that touch become one component.
+
+    Neighbours are the eight around a pixel. Each pixel names another one of its component, and in the end the
+    component's root; only pixels that are added are ever looked at, so that thresholding a map at any number
+    of falling thresholds costs little more than at one.
+
+    Args:
+        shape: ``(N, H, W)``.
+        device: Where the pixels are.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.wsol import GrowingRegions
+        >>> regions = GrowingRegions((1, 2, 4), "cpu")
+        >>> regions.add(torch.tensor([0, 1, 3])).boxes.tolist()
+        [[0.0, 0.0, 2.0, 1.0], [3.0, 0.0, 4.0, 1.0]]
+        >>> regions.add(torch.tensor([6])).boxes.tolist()
+        [[0.0, 0.0, 4.0, 2.0]]
+    """
+
+    def __init__(self, shape: tuple[int, int, int], device: torch.device | str) -> None:
+        n, self.height, self.width = shape
+        pixels = torch.arange(n * self.height * self.width, device=device)
+        column, row = pixels % self.width, pixels // self.width % self.height
+        self.parents = pixels
+        self.boxes = torch.stack([column, row, column + 1, row + 1], dim=1).float()
+        self.areas = torch.ones_like(pixels)
+        self.inside = torch.zeros_like(pixels, dtype=torch.bool)
+        self.roots = pixels[:0]
+
+    def add(self, pixels: Tensor) -> Components:
+        """Add pixels, by their index into the flattened batch, and give the components that there are now.
+
+        Args:
+            pixels: ``(K,)`` int64, none of them added before.
+        """
+        self.inside[pixels] = True
+        self._join(*self._neighbours(pixels))
+        parts = torch.cat([self.roots, pixels])
+        roots = self.root_of(parts)
+        merged = roots != parts
+        # What is no root any more gives its box and its pixels to its root, once.
+        into, lost = roots[merged], parts[merged]
+        columns = into[:, None].expand(-1, 2)
+        self.boxes[:, :2].scatter_reduce_(0, columns, self.boxes[lost, :2], "amin")
+        self.boxes[:, 2:].scatter_reduce_(0, columns, self.boxes[lost, 2:], "amax")
+        self.areas.scatter_add_(0, into, self.areas[lost])
+        self.roots = parts[~merged].sort().values
+        size = self.height * self.width
+        return Components(self.roots // size, self.boxes[self.roots], self.areas[self.roots])
+
+    def root_of(self, pixels: Tensor) -> Tensor:
+        """Follow each pixel to the root of its component, and let it name that from now on."""
+        roots = self.parents[pixels]
+        while not torch.equal(further := self.parents[roots], roots):
+            roots = further
+        self.parents[pixels] = roots
+        return roots
+
+    def _join(self, first: Tensor, second: Tensor) -> None:
+        """Make one component of the two ends of each pair: the lower root names the highest beside it."""
+        while True:
+            first, second = self.root_of(first), self.root_of(second)
+            apart = first != second
+            if not apart.any():
+                return
+            first, second = first[apart], second[apart]
+            lower, higher = torch.minimum(first, second), torch.maximum(first, second)
+            self.parents.scatter_reduce_(0, lower, higher, "amax")
+
+    def _neighbours(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Each pixel with each of its neighbours that is inside."""
+        column, row = pixels % self.width, pixels // self.width % self.height
+        pairs = []
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                on_grid = (row + down >= 0) & (row + down < self.height)
+                on_grid &= (column + right >= 0) & (column + right < self.width)
+                mine = pixels[on_grid]
+                other = mine + down * self.width + right
+                there = self.inside[other] & (other != mine)
+                pairs.append(torch.stack([mine[there], other[there]]))
+        first, second = torch.cat(pairs, dim=1)
+        return first, second
+
 
 IOU_THRESHOLDS = {1: (0.5,), 2: (0.3, 0.5, 0.7)}
 """What counts as a match, by the version of the score."""
@@ -172,3 +277,62 @@ def _iou(boxes: Tensor, others: Tensor) -> Tensor:
     areas = [(each[..., 2:] - each[..., :2]).clamp(min=0).prod(dim=-1) for each in (boxes, others)]
     union = areas[0] + areas[1] - common
     return torch.where(union > 0, common / union, 0.0)
+
+
+class MaxBoxAccuracy(SampleMean):
+    """How often a box around the thresholded saliency matches an object's box, at the best threshold.
+
+    {S >= threshold * max S} falls into connected components, with eight neighbours a pixel. Version 1 draws a
+    box around the one with the most pixels (the best of them, where several have as many) and asks for an IoU
+    of 0.5 with a box of the object; version 2 draws one around each, takes the best, and averages over IoUs of
+    0.3, 0.5 and 0.7. The threshold is the same for all samples, and chosen, for each IoU, on the very samples
+    that are scored.
+
+    A box ends **after** its last pixel; the authors' code (wsolevaluation) makes each box one pixel too large,
+    see :func:`lightning_gcam.metrics.functional.max_box_accuracy`. A sample whose map is blank (all zero, or
+    not finite) or that has no object is left out, and counted in ``left_out``.
+
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
+    0, ``mask`` ``(N, H, W)`` bool, and, if each of several objects in a sample may be matched by itself,
+    ``boxes``: N tensors ``(M, 4)``. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample was
+    left out.
+
+    Args:
+        version: 1 or 2.
+        num_thresholds: The grid: k / num_thresholds of the map's own peak, for k = 1 to num_thresholds.
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If ``version`` is not 1 or 2, or ``num_thresholds`` is not a positive integer; in
+            ``update``, if the shapes are not both ``(N, H, W)``, ``saliency`` has negative values, or
+            ``boxes`` does not hold N tensors ``(M, 4)``.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import MaxBoxAccuracy
+        >>> saliency = torch.tensor([[[4.0, 3.0, 1.0], [0.0, 0.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, True, False], [False, False, False]]])
+        >>> MaxBoxAccuracy(version=1)(saliency, mask)
+        tensor(1.)
+
+    Source:
+        Choe et al., 2020, arXiv 2001.12471 (version 1: MaxBoxAcc) and arXiv 2007.04178 (version 2:
+        MaxBoxAccV2).
+    """
+
+    def __init__(self, version: int = 2, num_thresholds: int = 100, **kwargs: Any) -> None:
+        check_version(version)
+        check_count("num_thresholds", num_thresholds)
+        super().__init__(shape=(num_thresholds, len(IOU_THRESHOLDS[version])), **kwargs)
+        self.version, self.num_thresholds = version, num_thresholds
+
+    def _score(self, saliency: Tensor, mask: Tensor, boxes: Sequence[Tensor] | None = None) -> PerSample:
+        return _max_box_accuracy_update(saliency, mask, boxes, self.version, self.num_thresholds)
+
+    def update(self, saliency: Tensor, mask: Tensor, boxes: Sequence[Tensor] | None = None) -> None:
+        """Add a batch of maps and masks, both ``(N, H, W)``, and perhaps each sample's boxes."""
+        self._add(self._score(saliency, mask, boxes))
+
+    def _value(self, total: Tensor, n: Tensor) -> Tensor:
+        return _max_box_accuracy_compute(total, n)

@@ -8,18 +8,14 @@ from torchmetrics import Metric
 
 from lightning_gcam._errors import InputError, InputTypeError
 from lightning_gcam.metrics.adcc import ADCC, Coherency, Complexity
-from lightning_gcam.metrics.average_precision import PixelAveragePrecision
-from lightning_gcam.metrics.blank import BlankRate
-from lightning_gcam.metrics.boxes import MaxBoxAccuracy
-from lightning_gcam.metrics.confidence import AverageDrop, AverageGain, AverageIncrease, WinRate
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
 from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift, SuspectLift
-from lightning_gcam.metrics.overlap import BestSaliencyIoU, SaliencyIoU
-from lightning_gcam.metrics.pointing import PointingGame
-from lightning_gcam.metrics.position import PositionalConcentration
-from lightning_gcam.metrics.rank import RelevanceRankAccuracy
-from lightning_gcam.metrics.shape import SaliencyEntropy, SaliencyGini
+from lightning_gcam.metrics.faithfulness import AverageDrop, AverageGain, AverageIncrease, WinRate
+from lightning_gcam.metrics.overlap import BestSaliencyIoU, PixelAveragePrecision, SaliencyIoU
+from lightning_gcam.metrics.pointing import PointingGame, RelevanceRankAccuracy
 from lightning_gcam.metrics.similarity import RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
+from lightning_gcam.metrics.sparsity import BlankRate, PositionalConcentration, SaliencyEntropy, SaliencyGini
+from lightning_gcam.metrics.wsol import MaxBoxAccuracy
 
 _CHANCE = "energy_chance"
 

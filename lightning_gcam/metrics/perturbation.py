@@ -1,8 +1,9 @@
-"""The images that the faithfulness scores ask the model about, made from images and maps."""
+"""Images changed by their maps: salient pixels kept, inserted or deleted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,8 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.metrics.functional.inputs import check_saliency, find_blank
-from lightning_gcam.metrics.functional.thresholds import check_count
+from lightning_gcam.metrics.samples import check_count, check_saliency, find_blank
 
 Fill = Literal["zero", "blur", "mean"] | Callable[[Tensor], Tensor]
 """What stands where pixels are taken away: a name, or a callable from images to images of the same shape."""
@@ -216,3 +216,48 @@ def _check_steps(images: Tensor, maps: Tensor, steps: int, chunk_size: int) -> N
     _check_pair(images, maps)
     check_count("steps", steps)
     check_count("chunk_size", chunk_size)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A way to change images by their maps; scores that ask the same share the model's answers.
+
+    Args:
+        kind: "keep" only the salient pixels, "insert" them one step after the other, or "delete" them.
+        fill: What stands where pixels are taken away.
+        steps: Of an insertion or a deletion.
+
+    Example:
+        >>> from lightning_gcam.metrics import AverageDrop, AverageGain, InsertionAUC
+        >>> AverageDrop().question == AverageGain().question, InsertionAUC(steps=5).question.num_images
+        (True, 6)
+    """
+
+    kind: Literal["keep", "insert", "delete"]
+    fill: Fill
+    steps: int = 0
+
+    @property
+    def num_images(self) -> int:
+        """How many images a sample becomes."""
+        return self.steps + 1
+
+    def images(self, images: Tensor, maps: Tensor, chunk_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
+        """Change the images, at most ``chunk_size`` at once.
+
+        Args:
+            images: ``(N, C, H, W)`` floating, as the model takes them.
+            maps: ``(N, H, W)`` floating, at least 0.
+            chunk_size: How many images to give at once.
+
+        Yields:
+            Pairs ``(index, images)``: ``(K, 2)`` int64, the sample and the step of each, and ``(K, C, H, W)``.
+        """
+        if self.kind == "insert":
+            yield from insertion_steps(images, maps, self.steps, self.fill, chunk_size)
+        elif self.kind == "delete":
+            yield from deletion_steps(images, maps, self.steps, self.fill, chunk_size)
+        else:
+            for rows in torch.arange(len(images), device=images.device).split(chunk_size):
+                index = torch.stack([rows, torch.zeros_like(rows)], dim=1)
+                yield index, keep_salient(images[rows], maps[rows], self.fill)
