@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lightning_gcam import attribute
 from lightning_gcam.attribution import Attribution
-from lightning_gcam.cam.methods import Method, grad_cam, guidance_cam, hires_cam
+from lightning_gcam.cam.methods import grad_cam, guidance_cam, hires_cam
+from lightning_gcam.cam.registry import Method
 
 # ----------------------------------------------------------------------------------------------- controls
 

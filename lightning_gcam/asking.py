@@ -14,9 +14,9 @@ from lightning_gcam._errors import InputError
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.methods import resolve_methods
 from lightning_gcam.cam.plain_forward import logits_of
 from lightning_gcam.cam.random_weights import called_with, in_place_of_all
+from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.captions import marks_of
 from lightning_gcam.chunks import attribute_in_chunks, in_chunks

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from lightning_gcam._errors import InputError
 from lightning_gcam.batch import SaliencyBatch, checks
 from lightning_gcam.cam.capture import Captured, Forward, capture_layers, plain_eager
+from lightning_gcam.cam.context import MethodContext
 from lightning_gcam.cam.layers import find_target_layer
-from lightning_gcam.cam.methods import AnyMethod, Methods, ScoredMethod, resolve_methods
 from lightning_gcam.cam.probe import is_even
+from lightning_gcam.cam.registry import AnyMethod, Methods, ModelMethod, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
-from lightning_gcam.cam.scorer import Scorer
 from lightning_gcam.cam.several import (
     Fuse,
     TargetLayers,
@@ -179,7 +179,7 @@ def attribute(
 ) -> Attribution:
     """Compute saliency maps: one forward and one gradient, whatever the number of methods and layers.
 
-    Methods that need the model again (see `docs/method.md`) ask it beyond that, in pieces that fit memory.
+    Methods that need the model again (see `docs/method.md`) run it beyond that, in chunks that fit memory.
 
     The model is run in eval mode and left exactly as it was: its mode, its buffers, its gradients, its hooks and the
     random streams. It works under `no_grad` and `inference_mode`, with frozen parameters, and with compiled modules.
@@ -193,7 +193,7 @@ def attribute(
             of a regression itself, which float targets of a single output that are not all 0 or 1 ask for, too; or a
             callable `logits -> (N,)`, for an embedding, say.
         methods: a name (see `lightning_gcam.cam.available_methods`), a callable
-            `(activations, gradients) -> (N, h, w)`, a `lightning_gcam.cam.ScoredMethod`, several of them, or a mapping
+            `(activations, gradients) -> (N, h, w)`, a `lightning_gcam.cam.ModelMethod`, several of them, or a mapping
             from the maps' names to callables.
         target_layer: a name from `model.named_modules()`, or the module; found where it is left out. Several layers
             give a map each, "<method>@<layer>", all from the same forward and gradient.
@@ -266,15 +266,15 @@ def _asked(
     targets: Targets,
     forward: Forward | None,
 ) -> dict[str, Tensor]:
-    """The raw maps of those methods that ask the model again."""
-    scored = {name: method for name, method in methods.items() if isinstance(method, ScoredMethod)}
+    """The raw maps of those methods that run the model again."""
+    scored = {name: method for name, method in methods.items() if isinstance(method, ModelMethod)}
     if not scored:
         return {}
     with plain_eager():
         images = images.clone()  # one made in inference mode has no gradient
-        scorer = Scorer(model, images, captured, targets, forward)
+        context = MethodContext(model, images, captured, targets, forward)
         with _full_precision(images):
-            return {name: method(scorer.named(name)) for name, method in scored.items()}
+            return {name: method(context.named(name)) for name, method in scored.items()}
 
 
 def _full_precision(images: Tensor) -> AbstractContextManager[object]:
@@ -288,7 +288,7 @@ def _scaled_maps(
     finite, explained = _finite(captured), captured.score.is_of_something[:, None, None]
     maps: ScaledMaps = {}
     for name, method in methods.items():
-        if isinstance(method, ScoredMethod):
+        if isinstance(method, ModelMethod):
             raw = _checked(name, asked[name], (len(finite), None, None))
             raw = torch.where(explained, raw, 0.0)
         else:

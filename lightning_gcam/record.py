@@ -18,7 +18,7 @@ from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.batch.names import sample_names
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.methods import Methods
+from lightning_gcam.cam.registry import Methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers
 from lightning_gcam.cam.targets import Targets, predict

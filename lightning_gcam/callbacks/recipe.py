@@ -11,7 +11,7 @@ from lightning_gcam.asking import Inquiry
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.callbacks.processes import through_wrapper
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.methods import AnyMethod
+from lightning_gcam.cam.registry import AnyMethod
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse
 from lightning_gcam.cam.targets import Targets

@@ -20,7 +20,7 @@ from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.callbacks.stream import Plan, Stream
 from lightning_gcam.callbacks.tabulate import Table
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.methods import Methods, resolve_methods
+from lightning_gcam.cam.registry import Methods, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
 from lightning_gcam.evaluation import EvaluationResult

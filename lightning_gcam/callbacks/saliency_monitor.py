@@ -27,7 +27,7 @@ from lightning_gcam.callbacks.trainer_facts import is_fitting, logged_step, mome
 from lightning_gcam.callbacks.whole_numbers import whole_numbers_explained
 from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.layers import TargetLayer
-from lightning_gcam.cam.methods import Methods, resolve_methods
+from lightning_gcam.cam.registry import Methods, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
 from lightning_gcam.causal_checks import NO_CHECKS, CausalChecks
@@ -49,8 +49,8 @@ class SaliencyMonitor(Callback):
     monitor them.
 
     Args:
-        methods: a name (see `available_methods`), a callable `(activations, gradients) -> (N, h, w)`, a `ScoredMethod`
-            that asks the model again, several of these, or a mapping from the maps' names to them.
+        methods: a name (see `available_methods`), a callable `(activations, gradients) -> (N, h, w)`, a `ModelMethod`
+            that runs the model again, several of these, or a mapping from the maps' names to them.
         target_layer: a name from `model.named_modules()`; found where it is left out. Several names give a map each,
             all from one forward and one gradient; scores of the first method at the first layer are logged as
             `saliency/<score>`, the others as `saliency/<method>@<layer>/<score>`.

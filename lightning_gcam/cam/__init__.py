@@ -1,24 +1,24 @@
 """Class activation maps: the methods, the layer, and the one pass that feeds them."""
 
-from lightning_gcam.cam import scored as scored  # its methods are known once it is imported
+from lightning_gcam.cam import methods as methods  # registered once the package is imported
+from lightning_gcam.cam.context import MethodContext
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layer
-from lightning_gcam.cam.methods import (
-    ScoredMethod,
+from lightning_gcam.cam.registry import (
+    ModelMethod,
     available_methods,
     register_method,
-    register_scored_method,
+    register_model_method,
     resolve_methods,
 )
-from lightning_gcam.cam.scorer import Scorer
 
 __all__ = [
-    "ScoredMethod",
-    "Scorer",
+    "MethodContext",
+    "ModelMethod",
     "TargetLayer",
     "available_methods",
     "find_target_layer",
     "register_method",
-    "register_scored_method",
+    "register_model_method",
     "resolve_methods",
     "resolve_target_layer",
 ]

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from lightning_gcam import attribute
-from lightning_gcam.cam import available_methods
-from lightning_gcam.cam.methods import registry
+from lightning_gcam.cam import available_methods, registry
 from tests.cam.nets import cnn, pictures
 
 PAGE = Path(__file__).parents[2] / "docs" / "method.md"

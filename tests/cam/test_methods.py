@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from lightning_gcam.cam import available_methods, register_method, resolve_methods
-from lightning_gcam.cam.methods import registry as registered
+from lightning_gcam.cam import registry as registered
 
 SIX = ("guidance_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam")
 

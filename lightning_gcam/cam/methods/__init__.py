@@ -1,6 +1,10 @@
-"""What a map is computed by: the registry, and the methods that are pure functions of (activations, gradients)."""
+"""All CAM methods; each is registered under its name when this package is imported."""
 
+# The order of registration is the order of every table.
+# isort: off
 from lightning_gcam.cam.methods.gradient import (
+    eigen_cam,
+    eigen_grad_cam,
     element_wise_grad_cam,
     grad_cam,
     grad_cam_plus_plus,
@@ -9,34 +13,34 @@ from lightning_gcam.cam.methods.gradient import (
     layer_cam,
     xgrad_cam,
 )
-from lightning_gcam.cam.methods.principal import eigen_cam, eigen_grad_cam
-from lightning_gcam.cam.methods.registry import (
-    AnyMethod,
-    Method,
-    Methods,
-    ScoredMethod,
-    available_methods,
-    register_method,
-    register_scored_method,
-    resolve_methods,
-)
+from lightning_gcam.cam.methods.perturbation import ablation_cam, is_cam, score_cam, ss_cam
+from lightning_gcam.cam.methods.full_grad import full_grad, smooth_full_grad
+from lightning_gcam.cam.methods.captum import guided_grad_cam, integrated_gradients, occlusion
+from lightning_gcam.cam.methods.smoothing import cameras, smooth_grad_cam_plus_plus
+from lightning_gcam.cam.methods.baselines import centre, random
+# isort: on
 
 __all__ = [
-    "AnyMethod",
-    "Method",
-    "Methods",
-    "ScoredMethod",
-    "available_methods",
+    "ablation_cam",
+    "cameras",
+    "centre",
     "eigen_cam",
     "eigen_grad_cam",
     "element_wise_grad_cam",
+    "full_grad",
     "grad_cam",
     "grad_cam_plus_plus",
     "guidance_cam",
+    "guided_grad_cam",
     "hires_cam",
+    "integrated_gradients",
+    "is_cam",
     "layer_cam",
-    "register_method",
-    "register_scored_method",
-    "resolve_methods",
+    "occlusion",
+    "random",
+    "score_cam",
+    "smooth_full_grad",
+    "smooth_grad_cam_plus_plus",
+    "ss_cam",
     "xgrad_cam",
 ]

@@ -1,20 +1,16 @@
-"""`Scorer`: what a method may ask of the model, beside the activations and gradients of the one pass.
-
-A method that needs the model again is a function that is handed a `Scorer` and gives maps. It says how images (or
-activations) are changed; the scorer runs them in pieces that fit memory, whatever their number: the target layer's
-channels are a batch, never a loop.
-"""
+"""`MethodContext`: one batch, one model and the explained score, for methods that run the model on changed images."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from lightning_gcam._errors import InputError
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.capture import Captured, capture
 from lightning_gcam.cam.plain_forward import raw_logits
@@ -33,7 +29,7 @@ AT_ONCE = 16
 """How many changed images go through at once, at least; as many as there are samples, where these are more."""
 
 
-class Scorer:
+class MethodContext:
     """One batch, one model, and the score that the maps explain: of the images, and of changes of them.
 
     What it is asked is of the same class as the maps, whatever the model predicts for a changed image, and of the same
@@ -70,8 +66,8 @@ class Scorer:
         device = images.device.type
         self._autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 
-    def named(self, label: str) -> Scorer:
-        """The same scorer, whose progress bar says `label`."""
+    def named(self, label: str) -> MethodContext:
+        """The same context, whose progress bar says `label`."""
         self.label = label
         return self
 
@@ -269,3 +265,68 @@ def _score(logits: Tensor, score: Score, rows: Tensor, targets: Targets) -> Scor
     values = same_score(logits, score, rows, targets)
     mean = logits if logits.ndim == 2 else logits.mean(dim=(2, 3))
     return Score(values, None, mean, score.explains)
+
+
+def gradients_from(
+    context: MethodContext,
+    name: str,
+    images: Tensor,
+    rows: Tensor,
+    others: Callable[[], Sequence[Tensor]] = tuple,
+) -> list[Tensor | None]:
+    """The gradients of the score with respect to the images and to other tensors of the same forward.
+
+    Args:
+        context: of the samples.
+        name: of the method, for the error.
+        images: `(B, C, H, W)`.
+        rows: `(B,)`, of which sample each is a change.
+        others: called behind the forward: the other tensors.
+
+    Returns:
+        One a tensor, the images' first; None where the score does not depend on it.
+
+    Raises:
+        InputError: where no gradient reaches the images.
+    """
+    check_takes_gradients(context, name)
+    leaf = images.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        values = context.values(leaf, rows)
+        check_graph(context, name, values)
+        inputs = [leaf, *others()]
+        found = torch.autograd.grad(values, inputs, torch.ones_like(values), allow_unused=True)
+    if found[0] is None:
+        raise InputError(without_gradient(context, name))
+    return list(found)
+
+
+def check_takes_gradients(context: MethodContext, name: str) -> None:
+    """Refuse images of whole numbers: they have no gradient.
+
+    Raises:
+        InputError: naming the method.
+    """
+    if not context.images.is_floating_point():
+        raise InputError(
+            f'`methods` "{name}" takes the gradient at the images, and images of {context.images.dtype} have none. '
+            "Leave it out, or convert the images before the model, as with `images.float() / 255`."
+        )
+
+
+def check_graph(context: MethodContext, name: str, values: Tensor) -> None:
+    """Refuse a model that cuts the graph between its images and the score.
+
+    Raises:
+        InputError: naming the method.
+    """
+    if not values.requires_grad:
+        raise InputError(without_gradient(context, name))
+
+
+def without_gradient(context: MethodContext, name: str) -> str:
+    """What is said where no gradient reaches the images."""
+    return (
+        f'`methods` "{name}" takes the gradient at the images, and none reaches them: does the forward of '
+        f"{type(context.model).__name__} run a part under `no_grad`, or detach its features? Leave the method out."
+    )

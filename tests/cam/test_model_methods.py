@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from lightning_gcam import attribute
 from lightning_gcam._errors import InputError
-from lightning_gcam.cam import scored
+from lightning_gcam.cam import methods, registry
 from lightning_gcam.cam.capture import capture
-from lightning_gcam.cam.methods import ScoredMethod, grad_cam, grad_cam_plus_plus, registry
-from lightning_gcam.cam.scored.full_gradient import bias_of, contributions
-from lightning_gcam.cam.scored.masked import masks_of
-from lightning_gcam.cam.scorer import Scorer
+from lightning_gcam.cam.context import MethodContext
+from lightning_gcam.cam.methods import grad_cam, grad_cam_plus_plus
+from lightning_gcam.cam.methods.full_grad import bias_of, contributions
+from lightning_gcam.cam.methods.perturbation import masks_of
+from lightning_gcam.cam.registry import ModelMethod
 from lightning_gcam.metrics.functional import centre_map
 from tests.cam.nets import CLASSES, SIZE, cnn, pictures, seeded
 from tests.cam.test_against_others import LABELS, as_maps, by_grad_cam, imported
@@ -26,10 +27,10 @@ LAYER = "features.4"
 HEADS = ["pooled", "max", "flat"]
 
 
-def scorer_of(model: Any, layer: str = LAYER, **options: Any) -> Scorer:
+def context_of(model: Any, layer: str = LAYER, **options: Any) -> MethodContext:
     images = pictures()
     captured = capture(model, images, model.get_submodule(layer), LABELS)
-    return Scorer(model, images, captured, torch.tensor(LABELS), **options)
+    return MethodContext(model, images, captured, torch.tensor(LABELS), **options)
 
 
 def maps_of(method: str, head: str, layer: str = LAYER) -> Tensor:
@@ -159,13 +160,13 @@ def test_occlusion_by_hand() -> None:
 
 
 def test_score_cam_by_hand() -> None:
-    model, scorer = cnn("flat"), scorer_of(cnn("flat"))
-    n, channels = scorer.activations.shape[:2]
-    expected = torch.zeros_like(scorer.activations[:, 0])
+    model, context = cnn("flat"), context_of(cnn("flat"))
+    n, channels = context.activations.shape[:2]
+    expected = torch.zeros_like(context.activations[:, 0])
     for row in range(n):
         scores = []
         for channel in range(channels):
-            map_ = scorer.activations[row, channel]
+            map_ = context.activations[row, channel]
             large = nn.functional.interpolate(map_[None, None], SIZE, mode="bilinear")[0, 0]
             spread = large.max() - large.min()
             if spread > 0:
@@ -175,15 +176,15 @@ def test_score_cam_by_hand() -> None:
             else:
                 scores.append(-np.inf)
         weights = torch.tensor(scores).softmax(dim=0)
-        expected[row] = (weights[:, None, None] * scorer.activations[row]).sum(dim=0).relu()
+        expected[row] = (weights[:, None, None] * context.activations[row]).sum(dim=0).relu()
     assert_same(maps_of("score_cam", "flat"), expected.detach())
 
 
 def test_masks_lie_between_zero_and_one_and_a_flat_channel_is_none() -> None:
-    scorer = scorer_of(cnn())
-    scorer.activations[0, 2] = 0.7
+    context = context_of(cnn())
+    context.activations[0, 2] = 0.7
     rows, channels = torch.zeros(9, dtype=torch.long), torch.arange(9)
-    masks = masks_of(scorer, rows, channels)
+    masks = masks_of(context, rows, channels)
     assert masks.shape == (9, 1, *SIZE)
     assert masks[2].abs().max() == 0
     alive = [each for each in range(9) if masks[each].max() > 0]
@@ -193,16 +194,16 @@ def test_masks_lie_between_zero_and_one_and_a_flat_channel_is_none() -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_without_noise_ss_cam_is_score_cam_and_in_one_step_is_cam_is(head: str) -> None:
-    expected = scored.score_cam(scorer_of(cnn(head)))
-    torch.testing.assert_close(scored.ss_cam(scorer_of(cnn(head)), draws=2, sigma=0.0), expected)
-    torch.testing.assert_close(scored.is_cam(scorer_of(cnn(head)), steps=1), expected)
+    expected = methods.score_cam(context_of(cnn(head)))
+    torch.testing.assert_close(methods.ss_cam(context_of(cnn(head)), draws=2, sigma=0.0), expected)
+    torch.testing.assert_close(methods.is_cam(context_of(cnn(head)), steps=1), expected)
 
 
 def test_is_cam_averages_over_the_steps_of_a_growing_mask() -> None:
-    scorer, asked = scorer_of(cnn("flat"), at_once=10_000), []
-    values = scorer.values
-    scorer.values = lambda images, rows: asked.append(images) or values(images, rows)  # type: ignore[method-assign]
-    scored.is_cam(scorer, steps=2)
+    context, asked = context_of(cnn("flat"), at_once=10_000), []
+    values = context.values
+    context.values = lambda images, rows: asked.append(images) or values(images, rows)  # type: ignore[method-assign]
+    methods.is_cam(context, steps=2)
     (images,) = asked
     half, whole = images[0], images[1]
     torch.testing.assert_close(2 * half, whole)
@@ -210,45 +211,45 @@ def test_is_cam_averages_over_the_steps_of_a_growing_mask() -> None:
 
 
 def test_ss_cam_adds_noise_to_the_mask_not_to_the_image() -> None:
-    scorer, asked = scorer_of(cnn("flat"), at_once=10_000), []
-    scorer.images[:, :, 0, 0] = 0
-    values = scorer.values
-    scorer.values = lambda images, rows: asked.append(images) or values(images, rows)  # type: ignore[method-assign]
-    scored.ss_cam(scorer, draws=3, sigma=1.0)
+    context, asked = context_of(cnn("flat"), at_once=10_000), []
+    context.images[:, :, 0, 0] = 0
+    values = context.values
+    context.values = lambda images, rows: asked.append(images) or values(images, rows)  # type: ignore[method-assign]
+    methods.ss_cam(context, draws=3, sigma=1.0)
     (images,) = asked
     assert images[:, :, 0, 0].abs().max() == 0
-    ratio = images[0] / scorer.images[0].where(scorer.images[0] != 0, torch.nan)
+    ratio = images[0] / context.images[0].where(context.images[0] != 0, torch.nan)
     torch.testing.assert_close(ratio[0], ratio[1], equal_nan=True)  # one mask for all colours
     assert not torch.equal(images[0], images[1])
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_without_noise_smooth_grad_cam_plus_plus_is_grad_cam_plus_plus(head: str) -> None:
-    scorer = scorer_of(cnn(head))
-    expected = grad_cam_plus_plus(scorer.activations, scorer.gradients)
+    context = context_of(cnn(head))
+    expected = grad_cam_plus_plus(context.activations, context.gradients)
     assert expected.max() > 0
-    torch.testing.assert_close(scored.smooth_grad_cam_plus_plus(scorer, draws=3, spread=0.0), expected)
+    torch.testing.assert_close(methods.smooth_grad_cam_plus_plus(context, draws=3, spread=0.0), expected)
 
 
 def test_smooth_grad_cam_plus_plus_averages_powers_of_the_gradient() -> None:
-    """Two draws by hand, with the gradients at the very images that the scorer makes."""
-    scorer, seen = scorer_of(cnn("max")), []
-    capture_ = scorer.capture
+    """Two draws by hand, with the gradients at the very images that the context makes."""
+    context, seen = context_of(cnn("max")), []
+    capture_ = context.capture
 
     def listen(images: Tensor, rows: Tensor) -> Any:
         found = capture_(images, rows)
         seen.extend(zip(rows.tolist(), found.gradients, strict=True))
         return found
 
-    scorer.capture = listen  # type: ignore[method-assign]
-    found = scored.smooth_grad_cam_plus_plus(scorer, draws=2, spread=0.3)
-    for row in range(len(scorer)):
+    context.capture = listen  # type: ignore[method-assign]
+    found = methods.smooth_grad_cam_plus_plus(context, draws=2, spread=0.3)
+    for row in range(len(context)):
         one, two = (gradient for each, gradient in seen if each == row)
         first, second, third = ((one**p + two**p) / 2 for p in (1, 2, 3))
-        bottom = 2 * second + scorer.activations[row].sum(dim=(1, 2), keepdim=True) * third
+        bottom = 2 * second + context.activations[row].sum(dim=(1, 2), keepdim=True) * third
         alpha = torch.where((second != 0) & (bottom != 0), second / bottom, 0.0)
         weights = (alpha * first.relu()).sum(dim=(1, 2))
-        expected = (weights[:, None, None] * scorer.activations[row]).sum(dim=0).relu()
+        expected = (weights[:, None, None] * context.activations[row]).sum(dim=0).relu()
         torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-6)
 
 
@@ -273,12 +274,12 @@ class Rectifier(nn.Module):
 
 def test_contributions_of_full_grad_add_up_to_the_score() -> None:
     model: Any = seeded(Rectifier())
-    scorer = scorer_of(model, "features.5")
-    parts = contributions(scorer, "full_grad", scorer.images, torch.arange(len(scorer)))
+    context = context_of(model, "features.5")
+    parts = contributions(context, "full_grad", context.images, torch.arange(len(context)))
     assert len(parts) == 4  # the input, two convolutions, the normalization
     total = sum(part.flatten(1).sum(dim=1) for part in parts)
-    torch.testing.assert_close(total, scorer.explained, rtol=1e-4, atol=1e-5)
-    assert (parts[0].flatten(1).sum(dim=1) - scorer.explained).abs().max() > 0.1
+    torch.testing.assert_close(total, context.explained, rtol=1e-4, atol=1e-5)
+    assert (parts[0].flatten(1).sum(dim=1) - context.explained).abs().max() > 0.1
 
 
 def test_full_grad_by_hand() -> None:
@@ -304,33 +305,33 @@ def test_the_bias_of_a_normalization_is_what_it_adds() -> None:
 
 def test_without_noise_smooth_full_grad_is_full_grad() -> None:
     model: Any = seeded(Rectifier())
-    plain = scored.full_grad(scorer_of(model, "features.5"))
-    smooth = scored.smooth_full_grad(scorer_of(model, "features.5"), draws=2, spread=0.0)
+    plain = methods.full_grad(context_of(model, "features.5"))
+    smooth = methods.smooth_full_grad(context_of(model, "features.5"), draws=2, spread=0.0)
     torch.testing.assert_close(smooth, plain)
-    noisy = scored.smooth_full_grad(scorer_of(model, "features.5"), draws=2, spread=0.5)
+    noisy = methods.smooth_full_grad(context_of(model, "features.5"), draws=2, spread=0.5)
     assert (noisy - plain).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("head", HEADS[:2])
 def test_at_its_own_size_alone_cameras_is_hires_cam_of_the_layer_enlarged(head: str) -> None:
-    scorer = scorer_of(cnn(head))
-    both = (scorer.activations, scorer.gradients)
+    context = context_of(cnn(head))
+    both = (context.activations, context.gradients)
     enlarged = [nn.functional.interpolate(each, SIZE, mode="bilinear") for each in both]
     expected = (enlarged[0] * enlarged[1]).sum(dim=1).relu()
-    torch.testing.assert_close(scored.cameras(scorer, steps=1), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(methods.cameras(context, steps=1), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_cameras_shows_the_image_at_every_size_and_averages() -> None:
-    scorer, seen = scorer_of(cnn()), []
-    capture_ = scorer.capture
+    context, seen = context_of(cnn()), []
+    capture_ = context.capture
 
     def listen(images: Tensor, rows: Tensor) -> Any:
         found = capture_(images, rows)
         seen.append((tuple(images.shape[-2:]), found))
         return found
 
-    scorer.capture = listen  # type: ignore[method-assign]
-    found = scored.cameras(scorer, steps=3, largest=2.0)
+    context.capture = listen  # type: ignore[method-assign]
+    found = methods.cameras(context, steps=3, largest=2.0)
     assert [size for size, _ in seen] == [(12, 10), (18, 15), (24, 20)]
     means = []
     for name in ("activations", "gradients"):
@@ -340,21 +341,23 @@ def test_cameras_shows_the_image_at_every_size_and_averages() -> None:
 
 
 def test_guided_grad_cam_is_blank_where_grad_cam_is() -> None:
-    scorer = scorer_of(cnn("max"))
-    coarse = grad_cam(scorer.activations, scorer.gradients)
+    context = context_of(cnn("max"))
+    coarse = grad_cam(context.activations, context.gradients)
     large = nn.functional.interpolate(coarse[:, None], SIZE, mode="bilinear")[:, 0]
-    found = scored.guided_grad_cam(scorer)
+    found = methods.guided_grad_cam(context)
     assert (large == 0).any()
     assert found[large == 0].abs().max() == 0
 
 
 def test_the_blind_maps() -> None:
-    scorer = scorer_of(cnn())
-    grid = scorer.activations.shape[2:]
-    noise = scored.random(scorer)
+    context = context_of(cnn())
+    grid = context.activations.shape[2:]
+    noise = methods.random(context)
     assert noise.shape == (4, *grid) and noise.min() >= 0 and noise.max() < 1
     assert len({float(each) for each in noise.flatten()}) > 100, "each sample's own"
-    torch.testing.assert_close(scored.centre(scorer)[2], centre_map(grid, noise.device), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        methods.centre(context)[2], centre_map(grid, noise.device), rtol=1e-4, atol=1e-5
+    )
 
 
 # ------------------------------------------------------------------------------------- how they are run
@@ -391,7 +394,7 @@ def test_where_memory_runs_out_smaller_pieces_go_through() -> None:
 
 
 def test_another_setting_goes_by_a_name_of_its_own() -> None:
-    quick = ScoredMethod(partial(scored.ss_cam, draws=2), "ss_cam_2")
+    quick = ModelMethod(partial(methods.ss_cam, draws=2), "ss_cam_2")
     found = attribute(cnn(), pictures(), LABELS, methods=[quick, "grad_cam"], target_layer=LAYER)
     assert list(found.maps) == ["ss_cam_2", "grad_cam"]
     by_key = attribute(cnn(), pictures(), LABELS, methods={"mine": quick}, target_layer=LAYER)

@@ -1,4 +1,4 @@
-"""The methods by their names: pure functions of (activations, gradients), and functions that ask the model again."""
+"""CAM methods by their names: functions of activations and gradients, and functions that run the model again."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Method = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class ScoredMethod:
-    """A method that needs the model again: it is handed a `lightning_gcam.cam.Scorer`, and gives the maps.
+class ModelMethod:
+    """A method that needs the model again: it is handed a `lightning_gcam.cam.MethodContext`, and gives the maps.
 
     Args:
-        function: `scorer -> (N, a, b)`, on a grid of any size.
+        function: `context -> (N, a, b)`, on a grid of any size.
         name: what its maps are called; the function's own name where it is left out.
         requires: a package that it stands on, which the extra of the same name installs.
 
     Example:
         >>> from functools import partial
-        >>> from lightning_gcam.cam.scored import ss_cam
-        >>> ScoredMethod(partial(ss_cam, draws=4), "ss_cam_4").name  # another setting, for `methods=[...]`
+        >>> from lightning_gcam.cam.methods import ss_cam
+        >>> ModelMethod(partial(ss_cam, draws=4), "ss_cam_4").name  # another setting, for `methods=[...]`
         'ss_cam_4'
     """
 
@@ -39,12 +39,12 @@ class ScoredMethod:
         if not self.name:
             object.__setattr__(self, "name", _name_of(self.function))
 
-    def __call__(self, scorer: Any) -> Tensor:
+    def __call__(self, context: Any) -> Tensor:
         """The maps."""
-        return self.function(scorer)
+        return self.function(context)
 
 
-AnyMethod = Method | ScoredMethod
+AnyMethod = Method | ModelMethod
 """What a look can compute."""
 
 Methods = AnyMethod | str | Sequence[AnyMethod | str] | Mapping[str, AnyMethod]
@@ -81,8 +81,8 @@ def register_method(name: str) -> Callable[[Method], Method]:
     return register
 
 
-def register_scored_method(name: str, *, requires: str | None = None) -> Callable[[Function], Function]:
-    """Make a function that asks the model again known under `name`, so that it can be asked for as `methods="name"`.
+def register_model_method(name: str, *, requires: str | None = None) -> Callable[[Function], Function]:
+    """Register a function that runs the model again under `name`, so that it can be asked for as `methods="name"`.
 
     Args:
         name: the name; it must be free.
@@ -92,17 +92,17 @@ def register_scored_method(name: str, *, requires: str | None = None) -> Callabl
         InputError: where the name is taken.
 
     Example:
-        >>> from lightning_gcam.cam import available_methods, register_scored_method
-        >>> @register_scored_method("darkened")
-        ... def darkened(scorer):
-        ...     halves = scorer.scores(lambda rows, numbers: scorer.images[rows] / 2, count=1)
-        ...     return (scorer.explained[:, None] - halves)[:, :, None] * scorer.activations.mean(dim=1)
+        >>> from lightning_gcam.cam import available_methods, register_model_method
+        >>> @register_model_method("darkened")
+        ... def darkened(context):
+        ...     halves = context.scores(lambda rows, numbers: context.images[rows] / 2, count=1)
+        ...     return (context.explained[:, None] - halves)[:, :, None] * context.activations.mean(dim=1)
         >>> "darkened" in available_methods()
         True
     """
 
     def register(function: Function) -> Function:
-        _register(name, ScoredMethod(function, name, requires))
+        _register(name, ModelMethod(function, name, requires))
         return function
 
     return register
@@ -116,7 +116,7 @@ def _register(name: str, method: AnyMethod) -> None:
 
 
 def _function_of(method: AnyMethod) -> Callable[..., Tensor]:
-    return method.function if isinstance(method, ScoredMethod) else method
+    return method.function if isinstance(method, ModelMethod) else method
 
 
 def _same_source(left: AnyMethod, right: AnyMethod) -> bool:
@@ -140,7 +140,7 @@ def resolve_methods(methods: Methods) -> dict[str, AnyMethod]:
     """Names and callables as an ordered table from name to method.
 
     Args:
-        methods: one name, one callable `(activations, gradients) -> (N, h, w)`, a `ScoredMethod`, or several of them.
+        methods: one name, one callable `(activations, gradients) -> (N, h, w)`, a `ModelMethod`, or several of them.
             A callable goes by its `__name__`, or by its key in a mapping.
 
     Raises:
@@ -173,10 +173,10 @@ def resolve_methods(methods: Methods) -> dict[str, AnyMethod]:
 
 
 def _resolve(method: str | AnyMethod) -> tuple[str, AnyMethod]:
-    if isinstance(method, ScoredMethod):
+    if isinstance(method, ModelMethod):
         return method.name, method
     if callable(method):
-        scored = {id(each.function): each for each in _METHODS.values() if isinstance(each, ScoredMethod)}
+        scored = {id(each.function): each for each in _METHODS.values() if isinstance(each, ModelMethod)}
         known = scored.get(id(method))
         return (known.name, known) if known is not None else (_name_of(method), method)
     if not isinstance(method, str):
@@ -190,7 +190,7 @@ def _resolve(method: str | AnyMethod) -> tuple[str, AnyMethod]:
 
 
 def _check_installed(name: str, method: AnyMethod) -> None:
-    package = method.requires if isinstance(method, ScoredMethod) else None
+    package = method.requires if isinstance(method, ModelMethod) else None
     if package is not None and importlib.util.find_spec(package) is None:
         raise InputError(
             f'`methods` "{name}" needs the package {package}, which is not installed. Install it:\n'

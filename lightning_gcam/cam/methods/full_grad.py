@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.methods import register_scored_method
+from lightning_gcam.cam.context import MethodContext, gradients_from
+from lightning_gcam.cam.methods.smoothing import noisy
+from lightning_gcam.cam.registry import register_model_method
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
-from lightning_gcam.cam.scored.gradients import gradients_from
-from lightning_gcam.cam.scored.noisy import noisy
-from lightning_gcam.cam.scorer import Scorer
 
 
-@register_scored_method("full_grad")
-def full_grad(scorer: Scorer) -> Tensor:
+@register_model_method("full_grad")
+def full_grad(context: MethodContext) -> Tensor:
     r"""FullGrad: the gradient times the input, and the gradients at every bias times the bias, each layer scaled.
 
     $$ S = \sum_c \psi(\nabla_x y \odot x)_c + \sum_l \sum_c \psi(\nabla_{z_l} y \odot b_l)_c, \quad
@@ -32,7 +31,7 @@ def full_grad(scorer: Scorer) -> Tensor:
     Cost: one forward and one gradient, with the graph from the image on.
 
     Args:
-        scorer: of the samples.
+        context: of the samples.
 
     Returns:
         `(N, H, W)`, >= 0, at the size of the images.
@@ -43,17 +42,17 @@ def full_grad(scorer: Scorer) -> Tensor:
     Source: Srinivas and Fleuret, "Full-gradient representation for neural network visualization", arXiv 1905.00780,
     equations 3 and 5, scaled as in the authors' code (pytorch-grad-cam scales each channel by itself).
     """
-    return _full_gradient(scorer, "full_grad", lambda rows, _: scorer.images[rows].float(), 1)
+    return _full_gradient(context, "full_grad", lambda rows, _: context.images[rows].float(), 1)
 
 
-@register_scored_method("smooth_full_grad")
-def smooth_full_grad(scorer: Scorer, draws: int = 25, spread: float = 0.15) -> Tensor:
+@register_model_method("smooth_full_grad")
+def smooth_full_grad(context: MethodContext, draws: int = 25, spread: float = 0.15) -> Tensor:
     """Smooth FullGrad: FullGrad of contributions that are averaged over noise on the image.
 
     Cost: `draws` forwards and gradients, with the graph from the image on.
 
     Args:
-        scorer: of the samples.
+        context: of the samples.
         draws: how many times noise is added to the image.
         spread: the standard deviation of the noise, as a share of the image's range.
 
@@ -65,32 +64,32 @@ def smooth_full_grad(scorer: Scorer, draws: int = 25, spread: float = 0.15) -> T
 
     Source: the authors' code to arXiv 1905.00780, with its `draws` and `spread`.
     """
-    change = lambda rows, numbers: noisy(scorer, rows, numbers, spread)  # noqa: E731
-    return _full_gradient(scorer, "smooth_full_grad", change, draws)
+    change = lambda rows, numbers: noisy(context, rows, numbers, spread)  # noqa: E731
+    return _full_gradient(context, "smooth_full_grad", change, draws)
 
 
 def _full_gradient(
-    scorer: Scorer, name: str, change: Callable[[Tensor, Tensor], Tensor], count: int
+    context: MethodContext, name: str, change: Callable[[Tensor, Tensor], Tensor], count: int
 ) -> Tensor:
     shapes: list[torch.Size] = []
 
     def flat(rows: Tensor, numbers: Tensor) -> Tensor:
-        parts = contributions(scorer, name, change(rows, numbers), rows)
+        parts = contributions(context, name, change(rows, numbers), rows)
         shapes[:] = [each.shape[1:] for each in parts]
         return torch.cat([each.flatten(1) for each in parts], dim=1)
 
-    means = scorer.mean(flat, count)
+    means = context.mean(flat, count)
     parts = means.split([shape.numel() for shape in shapes], dim=1)
-    found = torch.zeros(len(scorer), *scorer.size, device=means.device)
+    found = torch.zeros(len(context), *context.size, device=means.device)
     for part, shape in zip(parts, shapes, strict=True):
-        found += _rescaled(part.unflatten(1, shape), scorer.size)
+        found += _rescaled(part.unflatten(1, shape), context.size)
     return found
 
 
-def contributions(scorer: Scorer, name: str, images: Tensor, rows: Tensor) -> list[Tensor]:
+def contributions(context: MethodContext, name: str, images: Tensor, rows: Tensor) -> list[Tensor]:
     """What the input and the biases contribute, `(B, C, h, w)` each, the input's first."""
-    with _biases_recorded(scorer.model, images) as biased:
-        gradients = gradients_from(scorer, name, images, rows, lambda: [output for output, _, _ in biased])
+    with _biases_recorded(context.model, images) as biased:
+        gradients = gradients_from(context, name, images, rows, lambda: [output for output, _, _ in biased])
     parts = [gradients[0] * images] if gradients[0] is not None else []
     for (_, bias, reshape), gradient in zip(biased, gradients[1:], strict=True):
         if gradient is not None:

@@ -1,4 +1,4 @@
-"""Methods in the space of the images, through captum: `pip install "lightning-gcam[captum]"`."""
+"""Methods at the images, computed by captum: integrated gradients, guided Grad-CAM, occlusion."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.cam.methods import grad_cam, register_scored_method
-from lightning_gcam.cam.scored.gradients import check_graph, check_takes_gradients, without_gradient
-from lightning_gcam.cam.scorer import Scorer
+from lightning_gcam.cam.context import MethodContext, check_graph, check_takes_gradients, without_gradient
+from lightning_gcam.cam.methods.gradient import grad_cam
+from lightning_gcam.cam.registry import register_model_method
 
 
-@register_scored_method("integrated_gradients", requires="captum")
-def integrated_gradients(scorer: Scorer, steps: int = 50) -> Tensor:
+@register_model_method("integrated_gradients", requires="captum")
+def integrated_gradients(context: MethodContext, steps: int = 50) -> Tensor:
     r"""Integrated gradients, from an image of zeros: the positive part of each pixel's sum over the channels.
 
     $$ S = \mathrm{ReLU}\Big(\sum_c x_c \int_0^1 \frac{\partial y(\alpha x)}{\partial x_c} d\alpha\Big) $$
@@ -27,7 +27,7 @@ def integrated_gradients(scorer: Scorer, steps: int = 50) -> Tensor:
     Cost: `steps` forwards and gradients, with the graph from the image on.
 
     Args:
-        scorer: of the samples.
+        context: of the samples.
         steps: of the Gauss-Legendre sum that stands for the integral.
 
     Returns:
@@ -41,23 +41,23 @@ def integrated_gradients(scorer: Scorer, steps: int = 50) -> Tensor:
     """
     from captum.attr import IntegratedGradients  # type: ignore[import-untyped]
 
-    model = _Explained(scorer, "integrated_gradients")
+    model = _Explained(context, "integrated_gradients")
 
     def work(rows: Tensor, _: Tensor) -> Tensor:
         found: Tensor = IntegratedGradients(model, multiply_by_inputs=True).attribute(
-            scorer.images[rows],
+            context.images[rows],
             additional_forward_args=(rows,),
             n_steps=steps,
             internal_batch_size=len(rows),
         )
         return found.sum(dim=1)
 
-    check_takes_gradients(scorer, "integrated_gradients")
-    return scorer.mean(work, 1).relu()
+    check_takes_gradients(context, "integrated_gradients")
+    return context.mean(work, 1).relu()
 
 
-@register_scored_method("guided_grad_cam", requires="captum")
-def guided_grad_cam(scorer: Scorer) -> Tensor:
+@register_model_method("guided_grad_cam", requires="captum")
+def guided_grad_cam(context: MethodContext) -> Tensor:
     r"""Guided Grad-CAM: guided backpropagation to the image, times Grad-CAM at the target layer.
 
     $$ S = \mathrm{ReLU}\Big(\sum_c \frac{\partial^{+} y}{\partial x_c}\Big) \, U(\mathrm{GradCAM}) $$
@@ -68,7 +68,7 @@ def guided_grad_cam(scorer: Scorer) -> Tensor:
     Cost: one forward and one gradient, with the graph from the image on.
 
     Args:
-        scorer: of the samples.
+        context: of the samples.
 
     Returns:
         `(N, H, W)`, at the size of the images.
@@ -81,34 +81,36 @@ def guided_grad_cam(scorer: Scorer) -> Tensor:
     """
     from captum.attr import GuidedBackprop
 
-    if not any(isinstance(each, nn.ReLU) for each in scorer.model.modules()):
+    if not any(isinstance(each, nn.ReLU) for each in context.model.modules()):
         raise InputError(
-            f'`methods` "guided_grad_cam" changes the gradient of ReLU modules, and {type(scorer.model).__name__} has '
+            f'`methods` "guided_grad_cam" changes the gradient of ReLU modules, and {type(context.model).__name__} has '
             "none (functions such as `torch.relu` cannot be seen, and other activations are not guided). Leave it out."
         )
-    check_takes_gradients(scorer, "guided_grad_cam")
-    model = _Explained(scorer, "guided_grad_cam")
+    check_takes_gradients(context, "guided_grad_cam")
+    model = _Explained(context, "guided_grad_cam")
 
     def work(rows: Tensor, _: Tensor) -> Tensor:
         try:
             found: Tensor = GuidedBackprop(model).attribute(
-                scorer.images[rows].requires_grad_(), additional_forward_args=(rows,)
+                context.images[rows].requires_grad_(), additional_forward_args=(rows,)
             )
         except RuntimeError as error:
             if "cannot register a hook" in str(error):  # captum's, at a ReLU that no gradient passes
-                raise InputError(without_gradient(scorer, "guided_grad_cam")) from error
+                raise InputError(without_gradient(context, "guided_grad_cam")) from error
             raise
         return found.detach().sum(dim=1)
 
-    with _out_of_place(scorer.model), warnings.catch_warnings():
+    with _out_of_place(context.model), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")
-        guided = scorer.mean(work, 1).relu()
-    coarse = grad_cam(scorer.activations, scorer.gradients)[:, None]
-    return guided * nn.functional.interpolate(coarse, scorer.size, mode="bilinear", align_corners=False)[:, 0]
+        guided = context.mean(work, 1).relu()
+    coarse = grad_cam(context.activations, context.gradients)[:, None]
+    return (
+        guided * nn.functional.interpolate(coarse, context.size, mode="bilinear", align_corners=False)[:, 0]
+    )
 
 
-@register_scored_method("occlusion", requires="captum")
-def occlusion(scorer: Scorer, windows: int = 7) -> Tensor:
+@register_model_method("occlusion", requires="captum")
+def occlusion(context: MethodContext, windows: int = 7) -> Tensor:
     """Occlusion: what the score loses where a square of zeros covers the image; the mean over the squares of a pixel.
 
     Zeros are the mean colour where images are normalized. The target layer plays no part.
@@ -116,7 +118,7 @@ def occlusion(scorer: Scorer, windows: int = 7) -> Tensor:
     Cost: one forward a square: with 7 squares a side that overlap by half, 13 * 13, and one without.
 
     Args:
-        scorer: of the samples.
+        context: of the samples.
         windows: how many squares cover the image side by side, along each side; they move by half of themselves.
 
     Returns:
@@ -127,14 +129,14 @@ def occlusion(scorer: Scorer, windows: int = 7) -> Tensor:
     """
     from captum.attr import Occlusion
 
-    model = _Explained(scorer, None)
-    channels = scorer.images.shape[1]
-    window = [math.ceil(side / windows) for side in scorer.size]
+    model = _Explained(context, None)
+    channels = context.images.shape[1]
+    window = [math.ceil(side / windows) for side in context.size]
     strides = [max(side // 2, 1) for side in window]
 
     def work(rows: Tensor, _: Tensor) -> Tensor:
         found: Tensor = Occlusion(model).attribute(
-            scorer.images[rows].float(),
+            context.images[rows].float(),
             sliding_window_shapes=(channels, *window),
             strides=(channels, *strides),
             baselines=0,
@@ -142,23 +144,23 @@ def occlusion(scorer: Scorer, windows: int = 7) -> Tensor:
         )
         return found[:, 0]
 
-    return scorer.mean(work, 1).relu()
+    return context.mean(work, 1).relu()
 
 
 class _Explained(nn.Module):
     """The model as captum wants it: from images, and the rows they belong to, to the score that is explained."""
 
-    def __init__(self, scorer: Scorer, name: str | None) -> None:
+    def __init__(self, context: MethodContext, name: str | None) -> None:
         super().__init__()
-        self.model = scorer.model
-        self.scorer = scorer
+        self.model = context.model
+        self.context = context
         self.name = name
         self.training = False
 
     def forward(self, images: Tensor, rows: Tensor) -> Tensor:
-        values = self.scorer.values(images, rows)
+        values = self.context.values(images, rows)
         if self.name is not None:  # gradients are to be taken
-            check_graph(self.scorer, self.name, values)
+            check_graph(self.context, self.name, values)
         return values
 
 

@@ -1,16 +1,16 @@
-"""Methods that show the model its own activations as masks, and weight each channel by the score of what it shows."""
+"""CAM methods that weight each channel by the score of masked images or of activations without the channel."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.methods import register_scored_method
-from lightning_gcam.cam.scorer import Change, Scorer
+from lightning_gcam.cam.context import Change, MethodContext
+from lightning_gcam.cam.registry import register_model_method
 
 
-@register_scored_method("score_cam")
-def score_cam(scorer: Scorer) -> Tensor:
+@register_model_method("score_cam")
+def score_cam(context: MethodContext) -> Tensor:
     r"""Score-CAM: each channel weighted by the score of the image behind the channel as a mask.
 
     $$ H_k = s(U(A_k)), \quad w = \mathrm{softmax}_k(y^c(X \circ H_k) - y^c(X_b)), \quad
@@ -23,7 +23,7 @@ def score_cam(scorer: Scorer) -> Tensor:
     Cost: one forward a channel that is not constant.
 
     Args:
-        scorer: of the samples.
+        context: of the samples.
 
     Returns:
         `(N, h, w)`, >= 0.
@@ -33,24 +33,24 @@ def score_cam(scorer: Scorer) -> Tensor:
     """
 
     def masked(rows: Tensor, channels: Tensor) -> Tensor:
-        return scorer.images[rows] * masks_of(scorer, rows, channels)
+        return context.images[rows] * masks_of(context, rows, channels)
 
-    varies = varying_channels(scorer.activations)
-    return _weighted(scorer, scorer.scores(masked, varies.shape[1], varies), varies)
+    varies = varying_channels(context.activations)
+    return _weighted(context, context.scores(masked, varies.shape[1], varies), varies)
 
 
-@register_scored_method("ss_cam")
-def ss_cam(scorer: Scorer, draws: int = 35, sigma: float = 2.0) -> Tensor:
+@register_model_method("ss_cam")
+def ss_cam(context: MethodContext, draws: int = 35, sigma: float = 2.0) -> Tensor:
     r"""SS-CAM: Score-CAM with the scores averaged over noise on the masks.
 
     $$ w = \mathrm{softmax}_k\Big(\frac{1}{D} \sum_{d=1}^{D} y^c(X \circ (H_k + \epsilon_d)) - y^c(X_b)\Big), \quad
        \epsilon_d \sim N(0, \sigma^2), \quad S = \mathrm{ReLU}(\sum_k w_k A_k) $$
 
     Cost: `draws` forwards a channel that is not constant, which is what the paper asks for and more than a training has
-    to spare: `ScoredMethod(functools.partial(ss_cam, draws=4), "ss_cam")` is a cheaper one.
+    to spare: `ModelMethod(functools.partial(ss_cam, draws=4), "ss_cam")` is a cheaper one.
 
     Args:
-        scorer: of the samples.
+        context: of the samples.
         draws: D, how many times noise is added to each mask.
         sigma: the standard deviation of the noise.
 
@@ -62,14 +62,14 @@ def ss_cam(scorer: Scorer, draws: int = 35, sigma: float = 2.0) -> Tensor:
     """
 
     def masked(rows: Tensor, numbers: Tensor) -> Tensor:
-        noise = scorer.noise(rows, numbers, (1, *scorer.size))
-        return scorer.images[rows] * (masks_of(scorer, rows, numbers // draws) + sigma * noise)
+        noise = context.noise(rows, numbers, (1, *context.size))
+        return context.images[rows] * (masks_of(context, rows, numbers // draws) + sigma * noise)
 
-    return _weighted_by_mean(scorer, masked, draws)
+    return _weighted_by_mean(context, masked, draws)
 
 
-@register_scored_method("is_cam")
-def is_cam(scorer: Scorer, steps: int = 10) -> Tensor:
+@register_model_method("is_cam")
+def is_cam(context: MethodContext, steps: int = 10) -> Tensor:
     r"""IS-CAM: Score-CAM with the scores averaged on the way from no mask to the whole mask.
 
     $$ w = \mathrm{softmax}_k\Big(\frac{1}{D} \sum_{d=1}^{D} y^c(X \circ \tfrac{d}{D} H_k) - y^c(X_b)\Big), \quad
@@ -78,7 +78,7 @@ def is_cam(scorer: Scorer, steps: int = 10) -> Tensor:
     Cost: `steps` forwards a channel that is not constant.
 
     Args:
-        scorer: of the samples.
+        context: of the samples.
         steps: D, in how many steps a mask grows.
 
     Returns:
@@ -91,15 +91,15 @@ def is_cam(scorer: Scorer, steps: int = 10) -> Tensor:
 
     def masked(rows: Tensor, numbers: Tensor) -> Tensor:
         share = ((numbers % steps + 1) / steps)[:, None, None, None]
-        return scorer.images[rows] * (share * masks_of(scorer, rows, numbers // steps))
+        return context.images[rows] * (share * masks_of(context, rows, numbers // steps))
 
-    return _weighted_by_mean(scorer, masked, steps)
+    return _weighted_by_mean(context, masked, steps)
 
 
-def masks_of(scorer: Scorer, rows: Tensor, channels: Tensor) -> Tensor:
+def masks_of(context: MethodContext, rows: Tensor, channels: Tensor) -> Tensor:
     """Channels at the images' size, each scaled to [0, 1]: `(B, 1, H, W)`; those that do not vary are zero."""
-    maps = scorer.activations[rows, channels][:, None]
-    masks = nn.functional.interpolate(maps, scorer.size, mode="bilinear", align_corners=False)
+    maps = context.activations[rows, channels][:, None]
+    masks = nn.functional.interpolate(maps, context.size, mode="bilinear", align_corners=False)
     least, most = (each[:, None, None, None] for each in masks.flatten(1).aminmax(dim=1))
     return (masks - least) / torch.where(most > least, most - least, 1.0)
 
@@ -110,16 +110,53 @@ def varying_channels(activations: Tensor) -> Tensor:
     return most > least
 
 
-def _weighted(scorer: Scorer, scores: Tensor, varies: Tensor) -> Tensor:
+def _weighted(context: MethodContext, scores: Tensor, varies: Tensor) -> Tensor:
     """The channels weighted by the softmax of their scores, over those that vary."""
     weights = torch.where(varies, scores, -torch.inf).softmax(dim=1)
     weights = torch.where(varies.any(dim=1, keepdim=True), weights, 0.0)
-    return torch.einsum("nc,nchw->nhw", weights, scorer.activations).relu()
+    return torch.einsum("nc,nchw->nhw", weights, context.activations).relu()
 
 
-def _weighted_by_mean(scorer: Scorer, change: Change, times: int) -> Tensor:
+def _weighted_by_mean(context: MethodContext, change: Change, times: int) -> Tensor:
     """The channels weighted by the softmax of their scores' means over `times` changes, in a row for each channel."""
-    varies = varying_channels(scorer.activations)
+    varies = varying_channels(context.activations)
     where = varies.repeat_interleave(times, dim=1)
-    scores = scorer.scores(change, where.shape[1], where)
-    return _weighted(scorer, scores.unflatten(1, (-1, times)).mean(dim=2), varies)
+    scores = context.scores(change, where.shape[1], where)
+    return _weighted(context, scores.unflatten(1, (-1, times)).mean(dim=2), varies)
+
+
+@register_model_method("ablation_cam")
+def ablation_cam(context: MethodContext) -> Tensor:
+    r"""Ablation-CAM: each channel weighted by the share of the score that goes when the channel is set to zero.
+
+    $$ w_k = \frac{y^c - y^c_k}{|y^c|}, \quad S = \mathrm{ReLU}(\sum_k w_k A_k) $$
+
+    The paper divides by $y^c$, which only scales the map where the score is positive, and turns what speaks for the
+    class into what speaks against it where the score is negative, as a logit may be; hence the absolute value. A score
+    of exactly 0 is not divided by.
+
+    Cost: one forward a channel that is not all zero.
+
+    Args:
+        context: of the samples.
+
+    Returns:
+        `(N, h, w)`, >= 0.
+
+    Raises:
+        InputError: where a `reshape_transform` computes new numbers, so that activations cannot be put back.
+
+    Source: Desai and Ramaswamy, "Ablation-CAM: Visual explanations for deep convolutional network via gradient-free
+    localization", WACV 2020, equations 3 and 4.
+    """
+
+    def without(activations: Tensor, rows: Tensor, channels: Tensor) -> Tensor:
+        left = activations.clone()
+        left[torch.arange(len(left), device=left.device), channels] = 0
+        return left
+
+    alive = (context.activations != 0).flatten(2).any(dim=2)
+    scores = context.scores_with(without, alive.shape[1], alive)
+    whole = context.explained[:, None]
+    lost = torch.where(alive, whole - scores, 0.0) / torch.where(whole != 0, whole.abs(), 1.0)
+    return torch.einsum("nc,nchw->nhw", lost, context.activations).relu()
