@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from lightning_gcam._files import atomic_write, atomic_write_text
 from lightning_gcam._lightning import rank_zero_info
 from lightning_gcam.record import SaliencyRecord
 
@@ -112,10 +113,8 @@ def next_version(root: Path) -> Path:
 
 def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> Path:
     """Write a picture `(H, W, 3)` uint8 under another name, then rename it: it is never half there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    Image.fromarray(picture).save(beside, format="png", compress_level=2)  # a third of 6's time
-    beside.replace(path)
+    with atomic_write(path) as file:
+        Image.fromarray(picture).save(file, format="png", compress_level=2)  # a third of 6's time
     return path
 
 
@@ -129,12 +128,10 @@ def _add_row(path: Path, row: Mapping[str, Any]) -> None:
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write_text(path, newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    beside.replace(path)
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
