@@ -505,7 +505,7 @@ def _with_junk(old: bytes, where: int, junk: Any) -> str:
     max_examples=40,
     deadline=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.sampled_from(["report", "report", "files"]), damages())
 def test_random_damage_is_never_a_traceback_and_never_an_empty_page(
