@@ -78,7 +78,7 @@ def mended_samples(samples: Any) -> tuple[list[dict[str, Any]], str | None]:
 
 def unknown_sample() -> dict[str, Any]:
     """A grey square, for a sample of which nothing is known but its maps."""
-    return {"name": "", "classes": [], "image": data_uri(np.full((8, 8, 3), 128, dtype=np.uint8))}
+    return {"name": "", "classes": [], "image": data_uri(np.full((64, 64, 3), 128, dtype=np.uint8))}
 
 
 def picture_of(uri: str) -> npt.NDArray[np.uint8]:

@@ -323,7 +323,7 @@ def test_a_metric_may_have_any_name(tmp_path: Path) -> None:
     assert sorted(found["rows"]) == [[name, *cells] for name in sorted(NATIVE)]
     assert found["change"] == ["–"] * len(NATIVE), "the first look has none of them"
     assert found["hyper"] == len(NATIVE) and "-valueOf" in found["sorts"]
-    assert found["cards"] == 2 and found["drawn"] == [8] * 4
+    assert found["cards"] == 2 and found["drawn"] == [64] * 4
 
 
 STRANGE: list[Any] = [
