@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
@@ -128,7 +129,7 @@ def _alert(step: Any, message: str, prefix: str) -> dict[str, Any]:
 def _prefix(folder: Path, directory: Path) -> str:
     """What stood before the slash: the folder below the run; its own name where the run is the folder itself."""
     relative = folder.relative_to(directory)
-    return relative.as_posix() if relative.parts else folder.resolve().name
+    return unquote(relative.as_posix()) if relative.parts else folder.resolve().name
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
+from lightning_gcam._names import safe_name
 from lightning_gcam.report.run import Run, finite_number
 
 _METRICS, _ALERTS, _RUN, _SAMPLES = "metrics.jsonl", "alerts.jsonl", "run.json", "samples.json"
@@ -65,7 +66,7 @@ class Store:
             samples: JSON of what stays the same.
             look: JSON of what does not.
         """
-        directory = self.directory / quote(prefix, safe="")
+        directory = self.directory / safe_name(prefix)
         if samples != _text_of(directory / _SAMPLES):
             if directory.exists():
                 directory.rename(_free(directory))
@@ -74,7 +75,7 @@ class Store:
 
     def steps(self, prefix: str) -> list[int]:
         """The steps of the looks that are kept."""
-        paths = (self.directory / quote(prefix, safe="")).glob("look-*.json")
+        paths = (self.directory / safe_name(prefix)).glob("look-*.json")
         return sorted(int(path.stem.removeprefix("look-")) for path in paths)
 
     def read(self, name: str) -> Run:

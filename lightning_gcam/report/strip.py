@@ -7,7 +7,6 @@ import io
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gcam._errors import InputError
+from lightning_gcam._names import safe_name
 from lightning_gcam.report.run import Run
 from lightning_gcam.visual.overlay import overlay
 from lightning_gcam.visual.scale import enlarge
@@ -45,7 +45,7 @@ def write_strips(run: Run, directory: Path, most: int = 12) -> list[Path]:
     for monitor in run.monitors.values():
         samples = json.loads(monitor.samples or "[]")
         looks = [json.loads(monitor.looks[step]) for step in sorted(monitor.looks)]
-        target = directory / quote(monitor.prefix, safe="")
+        target = directory / safe_name(monitor.prefix)
         for index, sample in enumerate(samples if looks else []):
             frames = _frames(sample, index, looks)
             target.mkdir(parents=True, exist_ok=True)
