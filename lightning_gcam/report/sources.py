@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._files import printable
@@ -191,4 +192,4 @@ def _add_look(run: Run, prefix: str, step: int, picture: bytes, epoch: Any = Non
 def _prefix(folder: Path, directory: Path) -> str:
     """What stood before the slash: the folder below the run; its own name where the run is the folder itself."""
     relative = folder.relative_to(directory)
-    return relative.as_posix() if relative.parts else folder.resolve().name
+    return unquote(relative.as_posix()) if relative.parts else folder.resolve().name

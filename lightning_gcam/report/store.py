@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from lightning_gcam._files import atomic_write_text, printable
+from lightning_gcam._names import safe_name
 from lightning_gcam.report.reading import BrokenFile, finite_number, json_lines, parse_json, read_text
 from lightning_gcam.report.run import Run
 from lightning_gcam.report.shapes import check_look, mended_samples, unknown_sample
@@ -70,7 +71,7 @@ class Store:
             samples: JSON of what stays the same.
             look: JSON of what does not.
         """
-        directory = self.directory / quote(prefix, safe="")
+        directory = self.directory / safe_name(prefix)
         if samples != _text_or_nothing(directory / _SAMPLES):
             if directory.exists():
                 directory.rename(_free(directory))
@@ -79,7 +80,7 @@ class Store:
 
     def steps(self, prefix: str) -> list[int]:
         """The steps of the looks that are kept."""
-        paths = (self.directory / quote(prefix, safe="")).glob("look-*.json")
+        paths = (self.directory / safe_name(prefix)).glob("look-*.json")
         return sorted({int(match[1]) for path in paths if (match := _LOOK.fullmatch(path.name))})
 
     def read(self, name: str) -> Run:

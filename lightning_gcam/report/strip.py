@@ -6,7 +6,6 @@ import base64
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._files import atomic_write, printable
+from lightning_gcam._names import safe_name
 from lightning_gcam.report.run import Run
 from lightning_gcam.report.shapes import picture_of
 from lightning_gcam.visual.overlay import overlay
@@ -46,7 +46,7 @@ def write_strips(run: Run, directory: Path, most: int = 12) -> list[Path]:
     for monitor in run.monitors.values():
         samples = json.loads(monitor.samples or "[]")
         looks = [json.loads(monitor.looks[step]) for step in sorted(monitor.looks)]
-        target = directory / _folder(monitor.prefix)
+        target = directory / safe_name(monitor.prefix)
         for index, sample in enumerate(samples if looks else []):
             frames = _frames(sample, index, looks)
             paths += _save(frames, target / f"sample-{index:02d}", most)
@@ -56,11 +56,6 @@ def write_strips(run: Run, directory: Path, most: int = 12) -> list[Path]:
             "files and events only whole pictures are known."
         )
     return paths
-
-
-def _folder(prefix: str) -> str:
-    name = quote(prefix, safe="", errors="backslashreplace")
-    return name if name.strip(".") else name.replace(".", "%2E")  # ".." would be another directory
 
 
 def _frames(sample: dict[str, Any], index: int, looks: list[dict[str, Any]]) -> list[Image.Image]:

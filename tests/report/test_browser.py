@@ -424,7 +424,7 @@ def test_what_is_left_of_broken_directories_is_drawn(tmp_path: Path, page: Path,
     """Whatever `read_run` lets through is shown without an error: values are exchanged at random places."""
     chance = random.Random(0)
     drawn = 0
-    for number in range(25):
+    for number in range(15):
         run = shutil.copytree(page.parent / "report_data", tmp_path / f"run{number}" / "report_data")
         for path in (each for each in run.rglob("*.json") if each.name != "run.json"):
             plain = json.loads(path.read_text())
@@ -435,7 +435,7 @@ def test_what_is_left_of_broken_directories_is_drawn(tmp_path: Path, page: Path,
             found = shown_in(browser, build_page([read], tmp_path / f"{number}.html").as_uri())
             assert found["charts"] > 0 and found["cards"] in (0, 8)
             drawn += found["cards"] == 8
-    assert drawn > 5
+    assert drawn > 3
 
 
 def exchange(plain: Any, chance: random.Random) -> None:
