@@ -170,8 +170,13 @@ class SaliencyRecord:
 
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
-        """The picture `(height, width, 3)` uint8: a card a sample, the image with its mask, a heatmap a method."""
-        return draw(self.batch, self.attribution, self.stamp.style, when=self._when, earlier=self.earlier)
+        """The picture `(height, width, 3)` uint8: a card a sample, the image with its mask, a heatmap a method.
+
+        Every logger and callback is handed this one array, so it is read-only: draw on a copy.
+        """
+        return _read_only(
+            draw(self.batch, self.attribution, self.stamp.style, when=self._when, earlier=self.earlier)
+        )
 
     @property
     def title(self) -> str:
@@ -190,7 +195,7 @@ class SaliencyRecord:
     def sample_overlays(self) -> dict[str, npt.NDArray[np.uint8]]:
         """Each sample's part of the picture, `(height, width, 3)` uint8, by its tag, the same at every look."""
         tags = [f"{self.stamp.log_prefix}/sample/{name}" for name in sample_names(self.batch)]
-        return dict(zip(tags, cut_samples(self.overlay, self.layout), strict=True))
+        return dict(zip(tags, map(_read_only, cut_samples(self.overlay, self.layout)), strict=True))
 
     @property
     def pictures(self) -> dict[str, npt.NDArray[np.uint8]]:
@@ -203,6 +208,11 @@ class SaliencyRecord:
         columns = 2 if self.stamp.show_change else 1
         height, width = self.batch.images.shape[2:]
         return plan(len(self.batch), columns * len(self.attribution.maps), height, width, bars=columns)
+
+
+def _read_only(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    picture.flags.writeable = False
+    return picture
 
 
 def _row(score: str, samples: str, found: Measurement | float) -> dict[str, str | float | int]:

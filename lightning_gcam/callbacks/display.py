@@ -20,6 +20,7 @@ from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.isolation import same_random_streams
 from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
+from lightning_gcam.loggers.claims import own_directory
 from lightning_gcam.loggers.files import directory_of, next_version
 from lightning_gcam.record import SaliencyRecord
 
@@ -61,19 +62,22 @@ class Display:
             return
         self._announce(record, layers, recipe)
         to_files = not trainer.loggers and not is_rehearsal
-        if (trainer.loggers or to_files) and not self._draws(record):
-            return
+        is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:
-            with self.failures.guard(_logging_to(logger)), same_random_streams():
-                log_saliency(logger, record)
-                if isinstance(logger, in_both("loggers.CSVLogger")):
+            if is_drawn or isinstance(logger, ReportLogger):  # the page is drawn where it is read
+                with self.failures.guard(_logging_to(logger)), same_random_streams():
+                    log_saliency(logger, record)
+            if isinstance(logger, in_both("loggers.CSVLogger")):
+                with self.failures.guard(_logging_to(logger)), same_random_streams():
                     self._write_page(trainer, directory_of(logger), record)
         if to_files:
             with self.failures.guard("Writing the look"):
                 root = Path(trainer.default_root_dir) / "lightning_gcam"
                 self.directory = self.directory or next_version(root)
-                write_look(self.directory, record)
-                self._write_page(trainer, self.directory, record)
+                (write_look if is_drawn else write_scores)(self.directory, record)
+            with self.failures.guard("Writing the look"):
+                if self.directory is not None:
+                    self._write_page(trainer, self.directory, record)
 
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""
@@ -107,6 +111,7 @@ class Display:
     def _write_page(self, trainer: Trainer, directory: Path, record: SaliencyRecord) -> None:
         """Write the report beside the files, unless the run has one of its own."""
         if not any(isinstance(logger, ReportLogger) for logger in trainer.loggers):
+            directory = own_directory(directory)
             self._pages.setdefault(directory, ReportLogger(directory)).log_look(record)
 
     def _draws(self, record: SaliencyRecord) -> bool:

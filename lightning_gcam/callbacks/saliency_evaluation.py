@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Callback, LightningModule, Trainer
+from lightning_gcam._names import same_on_any_disk
 from lightning_gcam.batch import Adapter
 from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.failures import FailurePolicy
@@ -195,7 +196,8 @@ class SaliencyEvaluation(Callback):
     def _check_alone(self, trainer: Trainer) -> None:
         callbacks = getattr(trainer, "callbacks", [])
         others = [each for each in callbacks if isinstance(each, SaliencyEvaluation) and each is not self]
-        if any(each.log_prefix == self.log_prefix for each in others):
+        if any(same_on_any_disk(each.log_prefix, self.log_prefix) for each in others):
             raise InputError(
-                f'`log_prefix` "{self.log_prefix}" is used by two SaliencyEvaluations. Give each its own.'
+                f'`log_prefix` "{self.log_prefix}" is used by two SaliencyEvaluations. Give each its own, different in '
+                "more than capital letters: some disks do not tell these apart."
             )

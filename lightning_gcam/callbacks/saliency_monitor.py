@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Callback, LightningModule, Trainer
+from lightning_gcam._names import same_on_any_disk
 from lightning_gcam.batch import Adapter, SaliencyBatch
 from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.announcement import description
@@ -452,7 +453,8 @@ class SaliencyMonitor(Callback):
         """Two monitors under one name would overwrite each other's tags and state."""
         callbacks = getattr(trainer, "callbacks", [])
         others = [each for each in callbacks if isinstance(each, SaliencyMonitor) and each is not self]
-        if any(each.log_prefix == self.log_prefix for each in others):
+        if any(same_on_any_disk(each.log_prefix, self.log_prefix) for each in others):
             raise InputError(
-                f'`log_prefix` "{self.log_prefix}" is used by two SaliencyMonitors. Give each its own.'
+                f'`log_prefix` "{self.log_prefix}" is used by two SaliencyMonitors. Give each its own, different in '
+                "more than capital letters: some disks do not tell these apart."
             )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lightning_gcam._lightning import LightningModule, Trainer, rank_zero_info
+from lightning_gcam._names import safe_name
 from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.callbacks.evaluating import Evaluating
 from lightning_gcam.callbacks.failures import FailurePolicy
@@ -79,7 +80,7 @@ class Stream:
         """Begin, or go on with what an interrupted evaluation of the same settings has done; in all processes alike."""
         settings = same_everywhere(trainer, settings_of(plan.recipe, module, plan.target_layer, plan.adapter))
         root = plan.directory or Path(trainer.default_root_dir) / "lightning_gcam"
-        name = f"{plan.log_prefix.strip('/').replace('/', '-')}-{fingerprint(settings)}"
+        name = f"{safe_name(plan.log_prefix.strip('/').replace('/', '-'))}-{fingerprint(settings)}"
         parts = Parts(root / name, trainer.global_rank)
         if not plan.resume and trainer.local_rank == 0:
             parts.remove()

@@ -12,6 +12,7 @@ import torch
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Trainer, seed_everything
+from lightning_gcam._names import safe_name
 from lightning_gcam.callbacks import SaliencyEvaluation
 from lightning_gcam.cam.plain_forward import logits_of
 from lightning_gcam.commands.models import Explained, build_model
@@ -29,7 +30,7 @@ def evaluate(chosen: argparse.Namespace) -> Path | None:
     Raises:
         InputError: what cannot be used, or found.
     """
-    output = chosen.output or Path("evaluations") / f"{chosen.dataset}-{_model_name(chosen)}"
+    output = chosen.output or Path("evaluations") / safe_name(f"{chosen.dataset}-{_model_name(chosen)}")
     evaluation = _evaluation(chosen, output)
     if (output / TABLE).exists() and not chosen.force:
         raise InputError(
