@@ -351,6 +351,25 @@ def test_a_table_that_is_there_is_not_written_over(
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["facts"]["samples"] == 4
 
 
+def test_two_evaluations_do_not_write_into_one_directory(
+    trees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = (
+        "import sys, time\nfrom pathlib import Path\nfrom lightning_gcam.loggers.claims import is_ours\n"
+        f"assert is_ours(Path({str(tmp_path / 'out')!r}))\nprint('has it', flush=True)\ntime.sleep(100)"
+    )
+    command = [sys.executable, "-c", other]
+    options = own(tmp_path / "c.ckpt")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "has it\n"
+        try:
+            assert evaluate(trees, tmp_path / "out", "voc2012", *options) == 1
+        finally:
+            process.kill()
+    assert 'out" is written to by another evaluation' in capsys.readouterr().err
+    assert evaluate(trees, tmp_path / "out", "voc2012", *options) == 0
+
+
 def test_the_help_names_every_argument_without_loading_a_network() -> None:
     program = (
         "import sys\n"

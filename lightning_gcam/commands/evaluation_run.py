@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lightning_gcam.commands.models import Explained, build_model
 from lightning_gcam.datasets import DatasetModule, dataset_module
 from lightning_gcam.evaluation.written import TABLE
 from lightning_gcam.isolation import untouched
+from lightning_gcam.loggers.claims import is_ours
 
 
 def evaluate(chosen: argparse.Namespace) -> Path | None:
@@ -35,6 +37,10 @@ def evaluate(chosen: argparse.Namespace) -> Path | None:
     if (output / TABLE).exists() and not chosen.force:
         raise InputError(
             f'"{output / TABLE}" is there already. Give --force to write over it, or another --output.'
+        )
+    if os.environ.get("LOCAL_RANK", "0") == "0" and not is_ours(output):
+        raise InputError(
+            f'"{output}" is written to by another evaluation. Wait for it, or give another --output.'
         )
     seed_everything(chosen.seed, workers=True)
     data = _data(chosen)
