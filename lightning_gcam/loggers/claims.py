@@ -40,37 +40,49 @@ def own_directory(directory: Path) -> Path:
     """
     key = os.getpid(), directory.resolve()
     if key not in _OURS:
-        _OURS[key] = _take(directory)
+        _keep(key, next(taken for each in _candidates(directory) if (taken := _take(each)) is not None))
         if _OURS[key][0] != directory:
             rank_zero_warn(
                 f"Another process writes its looks to {directory}, so those of this one go to {_OURS[key][0]}. Give "
                 "each run a directory of its own."
             )
-        while len(_OURS) > _MOST:
-            _, (_, lock) = _OURS.popitem(last=False)
-            if lock is not None:
-                os.close(lock)
     _OURS.move_to_end(key)
     return _OURS[key][0]
 
 
-def _take(directory: Path) -> tuple[Path, int | None]:
-    """The first that no other process has, and the file by which this one has it."""
-    for each in _candidates(directory):
-        each.mkdir(parents=True, exist_ok=True)
-        try:
-            file = os.open(each / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError:  # another user's; what cannot be written here is said where it is written
-            return each, None
-        try:
-            _lock(file)
-        except OSError as error:
-            os.close(file)
-            if error.errno in _TAKEN:
-                continue
-            return each, None
-        return each, file
-    raise AssertionError("the candidates have no end")
+def is_ours(directory: Path) -> bool:
+    """Whether no other process writes to a directory; then none will, until this one ends.
+
+    Args:
+        directory: it is made where it is not there.
+    """
+    key = os.getpid(), directory.resolve()
+    if key not in _OURS and (taken := _take(directory)) is not None:
+        _keep(key, taken)
+    return key in _OURS and _OURS[key][0] == directory
+
+
+def _keep(key: tuple[int, Path], taken: tuple[Path, int | None]) -> None:
+    _OURS[key] = taken
+    while len(_OURS) > _MOST:
+        _, (_, lock) = _OURS.popitem(last=False)
+        if lock is not None:
+            os.close(lock)
+
+
+def _take(directory: Path) -> tuple[Path, int | None] | None:
+    """The directory and the file by which this process has it; None where another one has."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        file = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:  # another user's; what cannot be written here is said where it is written
+        return directory, None
+    try:
+        _lock(file)
+    except OSError as error:
+        os.close(file)
+        return None if error.errno in _TAKEN else (directory, None)
+    return directory, file
 
 
 def _candidates(directory: Path) -> Iterator[Path]:
