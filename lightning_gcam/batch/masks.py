@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.batch.checks import Size, came, shape_of
-from lightning_gcam.batch.dense import is_area, is_dense, is_whole
+from lightning_gcam.batch.dense import how_many, is_area, is_dense, is_whole
 from lightning_gcam.batch.plain import as_tensor
 from lightning_gcam.batch.refusal import Unclear, array_code
 
@@ -147,7 +147,7 @@ def _another_form(masks: Any, found: Tensor | None, labels: Tensor | None, size:
 def _of_a_dense_target(masks: Any, stack: Tensor) -> Unclear:
     what = "numbers that are not whole"
     if is_whole(stack):
-        what = f"{len(stack[0].unique())} different numbers in an image"
+        what = f"{how_many(stack[0])} different numbers in an image"
     reason = (
         f"`masks` {shape_of(stack)} hold {what}: neither classes nor an object's mask, but a dense target (a depth "
         "map, a second image), which is left out here. A soft mask is one where `> 0.5`."
