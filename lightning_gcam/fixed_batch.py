@@ -15,6 +15,7 @@ import torch
 
 from lightning_gcam._errors import InputError, did_you_mean
 from lightning_gcam.batch import SaliencyBatch
+from lightning_gcam.batch.dense import warn_of_full_masks
 
 Selection = str | Sequence[int]
 """`"balanced"` over the classes, `"first"`, or the positions of the samples in the order of delivery."""
@@ -109,6 +110,7 @@ class FixedBatch:
         """Samples that were given by hand: nothing is chosen."""
         fixed = cls(len(samples))
         fixed._samples, fixed.largest_batch = samples, len(samples)
+        warn_of_full_masks(samples.object_masks)
         return fixed
 
     def offer(self, batch: SaliencyBatch) -> None:
@@ -159,6 +161,7 @@ class FixedBatch:
             ordered = sorted(chosen, key=lambda sample: (sample.group, sample.position))
         with torch.inference_mode(False):  # `trainer.validate` by itself would mark them for ever
             self._samples = SaliencyBatch.cat([sample.batch for sample in ordered])
+        warn_of_full_masks(self._samples.object_masks)
         self.mixed = _mixed_fields([sample.batch for sample in ordered])
         self.positions = [sample.position for sample in ordered]
         self._chosen = []

@@ -222,6 +222,7 @@ def test_processes_that_saw_other_sizes_agree_on_one() -> None:
 # ------------------------------------------------------------------------------------------------ it stays
 
 
+@pytest.mark.filterwarnings("ignore:The object fills each of the 2 images")
 def test_samples_are_copies() -> None:
     batch = SaliencyBatch(
         torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]), torch.ones(2, 2, 2, dtype=torch.bool)
@@ -377,3 +378,26 @@ def test_each_process_compares_its_share(rank: int) -> None:
 def test_refused_selections(selection: Selection, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_selection(selection)
+
+
+def full(n: int, but: int | None = None) -> SaliencyBatch:
+    masks = torch.ones(n, 4, 4, dtype=torch.bool)
+    if but is not None:
+        masks[but, 0, 0] = False
+    return SaliencyBatch(torch.rand(n, 1, 4, 4), torch.arange(n) % 2, masks)
+
+
+def test_masks_that_fill_every_image_are_warned_of() -> None:
+    with pytest.warns(
+        UserWarning, match="The object fills each of the 4 images, so that energy and pointing game"
+    ):
+        FixedBatch.of(full(4))
+    fixed = FixedBatch(4)
+    fixed.offer(full(4))
+    with pytest.warns(UserWarning, match="The object fills each of the 4 images"):
+        fixed.close()
+
+
+def test_masks_of_which_one_leaves_a_pixel_free_are_not() -> None:
+    FixedBatch.of(full(4, but=2))
+    FixedBatch.of(full(1))

@@ -11,6 +11,7 @@ import numpy as np
 from lightning_gcam._lightning import LightningModule, Trainer, rank_zero_info
 from lightning_gcam._names import safe_name
 from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
+from lightning_gcam.batch.dense import warn_of_full_masks
 from lightning_gcam.callbacks.evaluating import Evaluating
 from lightning_gcam.callbacks.failures import FailurePolicy
 from lightning_gcam.callbacks.fingerprint import fingerprint, settings_of
@@ -140,6 +141,7 @@ class Stream:
 
     def _prepared(self, samples: SaliencyBatch, batch: Any) -> Evaluating:
         """Find the layer, or take the one that was found when it began; and try one sample all the way."""
+        warn_of_full_masks(samples.object_masks)
         plan, known = self.plan, self.parts.remembered()
         layer = known.get("layers", plan.target_layer)
         with whole_numbers_explained(batch):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
-from lightning_gcam.cam.calling import run
+from lightning_gcam.cam.calling import quantized_explained, run
 from lightning_gcam.cam.outputs import find_raw_logits, has_graph
 from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
@@ -179,7 +179,8 @@ def _activations_and_gradients(
         if len(found) == len(layers):
             return found, score
     raise InputError(
-        _without_influence(model, layers, at_layers) if has_score else _without_graph(model, layers)
+        quantized_explained(model)
+        or (_without_influence(model, layers, at_layers) if has_score else _without_graph(model, layers))
     )
 
 
@@ -217,8 +218,9 @@ def _check_called(model: nn.Module, layers: Sequence[nn.Module], calls: list[lis
     for layer, own in zip(layers, calls, strict=True):
         if not own:
             raise InputError(
-                f"`target_layer` {_in_words(model, layer)} was not called by the forward of {type(model).__name__}, or "
-                f"gave no tensor of floating point. Name one that runs, or leave it out to have one found. {_LISTED}"
+                quantized_explained(model)
+                or f"`target_layer` {_in_words(model, layer)} was not called by the forward of {type(model).__name__}, "
+                f"or gave no tensor of floating point. Name one that runs, or leave it out to have one found. {_LISTED}"
             )
 
 

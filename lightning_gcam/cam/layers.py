@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError, did_you_mean
+from lightning_gcam.cam.calling import no_gradient_explained
 from lightning_gcam.cam.capture import Forward, plain_eager
 from lightning_gcam.cam.probe import Probe, Spatial, probe
 from lightning_gcam.cam.reshape import Reshape
@@ -99,6 +100,8 @@ def find_target_layer(
             chosen = _choose(live)
             others = tuple(_target_layer(each) for each in _others(live, chosen))
             return _target_layer(chosen, _why(found, live, chosen), others)
+        if said := no_gradient_explained(model, images[:1], forward):
+            raise InputError(said)
     raise InputError(
         f"{type(model).__name__} has no spatial layer that influences its output, so there is nothing to draw. "
         "Saliency maps need a convolutional network or a vision transformer; name `target_layer` (and "

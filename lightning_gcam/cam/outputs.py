@@ -11,6 +11,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam.bottleneck import corner
+from lightning_gcam.cam.suggestions import taken_out_of
 
 LOGIT_NAMES = (
     *("logits", "class_logits", "cls_logits", "logit", "out", "scores", "score"),
@@ -69,9 +70,8 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
     places = {place: each for place, each in _places(output).items() if _is_logits(each, batch_size)}
     if not places:
         raise InputError(
-            f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. Pass `forward=`, a "
-            "function from the model and the images to the logits, for example:\n"
-            '    forward=lambda model, images: model(images)["scores"]'
+            f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. "
+            + taken_out_of(output, lambda part: _is_logits(part, batch_size))
         )
     found = _by_name(places)
     return _in_rows(found if found is not None else _by_graph(places))

@@ -158,7 +158,7 @@ def main_tensor(output: Any) -> Tensor | None:
     return next(
         (
             leaf
-            for leaf in _leaves(output)
+            for leaf in leaves_of(output)
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 2
         ),
         None,
@@ -173,7 +173,7 @@ def with_main_tensor(output: Any, tensor: Tensor) -> Any:
     return _mapped(output, lambda leaf: tensor if leaf is main else leaf)
 
 
-def _leaves(output: Any) -> Iterator[Any]:
+def leaves_of(output: Any) -> Iterator[Any]:
     """What lies in tuples, lists, dicts, named tuples, registered classes, dataclasses and mappings, in order."""
     for leaf in pytree.tree_leaves(output):
         parts = _parts(leaf)
@@ -181,7 +181,7 @@ def _leaves(output: Any) -> Iterator[Any]:
             yield leaf
         else:
             for part in parts.values():
-                yield from _leaves(part)
+                yield from leaves_of(part)
 
 
 def _mapped(output: Any, function: Callable[[Any], Any]) -> Any:

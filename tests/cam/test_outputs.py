@@ -224,3 +224,38 @@ def test_outputs_of_transformers(name: str) -> None:
 def test_the_layer_is_found_behind_an_output_of_several() -> None:
     model = two_heads(FOUND["logits, embedding"])
     assert find_target_layer(model, pictures()).name == "net.features"
+
+
+@pytest.mark.parametrize(
+    ("output", "code"),
+    [
+        ({"heads": {"main": torch.zeros(2, 5)}}, '["heads"]["main"]'),
+        (("name", {"a": torch.zeros(2, 5)}), '[1]["a"]'),
+        ({"heads": ({"b": "word", 3: torch.zeros(2, 5)}, None)}, '["heads"][0][3]'),
+    ],
+)
+def test_the_code_that_is_shown_takes_the_logits_out_of_the_output(output: Any, code: str) -> None:
+    with pytest.raises(InputError, match="holds no logits") as caught:
+        find_raw_logits(output, batch_size=2)
+    shown = str(caught.value).splitlines()[-1].strip()
+    assert shown == f"forward=lambda model, images: model(images){code}"
+    forward = eval(shown.removeprefix("forward="))
+    assert find_raw_logits(forward(lambda images: output, None), batch_size=2).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("output", "section"),
+    [
+        ([{"boxes": torch.zeros(1, 4), "scores": torch.zeros(1)}], "#detection-models"),
+        ([{"scores": torch.zeros(2)}, {"scores": torch.zeros(2)}], "#detection-models"),
+        (torch.zeros(2, 5, 2), "#keypoints"),
+        (torch.zeros(2, dtype=torch.long), "#quantized-and-detached-models"),
+        ("text", ""),
+    ],
+)
+def test_an_output_that_no_code_helps_leads_to_a_recipe(output: Any, section: str) -> None:
+    with pytest.raises(
+        InputError, match=f"no part of this output would do, see docs/recipes.md{section}\\."
+    ) as caught:
+        find_raw_logits(output, batch_size=len(output) if section != "" else 2)
+    assert "lambda" not in str(caught.value)
