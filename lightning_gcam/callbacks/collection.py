@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_gcam._lightning import Trainer, rank_zero_info
 from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
-from lightning_gcam.callbacks.loaders import check_index, loaders_of, number_of, part_of
+from lightning_gcam.callbacks.loaders import check_index, delivered_by, loaders_of, number_of
 from lightning_gcam.callbacks.processes import pool_candidates
 from lightning_gcam.fixed_batch import FixedBatch, Selection
 
@@ -50,6 +50,8 @@ class Collection:
         self._delivered = 0
         self._to_verify = False
         self._has_said_which = False
+        self._has_said_it_waits = False
+        self._is_there = True
 
     @property
     def is_open(self) -> bool:
@@ -71,18 +73,30 @@ class Collection:
         """Say which of several dataloaders it is, once.
 
         Raises:
-            InputError: where the chosen dataloader is not there.
+            InputError: where the chosen dataloader is not there, and the dataloaders are not reloaded between epochs.
         """
         loaders, kind = loaders_of(trainer), "test" if trainer.testing else "validation"
         if not self.is_open or loaders is None:
             return
-        check_index(self.dataloader_idx, loaders, kind)
         count = number_of(loaders)
-        if count > 1 and not self._has_said_which:
+        self._is_there = self.dataloader_idx < count
+        if not self._is_there:
+            if not trainer.reload_dataloaders_every_n_epochs:
+                check_index(self.dataloader_idx, loaders, kind)
+            self._say_it_is_waited_for(count)
+        elif count > 1 and not self._has_said_which:
             self._has_said_which = True
             rank_zero_info(
                 f"SaliencyMonitor: of {count} {kind} dataloaders, the samples come from number {self.dataloader_idx} "
                 "(counted from 0). `dataloader_idx=` chooses another."
+            )
+
+    def _say_it_is_waited_for(self, count: int) -> None:
+        if not self._has_said_it_waits:
+            self._has_said_it_waits = True
+            rank_zero_info(
+                f"SaliencyMonitor: `dataloader_idx` is {self.dataloader_idx}, and there are {count} validation dataloaders "
+                "so far (counted from 0). They are reloaded between epochs: the looks begin when it is there."
             )
 
     def take(self, trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int | None) -> Taken | None:
@@ -99,10 +113,7 @@ class Collection:
         """
         if self.by_hand:
             return Taken(self.fixed.samples, None)
-        if dataloader_idx is None:
-            batch = part_of(batch, batch_idx, self.dataloader_idx, loaders_of(trainer))
-        elif dataloader_idx != self.dataloader_idx:
-            return None
+        batch = delivered_by(trainer, batch, batch_idx, dataloader_idx, self.dataloader_idx)
         return Taken(self.read(batch), batch) if batch is not None else None
 
     def receive(self, samples: SaliencyBatch, trainer: Trainer) -> int | None:
@@ -134,6 +145,8 @@ class Collection:
         Raises:
             InputError: where no usable sample was delivered.
         """
+        if not self._is_there:
+            return None
         verified, self._to_verify = self._to_verify, False
         if not self.fixed.is_closed:
             self.fixed.close(pool_candidates(trainer, self.fixed))

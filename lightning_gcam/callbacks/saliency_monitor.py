@@ -18,6 +18,7 @@ from lightning_gcam.callbacks.announcement import description
 from lightning_gcam.callbacks.collection import Collection
 from lightning_gcam.callbacks.display import Display
 from lightning_gcam.callbacks.failures import THE_LOOK, FailurePolicy
+from lightning_gcam.callbacks.loaders import steps_fetch_batches
 from lightning_gcam.callbacks.look import Look
 from lightning_gcam.callbacks.preparation import prepare
 from lightning_gcam.callbacks.processes import first_layers
@@ -282,7 +283,8 @@ class SaliencyMonitor(Callback):
         dataloader_idx: int | None = None,
     ) -> None:
         """Collect the fixed samples from what Lightning delivers."""
-        self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        if not steps_fetch_batches(trainer):
+            self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_test_batch_start(
         self,
@@ -293,11 +295,38 @@ class SaliencyMonitor(Callback):
         dataloader_idx: int | None = None,
     ) -> None:
         """Collect the fixed samples from what Lightning delivers."""
-        self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        if not steps_fetch_batches(trainer):
+            self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None = None,
+    ) -> None:
+        """Collect them here where the module's step fetches its batches itself."""
+        if steps_fetch_batches(trainer):
+            self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, and log the scores where callbacks and loggers find them."""
         self._end_stream(trainer, pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None = None,
+    ) -> None:
+        """Collect them here where the module's step fetches its batches itself."""
+        if steps_fetch_batches(trainer):
+            self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, and log the scores where callbacks and loggers find them."""
