@@ -1,8 +1,8 @@
 """Which of several validation dataloaders the samples come from, and what of a batch is its part.
 
-`CombinedLoader` in the mode "sequential", which is what Lightning makes of whatever a `val_dataloader` returns, delivers
-one dataloader after the other, each batch as it came, and says which where there are several; in its other modes it
-delivers a batch of each at once, in the structure in which the dataloaders were given, and says nothing.
+`CombinedLoader` in the mode "sequential", which is what Lightning makes of whatever a `val_dataloader` returns,
+delivers one dataloader after the other, each batch as it came, and says which where there are several; in its other
+modes it delivers a batch of each at once, in the structure in which the dataloaders were given, and says nothing.
 """
 
 from __future__ import annotations

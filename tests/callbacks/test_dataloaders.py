@@ -23,6 +23,7 @@ pytestmark = [
     *LIGHTNING_SAYS,
     pytest.mark.filterwarnings("ignore:You are using an experimental feature"),
     pytest.mark.filterwarnings("ignore:You are using the `dataloader_iter` step flavor"),
+    pytest.mark.filterwarnings("ignore:Found `dataloader_iter` argument"),
 ]
 
 MODES = ["sequential", "min_size", "max_size", "max_size_cycle"]
@@ -187,7 +188,7 @@ def test_an_iterable_dataset_among_several(tmp_path: Path, mode: str) -> None:
 
 # ------------------------------------------------------------------------------------ one loader in a container
 
-Named = namedtuple("Named", ["image"])  # noqa: PYI024  # Lightning flattens it, and rebuilds it by its own means
+Named = namedtuple("Named", ["image"])  # Lightning flattens it, and rebuilds it by its own means
 CONTAINERS: dict[str, Callable[[Any], Any]] = {
     "alone": lambda one: one,
     "list": lambda one: [one],
@@ -202,7 +203,9 @@ CONTAINERS: dict[str, Callable[[Any], Any]] = {
         {"image": one}, "sequential"
     ),
     "combined, at once": lambda one: pytorch_lightning.utilities.CombinedLoader([one], "min_size"),
-    "combined dict, at once": lambda one: pytorch_lightning.utilities.CombinedLoader({"image": one}, "max_size"),
+    "combined dict, at once": lambda one: pytorch_lightning.utilities.CombinedLoader(
+        {"image": one}, "max_size"
+    ),
 }
 
 
