@@ -98,7 +98,9 @@ def test_a_look_at_the_last_step_does_not_stand_for_the_validation(tmp_path: Pat
 
     module, _ = fit(tmp_path, *callbacks, looks)
 
-    assert steps_of(ours.history) == [3, 7, 7], "after the first validation there are samples for looks at steps"
+    assert steps_of(ours.history) == [3, 7, 7], (
+        "after the first validation there are samples for looks at steps"
+    )
     assert torch.allclose(looks.logits[2], module.validated[1], atol=1e-6)
     assert not torch.allclose(looks.logits[1], module.validated[1], atol=1e-3)
 

@@ -33,7 +33,9 @@ def others(fold: int) -> list[int]:
 def kept(monitor: SaliencyMonitor) -> set[int]:
     """The rows of the dataset that the monitor looks at."""
     images = toy_samples(24)[0]
-    return {int((images == each).flatten(1).all(dim=1).nonzero()[0]) for each in monitor.last_record.batch.images}
+    return {
+        int((images == each).flatten(1).all(dim=1).nonzero()[0]) for each in monitor.last_record.batch.images
+    }
 
 
 def test_each_fold_looks_at_its_own_validation(tmp_path: Path) -> None:
@@ -105,7 +107,6 @@ def test_the_alerts_are_each_runs_own(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ images of several sizes
 
 
-
 def of_sizes(sizes: list[int], labels: list[int]) -> DataLoader[Any]:
     """Images one by one, each of its own size."""
     rows = []
@@ -173,7 +174,9 @@ def test_resized_samples_keep_their_annotation() -> None:
     images[:, :, :4] = 200
     region: Tensor = images[:, 0] > 0
     boxes = [torch.tensor([[0.0, 0.0, 8.0, 4.0]])] * 2
-    batch = SaliencyBatch(images, torch.tensor([1, 0]), region, boxes, region[0], torch.tensor([0, 1]), ["a", "b"])
+    batch = SaliencyBatch(
+        images, torch.tensor([1, 0]), region, boxes, region[0], torch.tensor([0, 1]), ["a", "b"]
+    )
 
     larger = batch.resized((16, 24))
 
