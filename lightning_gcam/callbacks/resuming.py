@@ -14,7 +14,8 @@ from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.fixed_batch import FixedBatch, Selection
 from lightning_gcam.memory import Memory
 
-_SAMPLES = ("batch", "num_samples", "selection")
+_CHOICE = ("num_samples", "selection")
+_SAMPLES = ("batch", *_CHOICE)
 """The settings that decide which samples are looked at; the others decide what is computed of them."""
 
 
@@ -57,6 +58,8 @@ class Kept:
     def changed(self, now: Mapping[str, Any]) -> list[str]:
         """The settings that are others now, in words."""
         names = [*now, *(name for name in self.settings if name not in now)]
+        if self.settings.get("batch") != now.get("batch"):
+            names = [name for name in names if name not in _CHOICE]
         pairs = {name: (self.settings.get(name), now.get(name)) for name in names}
         return [
             f"`{name}` was {then!r} and is {here!r}" for name, (then, here) in pairs.items() if then != here

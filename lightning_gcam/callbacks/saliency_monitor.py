@@ -183,7 +183,7 @@ class SaliencyMonitor(Callback):
         self._known_layers: list[str] | None = None
         self._looked_at = (-1, -1)
         self._weights: dict[str, Tensor | None] = {}
-        self._goes_on = False
+        self._goes_on = self._has_fitted = False
 
     @property
     def directory(self) -> Path | None:
@@ -218,9 +218,11 @@ class SaliencyMonitor(Callback):
         self._memory.begin_run()
         self._weights = {}
         if stage == "fit":
-            self._goes_on = False
-            if trainer.global_step == 0:
+            self._goes_on = not self._has_fitted  # a validation by itself, just before, is of the same run
+            if self._has_fitted and trainer.global_step == 0:
                 self._forget()
+            self._has_fitted = True
+            self._collection.verify_next()
         if self.target_layer is not None:
             resolve_target_layers(pl_module, self.target_layer)
 
@@ -378,11 +380,11 @@ class SaliencyMonitor(Callback):
         """Take of a checkpoint what can be compared with the looks to come, and say what is left."""
         self._goes_on = True
         changed = kept.changed(self._settings)
-        if self._collection.is_another(kept.fixed_batch):
+        has_samples = not kept.has_other_samples(self._settings)
+        if has_samples and self._collection.is_another(kept.fixed_batch):
             changed.append("`batch` holds other samples")
         if self.target_layer is not None and kept.target_layer not in (None, names_of(self.target_layer)):
             changed.append(f"`target_layer` was {kept.target_layer!r} and is {self.target_layer!r}")
-        has_samples = not kept.has_other_samples(self._settings)
         if has_samples:
             self._collection.load_state_dict(kept.fixed_batch)
         self._known_layers = kept.target_layer

@@ -207,7 +207,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, bool]] = {
         "`target_layer` was ['network.5'] and is 'network.2'",
         True,
     ),
-    "batch": ({"batch": SaliencyBatch(*toy_samples(3, seed=4))}, "`batch` holds other samples", False),
+    "batch": ({"batch": SaliencyBatch(*toy_samples(3, seed=4))}, "`batch` was None and is 'given'", False),
 }
 
 
@@ -226,6 +226,17 @@ def test_looks_that_cannot_be_compared_are_not_continued(tmp_path: Path, saved: 
     assert len(after.last_record.batch) == expected
     if what == "selection":
         assert torch.equal(after.last_record.batch.images, toy_samples(24)[0][[3, 1]])
+
+
+def test_other_samples_by_hand_do_not_go_on(tmp_path: Path) -> None:
+    path, _ = run(tmp_path, monitor(batch=SaliencyBatch(*toy_samples(3))))
+    after = monitor(batch=SaliencyBatch(*toy_samples(3, seed=4)))
+
+    _, said = run(tmp_path, after, resume=path)
+
+    assert len(said) == 1
+    assert "`batch` holds other samples" in said[0]
+    assert steps_of(after.history) == [11]
 
 
 def test_the_same_samples_by_hand_go_on(tmp_path: Path) -> None:
