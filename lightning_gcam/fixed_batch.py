@@ -160,6 +160,7 @@ class FixedBatch:
         """How many samples were passed over because their label is negative."""
         self.of_other_sizes = 0
         """How many samples were passed over because their image has another size than those that are kept."""
+        self._measured = False
         self.reset()
 
     @property
@@ -253,8 +254,7 @@ class FixedBatch:
         """Forget what was offered so far (the sanity check's batches come again in the first validation)."""
         self._sizes: dict[ImageSize, _OfOneSize] = {}
         self._delivered: Counter[ImageSize] = Counter()
-        self._seen, self._unlabelled = 0, 0
-        self._measured: bool = False
+        self._seen, self._unlabelled, self._measured = 0, 0, False
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; empty before `close()`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ class Places:
         if size is None:
             return _commonest(_lengths(batch)) or getattr(batch_sampler, "batch_size", None) or 1
         sampler = getattr(batch_sampler, "sampler", None)
-        left = len(sampler) - self.delivered if hasattr(sampler, "__len__") else size
+        left = len(sampler) - self.delivered if isinstance(sampler, Sized) else size
         return min(size, left) if left > 0 else int(size)
 
     def take(self, n: int) -> Numbers:

@@ -149,7 +149,7 @@ class Stream:
 
     def _are_done(self, positions: Numbers, digests: Numbers) -> bool:
         """Whether an earlier run has done these very samples; then they are in the table."""
-        known = [self.done.get(position) for position in positions.tolist()] == digests.tolist()
+        known: bool = [self.done.get(position) for position in positions.tolist()] == digests.tolist()
         if known:
             self.positions.append(positions)
         return known
