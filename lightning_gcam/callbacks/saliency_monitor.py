@@ -70,7 +70,8 @@ class SaliencyMonitor(Callback):
             logits at every position (segmentation) is explained by their sum over each sample's mask or boxes, or where
             it predicts the class itself.
         num_samples: how many validation samples to look at.
-        selection: "balanced" over the classes, "first", or positions in the order of delivery.
+        selection: "balanced" over the classes, "first", or positions in the order of delivery, under DDP that of all
+            processes together. Where images come in several sizes, only the commonest is chosen from.
         batch: the samples, given by hand: a `SaliencyBatch` or any batch that can be read as one.
         every_n_epochs: look after the validation of every n-th epoch; None for never. Where a callback monitors a
             score, leave it at 1: Lightning's `EarlyStopping` raises where its score was never logged.

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import pytorch_lightning
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from lightning_gcam import SaliencyMonitor
 from tests.toys import LIGHTNING_SAYS, Toy, steps_of, toy_loader, toy_samples, toy_trainer
 
-pytestmark = LIGHTNING_SAYS
+EMAWeightAveraging: Any = getattr(pytorch_lightning.callbacks, "EMAWeightAveraging", None)
+pytestmark = [
+    *LIGHTNING_SAYS,
+    pytest.mark.skipif(EMAWeightAveraging is None, reason="this Lightning has no weight averaging"),
+]
 
 
 class Notes(Toy):
