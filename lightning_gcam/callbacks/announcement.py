@@ -143,12 +143,14 @@ def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tupl
 
 def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
     n, masks = len(record.batch), record.batch.object_masks
-    if fixed.skipped:
+    if fixed.unlabelled:
         yield (
-            "skipped",
-            f"{fixed.skipped} validation samples were not considered for the fixed batch: their label is negative, or "
-            "their image has another size than the first one's. Check them if that is not meant.",
+            "unlabelled",
+            f"{fixed.unlabelled} validation samples were not considered for the fixed batch: their label is negative. "
+            "Check them if that is not meant.",
         )
+    if fixed.of_other_sizes:
+        yield "other sizes", _words_on_sizes(record, fixed)
     if fixed.mixed:
         yield (
             "mixed",
@@ -156,10 +158,12 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
             "them. Deliver them with every batch, to have the scores that need them.",
         )
     if n < fixed.num_samples:
+        kind = " of one size" if fixed.of_other_sizes else ""
         yield (
             "few",
             f"The fixed batch has {n} samples, not `num_samples={fixed.num_samples}`: "
-            "the validation delivered no more. Lower it, or validate on more, if that is not meant.",
+            f"the validation delivered no more{kind}{' with a label' if fixed.unlabelled else ''}. Lower it, or "
+            "validate on more, if that is not meant.",
         )
     names, classes = record.stamp.class_names, max(record.attribution.logits.shape[1], 2)
     if names is not None and len(names) < classes and record.attribution.explains == "classes":
@@ -175,6 +179,20 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
             f"{empty} of {n} samples have an empty mask or no box; they are left out of the localization scores. Check "
             "the annotation if that is not meant.",
         )
+
+
+def _words_on_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
+    """Which image sizes were left out, and the adapter that makes them one."""
+    height, width = record.batch.image_size
+    names = "" if record.stamp.class_names is None else f", class_names={list(record.stamp.class_names)!r}"
+    return (
+        f"{fixed.of_other_sizes} validation samples were not considered for the fixed batch: it holds images of one "
+        f"size, and theirs is another one than {height} x {width}, the commonest. To choose among all of them, resize "
+        "them:\n"
+        "    from lightning_gcam.batch import as_saliency_batch\n"
+        f"    adapter=lambda batch: as_saliency_batch(batch{names}).resized(({height}, {width}))\n"
+        "With an adapter of your own: as_saliency_batch(batch, own_adapter)."
+    )
 
 
 def _explained(record: SaliencyRecord, targets: Targets) -> str:

@@ -15,7 +15,13 @@ from lightning_gcam._names import same_on_any_disk
 from lightning_gcam.batch import Adapter
 from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.failures import FailurePolicy
-from lightning_gcam.callbacks.loaders import check_index, loaders_of, part_of
+from lightning_gcam.callbacks.loaders import (
+    check_index,
+    delivered_by,
+    loaders_of,
+    part_of,
+    steps_fetch_batches,
+)
 from lightning_gcam.callbacks.processes import holds_whole_model
 from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.callbacks.stream import Plan, Stream
@@ -167,13 +173,21 @@ class SaliencyEvaluation(Callback):
         dataloader_idx: int | None = None,
     ) -> None:
         """Explain and score the samples of a batch, and keep their numbers."""
-        if dataloader_idx is None:
-            batch = part_of(batch, batch_idx, self.dataloader_idx, loaders_of(trainer))
-        elif dataloader_idx != self.dataloader_idx:
-            return
-        if batch is not None and self._stream is not None:
-            with torch.inference_mode(False):
-                self._stream.receive(batch)
+        if not steps_fetch_batches(trainer):
+            self._receive(trainer, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None = None,
+    ) -> None:
+        """As `on_test_batch_start`, for a `test_step` that fetches the batches itself."""
+        if steps_fetch_batches(trainer):
+            self._receive(trainer, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the processes' numbers together, and show the table."""
@@ -192,6 +206,12 @@ class SaliencyEvaluation(Callback):
     def state_key(self) -> str:
         """Two evaluations are told apart."""
         return self._generate_state_key(log_prefix=self.log_prefix)
+
+    def _receive(self, trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int | None) -> None:
+        batch = delivered_by(trainer, batch, batch_idx, dataloader_idx, self.dataloader_idx)
+        if batch is not None and self._stream is not None:
+            with torch.inference_mode(False):
+                self._stream.receive(batch)
 
     def _check_alone(self, trainer: Trainer) -> None:
         callbacks = getattr(trainer, "callbacks", [])
