@@ -120,20 +120,19 @@ class Look:
     def _rely(self, batch: SaliencyBatch, attribution: Attribution, stamp: Stamp) -> Reliance | None:
         """What the model relies on; the accuracy alone where a check failed in one process.
 
-        Every process makes all changed images, which belong to the batch as a whole, and answers for its share of them.
+        Every process makes the changed images of its share, by regions and partners that belong to the batch as a whole.
         """
         checks = self.recipe.checks
         if not checks.apply_to(batch, attribution, stamp.class_names):
             return None
 
         def answer_rows(rows: list[int]) -> Answers:
-            changed = checks.images(batch, attribution)
-            share = {name: images[rows] for name, images in changed.items()}
             with precision(self.trainer):
                 answers, self.fixed.largest_batch = answer_images(
                     self.module,
-                    batch.select(rows),
-                    share,
+                    batch,
+                    checks.changes(batch, attribution),
+                    rows=rows,
                     chunk_size=self.fixed.largest_batch,
                     forward=self._options["forward"],
                 )
