@@ -166,6 +166,7 @@ def between_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", killed)
+    before_the_parts_are_removed(monkeypatch)  # a process that is killed does not clean up
 
 
 def before_the_parts_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,6 @@ class Saves(pytorch_lightning.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.current_epoch == 2:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
             trainer.save_checkpoint(self.path)
