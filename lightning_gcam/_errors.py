@@ -18,6 +18,19 @@ class InputTypeError(InputError, TypeError):
     """What was handed in is of a type that cannot be used; to code that does not know this package, a `TypeError`."""
 
 
+def words_of(error: BaseException) -> str:
+    """What an exception says; a substitute where its own `__str__` raises, which must not hide the first failure.
+
+    Example:
+        >>> words_of(ValueError("too small"))
+        'too small'
+    """
+    try:
+        return str(error)
+    except Exception:
+        return "(its message cannot be shown: `__str__` raises)"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The known names nearest to `name`, as a sentence to append to an error; all of them where none is near.
 

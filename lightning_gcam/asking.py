@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from lightning_gcam.captions import marks_of
 from lightning_gcam.chunks import attribute_in_chunks, in_chunks
 from lightning_gcam.isolation import untouched
 from lightning_gcam.metrics import Question, needs
+from lightning_gcam.reliance.questions import Make
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,9 @@ def ask_random_model(
 def answer_images(
     model: nn.Module,
     batch: SaliencyBatch,
-    changed: Mapping[str, Tensor],
+    changed: Mapping[str, Tensor | Make],
     *,
+    rows: Sequence[int] | None = None,
     chunk_size: int | None = None,
     forward: Forward | None = None,
 ) -> tuple[Answers, int]:
@@ -185,20 +188,37 @@ def answer_images(
     Args:
         model: any `nn.Module`; it is left exactly as it was.
         batch: the samples, for the regions of a dense head.
-        changed: images `(N, C, H, W)` by the name of the change.
+        changed: images `(N, C, H, W)` by the name of the change, or functions that make those of some samples (see
+            `lightning_gcam.reliance.questions.image_changes`): then no more than a chunk of them exist at once.
+        rows: the numbers of the samples that are wanted; all where it is left out.
         chunk_size: how many images to run at once; all where it is left out.
         forward: as in `attribute`.
 
     Returns:
-        Logits `(N, K)` by the same names, and how many images went through at once.
+        Logits `(rows, K)` by the same names, and how many images went through at once.
     """
+    rows = range(len(batch)) if rows is None else rows
     if not changed:
-        return Answers(), chunk_size or len(batch)
-    images, masks = torch.cat(list(changed.values())), batch.object_masks
-    regions = masks.repeat(len(changed), 1, 1) if masks is not None else None
+        return Answers(), chunk_size or len(rows)
+    wanted, masks = [(name, row) for name in changed for row in rows], batch.object_masks
+
+    def work(piece: slice) -> Tensor:
+        parts = [
+            _some_of(changed[name], [row for _, row in group], batch.images.device)
+            for name, group in groupby(wanted[piece], key=lambda each: each[0])
+        ]
+        regions = masks[[row for _, row in wanted[piece]]] if masks is not None else None
+        return logits_of(model, torch.cat(parts), None, forward=forward, masks=regions)
+
     with untouched(model):
-        logits, size = _logits_in_chunks(model, images, None, regions, forward, chunk_size)
-    return Answers(dict(zip(changed, logits.split(len(batch)), strict=True))), size
+        logits, size = in_chunks(len(wanted), work, chunk_size)
+    return Answers(dict(zip(changed, torch.cat(logits).split(len(rows)), strict=True))), size
+
+
+def _some_of(changed: Tensor | Make, rows: list[int], device: torch.device) -> Tensor:
+    """The changed images of some samples."""
+    at = torch.tensor(rows, device=device)
+    return changed(at) if callable(changed) else changed[at]
 
 
 def _logits_in_chunks(

@@ -20,6 +20,7 @@ from lightning_gcam.reliance import (
     resolve_checks,
 )
 from lightning_gcam.reliance.ground import classes_of_labels
+from lightning_gcam.reliance.questions import Make, image_changes
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 
 
@@ -65,6 +66,10 @@ class CausalChecks:
     def images(self, batch: SaliencyBatch, attribution: Attribution) -> dict[str, Tensor]:
         """The changed versions of the batch; see `lightning_gcam.reliance.changed_images`."""
         return changed_images(batch, _first_map(attribution), self.names, self.removal)
+
+    def changes(self, batch: SaliencyBatch, attribution: Attribution) -> dict[str, Make]:
+        """As `images`, made when they are needed; see `lightning_gcam.reliance.questions.image_changes`."""
+        return image_changes(batch, _first_map(attribution), self.names, self.removal)
 
     def measure(
         self, batch: SaliencyBatch, attribution: Attribution, answers: Mapping[str, Tensor]

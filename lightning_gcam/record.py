@@ -285,7 +285,7 @@ def record_saliency(
         "fuse": fuse,
     }
     with torch.inference_mode(False):
-        attribution, _ = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
+        attribution, size = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
         inquiry = Inquiry.of(resolve_scores(scores))
         how = {"targets": targets, "chunk_size": chunk_size, **options}
         answers = ask(model, batch, attribution, inquiry, **how)
@@ -294,7 +294,7 @@ def record_saliency(
         sheet = score_maps(attribution, batch, scores, answers=answers)
         stamp, reliance = stamp or Stamp(), None
         if causal.apply_to(batch, attribution, stamp.class_names):
-            changed = causal.images(batch, attribution)
-            said, _ = answer_images(model, batch, changed, chunk_size=chunk_size, forward=forward)
+            changed = causal.changes(batch, attribution)
+            said, _ = answer_images(model, batch, changed, chunk_size=size, forward=forward)
             reliance = causal.measure(batch, attribution, said.values)
         return SaliencyRecord(batch, attribution, with_checks(sheet.values, reliance), stamp, sheet, reliance)

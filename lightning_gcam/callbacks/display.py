@@ -21,6 +21,7 @@ from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.isolation import same_random_streams
 from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
 from lightning_gcam.loggers.claims import own_directory
+from lightning_gcam.loggers.event_file import left_as_found
 from lightning_gcam.loggers.files import directory_of, next_version
 from lightning_gcam.record import SaliencyRecord
 
@@ -60,12 +61,13 @@ class Display:
                     self.failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
-        self._announce(record, layers, recipe)
+        with self.failures.guard("Saying what is looked at"):
+            self._announce(record, layers, recipe)
         to_files = not trainer.loggers and not is_rehearsal
         is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:
             if is_drawn or isinstance(logger, ReportLogger):  # the page is drawn where it is read
-                with self.failures.guard(_logging_to(logger)), same_random_streams():
+                with self.failures.guard(_logging_to(logger)), same_random_streams(), left_as_found(logger):
                     log_saliency(logger, record)
             if isinstance(logger, in_both("loggers.CSVLogger")):
                 with self.failures.guard(_logging_to(logger)), same_random_streams():
@@ -82,7 +84,7 @@ class Display:
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""
         for logger in [*trainer.loggers, *self.pages]:
-            with self.failures.guard(_logging_to(logger)), same_random_streams():
+            with self.failures.guard(_logging_to(logger)), same_random_streams(), left_as_found(logger):
                 logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
                 logger.save()
 
@@ -99,14 +101,16 @@ class Display:
         Call it between epochs: there Lightning has reduced them already, and nothing is computed by reading them.
         """
         for page in self.pages:
-            numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            page.log_metrics({**numbers, "epoch": trainer.current_epoch - 1}, step)
-            page.save()
+            with self.failures.guard(_logging_to(page)):
+                numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+                page.log_metrics({**numbers, "epoch": trainer.current_epoch - 1}, step)
+                page.save()
 
     def finish(self) -> None:
         """Bring the pages beside the files up to date."""
         for page in self.pages:
-            page.finalize("success")
+            with self.failures.guard(_logging_to(page)):
+                page.finalize("success")
 
     def _write_page(self, trainer: Trainer, directory: Path, record: SaliencyRecord) -> None:
         """Write the report beside the files, unless the run has one of its own."""

@@ -149,18 +149,17 @@ class Look:
     def _rely(self, batch: SaliencyBatch, attribution: Attribution) -> dict[str, Any]:
         """What the model relies on, as plain data; nothing where a check failed in one process.
 
-        Every process makes all changed images, which belong to the batch as a whole, and answers for its share of them.
+        Every process makes the changed images of its share; regions and partners belong to the batch as a whole.
         """
         checks = self.recipe.checks
 
         def answer_rows(rows: list[int]) -> Answers:
-            changed = checks.images(batch, attribution)
-            share = {name: images[rows] for name, images in changed.items()}
             with precision(self.trainer):
                 answers, self.fixed.largest_batch = answer_images(
                     self.module,
-                    batch.select(rows),
-                    share,
+                    batch,
+                    checks.changes(batch, attribution),
+                    rows=rows,
                     chunk_size=self.fixed.largest_batch,
                     forward=self._options["forward"],
                 )

@@ -34,10 +34,9 @@ def evaluate(chosen: argparse.Namespace) -> Path | None:
     """
     output = chosen.output or Path("evaluations") / safe_name(f"{chosen.dataset}-{_model_name(chosen)}")
     evaluation = _evaluation(chosen, output)
-    if (output / TABLE).exists() and not chosen.force:
-        raise InputError(
-            f'"{output / TABLE}" is there already. Give --force to write over it, or another --output.'
-        )
+    is_there = (output / TABLE).exists() and not chosen.force
+    if is_there and not any(output.glob("*/*.npz")):  # nothing to go on with: refused before anything is read
+        raise _already(output)
     if os.environ.get("LOCAL_RANK", "0") == "0" and not is_ours(output):
         raise InputError(
             f'"{output}" is written to by another evaluation. Wait for it, or give another --output.'
@@ -52,6 +51,8 @@ def evaluate(chosen: argparse.Namespace) -> Path | None:
         checkpoint=chosen.checkpoint,
         outputs=chosen.outputs or data.num_classes,
     )
+    if is_there and not evaluation.is_unfinished(model):
+        raise _already(output)
     model.renormalize(data.normalize)
     if chosen.targets == "label":
         data.check_outputs(_outputs(model, chosen.image_size))
@@ -78,6 +79,12 @@ def _trainer(chosen: argparse.Namespace, evaluation: SaliencyEvaluation, output:
             f'`--accelerator` "{chosen.accelerator}", `--devices` {chosen.devices} or `--precision` '
             f'"{chosen.precision}" cannot be used here: {error}'
         ) from error
+
+
+def _already(output: Path) -> InputError:
+    return InputError(
+        f'"{output / TABLE}" is there already. Give --force to write over it, or another --output.'
+    )
 
 
 def _evaluation(chosen: argparse.Namespace, output: Path) -> SaliencyEvaluation:
