@@ -1,1 +1,1 @@
-"""What the package computes and logs from fixed seeds, through its public names only, so that it can be compared later."""
+"""What the package computes and logs from fixed seeds, through its public names only, to be compared later."""

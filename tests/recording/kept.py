@@ -77,11 +77,7 @@ def part_of(values: Values) -> Values:
             n, height, width = value.shape
             cells = value.reshape(n, 4, height // 4, 4, width // 4).mean(axis=(2, 4))
             part[name] = np.round(cells, 4).tolist()
-        elif (
-            name.startswith(("layer/", "maps/"))
-            or name.startswith("fit/flat/history/0/")
-            or name.startswith("resumed/flat/history/0/")
-        ):
+        elif name.startswith(("layer/", "maps/", "fit/flat/history/0/", "resumed/flat/history/0/")):
             part[name] = value
     return part
 
