@@ -15,6 +15,7 @@ from lightning_gcam.callbacks.failures import ASKING, CHECKING, THE_LOOK, Failur
 from lightning_gcam.callbacks.processes import same_everywhere, share_out
 from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.callbacks.trainer_facts import as_input, precision
+from lightning_gcam.captions import instead_of_classes
 from lightning_gcam.causal_checks import with_checks
 from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.fixed_batch import FixedBatch
@@ -57,6 +58,9 @@ class Look:
                 return None
             batch = self._samples()
             attribution = attribution.to(self.module.device)
+            instead = instead_of_classes(batch, attribution, stamp.class_names)
+            if instead is not None and self.recipe.targets == "label":
+                return replace(self, recipe=replace(self.recipe, targets=instead)).take(stamp)
             sheet = self._score(batch, attribution, self._ask(batch, attribution))
             earlier = self.memory.for_picture
             if self.recipe.compares_looks:
@@ -136,6 +140,7 @@ class Look:
                     share,
                     chunk_size=self.fixed.largest_batch,
                     forward=self._options["forward"],
+                    squash=attribution.squash,
                 )
                 return answers
 
