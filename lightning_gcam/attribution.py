@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.batch import SaliencyBatch, checks
+from lightning_gcam.cam.calling import of_the_users
 from lightning_gcam.cam.capture import Captured, Forward, capture_layers, plain_eager
 from lightning_gcam.cam.layers import find_target_layer
 from lightning_gcam.cam.methods import AnyMethod, Methods, ScoredMethod, resolve_methods
@@ -308,7 +309,9 @@ def _scaled_maps(
             raw = torch.where(explained, raw, 0.0)
         else:
             expected = (len(finite), *captured.activations.shape[2:])
-            raw = _checked(name, method(captured.activations, captured.gradients), expected)
+            with of_the_users("methods", captured.activations):
+                found = method(captured.activations, captured.gradients)
+            raw = _checked(name, found, expected)
         maps[name] = _scale(raw, size, finite)
     return maps
 

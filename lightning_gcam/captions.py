@@ -29,8 +29,8 @@ ClassNames = Sequence[str] | None
 def subject_of(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None) -> Explains:
     """What the model's output is, as far as can be known: scores of "classes", a regression's "output", or neither.
 
-    What shows that it holds no classes (see `cam.regions.form_of` and `instead_of_classes`) is neither, a "score". Whose
-    score is a callable's ("score") has an output of any kind, an embedding, say: no class is read into it, unless
+    What shows that it holds no classes (see `cam.regions.form_of` and `instead_of_classes`) is neither, a "score".
+    Whose score is a callable's ("score") has an output of any kind, an embedding, say: no class is read into it, unless
     `class_names` or multi-hot labels give every number of the output its class.
 
     Args:
@@ -87,7 +87,13 @@ def instead_of_classes(
     labels, logits = batch.labels, attribution.logits.float()
     k = logits.shape[1]
     is_named = class_names is not None and len(class_names) == max(k, 2)
-    if labels is None or labels.ndim != 1 or is_named or attribution.squash or attribution.in_mask is not None:
+    if (
+        labels is None
+        or labels.ndim != 1
+        or is_named
+        or attribution.squash
+        or attribution.in_mask is not None
+    ):
         return None
     known = labels >= 0
     labels, logits = labels[known], logits[known.to(logits.device)].to(labels.device)

@@ -178,7 +178,7 @@ def _about_classes(record: SaliencyRecord) -> Iterator[tuple[str, str]]:
     yield (
         "no classes",
         f"The model seems to be no classifier: its output {tuple(record.attribution.outputs.shape)} looks like {kind}. "
-        f"No class is read into it and no accuracy is logged; the maps explain {what}. If it does hold a score for each "
+        f"No class is read into it and no accuracy is logged; the maps explain {what}. If it does hold a score of each "
         'class, pass `targets="predicted"`; if it is something else, pass what is to be explained, for example:\n'
         "    targets=lambda outputs: outputs.flatten(1).amax(dim=1)",
     )
@@ -222,7 +222,11 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
 
 def _explained(record: SaliencyRecord, targets: Targets) -> str:
     if record.attribution.explains != "classes":
-        words = {"norm": "the output's norm", "error": "the reconstruction's error", "output": "the output itself"}
+        words = {
+            "norm": "the output's norm",
+            "error": "the reconstruction's error",
+            "output": "the output itself",
+        }
         return words.get(record.attribution.explains, "a score of your own")
     if isinstance(targets, int):
         return f"class {targets}"

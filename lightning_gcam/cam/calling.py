@@ -7,7 +7,8 @@ takes keywords by the name of its main input. What takes a whole batch needs a `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -168,7 +169,60 @@ def _is_of_the_call(error: Exception, way: _Way | None) -> bool:
         return "memory" not in str(error)
     if isinstance(error, ValueError):
         return "unpack" in str(error)
-    return not isinstance(error, RuntimeError)
+    return not isinstance(error, RuntimeError) or is_misfit(error)
+
+
+_MISFITS = (
+    *(
+        "cannot be multiplied",
+        "size of tensor",
+        "Sizes of tensors",
+        "is invalid for input of size",
+        "shape '[",
+    ),
+    *(
+        "to have",
+        "channels, but got",
+        "expected input",
+        "Expected input",
+        "size mismatch",
+        "Dimension out of range",
+    ),
+    *("same dtype", "number of dims", "D input", "4D (batched)"),
+)
+"""What torch says of a tensor of another shape or type than an operation takes."""
+
+
+def is_misfit(error: Exception) -> bool:
+    """Whether a RuntimeError says the same as a TypeError: that what was given is of another form than what is taken.
+
+    Example:
+        >>> is_misfit(RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x2 and 3x4)"))
+        True
+        >>> is_misfit(RuntimeError("CUDA error: device-side assert triggered"))
+        False
+    """
+    return "memory" not in str(error) and any(words in str(error) for words in _MISFITS)
+
+
+@contextmanager
+def of_the_users(argument: str, given: Tensor) -> Iterator[None]:
+    """Run a function of the user's on `given`; where it does not fit, refuse the argument, whatever the error's type.
+
+    Raises:
+        InputError: naming the argument, what it was given, and what it raised.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, LookupError, AttributeError, ValueError) as error:
+        if isinstance(error, RuntimeError) and not is_misfit(error):
+            raise
+        raise InputError(
+            f"`{argument}` failed on {tuple(given.shape)} {str(given.dtype).removeprefix('torch.')}: "
+            f"{type(error).__name__}: {error}. Write it for a tensor of this shape."
+        ) from error
 
 
 def _not_taken(model: nn.Module, images: Tensor, error: Exception) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
-from lightning_gcam.cam.calling import run
+from lightning_gcam.cam.calling import of_the_users, run
 from lightning_gcam.cam.outputs import Head, has_graph, read_head
 from lightning_gcam.cam.regions import score_of_head
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
@@ -270,7 +270,8 @@ def _as_captured(
     """Activations and gradients as `(N, C, h, w)` float32."""
     activations, gradients, call = at_layer
     view = reshape or _read(activations, images)
-    grid = view(activations.detach())
+    with of_the_users("reshape_transform", activations):
+        grid = view(activations.detach())
     if grid.ndim != 4:
         raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")
     return Captured(grid.float(), view(gradients).float(), score, Place(layer, call, view, reshape is None))

@@ -179,7 +179,9 @@ def _by_graph(places: dict[str, Tensor]) -> Tensor:
 def _is_repeated(each: Tensor, place: str, places: dict[str, Tensor]) -> bool:
     """Whether an earlier place holds the same tensor."""
     before = list(places)[: list(places).index(place)]
-    return any(places[other].data_ptr() == each.data_ptr() and places[other].shape == each.shape for other in before)
+    return any(
+        places[other].data_ptr() == each.data_ptr() and places[other].shape == each.shape for other in before
+    )
 
 
 def _is_squashed(each: Tensor, places: dict[str, Tensor]) -> bool:

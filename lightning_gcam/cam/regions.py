@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from lightning_gcam.cam.calling import of_the_users
 from lightning_gcam.cam.outputs import Head
 from lightning_gcam.cam.squashing import before_normalising
 from lightning_gcam.cam.targets import (
@@ -51,8 +52,9 @@ def score_of_head(
     if isinstance(targets, str) and targets in ("norm", "error"):
         return _score_of_whole(head, "norm" if targets == "norm" or images is None else "error", images)
     if callable(targets):
-        own = targets
-        score = _score_at(head.logits, lambda _: own(head.outputs), masks)
+        with of_the_users("targets", head.outputs):
+            found = targets(head.outputs)
+        score = _score_at(head.logits, lambda _: found, masks)
     elif asks_for_output(as_labels(targets, head.outputs.device), head.outputs.shape[1]):
         return _score_at(head.outputs, targets, masks)
     else:
@@ -67,8 +69,8 @@ def form_of(head: Head, masks: Tensor | None, images: Tensor | None) -> Explains
       segmentation; or one row as long as an image has numbers, 64 at least.
     - "norm", an embedding: its rows were divided by something, and have norm 1. (A softmax was recognised before.)
 
-    Both can be seen of a single sample, so that pieces of a batch, processes and looks agree; and neither depends on how
-    much a network has learned.
+    Both can be seen of a single sample, so that pieces of a batch, processes and looks agree; and neither depends on
+    how much a network has learned.
     """
     shape = tuple(head.outputs.shape)
     if images is not None:

@@ -68,7 +68,9 @@ def squash_of(outputs: Tensor) -> tuple[Squash | None, list[Node]]:
         return squash, [*passed, node]
     if squash == "softmax" and outputs.shape[1] == 1 and not set(names).isdisjoint(_PARTS):
         return "sigmoid", []  # one class's share of several
-    is_bare = not last and bool((outputs == outputs.round()).all())  # zeros and ones of which nothing is known
+    is_bare = not last and bool(
+        (outputs == outputs.round()).all()
+    )  # zeros and ones of which nothing is known
     return (None if last in _LINEAR or is_bare else by_value), []
 
 

@@ -167,8 +167,8 @@ def score_of(logits: Tensor, targets: Targets) -> Score:
         logits: `(N, K)`. For a single logit (K = 1) class 1 is scored by the logit and class 0 by its negative.
         targets: None or "predicted": each sample's predicted class; an int: one class for all; `(N,)` classes, of which
             a negative one stands for the predicted class (a sample without a label); `(N, K)` multi-hot: the sum of the
-            marked logits (of the predicted class's in a row without a mark); "output", or `(N,)` measurements for a single output: the output itself, whatever its sign;
-            or a callable `logits -> (N,)`.
+            marked logits, in a row without a mark the predicted class's; "output", or `(N,)` measurements for a single
+            output: the output itself, whatever its sign; or a callable `logits -> (N,)`.
 
     Raises:
         InputError: a class outside the logits, a wrong number of targets, an unknown word, or a callable that does

@@ -90,12 +90,12 @@ def measure_reliance(
     Where a check can only speak of some of the samples, the accuracy of just these as they are stands beside it, as
     `<check>_before`.
 
-    An accuracy is the share of samples whose predicted class is their label. Where a sample may be of several classes, a
-    class is predicted that is more likely than not; an accuracy is then the share of all labels, marked or not, that are
+    An accuracy is the share of samples whose predicted class is their label. Where a sample may be of several classes,
+    one is predicted that is more likely than not; an accuracy is then the share of all labels, marked or not, that are
     predicted right (the mean over the labels), and `exact_match` that of the samples all of whose labels are, as in the
-    picture. `salient_flips` is the share whose prediction changes with the most salient region outside of the object replaced, less that with a
-    random one of the same shape, in [-1, 1], 0 where saliency tells nothing. All speak of the samples with a class and,
-    where there are any, with an object that has something beside it.
+    picture. `salient_flips` is the share whose prediction changes with the most salient region outside of the object
+    replaced, less that with a random one of the same shape, in [-1, 1], 0 where saliency tells nothing. All speak of
+    the samples with a class and, where there are any, with an object that has something beside it.
 
     Args:
         batch: the samples.

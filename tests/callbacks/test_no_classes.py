@@ -34,10 +34,14 @@ class Then(nn.Module):
         return self.function(x)
 
 
-def fixed(head: nn.Module, labels: Tensor | None = None, n: int = 8, *, masks: bool = True) -> tuple[nn.Module, Any]:
+def fixed(
+    head: nn.Module, labels: Tensor | None = None, n: int = 8, *, masks: bool = True
+) -> tuple[nn.Module, Any]:
     """A network whose class is the quadrant of the square, with `head` behind its four logits; and its samples."""
     images, classes, objects = toy_samples(n)
-    quadrants = nn.Sequential(nn.Conv2d(1, 1, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 4), head)
+    quadrants = nn.Sequential(
+        nn.Conv2d(1, 1, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 4), head
+    )
     with torch.no_grad():
         quadrants[0].weight.fill_(1.0)
         quadrants[0].bias.zero_()
@@ -110,13 +114,17 @@ def squares(outputs: Tensor, batch: Any) -> Tensor:
 
 
 def autoencoder() -> nn.Sequential:
-    return backbone(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(8, 1, 3, padding=1))
+    return backbone(
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(8, 1, 3, padding=1)
+    )
 
 
 def test_a_reconstruction_is_explained_by_its_error(tmp_path: Path) -> None:
     images, classes, _ = toy_samples(12)
     module, monitor = Fits(autoencoder(), squares), SaliencyMonitor(num_samples=4, on_error="raise")
-    with pytest.warns(UserWarning, match="seems to be no classifier.*a reconstruction of the image.*no accuracy"):
+    with pytest.warns(
+        UserWarning, match="seems to be no classifier.*a reconstruction of the image.*no accuracy"
+    ):
         fit(tmp_path, module, monitor, images, classes + 5)  # labels beyond its channel
     record = monitor.last_record
     assert record is not None
@@ -187,7 +195,9 @@ def test_no_network_is_called_no_classifier_for_good(tmp_path: Path) -> None:
     """Untrained, 1,000 classes beside four labels look like an embedding; trained for a little, they do not."""
     torch.manual_seed(1)
     images, classes, masks = toy_samples(24)
-    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000)
+    )
     nn.init.uniform_(network[-1].bias, -1, 1)
     nn.init.constant_(network[-1].bias[:4], -2.0)
     loss: Any = lambda outputs, batch: functional.cross_entropy(outputs, batch[1])  # noqa: E731
@@ -213,9 +223,17 @@ def test_no_network_is_called_no_classifier_for_good(tmp_path: Path) -> None:
     ],
 )
 def test_an_age_beside_a_sex_label(outputs: list[float], labels: list[int], found: str | None) -> None:
-    model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Then(lambda z: 2 * z - 10))
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 1, bias=False),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        Then(lambda z: 2 * z - 10),
+    )
     nn.init.ones_(model[0].weight)
-    images = ((torch.tensor(outputs) + 10) / 2)[:, None, None, None] * torch.linspace(0.5, 1.5, 8)[:, None].expand(8, 8)
+    images = ((torch.tensor(outputs) + 10) / 2)[:, None, None, None] * torch.linspace(0.5, 1.5, 8)[
+        :, None
+    ].expand(8, 8)
     batch = SaliencyBatch(images, torch.tensor(labels))
     if max(labels) > 1:
         with pytest.raises(InputError, match='or `targets="output"` if the model predicts a number'):
@@ -247,7 +265,9 @@ def test_the_picture_and_the_numbers_have_one_definition() -> None:
         assert record.scores["exact_match"] == sum(bool(each) for each in record.correct) / 8
         assert record.scores["accuracy"] == pytest.approx(30 / 32)
         means = marks.mean(dim=0)
-        assert record.scores["accuracy_chance"] == pytest.approx(float(torch.maximum(means, 1 - means).mean()))
+        assert record.scores["accuracy_chance"] == pytest.approx(
+            float(torch.maximum(means, 1 - means).mean())
+        )
         assert record.scores["exact_match_chance"] == 2 / 8
         assert record.reliance is not None
         assert record.reliance.measurements["accuracy"].n == 8

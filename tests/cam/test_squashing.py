@@ -125,8 +125,12 @@ def test_one_share_of_two_is_their_difference() -> None:
 @pytest.mark.parametrize("layer", [None, "net.features.3"])
 def test_the_maps_are_those_of_the_logits(squash: Any, scale: float, layer: str | None) -> None:
     methods, targets = ["grad_cam", "guidance_cam", "layer_cam"], [0, 1, 2, 4]
-    found = attribute(Ends(SQUASHES[squash], scale=scale), pictures(), targets, methods=methods, target_layer=layer)
-    plain = attribute(Ends(lambda z: z, scale=scale), pictures(), targets, methods=methods, target_layer=layer)
+    found = attribute(
+        Ends(SQUASHES[squash], scale=scale), pictures(), targets, methods=methods, target_layer=layer
+    )
+    plain = attribute(
+        Ends(lambda z: z, scale=scale), pictures(), targets, methods=methods, target_layer=layer
+    )
     assert (found.squash, plain.squash) == (squash, None)
     assert found.target_layer == plain.target_layer
     assert torch.equal(found.logits.argmax(dim=1), SQUASHES[squash](plain.logits).argmax(dim=1))
@@ -148,7 +152,9 @@ def test_a_single_probability_has_its_threshold_at_a_half() -> None:
 def test_a_dense_head_is_read_position_by_position() -> None:
     def dense(end: Way) -> nn.Module:
         torch.manual_seed(0)
-        head = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1), nn.Flatten(0, 0))
+        head = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1), nn.Flatten(0, 0)
+        )
         return nn.Sequential(head, Module(end)).eval()
 
     images = pictures(2)
@@ -187,14 +193,22 @@ def test_a_plain_forward_reads_them_as_the_look_did() -> None:
 
 
 def test_scores_of_changed_images_are_before_the_sigmoid() -> None:
-    found = attribute(Ends(torch.sigmoid), pictures(2), 1, methods="ablation_cam", target_layer="net.features.3")
-    plain = attribute(Ends(lambda z: z), pictures(2), 1, methods="ablation_cam", target_layer="net.features.3")
+    found = attribute(
+        Ends(torch.sigmoid), pictures(2), 1, methods="ablation_cam", target_layer="net.features.3"
+    )
+    plain = attribute(
+        Ends(lambda z: z), pictures(2), 1, methods="ablation_cam", target_layer="net.features.3"
+    )
     torch.testing.assert_close(found.maps["ablation_cam"], plain.maps["ablation_cam"], atol=1e-3, rtol=1e-3)
 
 
 def test_rows_of_norm_one_are_seen_before_they_were_divided() -> None:
     z = LOGITS.clone().requires_grad_() * 1
-    for ways in (functional.normalize, lambda z: z / z.norm(dim=1, keepdim=True), lambda z: z * z.square().sum(1, True).rsqrt()):
+    for ways in (
+        functional.normalize,
+        lambda z: z / z.norm(dim=1, keepdim=True),
+        lambda z: z * z.square().sum(1, True).rsqrt(),
+    ):
         before = before_normalising(ways(z))
         assert before is not None
         torch.testing.assert_close(before, LOGITS)
@@ -238,7 +252,9 @@ def test_any_output_is_read_as_the_logits_it_was_made_of(
     outputs = FORMS[form](SQUASHES[squash](z) if squash else z)
     head = read_head(WRAPS[wrap](outputs, other), n)
     assert head.squash == squash
-    torch.testing.assert_close(squashed(head.logits, head.squash).to(outputs.dtype), outputs, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(
+        squashed(head.logits, head.squash).to(outputs.dtype), outputs, atol=1e-5, rtol=1e-3
+    )
     assert torch.equal(head.logits.argmax(dim=1), outputs.argmax(dim=1))
     weights = torch.randn(head.logits.shape, generator=generator)
     (gradient,) = torch.autograd.grad((head.logits * weights).sum(), hidden)
@@ -261,7 +277,8 @@ def test_an_output_of_any_form_is_read_or_refused_with_a_way_out(
     try:
         head = read_head(found, 2)
     except InputError as error:
-        assert "`forward=`" in str(error)
+        if "`forward=`" not in str(error):
+            raise
     else:
         assert len(head.outputs) == 2
         assert head.outputs.ndim in (2, 4)
