@@ -205,9 +205,13 @@ def is_misfit(error: Exception) -> bool:
     return "memory" not in str(error) and any(words in str(error) for words in _MISFITS)
 
 
+_OF_THE_MACHINE = ("memory", "CUDA", "CUDNN", "CUBLAS")
+"""What a RuntimeError says that is nobody's mistake."""
+
+
 @contextmanager
 def of_the_users(argument: str, given: Tensor) -> Iterator[None]:
-    """Run a function of the user's on `given`; where it does not fit, refuse the argument, whatever the error's type.
+    """Run a function of the user's on `given`; where it raises, refuse the argument, whatever the error's type.
 
     Raises:
         InputError: naming the argument, what it was given, and what it raised.
@@ -217,7 +221,7 @@ def of_the_users(argument: str, given: Tensor) -> Iterator[None]:
     except InputError:
         raise
     except (RuntimeError, TypeError, LookupError, AttributeError, ValueError) as error:
-        if isinstance(error, RuntimeError) and not is_misfit(error):
+        if any(words in str(error) for words in _OF_THE_MACHINE):
             raise
         raise InputError(
             f"`{argument}` failed on {tuple(given.shape)} {str(given.dtype).removeprefix('torch.')}: "
