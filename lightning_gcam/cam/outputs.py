@@ -187,8 +187,8 @@ def _is_repeated(each: Tensor, place: str, places: dict[str, Tensor]) -> bool:
 def _is_squashed(each: Tensor, places: dict[str, Tensor]) -> bool:
     """Whether these are the probabilities of logits that stand in another place."""
     _, nodes = squash_of(each)
-    behind = {node for node, _ in nodes[-1].next_functions} if nodes else set()
-    return any(other.requires_grad and get_gradient_edge(other).node in behind for other in places.values())
+    behind = {node for node, _ in nodes[-1].next_functions if node is not None} if nodes else set()
+    return any(other.grad_fn in behind for other in places.values())
 
 
 def _in_rows(logits: Tensor) -> Tensor:
