@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
-from lightning_gcam.captions import subject_of
+from lightning_gcam.captions import has_own_sigmoids, subject_of
 from lightning_gcam.reliance import (
     Checks,
     Reliance,
@@ -75,7 +75,9 @@ class CausalChecks:
         self, batch: SaliencyBatch, attribution: Attribution, answers: Mapping[str, Tensor]
     ) -> Reliance:
         """What the logits `(N, K)` of the changed versions say; see `lightning_gcam.reliance.measure_reliance`."""
-        return measure_reliance(batch, attribution.logits, answers, _first_map(attribution))
+        several = has_own_sigmoids(batch, attribution)
+        maps = _first_map(attribution)
+        return measure_reliance(batch, attribution.logits, answers, maps, own_sigmoids=several)
 
 
 NO_CHECKS = CausalChecks()

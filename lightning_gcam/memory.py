@@ -123,4 +123,5 @@ def _confidence(attribution: Attribution) -> float:
     """How probable the explained classes are, on average; -inf where the maps explain no classes."""
     if attribution.targets is None:
         return float("-inf")
-    return float(class_probabilities(attribution.logits, attribution.targets).nanmean())
+    own = attribution.squash in ("sigmoid", "log_sigmoid") if attribution.squash is not None else None
+    return float(class_probabilities(attribution.logits, attribution.targets, own).nanmean())

@@ -21,7 +21,7 @@ from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.methods import Methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers
-from lightning_gcam.cam.targets import Targets, predict
+from lightning_gcam.cam.targets import Explains, Targets, predict
 from lightning_gcam.causal_checks import CausalChecks, with_checks
 from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.metrics import GroupedMeasurement, Measurement, resolve_scores
@@ -123,6 +123,11 @@ class SaliencyRecord:
         return {"step": self.step, "epoch": self.epoch, **self.scores}
 
     @property
+    def subject(self) -> Explains:
+        """What the model's output is, as far as can be known; see `lightning_gcam.captions.subject_of`."""
+        return captions.subject_of(self.batch, self.attribution, self.stamp.class_names)
+
+    @property
     def predictions(self) -> Tensor:
         """The predicted class of each sample, `(N,)`."""
         return predict(self.attribution.logits)
@@ -130,7 +135,7 @@ class SaliencyRecord:
     @property
     def probabilities(self) -> Tensor:
         """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and several marked classes."""
-        return captions.probabilities(self.batch, self.attribution.logits)
+        return captions.probabilities(self.batch, self.attribution)
 
     @property
     def correct(self) -> list[bool | None]:
@@ -285,16 +290,22 @@ def record_saliency(
         "fuse": fuse,
     }
     with torch.inference_mode(False):
+        stamp = stamp or Stamp()
         attribution, size = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
+        instead = captions.instead_of_classes(batch, attribution, stamp.class_names)
+        if instead is not None and isinstance(targets, str) and targets == "label":
+            targets = instead
+            attribution, size = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
         inquiry = Inquiry.of(resolve_scores(scores))
         how = {"targets": targets, "chunk_size": chunk_size, **options}
         answers = ask(model, batch, attribution, inquiry, **how)
         if inquiry.random_maps:
             answers = Answers.merged([answers, ask_random_model(model, batch, attribution, **how)])
         sheet = score_maps(attribution, batch, scores, answers=answers)
-        stamp, reliance = stamp or Stamp(), None
+        reliance = None
         if causal.apply_to(batch, attribution, stamp.class_names):
             changed = causal.changes(batch, attribution)
-            said, _ = answer_images(model, batch, changed, chunk_size=size, forward=forward)
+            how = {"chunk_size": size, "forward": forward, "squash": attribution.squash}
+            said, _ = answer_images(model, batch, changed, **how)
             reliance = causal.measure(batch, attribution, said.values)
         return SaliencyRecord(batch, attribution, with_checks(sheet.values, reliance), stamp, sheet, reliance)

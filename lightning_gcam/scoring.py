@@ -22,7 +22,7 @@ from lightning_gcam.asking import (
 )
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
-from lightning_gcam.captions import marks_of
+from lightning_gcam.captions import has_own_sigmoids
 from lightning_gcam.memory import Memory
 from lightning_gcam.metrics import (
     GroupedMeasurement,
@@ -185,9 +185,8 @@ class _Look:
 
     def _before(self) -> Tensor:
         assert self.attribution.targets is not None  # else no question was answered
-        logits = self.attribution.logits
-        several = self.multi_label or marks_of(self.batch, logits.shape[1]) is not None
-        return class_probabilities(logits, self.attribution.targets, several)
+        several = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
+        return class_probabilities(self.attribution.logits, self.attribution.targets, several)
 
     def _other(self, name: str) -> str:
         """The map to compare with: the first one, and for that the second."""

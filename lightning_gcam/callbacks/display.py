@@ -12,6 +12,7 @@ from lightning_gcam.callbacks.announcement import (
     say_what_a_coarse_grid_means,
     say_what_dense_logits_mean,
     say_what_even_gradients_mean,
+    say_what_probabilities_mean,
     what_is_left_out,
 )
 from lightning_gcam.callbacks.failures import FailurePolicy
@@ -132,7 +133,9 @@ class Display:
         announce(record, layers, recipe.scores, recipe.targets, recipe.checks.names)
         say_what_a_coarse_grid_means(record, layers)
         if record.attribution.even_gradients:
-            say_what_even_gradients_mean(layers[0])
+            say_what_even_gradients_mean(layers[0], recipe.methods)
+        if record.attribution.squash is not None and record.attribution.explains == "classes":
+            say_what_probabilities_mean(record)
         if record.attribution.in_mask is not None and record.attribution.explains == "classes":
             say_what_dense_logits_mean(record)
 

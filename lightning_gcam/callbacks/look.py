@@ -15,6 +15,8 @@ from lightning_gcam.callbacks.failures import ASKING, CHECKING, THE_LOOK, Failur
 from lightning_gcam.callbacks.processes import same_everywhere, share_out, together
 from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.callbacks.trainer_facts import as_input, precision
+from lightning_gcam.cam.targets import Targets
+from lightning_gcam.captions import instead_of_classes
 from lightning_gcam.causal_checks import with_checks
 from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.fixed_batch import FixedBatch
@@ -61,7 +63,9 @@ class Look:
             if isinstance(begun, Exception):
                 self.failures.report(THE_LOOK, begun)
                 return None
-            batch, attribution, is_checked = begun
+            batch, attribution, instead, is_checked = begun
+            if instead is not None:
+                return replace(self, recipe=replace(self.recipe, targets=instead)).take(stamp)
             answers = self._ask(batch, attribution)
             scored = together(self.trainer, lambda: self._scored(batch, attribution, answers, stamp))
             if isinstance(scored, Exception):
@@ -104,10 +108,15 @@ class Look:
             )
             return attribution
 
-    def _begun(self, maps: Attribution, stamp: Stamp) -> tuple[SaliencyBatch, Attribution, bool]:
-        """The samples and their maps where the model is, and whether there is something to check."""
+    def _begun(self, maps: Attribution, stamp: Stamp) -> tuple[SaliencyBatch, Attribution, Targets, bool]:
+        """The samples and their maps where the model is; what to explain instead, and whether to check.
+
+        What is to be explained instead of the labels' classes, by an output that is of no classes, is None elsewhere.
+        """
         batch, attribution = self._samples(), maps.to(self.module.device)
-        return batch, attribution, self.recipe.checks.apply_to(batch, attribution, stamp.class_names)
+        instead = instead_of_classes(batch, attribution, stamp.class_names)
+        is_checked = self.recipe.checks.apply_to(batch, attribution, stamp.class_names)
+        return batch, attribution, instead if self.recipe.targets == "label" else None, is_checked
 
     def _scored(
         self, batch: SaliencyBatch, attribution: Attribution, answers: Answers, stamp: Stamp
@@ -162,6 +171,7 @@ class Look:
                     rows=rows,
                     chunk_size=self.fixed.largest_batch,
                     forward=self._options["forward"],
+                    squash=attribution.squash,
                 )
                 return answers
 

@@ -18,7 +18,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import InputError
+from lightning_gcam._errors import OF_THE_MACHINE, InputError
 from lightning_gcam._lightning import in_both, rank_zero_info
 from lightning_gcam.cam.reshape import leaves_of
 from lightning_gcam.cam.suggestions import RECIPES
@@ -168,8 +168,10 @@ def _is_for_whole_numbers(images: Tensor, error: Exception) -> bool:
     return isinstance(error, (RuntimeError, TypeError)) and is_of_type and not images.is_floating_point()
 
 
-_OF_SHAPE = re.compile(r"shape|size|channels|dimension|[Ee]xpected \dD|must match|expected input|at dim")
-_OF_THE_MACHINE = re.compile(r"memory|CUDA|CUDNN|cuDNN|CUBLAS|NCCL|device")
+_OF_SHAPE = re.compile(
+    r"shape|size|channels|[Dd]imension|[Ee]xpected \dD|must match|[Ee]xpected input|at dim|same dtype|number of dims"
+)
+"""What torch says of a tensor of another shape or type than an operation takes."""
 
 
 def _is_of_the_call(error: Exception, way: _Way | None) -> bool:
@@ -179,13 +181,25 @@ def _is_of_the_call(error: Exception, way: _Way | None) -> bool:
     layer, in that layer's words.
     """
     words = str(error)
-    if _OF_THE_MACHINE.search(words):
+    if OF_THE_MACHINE.search(words):
         return False
     if way is not None and way.takes_a_batch:
         return True
     if isinstance(error, ValueError):
         return "unpack" in words or re.search(r"expected \dD", words) is not None
-    return not isinstance(error, RuntimeError) or _OF_SHAPE.search(words) is not None
+    return not isinstance(error, RuntimeError) or is_misfit(error)
+
+
+def is_misfit(error: Exception) -> bool:
+    """Whether a RuntimeError says the same as a TypeError: that what was given is of another form than what is taken.
+
+    Example:
+        >>> is_misfit(RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x2 and 3x4)"))
+        True
+        >>> is_misfit(RuntimeError("CUDA error: device-side assert triggered"))
+        False
+    """
+    return OF_THE_MACHINE.search(str(error)) is None and _OF_SHAPE.search(str(error)) is not None
 
 
 def _takes_shares(model: nn.Module, images: Tensor, forward: Forward | None) -> bool:

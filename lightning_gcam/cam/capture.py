@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import InputError
+from lightning_gcam._errors import InputError, of_the_users
 from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
 from lightning_gcam.cam.calling import quantized_explained, run
-from lightning_gcam.cam.outputs import find_raw_logits, has_graph
-from lightning_gcam.cam.regions import score_of_regions
+from lightning_gcam.cam.outputs import Head, has_graph, read_head
+from lightning_gcam.cam.regions import score_of_head
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
-from lightning_gcam.cam.targets import Score, Targets, score_of
+from lightning_gcam.cam.targets import Score, Targets
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Captured:
         return self.score.targets
 
 
-Read = Callable[[Tensor], Score]
-"""From a model's logits to the score that is explained."""
+Read = Callable[[Head], Score]
+"""From what a model gives to the score that is explained."""
 
 
 def capture(
@@ -90,11 +90,11 @@ def capture(
         images: `(N, C, H, W)`, on the model's device.
         layer: a submodule that the forward calls; where it is called more than once, the last call that the score
             depends on counts.
-        targets: as in `score_of`, or `score_of_regions` where the logits are dense.
+        targets: as in `score_of_head`.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
         reshape: from the layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
         masks: `(N, H, W)` bool, the regions over which dense logits are summed.
-        read: from the logits to the score, in the place of `targets` and `masks`.
+        read: from what the model gives to the score, in the place of `targets` and `masks`.
 
     Raises:
         InputError: the layer is not called, gives no grid, or does not influence the score.
@@ -116,7 +116,7 @@ def capture_layers(
     read: Read | None = None,
 ) -> list[Captured]:
     """As `capture` at several layers, in one forward and one gradient; the graph starts at the first that is called."""
-    read = read or (lambda logits: _score_of(logits, targets, masks))
+    read = read or (lambda head: score_of_head(head, targets, masks, images))
     with plain_eager():
         at_layers, score = _activations_and_gradients(model, images, layers, read, forward)
         score = score.detached()
@@ -172,7 +172,7 @@ def _activations_and_gradients(
             if not (from_the_start or has_graph(output)):
                 continue
             with torch.enable_grad():
-                score = read(find_raw_logits(output, len(images)))
+                score = read(read_head(output, len(images)))
         has_score = score.values.requires_grad
         at_layers = _last_influential(calls, score.values) if has_score else []
         found = [each for each in at_layers if each is not None]
@@ -182,10 +182,6 @@ def _activations_and_gradients(
         quantized_explained(model)
         or (_without_influence(model, layers, at_layers) if has_score else _without_graph(model, layers))
     )
-
-
-def _score_of(logits: Tensor, targets: Targets, masks: Tensor | None) -> Score:
-    return score_of(logits, targets) if logits.ndim == 2 else score_of_regions(logits, targets, masks)
 
 
 @contextmanager
@@ -276,7 +272,8 @@ def _as_captured(
     """Activations and gradients as `(N, C, h, w)` float32."""
     activations, gradients, call = at_layer
     view = reshape or _read(activations, images)
-    grid = view(activations.detach())
+    with of_the_users("reshape_transform", activations):
+        grid = view(activations.detach())
     if grid.ndim != 4:
         raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")
     return Captured(grid.float(), view(gradients).float(), score, Place(layer, call, view, reshape is None))

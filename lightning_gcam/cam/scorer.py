@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.capture import Captured, capture
-from lightning_gcam.cam.plain_forward import raw_logits
+from lightning_gcam.cam.outputs import Head
+from lightning_gcam.cam.plain_forward import head_of
 from lightning_gcam.cam.regions import same_score
 from lightning_gcam.cam.replacing import replaced
 from lightning_gcam.cam.targets import Score, Targets
@@ -111,8 +112,8 @@ class Scorer:
             `(B,)` float32, before any softmax.
         """
         with self._precision():
-            logits = raw_logits(self.model, self._as_input(images), self._forward)
-        return same_score(logits, self.captured.score, rows, self._targets).float()
+            head = head_of(self.model, self._as_input(images), self._forward, self.captured.score.squash)
+        return same_score(head, self.captured.score, rows, self._targets).float()
 
     def capture(self, images: Tensor, rows: Tensor) -> Captured:
         """Activations and gradients at the target layer for some images, in one forward and one gradient.
@@ -130,7 +131,7 @@ class Scorer:
                 place.layer,
                 forward=self._forward,
                 reshape=None if other_grid else place.reshape,
-                read=lambda logits: _score(logits, score, rows, self._targets),
+                read=lambda head: _score(head, score, rows, self._targets),
             )
 
     # ------------------------------------------------------------------------------- many, in pieces
@@ -264,8 +265,8 @@ class Scorer:
         return torch.autocast(device, dtype=dtype, enabled=enabled)
 
 
-def _score(logits: Tensor, score: Score, rows: Tensor, targets: Targets) -> Score:
+def _score(head: Head, score: Score, rows: Tensor, targets: Targets) -> Score:
     """As a `Score` of the changed images."""
-    values = same_score(logits, score, rows, targets)
+    values, logits = same_score(head, score, rows, targets), head.logits
     mean = logits if logits.ndim == 2 else logits.mean(dim=(2, 3))
     return Score(values, None, mean, score.explains)

@@ -31,13 +31,15 @@ class TwoHeads(nn.Module):
         self.embed = nn.Linear(9 * 30, WIDTH)
         self.classify = nn.Linear(WIDTH, CLASSES)
         self.project = nn.Linear(9 * 30, 7)
+        self.beside = nn.Linear(9 * 30, CLASSES)
         self.answer = answer
 
     def forward(self, images: Tensor) -> Any:
         features = self.net.features(images)
         embedding = self.embed(features.flatten(1)).tanh()
         logits, projected = self.classify(embedding), self.project(features.flatten(1))
-        return self.answer(features=features, embedding=embedding, logits=logits, projected=projected)
+        parts = {"features": features, "embedding": embedding, "logits": logits, "projected": projected}
+        return self.answer(**parts, beside=self.beside(features.flatten(1)))
 
 
 def two_heads(answer: Callable[..., Any]) -> nn.Module:
@@ -67,8 +69,9 @@ FOUND: dict[str, Callable[..., Any]] = {
     "logits, embedding": name("logits", "embedding"),
     "embedding, logits": name("embedding", "logits"),
     "embedding, logits, features": name("embedding", "logits", "features"),
-    "logits and an auxiliary head": lambda *, logits, **_: (logits, 2 - logits),
-    "embedding, logits, auxiliary": lambda *, logits, embedding, **_: [embedding, logits, 2 - logits],
+    "logits and their probabilities": lambda *, logits, **_: (logits, logits.softmax(dim=1)),
+    "probabilities, logits": lambda *, logits, **_: [logits.log_softmax(dim=1), logits],
+    "logits twice": lambda *, logits, **_: (logits, logits),
     "a detached embedding of another path": lambda *, logits, projected, **_: (projected.detach(), logits),
     "dict of unknown names": lambda *, logits, embedding, **_: {"z": embedding, "c": logits},
     "dict with a known name": lambda *, logits, projected, **_: {"z": projected, "scores": logits},
@@ -106,6 +109,8 @@ def test_a_plain_forward_reads_the_same_logits(how: str, frozen: bool) -> None:
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "logits, projection": (name("logits", "projected"), "[0]"),
     "projection, logits": (name("projected", "logits"), "[1]"),
+    "a second head as wide": (name("logits", "beside"), "[0]"),
+    "embedding, logits, a second head": (name("embedding", "logits", "beside"), "[1]"),
     "dict": (lambda *, logits, projected, **_: {"z": projected, "c": logits}, '["c"]'),
     "object": (lambda *, logits, projected, **_: SimpleNamespace(z=projected, c=logits), ".c"),
     "with a single number": (lambda *, logits, projected, **_: (projected[:, 0], logits), "[1]"),
@@ -129,11 +134,13 @@ def test_what_cannot_be_told_apart_is_refused_with_a_forward_that_works(how: str
     assert torch.equal(found.maps["guidance_cam"], attribute(expected, pictures()).maps["guidance_cam"])
 
 
-def test_without_a_graph_different_widths_are_refused_and_shown() -> None:
+def test_without_a_graph_several_outputs_are_refused_and_shown() -> None:
     wide, narrow = torch.zeros(2, 8), torch.zeros(2, 3)
     with pytest.raises(InputError, match=r"returns \(2, 8\) float32 and \(2, 3\) float32, of which none"):
         find_raw_logits((wide, narrow), batch_size=2)
-    assert find_raw_logits((narrow, torch.zeros(2, 3)), batch_size=2) is narrow
+    with pytest.raises(InputError, match=r"returns \(2, 3\) float32 and \(2, 3\) float32, of which none"):
+        find_raw_logits((narrow, torch.zeros(2, 3)), batch_size=2)
+    assert find_raw_logits((narrow, narrow), batch_size=2) is narrow
     assert find_raw_logits({"y_hat": narrow, "z": wide}, batch_size=2) is narrow
 
 
