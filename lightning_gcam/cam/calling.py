@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import in_both, rank_zero_info
+from lightning_gcam.cam.differentiable import recurrent_layers_without_cudnn
 
 Forward = Callable[[nn.Module, Tensor], Any]
 """`(model, images) -> output`, for a model that is not simply called with the images."""
@@ -47,7 +48,8 @@ def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
     """
     way = _Way.of(model)
     try:
-        output = way(images) if forward is None else forward(model, images)
+        with recurrent_layers_without_cudnn(model):
+            output = way(images) if forward is None else forward(model, images)
     except InputError:
         raise
     except NotImplementedError as error:

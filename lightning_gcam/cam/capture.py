@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
 from lightning_gcam.cam.calling import run
+from lightning_gcam.cam.differentiable import without_checkpoints
 from lightning_gcam.cam.outputs import find_raw_logits, has_graph
 from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
@@ -128,12 +129,12 @@ def capture_layers(
 
 @contextmanager
 def plain_eager() -> Iterator[None]:
-    """Outside of inference mode and of compiled code, without a graph: the ground every look stands on.
+    """Outside of inference mode, of compiled code and of checkpoints, without a graph: the ground every look stands on.
 
     Hooks added to a compiled module would not be called, and tensors made in inference mode have no gradient.
     """
     stance = torch.compiler.set_stance("force_eager")
-    with stance, torch.inference_mode(False), torch.no_grad(), _without_autocast_cache():
+    with stance, torch.inference_mode(False), torch.no_grad(), _without_autocast_cache(), without_checkpoints():
         yield
 
 
