@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
 from lightning_gcam.cam.calling import run
+from lightning_gcam.cam.calls import call_of_the_images
 from lightning_gcam.cam.differentiable import without_checkpoints
 from lightning_gcam.cam.outputs import find_raw_logits, has_graph
 from lightning_gcam.cam.regions import score_of_regions
@@ -90,7 +91,7 @@ def capture(
         model: the model, in the mode it is to be looked at in (see `lightning_gcam.isolation.untouched`).
         images: `(N, C, H, W)`, on the model's device.
         layer: a submodule that the forward calls; where it is called more than once, the last call that the score
-            depends on counts.
+            depends on and that is computed from the images counts (see `lightning_gcam.cam.calls`).
         targets: as in `score_of`, or `score_of_regions` where the logits are dense.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
         reshape: from the layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
@@ -175,7 +176,11 @@ def _activations_and_gradients(
             with torch.enable_grad():
                 score = read(find_raw_logits(output, len(images)))
         has_score = score.values.requires_grad
-        at_layers = _last_influential(calls, score.values) if has_score else []
+        influential = _influential(calls, score.values) if has_score else [[] for _ in layers]
+        at_layers = [
+            _of_the_images(model, images, layer, each, forward)
+            for layer, each in zip(layers, influential, strict=True)
+        ]
         found = [each for each in at_layers if each is not None]
         if len(found) == len(layers):
             return found, score
@@ -223,16 +228,25 @@ def _check_called(model: nn.Module, layers: Sequence[nn.Module], calls: list[lis
             )
 
 
-def _last_influential(calls: list[list[Tensor]], score: Tensor) -> list[AtLayer | None]:
-    """For each layer its last call that the score depends on; None where there is none."""
+def _influential(calls: list[list[Tensor]], score: Tensor) -> list[list[AtLayer]]:
+    """For each layer those of its calls that the score depends on."""
     live = [[(output, call) for call, output in enumerate(own) if output.requires_grad] for own in calls]
     gradients = iter(_gradients(score, [output for own in live for output, _ in own]))
-    found: list[AtLayer | None] = []
-    for own in live:
-        triples = [(output, next(gradients), call) for output, call in own]
-        last = [(output, gradient, call) for output, gradient, call in triples if gradient is not None][-1:]
-        found.append(last[0] if last else None)
-    return found
+    triples = [[(output, next(gradients), call) for output, call in own] for own in live]
+    return [
+        [(output, gradient, call) for output, gradient, call in own if gradient is not None]
+        for own in triples
+    ]
+
+
+def _of_the_images(
+    model: nn.Module, images: Tensor, layer: nn.Module, at_layer: list[AtLayer], forward: Forward | None
+) -> AtLayer | None:
+    """The call that the map is made of; None where there is none."""
+    if len(at_layer) < 2:
+        return at_layer[0] if at_layer else None
+    found = call_of_the_images(model, images, layer, {call: output for output, _, call in at_layer}, forward)
+    return next(each for each in at_layer if each[2] == found)
 
 
 def _gradients(score: Tensor, outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
