@@ -120,9 +120,7 @@ def _by_change(model: nn.Module, images: Tensor, layer: nn.Module, forward: Forw
     }
 
 
-def _run_again(
-    model: nn.Module, images: Tensor, layer: nn.Module, forward: Forward | None
-) -> list[Tensor]:
+def _run_again(model: nn.Module, images: Tensor, layer: nn.Module, forward: Forward | None) -> list[Tensor]:
     with torch.no_grad(), same_random_streams(), _outputs_of(model, layer, grad=False) as outputs:
         run(model, images.clone(), forward)
     return [each.detach().clone() for each in outputs]
@@ -171,7 +169,9 @@ def _say(model: nn.Module, layer: nn.Module, count: int, found: list[int], from_
         return
     _SAID.add(layer)
     name = next((name for name, module in model.named_modules() if module is layer), type(layer).__name__)
-    said = f'Layer "{name}" is called {count} times in one forward. The maps are those of call {found[-1] + 1}'
+    said = (
+        f'Layer "{name}" is called {count} times in one forward. The maps are those of call {found[-1] + 1}'
+    )
     if len(from_images) == 1:
         rank_zero_info(f"{said}, the only one that is computed from the images.")
     elif len(found) == 1:

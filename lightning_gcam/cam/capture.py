@@ -135,7 +135,13 @@ def plain_eager() -> Iterator[None]:
     Hooks added to a compiled module would not be called, and tensors made in inference mode have no gradient.
     """
     stance = torch.compiler.set_stance("force_eager")
-    with stance, torch.inference_mode(False), torch.no_grad(), _without_autocast_cache(), without_checkpoints():
+    with (
+        stance,
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _without_autocast_cache(),
+        without_checkpoints(),
+    ):
         yield
 
 

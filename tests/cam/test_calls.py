@@ -22,7 +22,9 @@ class Pair(nn.Module):
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.tower = nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 9, 3, padding=1))
+        self.tower = nn.Sequential(
+            nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 9, 3, padding=1)
+        )
         self.head = nn.Linear(18, CLASSES)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
@@ -188,7 +190,10 @@ def test_otherwise_it_is_one_forward_of_one_image() -> None:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("first", 'Layer "tower" is called 2 times in one forward. The maps are those of call 1, the only one that'),
+        (
+            "first",
+            'Layer "tower" is called 2 times in one forward. The maps are those of call 1, the only one that',
+        ),
         ("two in the channels", "of call 1, which is computed from the channels that a picture shows."),
         ("both, one as it was", "of call 2, the last of 2 that are computed from what a picture shows"),
     ],
