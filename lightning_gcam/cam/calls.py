@@ -131,7 +131,7 @@ def _differs(output: Tensor, others: list[Tensor], call: int) -> bool:
 
 
 def _shown(images: Tensor) -> Tensor:
-    """What a picture shows of images: the first three channels, the first alone of two (see `lightning_gcam.visual`)."""
+    """What a picture shows of images: the first three channels, of two the first (as `lightning_gcam.visual` does)."""
     return images[:, :3] if images.shape[1] > 2 else images[:, :1]
 
 

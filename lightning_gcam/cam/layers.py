@@ -102,9 +102,9 @@ def find_target_layer(
         live = [each for each in found.layers if each.is_live]
         if not found.is_finite and live[-1:] != found.layers[-1:]:
             raise NotFinite(
-                f"The output of {type(model).__name__} is not finite: it holds NaN or infinity, and so do the gradients "
-                "that show the layer to look at. It is found once the output is finite. Is the loss finite, and are the "
-                "images? Else name `target_layer`."
+                f"The output of {type(model).__name__} is not finite: it holds NaN or infinity, and so do the "
+                "gradients that show the layer to look at. It is found once the output is finite. Is the loss finite, "
+                "and are the images? Else name `target_layer`."
             )
         if live:
             chosen = _choose(live)

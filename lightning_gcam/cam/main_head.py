@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import rank_zero_info
@@ -14,7 +14,8 @@ from lightning_gcam._lightning import rank_zero_info
 def main_head(maps: Mapping[str, Tensor]) -> Tensor | None:
     """The largest of several maps of one width (deep supervision), and of equally large ones that of the deepest head.
 
-    The deepest head has the most operations behind it: it is computed from more than the others, or from the others.
+    The deepest head has the most convolutions and linear layers behind it: it is computed from more than the others, or
+    from the others by more than arithmetic. The first of several such is taken.
 
     Args:
         maps: what the model returned, by the code that reads it off.
@@ -28,8 +29,8 @@ def main_head(maps: Mapping[str, Tensor]) -> Tensor | None:
     Example:
         >>> import torch
         >>> features = torch.ones(1, 1, 4, 4, requires_grad=True)
-        >>> shallow = features * 2
-        >>> deep = shallow.relu() * 3
+        >>> shallow = torch.nn.Conv2d(1, 1, 1)(features)
+        >>> deep = torch.nn.Conv2d(1, 1, 1)(shallow.relu())
         >>> main_head({"[0]": shallow, "[1]": deep}) is deep
         True
     """
@@ -42,23 +43,26 @@ def main_head(maps: Mapping[str, Tensor]) -> Tensor | None:
     largest = {place: each for place, each in live.items() if each.shape[2:].numel() == cells}
     if len(largest) > 1 and not any(each.requires_grad for each in largest.values()):
         raise InputError(
-            f"The model returns {len(largest)} maps of {next(iter(largest.values())).shape[1]} channels and one size. Say "
-            f"which are the logits with `forward=`, for example:\n    forward=lambda model, images: model(images)"
-            f"{next(reversed(largest))}"
+            f"The model returns {len(largest)} maps of one width and one size. Say which are the logits with "
+            f"`forward=`, for example:\n    forward=lambda model, images: model(images){next(reversed(largest))}"
         )
-    place = max(largest, key=lambda each: _operations_behind(largest[each]) if len(largest) > 1 else 0)
+    place = max(largest, key=lambda each: _layers_behind(largest[each]) if largest[each].requires_grad else 0)
     if len(live) == len(maps):  # else the graph starts behind some of them
         _say(place, len(maps))
     return maps[place]
 
 
-def _operations_behind(tensor: Tensor) -> int:
-    seen, stack = set[Node](), [get_gradient_edge(tensor).node]
+_LAYERS = ("Convolution", "Mkldnn", "Cudnn", "Miopen", "Addmm", "Mm", "Bmm")
+
+
+def _layers_behind(tensor: Tensor) -> int:
+    node = get_gradient_edge(tensor).node
+    seen, stack = {node}, [node]
     while stack:
         behind = {each for each, _ in stack.pop().next_functions if each is not None} - seen
         seen |= behind
         stack += behind
-    return len(seen)
+    return sum(each.name().startswith(_LAYERS) for each in seen)
 
 
 _SAID: set[str] = set()

@@ -83,8 +83,10 @@ def probe(
             return Probe([], zeros, is_finite)
         score = (logits.float() * _uneven(logits)).sum()
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
-    pairs = list(zip(_of_the_image(candidates, leaf), gradients, strict=True))
-    pairs, passed_over = _suitable(pairs, maps_of_all_heads(output, find_raw_logits(output, len(images))))
+    outputs_and_gradients = list(zip(_of_the_image(candidates, leaf), gradients, strict=True))
+    pairs, passed_over = _suitable(
+        outputs_and_gradients, maps_of_all_heads(output, find_raw_logits(output, len(images)))
+    )
     calls = _last_calls(pairs)
     layers = [_judged(each, gradient) for each, gradient in calls]
     raw = find_raw_logits(output, len(images))
@@ -249,8 +251,8 @@ def _leads_to(start: Node, goal: Node, seen: dict[Node, bool]) -> bool:
 
 
 def _suitable(
-    pairs: list[tuple[_Output | None, Tensor | None]], maps: Sequence[Tensor]
-) -> tuple[list[tuple[_Output | None, Tensor | None]], tuple[str, ...]]:
+    pairs: Sequence[tuple[_Output | None, Tensor | None]], maps: Sequence[Tensor]
+) -> tuple[Sequence[tuple[_Output | None, Tensor | None]], tuple[str, ...]]:
     """Those that are good to look at, and the names of the others; all, where the output depends on none of these."""
     there = [(output, gradient) for output, gradient in pairs if output is not None]
     bad = unsuitable([each.module for each, _ in there], [each.tensor for each, _ in there], maps)
@@ -262,7 +264,7 @@ def _suitable(
         for (each, gradient), is_bad in zip(there, bad, strict=True)
         if is_bad and gradient is not None
     ]
-    return list(good), tuple(dict.fromkeys(others))
+    return good, tuple(dict.fromkeys(others))
 
 
 # -------------------------------------------------------------------------------------------------- judgement

@@ -1,4 +1,4 @@
-"""Layers that are spatial and influence the output, and are no good to look at: the output itself, and what is recurrent."""
+"""Layers that influence the output and are no good to look at: the output itself, and what is recurrent."""
 
 from __future__ import annotations
 
