@@ -307,6 +307,19 @@ def _read(activations: Tensor, images: Tensor) -> Reshape:
         raise InputError(
             f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: not a grid over the "
             "image. Name a layer that has one, or pass `reshape_transform=`, a function from this output to "
-            "(N, C, h, w)."
+            f"(N, C, h, w).{_folded_in_words(activations, images)}"
         )
     return layout.reshape
+
+
+def _folded_in_words(activations: Tensor, images: Tensor) -> str:
+    """The `reshape_transform` of frames, or of a pair, that stand in the batch; empty where it cannot be that."""
+    rows, rest = divmod(len(activations), len(images))
+    if activations.ndim != 4 or rows < 2 or rest:
+        return ""
+    return (
+        f" There are {rows} rows for each image. Where these are frames, folded into the batch sample by sample, one "
+        f"map of all is:\n    reshape_transform=lambda output: output.unflatten(0, (-1, {rows})).flatten(1, 2)\n"
+        "Where the images stand first in a `torch.cat([images, others])`, theirs is:\n"
+        f"    reshape_transform=lambda output: output.unflatten(0, ({rows}, -1))[0]"
+    )

@@ -113,7 +113,8 @@ def find_target_layer(
     raise InputError(
         f"{type(model).__name__} has no spatial layer that influences its output, so there is nothing to draw. "
         "Saliency maps need a convolutional network or a vision transformer; name `target_layer` (and "
-        "`reshape_transform`) if it is one."
+        "`reshape_transform`) if it is one. Where frames or pairs are folded into the batch, name the layer that they "
+        "leave: what is said then holds the `reshape_transform` to copy."
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
+from lightning_gcam._errors import InputError
 from lightning_gcam.cam import find_target_layer
 from tests.cam.nets import CLASSES, SIZE, pictures, seeded, state_of
 from tests.toys import listening
@@ -210,3 +211,46 @@ def test_it_is_said_once_which_call_is_shown(how: str, words: str) -> None:
 
 def test_the_layer_of_a_pair_is_found_by_the_call_on_the_images() -> None:
     assert find_target_layer(pair(), pictures(), forward=FORWARDS["first"][0]).name == "tower"
+
+
+# ------------------------------------------------------------------------------------ several images in the batch
+
+
+class InTheBatch(nn.Module):
+    """The tower runs once, on frames or on a pair that are folded into the batch."""
+
+    def __init__(self, frames: bool) -> None:
+        super().__init__()
+        self.frames = frames
+        self.tower = nn.Conv2d(1 if frames else 3, 4, 3, padding=1)
+        self.head = nn.Linear(12 if frames else 8, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.frames:
+            features = self.tower(images.flatten(0, 1)[:, None]).tanh().mean(dim=(2, 3))
+            return self.head(features.unflatten(0, (-1, 3)).flatten(1))
+        features = self.tower(torch.cat([images, reference(images)])).tanh().mean(dim=(2, 3))
+        return self.head(torch.cat(features.chunk(2), dim=1))
+
+
+@pytest.mark.parametrize("frames", [True, False])
+def test_what_is_folded_into_the_batch_is_refused_with_a_reshape_that_works(frames: bool) -> None:
+    model, images = seeded(InTheBatch(frames)), pictures()
+    with pytest.raises(InputError, match="name the layer that they leave"):
+        find_target_layer(model, images)
+    with pytest.raises(InputError, match=f"There are {3 if frames else 2} rows for each image") as error:
+        attribute(model, images, 2, target_layer="tower")
+    lines = [each.strip() for each in str(error.value).splitlines() if "reshape_transform=lambda" in each]
+    reshape = eval(lines[0 if frames else 1].removeprefix("reshape_transform="))
+    found = attribute(model, images, 2, methods="grad_cam", reshape_transform=reshape)
+
+    kept: list[Tensor] = []
+    handle = model.tower.register_forward_hook(lambda module, args, output: kept.append(output))
+    score = model(images)[:, 2].sum()
+    handle.remove()
+    (gradient,) = torch.autograd.grad(score, kept[0])
+    each = (gradient.mean(dim=(2, 3), keepdim=True) * kept[0]).sum(dim=1).detach()
+    raw = (each.unflatten(0, (4, 3)).sum(dim=1) if frames else each[:4]).relu()
+    expected = raw / raw.flatten(1).amax(dim=1).clamp(min=1e-12)[:, None, None]
+    torch.testing.assert_close(found.maps["grad_cam"], expected)
+    assert found.maps["grad_cam"].amax() == 1
