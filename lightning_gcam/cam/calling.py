@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lightning_gcam._errors import OF_THE_MACHINE, InputError
 from lightning_gcam._lightning import in_both, rank_zero_info
+from lightning_gcam.cam.differentiable import recurrent_layers_without_cudnn
 from lightning_gcam.cam.reshape import leaves_of
 from lightning_gcam.cam.suggestions import RECIPES
 from lightning_gcam.cam.trial import first_that_works
@@ -55,7 +56,8 @@ def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
     """
     way = _Way.of(model)
     try:
-        output = way(images) if forward is None else forward(model, images)
+        with recurrent_layers_without_cudnn(model):
+            output = way(images) if forward is None else forward(model, images)
     except InputError:
         raise
     except NotImplementedError as error:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from lightning_gcam._errors import InputError, of_the_users
 from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
 from lightning_gcam.cam.calling import quantized_explained, run
+from lightning_gcam.cam.calls import call_of_the_images
+from lightning_gcam.cam.differentiable import without_checkpoints
 from lightning_gcam.cam.outputs import Head, has_graph, read_head
 from lightning_gcam.cam.regions import score_of_head
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
@@ -89,7 +91,7 @@ def capture(
         model: the model, in the mode it is to be looked at in (see `lightning_gcam.isolation.untouched`).
         images: `(N, C, H, W)`, on the model's device.
         layer: a submodule that the forward calls; where it is called more than once, the last call that the score
-            depends on counts.
+            depends on and that is computed from the images counts (see `lightning_gcam.cam.calls`).
         targets: as in `score_of_head`.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
         reshape: from the layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
@@ -128,12 +130,18 @@ def capture_layers(
 
 @contextmanager
 def plain_eager() -> Iterator[None]:
-    """Outside of inference mode and of compiled code, without a graph: the ground every look stands on.
+    """Outside of inference mode, of compiled code and of checkpoints, without a graph: the ground every look stands on.
 
     Hooks added to a compiled module would not be called, and tensors made in inference mode have no gradient.
     """
     stance = torch.compiler.set_stance("force_eager")
-    with stance, torch.inference_mode(False), torch.no_grad(), _without_autocast_cache():
+    with (
+        stance,
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _without_autocast_cache(),
+        without_checkpoints(),
+    ):
         yield
 
 
@@ -174,7 +182,11 @@ def _activations_and_gradients(
             with torch.enable_grad():
                 score = read(read_head(output, len(images)))
         has_score = score.values.requires_grad
-        at_layers = _last_influential(calls, score.values) if has_score else []
+        influential = _influential(calls, score.values) if has_score else [[] for _ in layers]
+        at_layers = [
+            _of_the_images(model, images, layer, each, forward)
+            for layer, each in zip(layers, influential, strict=True)
+        ]
         found = [each for each in at_layers if each is not None]
         if len(found) == len(layers):
             return found, score
@@ -220,16 +232,25 @@ def _check_called(model: nn.Module, layers: Sequence[nn.Module], calls: list[lis
             )
 
 
-def _last_influential(calls: list[list[Tensor]], score: Tensor) -> list[AtLayer | None]:
-    """For each layer its last call that the score depends on; None where there is none."""
+def _influential(calls: list[list[Tensor]], score: Tensor) -> list[list[AtLayer]]:
+    """For each layer those of its calls that the score depends on."""
     live = [[(output, call) for call, output in enumerate(own) if output.requires_grad] for own in calls]
     gradients = iter(_gradients(score, [output for own in live for output, _ in own]))
-    found: list[AtLayer | None] = []
-    for own in live:
-        triples = [(output, next(gradients), call) for output, call in own]
-        last = [(output, gradient, call) for output, gradient, call in triples if gradient is not None][-1:]
-        found.append(last[0] if last else None)
-    return found
+    triples = [[(output, next(gradients), call) for output, call in own] for own in live]
+    return [
+        [(output, gradient, call) for output, gradient, call in own if gradient is not None]
+        for own in triples
+    ]
+
+
+def _of_the_images(
+    model: nn.Module, images: Tensor, layer: nn.Module, at_layer: list[AtLayer], forward: Forward | None
+) -> AtLayer | None:
+    """The call that the map is made of; None where there is none."""
+    if len(at_layer) < 2:
+        return at_layer[0] if at_layer else None
+    found = call_of_the_images(model, images, layer, {call: output for output, _, call in at_layer}, forward)
+    return next(each for each in at_layer if each[2] == found)
 
 
 def _gradients(score: Tensor, outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
@@ -285,6 +306,19 @@ def _read(activations: Tensor, images: Tensor) -> Reshape:
         raise InputError(
             f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: not a grid over the "
             "image. Name a layer that has one, or pass `reshape_transform=`, a function from this output to "
-            "(N, C, h, w)."
+            f"(N, C, h, w).{_folded_in_words(activations, images)}"
         )
     return layout.reshape
+
+
+def _folded_in_words(activations: Tensor, images: Tensor) -> str:
+    """The `reshape_transform` of frames, or of a pair, that stand in the batch; empty where it cannot be that."""
+    rows, rest = divmod(len(activations), len(images))
+    if activations.ndim != 4 or rows < 2 or rest:
+        return ""
+    return (
+        f" There are {rows} rows for each image. Where these are frames, folded into the batch sample by sample, one "
+        f"map of all is:\n    reshape_transform=lambda output: output.unflatten(0, (-1, {rows})).flatten(1, 2)\n"
+        "Where the images stand first in a `torch.cat([images, others])`, theirs is:\n"
+        f"    reshape_transform=lambda output: output.unflatten(0, ({rows}, -1))[0]"
+    )

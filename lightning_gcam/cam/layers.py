@@ -15,6 +15,10 @@ from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.isolation import untouched
 
 
+class NotFinite(ArithmeticError):
+    """The model's output holds NaN or infinity, so that its layers cannot be told apart now."""
+
+
 @dataclass(frozen=True)
 class TargetLayer:
     """A layer that was chosen, by its name in `model.named_modules()`.
@@ -86,6 +90,7 @@ def find_target_layer(
 
     Raises:
         InputError: where there is none (a network of fully connected layers, say).
+        NotFinite: where the output holds NaN or infinity, and hides the layer.
 
     Example:
         >>> import torch
@@ -96,6 +101,12 @@ def find_target_layer(
     with untouched(model), plain_eager():
         found = probe(model, images[:1].detach().clone(), forward, reshape_transform)
         live = [each for each in found.layers if each.is_live]
+        if not found.is_finite and live[-1:] != found.layers[-1:]:
+            raise NotFinite(
+                f"The output of {type(model).__name__} is not finite: it holds NaN or infinity, and so do the "
+                "gradients that show the layer to look at. It is found once the output is finite. Is the loss finite, "
+                "and are the images? Else name `target_layer`."
+            )
         if live:
             chosen = _choose(live)
             others = tuple(_target_layer(each) for each in _others(live, chosen))
@@ -105,7 +116,8 @@ def find_target_layer(
     raise InputError(
         f"{type(model).__name__} has no spatial layer that influences its output, so there is nothing to draw. "
         "Saliency maps need a convolutional network or a vision transformer; name `target_layer` (and "
-        "`reshape_transform`) if it is one."
+        "`reshape_transform`) if it is one. Where frames or pairs are folded into the batch, name the layer that they "
+        "leave: what is said then holds the `reshape_transform` to copy."
     )
 
 
@@ -158,9 +170,8 @@ def _alike(left: Spatial, right: Spatial) -> bool:
 def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
     """The reasons, as sentences."""
     last = live[-1]
-    reasons = [
-        f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last to run"
-    ]
+    which = f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last to run"
+    reasons = [f"{which} before the network goes up to the image's size again" if found.is_dense else which]
     if chosen is not last:
         reasons = [
             f'"{last.name}", the last to run that is spatial and whose positions influence the output, is a part of an '
@@ -169,6 +180,10 @@ def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
     behind = found.layers[found.layers.index(last) + 1 :]
     if behind:
         reasons.append(f'behind it, "{behind[-1].name}" is spatial too, but its positions no longer matter')
+    if found.passed_over and not found.is_dense:
+        reasons.append(
+            f'behind it, "{found.passed_over[-1]}" is passed over: it is recurrent, or comes from what is'
+        )
     if chosen.is_even:
         reasons.append("its gradients are constant over space")
     if found.zeros:

@@ -11,6 +11,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam.bottleneck import corner
+from lightning_gcam.cam.main_head import main_head
 from lightning_gcam.cam.squashing import Squash, squash_of, unsquashed
 from lightning_gcam.cam.suggestions import taken_out_of
 
@@ -117,7 +118,19 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
             + taken_out_of(output, lambda part: _is_logits(part, batch_size))
         )
     found = _by_name(places)
+    if found is None:
+        found = main_head(places)
     return _in_rows(found if found is not None else _by_graph(places))
+
+
+def maps_of_all_heads(output: Any, logits: Tensor) -> list[Tensor]:
+    """The maps in a model's output that are as wide as its dense logits; none where these are not dense."""
+    places = _places(output).values()
+    return [
+        each
+        for each in places
+        if logits.ndim == 4 and _is_logits(each, len(logits)) and each.shape[1:2] == logits.shape[1:2]
+    ]
 
 
 def has_graph(output: Any) -> bool:

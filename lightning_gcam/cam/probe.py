@@ -13,9 +13,10 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.bottleneck import up_to_the_bottleneck
 from lightning_gcam.cam.calling import Forward
-from lightning_gcam.cam.outputs import find_logits, find_raw_logits
+from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads
 from lightning_gcam.cam.random_weights import called_with, in_place_of_zeros
 from lightning_gcam.cam.reshape import Layout, Reshape, find_layout, main_tensor, with_main_tensor
+from lightning_gcam.cam.unsuitable import unsuitable
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,21 @@ class Spatial:
 
 @dataclass(frozen=True)
 class Probe:
-    """The spatial layers in the order in which they finish, and the parameters that were zero in the model."""
+    """The spatial layers in the order in which they finish, and the parameters that were zero in the model.
+
+    Args:
+        layers: none where the output depends on none.
+        zeros: by their names.
+        is_finite: whether the logits were; where they were not, gradients may be missing that are there else.
+        passed_over: the names of those that are live and left out, see `lightning_gcam.cam.unsuitable`.
+        is_dense: whether the logits are of every position, and the layers only those before the network goes up again.
+    """
 
     layers: list[Spatial]
     zeros: tuple[str, ...]
+    is_finite: bool = True
+    passed_over: tuple[str, ...] = ()
+    is_dense: bool = False
 
 
 def probe(
@@ -66,15 +78,21 @@ def probe(
         output = called_with(replaced, forward)(model, leaf.clone())
         logits = find_logits(output, len(images))
         candidates = [each for each in outputs if each.tensor.requires_grad]
+        is_finite = bool(torch.isfinite(logits).all())
         if not candidates or not logits.requires_grad:
-            return Probe([], zeros)
+            return Probe([], zeros, is_finite)
         score = (logits.float() * _uneven(logits)).sum()
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
-    pairs = list(zip(_of_the_image(candidates, leaf), gradients, strict=True))
+    outputs_and_gradients = list(zip(_of_the_image(candidates, leaf), gradients, strict=True))
+    pairs, passed_over = _suitable(
+        outputs_and_gradients, maps_of_all_heads(output, find_raw_logits(output, len(images)))
+    )
     calls = _last_calls(pairs)
     layers = [_judged(each, gradient) for each, gradient in calls]
     raw = find_raw_logits(output, len(images))
-    return Probe(_before_the_decoder(layers, calls, images, raw) if raw.ndim == 4 else layers, zeros)
+    if raw.ndim == 4:
+        layers = _before_the_decoder(layers, calls, images, raw)
+    return Probe(layers, zeros, is_finite, passed_over, raw.ndim == 4)
 
 
 def _before_the_decoder(
@@ -230,6 +248,23 @@ def _leads_to(start: Node, goal: Node, seen: dict[Node, bool]) -> bool:
         else:
             stack += unknown
     return seen[start]
+
+
+def _suitable(
+    pairs: Sequence[tuple[_Output | None, Tensor | None]], maps: Sequence[Tensor]
+) -> tuple[Sequence[tuple[_Output | None, Tensor | None]], tuple[str, ...]]:
+    """Those that are good to look at, and the names of the others; all, where the output depends on none of these."""
+    there = [(output, gradient) for output, gradient in pairs if output is not None]
+    bad = unsuitable([each.module for each, _ in there], [each.tensor for each, _ in there], maps)
+    good = [pair for pair, is_bad in zip(there, bad, strict=True) if not is_bad]
+    if all(gradient is None for _, gradient in good):
+        return pairs, ()
+    others = [
+        each.name
+        for (each, gradient), is_bad in zip(there, bad, strict=True)
+        if is_bad and gradient is not None
+    ]
+    return good, tuple(dict.fromkeys(others))
 
 
 # -------------------------------------------------------------------------------------------------- judgement

@@ -197,7 +197,11 @@ def test_the_users_own_no_grad_does_not_hide_what_is_computed_from_what(kind: An
 def test_dense_logits_are_known_by_their_four_dimensions() -> None:
     dense = torch.randn(2, 3, 8, 6)
     assert find_raw_logits(OrderedDict(out=dense, aux=dense * 0), batch_size=2) is dense
-    assert find_raw_logits((dense, dense * 0), batch_size=2) is dense
+    with pytest.raises(
+        InputError, match=r"2 maps of one width and one size. Say which .*\n.*model\(images\)\[1\]"
+    ):
+        find_raw_logits((dense, dense * 0), batch_size=2)  # a graph shows which is the main head
+    assert find_raw_logits((dense[:, :, ::2, ::2], dense), batch_size=2) is dense
     torch.testing.assert_close(find_logits(dense, batch_size=2), dense[:, :, :2, :1].mean(dim=(2, 3)))
 
 
