@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
 from lightning_gcam.cam.calling import run
+from lightning_gcam.cam.evidence import Run, layout_of
 from lightning_gcam.cam.outputs import find_raw_logits, has_graph
 from lightning_gcam.cam.regions import score_of_regions
-from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
+from lightning_gcam.cam.reshape import Reshape, main_tensor, with_main_tensor
 from lightning_gcam.cam.targets import Score, Targets, score_of
 
 
@@ -121,7 +122,7 @@ def capture_layers(
         at_layers, score = _activations_and_gradients(model, images, layers, read, forward)
         score = score.detached()
         return [
-            _as_captured(each, layer, images, reshape, score)
+            _as_captured(each, layer, images, reshape, score, lambda images: run(model, images, forward))
             for each, layer in zip(at_layers, layers, strict=True)
         ]
 
@@ -269,19 +270,19 @@ def _in_words(model: nn.Module, layer: nn.Module) -> str:
 
 
 def _as_captured(
-    at_layer: AtLayer, layer: nn.Module, images: Tensor, reshape: Reshape | None, score: Score
+    at_layer: AtLayer, layer: nn.Module, images: Tensor, reshape: Reshape | None, score: Score, again: Run
 ) -> Captured:
     """Activations and gradients as `(N, C, h, w)` float32."""
     activations, gradients, call = at_layer
-    view = reshape or _read(activations, images)
+    view = reshape or _read(layer, call, activations.detach(), images, again)
     grid = view(activations.detach())
     if grid.ndim != 4:
         raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")
     return Captured(grid.float(), view(gradients).float(), score, Place(layer, call, view, reshape is None))
 
 
-def _read(activations: Tensor, images: Tensor) -> Reshape:
-    layout = find_layout(activations, (images.shape[-2], images.shape[-1]), len(images))
+def _read(layer: nn.Module, call: int, activations: Tensor, images: Tensor, again: Run) -> Reshape:
+    layout = layout_of(layer, call, activations, images, again)
     if layout is None:
         raise InputError(
             f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: not a grid over the "
