@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,14 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_gcam._lightning import rank_zero_info
 from lightning_gcam.cam.readings import readings
 from lightning_gcam.cam.reshape import (
     Layout,
     declares_channels_first,
     find_layout,
+    fits,
     layout_by_shape,
     main_tensor,
 )
+from lightning_gcam.pieces import is_out_of_memory
 
 CHANGES = 4
 """The image with its upper, its lower, its left and its right half shuffled."""
@@ -40,21 +43,11 @@ FOUND = 0.75
 MARGIN = 0.25
 """By how much another reading must be better than the one that the shape suggests."""
 
+CONFIRMED = 0.2
+"""The least locality at which a reading counts as seen. A branch of an attention may have less, and be read rightly."""
+
 CELLS = 8
-"""Of fewer cells in a row too many readings look right by chance."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the evidence says of one output.
-
-    Args:
-        layout: the reading; None where it is no grid.
-        locality: how well its cells follow the image, from -1 to 1; None where nothing could be told.
-    """
-
-    layout: Layout | None
-    locality: float | None = None
+"""Of fewer cells too many readings look right by chance, but for one of the image's aspect ratio."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +142,7 @@ def _share(cells: int) -> Any:
 
 def judge(
     before: Seen, output: Tensor, image_size: tuple[int, int], module: nn.Module, count: int
-) -> Verdict:
+) -> Layout | None:
     """Read an output by what it gave for `changed_images`.
 
     Args:
@@ -158,34 +151,39 @@ def judge(
         image_size: height and width of the images, in pixels.
         module: the layer, whose kind may say something.
         count: how many changed images there were.
+
+    Returns:
+        The layout with its locality, which is None where nothing could be told; None where it is no grid.
     """
     batch = batch_dimension(before, Seen(output.shape, count))
     if batch is None:
-        return Verdict(None)
+        return None
     likely = layout_by_shape(output, batch, image_size, module)
     moved = (output.narrow(batch, 1, CHANGES) - output.narrow(batch, 0, 1)).detach().float().abs()
     if not bool(moved.isfinite().all() and moved.any()):
-        return Verdict(likely)
+        return likely
     reduced = [moved.mean(dim=channel, keepdim=True).cpu() for channel in range(output.ndim)]
-    own = _locality_of(likely, reduced) if likely is not None else None
+    likely = _with_locality(likely, reduced) if likely is not None else None
+    own = likely.locality if likely is not None else None
     if own is not None and own >= SURE:
-        return Verdict(likely, own)
-    others = [
-        each
-        for each in readings(output, batch, image_size)
-        if output.ndim > 3 or math.prod(each.grid) >= CELLS
-    ]
-    scored = [(_locality_of(each, reduced) or 0.0, each) for each in others]
-    best, other = max(scored, key=lambda pair: pair[0], default=(0.0, None))
-    if best >= (FOUND if own is None else max(FOUND, own + MARGIN)):
-        return Verdict(other, best)
-    needs_evidence = output.ndim == 3 and declares_channels_first(module)
-    return Verdict(None if needs_evidence else likely, own)
+        return likely
+    others = [each for each in readings(output, batch, image_size) if _is_telling(each, image_size)]
+    seen = [_with_locality(each, reduced) for each in others]
+    best = max(seen, key=lambda each: each.locality or 0.0, default=None)
+    if best is not None and (best.locality or 0.0) >= (FOUND if own is None else max(FOUND, own + MARGIN)):
+        return best
+    if output.ndim == 3 and declares_channels_first(module):
+        return None  # a convolution over channels or over tokens: what it has in a row are no positions
+    return likely
 
 
-def _locality_of(layout: Layout, moved: Sequence[Tensor]) -> float | None:
-    """Of the movement, which is the mean over one dimension in each of `moved`."""
-    return locality(layout.reshape(moved[layout.channel])[:, 0])
+def _is_telling(layout: Layout, image_size: tuple[int, int]) -> bool:
+    return math.prod(layout.grid) >= CELLS or fits(layout.grid, image_size, slack=1.0)
+
+
+def _with_locality(layout: Layout, moved: Sequence[Tensor]) -> Layout:
+    """As seen in the movement, which is the mean over one dimension in each of `moved`."""
+    return replace(layout, locality=locality(layout.reshape(moved[layout.channel])[:, 0]))
 
 
 # ------------------------------------------------------------------------------------------ the forward
@@ -195,9 +193,9 @@ Run = Callable[[Tensor], Any]
 """From images to whatever the model gives for them."""
 
 
-def verdicts(
+def layouts_seen(
     run: Run, image: Tensor, seen: Mapping[nn.Module, Mapping[int, Seen]], count: int
-) -> dict[nn.Module, dict[int, Verdict]]:
+) -> dict[nn.Module, dict[int, Layout | None]]:
     """Run the model on `changed_images`, and read the outputs of some of its layers.
 
     Args:
@@ -207,21 +205,19 @@ def verdicts(
         count: how many images to run, five or more, and not as many as there were before.
 
     Returns:
-        For each layer and call what the evidence says; what did not run again is missing.
+        For each layer and call the layout as in `judge`; what did not run again is missing.
     """
-    found: dict[nn.Module, dict[int, Verdict]] = {module: {} for module in seen}
-    by_shape: dict[torch.Size, Verdict] = {}
+    found: dict[nn.Module, dict[int, Layout | None]] = {module: {} for module in seen}
+    by_shape: dict[torch.Size, Layout] = {}
     size = (image.shape[-2], image.shape[-1])
 
     def note(module: nn.Module, call: int, tensor: Tensor) -> None:
         if (before := seen[module].get(call)) is None:
             return
-        verdict = by_shape.get(tensor.shape) or judge(before, tensor, size, module, count)
-        found[module][call] = verdict
-        if (verdict.locality or 0.0) >= SURE and len(set(tensor.shape)) == tensor.ndim:
-            by_shape[tensor.shape] = (
-                verdict  # a branch that mixes positions lies as the stream it is added to
-            )
+        layout = by_shape.get(tensor.shape) or judge(before, tensor, size, module, count)
+        found[module][call] = layout
+        if layout is not None and (layout.locality or 0.0) >= SURE and len(set(tensor.shape)) == tensor.ndim:
+            by_shape[tensor.shape] = layout  # a branch that mixes positions lies as the stream it is added to
 
     with torch.no_grad(), _watched(seen, note):
         run(changed_images(image, count))
@@ -258,11 +254,12 @@ _KNOWN: WeakKeyDictionary[nn.Module, list[_Known]] = WeakKeyDictionary()
 def remember(layer: nn.Module, shape: torch.Size, image_size: tuple[int, int], layout: Layout) -> None:
     """Keep how a layer's output is read, for any number of images of this size."""
     known = _KNOWN.setdefault(layer, [])
-    if _recalled(layer, shape, image_size, shape[layout.batch]) is None:
+    if recalled(layer, shape, image_size, shape[layout.batch]) is None:
         known.append((image_size, shape, layout))
 
 
-def _recalled(layer: nn.Module, shape: torch.Size, image_size: tuple[int, int], n: int) -> Layout | None:
+def recalled(layer: nn.Module, shape: torch.Size, image_size: tuple[int, int], n: int) -> Layout | None:
+    """How an output of this shape for `n` images of this size is read, where that was seen before."""
     for size, known, layout in _KNOWN.get(layer, ()):
         if size == image_size and shape == (*known[: layout.batch], n, *known[layout.batch + 1 :]):
             return layout
@@ -286,16 +283,65 @@ def layout_of(layer: nn.Module, call: int, output: Tensor, images: Tensor, run: 
     layout = find_layout(output, size, n, layer)
     if layout is not None and layout.is_sure:
         return layout
-    if (known := _recalled(layer, output.shape, size, n)) is not None:
+    if (known := recalled(layer, output.shape, size, n)) is not None:
         return known
     count = CHANGES + 1 if n != CHANGES + 1 else CHANGES + 2
     try:
-        seen = {layer: {call: Seen(output.shape, n)}}
-        verdict = verdicts(run, images[:1].detach(), seen, count)[layer].get(call)
-    except Exception:  # of the user's forward, which takes no other number of images: the shape has to do
-        verdict = Verdict(layout if output.shape.count(n) == 1 else None)
-    if verdict is None:
-        return layout
-    if verdict.layout is not None:
-        remember(layer, output.shape, size, verdict.layout)
-    return verdict.layout
+        found = layouts_seen(run, images[:1].detach(), {layer: {call: Seen(output.shape, n)}}, count)
+    except (
+        Exception
+    ) as error:  # of the user's forward, which takes no other number of images: the shape has to do
+        layout, is_final = layout if output.shape.count(n) == 1 else None, not is_out_of_memory(error)
+    else:
+        layout = found[layer].get(call, layout)
+        is_final = layout is not None and layout.locality is not None
+    if layout is not None and is_final:
+        _say(layer, output, layout)
+        remember(layer, output.shape, size, layout)
+    return layout
+
+
+def _say(layer: nn.Module, output: Tensor, layout: Layout) -> None:
+    if (layout.locality or 0.0) < CONFIRMED:
+        rank_zero_info(
+            f"The output of {type(layer).__name__}, {tuple(output.shape)}, is read as a {layout.grid[0]} x "
+            f"{layout.grid[1]} grid, {layout.kind}, by its shape alone: {unseen(layout)}. If that is wrong, pass "
+            "`reshape_transform=`."
+        )
+
+
+def unseen(layout: Layout) -> str:
+    """What is said of a reading that evidence does not confirm."""
+    if layout.locality is None:
+        return "nothing could be seen of where its cells lie"
+    return "its cells do not follow the halves of the image, as those of a layer that mixes all positions need not"
+
+
+def see(layers: Iterable[nn.Module], images: Tensor, run: Run) -> None:
+    """Remember how the outputs of some layers are laid out, by two forwards; nothing is run where all is known.
+
+    Args:
+        layers: those whose kind says it are passed over.
+        images: `(N, C, H, W)`; the first is used.
+        run: the model.
+    """
+    unknown = [each for each in layers if not declares_channels_first(each) and each not in _KNOWN]
+    if not unknown:
+        return
+    seen: dict[nn.Module, dict[int, Seen]] = {each: {} for each in unknown}
+    shapes: dict[tuple[nn.Module, int], torch.Size] = {}
+
+    def note(layer: nn.Module, call: int, output: Tensor) -> None:
+        seen[layer][call], shapes[layer, call] = Seen(output.shape, 1), output.shape
+
+    image, size = images[:1].detach(), (images.shape[-2], images.shape[-1])
+    try:
+        with torch.no_grad(), _watched(unknown, note):
+            run(image.clone())
+        found = layouts_seen(run, image, seen, CHANGES + 1)
+    except Exception:  # as above
+        return
+    for layer, calls in found.items():
+        for call, layout in calls.items():
+            if layout is not None and layout.locality is not None:
+                remember(layer, shapes[layer, call], size, layout)

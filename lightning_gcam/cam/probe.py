@@ -14,7 +14,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.bottleneck import up_to_the_bottleneck
 from lightning_gcam.cam.calling import Forward
-from lightning_gcam.cam.evidence import CHANGES, Run, Seen, Verdict, remember, verdicts
+from lightning_gcam.cam.evidence import CHANGES, Run, Seen, layouts_seen, remember
 from lightning_gcam.cam.outputs import find_logits, find_raw_logits
 from lightning_gcam.cam.random_weights import called_with, in_place_of_zeros
 from lightning_gcam.cam.readings import readings
@@ -50,10 +50,14 @@ class Spatial:
 
 @dataclass(frozen=True)
 class Probe:
-    """The spatial layers in the order in which they finish, and the parameters that were zero in the model."""
+    """The spatial layers in the order in which they finish, and the parameters that were zero in the model.
+
+    Of a network that gives logits at every position (`is_dense`) the layers go up to its bottleneck.
+    """
 
     layers: list[Spatial]
     zeros: tuple[str, ...]
+    is_dense: bool = False
 
 
 def probe(
@@ -83,38 +87,53 @@ def probe(
         score = (logits.float() * _uneven(logits)).sum()
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
     pairs = list(zip(_of_the_image(candidates, leaf), gradients, strict=True))
-    calls = _read(_last_calls(pairs), images, lambda changed: run(model, changed))
+    raw = find_raw_logits(output, len(images))
+    is_dense = raw.ndim == 4
+    calls = _read(_last_calls(pairs), images, lambda changed: run(model, changed), is_dense=is_dense)
     layers = [_judged(*each) for each in calls]
     for each, layout, _ in calls if reshape is None else ():
-        remember(each.module, each.tensor.shape, _size(images), layout)
-    raw = find_raw_logits(output, len(images))
-    if raw.ndim == 4:
-        return Probe(_before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw), zeros)
-    return Probe(layers, zeros)
+        if layout.is_sure or layout.locality is not None:
+            remember(each.module, each.tensor.shape, _size(images), layout)
+    if is_dense:
+        layers = _before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw)
+    return Probe(layers, zeros, is_dense)
 
 
 def _read(
-    calls: list[tuple[_Output, Tensor | None]], images: Tensor, run: Run
+    calls: list[tuple[_Output, Tensor | None]], images: Tensor, run: Run, *, is_dense: bool
 ) -> list[tuple[_Output, Layout, Tensor | None]]:
-    """Those whose outputs are grids: as their kind says, or as is seen in one more forward where it says nothing."""
+    """Those whose outputs are grids: as their kind says, or as is seen in one more forward where it says nothing.
+
+    Where a layer that is sure comes behind all that are not, and no decoder is to be cut off, there is nothing to see.
+    """
+    sure = [
+        position
+        for position, (output, gradient) in enumerate(calls)
+        if _is_sure(output) and gradient is not None and gradient.any()
+    ]
+    first = sure[-1] + 1 if sure and not is_dense else 0
     unsure: dict[nn.Module, dict[int, Seen]] = {}
-    for output, gradient in calls:
-        if gradient is not None and not (output.layout is not None and output.layout.is_sure):
+    for output, gradient in calls[first:]:
+        if gradient is not None and not _is_sure(output):
             unsure.setdefault(output.module, {})[output.call] = Seen(output.tensor.shape, len(images))
-    found = _verdicts(run, images, unsure) if unsure else {}
+    found = _layouts_seen(run, images, unsure) if unsure else {}
     read = []
     for output, gradient in calls:
-        verdict = found.get(output.module, {}).get(output.call, Verdict(output.layout))
-        if verdict.layout is not None:
-            read.append((output, verdict.layout, gradient))
+        layout = found.get(output.module, {}).get(output.call, output.layout)
+        if layout is not None:
+            read.append((output, layout, gradient))
     return read
 
 
-def _verdicts(
+def _is_sure(output: _Output) -> bool:
+    return output.layout is not None and output.layout.is_sure
+
+
+def _layouts_seen(
     run: Run, images: Tensor, unsure: dict[nn.Module, dict[int, Seen]]
-) -> dict[nn.Module, dict[int, Verdict]]:
+) -> dict[nn.Module, dict[int, Layout | None]]:
     try:
-        return verdicts(run, images[:1].detach(), unsure, CHANGES + 1)
+        return layouts_seen(run, images[:1].detach(), unsure, CHANGES + 1)
     except Exception:  # of the user's forward, which takes one image only: the shapes have to do
         return {}
 

@@ -36,6 +36,8 @@ class Layout:
         batch: which dimension of the output counts the images.
         channel: which one holds the channels.
         is_sure: whether the layer's kind says so, so that no evidence is needed.
+        locality: how well the cells were seen to follow the image, from -1 to 1; None where that was not looked at, or
+            nothing could be told.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class Layout:
     batch: int = 0
     channel: int = 1
     is_sure: bool = False
+    locality: float | None = None
 
 
 def find_layout(
@@ -62,7 +65,7 @@ def find_layout(
         batch_size: N, the number of images. With it, windows of an image are not taken for images: blocks that attend
             inside of windows return `(N * windows, ...)` from their parts, often shifted, and whole grids at their end.
         module: the layer. A convolution, a pool or a norm of torch gives channels first, at any aspect ratio; so does a
-            block that holds some, where its output can be nothing else.
+            block that holds some, or a nonlinearity, where its output can be nothing else.
 
     Example:
         >>> import torch
@@ -94,8 +97,10 @@ def layout_by_shape(
     found = next((found for read in LAYOUTS if (found := read(output, image_size)) is not None), None)
     if found is None or module is None or found.kind != "channels first":
         return found
-    is_sure = any(map(declares_channels_first, module.modules())) and only_channels_first(output, image_size)
-    return replace(found, is_sure=is_sure)
+    is_telling = type(module).__module__ == nn.ReLU.__module__ or any(
+        map(declares_channels_first, module.modules())
+    )
+    return replace(found, is_sure=is_telling and only_channels_first(output, image_size))
 
 
 def only_channels_first(output: Tensor, image_size: tuple[int, int]) -> bool:
@@ -126,7 +131,7 @@ def _declared(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
     """`(N, C, h, w)` or `(N, C, L)` of a layer that declares it, at any aspect ratio."""
     if output.ndim == 4:
         grid = (output.shape[2], output.shape[3])
-        is_sure = _fits(grid, image_size, slack=2.0)
+        is_sure = fits(grid, image_size, slack=2.0)
         layout = Layout("channels first", grid, lambda tensor: tensor, is_sure=is_sure)
         return layout if is_grid(grid, image_size) else None
     if output.ndim != 3:
@@ -150,13 +155,13 @@ def is_grid(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
 
 
 def _channels_first(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
-    if output.ndim != 4 or not _fits(grid := (output.shape[2], output.shape[3]), image_size, slack=2.0):
+    if output.ndim != 4 or not fits(grid := (output.shape[2], output.shape[3]), image_size, slack=2.0):
         return None
     return Layout("channels first", grid, lambda tensor: tensor)
 
 
 def _channels_last(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
-    if output.ndim != 4 or not _fits(grid := (output.shape[1], output.shape[2]), image_size, slack=2.0):
+    if output.ndim != 4 or not fits(grid := (output.shape[1], output.shape[2]), image_size, slack=2.0):
         return None
     return Layout("channels last", grid, lambda tensor: tensor.permute(0, 3, 1, 2), channel=3)
 
@@ -216,7 +221,7 @@ def _grids_of(patches: int, image_size: tuple[int, int]) -> list[tuple[int, int]
     grids = [
         (each, patches // each) for each in {math.floor(rows), math.ceil(rows)} if each and not patches % each
     ]
-    return [grid for grid in grids if _fits(grid, image_size, slack=1.0)]
+    return [grid for grid in grids if fits(grid, image_size, slack=1.0)]
 
 
 def _is_exact(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
@@ -230,7 +235,7 @@ def _is_square(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
     return any(side and height // side == rows and width // side == columns for side in sides)
 
 
-def _fits(grid: tuple[int, int], image_size: tuple[int, int], slack: float) -> bool:
+def fits(grid: tuple[int, int], image_size: tuple[int, int], slack: float) -> bool:
     """Whether `grid` covers the image evenly: more than one cell, none finer than a pixel, the same aspect ratio.
 
     `slack` is in cells: strided layers round at the border.

@@ -11,11 +11,12 @@ import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.calling import Forward, run
 from lightning_gcam.cam.capture import Captured, capture
 from lightning_gcam.cam.plain_forward import raw_logits
 from lightning_gcam.cam.regions import same_score
@@ -113,6 +114,11 @@ class Scorer:
         with self._precision():
             logits = raw_logits(self.model, self._as_input(images), self._forward)
         return same_score(logits, self.captured.score, rows, self._targets).float()
+
+    def run(self, images: Tensor) -> Any:
+        """Whatever the model gives for some images, in one forward."""
+        with self._precision():
+            return run(self.model, self._as_input(images), self._forward)
 
     def capture(self, images: Tensor, rows: Tensor) -> Captured:
         """Activations and gradients at the target layer for some images, in one forward and one gradient.
