@@ -284,9 +284,14 @@ def _as_captured(
 def _read(layer: nn.Module, call: int, activations: Tensor, images: Tensor, again: Run) -> Reshape:
     layout = layout_of(layer, call, activations, images, again)
     if layout is None:
+        why = (
+            "more than one dimension may count the images, and a forward of another number of images did not tell which"
+            if activations.shape.count(len(images)) > 1
+            else "not a grid over the image"
+        )
         raise InputError(
-            f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: not a grid over the "
-            "image. Name a layer that has one, or pass `reshape_transform=`, a function from this output to "
+            f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: {why}. "
+            "Name a layer that has one, or pass `reshape_transform=`, a function from this output to "
             "(N, C, h, w)."
         )
     return layout.reshape

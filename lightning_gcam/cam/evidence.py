@@ -34,14 +34,15 @@ from lightning_gcam.pieces import is_out_of_memory
 CHANGES = 4
 """The image with its upper, its lower, its left and its right half shuffled."""
 
-SURE = 0.8
-"""A locality from which on no other reading is tried; one that is wrong reaches 0.71 (rows right, columns not)."""
+SURE = 0.9
+"""A locality from which on no other reading is tried; one with the rows right and the columns not has 0.71, and more
+by chance where there are few cells."""
 
 FOUND = 0.75
 """The least locality of a reading that the shape alone would not suggest."""
 
 MARGIN = 0.25
-"""By how much another reading must be better than the one that the shape suggests."""
+"""By how much another reading must be better than the one that the shape suggests, or most of the way to 1."""
 
 CONFIRMED = 0.2
 """The least locality at which a reading counts as seen. A branch of an attention may have less, and be read rightly."""
@@ -165,20 +166,28 @@ def judge(
     reduced = [moved.mean(dim=channel, keepdim=True).cpu() for channel in range(output.ndim)]
     likely = _with_locality(likely, reduced) if likely is not None else None
     own = likely.locality if likely is not None else None
-    if own is not None and own >= SURE:
+    if likely is not None and (own or 0.0) >= SURE and math.prod(likely.grid) >= CELLS:
         return likely
     others = [each for each in readings(output, batch, image_size) if _is_telling(each, image_size)]
     seen = [_with_locality(each, reduced) for each in others]
     best = max(seen, key=lambda each: each.locality or 0.0, default=None)
-    if best is not None and (best.locality or 0.0) >= (FOUND if own is None else max(FOUND, own + MARGIN)):
+    if best is not None and (best.locality or 0.0) >= _least(own):
         return best
     if output.ndim == 3 and declares_channels_first(module):
         return None  # a convolution over channels or over tokens: what it has in a row are no positions
     return likely
 
 
+def _least(own: float | None) -> float:
+    """The locality that another reading must have, where that which the shape suggests has `own`."""
+    if own is None:
+        return FOUND
+    return max(FOUND, own + max(min(MARGIN, 0.8 * (1 - own)), 0.01))
+
+
 def _is_telling(layout: Layout, image_size: tuple[int, int]) -> bool:
-    return math.prod(layout.grid) >= CELLS or fits(layout.grid, image_size, slack=1.0)
+    cells = math.prod(layout.grid)
+    return cells >= CELLS or (cells >= CELLS // 2 and fits(layout.grid, image_size, slack=1.0))
 
 
 def _with_locality(layout: Layout, moved: Sequence[Tensor]) -> Layout:
@@ -216,7 +225,7 @@ def layouts_seen(
             return
         layout = by_shape.get(tensor.shape) or judge(before, tensor, size, module, count)
         found[module][call] = layout
-        if layout is not None and (layout.locality or 0.0) >= SURE and len(set(tensor.shape)) == tensor.ndim:
+        if layout is not None and (layout.locality or 0.0) >= FOUND and len(set(tensor.shape)) == tensor.ndim:
             by_shape[tensor.shape] = layout  # a branch that mixes positions lies as the stream it is added to
 
     with torch.no_grad(), _watched(seen, note):
