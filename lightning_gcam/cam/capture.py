@@ -20,9 +20,10 @@ from lightning_gcam.cam.calling import Forward as Forward  # for those who want 
 from lightning_gcam.cam.calling import quantized_explained, run
 from lightning_gcam.cam.calls import call_of_the_images
 from lightning_gcam.cam.differentiable import without_checkpoints
+from lightning_gcam.cam.evidence import Run, layout_of
 from lightning_gcam.cam.outputs import Head, has_graph, read_head
 from lightning_gcam.cam.regions import score_of_head
-from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
+from lightning_gcam.cam.reshape import Reshape, main_tensor, with_main_tensor
 from lightning_gcam.cam.targets import Score, Targets
 
 
@@ -123,7 +124,7 @@ def capture_layers(
         at_layers, score = _activations_and_gradients(model, images, layers, read, forward)
         score = score.detached()
         return [
-            _as_captured(each, layer, images, reshape, score)
+            _as_captured(each, layer, images, reshape, score, lambda images: run(model, images, forward))
             for each, layer in zip(at_layers, layers, strict=True)
         ]
 
@@ -288,11 +289,11 @@ def _in_words(model: nn.Module, layer: nn.Module) -> str:
 
 
 def _as_captured(
-    at_layer: AtLayer, layer: nn.Module, images: Tensor, reshape: Reshape | None, score: Score
+    at_layer: AtLayer, layer: nn.Module, images: Tensor, reshape: Reshape | None, score: Score, again: Run
 ) -> Captured:
     """Activations and gradients as `(N, C, h, w)` float32."""
     activations, gradients, call = at_layer
-    view = reshape or _read(activations, images)
+    view = reshape or _read(layer, call, activations.detach(), images, again)
     with of_the_users("reshape_transform", activations):
         grid = view(activations.detach())
     if grid.ndim != 4:
@@ -300,12 +301,17 @@ def _as_captured(
     return Captured(grid.float(), view(gradients).float(), score, Place(layer, call, view, reshape is None))
 
 
-def _read(activations: Tensor, images: Tensor) -> Reshape:
-    layout = find_layout(activations, (images.shape[-2], images.shape[-1]), len(images))
+def _read(layer: nn.Module, call: int, activations: Tensor, images: Tensor, again: Run) -> Reshape:
+    layout = layout_of(layer, call, activations, images, again)
     if layout is None:
+        why = (
+            "more than one dimension may count the images, and a forward of another number of images did not tell which"
+            if activations.shape.count(len(images)) > 1
+            else "not a grid over the image"
+        )
         raise InputError(
-            f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: not a grid over the "
-            "image. Name a layer that has one, or pass `reshape_transform=`, a function from this output to "
+            f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: {why}. "
+            "Name a layer that has one, or pass `reshape_transform=`, a function from this output to "
             f"(N, C, h, w).{_folded_in_words(activations, images)}"
         )
     return layout.reshape

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_gcam._errors import InputError, did_you_mean
 from lightning_gcam.cam.calling import no_gradient_explained
 from lightning_gcam.cam.capture import Forward, plain_eager
+from lightning_gcam.cam.evidence import CONFIRMED, unseen
 from lightning_gcam.cam.probe import Probe, Spatial, probe
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.isolation import untouched
@@ -151,7 +152,7 @@ def resolve_target_layer(model: nn.Module, target_layer: str | nn.Module) -> tup
 
 
 def _choose(live: list[Spatial]) -> Spatial:
-    """The last; where that is a part of an attention, the last norm before it: the residual stream."""
+    """The last; where that is inside of a block of tokens, the last norm before it: the residual stream."""
     last = live[-1]
     if not last.layout.kind.startswith("tokens") or any(_is_norm(each) for each in last.module.modules()):
         return last
@@ -174,8 +175,8 @@ def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
     reasons = [f"{which} before the network goes up to the image's size again" if found.is_dense else which]
     if chosen is not last:
         reasons = [
-            f'"{last.name}", the last to run that is spatial and whose positions influence the output, is a part of an '
-            "attention; this is the norm before it, which holds the residual stream"
+            f'"{last.name}", the last to run that is spatial and whose positions influence the output, is a part of '
+            f"{_whole(last)}; this is the norm before it, which holds the residual stream"
         ]
     behind = found.layers[found.layers.index(last) + 1 :]
     if behind:
@@ -186,10 +187,18 @@ def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
         )
     if chosen.is_even:
         reasons.append("its gradients are constant over space")
+    if not chosen.layout.is_sure and (chosen.layout.locality or 0.0) < CONFIRMED:
+        reasons.append(f"its layout is read off its shape: {unseen(chosen.layout)}")
     if found.zeros:
         more = f" and {len(found.zeros) - 1} more" if len(found.zeros) > 1 else ""
         reasons.append(f'"{found.zeros[-1]}"{more}, all zero so far, stood in with random numbers to find it')
     return "; ".join(reasons)
+
+
+def _whole(part: Spatial) -> str:
+    """What a layer inside of a block of tokens is a part of."""
+    words = f"{part.name} {type(part.module).__name__}".lower()
+    return "an attention" if "attention" in words or "attn" in words else "a block"
 
 
 def _others(live: list[Spatial], chosen: Spatial) -> list[Spatial]:

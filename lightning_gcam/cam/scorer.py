@@ -11,11 +11,12 @@ import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.calling import Forward, run
 from lightning_gcam.cam.capture import Captured, capture
 from lightning_gcam.cam.outputs import Head
 from lightning_gcam.cam.plain_forward import head_of
@@ -114,6 +115,11 @@ class Scorer:
         with self._precision():
             head = head_of(self.model, self._as_input(images), self._forward, self.captured.score.squash)
         return same_score(head, self.captured.score, rows, self._targets).float()
+
+    def run(self, images: Tensor) -> Any:
+        """Whatever the model gives for some images, in one forward."""
+        with self._precision():
+            return run(self.model, self._as_input(images), self._forward)
 
     def capture(self, images: Tensor, rows: Tensor) -> Captured:
         """Activations and gradients at the target layer for some images, in one forward and one gradient.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gcam.cam.evidence import recalled, see
 from lightning_gcam.cam.methods import register_scored_method
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
 from lightning_gcam.cam.scored.gradients import gradients_from
@@ -89,6 +90,7 @@ def _full_gradient(
 
 def contributions(scorer: Scorer, name: str, images: Tensor, rows: Tensor) -> list[Tensor]:
     """What the input and the biases contribute, `(B, C, h, w)` each, the input's first."""
+    see(biased_layers(scorer.model), images, scorer.run)
     with _biases_recorded(scorer.model, images) as biased:
         gradients = gradients_from(scorer, name, images, rows, lambda: [output for output, _, _ in biased])
     parts = [gradients[0] * images] if gradients[0] is not None else []
@@ -111,7 +113,8 @@ def _biases_recorded(model: nn.Module, images: Tensor) -> Iterator[list[Biased]]
         tensor, bias = main_tensor(output), bias_of(module)
         if tensor is None or bias is None or not tensor.requires_grad:
             return None
-        layout = find_layout(tensor, (images.shape[-2], images.shape[-1]), len(images))
+        size, n = (images.shape[-2], images.shape[-1]), len(images)
+        layout = recalled(module, tensor.shape, size, n) or find_layout(tensor, size, n, module)
         if layout is None or layout.reshape(tensor).shape[1] != len(bias):
             return None
         found.append((tensor, bias.detach(), layout.reshape))
@@ -120,10 +123,14 @@ def _biases_recorded(model: nn.Module, images: Tensor) -> Iterator[list[Biased]]
         )  # an in-place operation would write on the one that is kept
 
     with ExitStack() as stack:
-        for module in model.modules():
-            if bias_of(module) is not None:
-                stack.callback(module.register_forward_hook(keep).remove)
+        for module in biased_layers(model):
+            stack.callback(module.register_forward_hook(keep).remove)
         yield found
+
+
+def biased_layers(model: nn.Module) -> list[nn.Module]:
+    """The submodules that add a bias."""
+    return [module for module in model.modules() if bias_of(module) is not None]
 
 
 def bias_of(module: nn.Module) -> Tensor | None:
