@@ -14,6 +14,7 @@ from lightning_gcam._lightning import Callback, LightningModule, Trainer
 from lightning_gcam.batch import Adapter
 from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.fingerprint import settings_of
 from lightning_gcam.callbacks.loaders import check_index, loaders_of, part_of
 from lightning_gcam.callbacks.processes import holds_whole_model
 from lightning_gcam.callbacks.recipe import Recipe
@@ -23,7 +24,7 @@ from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.methods import Methods, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
-from lightning_gcam.evaluation import EvaluationResult
+from lightning_gcam.evaluation import EvaluationResult, Parts
 from lightning_gcam.scoring import Scores, check_streamed_scores
 
 
@@ -107,6 +108,7 @@ class SaliencyEvaluation(Callback):
         arguments.check_whole("resamples", resamples)
         if chunk_size is not None:
             arguments.check_whole("chunk_size", chunk_size, ", or None for whole batches")
+        arguments.check_about(about)
         check_fuse(fuse, target_layer)
         check_streamed_scores(scores)
         folder = Path(directory) if directory is not None else None
@@ -132,6 +134,18 @@ class SaliencyEvaluation(Callback):
     def directory(self) -> Path | None:
         """Where the table was written, in the process that writes; None before that."""
         return self._table.written_to
+
+    def is_unfinished(self, module: LightningModule) -> bool:
+        """Whether an evaluation of the same settings and weights has begun in `directory`, and did not come to its end.
+
+        Args:
+            module: the model, with its weights.
+        """
+        root = self._plan.directory
+        if root is None or not self._plan.resume:
+            return False
+        settings = settings_of(self._plan.recipe, module, self._plan.target_layer, self._plan.adapter)
+        return bool(Parts(self._plan.parts_in(root, settings)).done())
 
     # -------------------------------------------------------------------------------- hooks: they only route
 
@@ -179,8 +193,10 @@ class SaliencyEvaluation(Callback):
         stream, self._stream = self._stream, None
         if stream is not None:
             self.result = self._table.make(trainer, stream)
-            self._table.show(trainer, self.result, self.log_prefix, self._failures)
-            self._table.tidy(trainer, stream, self.result)
+            try:
+                self._table.show(trainer, self.result, self.log_prefix, self._failures)
+            finally:  # where showing raises in one process, the others wait for it here
+                self._table.tidy(trainer, stream, self.result)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say where it can go on."""

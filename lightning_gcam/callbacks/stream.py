@@ -38,6 +38,10 @@ class Plan:
     directory: Path | None
     log_prefix: str
 
+    def parts_in(self, root: Path, settings: dict[str, Any]) -> Path:
+        """Where what is done is kept under `root`, for an evaluation of these settings."""
+        return root / f"{self.log_prefix.strip('/').replace('/', '-')}-{fingerprint(settings)}"
+
 
 @dataclass
 class Stream:
@@ -79,8 +83,7 @@ class Stream:
         """Begin, or go on with what an interrupted evaluation of the same settings has done; in all processes alike."""
         settings = same_everywhere(trainer, settings_of(plan.recipe, module, plan.target_layer, plan.adapter))
         root = plan.directory or Path(trainer.default_root_dir) / "lightning_gcam"
-        name = f"{plan.log_prefix.strip('/').replace('/', '-')}-{fingerprint(settings)}"
-        parts = Parts(root / name, trainer.global_rank)
+        parts = Parts(plan.parts_in(root, settings), trainer.global_rank)
         if not plan.resume and trainer.local_rank == 0:
             parts.remove()
         trainer.strategy.barrier()

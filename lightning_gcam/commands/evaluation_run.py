@@ -31,10 +31,9 @@ def evaluate(chosen: argparse.Namespace) -> Path | None:
     """
     output = chosen.output or Path("evaluations") / f"{chosen.dataset}-{_model_name(chosen)}"
     evaluation = _evaluation(chosen, output)
-    if (output / TABLE).exists() and not chosen.force:
-        raise InputError(
-            f'"{output / TABLE}" is there already. Give --force to write over it, or another --output.'
-        )
+    is_there = (output / TABLE).exists() and not chosen.force
+    if is_there and not any(output.glob("*/*.npz")):  # nothing to go on with: refused before anything is read
+        raise _already(output)
     seed_everything(chosen.seed, workers=True)
     data = _data(chosen)
     data.setup("test")
@@ -45,6 +44,8 @@ def evaluate(chosen: argparse.Namespace) -> Path | None:
         checkpoint=chosen.checkpoint,
         outputs=chosen.outputs or data.num_classes,
     )
+    if is_there and not evaluation.is_unfinished(model):
+        raise _already(output)
     model.renormalize(data.normalize)
     if chosen.targets == "label":
         data.check_outputs(_outputs(model, chosen.image_size))
@@ -61,6 +62,12 @@ def evaluate(chosen: argparse.Namespace) -> Path | None:
     )
     trainer.test(model, datamodule=data, verbose=False)
     return output / TABLE if trainer.is_global_zero else None
+
+
+def _already(output: Path) -> InputError:
+    return InputError(
+        f'"{output / TABLE}" is there already. Give --force to write over it, or another --output.'
+    )
 
 
 def _evaluation(chosen: argparse.Namespace, output: Path) -> SaliencyEvaluation:

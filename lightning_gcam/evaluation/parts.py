@@ -8,6 +8,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,13 @@ class Parts:
         }
         members |= {_member(columns.names.index(name)): each for name, each in columns.rows.items()}
         beside = path.with_suffix(".part")
-        with beside.open("wb") as file:
-            np.savez_compressed(file, **members)
-        beside.replace(path)
+        try:
+            with beside.open("wb") as file:
+                np.savez_compressed(file, **members)
+            beside.replace(path)
+        finally:  # half a file would keep a full disk full
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
         return path
 
     def done(self) -> dict[int, int]:
