@@ -20,6 +20,7 @@ from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.isolation import same_random_streams
 from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
+from lightning_gcam.loggers.event_file import left_as_found
 from lightning_gcam.loggers.files import directory_of, next_version
 from lightning_gcam.record import SaliencyRecord
 
@@ -59,12 +60,13 @@ class Display:
                     self.failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
-        self._announce(record, layers, recipe)
+        with self.failures.guard("Saying what is looked at"):
+            self._announce(record, layers, recipe)
         to_files = not trainer.loggers and not is_rehearsal
         if (trainer.loggers or to_files) and not self._draws(record):
             return
         for logger in trainer.loggers:
-            with self.failures.guard(_logging_to(logger)), same_random_streams():
+            with self.failures.guard(_logging_to(logger)), same_random_streams(), left_as_found(logger):
                 log_saliency(logger, record)
                 if isinstance(logger, in_both("loggers.CSVLogger")):
                     self._write_page(trainer, directory_of(logger), record)
@@ -78,7 +80,7 @@ class Display:
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""
         for logger in [*trainer.loggers, *self.pages]:
-            with self.failures.guard(_logging_to(logger)), same_random_streams():
+            with self.failures.guard(_logging_to(logger)), same_random_streams(), left_as_found(logger):
                 logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
                 logger.save()
 
@@ -95,14 +97,16 @@ class Display:
         Call it between epochs: there Lightning has reduced them already, and nothing is computed by reading them.
         """
         for page in self.pages:
-            numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            page.log_metrics({**numbers, "epoch": trainer.current_epoch - 1}, step)
-            page.save()
+            with self.failures.guard(_logging_to(page)):
+                numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+                page.log_metrics({**numbers, "epoch": trainer.current_epoch - 1}, step)
+                page.save()
 
     def finish(self) -> None:
         """Bring the pages beside the files up to date."""
         for page in self.pages:
-            page.finalize("success")
+            with self.failures.guard(_logging_to(page)):
+                page.finalize("success")
 
     def _write_page(self, trainer: Trainer, directory: Path, record: SaliencyRecord) -> None:
         """Write the report beside the files, unless the run has one of its own."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from lightning_gcam._errors import InputError, did_you_mean
+from lightning_gcam._errors import InputError, did_you_mean, words_of
 from lightning_gcam._lightning import rank_zero_warn
 from lightning_gcam.chunks import is_out_of_memory
 
@@ -19,6 +19,8 @@ THE_LOOK, ASKING, CHECKING = (
 WITH_THE_MODEL = (THE_LOOK, ASKING, CHECKING)
 """The pieces of work that run the user's model: one cause is told once for all of them."""
 _CHOICES = ("warn", "raise")
+_IS_WANTED = "_passes_guards"
+"""The mark of an exception that a callback with `on_error="raise"` lets through: another's guard does so, too."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REMEDIES = (
     (
@@ -30,7 +32,7 @@ _REMEDIES = (
         "The disk is full: free some space, later looks use it.",
     ),
     (
-        lambda error: "Inference tensors cannot" in str(error),
+        lambda error: "Inference tensors cannot" in words_of(error),
         "The model keeps a tensor that was made under inference mode: pass `Trainer(inference_mode=False)`.",
     ),
     (lambda error: isinstance(error, OSError), "Check that it is there, can be reached and may be written."),
@@ -89,15 +91,17 @@ class FailurePolicy:
         try:
             yield
         except Exception as error:
-            if before_training and isinstance(error, InputError):
+            if (before_training and isinstance(error, InputError)) or getattr(error, _IS_WANTED, False):
                 raise
             self.report(work, error)
 
     def report(self, work: str, error: Exception) -> None:
         """Warn of a failure, or raise it where that is asked for."""
         if self.on_error == "raise":
+            with suppress(AttributeError):  # an exception with `__slots__`
+                setattr(error, _IS_WANTED, True)
             raise error
-        cause = f"{type(error).__name__}: {error}"
+        cause = f"{type(error).__name__}: {words_of(error)}"
         if work in WITH_THE_MODEL and cause in self._causes:
             return  # what breaks the checks will break the next look as well
         self._causes.add(cause)

@@ -120,7 +120,7 @@ class Look:
     def _rely(self, batch: SaliencyBatch, attribution: Attribution, stamp: Stamp) -> Reliance | None:
         """What the model relies on; the accuracy alone where a check failed in one process.
 
-        Every process makes the changed images of its share, by regions and partners that belong to the batch as a whole.
+        Every process makes the changed images of its share; regions and partners belong to the batch as a whole.
         """
         checks = self.recipe.checks
         if not checks.apply_to(batch, attribution, stamp.class_names):

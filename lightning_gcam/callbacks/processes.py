@@ -10,6 +10,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from lightning_gcam._errors import words_of
 from lightning_gcam._lightning import Trainer, in_both
 from lightning_gcam.asking import Answers
 from lightning_gcam.attribution import Attribution
@@ -112,7 +113,7 @@ def _tried(work: Callable[[], Result]) -> Result | Exception:
 
 def _words(result: Any) -> str | None:
     """An exception as words, which can be sent in any case; None for anything else."""
-    return f"{type(result).__name__}: {result}" if isinstance(result, Exception) else None
+    return f"{type(result).__name__}: {words_of(result)}" if isinstance(result, Exception) else None
 
 
 def _failure(own: Any, gathered: list[tuple[str | None, Any]]) -> Exception | None:

@@ -418,8 +418,9 @@ class SaliencyMonitor(Callback):
     def _hand_over(self, trainer: Trainer, pl_module: LightningModule, record: SaliencyRecord | None) -> None:
         """Call `on_saliency_look` of every callback that has it, at once, wherever it stands in the list."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if callable(hook := getattr(callback, "on_saliency_look", None)):
-                hook(trainer, pl_module, self, record)
+            with self._failures.guard(f"`on_saliency_look` of {type(callback).__name__}"):
+                if callable(hook := getattr(callback, "on_saliency_look", None)):
+                    hook(trainer, pl_module, self, record)
 
     def _look_at_the_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The costly scores, once; they are logged as `<prefix>/final/<score>`."""

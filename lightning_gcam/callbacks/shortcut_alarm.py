@@ -13,6 +13,7 @@ from lightning_gcam.callbacks.trainer_facts import is_fitting
 from lightning_gcam.callbacks.watch import Watch, evidence_of, why_not
 from lightning_gcam.isolation import same_random_streams
 from lightning_gcam.loggers import log_alert, write_alert
+from lightning_gcam.loggers.event_file import left_as_found
 from lightning_gcam.record import SaliencyRecord
 from lightning_gcam.reliance import Finding, Thresholds, plain_of
 
@@ -134,7 +135,11 @@ class ShortcutAlarm(Callback):
         if not trainer.is_global_zero:
             return
         for logger in [*trainer.loggers, *monitor.pages]:
-            with self._failures.guard(f"Logging the alert to {type(logger).__name__}"), same_random_streams():
+            with (
+                self._failures.guard(f"Logging the alert to {type(logger).__name__}"),
+                same_random_streams(),
+                left_as_found(logger),
+            ):
                 log_alert(logger, alert)
                 logger.save()
         if monitor.directory is not None:
