@@ -293,7 +293,8 @@ def save_overlays(probes: dict[str, CueProbe], output: Path) -> list[Path]:
 def how_to_open(kind: str, output: Path) -> str:
     """Where every look was written, and the command that shows it."""
     if kind == "tensorboard":
-        return f"Every look, with a slider, in the tab Images:\n  tensorboard --logdir {output}"
+        command = f"tensorboard --logdir {output} --samples_per_plugin images=0"
+        return f"Every look, with a slider, in the tab Images:\n  {command}"
     if kind == "wandb":
         return (
             f"Every look, in W&B's offline runs, which this sends:\n  wandb sync {output}/wandb/offline-run-*"

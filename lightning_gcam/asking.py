@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import groupby
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,13 @@ from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.plain_forward import logits_of
 from lightning_gcam.cam.random_weights import called_with, in_place_of_all
 from lightning_gcam.cam.registry import resolve_methods
-from lightning_gcam.cam.targets import Targets
-from lightning_gcam.captions import marks_of
+from lightning_gcam.cam.squashing import Squash
+from lightning_gcam.cam.targets import Targets, are_marks, shares_of
+from lightning_gcam.captions import has_own_sigmoids
 from lightning_gcam.chunks import attribute_in_chunks, in_chunks
 from lightning_gcam.isolation import untouched
 from lightning_gcam.metrics import Question, needs
+from lightning_gcam.reliance.questions import Make
 
 
 @dataclass(frozen=True)
@@ -175,30 +178,50 @@ def ask_random_model(
 def answer_images(
     model: nn.Module,
     batch: SaliencyBatch,
-    changed: Mapping[str, Tensor],
+    changed: Mapping[str, Tensor | Make],
     *,
+    rows: Sequence[int] | None = None,
     chunk_size: int | None = None,
     forward: Forward | None = None,
+    squash: Squash | Literal["unknown"] | None = "unknown",
 ) -> tuple[Answers, int]:
     """The logits of changed versions of a batch, in one go where memory allows.
 
     Args:
         model: any `nn.Module`; it is left exactly as it was.
         batch: the samples, for the regions of a dense head.
-        changed: images `(N, C, H, W)` by the name of the change.
+        changed: images `(N, C, H, W)` by the name of the change, or functions that make those of some samples (see
+            `lightning_gcam.reliance.questions.image_changes`): then no more than a chunk of them exist at once.
+        rows: the numbers of the samples that are wanted; all where it is left out.
         chunk_size: how many images to run at once; all where it is left out.
         forward: as in `attribute`.
+        squash: what the model does to its logits, as in `Attribution`; a softmax is seen without that.
 
     Returns:
-        Logits `(N, K)` by the same names, and how many images went through at once.
+        Logits `(rows, K)` by the same names, and how many images went through at once.
     """
+    rows = range(len(batch)) if rows is None else rows
     if not changed:
-        return Answers(), chunk_size or len(batch)
-    images, masks = torch.cat(list(changed.values())), batch.object_masks
-    regions = masks.repeat(len(changed), 1, 1) if masks is not None else None
+        return Answers(), chunk_size or len(rows)
+    wanted, masks = [(name, row) for name in changed for row in rows], batch.object_masks
+
+    def work(piece: slice) -> Tensor:
+        parts = [
+            _some_of(changed[name], [row for _, row in group], batch.images.device)
+            for name, group in groupby(wanted[piece], key=lambda each: each[0])
+        ]
+        regions = masks[[row for _, row in wanted[piece]]] if masks is not None else None
+        return logits_of(model, torch.cat(parts), None, forward=forward, masks=regions, squash=squash)
+
     with untouched(model):
-        logits, size = _logits_in_chunks(model, images, None, regions, forward, chunk_size)
-    return Answers(dict(zip(changed, logits.split(len(batch)), strict=True))), size
+        logits, size = in_chunks(len(wanted), work, chunk_size)
+    return Answers(dict(zip(changed, torch.cat(logits).split(len(rows)), strict=True))), size
+
+
+def _some_of(changed: Tensor | Make, rows: list[int], device: torch.device) -> Tensor:
+    """The changed images of some samples."""
+    at = torch.tensor(rows, device=device)
+    return changed(at) if callable(changed) else changed[at]
 
 
 def _logits_in_chunks(
@@ -208,13 +231,14 @@ def _logits_in_chunks(
     regions: Tensor | None,
     forward: Forward | None,
     chunk_size: int | None,
+    squash: Squash | Literal["unknown"] | None,
 ) -> tuple[Tensor, int]:
     """The logits `(N, K)`, and how many images went through at once."""
 
     def work(piece: slice) -> Tensor:
         targets = classes[piece] if classes is not None else None
         masks = regions[piece] if regions is not None else None
-        return logits_of(model, images[piece], targets, forward=forward, masks=masks)
+        return logits_of(model, images[piece], targets, forward=forward, masks=masks, squash=squash)
 
     parts, size = in_chunks(len(images), work, chunk_size)
     return torch.cat(parts), size
@@ -240,10 +264,11 @@ class _Asked:
             for index, images in question.images(self.batch.images, maps, self.chunk_size):
                 rows, steps = index.unbind(dim=1)
                 regions = masks[rows] if masks is not None else None
+                forward, squash = self.options.get("forward"), self.attribution.squash
                 logits, _ = _logits_in_chunks(
-                    self.model, images, classes[rows], regions, self.options.get("forward"), None
+                    self.model, images, classes[rows], regions, forward, None, squash
                 )
-                several = self.multi_label or marks_of(self.batch, logits.shape[1]) is not None
+                several = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
                 found[rows, steps] = class_probabilities(logits, classes[rows], several)
         return found
 
@@ -256,7 +281,8 @@ class _Asked:
 
     def attribute(self, images: Tensor, **other: Any) -> dict[str, Tensor]:
         """The maps of changed images, at the same layers, for the same classes."""
-        explained = "output" if self.attribution.explains == "output" else self.targets
+        explains = self.attribution.explains
+        explained = explains if explains in ("output", "norm", "error") else self.targets
         targets = self.attribution.targets if self.attribution.targets is not None else explained
         changed = SaliencyBatch(images, masks=self.batch.object_masks)
         options = {**self.options, **other, "chunk_size": self.chunk_size}
@@ -277,23 +303,23 @@ def _explained(attribution: Attribution) -> Tensor:
     return attribution.targets
 
 
-def class_probabilities(logits: Tensor, classes: Tensor, several: bool = False) -> Tensor:
+def class_probabilities(logits: Tensor, classes: Tensor, several: bool | None = None) -> Tensor:
     """The probability of each sample's class: softmax, or sigmoid of a single logit and of marked classes.
 
     Args:
         logits: `(N, K)`.
-        several: whether a sample can be of several classes, so that each logit has a sigmoid of its own.
+        several: whether a sample can be of several classes, so that each logit has a sigmoid of its own; as the classes
+            show where it is left out.
         classes: `(N,)`, or `(N, K)` multi-hot: then the mean over the marked ones, NaN where none is.
 
     Example:
         >>> class_probabilities(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor([0.5000])
     """
-    logits = logits.float()
+    if logits.shape[1] == 1 and classes.ndim == 1:
+        return torch.where(classes > 0, logits[:, 0], -logits[:, 0]).float().sigmoid()
+    shares = shares_of(logits, are_marks(classes) if several is None else several)
     if classes.ndim == 2:
-        marks = classes.to(logits)
-        return (logits.sigmoid() * marks).sum(dim=1) / marks.sum(dim=1)
-    if logits.shape[1] == 1:
-        return torch.where(classes > 0, logits[:, 0], -logits[:, 0]).sigmoid()
-    shares = logits.sigmoid() if several else logits.softmax(dim=1)
+        marks = classes.to(shares)
+        return (shares * marks).sum(dim=1) / marks.sum(dim=1)
     return shares.gather(1, classes[:, None]).squeeze(1)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import InputError
+from lightning_gcam._errors import InputError, of_the_users
 from lightning_gcam.batch import SaliencyBatch, checks
 from lightning_gcam.cam.capture import Captured, Forward, capture_layers, plain_eager
 from lightning_gcam.cam.context import MethodContext
@@ -27,6 +27,7 @@ from lightning_gcam.cam.several import (
     map_name,
     resolve_target_layers,
 )
+from lightning_gcam.cam.squashing import Squash, squashed
 from lightning_gcam.cam.targets import Explains, Targets
 from lightning_gcam.isolation import untouched
 from lightning_gcam.picture import Style, draw
@@ -40,7 +41,8 @@ class Attribution:
     Args:
         maps: for each method `(N, H, W)` float32 in [0, 1], each map scaled to its own maximum; where several layers
             are not fused, for each method at each layer, under "<method>@<layer>".
-        logits: `(N, K)`, as the model gave them; those of a dense head are the mean over each sample's region.
+        logits: `(N, K)`, before any sigmoid or softmax at the end of the model's forward (see `squash`); those of a
+            dense head are the mean over each sample's region. Where they are not of classes: the outputs as they are.
         targets: `(N,)` classes or `(N, K)` multi-hot that the maps explain; None where they explain no class.
         target_layer: the layer's name; several names are joined by ", ", fused ones by " × " (product) or " + " (mean).
         peaks: for each map `(N,)` float32, its maximum before scaling: 0 where the map is blank, NaN where
@@ -49,12 +51,16 @@ class Attribution:
         even_gradients: whether the gradients were constant over space (at every layer), as they are at the last layer
             under a global-average-pooled linear head. Then Grad-CAM, XGrad-CAM and HiResCAM are one and the same map,
             and guidance is its square.
-        explains: what the maps explain: "classes", the "output" of a regression, or the "score" of a callable.
-        values: `(N,)`, the number that they explain, before any softmax.
+        explains: what the maps explain: "classes", the "output" of a regression, the "score" of a callable; and of a
+            model that gives no classes the "norm" of an embedding or the "error" of a reconstruction.
+        values: `(N,)`, the number that they explain, before any softmax (but for a number that all classes of a sample
+            share, which a softmax takes away).
         in_mask: `(N,)` bool for a dense head: whether its logits were summed over the mask that was given, and not over
             the positions that the network itself gives to the class; None for any other head.
         images: `(N, C, H, W)`, the very tensor that `attribute` was given and not a copy, for `show()`; None where the
             maps belong to a batch that is kept elsewhere, as those of a `SaliencyRecord` do.
+        squash: what the model's forward ends with beyond its logits: "sigmoid", "softmax", "log_sigmoid" or
+            "log_softmax", which is undone; None where it gives logits.
     """
 
     maps: dict[str, Tensor]
@@ -67,9 +73,15 @@ class Attribution:
     values: Tensor | None = None
     in_mask: Tensor | None = None
     images: Tensor | None = field(default=None, repr=False)
+    squash: Squash | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    @property
+    def outputs(self) -> Tensor:
+        """`(N, K)`, what the logits are in the model's own terms: probabilities, where its forward gives these."""
+        return squashed(self.logits, self.squash)
 
     def show(
         self,
@@ -191,7 +203,9 @@ def attribute(
         targets: whose score is explained: None or "predicted" for each sample's predicted class; an int for one class;
             `(N,)` classes (a negative one stands for the predicted class); `(N, K)` multi-hot; "output" for the output
             of a regression itself, which float targets of a single output that are not all 0 or 1 ask for, too; or a
-            callable `logits -> (N,)`, for an embedding, say.
+            callable `outputs -> (N,)` of what the model gave, for an embedding, say. Left out, an output that shows by
+            its form that it holds no classes is explained as a whole: rows of norm 1 by their norm before that, a
+            reconstruction by its error.
         methods: a name (see `lightning_gcam.cam.available_methods`), a callable
             `(activations, gradients) -> (N, h, w)`, a `lightning_gcam.cam.ModelMethod`, several of them, or a mapping
             from the maps' names to callables.
@@ -251,6 +265,7 @@ def attribute(
             values=score.values,
             in_mask=score.in_mask,
             images=images,
+            squash=score.squash,
         )
 
 
@@ -293,7 +308,9 @@ def _scaled_maps(
             raw = torch.where(explained, raw, 0.0)
         else:
             expected = (len(finite), *captured.activations.shape[2:])
-            raw = _checked(name, method(captured.activations, captured.gradients), expected)
+            with of_the_users("methods", captured.activations):
+                found = method(captured.activations, captured.gradients)
+            raw = _checked(name, found, expected)
         maps[name] = _scale(raw, size, finite)
     return maps
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_gcam.batch import SaliencyBatch
-from lightning_gcam.cam.targets import Explains, are_measurements, predict
+from lightning_gcam.cam.targets import (
+    Explains,
+    are_marks,
+    are_measurements,
+    predict,
+    predict_marks,
+    shares_of,
+)
 
 if TYPE_CHECKING:
     from lightning_gcam.attribution import Attribution
@@ -22,6 +29,7 @@ ClassNames = Sequence[str] | None
 def subject_of(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None) -> Explains:
     """What the model's output is, as far as can be known: scores of "classes", a regression's "output", or neither.
 
+    What shows that it holds no classes (see `cam.regions.form_of` and `instead_of_classes`) is neither, a "score".
     Whose score is a callable's ("score") has an output of any kind, an embedding, say: no class is read into it, unless
     `class_names` or multi-hot labels give every number of the output its class.
 
@@ -37,11 +45,72 @@ def subject_of(batch: SaliencyBatch, attribution: Attribution, class_names: Clas
         'output'
     """
     labels, k = batch.labels, attribution.logits.shape[1]
+    if attribution.explains in ("norm", "error"):
+        return "score"
+    if attribution.explains == "output" and instead_of_classes(batch, attribution) == "output":
+        return "score"
     if attribution.explains == "output" or (k == 1 and labels is not None and are_measurements(labels)):
         return "output"
     is_marked = labels is not None and labels.ndim == 2 and labels.shape[1] == k
     is_named = class_names is not None and len(class_names) == max(k, 2)
     return "score" if attribution.explains == "score" and not (is_marked or is_named) else "classes"
+
+
+def instead_of_classes(
+    batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None
+) -> Literal["norm", "output"] | None:
+    """What the maps had better explain, where the labels show that the output holds no classes; None where it may.
+
+    Form tells most (see `cam.regions.form_of`); this is what only the samples together can tell, at one look:
+
+    - "output": a single number that is positive for all samples, on average beyond 10, while the labels name both
+      classes: an age in years beside a sex label. (A classifier would give each sample of class 0 a probability of
+      1 with an error below 5e-5. Far below 0 is no sign: so a rare class looks early in a training.)
+    - "norm": an embedding, a VAE's mean, at least four times as wide as the labels' range and 32 wide, of which the
+      labels' own numbers are not among the larger third on average. An early network of 1,000 classes beside ten
+      labels looks like that too, until its first steps have pushed up the classes that there are; so every look
+      decides anew, and none for the next.
+
+    Probabilities, dense logits, and `class_names` for each number hold classes, whatever their values.
+
+    Args:
+        batch: the samples, for their labels.
+        attribution: their logits.
+        class_names: for captions.
+
+    Example:
+        >>> from lightning_gcam import Attribution
+        >>> ages = Attribution({}, torch.tensor([[34.1], [52.7]]), None, "layer", {}, False)
+        >>> instead_of_classes(SaliencyBatch(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])), ages)
+        'output'
+    """
+    labels, logits = batch.labels, attribution.logits.float()
+    k = logits.shape[1]
+    is_named = class_names is not None and len(class_names) == max(k, 2)
+    if (
+        labels is None
+        or labels.ndim != 1
+        or is_named
+        or attribution.squash
+        or attribution.in_mask is not None
+    ):
+        return None
+    known = labels >= 0
+    labels, logits = labels[known], logits[known.to(logits.device)].to(labels.device)
+    if not len(labels) or not bool((labels == labels.round()).all() and logits.isfinite().all()):
+        return None
+    if k == 1:
+        is_binary = labels.unique().tolist() == [0, 1]
+        return "output" if is_binary and bool((logits > 0).all()) and float(logits.mean()) > _FAR else None
+    largest = int(labels.max())
+    if k < max(_WIDE * (largest + 1), _FEWEST_WIDE):
+        return None
+    own = logits.gather(1, labels.long()[:, None])
+    rank = ((logits < own).double() + (logits == own).double() / 2).mean()
+    return "norm" if float(rank) < _UPPER_THIRD else None
+
+
+_FAR, _WIDE, _FEWEST_WIDE, _UPPER_THIRD = 10.0, 4, 32, 2 / 3
 
 
 def marks_of(batch: SaliencyBatch, num_logits: int) -> Tensor | None:
@@ -64,17 +133,35 @@ def marks_of(batch: SaliencyBatch, num_logits: int) -> Tensor | None:
     labels = batch.labels
     if labels is None or labels.ndim != 2 or num_logits == 1 or labels.shape[1] != num_logits:
         return None
-    marks = labels > 0
-    return None if bool((marks.sum(dim=1) == 1).all()) else marks
+    return labels > 0 if are_marks(labels) else None
 
 
-def probabilities(batch: SaliencyBatch, logits: Tensor) -> Tensor:
-    """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and for marks of several classes."""
-    logits, predictions = logits.float(), predict(logits)
-    if logits.shape[1] == 1:
-        return torch.where(predictions > 0, logits[:, 0].sigmoid(), 1 - logits[:, 0].sigmoid())
-    shares = logits.sigmoid() if marks_of(batch, logits.shape[1]) is not None else logits.softmax(dim=1)
+def has_own_sigmoids(batch: SaliencyBatch, attribution: Attribution, multi_label: bool = False) -> bool:
+    """Whether each logit has a sigmoid of its own: as the model says itself, else as the labels show.
+
+    Args:
+        batch: the samples, for their labels.
+        attribution: their logits, and what the model does to them.
+        multi_label: what is known beside the labels.
+    """
+    if attribution.squash is not None:
+        return attribution.squash in ("sigmoid", "log_sigmoid")
+    return multi_label or marks_of(batch, attribution.logits.shape[1]) is not None
+
+
+def probabilities(batch: SaliencyBatch, attribution: Attribution) -> Tensor:
+    """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and for marks of several classes.
+
+    Where the model gives probabilities, these.
+    """
+    shares, predictions = _shares(batch, attribution), predict(attribution.logits)
+    if shares.shape[1] == 1:
+        return torch.where(predictions > 0, shares[:, 0], 1 - shares[:, 0])
     return shares.gather(1, predictions[:, None]).squeeze(1)
+
+
+def _shares(batch: SaliencyBatch, attribution: Attribution) -> Tensor:
+    return shares_of(attribution.logits, has_own_sigmoids(batch, attribution))
 
 
 def correct(
@@ -92,7 +179,8 @@ def correct(
     judged = attribution.in_mask.tolist() if attribution.in_mask is not None else [True] * len(batch)
     marks = marks_of(batch, attribution.logits.shape[1])
     if marks is not None:
-        right = ((attribution.logits > 0) == marks).all(dim=1).tolist()
+        likely = predict_marks(attribution.logits, has_own_sigmoids(batch, attribution))
+        right = (likely == marks.to(likely.device)).all(dim=1).tolist()
     elif labels.ndim == 2:
         right = [bool(row[guess]) for row, guess in zip(labels, predictions, strict=True)]
     else:
@@ -106,7 +194,7 @@ def captions(batch: SaliencyBatch, attribution: Attribution, class_names: ClassN
 
     That is the predicted class and its probability ("true cat · predicted dog (0.91)"), all that are more likely than
     not where several can be marked ("predicted dog (0.91), cat (0.62)", or "predicted none"), the output of a
-    regression ("true 3.20 · predicted 3.14"), or the score of a callable ("score 0.83").
+    regression ("true 3.20 · predicted 3.14"), or the score of a callable or of what holds no classes ("score 0.83").
     """
     subject = subject_of(batch, attribution, class_names)
     parts = [
@@ -124,11 +212,11 @@ def explained(batch: SaliencyBatch, attribution: Attribution, class_names: Class
 
 def _whose(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames) -> str:
     targets, labels = attribution.targets, batch.labels
-    if attribution.explains == "output":
-        return "maps of the output"
+    if attribution.explains in _WHOLE:
+        return f"maps of {_WHOLE[attribution.explains]}"
     if targets is None:
         return "maps of a score of your own"
-    if labels is not None and targets.shape == labels.shape and bool((targets == labels).all()):
+    if labels is not None and targets.shape == labels.shape and _are_of_labels(targets, labels):
         several = marks_of(batch, attribution.logits.shape[1]) is not None
         return "maps of the true classes" if several else "maps of the true class"
     if targets.ndim == 1 and torch.equal(targets, predict(attribution.logits)):
@@ -136,6 +224,19 @@ def _whose(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNam
     if targets.ndim == 1 and bool((targets == targets[0]).all()):
         return f"maps of class {_class_name(int(targets[0]), class_names)}"
     return "maps of given classes"
+
+
+_WHOLE: dict[Explains, str] = {
+    "output": "the output",
+    "norm": "the output's norm",
+    "error": "the reconstruction's error",
+}
+
+
+def _are_of_labels(targets: Tensor, labels: Tensor) -> bool:
+    """Whether all samples with a label are explained by it; the others by what is predicted for them."""
+    has_one = (labels > 0).any(dim=1) if labels.ndim == 2 else labels >= 0
+    return bool(has_one.any()) and bool((targets == labels)[has_one].all())
 
 
 def _where(attribution: Attribution) -> str:
@@ -167,24 +268,24 @@ def _found(
     batch: SaliencyBatch, attribution: Attribution, subject: Explains, class_names: ClassNames
 ) -> list[str]:
     if subject == "output":
-        return [f"predicted {_number(value)}" for value in attribution.logits[:, 0].tolist()]
+        return [f"predicted {_number(value)}" for value in attribution.outputs[:, 0].tolist()]
     if subject == "score":
         values = attribution.values.tolist() if attribution.values is not None else []
         return [f"score {_number(value)}" for value in values] or [""] * len(batch)
     if marks_of(batch, attribution.logits.shape[1]) is not None:
-        return [f"predicted {_in_short(_likely(row, class_names))}" for row in attribution.logits.float()]
-    guesses = predict(attribution.logits).tolist(), probabilities(batch, attribution.logits).tolist()
+        return [f"predicted {_in_short(_likely(row, class_names))}" for row in _shares(batch, attribution)]
+    guesses = predict(attribution.logits).tolist(), probabilities(batch, attribution).tolist()
     return [
         f"predicted {_class_name(guess, class_names)} ({share:.2f})"
         for guess, share in zip(*guesses, strict=True)
     ]
 
 
-def _likely(logits: Tensor, class_names: ClassNames) -> list[str]:
+def _likely(shares: Tensor, class_names: ClassNames) -> list[str]:
     """The classes that are more likely than not, with their probability, the surest first."""
-    order = logits.argsort(descending=True)
-    surest = [int(each) for each in order if logits[each] > 0]
-    return [f"{_class_name(each, class_names)} ({float(logits[each].sigmoid()):.2f})" for each in surest]
+    order = shares.argsort(descending=True)
+    surest = [int(each) for each in order if shares[each] > 0.5]
+    return [f"{_class_name(each, class_names)} ({float(shares[each]):.2f})" for each in surest]
 
 
 _MOST_NAMED = 3

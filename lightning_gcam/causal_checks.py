@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
-from lightning_gcam.captions import subject_of
+from lightning_gcam.captions import has_own_sigmoids, subject_of
 from lightning_gcam.reliance import (
     Checks,
     Reliance,
@@ -20,6 +20,7 @@ from lightning_gcam.reliance import (
     resolve_checks,
 )
 from lightning_gcam.reliance.ground import classes_of_labels
+from lightning_gcam.reliance.questions import Make, image_changes
 from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
 
 
@@ -66,11 +67,17 @@ class CausalChecks:
         """The changed versions of the batch; see `lightning_gcam.reliance.changed_images`."""
         return changed_images(batch, _first_map(attribution), self.names, self.removal)
 
+    def changes(self, batch: SaliencyBatch, attribution: Attribution) -> dict[str, Make]:
+        """As `images`, made when they are needed; see `lightning_gcam.reliance.questions.image_changes`."""
+        return image_changes(batch, _first_map(attribution), self.names, self.removal)
+
     def measure(
         self, batch: SaliencyBatch, attribution: Attribution, answers: Mapping[str, Tensor]
     ) -> Reliance:
         """What the logits `(N, K)` of the changed versions say; see `lightning_gcam.reliance.measure_reliance`."""
-        return measure_reliance(batch, attribution.logits, answers, _first_map(attribution))
+        several = has_own_sigmoids(batch, attribution)
+        maps = _first_map(attribution)
+        return measure_reliance(batch, attribution.logits, answers, maps, own_sigmoids=several)
 
 
 NO_CHECKS = CausalChecks()

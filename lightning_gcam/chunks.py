@@ -68,7 +68,7 @@ def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Label
     if batch.labels is None:
         return None
     all_labels = whole.labels if whole is not None and whole.labels is not None else batch.labels
-    return Labels(batch.labels, are_measurements(all_labels))
+    return Labels(batch.labels, are_measurements(all_labels), of_batch=True)
 
 
 def targets_of_piece(targets: Targets, piece: slice, n: int) -> Targets:

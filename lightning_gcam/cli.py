@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from lightning_gcam._errors import InputError
+from lightning_gcam._files import printable
 from lightning_gcam.commands.evaluate import add_evaluate
 from lightning_gcam.commands.reporting import add_report, add_strip
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lightning-gcam {chosen.command}: {error}", file=sys.stderr)
         return 1
     if path is not None:
-        print(path)
+        print(printable(path))
     return 0
 
 

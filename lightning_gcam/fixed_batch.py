@@ -1,5 +1,7 @@
 """The fixed batch: which samples are looked at, collected once from what the dataloader delivers, then kept.
 
+One batch holds images of one size; where they come in several, the commonest is taken.
+
 Samples are taken from the batches that Lightning itself hands to the module, already transferred and transformed:
 iterating a dataloader a second time would consume random numbers and disturb persistent workers.
 """
@@ -15,23 +17,92 @@ import torch
 
 from lightning_gcam._errors import InputError, did_you_mean
 from lightning_gcam.batch import SaliencyBatch
+from lightning_gcam.batch.dense import warn_of_full_masks
 
 Selection = str | Sequence[int]
 """`"balanced"` over the classes, `"first"`, or the positions of the samples in the order of delivery."""
 
 _SELECTIONS = ("balanced", "first")
+_MOST_KEPT = 4
+"""Of images of several sizes, at most so many times `num_samples` are held until the commonest size is known."""
+
+
+ImageSize = tuple[int, ...]
+"""`(C, H, W)` of a sample's image: one batch holds one size."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One sample of the fixed batch (a `SaliencyBatch` of one), and where in the stream it was found.
 
-    `group` is what the selection balances over; `position` counts the samples delivered before this one.
+    `group` is what the selection balances over; `position` counts the samples delivered before this one, in all
+    processes together.
     """
 
     position: int
     group: int
     batch: SaliencyBatch
+
+    @property
+    def size(self) -> ImageSize:
+        """`(C, H, W)` of the image."""
+        return tuple(self.batch.images.shape[1:])
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What one process, or several, would keep of the samples that were offered to it.
+
+    Args:
+        samples: the candidates, of every image size that is still in question.
+        delivered: how many usable samples of each image size came.
+        unlabelled: how many samples had a negative label.
+    """
+
+    samples: list[Sample]
+    delivered: Counter[ImageSize]
+    unlabelled: int = 0
+
+    def __add__(self, other: Offered) -> Offered:
+        """Both together, in the order of the stream."""
+        samples = sorted([*self.samples, *other.samples], key=lambda sample: sample.position)
+        return Offered(samples, self.delivered + other.delivered, self.unlabelled + other.unlabelled)
+
+    @property
+    def commonest_size(self) -> ImageSize | None:
+        """The image size of the most samples, the earliest of several; None where there is no sample."""
+        firsts: dict[ImageSize, int] = {}
+        for sample in self.samples:
+            firsts.setdefault(sample.size, sample.position)
+        return min(firsts, key=lambda size: (-self.delivered[size], firsts[size]), default=None)
+
+
+class _OfOneSize:
+    """The samples to keep among those of one image size.
+
+    Args:
+        num_samples: how many there is room for.
+        balanced: over their groups; else the first ones.
+    """
+
+    def __init__(self, num_samples: int, balanced: bool) -> None:
+        self.num_samples, self.balanced = num_samples, balanced
+        self.kept: list[Sample] = []
+
+    def has_use_for(self, group: int) -> bool:
+        """Whether there is room, or the class has two fewer than the largest one."""
+        if len(self.kept) < self.num_samples:
+            return True
+        counts = Counter(sample.group for sample in self.kept)
+        return self.balanced and max(counts.values()) - counts[group] >= 2
+
+    def keep(self, sample: Sample) -> None:
+        """Keep the sample; where there is no room, the last one of the largest class gives way."""
+        if len(self.kept) >= self.num_samples:
+            ((largest, _),) = Counter(kept.group for kept in self.kept).most_common(1)
+            last = max(index for index, kept in enumerate(self.kept) if kept.group == largest)
+            del self.kept[last]
+        self.kept.append(sample)
 
 
 def check_selection(selection: Selection) -> None:
@@ -74,19 +145,24 @@ class FixedBatch:
         [0, 1]
     """
 
+    STATE = frozenset({"samples", "positions", "chunk", "passed_over"})
+    """The keys of `state_dict()`, where it is not empty."""
+
     def __init__(self, num_samples: int, selection: Selection = "balanced") -> None:
         check_selection(selection)
         self._wanted = None if isinstance(selection, str) else list(selection)
         self.num_samples = len(self._wanted) if self._wanted is not None else num_samples
         self._balanced = selection == "balanced"
-        self._chosen: list[Sample] = []
-        self._seen = 0
-        self._measured = False
         self._samples: SaliencyBatch | None = None
         self.positions: list[int] = []
         self.largest_batch = 1
-        self.skipped = 0
         self.mixed: list[str] = []
+        self.unlabelled = 0
+        """How many samples were passed over because their label is negative."""
+        self.of_other_sizes = 0
+        """How many samples were passed over because their image has another size than those that are kept."""
+        self._measured = False
+        self.reset()
 
     @property
     def is_closed(self) -> bool:
@@ -109,63 +185,79 @@ class FixedBatch:
         """Samples that were given by hand: nothing is chosen."""
         fixed = cls(len(samples))
         fixed._samples, fixed.largest_batch = samples, len(samples)
+        warn_of_full_masks(samples.object_masks)
         return fixed
 
-    def offer(self, batch: SaliencyBatch) -> None:
-        """Look at the next batch of the stream and keep copies of the samples that are wanted."""
-        self.largest_batch = max(self.largest_batch, len(batch))
-        if (
-            batch.has_measurements and not self._measured
-        ):  # whole ones came before, and were taken for classes
-            self._measured, self._chosen = True, _ungrouped(self._chosen)
-        groups = [0] * len(batch) if self._measured else _groups(batch)
-        for row in self._rows_of_interest(batch, groups):
-            if self._has_use_for(groups[row]):  # asked before the copy is made: most samples are not wanted
-                self._keep(Sample(self._seen + row, groups[row], batch.select([row])))
-        self._seen += len(batch)
-
-    def candidates(self, rank: int = 0, world_size: int = 1) -> list[Sample]:
-        """What was kept so far, with positions in the stream of all processes together.
-
-        Lightning's distributed samplers deal the dataset out in turn: sample i of process r is r + i * world_size.
-        """
-        return [replace(sample, position=sample.position * world_size + rank) for sample in self._chosen]
-
-    def close(self, candidates: Sequence[Sample] | None = None) -> None:
-        """Settle the choice.
+    def offer(self, batch: SaliencyBatch, positions: Sequence[int] | None = None) -> None:
+        """Look at the next batch of the stream and keep copies of the samples that are wanted.
 
         Args:
-            candidates: those of all processes; this process's own where they are left out.
+            batch: the samples.
+            positions: of each in the stream of all processes together, a negative one for a sample to pass over (one
+                that comes a second time); those behind the last batch where they are left out.
+        """
+        if positions is None:
+            positions = range(self._seen, self._seen + len(batch))
+        self._seen += len(batch)
+        self.largest_batch = max(self.largest_batch, len(batch))
+        if batch.has_measurements and not self._measured:  # whole ones came before, taken for classes
+            self._measured = True
+            for each in self._sizes.values():
+                each.kept = _ungrouped(each.kept)
+        groups = [0] * len(batch) if self._measured else _groups(batch)
+        rows = [row for row, position in enumerate(positions) if self._is_wanted(position)]
+        usable = [row for row in rows if groups[row] >= 0]
+        self._unlabelled += len(rows) - len(usable)
+        size = tuple(batch.images.shape[1:])
+        self._delivered[size] += len(usable)
+        of_size = self._sizes.setdefault(size, self._empty())
+        for row in usable:
+            if of_size.has_use_for(groups[row]):  # asked before the copy is made: most samples are not wanted
+                of_size.keep(Sample(positions[row], groups[row], batch.select([row])))
+        self._bound_memory()
+
+    def candidates(self) -> Offered:
+        """What was kept so far."""
+        samples = [sample for each in self._sizes.values() for sample in each.kept]
+        return Offered(samples, Counter(self._delivered), self._unlabelled)
+
+    def close(self, offered: Offered | None = None) -> None:
+        """Settle the choice: of the commonest image size, as balanced as its samples allow.
+
+        Args:
+            offered: what all processes would keep; this process's own where it is left out.
 
         Raises:
             InputError: where no usable sample was offered.
         """
-        if candidates is not None:
-            if any(sample.batch.has_measurements for sample in candidates):
-                candidates = _ungrouped(candidates)
-            self._chosen = []
-            for sample in sorted(candidates, key=lambda sample: sample.position):
-                if self._fits(sample.batch) and self._has_use_for(sample.group):
-                    self._keep(sample)
-        chosen = self._chosen
-        if not chosen:
+        offered = offered if offered is not None else self.candidates()
+        samples, size = offered.samples, offered.commonest_size
+        if any(sample.batch.has_measurements for sample in samples):
+            samples = _ungrouped(samples)
+        choice = self._empty()
+        for sample in sorted(samples, key=lambda sample: sample.position):
+            if sample.size == size and choice.has_use_for(sample.group):
+                choice.keep(sample)
+        if not choice.kept:
             raise InputError(
                 "No validation sample could be used: none was delivered, or every label was negative. Check the "
                 "validation dataloader, or give the samples by hand with `batch=`."
             )
-        if self._wanted is not None:
-            ordered = sorted(chosen, key=lambda sample: self._wanted.index(sample.position))  # type: ignore[union-attr]
-        else:
-            ordered = sorted(chosen, key=lambda sample: (sample.group, sample.position))
+        ordered = sorted(choice.kept, key=self._place_in_batch)
         with torch.inference_mode(False):  # `trainer.validate` by itself would mark them for ever
             self._samples = SaliencyBatch.cat([sample.batch for sample in ordered])
+        warn_of_full_masks(self._samples.object_masks)
         self.mixed = _mixed_fields([sample.batch for sample in ordered])
         self.positions = [sample.position for sample in ordered]
-        self._chosen = []
+        self.unlabelled = offered.unlabelled
+        self.of_other_sizes = sum(n for other, n in offered.delivered.items() if other != size)
+        self.reset()
 
     def reset(self) -> None:
         """Forget what was offered so far (the sanity check's batches come again in the first validation)."""
-        self._chosen, self._seen, self.skipped, self._measured = [], 0, 0, False
+        self._sizes: dict[ImageSize, _OfOneSize] = {}
+        self._delivered: Counter[ImageSize] = Counter()
+        self._seen, self._unlabelled, self._measured = 0, 0, False
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; empty before `close()`."""
@@ -175,6 +267,7 @@ class FixedBatch:
             "samples": self._samples.state_dict(),
             "positions": self.positions,
             "chunk": self.largest_batch,
+            "passed_over": [self.unlabelled, self.of_other_sizes],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -182,59 +275,59 @@ class FixedBatch:
         if state:
             self._samples = SaliencyBatch(**state["samples"])
             self.positions, self.largest_batch = list(state["positions"]), int(state["chunk"])
+            self.unlabelled, self.of_other_sizes = state["passed_over"]
 
     def to(self, device: torch.device) -> None:
         """Keep the samples on `device`."""
         if self._samples is not None and self._samples.images.device != device:
             self._samples = self._samples.to(device)
 
-    def first_difference(
-        self, batch: SaliencyBatch, start: int, rank: int = 0, world_size: int = 1
-    ) -> int | None:
+    def first_difference(self, batch: SaliencyBatch, positions: Sequence[int]) -> int | None:
         """The first position at which a batch of the stream differs from the kept sample, or None.
 
         Args:
             batch: a batch of a later validation.
-            start: how many samples came before it, in this process.
-            rank: of this process.
-            world_size: how many processes share the stream, dealt out as in `candidates`.
+            positions: of its samples, as in `offer`.
         """
-        for row, position in enumerate(self.positions):
-            other, dealt_to = divmod(position, world_size)
-            here = dealt_to == rank and start <= other < start + len(batch)
-            if here and not _same_sample(self.samples, row, batch, other - start):
+        rows = {position: row for row, position in enumerate(positions)}
+        for kept, position in enumerate(self.positions):
+            if position in rows and not _same_sample(self.samples, kept, batch, rows[position]):
                 return position
         return None
 
-    def _rows_of_interest(self, batch: SaliencyBatch, groups: list[int]) -> list[int]:
-        """The rows that may be kept: labelled, of the same size as those kept, and wanted or still of use."""
-        if not self._fits(batch):
-            self.skipped += len(groups)
-            return []
-        usable = [row for row, group in enumerate(groups) if group >= 0]
-        self.skipped += len(groups) - len(usable)
+    def found_in(self, batch: SaliencyBatch) -> set[int]:
+        """The rows of the kept samples that are in a batch of the stream, wherever they stand in it."""
+        kept, other = self.samples.images, batch.images.to(self.samples.images.device)
+        if kept.shape[1:] != other.shape[1:]:
+            return set()
+        left, right = _thumbnails(kept)[:, None], _thumbnails(other)[None]
+        alike = ((left - right).abs() <= 2e-3 * (1 + left.abs())).all(dim=2)  # before all pixels are compared
+        return {row for row, of in alike.nonzero().tolist() if _same_sample(self.samples, row, batch, of)}
+
+    def holds(self, samples: SaliencyBatch) -> bool:
+        """Whether the kept samples are these, one by one."""
+        kept = self.samples
+        return len(kept) == len(samples) and all(
+            _same_sample(kept, row, samples, row) for row in range(len(kept))
+        )
+
+    def _is_wanted(self, position: int) -> bool:
+        return position >= 0 and (self._wanted is None or position in self._wanted)
+
+    def _place_in_batch(self, sample: Sample) -> tuple[int, int]:
+        """By class, then as they came; or in the order in which the positions were given."""
         if self._wanted is not None:
-            return [row for row in usable if self._seen + row in self._wanted]
-        return usable if self._balanced else usable[: self.num_samples - len(self._chosen)]
+            return self._wanted.index(sample.position), 0
+        return sample.group, sample.position
 
-    def _fits(self, batch: SaliencyBatch) -> bool:
-        """Whether the images have the size of those kept, so that they can be one batch."""
-        return not self._chosen or batch.images.shape[1:] == self._chosen[0].batch.images.shape[1:]
+    def _empty(self) -> _OfOneSize:
+        return _OfOneSize(self.num_samples, self._balanced)
 
-    def _has_use_for(self, group: int) -> bool:
-        """Whether there is room, or the class has two fewer than the largest one."""
-        if len(self._chosen) < self.num_samples:
-            return True
-        counts = Counter(kept.group for kept in self._chosen)
-        return self._balanced and max(counts.values()) - counts[group] >= 2
-
-    def _keep(self, sample: Sample) -> None:
-        """Keep the sample; where there is no room, the last one of the largest class gives way."""
-        if len(self._chosen) >= self.num_samples:
-            ((largest, _),) = Counter(kept.group for kept in self._chosen).most_common(1)
-            last = max(index for index, kept in enumerate(self._chosen) if kept.group == largest)
-            del self._chosen[last]
-        self._chosen.append(sample)
+    def _bound_memory(self) -> None:
+        """Where images come in many sizes, forget the samples of the rarest ones so far."""
+        while sum(len(each.kept) for each in self._sizes.values()) > _MOST_KEPT * self.num_samples:
+            rarest = min(reversed(self._sizes), key=self._delivered.__getitem__)
+            del self._sizes[rarest]
 
 
 def _mixed_fields(batches: Sequence[SaliencyBatch]) -> list[str]:
@@ -254,6 +347,11 @@ def _groups(batch: SaliencyBatch) -> list[int]:
 def _ungrouped(samples: Sequence[Sample]) -> list[Sample]:
     """There are no classes to balance over."""
     return [replace(sample, group=0) for sample in samples]
+
+
+def _thumbnails(images: torch.Tensor) -> torch.Tensor:
+    """`(N, 16 C)`: the means over a grid of 4 x 4."""
+    return torch.nn.functional.adaptive_avg_pool2d(images.float(), 4).flatten(1)
 
 
 def _same_sample(kept: SaliencyBatch, row: int, batch: SaliencyBatch, other: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,15 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_gcam._generators import generators_in
+from lightning_gcam._writes import parameters_put_back, same_bits
+
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
     """Run `module` in eval mode and put back all that a forward can change, also after an exception.
 
     Put back: the random streams of python, numpy, torch and every initialised device; each submodule's `training`
-    flag; each buffer's values; plain attributes (a counter, a cache that the forward builds) and hooks; the module's
-    `log`, which is silent inside. Gradients and parameters are not saved: nothing in this package writes them (see
-    `lightning_gcam.cam.capture`).
+    flag; each buffer's values; plain attributes (a counter, a cache that the forward builds), the generators among
+    them, and hooks; parameters that the forward itself writes on, and their gradients (nothing in this package does);
+    the module's `log`, which is silent inside.
 
     Args:
         module: the model, its submodules included. It is in eval mode inside, whatever mode it was in before.
@@ -34,10 +38,12 @@ def untouched(module: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(_random_streams())
+        stack.enter_context(_generators(module))
         stack.enter_context(_attributes(module))
         stack.enter_context(_training_flags(module))
         stack.enter_context(_buffers(module))
         stack.enter_context(_silenced_log(module))
+        stack.enter_context(_parameters(module))  # last: it sees every operation inside of it
         yield
 
 
@@ -123,6 +129,27 @@ def _take_away_new_buffers(owner: nn.Module, before: dict[str, Tensor | None]) -
 
 
 @contextmanager
+def _parameters(module: nn.Module) -> Iterator[None]:
+    """Parameters that a forward writes on, in eval mode too: a norm that is kept, weights tied by a copy.
+
+    Sharded ones are gathered and freed again by every forward, and are left alone.
+    """
+    with parameters_put_back([] if is_sharded(module) else module.parameters()):
+        yield
+
+
+@contextmanager
+def _generators(module: nn.Module) -> Iterator[None]:
+    """The random streams that the module holds itself, in its attributes."""
+    restores = generators_in(value for each in module.modules() for value in vars(each).values())
+    try:
+        yield
+    finally:
+        for restore in restores:
+            restore()
+
+
+@contextmanager
 def _attributes(module: nn.Module) -> Iterator[None]:
     """What a forward notes in attributes: a count of its calls, folded weights, a table that it builds once.
 
@@ -134,7 +161,8 @@ def _attributes(module: nn.Module) -> Iterator[None]:
     owners = [(each, type(each), _noted(vars(each))) for each in modules]
     values = [value for _, _, notes in owners for value in notes.values()]
     values += [hooks for each in modules for hooks in _hooks(each)]
-    containers = [(each, _contents(each)) for each in values if isinstance(each, (dict, list, set))]
+    containers = [(each, _contents(each)) for each in values if isinstance(each, (dict, list, set, deque))]
+    arrays = [(each, each.copy()) for each in values if type(each) is np.ndarray and each.flags.writeable]
     tensors = [
         (each, each.detach().clone())
         for each in values
@@ -148,6 +176,9 @@ def _attributes(module: nn.Module) -> Iterator[None]:
                 _put_back(vars(owner), notes)
         for container, contents in containers:
             _refill(container, contents)
+        for array, numbers in arrays:
+            if array.tobytes() != numbers.tobytes():
+                array[...] = numbers
         with torch.no_grad():
             for tensor, bits in tensors:
                 _write_back(tensor, bits)
@@ -192,13 +223,13 @@ def _contents(container: Any) -> list[Any]:
 
 
 def _refill(container: Any, contents: list[Any]) -> None:
-    """Give a dict, list or set its contents back, in place, where they are other ones now."""
+    """Give a dict, list, set or deque its contents back, in place, where they are other ones now."""
     now = _contents(container)
     pairs = isinstance(container, dict)
     if len(now) == len(contents) and all(_is(*both, pairs) for both in zip(now, contents, strict=True)):
         return
     container.clear()
-    if isinstance(container, list):
+    if isinstance(container, (list, deque)):
         container.extend(contents)
     else:
         container.update(contents)
@@ -213,17 +244,8 @@ def _write_back(tensor: Tensor, values: Tensor) -> None:
         tensor.resize_(
             values.shape
         )  # the observers of quantization-aware training take their shape when they first run
-    if not _same_bits(tensor, values):
+    if not same_bits(tensor, values):
         tensor.copy_(values)
-
-
-def _same_bits(left: Tensor, right: Tensor) -> bool:
-    """Equality in which a NaN equals itself, and 0 is not -0."""
-    return left.shape == right.shape and torch.equal(_bytes(left), _bytes(right))
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().reshape(-1).view(torch.uint8)
 
 
 @contextmanager

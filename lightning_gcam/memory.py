@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self.baselines: dict[tuple[str, ...], dict[str, float]] = {}
+        self._baselines: list[tuple[list[tuple[str, Any]], dict[str, float]]] = []
         self._random_maps: Answers | None = None
         self._explained: Tensor | None = None
         self._maps: dict[str, dict[str, Tensor]] = {}
@@ -36,7 +37,7 @@ class Memory:
 
     def begin_run(self) -> None:
         """Another run may look at another layer; the earlier looks stay, as the history does."""
-        self._random_maps, self.baselines = None, {}
+        self._random_maps, self._baselines = None, []
 
     def earlier(self, since: str, map_name: str) -> Tensor | None:
         """The maps `(N, H, W)` of an earlier look; None where there was none.
@@ -73,6 +74,18 @@ class Memory:
         if len(answers):  # else asking failed, and may go well the next time
             self._random_maps, self._explained = answers, attribution.targets
 
+    def baselines_of(self, scores: Any) -> dict[str, float] | None:
+        """What maps that know nothing of the model have for `scores`; None where that is not known.
+
+        Args:
+            scores: as they were asked for. Metrics are told apart as objects: two of one name may be set differently.
+        """
+        return next((found for asked, found in self._baselines if _are_same(asked, _parts(scores))), None)
+
+    def keep_baselines(self, scores: Any, found: dict[str, float]) -> None:
+        """Note them: they are the same at every look of a run."""
+        self._baselines.append((_parts(scores), found))
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; what can be computed again is left out."""
         kept = {"confidence": self._confidence, "step": self._step, "tops": dict(self._tops)}
@@ -82,6 +95,22 @@ class Memory:
         """Go on with the looks of a checkpoint."""
         self._maps, self._confidence = dict(state["maps"]), float(state["confidence"])
         self._step, self._tops = state.get("step"), dict(state.get("tops", {}))
+
+
+def _parts(scores: Any) -> list[tuple[str, Any]]:
+    """Each score that was asked for, with the name that it was given."""
+    if isinstance(scores, Mapping):
+        return list(scores.items())
+    return [("", each) for each in scores] if isinstance(scores, (list, tuple)) else [("", scores)]
+
+
+def _are_same(left: list[tuple[str, Any]], right: list[tuple[str, Any]]) -> bool:
+    """By identity where it is a metric: `==` of two metrics is a third one in torchmetrics, and as such true."""
+    return len(left) == len(right) and all(
+        name == other
+        and (score is twin or (isinstance(score, str) and isinstance(twin, str) and score == twin))
+        for (name, score), (other, twin) in zip(left, right, strict=True)
+    )
 
 
 def _same(now: Tensor | None, then: Tensor | None) -> bool:
@@ -94,4 +123,5 @@ def _confidence(attribution: Attribution) -> float:
     """How probable the explained classes are, on average; -inf where the maps explain no classes."""
     if attribution.targets is None:
         return float("-inf")
-    return float(class_probabilities(attribution.logits, attribution.targets).nanmean())
+    own = attribution.squash in ("sigmoid", "log_sigmoid") if attribution.squash is not None else None
+    return float(class_probabilities(attribution.logits, attribution.targets, own).nanmean())

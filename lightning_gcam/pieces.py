@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from tqdm.auto import tqdm
 
+from lightning_gcam._errors import words_of
 from lightning_gcam._quiet import is_quiet
 
 Part = TypeVar("Part")
@@ -62,8 +63,14 @@ def _tried(work: Callable[[slice], Part], piece: slice, size: int) -> list[Part]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; the CPU allocator says so in a plain RuntimeError, in other words on each system."""
+    """Whether memory ran out: the CPU allocator and CUDA's libraries say so in a plain RuntimeError, each its way."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    said = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in said)
+    if not isinstance(error, RuntimeError):
+        return False
+    said = words_of(error).lower()
+    # the last is of cuDNN, cuBLAS, cuSOLVER and their kind: CUDNN_STATUS_ALLOC_FAILED, CUFFT_ALLOC_FAILED
+    return any(
+        each in said
+        for each in ("not enough memory", "can't allocate memory", "out of memory", "_alloc_failed")
+    )

@@ -21,7 +21,7 @@ from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.registry import Methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import Fuse, TargetLayers
-from lightning_gcam.cam.targets import Targets, predict
+from lightning_gcam.cam.targets import Explains, Targets, predict
 from lightning_gcam.causal_checks import CausalChecks, with_checks
 from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.metrics import GroupedMeasurement, Measurement, resolve_scores
@@ -123,6 +123,11 @@ class SaliencyRecord:
         return {"step": self.step, "epoch": self.epoch, **self.scores}
 
     @property
+    def subject(self) -> Explains:
+        """What the model's output is, as far as can be known; see `lightning_gcam.captions.subject_of`."""
+        return captions.subject_of(self.batch, self.attribution, self.stamp.class_names)
+
+    @property
     def predictions(self) -> Tensor:
         """The predicted class of each sample, `(N,)`."""
         return predict(self.attribution.logits)
@@ -130,7 +135,7 @@ class SaliencyRecord:
     @property
     def probabilities(self) -> Tensor:
         """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and several marked classes."""
-        return captions.probabilities(self.batch, self.attribution.logits)
+        return captions.probabilities(self.batch, self.attribution)
 
     @property
     def correct(self) -> list[bool | None]:
@@ -170,8 +175,13 @@ class SaliencyRecord:
 
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
-        """The picture `(height, width, 3)` uint8: a card a sample, the image with its mask, a heatmap a method."""
-        return draw(self.batch, self.attribution, self.stamp.style, when=self._when, earlier=self.earlier)
+        """The picture `(height, width, 3)` uint8: a card a sample, the image with its mask, a heatmap a method.
+
+        Every logger and callback is handed this one array, so it is read-only: draw on a copy.
+        """
+        return _read_only(
+            draw(self.batch, self.attribution, self.stamp.style, when=self._when, earlier=self.earlier)
+        )
 
     @property
     def title(self) -> str:
@@ -190,7 +200,7 @@ class SaliencyRecord:
     def sample_overlays(self) -> dict[str, npt.NDArray[np.uint8]]:
         """Each sample's part of the picture, `(height, width, 3)` uint8, by its tag, the same at every look."""
         tags = [f"{self.stamp.log_prefix}/sample/{name}" for name in sample_names(self.batch)]
-        return dict(zip(tags, cut_samples(self.overlay, self.layout), strict=True))
+        return dict(zip(tags, map(_read_only, cut_samples(self.overlay, self.layout)), strict=True))
 
     @property
     def pictures(self) -> dict[str, npt.NDArray[np.uint8]]:
@@ -203,6 +213,11 @@ class SaliencyRecord:
         columns = 2 if self.stamp.show_change else 1
         height, width = self.batch.images.shape[2:]
         return plan(len(self.batch), columns * len(self.attribution.maps), height, width, bars=columns)
+
+
+def _read_only(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    picture.flags.writeable = False
+    return picture
 
 
 def _row(score: str, samples: str, found: Measurement | float) -> dict[str, str | float | int]:
@@ -275,16 +290,22 @@ def record_saliency(
         "fuse": fuse,
     }
     with torch.inference_mode(False):
-        attribution, _ = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
+        stamp = stamp or Stamp()
+        attribution, size = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
+        instead = captions.instead_of_classes(batch, attribution, stamp.class_names)
+        if instead is not None and isinstance(targets, str) and targets == "label":
+            targets = instead
+            attribution, size = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
         inquiry = Inquiry.of(resolve_scores(scores))
         how = {"targets": targets, "chunk_size": chunk_size, **options}
         answers = ask(model, batch, attribution, inquiry, **how)
         if inquiry.random_maps:
             answers = Answers.merged([answers, ask_random_model(model, batch, attribution, **how)])
         sheet = score_maps(attribution, batch, scores, answers=answers)
-        stamp, reliance = stamp or Stamp(), None
+        reliance = None
         if causal.apply_to(batch, attribution, stamp.class_names):
-            changed = causal.images(batch, attribution)
-            said, _ = answer_images(model, batch, changed, chunk_size=chunk_size, forward=forward)
+            changed = causal.changes(batch, attribution)
+            how = {"chunk_size": size, "forward": forward, "squash": attribution.squash}
+            said, _ = answer_images(model, batch, changed, **how)
             reliance = causal.measure(batch, attribution, said.values)
         return SaliencyRecord(batch, attribution, with_checks(sheet.values, reliance), stamp, sheet, reliance)

@@ -22,7 +22,7 @@ from lightning_gcam.asking import (
 )
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
-from lightning_gcam.captions import marks_of
+from lightning_gcam.captions import has_own_sigmoids
 from lightning_gcam.memory import Memory
 from lightning_gcam.metrics import (
     GroupedMeasurement,
@@ -32,7 +32,7 @@ from lightning_gcam.metrics import (
     needs,
     resolve_scores,
 )
-from lightning_gcam.metrics.baselines import BASELINES
+from lightning_gcam.metrics.baselines import BASELINES, with_boxes
 from lightning_gcam.metrics.samples import PerSample, score_counted
 
 Scores = str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None
@@ -158,7 +158,8 @@ class _Look:
         what, maps = needs(metric), self.attribution.maps[name]
         if what <= {"mask", "suspect"}:
             region = self._suspect() if "suspect" in what else self.batch.object_masks
-            return None if region is None and what else (maps, region)
+            boxes = with_boxes(metric, self.batch.boxes) if "mask" in what else ()
+            return None if region is None and what else (maps, region, *boxes)
         if "earlier" in what:
             return _pair(maps, self._earlier(metric, name))
         if "random" in what:
@@ -184,9 +185,8 @@ class _Look:
 
     def _before(self) -> Tensor:
         assert self.attribution.targets is not None  # else no question was answered
-        logits = self.attribution.logits
-        several = self.multi_label or marks_of(self.batch, logits.shape[1]) is not None
-        return class_probabilities(logits, self.attribution.targets, several)
+        several = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
+        return class_probabilities(self.attribution.logits, self.attribution.targets, several)
 
     def _other(self, name: str) -> str:
         """The map to compare with: the first one, and for that the second."""
@@ -263,7 +263,7 @@ def score_maps(
             sheet.values.update(
                 {prefix + each: value for each, value in found.items() if math.isfinite(value)}
             )
-    sheet.baselines.update(_baselines(metrics, look))
+    sheet.baselines.update(_baselines(scores, metrics, look))
     centre = {name: value for name, value in sheet.baselines.items() if name.startswith("centre/")}
     return replace(sheet, values={**sheet.values, **centre})
 
@@ -291,24 +291,30 @@ def _value(metric: Metric, inputs: Inputs) -> float:
     return float(metric.compute())
 
 
-def _baselines(metrics: Mapping[str, Metric], look: _Look) -> dict[str, float]:
-    """What maps that know nothing of the model score on these masks: the same at every look."""
-    masks, memory = look.batch.object_masks, look.memory
+def _baselines(scores: Scores, metrics: Mapping[str, Metric], look: _Look) -> dict[str, float]:
+    """What maps that know nothing of the model score on these masks: the same at every look.
+
+    They are kept by what was asked for, not by its names: `scores` and `final_scores` may give one name to two scores.
+    """
+    batch, memory = look.batch, look.memory
+    masks = batch.object_masks
     if masks is None or not look.attribution.maps.keys().isdisjoint(BASELINES):
         return {}
-    if memory is not None and tuple(metrics) in memory.baselines:
-        return memory.baselines[tuple(metrics)]
+    if memory is not None and (kept := memory.baselines_of(scores)) is not None:
+        return kept
     judged = {name: metric for name, metric in metrics.items() if metric.higher_is_better is not None}
-    found = dict(_baseline_scores(masks, judged))
+    found = dict(_baseline_scores(masks, batch.boxes, judged))
     if memory is not None:
-        memory.baselines[tuple(metrics)] = found
+        memory.keep_baselines(scores, found)
     return found
 
 
-def _baseline_scores(masks: Tensor, metrics: Mapping[str, Metric]) -> Iterator[tuple[str, float]]:
+def _baseline_scores(
+    masks: Tensor, boxes: list[Tensor] | None, metrics: Mapping[str, Metric]
+) -> Iterator[tuple[str, float]]:
     for name, metric in metrics.items():
         with suppress(Exception):  # what fails here has failed with the model's maps, and was told there
-            scored = baseline_scores(masks, {name: metric})
+            scored = baseline_scores(masks, {name: metric}, boxes)
             yield from (
                 (f"{baseline}/{name}", scored[baseline][name])
                 for baseline in BASELINES

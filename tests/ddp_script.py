@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.callbacks import processes
+from lightning_gcam.callbacks.look import Look
+from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.record import record_saliency
 from tests.modules import Plain
 from tests.witness import RowLogger, Witness, digest
@@ -78,6 +80,25 @@ def fails_on_rank_one(images: Tensor, regions: Tensor) -> Tensor:
     return torch.zeros_like(images)
 
 
+def fail_once_on_rank_one(owner: type, name: str) -> None:
+    """A method raises the first time that it is called in process 1, and nowhere else."""
+    real, failed = getattr(owner, name), []
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1 and not failed:
+            failed.append(name)
+            raise RuntimeError(f"{name} failed only there")
+        return real(self, *arguments)
+
+    setattr(owner, name, broken)
+
+
+def break_before_the_exchanges() -> None:
+    """Process 1 fails before the samples are pooled, and in the next look behind its maps."""
+    fail_once_on_rank_one(FixedBatch, "candidates")
+    fail_once_on_rank_one(Look, "_begun")
+
+
 MODES: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulate": {"accumulate_grad_batches": 4, "val_check_interval": 2},
@@ -104,6 +125,12 @@ MODES: dict[str, dict[str, Any]] = {
     },
     "one process fails": {"module": FailsOnRankOne, "on_error": "warn"},
     "a check fails in one process": {"removal": fails_on_rank_one, "on_error": "warn"},
+    "positions": {"selection": [20, 0, 11]},
+    "one process fails before an exchange": {
+        "breaks": break_before_the_exchanges,
+        "on_error": "warn",
+        "max_epochs": 3,
+    },
     "alarm": {"module": ReadsTheEdge, "alarm": ShortcutAlarm},
     "alarm that stops": {"module": ReadsTheEdge, "alarm": partial(ShortcutAlarm, stop=True), "max_epochs": 6},
 }
@@ -134,6 +161,8 @@ def train(
     methods: Any = ("guidance_cam", "layer_cam"),
     removal: Any = "blur",
     alarm: Any = ShortcutAlarm,
+    selection: Any = "balanced",
+    breaks: Any = None,
     devices: int = 2,
     **options: Any,
 ) -> dict[str, Any]:
@@ -142,9 +171,12 @@ def train(
     np.random.seed(1)
     torch.manual_seed(1)
     witness, rows = Witness(), RowLogger()
+    if breaks is not None and monitored:
+        breaks()
     monitor = SaliencyMonitor(
         methods=list(methods),
         num_samples=7,
+        selection=selection,
         every_n_train_steps=2,
         on_error=on_error,
         target_layer=target_layer,
@@ -187,6 +219,7 @@ def train(
         "history": monitor.history,
         "alerts": speaker.alerts,
         "positions": monitor._collection.fixed.positions,
+        "images": digest(monitor.last_record.batch.images) if monitor.last_record else "",
         "maps": digest(monitor.last_record.attribution.maps) if monitor.last_record else "",
         "alone": alone(made, monitor, target_layer, fuse, scores, methods, removal)
         if monitor.last_record

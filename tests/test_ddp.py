@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.ddp_script import MODES, train
+from tests.ddp_script import MODES, loader, train
+from tests.witness import digest
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 280
@@ -138,6 +139,22 @@ def test_a_look_that_fails_in_one_process_is_given_up_in_all(ranks: list[dict[st
     for rank in ranks:
         assert rank["one process fails"]["with"]["history"] == []
     assert ranks[0]["one process fails"]["with"]["given up"] == 1
+
+
+def test_positions_are_those_of_the_dataset(ranks: list[dict[str, Any]]) -> None:
+    images = loader(24, shuffle=False).dataset.tensors[0]  # type: ignore[attr-defined]
+    for rank in ranks:
+        assert rank["positions"]["with"]["positions"] == [20, 0, 11]
+        assert rank["positions"]["with"]["images"] == digest(images[[20, 0, 11]])
+
+
+def test_a_process_that_fails_before_an_exchange_leaves_none_waiting(ranks: list[dict[str, Any]]) -> None:
+    """The samples are collected by the validation behind, and the looks begin when the second failure is over."""
+    for rank in ranks:
+        found = rank["one process fails before an exchange"]["with"]
+        assert [row["step"] for row in found["history"]] == [13, 15, 17]
+        assert len(found["positions"]) == 7
+        assert found["given up"] == 0
 
 
 def test_a_process_that_left_before_the_exchange_would_end_the_training(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lightning_gcam.cli import main
 from lightning_gcam.commands.models import Explained, build_model, without_prefix
 from lightning_gcam.evaluation import EvaluationResult, read_result
 from tests.datasets.trees import write_coco, write_imagenet, write_voc
-from tests.toys import Toy
+from tests.toys import Toy, listening
 
 QUICK = ["--image-size", "48", "--methods", "guidance_cam,grad_cam", "--scores", "energy", "pointing_game"]
 RANDOM = pytest.mark.filterwarnings("ignore:.*has random weights")
@@ -217,6 +218,9 @@ def test_a_prefix_of_a_training_is_taken_away() -> None:
         (["--model", "resnet18", "--limit", "0"], "--limit"),
         (["--model", "resnet18", "--fuse", "mean"], "`fuse`"),
         (["--model", "resnet18", "--module", "a.B"], "not allowed with"),
+        (["--model", "resnet18", "--scores", ","], "--scores: must be a name"),
+        (["--model", "resnet18", "--image-size", "99999999"], "must be from 1 to 16384"),
+        (["--model", "resnet18", "--seed", "-1"], "must be from 0 to 4294967295"),
         ([], "--model"),
     ],
 )
@@ -244,6 +248,11 @@ def test_wrong_arguments_end_with_2(
         (["--model", "squeezenet1_1", "--target-layer", "layer9"], "layer9"),
         (["--model", "squeezenet1_1", "--class-map", "no.json"], "no.json"),
         (["--model", "squeezenet1_1", "--root", "no/such/folder"], "no/such/folder"),
+        (["--module", "..x"], '"..x" is no path of a class'),
+        (["--module", "a..B"], '"a..B" is no path of a class'),
+        (["--model", "squeezenet1_1", "--outputs", "99999999999"], "99999999999 outputs could not be made"),
+        (["--model", "squeezenet1_1", "--accelerator", "abacus"], '`--accelerator` "abacus"'),
+        (["--model", "squeezenet1_1", "--precision", "7"], '`--precision` "7" cannot be used here'),
     ],
 )
 def test_what_cannot_be_used_is_a_sentence_and_a_1(
@@ -252,6 +261,65 @@ def test_what_cannot_be_used_is_a_sentence_and_a_1(
     assert evaluate(trees, tmp_path / "out", "voc2012", *options) == 1
     error = capsys.readouterr().err
     assert words in error and "lightning-gcam evaluate: " in error
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"é": 1}'.encode("latin1"), "is not in UTF-8"),
+        ('{"dog": 1}'.encode("utf16"), "is not in UTF-8"),
+        (b'{"dog": 99999999999}', "is output 99999999999, and no model has so many"),
+        (b'{"dog": ' + b"9" * 5000 + b"}", "is no JSON"),
+        (b"[" * 100_000, "is nested too deep"),
+        (b"[1]", "must hold {class name: output}"),
+    ],
+)
+def test_a_class_map_that_cannot_be_used(
+    content: bytes, words: str, trees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "map.json").write_bytes(content)
+    options = ["--model", "squeezenet1_1", "--class-map", str(tmp_path / "map.json")]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*has random weights")
+        assert evaluate(trees, tmp_path / "out", "voc2012", *options) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("def (", "SyntaxError"), ("1/0", "ZeroDivisionError"), ("raise SystemExit(3)", "SystemExit: 3")],
+)
+def test_a_module_whose_file_breaks_is_told(
+    source: str,
+    words: str,
+    trees: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "their_broken_file.py").write_text(source)
+    assert evaluate(trees, tmp_path / "out", "voc2012", "--module", "their_broken_file.Net") == 1
+    error = capsys.readouterr().err
+    assert words in error and '"their_broken_file.Net" cannot be imported' in error
+
+
+def test_the_working_directory_comes_last_and_it_is_said_what_was_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is called as an installed package does not take its place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    before = list(sys.path)
+    (tmp_path / "colorsys.py").write_text("raise AssertionError('not the installed one')")
+    source = "import colorsys\nfrom tests.test_evaluate_command import Small\nclass Net(Small): ...\n"
+    (tmp_path / "their_net.py").write_text(source)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with listening() as said, pytest.warns(UserWarning, match="`--module their_net.Net` has random weights"):
+        build_model(None, "their_net.Net")
+    assert sys.path == [*before, str(tmp_path)]
+    assert f"`--module` their_net.Net is of {tmp_path / 'their_net.py'}" in said
 
 
 def test_a_file_that_does_not_fit_is_told(
@@ -281,6 +349,25 @@ def test_a_table_that_is_there_is_not_written_over(
     assert (tmp_path / "out" / "scores.csv").read_text() == "mine"
     assert evaluate(trees, tmp_path / "out", "voc2012", *options, "--force") == 0
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["facts"]["samples"] == 4
+
+
+def test_two_evaluations_do_not_write_into_one_directory(
+    trees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = (
+        "import sys, time\nfrom pathlib import Path\nfrom lightning_gcam.loggers.claims import is_ours\n"
+        f"assert is_ours(Path({str(tmp_path / 'out')!r}))\nprint('has it', flush=True)\ntime.sleep(100)"
+    )
+    command = [sys.executable, "-c", other]
+    options = own(tmp_path / "c.ckpt")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "has it\n"
+        try:
+            assert evaluate(trees, tmp_path / "out", "voc2012", *options) == 1
+        finally:
+            process.kill()
+    assert 'out" is written to by another evaluation' in capsys.readouterr().err
+    assert evaluate(trees, tmp_path / "out", "voc2012", *options) == 0
 
 
 def test_the_help_names_every_argument_without_loading_a_network() -> None:

@@ -1397,7 +1397,7 @@ def test_raise_raises_what_a_logger_meets(kind: Any, root: Path) -> None:
 
 RAISING_ARGUMENTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "score": ({"scores": {"mine": FragileScore()}}, ZeroDivisionError, "no pixel"),
-    "method": ({"methods": later(absolute, KeyError("bug"), 4)}, KeyError, "bug"),
+    "method": ({"methods": later(absolute, KeyError("bug"), 4)}, InputError, "`methods` failed.*bug"),
     "adapter": (
         {"adapter": later(lambda batch: batch, KeyError("bug"), 3)},
         InputError,

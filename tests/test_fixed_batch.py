@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lightning_gcam import SaliencyBatch
 from lightning_gcam._errors import InputError
-from lightning_gcam.fixed_batch import FixedBatch, Selection, check_selection
+from lightning_gcam.fixed_batch import FixedBatch, Offered, Selection, check_selection
 
 
 def numbered(labels: Sequence[int], start: int = 0, size: int = 2) -> SaliencyBatch:
@@ -82,7 +82,7 @@ def test_negative_labels_are_passed_over_and_counted() -> None:
     fixed = chosen([-1, 0, -1, 1, 0], num_samples=3)
 
     assert numbers(fixed.samples) == [1, 4, 3]
-    assert fixed.skipped == 2
+    assert fixed.unlabelled == 2
 
 
 def test_without_labels_all_are_one_class() -> None:
@@ -125,29 +125,68 @@ def test_measurements_give_the_first_ones(whole_before: bool) -> None:
 
     assert fixed.positions == [0, 1, 2, 3]
     assert fixed.samples.labels.tolist() == labels[:4]
-    assert fixed.skipped == 0
+    assert fixed.unlabelled == 0
 
 
 def test_measurements_that_only_another_process_saw() -> None:
     first, second = FixedBatch(4), FixedBatch(4)
     images = numbered([0] * 4).images
-    first.offer(SaliencyBatch(images, torch.tensor([9.0, 3.0, 1.0, 1.0])))
-    second.offer(SaliencyBatch(images, torch.tensor([0.5, 3.0, 1.5, -1.0])))
-    first.close(first.candidates(0, 2) + second.candidates(1, 2))
+    first.offer(SaliencyBatch(images, torch.tensor([9.0, 3.0, 1.0, 1.0])), [0, 2, 4, 6])
+    second.offer(SaliencyBatch(images, torch.tensor([0.5, 3.0, 1.5, -1.0])), [1, 3, 5, 7])
+    first.close(first.candidates() + second.candidates())
 
     assert first.positions == [0, 1, 2, 3]
     assert first.samples.labels.tolist() == [9.0, 0.5, 3.0, 3.0]
 
 
-def test_images_of_another_size_than_the_first_are_passed_over() -> None:
+def test_of_images_of_several_sizes_the_commonest_is_taken() -> None:
     fixed = FixedBatch(4)
     fixed.offer(numbered([0, 1], 0))
-    fixed.offer(numbered([0, 1, 1], 2, size=3))
-    fixed.offer(numbered([0], 5))
+    fixed.offer(numbered([0, 1, 1, -1], 2, size=3))
+    fixed.offer(numbered([0], 6))
+    fixed.offer(numbered([2], 7, size=3))
     fixed.close()
 
-    assert fixed.positions == [0, 5, 1]
-    assert fixed.skipped == 3
+    assert fixed.positions == [2, 3, 4, 7]
+    assert fixed.samples.labels.tolist() == [0, 1, 1, 2]
+    assert (fixed.of_other_sizes, fixed.unlabelled) == (3, 1)
+
+
+def test_of_two_sizes_as_common_the_first_is_taken() -> None:
+    fixed = FixedBatch(4)
+    fixed.offer(numbered([0, 1], 0, size=3))
+    fixed.offer(numbered([1, 0], 2))
+    fixed.close()
+
+    assert fixed.positions == [0, 1]
+    assert fixed.of_other_sizes == 2
+
+
+@given(st.lists(st.tuples(st.integers(2, 12), st.integers(0, 2)), min_size=1, max_size=80), st.integers(1, 5))
+def test_images_one_by_one_of_any_sizes(stream: list[tuple[int, int]], num_samples: int) -> None:
+    """Of a size that has more than half of all samples as many as there are, balanced; and memory is bounded."""
+    fixed, held = FixedBatch(num_samples), 0
+    for position, (size, label) in enumerate(stream):
+        fixed.offer(numbered([label], position, size))
+        held = max(held, len(fixed.candidates().samples))
+    fixed.close()
+
+    supply = Counter(size for size, _ in stream)
+    ((commonest, count), *_) = supply.most_common()
+    size = fixed.samples.images.shape[-1]
+    assert held <= 4 * num_samples
+    assert [stream[position] for position in fixed.positions] == [
+        (size, label) for label in fixed.samples.labels.tolist()
+    ]
+    assert fixed.of_other_sizes == len(stream) - supply[size]
+    if len(supply) <= 4:  # nothing had to be forgotten
+        assert supply[size] == count
+        assert len(fixed.samples) == min(num_samples, count)
+        kept = Counter(fixed.samples.labels.tolist())
+        of_size = Counter(label for other, label in stream if other == size)
+        assert all(kept[each] >= min(of_size[each], max(kept.values()) - 1) for each in of_size)
+    elif count > len(stream) / 2:
+        assert size == commonest
 
 
 @given(st.lists(st.integers(-1, 4), max_size=40), st.integers(1, 9), st.integers(1, 7))
@@ -182,13 +221,13 @@ def pooled(
 ) -> FixedBatch:
     """As under DDP: sample i of process r is r + i * world_size; each offers what it would keep."""
     ranks = [FixedBatch(num_samples, selection) for _ in range(world_size)]
-    candidates = []
+    offered = Offered([], Counter())
     for rank, fixed in enumerate(ranks):
         for position in range(rank, len(labels), world_size):
-            fixed.offer(numbered([labels[position]], position))
-        candidates += fixed.candidates(rank, world_size)
+            fixed.offer(numbered([labels[position]], position), [position])
+        offered = offered + fixed.candidates()
     for fixed in ranks:
-        fixed.close(candidates)
+        fixed.close(offered)
     assert all(fixed.positions == ranks[0].positions for fixed in ranks)
     return ranks[0]
 
@@ -208,20 +247,39 @@ def test_processes_find_the_first_of_all() -> None:
     assert sorted(pooled([0] * 12, 5, world_size=3, selection="first").positions) == [0, 1, 2, 3, 4]
 
 
+@given(st.lists(st.integers(0, 11), min_size=1, max_size=5, unique=True), st.integers(2, 4))
+def test_positions_are_those_of_the_whole_stream(positions: list[int], world_size: int) -> None:
+    fixed = pooled([0, 1] * 6, 16, world_size, selection=positions)
+
+    assert fixed.positions == positions
+    assert numbers(fixed.samples) == positions
+
+
+def test_a_sample_that_is_dealt_out_a_second_time_is_passed_over() -> None:
+    fixed = FixedBatch(4)
+    fixed.offer(numbered([0, 1, 0]), [0, 2, -1])
+    fixed.close()
+
+    assert fixed.positions == [0, 2]
+
+
 def test_processes_that_saw_other_sizes_agree_on_one() -> None:
     first, second = FixedBatch(2), FixedBatch(2)
-    first.offer(numbered([0]))
-    second.offer(numbered([1, 1], size=3))
-    candidates = first.candidates(0, 2) + second.candidates(1, 2)
+    first.offer(numbered([0]), [0])
+    second.offer(numbered([1, 1], size=3), [1, 3])
+    offered = first.candidates() + second.candidates()
 
-    first.close(candidates)
+    for each in (first, second):
+        each.close(offered)
 
-    assert first.positions == [0]
+    assert first.positions == second.positions == [1, 3]
+    assert first.of_other_sizes == 1
 
 
 # ------------------------------------------------------------------------------------------------ it stays
 
 
+@pytest.mark.filterwarnings("ignore:The object fills each of the 2 images")
 def test_samples_are_copies() -> None:
     batch = SaliencyBatch(
         torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]), torch.ones(2, 2, 2, dtype=torch.bool)
@@ -256,7 +314,7 @@ def test_reset_forgets_the_sanity_check() -> None:
     fixed.close()
 
     assert fixed.samples.labels.tolist() == [3, 3]
-    assert (fixed.positions, fixed.skipped) == ([0, 1], 0)
+    assert (fixed.positions, fixed.unlabelled) == ([0, 1], 0)
 
 
 def test_it_is_settled_by_closing_only() -> None:
@@ -320,19 +378,28 @@ def test_state_survives_a_checkpoint(tmp_path: pytest.TempPathFactory) -> None:
 def test_the_same_stream_shows_no_difference() -> None:
     fixed = chosen([0, 0, 1, 1, 2, 2], num_samples=3)  # positions 0, 2, 4
 
-    assert fixed.first_difference(numbered([0, 0, 1], 0), start=0) is None
-    assert fixed.first_difference(numbered([1, 2, 2], 3), start=3) is None
+    assert fixed.first_difference(numbered([0, 0, 1], 0), [0, 1, 2]) is None
+    assert fixed.first_difference(numbered([1, 2, 2], 3), [3, 4, 5]) is None
     nearly = SaliencyBatch(numbered([0, 0, 1]).images + 1e-5, torch.tensor([0, 0, 1]))
-    assert fixed.first_difference(nearly, start=0) is None
+    assert fixed.first_difference(nearly, [0, 1, 2]) is None
 
 
 def test_another_image_or_label_is_a_difference() -> None:
     fixed = chosen([0, 0, 1, 1, 2, 2], num_samples=3)
 
-    assert fixed.first_difference(numbered([0, 0, 2], 0), start=0) == 2
-    assert fixed.first_difference(numbered([1, 2, 2], 13), start=3) == 4
-    assert fixed.first_difference(SaliencyBatch(numbered([0] * 3).images), start=0) == 0
-    assert fixed.first_difference(numbered([0, 0, 1], 0, size=3), start=0) == 0
+    assert fixed.first_difference(numbered([0, 0, 2], 0), [0, 1, 2]) == 2
+    assert fixed.first_difference(numbered([1, 2, 2], 13), [3, 4, 5]) == 4
+    assert fixed.first_difference(SaliencyBatch(numbered([0] * 3).images), [0, 1, 2]) == 0
+    assert fixed.first_difference(numbered([0, 0, 1], 0, size=3), [0, 1, 2]) == 0
+
+
+def test_the_kept_samples_are_found_wherever_they_stand() -> None:
+    fixed = chosen([0, 0, 1, 1, 2, 2], num_samples=3)  # positions 0, 2, 4
+    shuffled = SaliencyBatch(numbered(range(6)).images[[5, 4, 0]], torch.tensor([2, 2, 0]))
+
+    assert fixed.found_in(shuffled) == {0, 2}
+    assert fixed.found_in(SaliencyBatch(shuffled.images, shuffled.labels + 1)) == set()
+    assert fixed.found_in(numbered([0, 0, 1], size=3)) == set()
 
 
 def test_another_annotation_is_a_difference() -> None:
@@ -343,10 +410,10 @@ def test_another_annotation_is_a_difference() -> None:
     fixed.offer(SaliencyBatch(images, masks=masks, boxes=boxes))
     fixed.close()
 
-    assert fixed.first_difference(SaliencyBatch(images, masks=masks, boxes=boxes), start=0) is None
-    assert fixed.first_difference(SaliencyBatch(images, masks=~masks, boxes=boxes), start=0) == 0
-    assert fixed.first_difference(SaliencyBatch(images, masks=masks, boxes=boxes[:1] * 2), start=0) == 1
-    assert fixed.first_difference(SaliencyBatch(images, masks=masks), start=0) == 0
+    assert fixed.first_difference(SaliencyBatch(images, masks=masks, boxes=boxes), [0, 1]) is None
+    assert fixed.first_difference(SaliencyBatch(images, masks=~masks, boxes=boxes), [0, 1]) == 0
+    assert fixed.first_difference(SaliencyBatch(images, masks=masks, boxes=boxes[:1] * 2), [0, 1]) == 1
+    assert fixed.first_difference(SaliencyBatch(images, masks=masks), [0, 1]) == 0
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
@@ -360,8 +427,8 @@ def test_each_process_compares_its_share(rank: int) -> None:
     )
     changed = SaliencyBatch(batch.images, batch.labels + 1)
 
-    assert fixed.first_difference(batch, 0, rank, 3) is None
-    assert fixed.first_difference(changed, 0, rank, 3) == rank
+    assert fixed.first_difference(batch, list(share)) is None
+    assert fixed.first_difference(changed, list(share)) == rank
 
 
 @pytest.mark.parametrize(
@@ -377,3 +444,26 @@ def test_each_process_compares_its_share(rank: int) -> None:
 def test_refused_selections(selection: Selection, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_selection(selection)
+
+
+def full(n: int, but: int | None = None) -> SaliencyBatch:
+    masks = torch.ones(n, 4, 4, dtype=torch.bool)
+    if but is not None:
+        masks[but, 0, 0] = False
+    return SaliencyBatch(torch.rand(n, 1, 4, 4), torch.arange(n) % 2, masks)
+
+
+def test_masks_that_fill_every_image_are_warned_of() -> None:
+    with pytest.warns(
+        UserWarning, match="The object fills each of the 4 images, so that energy and pointing game"
+    ):
+        FixedBatch.of(full(4))
+    fixed = FixedBatch(4)
+    fixed.offer(full(4))
+    with pytest.warns(UserWarning, match="The object fills each of the 4 images"):
+        fixed.close()
+
+
+def test_masks_of_which_one_leaves_a_pixel_free_are_not() -> None:
+    FixedBatch.of(full(4, but=2))
+    FixedBatch.of(full(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ import pytest
 import pytorch_lightning
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lightning_gcam import isolation
+from lightning_gcam._writes import parameters_put_back
 from lightning_gcam.isolation import untouched
 from tests.cam.nets import bits, cnn, pictures, state_of
 
@@ -53,6 +56,8 @@ class Noting(nn.Module):
         self.sizes: dict[Any, Tensor] = {}
         self.seen: set[int] = set()
         self.outputs: list[Tensor] = []
+        self.last: deque[int] = deque([1, 2], maxlen=2)
+        self.histogram = np.zeros(2)
 
     def forward(self, images: Tensor) -> Tensor:
         self.calls += 1
@@ -60,9 +65,61 @@ class Noting(nn.Module):
         self.sizes[images.shape] = images.new_ones(1)
         self.seen.add(len(images))
         self.outputs.append(images)
+        self.last.append(3)
+        self.histogram[0] += 1
         self.built = True
         if not hasattr(self, "scale"):
             self.scale = nn.Parameter(images.mean())
+        return images
+
+
+class Writing(nn.Module):
+    """Writes on its parameters in eval mode too, in each of the ways there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("data", "view", "nograd", "memory", "replaced", "spectral", "tied", "frozen", "graded"):
+            self.register_parameter(name, nn.Parameter(torch.tensor([1.0, float("nan"), 3.0])))
+        self.shared = self.data
+        self.table = nn.Embedding(2, 3, max_norm=0.1)
+        self.graded.grad = torch.ones(3)
+        self.frozen.grad = torch.zeros(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.data.data.mul_(0.5)
+        self.view.data[1:][0] = 7
+        with torch.no_grad():
+            self.nograd.add_(1)
+        self.memory.data = self.memory.data + 1
+        self.memory.data.add_(1)
+        self.replaced = nn.Parameter(torch.zeros(3))
+        torch.mul(self.data.data, 3, out=self.spectral.data)
+        self.tied.data.copy_(self.data.data)
+        self.frozen.requires_grad_(False)
+        self.frozen.grad = None
+        self.graded.grad.add_(1)
+        self.table(torch.tensor([0]))
+        return images
+
+
+class Drawing(nn.Module):
+    """Draws from generators of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_torch = torch.Generator().manual_seed(1)
+        self.of_numpy = np.random.default_rng(1)
+        self.older = [np.random.RandomState(1)]
+        self.bits = {"first": np.random.PCG64(1)}
+        self.of_python = random.Random(1)
+        self.system = random.SystemRandom()  # it has no state
+        self.augment = SimpleNamespace(generator=random.Random(2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        for each in (self.of_numpy, self.older[0], self.of_python, self.augment.generator, self.system):
+            each.random()
+        torch.rand(1, generator=self.of_torch)
+        self.bits["first"].random_raw()
         return images
 
 
@@ -127,6 +184,27 @@ def buffers_of(module: nn.Module) -> Any:
     return [(name, id(each), bits(each)) for name, each in module._buffers.items()]
 
 
+def parameters_of(module: nn.Module) -> Any:
+    """Values, memory, gradient and whether there is to be one."""
+    return {
+        name: (id(each), bits(each), each.data_ptr(), each.requires_grad, id(each.grad), bits(each.grad))
+        for name, each in module.named_parameters()
+        if name != "replaced"  # it stands in a dict, which `_attributes` refills
+    }
+
+
+def states_of(module: Drawing) -> dict[str, str]:
+    """Where each of its generators stands."""
+    return {
+        "torch": str(bits(module.of_torch.get_state())),
+        "numpy": str(module.of_numpy.bit_generator.state),
+        "numpy's older one": str(module.older[0].get_state(legacy=False)),
+        "numpy's bits": str(module.bits["first"].state),
+        "python": str(module.of_python.getstate()),
+        "in another object": str(module.augment.generator.getstate()),
+    }
+
+
 @dataclass(frozen=True)
 class Case:
     """One thing that a forward disturbs, what can be seen of it, and the safeguard that puts it back."""
@@ -177,6 +255,12 @@ CASES = {
     "a cache by size": Case("_attributes", Noting, lambda m: m(pictures()), lambda m: list(m.sizes)),
     "a list": Case("_attributes", Noting, lambda m: m(pictures()), lambda m: len(m.outputs)),
     "a set": Case("_attributes", Noting, lambda m: m(pictures()), lambda m: set(m.seen)),
+    "a queue": Case("_attributes", Noting, lambda m: m(pictures()), lambda m: list(m.last)),
+    "an array of numpy's": Case(
+        "_attributes", Noting, lambda m: m(pictures()), lambda m: m.histogram.tolist()
+    ),
+    "parameters that it writes": Case("_parameters", Writing, lambda m: m(pictures()), parameters_of),
+    "generators of its own": Case("_generators", Drawing, lambda m: m(pictures()), states_of),
     "a parameter that was not there": Case(
         "_attributes", Noting, lambda m: m(pictures()), lambda m: sorted(m.state_dict())
     ),
@@ -229,6 +313,38 @@ def test_every_safeguard_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.rand(1)
         module(pictures())
     assert module.counted == 8
+
+
+@pytest.mark.parametrize("name", ["parameters that it writes", "generators of its own"])
+def test_every_way_to_write_and_to_draw_is_tried(name: str) -> None:
+    """Without `untouched` each of them is another afterwards, so that the cases above cannot pass by themselves."""
+    case = CASES[name]
+    module = case.make()
+    before = case.see(module)
+    case.disturb(module)
+    after = case.see(module)
+    assert [each for each in before if after[each] == before[each]] == []
+
+
+def test_parameters_are_not_copied_where_nothing_writes_on_them() -> None:
+    """Of a large network a copy at every look would be too dear: only what is written on is copied, before it is."""
+    model, writing = cnn(), Writing()
+    for each, module in ((model, model), (writing, writing)):
+        with parameters_put_back(each.parameters()):
+            watch = _get_current_dispatch_mode()
+            module(pictures())
+            copied = [len(values) for _, values in watch._kept]
+        assert copied == ([] if each is model else [3, 3, 3, 3, 3, 3, 2])
+
+
+def test_a_parameter_that_was_written_breaks_no_pending_backward() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(2 * 12 * 10, 1))
+    loss = model(pictures()).square().sum()
+    expected = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    with untouched(model):
+        model[2].weight.data.mul_(0.5)
+    for found, each in zip(torch.autograd.grad(loss, list(model.parameters())), expected, strict=True):
+        assert torch.equal(found, each)
 
 
 # ------------------------------------------------------------------------------------------------ training flags

@@ -297,7 +297,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
         sizes.append(len(images))
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    with pytest.raises(InputError, match="`forward` failed on .*shapes cannot be multiplied"):
         attribute_in_chunks(toy_network(), SaliencyBatch(*toy_samples(3)), forward=broken, target_layer="5")
     assert sizes == [3]
 

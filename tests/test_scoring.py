@@ -15,7 +15,8 @@ from lightning_gcam._errors import InputError
 from lightning_gcam.asking import Answers, Inquiry, answer_images, ask, class_probabilities, kept_probability
 from lightning_gcam.cam.random_weights import in_place_of_all
 from lightning_gcam.memory import Memory
-from lightning_gcam.metrics import AverageDrop, InsertionAUC, functional, resolve_scores
+from lightning_gcam.metrics import AverageDrop, InsertionAUC, SampleMean, functional, resolve_scores
+from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.record import record_saliency
 from lightning_gcam.scoring import score_maps
 from tests.toys import toy_network, toy_samples
@@ -329,10 +330,85 @@ def test_what_a_blob_in_the_middle_would_score_stands_beside() -> None:
 def test_the_centre_is_computed_once_a_run() -> None:
     (attribution, batch), memory = halves(), Memory()
     first = score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"]
-    memory.baselines[("energy", "energy_chance")] = {"centre/energy": 0.125}
+    memory.begin_run()
+    memory.keep_baselines("energy", {"centre/energy": 0.125})
     assert score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"] == 0.125
+    assert score_maps(attribution, batch, ["energy"], memory=memory).values["centre/energy"] == 0.125
     memory.begin_run()
     assert score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"] == first
+
+
+class AtTheRight(SampleMean):
+    """The share of the saliency in the columns from `first` on."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = first
+
+    def _score(self, saliency: Tensor, mask: Tensor) -> PerSample:
+        inside = saliency[..., self.first :].sum(dim=(1, 2)) / saliency.sum(dim=(1, 2))
+        return PerSample(inside, mask.flatten(1).any(dim=1))
+
+
+def test_two_scores_of_one_name_have_a_centre_each() -> None:
+    """Also where both are of one class and set differently; `==` of two metrics is a third one, and true."""
+    (attribution, batch), memory = halves(), Memory()
+    width = batch.image_size[1]
+    centre = functional.centre_map(batch.image_size)
+
+    for first in (0, width - 1, width // 2, width - 1):
+        scores = {"energy": AtTheRight(first)}
+        found = score_maps(attribution, batch, scores, memory=memory).values["centre/energy"]
+        assert found == pytest.approx(float(centre[:, first:].sum() / centre.sum()))
+    alone = score_maps(attribution, batch, "energy").values["centre/energy"]
+    assert score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"] == alone
+
+
+def two_objects() -> tuple[Attribution, SaliencyBatch]:
+    """Objects at two corners of an image, in boxes of their own, and a map on the second alone."""
+    maps = torch.zeros(1, 20, 20)
+    maps[0, 14:18, 14:18] = 1
+    boxes = [torch.tensor([[0.0, 0.0, 4.0, 4.0], [14.0, 14.0, 18.0, 18.0]])]
+    peaks = {"grad_cam": torch.ones(1)}
+    made = Attribution({"grad_cam": maps}, torch.zeros(1, 2), torch.tensor([0]), "", peaks, False)
+    return made, SaliencyBatch(torch.zeros(1, 3, 20, 20), boxes=boxes)
+
+
+BOTH_VERSIONS = ["max_box_accuracy", "max_box_accuracy_v1"]
+
+
+def test_a_box_may_match_any_of_the_objects_boxes() -> None:
+    """The box around both objects, which their common mask has, fits no map of one of them."""
+    attribution, batch = two_objects()
+    of_the_mask = replace(batch, masks=batch.object_masks, boxes=None)
+
+    found = score_maps(attribution, batch, BOTH_VERSIONS)
+    with_masks = score_maps(attribution, replace(batch, masks=batch.object_masks), BOTH_VERSIONS)
+
+    assert [found.values[name] for name in BOTH_VERSIONS] == [1, 1]
+    assert [with_masks.values[name] for name in BOTH_VERSIONS] == [1, 1]
+    assert found.measure()["max_box_accuracy"].overall.n == 1
+    assert [score_maps(attribution, of_the_mask, BOTH_VERSIONS).values[name] for name in BOTH_VERSIONS] == [
+        0,
+        0,
+    ]
+
+
+def test_the_centre_may_match_any_of_the_objects_boxes() -> None:
+    attribution, batch = two_objects()
+    boxes = [torch.tensor([[8.0, 8.0, 12.0, 12.0], [0.0, 0.0, 1.0, 1.0]])]
+    batch = replace(batch, boxes=boxes)
+
+    found = score_maps(attribution, batch, BOTH_VERSIONS, memory=Memory())
+
+    assert found.values["centre/max_box_accuracy_v1"] == 1
+    assert found.baselines == score_maps(attribution, batch, BOTH_VERSIONS).baselines
+    assert (
+        score_maps(attribution, replace(batch, masks=batch.object_masks, boxes=None), BOTH_VERSIONS).values[
+            "centre/max_box_accuracy_v1"
+        ]
+        == 0
+    )
 
 
 def test_a_record_measures_its_scores(network: nn.Module) -> None:

@@ -7,6 +7,7 @@ table in docs/models.md, or by `pytest -m zoo tests/test_zoo.py`.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torchvision
 from torch import nn
 
 from lightning_gcam import attribute
-from lightning_gcam.cam import reshape
+from lightning_gcam.cam import evidence
 from tests.zoo.__main__ import read, report, run
 from tests.zoo.examine import CLASSES, Finding, examine
 from tests.zoo.families import EXCEPTIONS, TIMM_NAMES, TRANSFORMERS_CONFIGS, ZOO, look
@@ -81,15 +82,28 @@ def test_the_page_has_one_row_for_each_network() -> None:
 # -------------------------------------------------------------------------------- what is examined can be missed
 
 
+def turn(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+    straight = module.layout_by_shape
+
+    def turned(*args: Any) -> Any:
+        layout = straight(*args)
+        if layout is None or not layout.kind.startswith("tokens"):
+            return layout
+        return replace(layout, reshape=lambda tensor: layout.reshape(tensor).transpose(2, 3))
+
+    monkeypatch.setattr(module, "layout_by_shape", turned)
+
+
 def test_a_grid_that_is_turned_over_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    straight = reshape._tokens_to_grid
-
-    def turned(prefix: int, grid: tuple[int, int]) -> Any:
-        return lambda tensor: straight(prefix, grid)(tensor).transpose(2, 3)
-
-    monkeypatch.setattr(reshape, "_tokens_to_grid", turned)
+    turn(monkeypatch, evidence)
+    monkeypatch.setattr(evidence, "FOUND", 2.0)  # nothing contradicts the shape
     failures = look(ZOO["transformers ViT"]).failures
     assert any("are not where the map peaks" in each for each in failures)
+
+
+def test_a_grid_that_is_turned_over_is_turned_back_by_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn(monkeypatch, evidence)
+    assert look(ZOO["transformers ViT"]).failures == []
 
 
 class Blind(nn.Module):

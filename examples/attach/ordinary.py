@@ -71,4 +71,5 @@ def say_what_was_seen(monitor: SaliencyMonitor, output: Path) -> None:
         return
     Image.fromarray(record.overlay).save(output / "overlay.png")
     print(f"The last look, at layer {record.attribution.target_layer}:\n  {output / 'overlay.png'}")
-    print(f"Every look, with a slider, in the tab Images:\n  tensorboard --logdir {output}")
+    command = f"tensorboard --logdir {output} --samples_per_plugin images=0"
+    print(f"Every look, with a slider, in the tab Images:\n  {command}")

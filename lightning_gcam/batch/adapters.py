@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.batch.boxes import read_boxes
-from lightning_gcam.batch.checks import check_groups, check_suspect
+from lightning_gcam.batch.checks import check_groups, check_suspect, shape_of
+from lightning_gcam.batch.dense import is_dense
 from lightning_gcam.batch.images import read_images
 from lightning_gcam.batch.labels import read_labels
 from lightning_gcam.batch.masks import read_masks
@@ -69,7 +70,12 @@ def _read(batch: Any, class_names: Sequence[str] | None, *, adapted: bool) -> Sa
         return _build(parts, class_names)
     except Unclear as unclear:
         unclear.parts = parts or unclear.parts
-        raise InputError(refusal(batch, unclear, adapted=adapted)) from None
+        raise InputError(refusal(batch, unclear, _read_adapted, adapted=adapted)) from None
+
+
+def _read_adapted(batch: Any) -> SaliencyBatch:
+    """What an adapter gave, as it will be read when it is handed over."""
+    return batch if isinstance(batch, SaliencyBatch) else _read(batch, None, adapted=True)
 
 
 def adapter_for(batch: Any, images: str) -> str:
@@ -110,7 +116,8 @@ def _build(parts: Parts, class_names: Sequence[str] | None) -> SaliencyBatch:
     masks = None
     if "masks" in parts:
         masks, labels = read_masks(parts["masks"], labels, size, device)
-    boxes = read_boxes(parts["boxes"], size, device) if "boxes" in parts else None
+    formats = parts.get("box_formats", ())
+    boxes = read_boxes(parts["boxes"], size, device, formats) if "boxes" in parts else None
     suspect, groups = _suspect(parts.get("suspect"), device), _groups(parts.get("groups"), device)
     asked(check_suspect, suspect, size)
     asked(check_groups, groups, size)
@@ -120,11 +127,13 @@ def _build(parts: Parts, class_names: Sequence[str] | None) -> SaliencyBatch:
 
 
 def _suspect(suspect: Any, device: torch.device) -> Any:
-    """Whatever is not zero is in the region."""
+    """Whatever is not zero is in the region, where the numbers are a region's."""
     found = as_tensor(suspect)
     if found is None:
         return suspect
     found = found.squeeze(1) if found.ndim == 4 and found.shape[1] == 1 else found
+    if not found.is_complex() and found.ndim in (2, 3) and is_dense(found.reshape(-1, *found.shape[-2:])):
+        raise Unclear(f"`suspect` {shape_of(found)} holds a number at every pixel: it must be a region.")
     return (found != 0).to(device)
 
 

@@ -54,6 +54,32 @@ def is_segmentation(value: Any) -> bool:
     return is_array(value) and array.ndim in (3, 4)
 
 
+def is_segmentation_of(value: Any, image_size: tuple[int, int]) -> bool:
+    """Whether `value` is a segmentation whose shape fits the image: as large, or of the same aspect, or boolean.
+
+    Keypoints `(N, 5, 2)` and camera poses `(N, 4, 4)` have as many dimensions as masks have.
+    """
+    if not is_segmentation(value):
+        return False
+    first = as_tensor(plain(value)[0]) if len(plain(value)) else None
+    if first is None or first.dtype == torch.bool or is_tv_mask(value):
+        return first is not None
+    shape = [side for side in first.shape if side > 1]
+    sizes = {tuple(first.shape[-2:]), tuple(first.shape[-3:-1]), tuple(shape)}
+    return any(len(each) == 2 and _has_aspect(each, image_size) for each in sizes)
+
+
+def _has_aspect(shape: tuple[int, ...], image_size: tuple[int, int]) -> bool:
+    """Whether a grid is the image's own, or a smaller or larger one of its aspect, to a cell."""
+    (rows, columns), (height, width) = shape, image_size
+    off = abs(rows * width - columns * height)
+    return (rows, columns) == image_size or (min(rows, columns) > LARGEST_POSE and 2 * off <= height + width)
+
+
+LARGEST_POSE = 4
+"""The side of the largest matrix that says where something is: a camera's pose, in homogeneous coordinates."""
+
+
 def are_boxes(value: Any, n: int) -> bool:
     """`(N, M, 4)`, or a list of N `(M, 4)`, `(4,)` or empty ones."""
     if is_list(array := plain(value)):

@@ -77,6 +77,16 @@ def _of_other_dimensions(images: Tensor, code: str, labels: Tensor | None) -> Un
         size = (len(images), images.shape[1], images.shape[2])
         return Unclear(reason, image_size=size, images=f"{code}[:, None]")
     if images.ndim == 5:
-        size = (len(images), images.shape[3], images.shape[4])
-        return Unclear(reason, image_size=size, images=f"{code}[:, 0]")
+        return _of_five_dimensions(images, code, reason)
     return Unclear(reason)
+
+
+def _of_five_dimensions(images: Tensor, code: str, reason: str) -> Unclear:
+    """One frame each is an image; a volume or a clip needs a `forward=` too, and the model to try it."""
+    size = (len(images), images.shape[3], images.shape[4])
+    if images.shape[2] == 1:
+        return Unclear(reason, image_size=size, images=f"{code}[:, :, 0]")
+    if images.shape[1] == 1 and images.shape[2] <= _MOST_CHANNELS_LAST:
+        return Unclear(reason, image_size=size, images=f"{code}[:, 0]")
+    reason += " Volumes and clips are looked at through an `adapter=` that folds them into channels and a `forward=`."
+    return Unclear(reason, recipe="#volumes-and-clips")

@@ -51,6 +51,10 @@ def read_labels(labels: Any, images: Tensor, class_names: Sequence[str] | None =
         raise Unclear("`labels` hold different numbers of classes.")
     found = found.to(images.device)
     found = found.reshape(n) if found.shape in ((), (n, 1)) and found.numel() == n else found
+    if found.ndim > 2:
+        raise Unclear(
+            f"`labels` {shape_of(found)} are neither classes, marks nor measurements.", recipe="#keypoints"
+        )
     asked(check_labels, found, (n, 0, 0))
     found = found.long() if found.dtype == torch.bool and found.ndim == 1 else found
     return found if found.ndim == 1 else _read_rows(found, array_code("labels", labels))
@@ -74,15 +78,21 @@ def _read_rows(labels: Tensor, code: str) -> Tensor:
     if not labels.is_floating_point():
         raise Unclear(
             f"`labels` {shape_of(labels)} hold other numbers than 0 and 1: several classes a sample in a list, or "
-            "something else.",
-            labels=f"{code}[:, 0]",
+            "measurements. They are left out here; where one column is the class, give that one.",
+            recipe="#measurements",
         )
     if bool((labels >= 0).all()) and bool(((labels.sum(dim=1) - 1).abs() < _TOLERANCE).all()):
         return torch.zeros_like(labels).scatter_(1, labels.argmax(dim=1, keepdim=True), 1.0)
-    raise Unclear(
-        f"`labels` {shape_of(labels)} are neither marks (0 and 1) nor shares (a sum of 1 in each row).",
-        labels=f"({code} > 0.5)",
-    )
+    reason = f"`labels` {shape_of(labels)} are neither marks (0 and 1) nor shares (a sum of 1 in each row)"
+    if _are_smoothed_marks(labels):
+        raise Unclear(f"{reason}.", labels=f"({code} > 0.5)")
+    raise Unclear(f"{reason}: measurements are no classes, and are left out here.", recipe="#measurements")
+
+
+def _are_smoothed_marks(labels: Tensor) -> bool:
+    """Two numbers, one on each side of a half: marks of several classes, smoothed."""
+    found = labels.unique()
+    return len(found) == 2 and 0 <= float(found[0]) < 0.5 < float(found[1]) <= 1
 
 
 def classes_of(words: str | Sequence[str], class_names: Sequence[str] | None) -> list[int]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.batch.checks import Size, came, shape_of
+from lightning_gcam.batch.dense import how_many, is_area, is_dense, is_whole
 from lightning_gcam.batch.plain import as_tensor
 from lightning_gcam.batch.refusal import Unclear, array_code
 
@@ -89,7 +90,9 @@ def read_masks(
     stack = _as_stack(masks, labels, size).to(device)
     if stack.dtype == torch.bool:
         return stack, labels
-    if not _are_whole(stack):
+    if is_dense(stack):
+        raise _of_a_dense_target(masks, stack)
+    if not is_whole(stack):
         return _read_shares(masks, stack, labels), labels
     segmentation = Segmentation(stack.long())
     foreground = segmentation.foreground
@@ -128,27 +131,42 @@ def _another_form(masks: Any, found: Tensor | None, labels: Tensor | None, size:
     if found is None or found.ndim not in (3, 4) or len(found) != size[0]:
         return Unclear(f"{expected} {came(masks)}.")
     code = array_code("masks", masks)
+    if found.is_complex() or is_dense(found.flatten(0, -3)):
+        return Unclear(f"{expected} {shape_of(found)}, whose numbers are no mask's either.")
     if found.ndim == 4 and tuple(found.shape[2:]) == size[1:]:
         reason = f"{expected} {shape_of(found)}. Its {found.shape[1]} channels may be instances or classes."
         return Unclear(reason, masks=f"({code} != 0).any(dim=1)")
     reason = f'{expected} {shape_of(found)}. Resize them first, with mode "nearest".'
     shape = (-1, 1 if found.ndim == 3 else found.shape[1], *found.shape[-2:])
     resized = f"torch.nn.functional.interpolate({code}.float().reshape{shape}, size={size[1:]})"
-    if found.ndim == 3 and _are_whole(found) and len(Segmentation(found.long()).foreground) > 1:
+    if found.ndim == 3 and is_whole(found) and len(Segmentation(found.long()).foreground) > 1:
         return Unclear(reason, batch=f"({{images}}, {'{labels}, ' if labels is not None else ''}{resized})")
     return Unclear(reason, masks=f"({resized} != 0).any(dim=1)")
 
 
-def _are_whole(numbers: Tensor) -> bool:
-    return not numbers.is_floating_point() or torch.equal(numbers, numbers.round())
+def _of_a_dense_target(masks: Any, stack: Tensor) -> Unclear:
+    what = "numbers that are not whole"
+    if is_whole(stack):
+        what = f"{how_many(stack[0])} different numbers in an image"
+    reason = (
+        f"`masks` {shape_of(stack)} hold {what}: neither classes nor an object's mask, but a dense target (a depth "
+        "map, a second image), which is left out here. A soft mask is one where `> 0.5`."
+    )
+    inside = stack != 0
+    is_of_larger_numbers = (
+        bool((stack >= 0).all()) and 2 * int(inside.sum()) <= inside.numel() and is_area(inside)
+    )
+    if is_of_larger_numbers and not is_whole(stack):
+        return Unclear(reason, masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0")
+    return Unclear(reason)
 
 
 def _read_shares(masks: Any, stack: Tensor, labels: Tensor | None) -> Tensor:
-    """Numbers between 0 and 1: a mask that was resized, or drawn with soft edges."""
-    if labels is None or not bool(((stack >= 0) & (stack <= 1)).all()):
+    """Numbers between 0 and 1, most of them 0: a mask that was resized, or drawn with soft edges."""
+    if labels is None:
         raise Unclear(
-            f"`masks` {shape_of(stack)} hold numbers that are not whole: neither classes nor an object's mask.",
-            masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} > 0.5",
+            f"`masks` {shape_of(stack)} hold numbers that are not whole, and nothing else came with the images.",
+            masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0",
         )
     return stack != 0
 

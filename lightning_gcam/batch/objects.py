@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_gcam.batch.boxes import read_boxes
 from lightning_gcam.batch.checks import Size, came
 from lightning_gcam.batch.forms import are_words, is_binary
-from lightning_gcam.batch.keys import annotation_among
+from lightning_gcam.batch.keys import BOX_FORMATS, annotation_among
 from lightning_gcam.batch.labels import classes_of
 from lightning_gcam.batch.plain import as_tensor, is_list, named_parts, plain
 from lightning_gcam.batch.refusal import Parts, Unclear
@@ -113,8 +113,11 @@ def _objects_of(
     labels = _labels_of(parts["labels"], class_names).to(device) if "labels" in parts else None
     boxes = None
     if "boxes" in parts:
-        boxes = _from_shares(parts["boxes"], size) if "class_labels" in target else parts["boxes"]
-        (boxes,) = read_boxes([boxes], size, device)
+        formats = parts.get("box_formats", ())
+        boxes = (
+            _from_shares(parts["boxes"], size) if "class_labels" in target and not formats else parts["boxes"]
+        )
+        (boxes,) = read_boxes([boxes], size, device, formats)
     counts = [len(each) for each in (boxes, masks) if each is not None]
     if labels is not None and labels.ndim == 0:
         labels = labels.expand(counts[0] if counts else 1)
@@ -180,12 +183,19 @@ def targets_of(parts: Parts, size: Size) -> list[Parts] | None:
         return None
     if any(not hasattr(column, "__len__") or len(column) != n for column in columns.values()):
         return None
+    names = {key: _name_of(key, parts) for key in columns}
     rows = [{"labels": labels[row], **{key: each[row] for key, each in columns.items()}} for row in range(n)]
     if not all(_belong_together(row, size[1:]) for row in rows):
         return None
     if is_table and is_binary(labels):
         raise Unclear("`labels` could be marks of classes, or the class of each box.")
-    return rows
+    return [{names.get(key, key): each for key, each in row.items()} for row in rows]
+
+
+def _name_of(field: str, parts: Parts) -> str:
+    """A name under which a column is read again as what its own name said."""
+    formats = parts.get("box_formats", ()) if field == "boxes" else ()
+    return next((f"boxes_{word}" for word, each in BOX_FORMATS.items() if each == formats), field)
 
 
 def _belong_together(target: Parts, image_size: tuple[int, int]) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_gcam.batch import forms
-from lightning_gcam.batch.keys import annotation_among, images_among, same
+from lightning_gcam.batch import checks, forms
+from lightning_gcam.batch.keys import annotation_among, images_among, same, size_of_first
 from lightning_gcam.batch.plain import as_tensor, is_list, named_parts, plain
 from lightning_gcam.batch.refusal import Column, Parts, Unclear, access
 
@@ -131,12 +131,23 @@ def _add(found: Parts, value: Any) -> None:
     else:
         field = next((field for field, fits in FORMS if fits(value, images)), None)
         if field is None:
-            raise Unclear("Not every part of it is known.", found)
+            raise _unknown(found, value, images)
         new = {field: value}
     twice = next((field for field in new if field in found), None)
     if twice is not None:
         raise Unclear(f"Two parts could each be the {twice}.", found)
     found.update(new)
+
+
+def _unknown(found: Parts, value: Any, images: _Images) -> Unclear:
+    """No part of a batch of images: keypoints `(N, P, 2)` and poses, say, which have no place in a SaliencyBatch."""
+    if not forms.is_array(value):
+        return Unclear("Not every part of it is known.", found)
+    fits = (
+        f"{checks.shape_of(plain(value))} fits neither masks of images of {images.size} nor boxes nor labels"
+    )
+    recipe = "#keypoints" if forms.dimensions(value) == 3 else ""
+    return Unclear(f"Not every part of it is known: {fits}.", found, recipe=recipe)
 
 
 def _words_are_names(found: Parts) -> Parts:
@@ -183,10 +194,7 @@ class _Images:
 
     @staticmethod
     def of(images: Any) -> _Images:
-        images = plain(images)
-        first = as_tensor(images[0]) if len(images) else None
-        shape = first.shape if first is not None and first.ndim > 1 else (0, 0)
-        return _Images(len(images), (shape[-2], shape[-1]))
+        return _Images(len(plain(images)), size_of_first(images))
 
 
 def _are_masks_as_narrow_as_boxes(value: Any, images: _Images) -> bool:
@@ -206,7 +214,7 @@ FORMS: tuple[tuple[str, Callable[[Any, _Images], bool]], ...] = (
     ("words", lambda value, images: forms.are_words_for(value, images.n)),
     ("masks", _are_masks_as_narrow_as_boxes),
     ("boxes", lambda value, images: forms.are_boxes(value, images.n)),
-    ("masks", lambda value, images: forms.is_segmentation(value)),
+    ("masks", lambda value, images: forms.is_segmentation_of(value, images.size)),
     ("boxes", lambda value, images: forms.are_single_boxes(value, images.size)),
     ("labels", lambda value, images: forms.are_labels(value, images.n)),
 )

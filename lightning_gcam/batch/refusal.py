@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,10 @@ from lightning_gcam._errors import InputError
 from lightning_gcam.batch import checks
 from lightning_gcam.batch.forms import is_array, is_binary
 from lightning_gcam.batch.plain import as_tensor, is_list, named_parts, plain
+from lightning_gcam.batch.saliency_batch import SaliencyBatch
+
+Reads = Callable[[Any], SaliencyBatch]
+"""From what an adapter gave to a batch; it raises where that cannot be read."""
 
 Parts = dict[str, Any]
 """What was found in a batch: the fields of a `SaliencyBatch`, and `objects`, one dict per sample."""
@@ -26,6 +30,7 @@ class Unclear(Exception):
         reason: a sentence for the message.
         parts: what of it is clear.
         image_size: N, H and W of the images in the code to copy, where those are not `parts["images"]`.
+        recipe: the section of `RECIPES` that is about this, as "#keypoints".
         settles: for a field, the code that gives it, with `{images}`, `{labels}`, ... for what came as these; under
             `batch` the code for the whole.
     """
@@ -35,12 +40,14 @@ class Unclear(Exception):
         reason: str = "",
         parts: Parts | None = None,
         image_size: checks.Size | None = None,
+        recipe: str = "",
         **settles: str,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.parts = parts or {}
         self.image_size = image_size
+        self.recipe = recipe
         self.settles = settles
 
 
@@ -64,26 +71,57 @@ def asked(check: Callable[[Any, checks.Size], None], value: Any, size: checks.Si
         raise Unclear(str(error)) from None
 
 
-def refusal(batch: Any, unclear: Unclear, *, adapted: bool = False) -> str:
+RECIPES = "docs/recipes.md"
+"""Where what is not supported by itself has a worked example."""
+
+
+def refusal(batch: Any, unclear: Unclear, reads: Reads, *, adapted: bool = False) -> str:
     """The message: what came, what is not clear about it, and what to do.
 
     Args:
         batch: as it came.
         unclear: what was raised on it.
+        reads: what is done with a batch that an adapter gave; each code is tried with it before it is shown.
         adapted: whether `batch` is what the user's own adapter gave.
     """
     came = f"The batch could not be read: {describe(batch)}."
     reason = f" {unclear.reason}" if unclear.reason else ""
     if adapted:
         return f"{came}{reason} This is what `adapter` gave; let it give a SaliencyBatch, or (images, labels, masks)."
-    return (
-        f"{came}{reason} Pass `adapter=`, a function from such a batch to a SaliencyBatch, for example:\n"
-        + (f"    adapter=lambda batch: {adapter_code(batch, unclear)}")
-    )
+    code = working_code(batch, unclear, reads)
+    remedy = "Pass `adapter=`, a function from such a batch to a SaliencyBatch"
+    where = f"{RECIPES}{unclear.recipe}"
+    if code is None:
+        return f"{came}{reason} {remedy}; no example would work here, {where} has some."
+    see = f" (see {where})" if unclear.recipe else ""
+    return f"{came}{reason} {remedy}{see}, for example:\n    adapter=lambda batch: {code}"
 
 
-def adapter_code(batch: Any, unclear: Unclear) -> str:
-    """The body of an adapter that settles what is unclear.
+def working_code(batch: Any, unclear: Unclear, reads: Reads) -> str | None:
+    """The body of an adapter that does settle what is unclear, with as many fields as go; None where none does.
+
+    Each is run on the batch. Masks that fill every image are worse than none: all scores are then at their best.
+    """
+    for fields in (tuple(CHECKS), ("images", "labels"), ("images",)):
+        code = adapter_code(batch, unclear, fields)
+        with suppress(Exception):
+            found = reads(
+                eval(f"lambda batch: {code}", {"SaliencyBatch": SaliencyBatch, "torch": torch})(batch)
+            )
+            if found.masks is None or not bool(found.masks.all()):
+                return code
+    return None
+
+
+def adapter_code(
+    batch: Any, unclear: Unclear, fields: Sequence[str] = ("images", "labels", "masks", "boxes")
+) -> str:
+    """The body of an adapter that would settle what is unclear.
+
+    Args:
+        batch: as it came.
+        unclear: what was raised on it.
+        fields: those that it may name.
 
     Example:
         >>> import torch
@@ -93,6 +131,8 @@ def adapter_code(batch: Any, unclear: Unclear) -> str:
     """
     parts = {**_likely_parts(batch), **unclear.parts}
     paths = {field: path for field, value in parts.items() if (path := path_of(batch, value)) is not None}
+    if parts.get("box_formats") and "boxes" not in unclear.settles:
+        paths.pop("boxes", None)  # by another name they would be read as corners
     if "batch" in unclear.settles:
         return unclear.settles["batch"].format_map(paths)
     if "images" not in paths:
@@ -100,7 +140,7 @@ def adapter_code(batch: Any, unclear: Unclear) -> str:
     size = unclear.image_size or _size_of(parts["images"])
     codes = {
         field: unclear.settles.get(field) or _code(field, parts[field], size)
-        for field in CHECKS
+        for field in fields
         if field in paths
     }
     arguments = [f"{field}={code.format_map(paths)}" for field, code in codes.items() if code is not None]
@@ -182,7 +222,8 @@ def _walk(value: Any, path: str = "batch", depth: int = 3) -> Iterator[tuple[str
     yield path, value
     if depth and (named := named_parts(value)) is not None:
         for key, each in named.items():
-            yield from _walk(each, path + access(value, key), depth - 1)
+            if type(key) in (str, int, float, bool):  # another one's `repr` need not be code that gives it
+                yield from _walk(each, path + access(value, key), depth - 1)
     elif depth and is_list(value):
         for index, each in enumerate(value[:64]):
             yield from _walk(each, f"{path}[{index}]", depth - 1)

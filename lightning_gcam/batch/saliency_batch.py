@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.batch import checks
@@ -106,6 +107,35 @@ class SaliencyBatch:
             per_sample["suspect"] = self.suspect.clone()
         return replace(self, **per_sample)
 
+    def resized(self, size: tuple[int, int]) -> SaliencyBatch:
+        """The same samples with images of another size, their masks, boxes and suspect region along.
+
+        Args:
+            size: height and width, in pixels.
+
+        Example:
+            >>> batch = SaliencyBatch(torch.rand(1, 3, 8, 8), boxes=[torch.tensor([[0.0, 2.0, 4.0, 8.0]])])
+            >>> larger = batch.resized((16, 24))
+            >>> larger.image_size, larger.boxes[0].tolist()
+            ((16, 24), [[0.0, 4.0, 12.0, 16.0]])
+        """
+        pixels = functional.interpolate(
+            self.images.float(), size, mode="bilinear", align_corners=False, antialias=True
+        )
+        if not self.images.is_floating_point():
+            pixels = pixels.round()
+        height, width = self.image_size
+        factors = torch.tensor([size[1] / width, size[0] / height] * 2)
+        return SaliencyBatch(
+            pixels.to(self.images.dtype),
+            self.labels,
+            _resized_region(self.masks, size),
+            None if self.boxes is None else [boxes * factors.to(boxes.device) for boxes in self.boxes],
+            _resized_region(self.suspect, size),
+            self.groups,
+            self.names,
+        )
+
     @staticmethod
     def cat(batches: Sequence[SaliencyBatch]) -> SaliencyBatch:
         """One batch of all samples in order; a field is kept where every batch has it."""
@@ -122,6 +152,15 @@ class SaliencyBatch:
         return {
             name: getattr(self.to("cpu"), name) for name in _field_names() if getattr(self, name) is not None
         }
+
+
+def _resized_region(region: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+    """`(H, W)` or `(N, H, W)` bool in another size."""
+    if region is None:
+        return None
+    stack = region if region.ndim == 3 else region[None]
+    found = functional.interpolate(stack[:, None].float(), size, mode="nearest-exact")[:, 0] > 0.5
+    return found if region.ndim == 3 else found[0]
 
 
 def _field_names() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import cast
 
 from torch import Tensor
@@ -66,6 +66,16 @@ def say_what_dense_logits_mean(record: SaliencyRecord) -> None:
     )
 
 
+def say_what_probabilities_mean(record: SaliencyRecord) -> None:
+    """That the model gives probabilities, and how they are read."""
+    squash = record.attribution.squash
+    ends = {"log_sigmoid": "the logarithm of a sigmoid", "log_softmax": "the logarithm of a softmax"}
+    rank_zero_info(
+        f"The model's forward ends with {ends.get(str(squash), f'a {squash}')}: its outputs are read as probabilities, "
+        "without a second sigmoid or softmax, and the maps explain the logits in front of it."
+    )
+
+
 def description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None) -> str:
     """Which layers are looked at, why, and which others would do, as a text of a few lines."""
     if layers:
@@ -80,15 +90,25 @@ def description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None
     )
 
 
-def say_what_even_gradients_mean(layer: TargetLayer) -> None:
-    """Why several methods give one and the same map here, and which earlier layer tells them apart."""
+_COINCIDE = {"grad_cam": "Grad-CAM", "xgrad_cam": "XGrad-CAM", "hires_cam": "HiResCAM"}
+
+
+def say_what_even_gradients_mean(layer: TargetLayer, methods: Collection[str]) -> None:
+    """Why several of the methods give one and the same map here, and which earlier layer tells them apart."""
+    same = [words for name, words in _COINCIDE.items() if name in methods]
+    with_guidance = "guidance_cam" in methods
+    if len(same) < 2 and not with_guidance:
+        return
+    coincide = f"{', '.join(same[:-1])} and {same[-1]} coincide there" if len(same) > 1 else ""
+    squared = (
+        "guidance_cam is Grad-CAM squared: sharper, with the same order of pixels" if with_guidance else ""
+    )
     earlier = (
         f' An earlier layer tells them apart: target_layer="{layer.earlier[0]}".' if layer.earlier else ""
     )
     rank_zero_info(
         f'At layer "{layer.name}" the gradients are constant over space (a global-average-pooled linear head): '
-        "Grad-CAM, XGrad-CAM and HiResCAM coincide there, and guidance_cam is Grad-CAM squared: sharper, with the "
-        f"same order of pixels.{earlier}"
+        f"{', and '.join(each for each in (coincide, squared) if each)}.{earlier}"
     )
 
 
@@ -119,6 +139,7 @@ def say_what_a_coarse_grid_means(record: SaliencyRecord, layers: Sequence[Target
 def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
     """What a person should know before reading the scores, each as a kind and a sentence to be said once."""
     yield from _about_samples(record, fixed)
+    yield from _about_classes(record)
     n = len(record.batch)
     for name, peaks in record.attribution.peaks.items():
         method, _, layer = name.partition("@")
@@ -141,14 +162,38 @@ def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tupl
             )
 
 
+_NO_CLASSES = {
+    "norm": ("an embedding", "its norm"),
+    "error": ("a reconstruction of the image", "its mean squared error"),
+    "output": ("a number of its own, whatever the labels name", "that number"),
+}
+
+
+def _about_classes(record: SaliencyRecord) -> Iterator[tuple[str, str]]:
+    """Where the output holds no classes."""
+    explains = record.attribution.explains
+    if explains not in _NO_CLASSES or record.subject != "score":
+        return
+    kind, what = _NO_CLASSES[explains]
+    yield (
+        "no classes",
+        f"The model seems to be no classifier: its output {tuple(record.attribution.outputs.shape)} looks like {kind}. "
+        f"No class is read into it and no accuracy is logged; the maps explain {what}. If it does hold a score of each "
+        'class, pass `targets="predicted"`; if it is something else, pass what is to be explained, for example:\n'
+        "    targets=lambda outputs: outputs.flatten(1).amax(dim=1)",
+    )
+
+
 def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
     n, masks = len(record.batch), record.batch.object_masks
-    if fixed.skipped:
+    if fixed.unlabelled:
         yield (
-            "skipped",
-            f"{fixed.skipped} validation samples were not considered for the fixed batch: their label is negative, or "
-            "their image has another size than the first one's. Check them if that is not meant.",
+            "unlabelled",
+            f"{fixed.unlabelled} validation samples were not considered for the fixed batch: their label is negative. "
+            "Check them if that is not meant.",
         )
+    if fixed.of_other_sizes:
+        yield "other sizes", _words_on_sizes(record, fixed)
     if fixed.mixed:
         yield (
             "mixed",
@@ -156,10 +201,12 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
             "them. Deliver them with every batch, to have the scores that need them.",
         )
     if n < fixed.num_samples:
+        kind = " of one size" if fixed.of_other_sizes else ""
         yield (
             "few",
             f"The fixed batch has {n} samples, not `num_samples={fixed.num_samples}`: "
-            "the validation delivered no more. Lower it, or validate on more, if that is not meant.",
+            f"the validation delivered no more{kind}{' with a label' if fixed.unlabelled else ''}. Lower it, or "
+            "validate on more, if that is not meant.",
         )
     names, classes = record.stamp.class_names, max(record.attribution.logits.shape[1], 2)
     if names is not None and len(names) < classes and record.attribution.explains == "classes":
@@ -177,9 +224,28 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         )
 
 
+def _words_on_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
+    """Which image sizes were left out, and the adapter that makes them one."""
+    height, width = record.batch.image_size
+    names = "" if record.stamp.class_names is None else f", class_names={list(record.stamp.class_names)!r}"
+    return (
+        f"{fixed.of_other_sizes} validation samples were not considered for the fixed batch: it holds images of one "
+        f"size, and theirs is another one than {height} x {width}, the commonest. To choose among all of them, resize "
+        "them:\n"
+        "    from lightning_gcam.batch import as_saliency_batch\n"
+        f"    adapter=lambda batch: as_saliency_batch(batch{names}).resized(({height}, {width}))\n"
+        "With an adapter of your own: as_saliency_batch(batch, own_adapter)."
+    )
+
+
 def _explained(record: SaliencyRecord, targets: Targets) -> str:
     if record.attribution.explains != "classes":
-        return "the output itself" if record.attribution.explains == "output" else "a score of your own"
+        words = {
+            "norm": "the output's norm",
+            "error": "the reconstruction's error",
+            "output": "the output itself",
+        }
+        return words.get(record.attribution.explains, "a score of your own")
     if isinstance(targets, int):
         return f"class {targets}"
     by_label = targets == "label" and record.batch.labels is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_gcam._errors import InputError
@@ -63,3 +65,11 @@ def check_class_names(class_names: Any) -> None:
         raise InputError(
             f'`class_names` must be a list of names, one for each class, such as ["cat", "dog"]; got {class_names!r}.'
         )
+
+
+def check_about(about: Mapping[str, Any] | None) -> None:
+    """Refuse facts that cannot be written into `evaluation.json`, which would be found out when all is computed."""
+    try:
+        json.dumps(dict(about or {}), allow_nan=False, default=str)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`about` must hold plain facts, by name: {error}.") from error

@@ -12,6 +12,7 @@ from lightning_gcam.callbacks.announcement import (
     say_what_a_coarse_grid_means,
     say_what_dense_logits_mean,
     say_what_even_gradients_mean,
+    say_what_probabilities_mean,
     what_is_left_out,
 )
 from lightning_gcam.callbacks.failures import FailurePolicy
@@ -20,6 +21,8 @@ from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.isolation import same_random_streams
 from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
+from lightning_gcam.loggers.claims import own_directory
+from lightning_gcam.loggers.event_file import left_as_found
 from lightning_gcam.loggers.files import directory_of, next_version
 from lightning_gcam.record import SaliencyRecord
 
@@ -59,26 +62,30 @@ class Display:
                     self.failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
-        self._announce(record, layers, recipe)
+        with self.failures.guard("Saying what is looked at"):
+            self._announce(record, layers, recipe)
         to_files = not trainer.loggers and not is_rehearsal
-        if (trainer.loggers or to_files) and not self._draws(record):
-            return
+        is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:
-            with self.failures.guard(_logging_to(logger)), same_random_streams():
-                log_saliency(logger, record)
-                if isinstance(logger, in_both("loggers.CSVLogger")):
+            if is_drawn or isinstance(logger, ReportLogger):  # the page is drawn where it is read
+                with self.failures.guard(_logging_to(logger)), same_random_streams(), left_as_found(logger):
+                    log_saliency(logger, record)
+            if isinstance(logger, in_both("loggers.CSVLogger")):
+                with self.failures.guard(_logging_to(logger)), same_random_streams():
                     self._write_page(trainer, directory_of(logger), record)
         if to_files:
             with self.failures.guard("Writing the look"):
                 root = Path(trainer.default_root_dir) / "lightning_gcam"
                 self.directory = self.directory or next_version(root)
-                write_look(self.directory, record)
-                self._write_page(trainer, self.directory, record)
+                (write_look if is_drawn else write_scores)(self.directory, record)
+            with self.failures.guard("Writing the look"):
+                if self.directory is not None:
+                    self._write_page(trainer, self.directory, record)
 
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""
         for logger in [*trainer.loggers, *self.pages]:
-            with self.failures.guard(_logging_to(logger)), same_random_streams():
+            with self.failures.guard(_logging_to(logger)), same_random_streams(), left_as_found(logger):
                 logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
                 logger.save()
 
@@ -95,18 +102,21 @@ class Display:
         Call it between epochs: there Lightning has reduced them already, and nothing is computed by reading them.
         """
         for page in self.pages:
-            numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            page.log_metrics({**numbers, "epoch": trainer.current_epoch - 1}, step)
-            page.save()
+            with self.failures.guard(_logging_to(page)):
+                numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+                page.log_metrics({**numbers, "epoch": trainer.current_epoch - 1}, step)
+                page.save()
 
     def finish(self) -> None:
         """Bring the pages beside the files up to date."""
         for page in self.pages:
-            page.finalize("success")
+            with self.failures.guard(_logging_to(page)):
+                page.finalize("success")
 
     def _write_page(self, trainer: Trainer, directory: Path, record: SaliencyRecord) -> None:
         """Write the report beside the files, unless the run has one of its own."""
         if not any(isinstance(logger, ReportLogger) for logger in trainer.loggers):
+            directory = own_directory(directory)
             self._pages.setdefault(directory, ReportLogger(directory)).log_look(record)
 
     def _draws(self, record: SaliencyRecord) -> bool:
@@ -123,7 +133,9 @@ class Display:
         announce(record, layers, recipe.scores, recipe.targets, recipe.checks.names)
         say_what_a_coarse_grid_means(record, layers)
         if record.attribution.even_gradients:
-            say_what_even_gradients_mean(layers[0])
+            say_what_even_gradients_mean(layers[0], recipe.methods)
+        if record.attribution.squash is not None and record.attribution.explains == "classes":
+            say_what_probabilities_mean(record)
         if record.attribution.in_mask is not None and record.attribution.explains == "classes":
             say_what_dense_logits_mean(record)
 

@@ -104,16 +104,17 @@ class Evaluating:
             if size < len(batch):
                 self.chunk_size = size
             how: dict[str, Any] = {"targets": targets, "chunk_size": size, **options}
+            # in rows: of all batches alike, also of one where each has a single mark
+            several = self.recipe.multi_label or (batch.labels is not None and batch.labels.ndim == 2)
             answers, inquiry = Answers(), self.recipe.inquiry
             if inquiry.questions:
-                several = self.recipe.multi_label
                 answers = ask(self.module, batch, attribution, inquiry, multi_label=several, **how)
             if inquiry.random_maps:
                 answers = Answers.merged([answers, ask_random_model(self.module, batch, attribution, **how)])
         with torch.inference_mode(False):
             others = self._baselines(attribution, batch)
             every = _with_maps(attribution, others)
-            how = {"answers": answers, "multi_label": self.recipe.multi_label}
+            how = {"answers": answers, "multi_label": several}
             sheet = score_maps(every, batch, self.recipe.scores, on_failure, **how)
             return Columns.of(self._without_idle(sheet, set(others)), list(every.maps), len(batch))
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import traceback
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from lightning_gcam._errors import InputError, did_you_mean
+from lightning_gcam._errors import InputError, did_you_mean, words_of
 from lightning_gcam._lightning import rank_zero_warn
 from lightning_gcam.chunks import is_out_of_memory
 
 MAX_IN_A_ROW = 3
+MAX_TOLD = 5
+"""A piece of work that fails in ever new ways (a message with a count in it) is warned of so many times."""
 THE_LOOK, ASKING, CHECKING = (
     "The look",
     "Asking the model for the scores",
@@ -19,6 +23,8 @@ THE_LOOK, ASKING, CHECKING = (
 WITH_THE_MODEL = (THE_LOOK, ASKING, CHECKING)
 """The pieces of work that run the user's model: one cause is told once for all of them."""
 _CHOICES = ("warn", "raise")
+_IS_WANTED = "_passes_guards"
+"""The mark of an exception that a callback with `on_error="raise"` lets through: another's guard does so, too."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REMEDIES = (
     (
@@ -30,7 +36,7 @@ _REMEDIES = (
         "The disk is full: free some space, later looks use it.",
     ),
     (
-        lambda error: "Inference tensors cannot" in str(error),
+        lambda error: "Inference tensors cannot" in words_of(error),
         "The model keeps a tensor that was made under inference mode: pass `Trainer(inference_mode=False)`.",
     ),
     (lambda error: isinstance(error, OSError), "Check that it is there, can be reached and may be written."),
@@ -42,8 +48,8 @@ class FailurePolicy:
     """Let a piece of work fail without harm.
 
     Args:
-        on_error: "warn": one warning for each kind of failure, and after three failed looks in a row no further one
-            is taken; "raise": failures pass through (for tests).
+        on_error: "warn": one warning for each failure, told apart by its place and its message, and after three failed
+            looks in a row no further one is taken; "raise": failures pass through (for tests).
         host: what goes on all the same.
 
     Example:
@@ -64,7 +70,9 @@ class FailurePolicy:
         self._host = host
         self.has_given_up = False
         self._said: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self._causes: set[str] = set()
+        self._counts: Counter[str] = Counter()
         self._in_a_row = 0
 
     @property
@@ -89,23 +97,37 @@ class FailurePolicy:
         try:
             yield
         except Exception as error:
-            if before_training and isinstance(error, InputError):
+            if (before_training and isinstance(error, InputError)) or getattr(error, _IS_WANTED, False):
                 raise
             self.report(work, error)
 
     def report(self, work: str, error: Exception) -> None:
         """Warn of a failure, or raise it where that is asked for."""
         if self.on_error == "raise":
+            with suppress(AttributeError):  # an exception with `__slots__`
+                setattr(error, _IS_WANTED, True)
             raise error
-        cause = f"{type(error).__name__}: {error}"
-        if work in WITH_THE_MODEL and cause in self._causes:
+        cause = f"{type(error).__name__}: {words_of(error)}"
+        failure = f"{_place_of(error)} {cause}"
+        if self._counts[work] > MAX_TOLD or (work, failure) in self._told:
+            return
+        is_known = work in WITH_THE_MODEL and failure in self._causes
+        self._told.add((work, failure))
+        self._causes.add(failure)
+        if is_known:
             return  # what breaks the checks will break the next look as well
-        self._causes.add(cause)
-        self.warn_once(
-            f"{work}:{type(error).__name__}",
+        self._counts[work] += 1
+        if self._counts[work] > MAX_TOLD:
+            self._say(f"{work} failed in {MAX_TOLD} ways that were told; further ones are not.")
+            return
+        self._say(
             f"{work} failed, and {self._host} goes on without it: {cause} "
-            f'{_remedy(error)}(`on_error="raise"` shows where it comes from.)',
+            f'{_remedy(error)}(`on_error="raise"` shows where it comes from.)'
         )
+
+    def _say(self, message: str) -> None:
+        self._said.add(message)
+        rank_zero_warn(message)
 
     def count(self, *, succeeded: bool, work: str = THE_LOOK) -> None:
         """Note how a look ended, in all processes alike; after three failures in a row there is no further one."""
@@ -113,6 +135,12 @@ class FailurePolicy:
         if self._in_a_row == MAX_IN_A_ROW:
             self.has_given_up = True
             rank_zero_warn(f"{work} failed {MAX_IN_A_ROW} times in a row and is not tried again in this run.")
+
+
+def _place_of(error: Exception) -> str:
+    """The file and line that raised; nothing for an exception that another process told of."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _remedy(error: Exception) -> str:

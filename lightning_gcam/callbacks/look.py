@@ -12,13 +12,16 @@ from lightning_gcam.asking import Answers, answer_images, ask, ask_random_model
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.callbacks.failures import ASKING, CHECKING, THE_LOOK, FailurePolicy
-from lightning_gcam.callbacks.processes import same_everywhere, share_out
+from lightning_gcam.callbacks.processes import same_everywhere, share_out, together
 from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.callbacks.trainer_facts import as_input, precision
+from lightning_gcam.cam.targets import Targets
+from lightning_gcam.captions import instead_of_classes
 from lightning_gcam.causal_checks import with_checks
 from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.memory import Memory
+from lightning_gcam.picture import Earlier
 from lightning_gcam.record import SaliencyRecord, Stamp
 from lightning_gcam.reliance import Reliance
 from lightning_gcam.scoring import ScoreSheet, score_maps
@@ -28,7 +31,8 @@ from lightning_gcam.scoring import ScoreSheet, score_maps
 class Look:
     """What a look is taken with.
 
-    The exchanges between processes stand outside of every guard, so that all of them reach each, whatever happens.
+    The exchanges between processes stand outside of every guard, and what stands between two of them is done
+    `together`: a failure of one process is that of all, so that all reach each exchange, whatever happens.
 
     Args:
         trainer: that runs.
@@ -49,21 +53,35 @@ class Look:
     failures: FailurePolicy
 
     def take(self, stamp: Stamp) -> SaliencyRecord | None:
-        """The samples' maps, scores and checks now; None in every process where the maps failed in one."""
+        """The samples' maps, scores and checks now; None in every process where one of them failed."""
         with torch.inference_mode(False):
-            attribution = share_out(self.trainer, self.module, len(self.fixed.samples), self._attribute)
-            if isinstance(attribution, Exception):
-                self.failures.report(THE_LOOK, attribution)
+            maps = share_out(self.trainer, self.module, len(self.fixed.samples), self._attribute)
+            if isinstance(maps, Exception):
+                self.failures.report(THE_LOOK, maps)
                 return None
-            batch = self._samples()
-            attribution = attribution.to(self.module.device)
-            sheet = self._score(batch, attribution, self._ask(batch, attribution))
-            earlier = self.memory.for_picture
-            if self.recipe.compares_looks:
-                self.memory.keep(attribution, stamp.step)
-            reliance = self._rely(batch, attribution, stamp)
-            scores = with_checks(same_everywhere(self.trainer, sheet.values), reliance)
-            return SaliencyRecord(batch, attribution, scores, stamp, sheet, reliance, earlier)
+            begun = together(self.trainer, lambda: self._begun(maps, stamp))
+            if isinstance(begun, Exception):
+                self.failures.report(THE_LOOK, begun)
+                return None
+            batch, attribution, instead, is_checked = begun
+            if instead is not None:
+                return replace(self, recipe=replace(self.recipe, targets=instead)).take(stamp)
+            answers = self._ask(batch, attribution)
+            scored = together(self.trainer, lambda: self._scored(batch, attribution, answers, stamp))
+            if isinstance(scored, Exception):
+                self.failures.report(THE_LOOK, scored)
+                return None
+            sheet, earlier = scored
+            measured = self._rely(batch, attribution) if is_checked else {}
+            values, measured = same_everywhere(self.trainer, (sheet.values, measured))
+            record = together(
+                self.trainer,
+                lambda: _recorded(batch, attribution, stamp, sheet, values, measured, earlier),
+            )
+            if isinstance(record, Exception):
+                self.failures.report(THE_LOOK, record)
+                return None
+            return record
 
     def _samples(self) -> SaliencyBatch:
         """The samples where the model is, as it takes them now."""
@@ -89,6 +107,26 @@ class Look:
                 **self._options,
             )
             return attribution
+
+    def _begun(self, maps: Attribution, stamp: Stamp) -> tuple[SaliencyBatch, Attribution, Targets, bool]:
+        """The samples and their maps where the model is; what to explain instead, and whether to check.
+
+        What is to be explained instead of the labels' classes, by an output that is of no classes, is None elsewhere.
+        """
+        batch, attribution = self._samples(), maps.to(self.module.device)
+        instead = instead_of_classes(batch, attribution, stamp.class_names)
+        is_checked = self.recipe.checks.apply_to(batch, attribution, stamp.class_names)
+        return batch, attribution, instead if self.recipe.targets == "label" else None, is_checked
+
+    def _scored(
+        self, batch: SaliencyBatch, attribution: Attribution, answers: Answers, stamp: Stamp
+    ) -> tuple[ScoreSheet, Earlier]:
+        """The scores, and what the picture shows of the looks before; then this one is the last."""
+        sheet = self._score(batch, attribution, answers.to(self.module.device))
+        earlier = self.memory.for_picture
+        if self.recipe.compares_looks:
+            self.memory.keep(attribution, stamp.step)
+        return sheet, earlier
 
     def _ask(self, batch: SaliencyBatch, attribution: Attribution) -> Answers:
         """What the scores want to know of the model; nothing, where asking failed in one process."""
@@ -117,34 +155,35 @@ class Look:
             self.memory.keep_random_maps(random, attribution)
         return Answers.merged([asked, random])
 
-    def _rely(self, batch: SaliencyBatch, attribution: Attribution, stamp: Stamp) -> Reliance | None:
-        """What the model relies on; the accuracy alone where a check failed in one process.
+    def _rely(self, batch: SaliencyBatch, attribution: Attribution) -> dict[str, Any]:
+        """What the model relies on, as plain data; nothing where a check failed in one process.
 
-        Every process makes all changed images, which belong to the batch as a whole, and answers for its share of them.
+        Every process makes the changed images of its share; regions and partners belong to the batch as a whole.
         """
         checks = self.recipe.checks
-        if not checks.apply_to(batch, attribution, stamp.class_names):
-            return None
 
         def answer_rows(rows: list[int]) -> Answers:
-            changed = checks.images(batch, attribution)
-            share = {name: images[rows] for name, images in changed.items()}
             with precision(self.trainer):
                 answers, self.fixed.largest_batch = answer_images(
                     self.module,
-                    batch.select(rows),
-                    share,
+                    batch,
+                    checks.changes(batch, attribution),
+                    rows=rows,
                     chunk_size=self.fixed.largest_batch,
                     forward=self._options["forward"],
+                    squash=attribution.squash,
                 )
                 return answers
 
         answers = self._agreed(CHECKING, share_out(self.trainer, self.module, len(batch), answer_rows))
-        measured: dict[str, Any] = {}
-        with self.failures.guard(CHECKING):
-            measured = checks.measure(batch, attribution, answers.values).to_plain()
-        measured = same_everywhere(self.trainer, measured)
-        return Reliance.from_plain(measured) if measured else None
+        measured = together(
+            self.trainer,
+            lambda: checks.measure(batch, attribution, answers.to(self.module.device).values).to_plain(),
+        )
+        if isinstance(measured, Exception):
+            self.failures.report(CHECKING, measured)
+            return {}
+        return measured
 
     def _score(self, batch: SaliencyBatch, attribution: Attribution, answers: Answers) -> ScoreSheet:
         def leave_out(score: str, error: Exception) -> None:
@@ -158,4 +197,18 @@ class Look:
         if isinstance(answers, Exception):
             self.failures.report(work, answers)
             return Answers()
-        return answers.to(self.module.device)
+        return answers
+
+
+def _recorded(
+    batch: SaliencyBatch,
+    attribution: Attribution,
+    stamp: Stamp,
+    sheet: ScoreSheet,
+    values: dict[str, float],
+    measured: dict[str, Any],
+    earlier: Earlier,
+) -> SaliencyRecord:
+    """All that a look found, with the scores that rank zero has."""
+    reliance = Reliance.from_plain(measured) if measured else None
+    return SaliencyRecord(batch, attribution, with_checks(values, reliance), stamp, sheet, reliance, earlier)

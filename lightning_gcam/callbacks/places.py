@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import BatchSampler, DistributedSampler, SequentialSampler
 
 from lightning_gcam._lightning import Trainer
 from lightning_gcam.batch import SaliencyBatch
@@ -24,27 +25,49 @@ class Places:
     """The positions of the samples that one process is handed, one batch after the other.
 
     Several processes are dealt the samples in turn. So that all are handed as many, `DistributedSampler` deals some of
-    them a second time at the end: their positions lie behind the last.
+    them a second time at the end: their positions lie behind the last. Without it (`use_distributed_sampler=False`),
+    a loader that goes through its dataset in order hands all of it to every process: each counts its share of it.
 
     Args:
         rank: of this process among those that the samples are dealt to.
         processes: how many these are.
         last: how many samples there are; None where that is not known, and none is dealt twice.
+        delivered: how many samples this process was handed so far.
+        all_to_each: whether every process is handed every sample.
     """
 
     rank: int = 0
     processes: int = 1
     last: int | None = None
     delivered: int = 0
+    all_to_each: bool = False
 
     @staticmethod
     def of(trainer: Trainer, loader: Any) -> Places:
         """Those of a dataloader, from its start."""
-        sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-        sampler = sampler if sampler is not None else getattr(loader, "sampler", None)
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        sampler = getattr(batch_sampler if batch_sampler is not None else loader, "sampler", None)
         if isinstance(sampler, DistributedSampler):
             return Places(sampler.rank, sampler.num_replicas, len(sampler.dataset))  # type: ignore[arg-type]
-        return Places(trainer.global_rank, trainer.world_size)
+        in_order = type(sampler) is SequentialSampler and type(batch_sampler) in (BatchSampler, type(None))
+        return Places(trainer.global_rank, trainer.world_size, all_to_each=in_order)
+
+    def size_of(self, batch: Any, loader: Any) -> int:
+        """How many samples a batch holds that could not be read, so that those behind it keep their positions.
+
+        Args:
+            batch: as the dataloader delivered it.
+            loader: the dataloader; one that makes batches of one size says how many are left for the last.
+        """
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        size = getattr(loader, "batch_size", None)
+        if size is None and type(batch_sampler) is BatchSampler:
+            size = batch_sampler.batch_size
+        if size is None:
+            return _commonest(_lengths(batch)) or getattr(batch_sampler, "batch_size", None) or 1
+        sampler = getattr(batch_sampler, "sampler", None)
+        left = len(sampler) - self.delivered if isinstance(sampler, Sized) else size
+        return min(size, left) if left > 0 else int(size)
 
     def take(self, n: int) -> Numbers:
         """The positions of the next n samples.
@@ -56,17 +79,46 @@ class Places:
         """
         own = np.arange(self.delivered, self.delivered + n, dtype=np.int64)
         self.delivered += n
-        found: Numbers = own * self.processes + self.rank
+        found: Numbers = own if self.all_to_each else own * self.processes + self.rank
         return found
 
+    @property
+    def reached(self) -> int:
+        """How many samples all processes together were handed, as far as this one can tell."""
+        return self.delivered if self.all_to_each else self.delivered * self.processes
+
     def counts(self, positions: Numbers) -> npt.NDArray[np.bool_]:
-        """Which of them are not a second time of another.
+        """Which of them are this process's to count, and not a second time of another.
 
         Example:
             >>> Places(rank=1, processes=2, last=5).counts(np.array([3, 5]))
             array([ True, False])
         """
+        if self.all_to_each:
+            mine: npt.NDArray[np.bool_] = positions % self.processes == self.rank
+            return mine
         return positions >= 0 if self.last is None else positions < self.last
+
+
+def _lengths(part: Any) -> Iterator[int]:
+    """The first dimension of each array in a batch, and the length of each list of words or numbers."""
+    if isinstance(part, (Tensor, np.ndarray)):
+        if part.ndim:
+            yield len(part)
+    elif isinstance(part, Mapping):
+        for each in part.values():
+            yield from _lengths(each)
+    elif isinstance(part, (list, tuple)):
+        if all(isinstance(each, (str, int, float)) for each in part):
+            yield len(part)
+        else:
+            for each in part:
+                yield from _lengths(each)
+
+
+def _commonest(numbers: Iterable[int]) -> int:
+    """The number that comes most often, the first of several; 0 where there is none."""
+    return next((number for number, _ in Counter(numbers).most_common(1)), 0)
 
 
 def digests_of(batch: SaliencyBatch) -> Numbers:

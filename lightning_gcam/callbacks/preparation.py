@@ -42,9 +42,12 @@ def prepare(
         options = recipe.options(trainer)
         layers = _find_layers(module, first, target_layer, options)
         options["target_layer"] = [layer.name for layer in layers]
-        logits = attribute(module, first.images, **{**options, "methods": "grad_cam"}).logits
-        if samples.labels is not None and samples.labels.ndim == 1 and recipe.explains_classes:
-            check_labels(samples.labels, logits.shape[1])
+        tried = attribute(
+            module, first.images, masks=first.object_masks, **{**options, "methods": "grad_cam"}
+        )
+        has_classes = recipe.explains_classes and tried.explains == "classes"
+        if samples.labels is not None and samples.labels.ndim == 1 and has_classes:
+            check_labels(samples.labels, tried.logits.shape[1])
         targets = recipe.targets_of(first, samples)
         attribution, _ = attribute_in_chunks(module, first, targets, **options)
         answers = Answers()

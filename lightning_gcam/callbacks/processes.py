@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -10,12 +11,13 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from lightning_gcam._errors import words_of
 from lightning_gcam._lightning import Trainer, in_both
 from lightning_gcam.asking import Answers
 from lightning_gcam.attribution import Attribution
 from lightning_gcam.batch import SaliencyBatch
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.fixed_batch import FixedBatch, Sample
+from lightning_gcam.fixed_batch import FixedBatch, Offered, Sample
 from lightning_gcam.isolation import untouched
 
 Rows = TypeVar("Rows", Attribution, Answers)
@@ -23,18 +25,29 @@ Rows = TypeVar("Rows", Attribution, Answers)
 Result = TypeVar("Result")
 
 
-def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> list[Sample]:
-    """The samples that each process would keep, the same list in all of them."""
-    own = fixed.candidates(trainer.global_rank, trainer.world_size)
+def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> Offered | Exception:
+    """The samples that each process would keep, the same in all of them; the exception where one failed."""
     if trainer.world_size == 1:
-        return own
-    packed = [(sample.position, sample.group, sample.batch.state_dict()) for sample in own]
-    device = trainer.strategy.root_device
-    return [
-        Sample(position, group, SaliencyBatch(**state).to(device))
-        for process in _all_gather(trainer, packed)
-        for position, group, state in process
-    ]
+        return _tried(fixed.candidates)
+    shares = agreed(trainer, lambda: _packed(fixed.candidates()))
+    if isinstance(shares, Exception):
+        return shares
+    return together(trainer, lambda: _unpacked(shares, trainer.strategy.root_device))
+
+
+def _packed(offered: Offered) -> tuple[Any, ...]:
+    samples = [(each.position, each.group, each.batch.state_dict()) for each in offered.samples]
+    return samples, offered.delivered, offered.unlabelled
+
+
+def _unpacked(shares: list[tuple[Any, ...]], device: torch.device) -> Offered:
+    whole = Offered([], Counter())
+    for samples, delivered, unlabelled in shares:
+        own = [
+            Sample(position, group, SaliencyBatch(**state).to(device)) for position, group, state in samples
+        ]
+        whole = whole + Offered(own, delivered, unlabelled)
+    return whole
 
 
 def share_out(
@@ -66,7 +79,9 @@ def share_out(
     sent = None if part is None or isinstance(part, Exception) else part.to("cpu")
     gathered = _all_gather(trainer, (_words(part), sent))
     failure = _failure(part, gathered)
-    return failure if failure is not None else _interleave([each for _, each in gathered if each is not None])
+    if failure is not None:
+        return failure
+    return _tried(lambda: _interleave([each for _, each in gathered if each is not None]))
 
 
 def _rank_zeros_buffers(module: nn.Module, rank: int) -> dict[str, Tensor] | str:
@@ -112,7 +127,7 @@ def _tried(work: Callable[[], Result]) -> Result | Exception:
 
 def _words(result: Any) -> str | None:
     """An exception as words, which can be sent in any case; None for anything else."""
-    return f"{type(result).__name__}: {result}" if isinstance(result, Exception) else None
+    return f"{type(result).__name__}: {words_of(result)}" if isinstance(result, Exception) else None
 
 
 def _failure(own: Any, gathered: list[tuple[str | None, Any]]) -> Exception | None:
@@ -130,24 +145,46 @@ def first_layers(trainer: Trainer, names: list[str]) -> list[str]:
     return next((each for each in found if each), [])
 
 
+def agreed(trainer: Trainer, work: Callable[[], Result]) -> list[Result] | Exception:
+    """What each process has, in every process, by rank; where `work` failed in one of them, the exception, in all."""
+    own = _tried(work)
+    words, sent = _words(own), None if isinstance(own, Exception) else own
+    found: list[Any] = [(words, sent)] if trainer.world_size == 1 else _all_gather(trainer, (words, sent))
+    failure = _failure(own, found)
+    return failure if failure is not None else [each for _, each in found]
+
+
+def together(trainer: Trainer, work: Callable[[], Result]) -> Result | Exception:
+    """What this process's `work` gives; where it failed in one of them, the exception, in all: none goes on alone."""
+    own = _tried(work)
+    if trainer.world_size == 1:
+        return own
+    failure = _failure(own, _all_gather(trainer, (_words(own), None)))
+    return failure if failure is not None else own
+
+
+def all_have(trainer: Trainer, has: bool) -> bool:
+    """Whether every process has what it needs to run a model that is sharded, which takes all of them."""
+    if trainer.world_size == 1 or holds_whole_model(trainer):
+        return has
+    return all(_all_gather(trainer, has))
+
+
 def gather(trainer: Trainer, work: Callable[[], Result]) -> list[Result]:
     """What each process has, in every process, by rank.
 
     Raises:
         Exception: where `work` failed in one of them, in all of them.
     """
-    own = _tried(work)
-    words, sent = _words(own), None if isinstance(own, Exception) else own
-    found: list[Any] = [(words, sent)] if trainer.world_size == 1 else _all_gather(trainer, (words, sent))
-    failure = _failure(own, found)
-    if failure is not None:
-        raise failure
-    return [each for _, each in found]
+    found = agreed(trainer, work)
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
-def same_everywhere(trainer: Trainer, scores: dict[str, Any]) -> dict[str, Any]:
-    """Rank zero's scores in every process: `EarlyStopping` on a score that differs would stop only some."""
-    return scores if trainer.world_size == 1 else dict(trainer.strategy.broadcast(scores))
+def same_everywhere(trainer: Trainer, plain: Result) -> Result:
+    """Rank zero's plain data in every process: `EarlyStopping` on a score that differs would stop only some."""
+    return plain if trainer.world_size == 1 else trainer.strategy.broadcast(plain)
 
 
 def _interleave(parts: list[Rows]) -> Rows:

@@ -11,10 +11,18 @@ from torch import Tensor
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Callback, LightningModule, Trainer
+from lightning_gcam._names import same_on_any_disk
 from lightning_gcam.batch import Adapter
 from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.failures import FailurePolicy
-from lightning_gcam.callbacks.loaders import check_index, loaders_of, part_of
+from lightning_gcam.callbacks.fingerprint import settings_of
+from lightning_gcam.callbacks.loaders import (
+    check_index,
+    delivered_by,
+    loaders_of,
+    part_of,
+    steps_fetch_batches,
+)
 from lightning_gcam.callbacks.processes import holds_whole_model
 from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.callbacks.stream import Plan, Stream
@@ -23,7 +31,7 @@ from lightning_gcam.cam.capture import Forward
 from lightning_gcam.cam.registry import Methods, resolve_methods
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.cam.several import check_fuse, resolve_target_layers
-from lightning_gcam.evaluation import EvaluationResult
+from lightning_gcam.evaluation import EvaluationResult, Parts
 from lightning_gcam.scoring import Scores, check_streamed_scores
 
 
@@ -107,6 +115,7 @@ class SaliencyEvaluation(Callback):
         arguments.check_whole("resamples", resamples)
         if chunk_size is not None:
             arguments.check_whole("chunk_size", chunk_size, ", or None for whole batches")
+        arguments.check_about(about)
         check_fuse(fuse, target_layer)
         check_streamed_scores(scores)
         folder = Path(directory) if directory is not None else None
@@ -132,6 +141,18 @@ class SaliencyEvaluation(Callback):
     def directory(self) -> Path | None:
         """Where the table was written, in the process that writes; None before that."""
         return self._table.written_to
+
+    def is_unfinished(self, module: LightningModule) -> bool:
+        """Whether an evaluation of the same settings and weights has begun in `directory`, and did not come to its end.
+
+        Args:
+            module: the model, with its weights.
+        """
+        root = self._plan.directory
+        if root is None or not self._plan.resume:
+            return False
+        settings = settings_of(self._plan.recipe, module, self._plan.target_layer, self._plan.adapter)
+        return bool(Parts(self._plan.parts_in(root, settings)).done())
 
     # -------------------------------------------------------------------------------- hooks: they only route
 
@@ -166,21 +187,31 @@ class SaliencyEvaluation(Callback):
         dataloader_idx: int | None = None,
     ) -> None:
         """Explain and score the samples of a batch, and keep their numbers."""
-        if dataloader_idx is None:
-            batch = part_of(batch, batch_idx, self.dataloader_idx, loaders_of(trainer))
-        elif dataloader_idx != self.dataloader_idx:
-            return
-        if batch is not None and self._stream is not None:
-            with torch.inference_mode(False):
-                self._stream.receive(batch)
+        if not steps_fetch_batches(trainer):
+            self._receive(trainer, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None = None,
+    ) -> None:
+        """As `on_test_batch_start`, for a `test_step` that fetches the batches itself."""
+        if steps_fetch_batches(trainer):
+            self._receive(trainer, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the processes' numbers together, and show the table."""
         stream, self._stream = self._stream, None
         if stream is not None:
             self.result = self._table.make(trainer, stream)
-            self._table.show(trainer, self.result, self.log_prefix, self._failures)
-            self._table.tidy(trainer, stream, self.result)
+            try:
+                self._table.show(trainer, self.result, self.log_prefix, self._failures)
+            finally:  # where showing raises in one process, the others wait for it here
+                self._table.tidy(trainer, stream, self.result)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say where it can go on."""
@@ -192,10 +223,17 @@ class SaliencyEvaluation(Callback):
         """Two evaluations are told apart."""
         return self._generate_state_key(log_prefix=self.log_prefix)
 
+    def _receive(self, trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int | None) -> None:
+        batch = delivered_by(trainer, batch, batch_idx, dataloader_idx, self.dataloader_idx)
+        if batch is not None and self._stream is not None:
+            with torch.inference_mode(False):
+                self._stream.receive(batch)
+
     def _check_alone(self, trainer: Trainer) -> None:
         callbacks = getattr(trainer, "callbacks", [])
         others = [each for each in callbacks if isinstance(each, SaliencyEvaluation) and each is not self]
-        if any(each.log_prefix == self.log_prefix for each in others):
+        if any(same_on_any_disk(each.log_prefix, self.log_prefix) for each in others):
             raise InputError(
-                f'`log_prefix` "{self.log_prefix}" is used by two SaliencyEvaluations. Give each its own.'
+                f'`log_prefix` "{self.log_prefix}" is used by two SaliencyEvaluations. Give each its own, different in '
+                "more than capital letters: some disks do not tell these apart."
             )

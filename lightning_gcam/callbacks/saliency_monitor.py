@@ -12,16 +12,26 @@ from torch import Tensor
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Callback, LightningModule, Trainer
+from lightning_gcam._names import same_on_any_disk
 from lightning_gcam.batch import Adapter, SaliencyBatch
 from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.announcement import description
+from lightning_gcam.callbacks.averaging import (
+    as_validated,
+    averaged,
+    same_weights,
+    weights_may_change,
+    weights_of,
+)
 from lightning_gcam.callbacks.collection import Collection
 from lightning_gcam.callbacks.display import Display
-from lightning_gcam.callbacks.failures import THE_LOOK, FailurePolicy
+from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.loaders import steps_fetch_batches
 from lightning_gcam.callbacks.look import Look
 from lightning_gcam.callbacks.preparation import prepare
-from lightning_gcam.callbacks.processes import first_layers
+from lightning_gcam.callbacks.processes import all_have, first_layers
 from lightning_gcam.callbacks.recipe import Recipe
+from lightning_gcam.callbacks.resuming import Kept, names_of, settings_of
 from lightning_gcam.callbacks.schedule import Schedule
 from lightning_gcam.callbacks.trainer_facts import is_fitting, logged_step, moment, no_training_time_spent
 from lightning_gcam.callbacks.whole_numbers import whole_numbers_explained
@@ -61,7 +71,8 @@ class SaliencyMonitor(Callback):
             logits at every position (segmentation) is explained by their sum over each sample's mask or boxes, or where
             it predicts the class itself.
         num_samples: how many validation samples to look at.
-        selection: "balanced" over the classes, "first", or positions in the order of delivery.
+        selection: "balanced" over the classes, "first", or positions in the order of delivery, under DDP that of all
+            processes together. Where images come in several sizes, only the commonest is chosen from.
         batch: the samples, given by hand: a `SaliencyBatch` or any batch that can be read as one.
         every_n_epochs: look after the validation of every n-th epoch; None for never. Where a callback monitors a
             score, leave it at 1: Lightning's `EarlyStopping` raises where its score was never logged.
@@ -169,8 +180,12 @@ class SaliencyMonitor(Callback):
         self._failures = FailurePolicy(on_error)
         self._memory = Memory()
         self._display = Display(self._failures)
+        self._settings = settings_of(self._recipe, num_samples, selection, batch is not None)
         self._layers: list[TargetLayer] = []
+        self._known_layers: list[str] | None = None
         self._looked_at = (-1, -1)
+        self._weights: dict[str, Tensor | None] = {}
+        self._goes_on = self._has_fitted = False
 
     @property
     def directory(self) -> Path | None:
@@ -203,7 +218,12 @@ class SaliencyMonitor(Callback):
         directory = self._display.directory if stage != "fit" else None
         self._display = Display(self._failures, directory)
         self._memory.begin_run()
+        self._weights = {}
         if stage == "fit":
+            self._goes_on = not self._has_fitted  # a validation by itself, just before, is of the same run
+            if self._has_fitted and trainer.global_step == 0:
+                self._forget()
+            self._has_fitted = True
             self._collection.verify_next()
         if self.target_layer is not None:
             resolve_target_layers(pl_module, self.target_layer)
@@ -211,6 +231,8 @@ class SaliencyMonitor(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Without validation data there is nothing to look at, but for samples given by hand."""
         self._schedule.begin(trainer)
+        if trainer.enable_validation and not self._goes_on:
+            self._collection.collect_anew()
         if self._collection.fixed.is_closed:
             self._prepare(trainer, pl_module, self._collection.fixed.samples)
         elif not trainer.enable_validation:
@@ -233,8 +255,10 @@ class SaliencyMonitor(Callback):
         """Where no sanity check ran, the first training batch serves to find the layer before the first step."""
         if not self._layers and batch_idx == 0 and trainer.global_step == 0:
             samples = self._collection.read_or_none(batch)
-            if samples is not None:  # its labels may be of another kind than the validation's
-                self._prepare(trainer, pl_module, SaliencyBatch(samples.images), batch)
+            images = SaliencyBatch(samples.images) if samples is not None else None
+            self._prepare(
+                trainer, pl_module, images, batch
+            )  # its labels may be other ones than the validation's
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -282,7 +306,8 @@ class SaliencyMonitor(Callback):
         dataloader_idx: int | None = None,
     ) -> None:
         """Collect the fixed samples from what Lightning delivers."""
-        self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        if not steps_fetch_batches(trainer):
+            self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_test_batch_start(
         self,
@@ -293,11 +318,38 @@ class SaliencyMonitor(Callback):
         dataloader_idx: int | None = None,
     ) -> None:
         """Collect the fixed samples from what Lightning delivers."""
-        self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        if not steps_fetch_batches(trainer):
+            self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None = None,
+    ) -> None:
+        """Collect them here where the module's step fetches its batches itself."""
+        if steps_fetch_batches(trainer):
+            self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, and log the scores where callbacks and loggers find them."""
         self._end_stream(trainer, pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None = None,
+    ) -> None:
+        """Collect them here where the module's step fetches its batches itself."""
+        if steps_fetch_batches(trainer):
+            self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, and log the scores where callbacks and loggers find them."""
@@ -315,6 +367,7 @@ class SaliencyMonitor(Callback):
             "fixed_batch": self._collection.fixed.state_dict(),
             "target_layer": names if len(names) > 1 else names[0] if names else None,
             "history": list(self.history),
+            "settings": dict(self._settings),
         }
         if self._recipe.compares_looks:
             state["memory"] = self._memory.state_dict()
@@ -322,12 +375,35 @@ class SaliencyMonitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the samples, the layer and the history of the run that is resumed."""
-        self.history = list(state_dict["history"])
-        if self.target_layer is None:
-            self.target_layer = state_dict["target_layer"]
-        self._collection.load_state_dict(state_dict["fixed_batch"])
-        if "memory" in state_dict:
-            self._memory.load_state_dict(state_dict["memory"])
+        with self._failures.guard("Going on with the looks of the checkpoint (it begins afresh)"):
+            self._resume(Kept.of(state_dict))
+
+    def _resume(self, kept: Kept) -> None:
+        """Take of a checkpoint what can be compared with the looks to come, and say what is left."""
+        self._goes_on = True
+        changed = kept.changed(self._settings)
+        has_samples = not kept.has_other_samples(self._settings)
+        if has_samples and self._collection.is_another(kept.fixed_batch):
+            changed.append("`batch` holds other samples")
+        if self.target_layer is not None and kept.target_layer not in (None, names_of(self.target_layer)):
+            changed.append(f"`target_layer` was {kept.target_layer!r} and is {self.target_layer!r}")
+        if has_samples:
+            self._collection.load_state_dict(kept.fixed_batch)
+        self._known_layers = kept.target_layer
+        if not changed:
+            self.history, self._memory = kept.history, kept.memory or Memory()
+        elif kept.history or kept.fixed_batch:
+            self._failures.warn_once(
+                "not compared",
+                f"The looks of the checkpoint cannot be compared with those to come: {'; '.join(changed)}. Its history "
+                f"{'is' if has_samples else 'and its samples are'} not used: it begins afresh.",
+            )
+
+    def _forget(self) -> None:
+        """Another training begins: what was found in the last one is not its own."""
+        self.history, self.last_record, self.final_scores = [], None, {}
+        self._memory, self._known_layers = Memory(), None
+        self._collection.begin_run()
 
     # -------------------------------------------------------------------------------- the fixed samples
 
@@ -344,44 +420,77 @@ class SaliencyMonitor(Callback):
         dataloader_idx: int | None,
     ) -> None:
         to_prepare = batch_idx == 0 and not self._layers and not self._failures.has_given_up
+        if batch_idx == 0 and weights_may_change(trainer, self):
+            self._weights["validated"] = weights_of(trainer, pl_module)
         if not (self._collection.is_open or to_prepare):
             return
         early = batch_idx == 0 and no_training_time_spent(trainer)
+        taken = None
         with (
             self._failures.guard("Reading the validation batch", before_training=early),
             torch.inference_mode(False),
         ):
             taken = self._collection.take(trainer, batch, batch_idx, dataloader_idx)
-            if taken is None:
-                return
-            self._warn_of_change(self._collection.receive(taken.samples, trainer))
-            if to_prepare:
-                self._prepare(trainer, pl_module, taken.samples, taken.part)
+            if taken is not None:
+                self._warn_of_change(self._collection.receive(taken.samples))
+        if to_prepare:
+            samples, part = (taken.samples, taken.part) if taken is not None else (None, None)
+            self._prepare(trainer, pl_module, samples, part)
 
     def _warn_of_change(self, position: int | None) -> None:
         if position is not None:
             self._failures.warn_once(
                 "changed data",
-                f"The validation data changed since the samples were taken: sample {position} is another one now. (Is "
-                "the validation dataloader shuffled?) The monitor goes on with the samples it has, so that its "
-                "history stays comparable.",
+                f"The validation data changed since the samples were taken: sample {position} is another one now. "
+                "(Other data, or a shuffled validation dataloader?) The monitor goes on with the samples it has, "
+                "so that its history stays comparable.",
             )
 
     def _prepare(
-        self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch, batch: Any = None
+        self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch | None, batch: Any = None
     ) -> None:
-        with self._failures.guard("Preparing the looks", before_training=no_training_time_spent(trainer)):
+        if not all_have(trainer, samples is not None) or samples is None:
+            return
+        with (
+            self._failures.guard("Preparing the looks", before_training=no_training_time_spent(trainer)),
+            torch.inference_mode(False),
+        ):
             if self.normalize is not None:
                 check_normalize(self.normalize, samples.images.shape[1])
             with whole_numbers_explained(batch):
-                self._layers = prepare(trainer, pl_module, samples, self.target_layer, self._recipe)
+                self._layers = self._find_layers(trainer, pl_module, samples)
+        if not all_have(trainer, bool(self._layers)):
+            self._layers = []
+
+    def _find_layers(
+        self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch
+    ) -> list[TargetLayer]:
+        """The layers that were named, those of the checkpoint, or the one that is found."""
+        if self.target_layer is not None or self._known_layers is None:
+            return prepare(trainer, pl_module, samples, self.target_layer, self._recipe)
+        try:
+            return prepare(trainer, pl_module, samples, self._known_layers, self._recipe)
+        except InputError:
+            layers = prepare(trainer, pl_module, samples, None, self._recipe)
+        self._failures.warn_once(
+            "another layer",
+            f"The layer of the checkpoint ({', '.join(self._known_layers)}) cannot be looked at in this model. It is "
+            f'searched anew: the looks are at "{layers[0].name}", and the history begins afresh.',
+        )
+        self._known_layers, self.history, self._memory = None, [], Memory()
+        return layers
 
     def _end_stream(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        with self._failures.guard("Collecting the fixed samples"):
-            self._warn_of_change(self._collection.end(trainer))
-        self._look_and_log(trainer, pl_module, logged_step(trainer))
+        changed = self._collection.end(trainer)
+        if isinstance(changed, Exception):
+            self._failures.report("Collecting the fixed samples", changed)
+        else:
+            self._warn_of_change(changed)
+        validated = self._weights.pop("validated", None)
+        with as_validated(trainer, pl_module, self, validated, self._failures):
+            self._look_and_log(trainer, pl_module, logged_step(trainer))
 
     # -------------------------------------------------------------------------------- one look
 
@@ -404,12 +513,17 @@ class SaliencyMonitor(Callback):
         if not self._collection.fixed.is_closed or self._failures.has_given_up:
             return None
         now = moment(trainer)
-        if is_fitting(trainer) and now == self._looked_at:
+        weights = weights_of(trainer, pl_module) if self._schedule.takes_steps else None
+        if (
+            is_fitting(trainer)
+            and now == self._looked_at
+            and same_weights(weights, self._weights.get("seen"))
+        ):
             return self.last_record  # a validation right behind a look at a step meets the same weights
         record = self._record(trainer, pl_module, step, self._recipe)
         self._failures.count(succeeded=record is not None)
         if record is not None:
-            self._looked_at, self.last_record = now, record
+            self._looked_at, self._weights["seen"], self.last_record = now, weights, record
             self.history.append(record.row)
             self._display.show(trainer, record, self._collection.fixed, self._layers, self._recipe)
         self._hand_over(trainer, pl_module, record)
@@ -418,8 +532,9 @@ class SaliencyMonitor(Callback):
     def _hand_over(self, trainer: Trainer, pl_module: LightningModule, record: SaliencyRecord | None) -> None:
         """Call `on_saliency_look` of every callback that has it, at once, wherever it stands in the list."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if callable(hook := getattr(callback, "on_saliency_look", None)):
-                hook(trainer, pl_module, self, record)
+            with self._failures.guard(f"`on_saliency_look` of {type(callback).__name__}"):
+                if callable(hook := getattr(callback, "on_saliency_look", None)):
+                    hook(trainer, pl_module, self, record)
 
     def _look_at_the_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The costly scores, once; they are logged as `<prefix>/final/<score>`."""
@@ -427,7 +542,8 @@ class SaliencyMonitor(Callback):
             return
         last = self.last_record if moment(trainer) == self._looked_at else None
         step = last.step if last is not None else logged_step(trainer) - 1
-        record = self._record(trainer, pl_module, step, self._final_recipe)
+        with averaged(trainer, pl_module):
+            record = self._record(trainer, pl_module, step, self._final_recipe)
         if record is None:
             return
         self.final_scores = record.scores
@@ -444,15 +560,14 @@ class SaliencyMonitor(Callback):
         stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style, sample_images=self.sample_images)
         fixed = self._collection.fixed
         look = Look(trainer, pl_module, fixed, layers, recipe, self._memory, self._failures)
-        with self._failures.guard(THE_LOOK):
-            return look.take(stamp)
-        return None
+        return look.take(stamp)
 
     def _check_alone(self, trainer: Trainer) -> None:
         """Two monitors under one name would overwrite each other's tags and state."""
         callbacks = getattr(trainer, "callbacks", [])
         others = [each for each in callbacks if isinstance(each, SaliencyMonitor) and each is not self]
-        if any(each.log_prefix == self.log_prefix for each in others):
+        if any(same_on_any_disk(each.log_prefix, self.log_prefix) for each in others):
             raise InputError(
-                f'`log_prefix` "{self.log_prefix}" is used by two SaliencyMonitors. Give each its own.'
+                f'`log_prefix` "{self.log_prefix}" is used by two SaliencyMonitors. Give each its own, different in '
+                "more than capital letters: some disks do not tell these apart."
             )

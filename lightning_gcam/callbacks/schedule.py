@@ -19,6 +19,11 @@ class Schedule:
         self.every_n_train_steps = every_n_train_steps
         self._last_global_step = 0
 
+    @property
+    def takes_steps(self) -> bool:
+        """Whether there are looks between validations."""
+        return self.every_n_train_steps is not None
+
     def begin(self, trainer: Trainer) -> None:
         """A fit begins, or goes on from a checkpoint in the middle of an accumulation."""
         self._last_global_step = trainer.global_step

@@ -8,11 +8,13 @@ from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Callback, LightningModule, Trainer, rank_zero_info, rank_zero_warn
 from lightning_gcam.callbacks.arguments import check_whole
 from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.resuming import check_mapping
 from lightning_gcam.callbacks.saliency_monitor import SaliencyMonitor
 from lightning_gcam.callbacks.trainer_facts import is_fitting
 from lightning_gcam.callbacks.watch import Watch, evidence_of, why_not
 from lightning_gcam.isolation import same_random_streams
 from lightning_gcam.loggers import log_alert, write_alert
+from lightning_gcam.loggers.event_file import left_as_found
 from lightning_gcam.record import SaliencyRecord
 from lightning_gcam.reliance import Finding, Thresholds, plain_of
 
@@ -81,6 +83,8 @@ class ShortcutAlarm(Callback):
         self._failures = FailurePolicy(self._failures.on_error)
         if stage == "fit":
             self._watches = {}
+            if trainer.global_step == 0:
+                self.alerts = []
 
     def on_saliency_look(
         self,
@@ -100,10 +104,10 @@ class ShortcutAlarm(Callback):
         return {"alerts": list(self.alerts), "watches": watches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the alerts and the looks of the run that is resumed."""
-        self.alerts = list(state_dict["alerts"])
-        for prefix, state in state_dict["watches"].items():
-            self._watch(prefix).load_state_dict(state)
+        """Go on with the alerts and the looks of the run that is resumed; with none where they cannot be read."""
+        with self._failures.guard("Going on with the alerts of the checkpoint (it begins afresh)"):
+            alerts, watches = _read(state_dict, self.thresholds, self.looks_in_a_row)
+            self.alerts, self._watches = alerts, watches
 
     # -------------------------------------------------------------------------------- one look
 
@@ -134,9 +138,39 @@ class ShortcutAlarm(Callback):
         if not trainer.is_global_zero:
             return
         for logger in [*trainer.loggers, *monitor.pages]:
-            with self._failures.guard(f"Logging the alert to {type(logger).__name__}"), same_random_streams():
+            with (
+                self._failures.guard(f"Logging the alert to {type(logger).__name__}"),
+                same_random_streams(),
+                left_as_found(logger),
+            ):
                 log_alert(logger, alert)
                 logger.save()
         if monitor.directory is not None:
             with self._failures.guard("Writing the alert"):
                 write_alert(monitor.directory, alert)
+
+
+def _read(
+    state: Any, thresholds: Thresholds, looks_in_a_row: int
+) -> tuple[list[dict[str, Any]], dict[str, Watch]]:
+    """The alerts and the watches of a checkpoint.
+
+    Raises:
+        InputError: naming what is missing, unknown, or cannot be read.
+    """
+    parts = check_mapping("state", state, {"alerts", "watches"}, ())
+    if not isinstance(parts["alerts"], list):
+        raise InputError(f"`alerts` should be a list; got {type(parts['alerts']).__name__}.")
+    alerts = [check_mapping("alerts", each) for each in parts["alerts"]]
+    watches: dict[str, Watch] = {}
+    for prefix, each in check_mapping("watches", parts["watches"]).items():
+        watches[prefix] = Watch(thresholds, looks_in_a_row)
+        try:
+            watches[prefix].load_state_dict(check_mapping("watches", each, {"recent", "told"}, ()))
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f'`watches` of "{prefix}" cannot be read ({type(error).__name__}: {error}).'
+            ) from error
+    return alerts, watches

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from lightning_gcam._lightning import LightningModule, Trainer, rank_zero_info
+from lightning_gcam._names import safe_name
 from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
+from lightning_gcam.batch.dense import warn_of_full_masks
 from lightning_gcam.callbacks.evaluating import Evaluating
 from lightning_gcam.callbacks.failures import FailurePolicy
 from lightning_gcam.callbacks.fingerprint import fingerprint, settings_of
@@ -38,6 +40,10 @@ class Plan:
     directory: Path | None
     log_prefix: str
 
+    def parts_in(self, root: Path, settings: dict[str, Any]) -> Path:
+        """Where what is done is kept under `root`, for an evaluation of these settings."""
+        return root / f"{safe_name(self.log_prefix.strip('/').replace('/', '-'))}-{fingerprint(settings)}"
+
 
 @dataclass
 class Stream:
@@ -51,7 +57,7 @@ class Stream:
         places: which sample of the dataset each one is.
         parts: what is done.
         settings: what decides whether another evaluation is the same.
-        batch_size: of the dataloader, where that is known.
+        loader: the dataloader.
         done: the digest of each sample that is done, by its position.
         positions: of the samples that this process was handed and that are done, batch by batch.
         unlabelled: how many had no label.
@@ -65,7 +71,7 @@ class Stream:
     places: Places
     parts: Parts
     settings: dict[str, Any]
-    batch_size: int = 0
+    loader: Any = None
     done: dict[int, int] = field(default_factory=dict)
     positions: list[Numbers] = field(default_factory=list)
     unlabelled: int = 0
@@ -79,8 +85,7 @@ class Stream:
         """Begin, or go on with what an interrupted evaluation of the same settings has done; in all processes alike."""
         settings = same_everywhere(trainer, settings_of(plan.recipe, module, plan.target_layer, plan.adapter))
         root = plan.directory or Path(trainer.default_root_dir) / "lightning_gcam"
-        name = f"{plan.log_prefix.strip('/').replace('/', '-')}-{fingerprint(settings)}"
-        parts = Parts(root / name, trainer.global_rank)
+        parts = Parts(plan.parts_in(root, settings), trainer.global_rank)
         if not plan.resume and trainer.local_rank == 0:
             parts.remove()
         trainer.strategy.barrier()
@@ -89,19 +94,22 @@ class Stream:
             rank_zero_info(
                 f"SaliencyEvaluation: {len(done)} samples are done already; it goes on from {parts.directory}."
             )
-        places, batch_size = Places.of(trainer, loader), getattr(loader, "batch_size", None) or 0
-        return Stream(trainer, module, plan, failures, places, parts, settings, batch_size, done)
+        places = Places.of(trainer, loader)
+        return Stream(trainer, module, plan, failures, places, parts, settings, loader, done)
 
     def receive(self, batch: Any) -> None:
-        """Take the next batch of this process."""
-        with self.failures.guard(READING, before_training=self.places.delivered == 0):
+        """Take the next batch of this process; whatever fails, its samples keep their positions and are counted."""
+        is_first, samples = self.places.delivered == 0, None
+        with self.failures.guard(READING, before_training=is_first):
             samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names)
-            positions = self.places.take(len(samples))
-            rows = self._usable(samples, positions)
-            if rows:
-                self._take(samples.select(rows), positions[rows], batch)
+        n = len(samples) if samples is not None else self.places.size_of(batch, self.loader)
+        positions = self.places.take(n)
+        if samples is None:
+            self.failed += int(self.places.counts(positions).sum())
             return
-        self.failed += len(self.places.take(self.batch_size))
+        rows = self._usable(samples, positions)
+        if rows:
+            self.failed += 0 if self._take(samples, rows, positions[rows], batch) else len(rows)
 
     def say_where_it_stopped(self) -> None:
         """What is kept, and how it goes on."""
@@ -120,25 +128,40 @@ class Stream:
             counts = counts & labelled
         return [int(row) for row in np.flatnonzero(counts)]
 
-    def _take(self, samples: SaliencyBatch, positions: Numbers, batch: Any) -> None:
-        digests = digests_of(samples)
-        known = [self.done.get(position) for position in positions.tolist()]
-        if known == digests.tolist():
-            self.positions.append(positions)
-            return
+    def _take(self, whole: SaliencyBatch, rows: list[int], positions: Numbers, batch: Any) -> bool:
+        """Whether these rows of a batch are done, in an earlier run or now."""
+        if self.failures.has_given_up:
+            return self._knows(whole, rows, positions)
         succeeded = False
-        if not self.failures.has_given_up:
-            with self.failures.guard(A_BATCH, before_training=self.evaluating is None):
-                evaluating = self.evaluating = self.evaluating or self._prepared(samples, batch)
-                found = evaluating.measure(samples, self._leave_out)
-                self.parts.save(Part(positions, digests, *found))
-                self.positions.append(positions)
-                succeeded = True
-            self.failures.count(succeeded=succeeded, work=A_BATCH)
-        self.failed += 0 if succeeded else len(samples)
+        with self.failures.guard(A_BATCH, before_training=self.evaluating is None):
+            samples = whole.select(rows)
+            digests = digests_of(samples)
+            if self._are_done(positions, digests):
+                return True
+            evaluating = self.evaluating = self.evaluating or self._prepared(samples, batch)
+            found = evaluating.measure(samples, self._leave_out)
+            self.parts.save(Part(positions, digests, *found))
+            self.positions.append(positions)
+            succeeded = True
+        self.failures.count(succeeded=succeeded, work=A_BATCH)
+        return succeeded
+
+    def _knows(self, whole: SaliencyBatch, rows: list[int], positions: Numbers) -> bool:
+        """After too many failures nothing is tried any more; what an earlier run has done is still in the table."""
+        with self.failures.guard(A_BATCH):
+            return self._are_done(positions, digests_of(whole.select(rows)))
+        return False
+
+    def _are_done(self, positions: Numbers, digests: Numbers) -> bool:
+        """Whether an earlier run has done these very samples; then they are in the table."""
+        known: bool = [self.done.get(position) for position in positions.tolist()] == digests.tolist()
+        if known:
+            self.positions.append(positions)
+        return known
 
     def _prepared(self, samples: SaliencyBatch, batch: Any) -> Evaluating:
         """Find the layer, or take the one that was found when it began; and try one sample all the way."""
+        warn_of_full_masks(samples.object_masks)
         plan, known = self.plan, self.parts.remembered()
         layer = known.get("layers", plan.target_layer)
         with whole_numbers_explained(batch):

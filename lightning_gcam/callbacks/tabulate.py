@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,9 @@ from lightning_gcam.evaluation import (
     write_result,
 )
 from lightning_gcam.evaluation.facts import command, device_in_words, seed, versions
+from lightning_gcam.evaluation.written import as_csv
 from lightning_gcam.loggers import log_table
+from lightning_gcam.loggers.event_file import left_as_found
 from lightning_gcam.loggers.files import next_version
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.metrics.baselines import BASELINES
@@ -106,6 +110,7 @@ class Table:
         self, trainer: Trainer, result: EvaluationResult, log_prefix: str, failures: FailurePolicy
     ) -> None:
         """Print, write and log the table; only rank zero does."""
+        self.written_to = None
         if not trainer.is_global_zero:
             return
         with failures.guard("Printing the table"):
@@ -113,10 +118,9 @@ class Table:
         if getattr(trainer, "fast_dev_run", False):
             return
         with failures.guard("Writing the table"):
-            self.written_to = self.directory or next_version(
-                Path(trainer.default_root_dir) / "lightning_gcam"
-            )
-            table, whole = write_result(self.written_to, result)
+            directory = self.directory or next_version(Path(trainer.default_root_dir) / "lightning_gcam")
+            table, whole = _written(directory, result)
+            self.written_to = directory
             rank_zero_info(
                 f"SaliencyEvaluation: the table is in {table}, and how it came about in {whole.name} beside it."
             )
@@ -126,15 +130,22 @@ class Table:
         )
         rows = [{**asdict(row), "left_out": row.left_out} for row in result.rows]
         for logger in trainer.loggers:
-            with failures.guard(f"Logging the table to {type(logger).__name__}"):
+            with failures.guard(f"Logging the table to {type(logger).__name__}"), left_as_found(logger):
                 logger.log_metrics(values, step=step)
                 log_table(logger, f"{log_prefix}/table", rows, step)
                 logger.save()
 
     def tidy(self, trainer: Trainer, stream: Stream, result: EvaluationResult) -> None:
-        """Take away what was kept for going on; where a batch failed, it stays, and only that is tried again."""
+        """Take away what was kept for going on; where a batch or the writing failed, it stays for the next time."""
+        is_rehearsal = bool(getattr(trainer, "fast_dev_run", False))
+        found = same_everywhere(trainer, {"is_written": self.written_to is not None or is_rehearsal})
         trainer.strategy.barrier()
-        if result.facts.failed:
+        if not found["is_written"]:
+            rank_zero_warn(
+                f"The table could not be written. What is done is kept in {stream.parts.directory}: run the same "
+                "again, and the table is written without computing anything a second time."
+            )
+        elif result.facts.failed:
             rank_zero_warn(
                 f"{result.facts.failed} samples could not be evaluated and are not in the table. What is done is kept "
                 f"in {stream.parts.directory}: run the same again, and only they are tried."
@@ -177,3 +188,28 @@ def _check_layers(shares: list[_Share]) -> None:
     if len(found) > 1:
         words = " and ".join(sorted(", ".join(each) for each in found))
         raise InputError(f"The processes found different layers ({words}). Name one with `target_layer`.")
+
+
+def _written(directory: Path, result: EvaluationResult) -> tuple[Path, Path]:
+    """Write the table; where that fails, write it elsewhere, or print it as it would have been written.
+
+    Raises:
+        OSError: where it is not in `directory`; it says where it is.
+    """
+    try:
+        return write_result(directory, result)
+    except OSError as error:
+        instead = _saved_elsewhere(result)
+        raise type(error)(error.errno, f"{error.strerror}. {instead}", str(directory)) from error
+
+
+def _saved_elsewhere(result: EvaluationResult) -> str:
+    """Where the table is, as a sentence."""
+    with suppress(OSError):
+        elsewhere = Path(tempfile.mkdtemp(prefix="lightning_gcam-"))
+        try:
+            return f"The table is in {write_result(elsewhere, result)[0]} instead"
+        except OSError:
+            elsewhere.rmdir()
+    print(as_csv(result))
+    return "The table was printed instead"

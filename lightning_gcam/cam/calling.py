@@ -1,21 +1,30 @@
 """How a model is called with images and nothing else, and what is said where that cannot be.
 
 Not every module takes images: one without a forward is called through its only part that has parameters, and one that
-takes keywords by the name of its main input. What takes a whole batch needs a `forward=`, which the error shows.
+takes keywords by the name of its main input. What takes a whole batch needs a `forward=`, which the error shows where
+one was found that works.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import InputError
+from lightning_gcam._errors import OF_THE_MACHINE, InputError
 from lightning_gcam._lightning import in_both, rank_zero_info
+from lightning_gcam.cam.differentiable import recurrent_layers_without_cudnn
+from lightning_gcam.cam.reshape import leaves_of
+from lightning_gcam.cam.suggestions import RECIPES
+from lightning_gcam.cam.trial import first_that_works
+from lightning_gcam.isolation import is_sharded, untouched
 
 Forward = Callable[[nn.Module, Tensor], Any]
 """`(model, images) -> output`, for a model that is not simply called with the images."""
@@ -35,7 +44,7 @@ def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
         forward: the user's own way to call it.
 
     Raises:
-        InputError: where it cannot be called so; the message shows what was tried, and the `forward=` to copy.
+        InputError: where it cannot be called so; the message shows what was tried, and a `forward=` to copy that works.
 
     Example:
         >>> import torch
@@ -47,16 +56,18 @@ def run(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
     """
     way = _Way.of(model)
     try:
-        output = way(images) if forward is None else forward(model, images)
+        with recurrent_layers_without_cudnn(model):
+            output = way(images) if forward is None else forward(model, images)
     except InputError:
         raise
     except NotImplementedError as error:
         if str(error) and "forward" not in str(error):  # an operation that this device does not know
             raise
-        raise InputError(_without_forward(model, way)) from error
+        raise InputError(_without_forward(model, images, way)) from error
     except (RuntimeError, TypeError, LookupError, AttributeError, ValueError) as error:
         if _is_for_whole_numbers(images, error):
-            raise NotTaken(_not_taken(model, images, error)) from error
+            kind = NotTaken if _takes_shares(model, images, forward) else InputError
+            raise kind(_not_taken(model, images, error, shares=kind is NotTaken)) from error
         if model in _RAN or not _is_of_the_call(error, way if forward is None else None):
             raise
         raise InputError(_failed(model, images, way if forward is None else None, error)) from error
@@ -159,30 +170,61 @@ def _is_for_whole_numbers(images: Tensor, error: Exception) -> bool:
     return isinstance(error, (RuntimeError, TypeError)) and is_of_type and not images.is_floating_point()
 
 
+_OF_SHAPE = re.compile(
+    r"shape|size|channels|[Dd]imension|[Ee]xpected \dD|must match|[Ee]xpected input|at dim|same dtype|number of dims"
+)
+"""What torch says of a tensor of another shape or type than an operation takes."""
+
+
 def _is_of_the_call(error: Exception, way: _Way | None) -> bool:
     """Whether a model seems to have been given something else than it takes.
 
-    A `forward(batch)` that takes the first image for the images fails at some layer, in that layer's words.
+    A `forward(batch)` that takes the first image for the images, or a generator that takes a latent, fails at some
+    layer, in that layer's words.
     """
+    words = str(error)
+    if OF_THE_MACHINE.search(words):
+        return False
     if way is not None and way.takes_a_batch:
-        return "memory" not in str(error)
+        return True
     if isinstance(error, ValueError):
-        return "unpack" in str(error)
-    return not isinstance(error, RuntimeError)
+        return "unpack" in words or re.search(r"expected \dD", words) is not None
+    return not isinstance(error, RuntimeError) or is_misfit(error)
 
 
-def _not_taken(model: nn.Module, images: Tensor, error: Exception) -> str:
+def is_misfit(error: Exception) -> bool:
+    """Whether a RuntimeError says the same as a TypeError: that what was given is of another form than what is taken.
+
+    Example:
+        >>> is_misfit(RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x2 and 3x4)"))
+        True
+        >>> is_misfit(RuntimeError("CUDA error: device-side assert triggered"))
+        False
+    """
+    return OF_THE_MACHINE.search(str(error)) is None and _OF_SHAPE.search(str(error)) is not None
+
+
+def _takes_shares(model: nn.Module, images: Tensor, forward: Forward | None) -> bool:
+    """Whether whole numbers are taken once they are floating point, between 0 and 1."""
+    shares = images.float() / 255
+    with suppress(Exception), untouched(model):
+        (_Way.of(model)(shares) if forward is None else forward(model, shares))
+        return True
+    return False
+
+
+def _not_taken(model: nn.Module, images: Tensor, error: Exception, *, shares: bool) -> str:
     return (
         f"`images` must be of a kind that the forward of {type(model).__name__} takes; got {images.dtype} "
-        f"(N, {', '.join(map(str, images.shape[1:]))}) ({error}). Convert them as your training does, as with "
-        "`images.float() / 255`."
+        f"(N, {', '.join(map(str, images.shape[1:]))}) ({error}). Convert them as your training does"
+        + (", as with `images.float() / 255`." if shares else ", in an `adapter=`.")
     )
 
 
-def _without_forward(model: nn.Module, way: _Way) -> str:
+def _without_forward(model: nn.Module, images: Tensor, way: _Way) -> str:
     parts = _parts(model)
     several = f", and {len(parts)} parts with parameters ({', '.join(parts)})" if len(parts) > 1 else ""
-    return f"{type(model).__name__} has no `forward` of its own{several}: {_remedy(model, way)}"
+    return f"{type(model).__name__} has no `forward` of its own{several}: {_remedy(model, images, way)}"
 
 
 def _failed(model: nn.Module, images: Tensor, way: _Way | None, error: Exception) -> str:
@@ -195,27 +237,93 @@ def _failed(model: nn.Module, images: Tensor, way: _Way | None, error: Exception
         )
     return (
         f"{type(model).__name__} was called with {kind}, as `{way}`, which raised {raised}. If it takes anything but "
-        f"the images alone, {_remedy(model, way)}"
+        f"the images alone, {_remedy(model, images, way)}"
     )
 
 
-def _remedy(model: nn.Module, way: _Way) -> str:
-    return (
-        "pass `forward=`, a function from the module and the images to the logits, for example:\n"
-        f"    forward=lambda module, images: {_example(model, way)}"
-    )
+def _remedy(model: nn.Module, images: Tensor, way: _Way) -> str:
+    remedy = "pass `forward=`, a function from the module and the images to the logits"
+    code = first_that_works(model, images, *_examples(model, way))
+    if code is None:
+        return f"{remedy}; none that was tried gives a look, {RECIPES} has some."
+    return f"{remedy}, for example:\n    forward=lambda module, images: {code}"
 
 
 _HEADS = ("head", "classifier", "fc", "linear")
 
+_NAMES = ("image", "images", "pixel_values", "x", "inputs", "input", "img", "data")
+"""What the images are called in a batch with names."""
 
-def _example(model: nn.Module, way: _Way) -> str:
-    """The parts in a row where the last is a head, the first of them else; never what was tried."""
-    parts = _parts(model)
+
+def _examples(model: nn.Module, way: _Way) -> tuple[list[str], set[str]]:
+    """Ways to call a model, the likeliest first, and which of them call one part alone.
+
+    Its parts in a row where the last is a head, one part, a batch, images that are laid out otherwise.
+    """
+    parts, path = _parts(model), way.path
     in_a_row = len(parts) > 1 and any(word in parts[-1].lower() for word in _HEADS)
     code = "images"
-    if len(parts) > 1 and not in_a_row and way.takes_a_batch:
-        parts = []  # its own forward knows how they belong together
-    for part in parts if in_a_row else parts[:1]:
+    for part in parts:
         code = f"module.{part}({code})"
-    return code if code not in ("images", str(way)) else f'{way.path}({{"image": images}})'
+    alone = [f"module.{part}(images)" for part in parts]
+    inner = [f"{path}.{part}(images)" for part in _parts(way.module)] if path != "module" else []
+    batches = [f'{path}({{"{name}": images}})' for name in _NAMES]
+    batches += [f"{path}((images, None))", f"{path}([images])"]
+    turned = [f"{path}(images{code})" for code in ("[:, 0]", ".permute(0, 2, 3, 1)")]
+    either = [*alone, *batches]
+    if len(parts) > 1 and not in_a_row and way.takes_a_batch:
+        either = [*batches, *alone]  # its own forward knows how they belong together
+    codes = [*([code] if in_a_row else []), *either, *inner, *turned]
+    return [each for each in dict.fromkeys(codes) if each not in ("images", str(way))], {*alone, *inner}
+
+
+# ------------------------------------------------------------------------------------- what has no gradient
+
+
+def quantized_explained(model: nn.Module) -> str:
+    """What is said of a model with quantized layers, through which torch takes no gradient; nothing of another."""
+    name = next((name for name, each in model.named_modules() if "quantized" in type(each).__module__), None)
+    if name is None:
+        return ""
+    return (
+        f'{type(model).__name__} is quantized ("{name}"), and torch takes no gradient through such a layer: no '
+        "`target_layer` can be explained. Look at the model before it was converted, see "
+        f"{RECIPES}#quantized-and-detached-models."
+    )
+
+
+def no_gradient_explained(model: nn.Module, images: Tensor, forward: Forward | None) -> str:
+    """What is said of a model whose output has no gradient at the images, whatever the layer; nothing of another.
+
+    Args:
+        model: in the mode it is to be looked at in.
+        images: `(N, C, H, W)`.
+        forward: as in `run`.
+    """
+    if (said := quantized_explained(model)) or is_sharded(model):
+        return said
+    with torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_(images.is_floating_point())
+        output = run(model, leaf.clone(), forward)
+        live = [each for each in leaves_of(output) if isinstance(each, Tensor) and each.requires_grad]
+        if live and (not leaf.requires_grad or _depends_on(live, leaf)):
+            return ""
+    where = (
+        "its output carries no graph" if not live else "its output is not computed from the images by a graph"
+    )
+    code = first_that_works(model, images, *_examples(model, _Way.of(model))) if forward is None else None
+    remedy = (
+        f"Pass a `forward=` that goes around it, for example:\n    forward=lambda module, images: {code}"
+        if code is not None
+        else f"Return what is in front of it, or see {RECIPES}#quantized-and-detached-models."
+    )
+    return (
+        f"No `target_layer` of {type(model).__name__} can be explained: gradients were on, and {where}. Does its "
+        "forward detach (`.detach()`, `.data`, `.numpy()`, `.item()`), decide (`argmax`, a threshold), or run under "
+        f"`inference_mode`? {remedy}"
+    )
+
+
+def _depends_on(tensors: list[Tensor], leaf: Tensor) -> bool:
+    total = torch.stack([each.float().sum() for each in tensors]).sum()
+    return torch.autograd.grad(total, leaf, allow_unused=True)[0] is not None

@@ -15,13 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import InputError
+from lightning_gcam._errors import InputError, of_the_users
 from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
-from lightning_gcam.cam.calling import run
-from lightning_gcam.cam.outputs import find_raw_logits, has_graph
-from lightning_gcam.cam.regions import score_of_regions
-from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
-from lightning_gcam.cam.targets import Score, Targets, score_of
+from lightning_gcam.cam.calling import quantized_explained, run
+from lightning_gcam.cam.calls import call_of_the_images
+from lightning_gcam.cam.differentiable import without_checkpoints
+from lightning_gcam.cam.evidence import Run, layout_of
+from lightning_gcam.cam.outputs import Head, has_graph, read_head
+from lightning_gcam.cam.regions import score_of_head
+from lightning_gcam.cam.reshape import Reshape, main_tensor, with_main_tensor
+from lightning_gcam.cam.targets import Score, Targets
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class Captured:
         return self.score.targets
 
 
-Read = Callable[[Tensor], Score]
-"""From a model's logits to the score that is explained."""
+Read = Callable[[Head], Score]
+"""From what a model gives to the score that is explained."""
 
 
 def capture(
@@ -89,12 +92,12 @@ def capture(
         model: the model, in the mode it is to be looked at in (see `lightning_gcam.isolation.untouched`).
         images: `(N, C, H, W)`, on the model's device.
         layer: a submodule that the forward calls; where it is called more than once, the last call that the score
-            depends on counts.
-        targets: as in `score_of`, or `score_of_regions` where the logits are dense.
+            depends on and that is computed from the images counts (see `lightning_gcam.cam.calls`).
+        targets: as in `score_of_head`.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
         reshape: from the layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
         masks: `(N, H, W)` bool, the regions over which dense logits are summed.
-        read: from the logits to the score, in the place of `targets` and `masks`.
+        read: from what the model gives to the score, in the place of `targets` and `masks`.
 
     Raises:
         InputError: the layer is not called, gives no grid, or does not influence the score.
@@ -116,24 +119,30 @@ def capture_layers(
     read: Read | None = None,
 ) -> list[Captured]:
     """As `capture` at several layers, in one forward and one gradient; the graph starts at the first that is called."""
-    read = read or (lambda logits: _score_of(logits, targets, masks))
+    read = read or (lambda head: score_of_head(head, targets, masks, images))
     with plain_eager():
         at_layers, score = _activations_and_gradients(model, images, layers, read, forward)
         score = score.detached()
         return [
-            _as_captured(each, layer, images, reshape, score)
+            _as_captured(each, layer, images, reshape, score, lambda images: run(model, images, forward))
             for each, layer in zip(at_layers, layers, strict=True)
         ]
 
 
 @contextmanager
 def plain_eager() -> Iterator[None]:
-    """Outside of inference mode and of compiled code, without a graph: the ground every look stands on.
+    """Outside of inference mode, of compiled code and of checkpoints, without a graph: the ground every look stands on.
 
     Hooks added to a compiled module would not be called, and tensors made in inference mode have no gradient.
     """
     stance = torch.compiler.set_stance("force_eager")
-    with stance, torch.inference_mode(False), torch.no_grad(), _without_autocast_cache():
+    with (
+        stance,
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _without_autocast_cache(),
+        without_checkpoints(),
+    ):
         yield
 
 
@@ -172,19 +181,20 @@ def _activations_and_gradients(
             if not (from_the_start or has_graph(output)):
                 continue
             with torch.enable_grad():
-                score = read(find_raw_logits(output, len(images)))
+                score = read(read_head(output, len(images)))
         has_score = score.values.requires_grad
-        at_layers = _last_influential(calls, score.values) if has_score else []
+        influential = _influential(calls, score.values) if has_score else [[] for _ in layers]
+        at_layers = [
+            _of_the_images(model, images, layer, each, forward)
+            for layer, each in zip(layers, influential, strict=True)
+        ]
         found = [each for each in at_layers if each is not None]
         if len(found) == len(layers):
             return found, score
     raise InputError(
-        _without_influence(model, layers, at_layers) if has_score else _without_graph(model, layers)
+        quantized_explained(model)
+        or (_without_influence(model, layers, at_layers) if has_score else _without_graph(model, layers))
     )
-
-
-def _score_of(logits: Tensor, targets: Targets, masks: Tensor | None) -> Score:
-    return score_of(logits, targets) if logits.ndim == 2 else score_of_regions(logits, targets, masks)
 
 
 @contextmanager
@@ -217,21 +227,31 @@ def _check_called(model: nn.Module, layers: Sequence[nn.Module], calls: list[lis
     for layer, own in zip(layers, calls, strict=True):
         if not own:
             raise InputError(
-                f"`target_layer` {_in_words(model, layer)} was not called by the forward of {type(model).__name__}, or "
-                f"gave no tensor of floating point. Name one that runs, or leave it out to have one found. {_LISTED}"
+                quantized_explained(model)
+                or f"`target_layer` {_in_words(model, layer)} was not called by the forward of {type(model).__name__}, "
+                f"or gave no tensor of floating point. Name one that runs, or leave it out to have one found. {_LISTED}"
             )
 
 
-def _last_influential(calls: list[list[Tensor]], score: Tensor) -> list[AtLayer | None]:
-    """For each layer its last call that the score depends on; None where there is none."""
+def _influential(calls: list[list[Tensor]], score: Tensor) -> list[list[AtLayer]]:
+    """For each layer those of its calls that the score depends on."""
     live = [[(output, call) for call, output in enumerate(own) if output.requires_grad] for own in calls]
     gradients = iter(_gradients(score, [output for own in live for output, _ in own]))
-    found: list[AtLayer | None] = []
-    for own in live:
-        triples = [(output, next(gradients), call) for output, call in own]
-        last = [(output, gradient, call) for output, gradient, call in triples if gradient is not None][-1:]
-        found.append(last[0] if last else None)
-    return found
+    triples = [[(output, next(gradients), call) for output, call in own] for own in live]
+    return [
+        [(output, gradient, call) for output, gradient, call in own if gradient is not None]
+        for own in triples
+    ]
+
+
+def _of_the_images(
+    model: nn.Module, images: Tensor, layer: nn.Module, at_layer: list[AtLayer], forward: Forward | None
+) -> AtLayer | None:
+    """The call that the map is made of; None where there is none."""
+    if len(at_layer) < 2:
+        return at_layer[0] if at_layer else None
+    found = call_of_the_images(model, images, layer, {call: output for output, _, call in at_layer}, forward)
+    return next(each for each in at_layer if each[2] == found)
 
 
 def _gradients(score: Tensor, outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
@@ -269,23 +289,42 @@ def _in_words(model: nn.Module, layer: nn.Module) -> str:
 
 
 def _as_captured(
-    at_layer: AtLayer, layer: nn.Module, images: Tensor, reshape: Reshape | None, score: Score
+    at_layer: AtLayer, layer: nn.Module, images: Tensor, reshape: Reshape | None, score: Score, again: Run
 ) -> Captured:
     """Activations and gradients as `(N, C, h, w)` float32."""
     activations, gradients, call = at_layer
-    view = reshape or _read(activations, images)
-    grid = view(activations.detach())
+    view = reshape or _read(layer, call, activations.detach(), images, again)
+    with of_the_users("reshape_transform", activations):
+        grid = view(activations.detach())
     if grid.ndim != 4:
         raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")
     return Captured(grid.float(), view(gradients).float(), score, Place(layer, call, view, reshape is None))
 
 
-def _read(activations: Tensor, images: Tensor) -> Reshape:
-    layout = find_layout(activations, (images.shape[-2], images.shape[-1]), len(images))
+def _read(layer: nn.Module, call: int, activations: Tensor, images: Tensor, again: Run) -> Reshape:
+    layout = layout_of(layer, call, activations, images, again)
     if layout is None:
+        why = (
+            "more than one dimension may count the images, and a forward of another number of images did not tell which"
+            if activations.shape.count(len(images)) > 1
+            else "not a grid over the image"
+        )
         raise InputError(
-            f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: not a grid over the "
-            "image. Name a layer that has one, or pass `reshape_transform=`, a function from this output to "
-            "(N, C, h, w)."
+            f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: {why}. "
+            "Name a layer that has one, or pass `reshape_transform=`, a function from this output to "
+            f"(N, C, h, w).{_folded_in_words(activations, images)}"
         )
     return layout.reshape
+
+
+def _folded_in_words(activations: Tensor, images: Tensor) -> str:
+    """The `reshape_transform` of frames, or of a pair, that stand in the batch; empty where it cannot be that."""
+    rows, rest = divmod(len(activations), len(images))
+    if activations.ndim != 4 or rows < 2 or rest:
+        return ""
+    return (
+        f" There are {rows} rows for each image. Where these are frames, folded into the batch sample by sample, one "
+        f"map of all is:\n    reshape_transform=lambda output: output.unflatten(0, (-1, {rows})).flatten(1, 2)\n"
+        "Where the images stand first in a `torch.cat([images, others])`, theirs is:\n"
+        f"    reshape_transform=lambda output: output.unflatten(0, ({rows}, -1))[0]"
+    )

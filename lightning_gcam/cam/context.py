@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError
-from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.calling import Forward, run
 from lightning_gcam.cam.capture import Captured, capture
-from lightning_gcam.cam.plain_forward import raw_logits
+from lightning_gcam.cam.outputs import Head
+from lightning_gcam.cam.plain_forward import head_of
 from lightning_gcam.cam.regions import same_score
 from lightning_gcam.cam.replacing import replaced
 from lightning_gcam.cam.targets import Score, Targets
@@ -107,8 +109,13 @@ class MethodContext:
             `(B,)` float32, before any softmax.
         """
         with self._precision():
-            logits = raw_logits(self.model, self._as_input(images), self._forward)
-        return same_score(logits, self.captured.score, rows, self._targets).float()
+            head = head_of(self.model, self._as_input(images), self._forward, self.captured.score.squash)
+        return same_score(head, self.captured.score, rows, self._targets).float()
+
+    def run(self, images: Tensor) -> Any:
+        """Whatever the model gives for some images, in one forward."""
+        with self._precision():
+            return run(self.model, self._as_input(images), self._forward)
 
     def capture(self, images: Tensor, rows: Tensor) -> Captured:
         """Activations and gradients at the target layer for some images, in one forward and one gradient.
@@ -126,7 +133,7 @@ class MethodContext:
                 place.layer,
                 forward=self._forward,
                 reshape=None if other_grid else place.reshape,
-                read=lambda logits: _score(logits, score, rows, self._targets),
+                read=lambda head: _score(head, score, rows, self._targets),
             )
 
     # ------------------------------------------------------------------------------- many, in pieces
@@ -260,9 +267,9 @@ class MethodContext:
         return torch.autocast(device, dtype=dtype, enabled=enabled)
 
 
-def _score(logits: Tensor, score: Score, rows: Tensor, targets: Targets) -> Score:
+def _score(head: Head, score: Score, rows: Tensor, targets: Targets) -> Score:
     """As a `Score` of the changed images."""
-    values = same_score(logits, score, rows, targets)
+    values, logits = same_score(head, score, rows, targets), head.logits
     mean = logits if logits.ndim == 2 else logits.mean(dim=(2, 3))
     return Score(values, None, mean, score.explains)
 

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError, did_you_mean
+from lightning_gcam.cam.calling import no_gradient_explained
 from lightning_gcam.cam.capture import Forward, plain_eager
+from lightning_gcam.cam.evidence import CONFIRMED, unseen
 from lightning_gcam.cam.probe import Probe, Spatial, probe
 from lightning_gcam.cam.reshape import Reshape
 from lightning_gcam.isolation import untouched
+
+
+class NotFinite(ArithmeticError):
+    """The model's output holds NaN or infinity, so that its layers cannot be told apart now."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ def find_target_layer(
 
     Raises:
         InputError: where there is none (a network of fully connected layers, say).
+        NotFinite: where the output holds NaN or infinity, and hides the layer.
 
     Example:
         >>> import torch
@@ -95,14 +102,23 @@ def find_target_layer(
     with untouched(model), plain_eager():
         found = probe(model, images[:1].detach().clone(), forward, reshape_transform)
         live = [each for each in found.layers if each.is_live]
+        if not found.is_finite and live[-1:] != found.layers[-1:]:
+            raise NotFinite(
+                f"The output of {type(model).__name__} is not finite: it holds NaN or infinity, and so do the "
+                "gradients that show the layer to look at. It is found once the output is finite. Is the loss finite, "
+                "and are the images? Else name `target_layer`."
+            )
         if live:
             chosen = _choose(live)
             others = tuple(_target_layer(each) for each in _others(live, chosen))
             return _target_layer(chosen, _why(found, live, chosen), others)
+        if said := no_gradient_explained(model, images[:1], forward):
+            raise InputError(said)
     raise InputError(
         f"{type(model).__name__} has no spatial layer that influences its output, so there is nothing to draw. "
         "Saliency maps need a convolutional network or a vision transformer; name `target_layer` (and "
-        "`reshape_transform`) if it is one."
+        "`reshape_transform`) if it is one. Where frames or pairs are folded into the batch, name the layer that they "
+        "leave: what is said then holds the `reshape_transform` to copy."
     )
 
 
@@ -136,7 +152,7 @@ def resolve_target_layer(model: nn.Module, target_layer: str | nn.Module) -> tup
 
 
 def _choose(live: list[Spatial]) -> Spatial:
-    """The last; where that is a part of an attention, the last norm before it: the residual stream."""
+    """The last; where that is inside of a block of tokens, the last norm before it: the residual stream."""
     last = live[-1]
     if not last.layout.kind.startswith("tokens") or any(_is_norm(each) for each in last.module.modules()):
         return last
@@ -155,23 +171,34 @@ def _alike(left: Spatial, right: Spatial) -> bool:
 def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
     """The reasons, as sentences."""
     last = live[-1]
-    reasons = [
-        f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last to run"
-    ]
+    which = f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last to run"
+    reasons = [f"{which} before the network goes up to the image's size again" if found.is_dense else which]
     if chosen is not last:
         reasons = [
-            f'"{last.name}", the last to run that is spatial and whose positions influence the output, is a part of an '
-            "attention; this is the norm before it, which holds the residual stream"
+            f'"{last.name}", the last to run that is spatial and whose positions influence the output, is a part of '
+            f"{_whole(last)}; this is the norm before it, which holds the residual stream"
         ]
     behind = found.layers[found.layers.index(last) + 1 :]
     if behind:
         reasons.append(f'behind it, "{behind[-1].name}" is spatial too, but its positions no longer matter')
+    if found.passed_over and not found.is_dense:
+        reasons.append(
+            f'behind it, "{found.passed_over[-1]}" is passed over: it is recurrent, or comes from what is'
+        )
     if chosen.is_even:
         reasons.append("its gradients are constant over space")
+    if not chosen.layout.is_sure and (chosen.layout.locality or 0.0) < CONFIRMED:
+        reasons.append(f"its layout is read off its shape: {unseen(chosen.layout)}")
     if found.zeros:
         more = f" and {len(found.zeros) - 1} more" if len(found.zeros) > 1 else ""
         reasons.append(f'"{found.zeros[-1]}"{more}, all zero so far, stood in with random numbers to find it')
     return "; ".join(reasons)
+
+
+def _whole(part: Spatial) -> str:
+    """What a layer inside of a block of tokens is a part of."""
+    words = f"{part.name} {type(part.module).__name__}".lower()
+    return "an attention" if "attention" in words or "attn" in words else "a block"
 
 
 def _others(live: list[Spatial], chosen: Spatial) -> list[Spatial]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam.bottleneck import corner
+from lightning_gcam.cam.main_head import main_head
+from lightning_gcam.cam.squashing import Squash, squash_of, unsquashed
+from lightning_gcam.cam.suggestions import taken_out_of
 
 LOGIT_NAMES = (
     *("logits", "class_logits", "cls_logits", "logit", "out", "scores", "score"),
@@ -19,8 +22,49 @@ LOGIT_NAMES = (
 """What the logits are called, the surest name first."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """What a model says of each sample.
+
+    Args:
+        outputs: as it gave them, `(N, K)`, or `(N, K, h, w)` from a dense head.
+        logits: the same before any sigmoid or softmax, see `lightning_gcam.cam.squashing`.
+        squash: what lies between the two; None where they are the same.
+    """
+
+    outputs: Tensor
+    logits: Tensor
+    squash: Squash | None = None
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+
+def read_head(output: Any, batch_size: int, squash: Squash | Literal["unknown"] | None = "unknown") -> Head:
+    """The logits in a model's output, also where its forward ends with a sigmoid or a softmax.
+
+    Args:
+        output: as in `find_raw_logits`.
+        batch_size: N.
+        squash: what is known of the model already: without a graph a sigmoid cannot be seen.
+
+    Raises:
+        InputError: as `find_raw_logits`.
+
+    Example:
+        >>> import torch
+        >>> head = read_head(torch.tensor([[0.5, 0.5], [0.1, 0.9]], requires_grad=True).softmax(dim=1), batch_size=2)
+        >>> head.squash, head.logits.softmax(dim=1).equal(head.outputs)
+        ('softmax', True)
+    """
+    outputs = find_raw_logits(output, batch_size)
+    found, nodes = squash_of(outputs)
+    found = found if squash == "unknown" else squash
+    return Head(outputs, unsquashed(outputs, found, nodes), found)
+
+
 def find_logits(output: Any, batch_size: int) -> Tensor:
-    """The logits `(N, K)` in a model's output; those of a dense head are the mean of a corner.
+    """The logits `(N, K)` in a model's output, before any sigmoid or softmax; of a dense head the mean of a corner.
 
     That is for finding the layer: which positions matter to others can be seen of a part only.
 
@@ -38,7 +82,7 @@ def find_logits(output: Any, batch_size: int) -> Tensor:
         >>> find_logits({"out": torch.ones(2, 21, 8, 8)}, batch_size=2).shape
         torch.Size([2, 21])
     """
-    logits = find_raw_logits(output, batch_size)
+    logits = read_head(output, batch_size).logits
     return corner(logits) if logits.ndim == 4 else logits
 
 
@@ -46,8 +90,9 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
     """The logits in a model's output as it gave them: `(N, K)`, or `(N, K, h, w)` from a dense head.
 
     Of several tensors, the one with the surest name (`LOGIT_NAMES`) is taken; without names one number a class goes
-    before a map a class, and of different widths the one that is computed from the others (the logits are computed
-    from the embedding, which takes a graph to see); of one width the first (the others are auxiliary).
+    before a map a class, and of several the one that is computed from the others (the logits are computed from the
+    embedding, which takes a graph to see), whatever their widths: a second head is as wide as the first, and so are the
+    mean and the variance of a VAE. Of maps of one width it is the first (the others are auxiliary).
 
     Args:
         output: a tensor, a tuple or list, a mapping, a named tuple, a dataclass or another object with attributes.
@@ -69,12 +114,23 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
     places = {place: each for place, each in _places(output).items() if _is_logits(each, batch_size)}
     if not places:
         raise InputError(
-            f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. Pass `forward=`, a "
-            "function from the model and the images to the logits, for example:\n"
-            '    forward=lambda model, images: model(images)["scores"]'
+            f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. "
+            + taken_out_of(output, lambda part: _is_logits(part, batch_size))
         )
     found = _by_name(places)
+    if found is None:
+        found = main_head(places)
     return _in_rows(found if found is not None else _by_graph(places))
+
+
+def maps_of_all_heads(output: Any, logits: Tensor) -> list[Tensor]:
+    """The maps in a model's output that are as wide as its dense logits; none where these are not dense."""
+    places = _places(output).values()
+    return [
+        each
+        for each in places
+        if logits.ndim == 4 and _is_logits(each, len(logits)) and each.shape[1:2] == logits.shape[1:2]
+    ]
 
 
 def has_graph(output: Any) -> bool:
@@ -113,15 +169,39 @@ def _by_name(places: dict[str, Tensor]) -> Tensor | None:
 
 
 def _by_graph(places: dict[str, Tensor]) -> Tensor:
-    """The first of those that are computed from all others of another width."""
+    """The first of those that are computed from all others; of maps, from all others of another width."""
     rows = {place: _in_rows(each) for place, each in places.items()}
     flat = {place: each for place, each in rows.items() if each.ndim == 2} or rows
     live = {place: each for place, each in flat.items() if each.requires_grad} or flat
+    live = {
+        place: each
+        for place, each in live.items()
+        if not (_is_repeated(each, place, live) or _is_squashed(each, live))
+    }
     for place, each in live.items():
-        others = [other for other in live.values() if other.shape[1] != each.shape[1]]
+        others = [
+            other
+            for name, other in live.items()
+            if name != place and (other.shape[1] != each.shape[1] or each.ndim == 2)
+        ]
         if all(_is_computed_from(each, other) for other in others):
             return places[place]
     raise InputError(_ambiguous(live))
+
+
+def _is_repeated(each: Tensor, place: str, places: dict[str, Tensor]) -> bool:
+    """Whether an earlier place holds the same tensor."""
+    before = list(places)[: list(places).index(place)]
+    return any(
+        places[other].data_ptr() == each.data_ptr() and places[other].shape == each.shape for other in before
+    )
+
+
+def _is_squashed(each: Tensor, places: dict[str, Tensor]) -> bool:
+    """Whether these are the probabilities of logits that stand in another place."""
+    _, nodes = squash_of(each)
+    behind = {node for node, _ in nodes[-1].next_functions if node is not None} if nodes else set()
+    return any(other.grad_fn in behind for other in places.values())
 
 
 def _in_rows(logits: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,9 +14,20 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.bottleneck import up_to_the_bottleneck
 from lightning_gcam.cam.calling import Forward
-from lightning_gcam.cam.outputs import find_logits, find_raw_logits
+from lightning_gcam.cam.evidence import CHANGES, Run, Seen, layouts_seen, remember
+from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads
 from lightning_gcam.cam.random_weights import called_with, in_place_of_zeros
-from lightning_gcam.cam.reshape import Layout, Reshape, find_layout, main_tensor, with_main_tensor
+from lightning_gcam.cam.readings import readings
+from lightning_gcam.cam.reshape import (
+    Layout,
+    Reshape,
+    declares_channels_first,
+    find_layout,
+    main_tensor,
+    only_channels_first,
+    with_main_tensor,
+)
+from lightning_gcam.cam.unsuitable import unsuitable
 
 
 @dataclass(frozen=True)
@@ -39,10 +51,21 @@ class Spatial:
 
 @dataclass(frozen=True)
 class Probe:
-    """The spatial layers in the order in which they finish, and the parameters that were zero in the model."""
+    """The spatial layers in the order in which they finish, and the parameters that were zero in the model.
+
+    Args:
+        layers: none where the output depends on none.
+        zeros: by their names.
+        is_finite: whether the logits were; where they were not, gradients may be missing that are there else.
+        passed_over: the names of those that are live and left out, see `lightning_gcam.cam.unsuitable`.
+        is_dense: whether the logits are of every position, and the layers only those before the network goes up again.
+    """
 
     layers: list[Spatial]
     zeros: tuple[str, ...]
+    is_finite: bool = True
+    passed_over: tuple[str, ...] = ()
+    is_dense: bool = False
 
 
 def probe(
@@ -61,45 +84,98 @@ def probe(
     """
     replaced = in_place_of_zeros(model)
     zeros = tuple(replaced)
+    run = called_with(replaced, forward)
     with torch.enable_grad(), _recorded(model, images, reshape) as outputs:
         leaf = images.requires_grad_() if images.is_floating_point() else images
-        output = called_with(replaced, forward)(model, leaf.clone())
+        output = run(model, leaf.clone())
         logits = find_logits(output, len(images))
         candidates = [each for each in outputs if each.tensor.requires_grad]
+        is_finite = bool(torch.isfinite(logits).all())
         if not candidates or not logits.requires_grad:
-            return Probe([], zeros)
+            return Probe([], zeros, is_finite)
         score = (logits.float() * _uneven(logits)).sum()
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
-    pairs = list(zip(_of_the_image(candidates, leaf), gradients, strict=True))
-    calls = _last_calls(pairs)
-    layers = [_judged(each, gradient) for each, gradient in calls]
     raw = find_raw_logits(output, len(images))
-    return Probe(_before_the_decoder(layers, calls, images, raw) if raw.ndim == 4 else layers, zeros)
+    is_dense = raw.ndim == 4
+    outputs_and_gradients = list(zip(_of_the_image(candidates, leaf), gradients, strict=True))
+    pairs, passed_over = _suitable(outputs_and_gradients, maps_of_all_heads(output, raw))
+    calls = _read(_last_calls(pairs), images, lambda changed: run(model, changed), is_dense=is_dense)
+    layers = [_judged(*each) for each in calls]
+    for each, layout, _ in calls if reshape is None else ():
+        if layout.is_sure or layout.locality is not None:
+            remember(each.module, each.tensor.shape, _size(images), layout)
+    if is_dense:
+        layers = _before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw)
+    return Probe(layers, zeros, is_finite, passed_over, is_dense)
+
+
+def _read(
+    calls: list[tuple[_Output, Tensor | None]], images: Tensor, run: Run, *, is_dense: bool
+) -> list[tuple[_Output, Layout, Tensor | None]]:
+    """Those whose outputs are grids: as their kind says, or as is seen in one more forward where it says nothing.
+
+    Where a layer that is sure comes behind all that are not, and no decoder is to be cut off, there is nothing to see.
+    """
+    sure = [
+        position
+        for position, (output, gradient) in enumerate(calls)
+        if _is_sure(output) and gradient is not None and gradient.any()
+    ]
+    first = sure[-1] + 1 if sure and not is_dense else 0
+    unsure: dict[nn.Module, dict[int, Seen]] = {}
+    for output, gradient in calls[first:]:
+        if gradient is not None and not _is_sure(output):
+            unsure.setdefault(output.module, {})[output.call] = Seen(output.tensor.shape, len(images))
+    found = _layouts_seen(run, images, unsure) if unsure else {}
+    read = []
+    for output, gradient in calls:
+        layout = found.get(output.module, {}).get(output.call, output.layout)
+        if layout is not None:
+            read.append((output, layout, gradient))
+    return read
+
+
+def _is_sure(output: _Output) -> bool:
+    return output.layout is not None and output.layout.is_sure
+
+
+def _layouts_seen(
+    run: Run, images: Tensor, unsure: dict[nn.Module, dict[int, Seen]]
+) -> dict[nn.Module, dict[int, Layout | None]]:
+    try:
+        return layouts_seen(run, images[:1].detach(), unsure, CHANGES + 1)
+    except Exception:  # of the user's forward, which takes one image only: the shapes have to do
+        return {}
 
 
 def _before_the_decoder(
-    layers: list[Spatial], calls: list[tuple[_Output, Tensor | None]], images: Tensor, logits: Tensor
+    layers: list[Spatial], gradients: Sequence[Tensor | None], images: Tensor, logits: Tensor
 ) -> list[Spatial]:
     """Of a network that gives logits at every position, the live layers up to its bottleneck."""
     live = [
-        (layer, output.layout.reshape(gradient))
-        for layer, (output, gradient) in zip(layers, calls, strict=True)
+        (layer, layer.layout.reshape(gradient))
+        for layer, gradient in zip(layers, gradients, strict=True)
         if layer.is_live and gradient is not None
     ]
     if not live:
         return layers
-    size, grid = (images.shape[-2], images.shape[-1]), (logits.shape[2], logits.shape[3])
-    return up_to_the_bottleneck([layer for layer, _ in live], [each for _, each in live], size, grid)
+    grid = (logits.shape[2], logits.shape[3])
+    return up_to_the_bottleneck([layer for layer, _ in live], [each for _, each in live], _size(images), grid)
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
 
 
 @dataclass(frozen=True)
 class _Output:
-    """What one call of a module returned."""
+    """What one call of a module returned, and its layout as far as it can be known without evidence."""
 
     name: str
     module: nn.Module
     tensor: Tensor
-    layout: Layout
+    layout: Layout | None
+    call: int
 
 
 def _uneven(logits: Tensor) -> Tensor:
@@ -118,6 +194,14 @@ class _Recorder:
     reshape: Reshape | None
     outputs: list[_Output] = field(default_factory=list)
     lengths: set[int] = field(default_factory=set)
+    declared: set[torch.Size] = field(default_factory=set)
+    calls: Counter[nn.Module] = field(default_factory=Counter)
+
+    def declare(self, module: nn.Module, output: Any) -> None:
+        """Note the shape of what a convolution, a pool or a norm gave: what has it too lies alike."""
+        tensor = main_tensor(output)
+        if tensor is not None and self.reshape is None and declares_channels_first(module):
+            self.declared.add(tensor.shape)
 
     def keep(self, name: str, module: nn.Module, output: Any) -> Any:
         """Note the output, and hand it on as `capture` would: as one that only what comes behind it can have used.
@@ -125,28 +209,43 @@ class _Recorder:
         A network that returns its features, and also what it pooled from them, hands on a score that has passed the
         features by.
         """
+        self.declare(module, output)
         tensor = main_tensor(output)
-        layout = self._layout(tensor) if tensor is not None else None
-        if tensor is None or layout is None or self._is_attention(tensor):
+        if tensor is None or not tensor.is_floating_point():
             return output
-        if layout.kind.startswith("tokens"):
-            self.lengths.add(tensor.shape[1])
+        call = self.calls[module]
+        self.calls[module] += 1
+        layout = self._layout(tensor, module)
+        if (layout is None and not self._may_be_a_grid(tensor)) or self._is_attention(tensor):
+            return output
+        if layout is not None and layout.kind.startswith("tokens"):
+            self.lengths.add(tensor.shape[1 - layout.batch])
         torch.set_grad_enabled(True)
         noted = tensor.view_as(tensor)
-        self.outputs.append(_Output(name, module, noted, layout))
+        self.outputs.append(_Output(name, module, noted, layout, call))
         return with_main_tensor(output, noted.clone())  # what comes behind it may write on it
 
-    def _layout(self, tensor: Tensor) -> Layout | None:
-        size, n = (self.images.shape[-2], self.images.shape[-1]), len(self.images)
+    def _layout(self, tensor: Tensor, module: nn.Module) -> Layout | None:
         if self.reshape is None:
-            return find_layout(tensor, size, n)
+            found = find_layout(tensor, _size(self.images), len(self.images), module)
+            if found is None or declares_channels_first(module):
+                return found
+            is_alike = tensor.shape in self.declared and only_channels_first(tensor, _size(self.images))
+            return replace(found, is_sure=is_alike)
         try:
             grid = self.reshape(tensor)
         except (RuntimeError, IndexError, ValueError, TypeError):
             return None  # written for another layer's output
         if grid.ndim != 4:
             return None
-        return Layout("by `reshape_transform`", (grid.shape[2], grid.shape[3]), self.reshape)
+        return Layout("by `reshape_transform`", (grid.shape[2], grid.shape[3]), self.reshape, is_sure=True)
+
+    def _may_be_a_grid(self, tensor: Tensor) -> bool:
+        """Whether evidence could make one of an output whose shape says nothing."""
+        if self.reshape is not None or sum(side > 1 for side in tensor.shape) < 2 or 1 not in tensor.shape:
+            return False
+        batch = tensor.shape.index(1)
+        return next(readings(tensor, batch, _size(self.images)), None) is not None
 
     def _is_attention(self, tensor: Tensor) -> bool:
         """A weight for each pair of tokens has the shape of a grid, too: as wide and as high as a sequence is long."""
@@ -173,7 +272,11 @@ def _recorded(model: nn.Module, images: Tensor, reshape: Reshape | None) -> Iter
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            if name and not _only_passes_on(module):
+            if name and _only_passes_on(module):
+                stack.callback(
+                    module.register_forward_hook(lambda m, _, out: recorder.declare(m, out)).remove
+                )
+            elif name:
                 stack.callback(module.register_forward_pre_hook(turn_graph_on).remove)
                 stack.callback(
                     module.register_forward_hook(
@@ -232,6 +335,23 @@ def _leads_to(start: Node, goal: Node, seen: dict[Node, bool]) -> bool:
     return seen[start]
 
 
+def _suitable(
+    pairs: Sequence[tuple[_Output | None, Tensor | None]], maps: Sequence[Tensor]
+) -> tuple[Sequence[tuple[_Output | None, Tensor | None]], tuple[str, ...]]:
+    """Those that are good to look at, and the names of the others; all, where the output depends on none of these."""
+    there = [(output, gradient) for output, gradient in pairs if output is not None]
+    bad = unsuitable([each.module for each, _ in there], [each.tensor for each, _ in there], maps)
+    good = [pair for pair, is_bad in zip(there, bad, strict=True) if not is_bad]
+    if all(gradient is None for _, gradient in good):
+        return pairs, ()
+    others = [
+        each.name
+        for (each, gradient), is_bad in zip(there, bad, strict=True)
+        if is_bad and gradient is not None
+    ]
+    return good, tuple(dict.fromkeys(others))
+
+
 # -------------------------------------------------------------------------------------------------- judgement
 
 
@@ -245,11 +365,11 @@ def _last_calls(pairs: Sequence[tuple[_Output | None, Tensor | None]]) -> list[t
     return [(output, gradient) for output, gradient in kept if output is not None]
 
 
-def _judged(output: _Output, gradient: Tensor | None) -> Spatial:
-    grid = output.layout.reshape(gradient) if gradient is not None else None
+def _judged(output: _Output, layout: Layout, gradient: Tensor | None) -> Spatial:
+    grid = layout.reshape(gradient) if gradient is not None else None
     is_live = grid is not None and bool(torch.isfinite(grid).all() and grid.abs().amax() > 0)
     return Spatial(
-        output.name, output.module, output.layout, is_live, grid is not None and is_live and is_even(grid)
+        output.name, output.module, layout, is_live, grid is not None and is_live and is_even(grid)
     )
 
 

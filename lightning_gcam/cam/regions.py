@@ -1,11 +1,18 @@
-"""The score of a dense head, which gives logits at every position: a class's logits, summed over a region."""
+"""The score of any head; that of a dense one, which gives logits at every position, is summed over a region."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from lightning_gcam._errors import of_the_users
+from lightning_gcam.cam.outputs import Head
+from lightning_gcam.cam.squashing import before_normalising
 from lightning_gcam.cam.targets import (
+    Explains,
+    Labels,
     Score,
     Targets,
     as_labels,
@@ -13,8 +20,89 @@ from lightning_gcam.cam.targets import (
     checked_score,
     classes_of,
     predict,
+    score_of,
     score_of_classes,
 )
+
+
+def score_of_head(
+    head: Head, targets: Targets, masks: Tensor | None = None, images: Tensor | None = None
+) -> Score:
+    """The score of whatever a model gives: of classes, by their logits; of anything else, by its outputs as they are.
+
+    Where nothing else was asked for (no targets, or a batch's labels), what shows by its form that it holds no classes
+    is explained as a whole, see `form_of`.
+
+    Args:
+        head: what the model gave.
+        targets: as in `score_of`; or "norm" or "error".
+        masks: as in `score_of_regions`.
+        images: `(N, C, H, W)`, what a reconstruction is compared with.
+
+    Raises:
+        InputError: as `score_of`.
+
+    Example:
+        >>> head = Head(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 4.0]]))
+        >>> score_of_head(head, "norm").values, score_of_head(head, None).values
+        (tensor([5.]), tensor([4.]))
+    """
+    if targets is None or (isinstance(targets, Labels) and targets.of_batch):
+        targets = form_of(head, masks, images) or targets
+    if isinstance(targets, str) and targets in ("norm", "error"):
+        return _score_of_whole(head, "norm" if targets == "norm" or images is None else "error", images)
+    if callable(targets):
+        with of_the_users("targets", head.outputs):
+            found = targets(head.outputs)
+        score = _score_at(head.logits, lambda _: found, masks)
+    elif asks_for_output(as_labels(targets, head.outputs.device), head.outputs.shape[1]):
+        return _score_at(head.outputs, targets, masks)
+    else:
+        score = _score_at(head.logits, targets, masks)
+    return replace(score, squash=head.squash)
+
+
+def form_of(head: Head, masks: Tensor | None, images: Tensor | None) -> Explains | None:
+    """What an output is that shows by its form that it holds no classes; None for one that may hold them.
+
+    - "error", a reconstruction: it has the images' own shape, and the samples have no masks that would make it a
+      segmentation; or one row as long as an image has numbers, 64 at least.
+    - "norm", an embedding: its rows were divided by something, and have norm 1. (A softmax was recognised before.)
+
+    Both can be seen of a single sample, so that pieces of a batch, processes and looks agree; and neither depends on
+    how much a network has learned.
+    """
+    shape = tuple(head.outputs.shape)
+    if images is not None:
+        is_picture = shape == tuple(images.shape) and masks is None
+        numbers = images[0].numel()
+        if is_picture or (len(shape) == 2 and shape[1] == numbers >= _FEWEST_OF_A_PICTURE):
+            return "error"
+    is_unit = head.squash is None and before_normalising(head.outputs) is not None
+    return "norm" if is_unit else None
+
+
+_FEWEST_OF_A_PICTURE = 64
+
+
+def _score_of_whole(head: Head, explains: Explains, images: Tensor | None) -> Score:
+    """The norm of each row, or its mean squared distance from the image; rows of norm 1 as they were before."""
+    means = head.outputs if head.outputs.ndim == 2 else head.outputs.float().mean(dim=(2, 3))
+    against = images.detach() if explains == "error" and images is not None else None
+    return Score(_of_whole(head.outputs, against), None, means, explains, images=against)
+
+
+def _of_whole(outputs: Tensor, images: Tensor | None) -> Tensor:
+    rows = outputs.flatten(1)
+    if images is not None:
+        return (rows.float() - images.flatten(1).float()).square().mean(dim=1)
+    before = before_normalising(outputs)
+    norms: Tensor = (rows if before is None else before).float().norm(dim=1)
+    return norms
+
+
+def _score_at(logits: Tensor, targets: Targets, masks: Tensor | None) -> Score:
+    return score_of(logits, targets) if logits.ndim == 2 else score_of_regions(logits, targets, masks)
 
 
 def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = None) -> Score:
@@ -67,13 +155,13 @@ def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = No
     return Score(values, score.targets, score.logits, in_mask=in_mask, region=region)
 
 
-def same_score(logits: Tensor, score: Score, rows: Tensor, targets: Targets = None) -> Tensor:
-    """The number that `score` holds of its samples, read from the logits of changed images of them.
+def same_score(head: Head, score: Score, rows: Tensor, targets: Targets = None) -> Tensor:
+    """The number that `score` holds of its samples, read from what the model gives for changed images of them.
 
     It is of the same classes, whatever is predicted for the changed images, and over the same regions.
 
     Args:
-        logits: `(B, K)`, or `(B, K, h, w)` from a dense head, on a grid of any size.
+        head: `(B, K)`, or `(B, K, h, w)` from a dense head, on a grid of any size.
         score: of the N samples as they were.
         rows: `(B,)`, of which sample each is a change.
         targets: what was asked for, of which only a callable counts; it gets all B rows.
@@ -84,11 +172,15 @@ def same_score(logits: Tensor, score: Score, rows: Tensor, targets: Targets = No
     Example:
         >>> from lightning_gcam.cam.targets import score_of
         >>> score = score_of(torch.tensor([[1.0, 5.0], [7.0, 2.0]]), None)  # classes 1 and 0
-        >>> same_score(torch.tensor([[3.0, 4.0], [6.0, 0.0]]), score, torch.tensor([1, 1]))
+        >>> changed = torch.tensor([[3.0, 4.0], [6.0, 0.0]])
+        >>> same_score(Head(changed, changed), score, torch.tensor([1, 1]))
         tensor([3., 6.])
     """
     if callable(targets):
-        return checked_score(targets(logits), len(logits))
+        return checked_score(targets(head.outputs), len(head))
+    if score.explains in ("norm", "error"):
+        return _of_whole(head.outputs, score.images[rows] if score.images is not None else None)
+    logits = head.outputs if score.explains == "output" else head.logits
     if logits.ndim == 4:
         assert score.region is not None, "a dense head stays one"
         region = _on_grid(score.region[rows], logits)[:, None]

@@ -1,7 +1,9 @@
 """Any layer's output as a grid `(N, C, h, w)`.
 
 A layer's output is read by the first row of `LAYOUTS` that fits its shape and the input's aspect ratio; a new model
-family is one more row, or a callable passed as `reshape_transform=`.
+family is one more row, or a callable passed as `reshape_transform=`. What torch's own layers say of their output
+(channels first, behind a convolution, a pool or a norm) goes before the shape. Where the shape leaves a doubt, the
+other readings are in `readings.py`, and what decides between them in `evidence.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 Reshape = Callable[[Tensor], Tensor]
@@ -25,21 +27,45 @@ MAX_PREFIX_TOKENS = 8
 
 @dataclass(frozen=True)
 class Layout:
-    """How one output is laid out: a word for people, the grid's size, and the view that makes it `(N, C, h, w)`."""
+    """How one output is laid out.
+
+    Args:
+        kind: in words, for people.
+        grid: rows and columns.
+        reshape: the view that makes it `(N, C, h, w)`.
+        batch: which dimension of the output counts the images.
+        channel: which one holds the channels.
+        is_sure: whether the layer's kind says so, so that no evidence is needed.
+        locality: how well the cells were seen to follow the image, from -1 to 1; None where that was not looked at, or
+            nothing could be told.
+    """
 
     kind: str
     grid: tuple[int, int]
     reshape: Reshape
+    batch: int = 0
+    channel: int = 1
+    is_sure: bool = False
+    locality: float | None = None
 
 
-def find_layout(output: Tensor, image_size: tuple[int, int], batch_size: int | None = None) -> Layout | None:
+def find_layout(
+    output: Tensor,
+    image_size: tuple[int, int],
+    batch_size: int | None = None,
+    module: nn.Module | None = None,
+) -> Layout | None:
     """Read `output` as a grid over an image of `image_size` (H, W), or None where it is not one.
+
+    This is what the shape and the kind of the layer say. Several readings may fit a shape: `evidence.py` decides.
 
     Args:
         output: what a layer returned, `(N, ...)`, or `(L, N, C)` where tokens come first.
         image_size: height and width of the images, in pixels; the grid must have their aspect ratio.
         batch_size: N, the number of images. With it, windows of an image are not taken for images: blocks that attend
             inside of windows return `(N * windows, ...)` from their parts, often shifted, and whole grids at their end.
+        module: the layer. A convolution, a pool or a norm of torch gives channels first, at any aspect ratio; so does a
+            block that holds some, or a nonlinearity, where its output can be nothing else.
 
     Example:
         >>> import torch
@@ -50,43 +76,112 @@ def find_layout(output: Tensor, image_size: tuple[int, int], batch_size: int | N
         >>> find_layout(torch.zeros(2, 1000), (224, 224)) is None
         True
     """
+    batch = 0 if batch_size is None or len(output) == batch_size else 1
+    if batch_size is not None and (output.ndim <= batch or output.shape[batch] != batch_size):
+        return None
+    return layout_by_shape(output, batch, image_size, module)
+
+
+def layout_by_shape(
+    output: Tensor, batch: int, image_size: tuple[int, int], module: nn.Module | None = None
+) -> Layout | None:
+    """As `find_layout`, where it is known which dimension counts the images."""
     if not output.is_floating_point():
         return None
-    if batch_size is not None and len(output) != batch_size:
-        return _tokens_first(output, image_size, batch_size)
-    return next((found for read in LAYOUTS if (found := read(output, image_size)) is not None), None)
+    if batch == 1:
+        return _tokens_first(output, image_size)
+    if batch:
+        return None
+    if module is not None and declares_channels_first(module):
+        return _declared(output, image_size)
+    found = next((found for read in LAYOUTS if (found := read(output, image_size)) is not None), None)
+    if found is None or module is None or found.kind != "channels first":
+        return found
+    is_telling = type(module).__module__ == nn.ReLU.__module__ or any(
+        map(declares_channels_first, module.modules())
+    )
+    return replace(found, is_sure=is_telling and only_channels_first(output, image_size))
+
+
+def only_channels_first(output: Tensor, image_size: tuple[int, int]) -> bool:
+    """Whether the shape fits channels first, and not channels last."""
+    return _channels_first(output, image_size) is not None and _channels_last(output, image_size) is None
+
+
+_DECLARING = tuple(
+    f"torch.nn.modules.{file}"
+    for file in ("conv", "batchnorm", "instancenorm", "pooling", "upsampling", "padding", "pixelshuffle")
+)
+_DECLARING_TOO = (nn.GroupNorm, nn.Dropout1d, nn.Dropout2d, nn.ChannelShuffle, nn.LocalResponseNorm)
+
+
+def declares_channels_first(module: nn.Module) -> bool:
+    """Whether the layer is one of torch's own that take and give `(N, C, ...)`, and nothing else.
+
+    Example:
+        >>> declares_channels_first(nn.Conv1d(1, 1, 1)), declares_channels_first(nn.Linear(1, 1))
+        (True, False)
+    """
+    return isinstance(module, _DECLARING_TOO) or any(
+        each.__module__ in _DECLARING for each in type(module).__mro__
+    )
+
+
+def _declared(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
+    """`(N, C, h, w)` or `(N, C, L)` of a layer that declares it, at any aspect ratio."""
+    if output.ndim == 4:
+        grid = (output.shape[2], output.shape[3])
+        is_sure = fits(grid, image_size, slack=2.0)
+        layout = Layout("channels first", grid, lambda tensor: tensor, is_sure=is_sure)
+        return layout if is_grid(grid, image_size) else None
+    if output.ndim != 3:
+        return None
+    length = output.shape[2]
+    grids = _grids_of(length, image_size)
+    exact = [grid for grid in grids if _is_exact(grid, image_size)]
+    grid = next(iter(exact or grids), (1, length))
+    if not is_grid(grid, image_size):
+        return None
+    is_sure = 1 in image_size
+    return Layout(
+        "channels first, (N, C, L)", grid, lambda tensor: tensor.unflatten(2, grid), is_sure=is_sure
+    )
+
+
+def is_grid(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
+    """Whether there is more than one cell, and none finer than a pixel but for what padding adds at the border."""
+    (rows, columns), (height, width) = grid, image_size
+    return rows * columns > 1 and rows <= height + 2 and columns <= width + 2
 
 
 def _channels_first(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
-    if output.ndim != 4 or not _fits(grid := (output.shape[2], output.shape[3]), image_size, slack=2.0):
+    if output.ndim != 4 or not fits(grid := (output.shape[2], output.shape[3]), image_size, slack=2.0):
         return None
     return Layout("channels first", grid, lambda tensor: tensor)
 
 
 def _channels_last(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
-    if output.ndim != 4 or not _fits(grid := (output.shape[1], output.shape[2]), image_size, slack=2.0):
+    if output.ndim != 4 or not fits(grid := (output.shape[1], output.shape[2]), image_size, slack=2.0):
         return None
-    return Layout("channels last", grid, lambda tensor: tensor.permute(0, 3, 1, 2))
+    return Layout("channels last", grid, lambda tensor: tensor.permute(0, 3, 1, 2), channel=3)
 
 
 def _tokens(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
     """`(N, L, C)`: up to eight prefix tokens, then one token a patch, row by row."""
-    if output.ndim != 3 or (found := _patches(output.shape[1], image_size)) is None:
+    if output.ndim != 3 or (found := find_patches(output.shape[1], image_size)) is None:
         return None
     prefix, grid = found
-    return Layout(_tokens_in_words(prefix), grid, _tokens_to_grid(prefix, grid))
+    return Layout(_tokens_in_words(prefix), grid, _tokens_to_grid(prefix, grid), channel=2)
 
 
-def _tokens_first(output: Tensor, image_size: tuple[int, int], batch_size: int) -> Layout | None:
+def _tokens_first(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
     """`(L, N, C)`, as `nn.MultiheadAttention` likes them."""
-    if output.ndim != 3 or output.shape[1] != batch_size:
-        return None
-    if (found := _patches(len(output), image_size)) is None:
+    if output.ndim != 3 or (found := find_patches(len(output), image_size)) is None:
         return None
     prefix, grid = found
     to_grid = _tokens_to_grid(prefix, grid)
     return Layout(
-        f"{_tokens_in_words(prefix)}, (L, N, C)", grid, lambda tensor: to_grid(tensor.transpose(0, 1))
+        f"{_tokens_in_words(prefix)}, (L, N, C)", grid, lambda tensor: to_grid(tensor.transpose(0, 1)), 1, 2
     )
 
 
@@ -102,7 +197,7 @@ LAYOUTS = (_channels_first, _channels_last, _tokens)
 """The readers in order; the first that fits wins."""
 
 
-def _patches(length: int, image_size: tuple[int, int]) -> tuple[int, tuple[int, int]] | None:
+def find_patches(length: int, image_size: tuple[int, int]) -> tuple[int, tuple[int, int]] | None:
     """How many tokens of a sequence stand before its patches, and the grid of these.
 
     Several readings may fit (4 x 5 patches behind 4 tokens, or 4 x 6). One with exactly the image's aspect ratio goes
@@ -126,7 +221,7 @@ def _grids_of(patches: int, image_size: tuple[int, int]) -> list[tuple[int, int]
     grids = [
         (each, patches // each) for each in {math.floor(rows), math.ceil(rows)} if each and not patches % each
     ]
-    return [grid for grid in grids if _fits(grid, image_size, slack=1.0)]
+    return [grid for grid in grids if fits(grid, image_size, slack=1.0)]
 
 
 def _is_exact(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
@@ -140,7 +235,7 @@ def _is_square(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
     return any(side and height // side == rows and width // side == columns for side in sides)
 
 
-def _fits(grid: tuple[int, int], image_size: tuple[int, int], slack: float) -> bool:
+def fits(grid: tuple[int, int], image_size: tuple[int, int], slack: float) -> bool:
     """Whether `grid` covers the image evenly: more than one cell, none finer than a pixel, the same aspect ratio.
 
     `slack` is in cells: strided layers round at the border.
@@ -158,7 +253,7 @@ def main_tensor(output: Any) -> Tensor | None:
     return next(
         (
             leaf
-            for leaf in _leaves(output)
+            for leaf in leaves_of(output)
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 2
         ),
         None,
@@ -173,7 +268,7 @@ def with_main_tensor(output: Any, tensor: Tensor) -> Any:
     return _mapped(output, lambda leaf: tensor if leaf is main else leaf)
 
 
-def _leaves(output: Any) -> Iterator[Any]:
+def leaves_of(output: Any) -> Iterator[Any]:
     """What lies in tuples, lists, dicts, named tuples, registered classes, dataclasses and mappings, in order."""
     for leaf in pytree.tree_leaves(output):
         parts = _parts(leaf)
@@ -181,7 +276,7 @@ def _leaves(output: Any) -> Iterator[Any]:
             yield leaf
         else:
             for part in parts.values():
-                yield from _leaves(part)
+                yield from leaves_of(part)
 
 
 def _mapped(output: Any, function: Callable[[Any], Any]) -> Any:

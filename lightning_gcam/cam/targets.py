@@ -11,9 +11,11 @@ from torch import Tensor
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.cam.outputs import find_logits as find_logits  # for those who want both
+from lightning_gcam.cam.squashing import Squash
 
-Explains = Literal["classes", "output", "score"]
-"""What a score speaks of: classes; the single output of a regression; whatever a callable makes of the output."""
+Explains = Literal["classes", "output", "score", "norm", "error"]
+"""What a score speaks of: classes; the single output of a regression; whatever a callable makes of the output; the norm
+of an embedding; the error of a reconstruction."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,13 @@ class Labels:
     Args:
         values: `(N,)`, or `(N, K)` multi-hot.
         measure: see `are_measurements`.
+        of_batch: whether they came with the samples, and were not asked for: then they name classes of the output only
+            if it has any.
     """
 
     values: Tensor
     measure: bool
+    of_batch: bool = False
 
     @staticmethod
     def of(values: Tensor) -> Labels:
@@ -44,7 +49,7 @@ class Labels:
 
 Targets = int | str | Sequence[int] | Tensor | Labels | Callable[[Tensor], Tensor] | None
 """A class for all samples, a class each `(N,)`, classes each `(N, K)`, "predicted" (or None), "output", or
-`logits -> (N,)`."""
+`outputs -> (N,)`."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Score:
             that is not dense.
         region: `(N, h, w)` bool: the positions over which a dense head's logits were summed; None for a head that is
             not dense, and for a callable.
+        squash: what the model does to its logits; its outputs are these where None.
+        images: `(N, C, H, W)`, what a reconstruction is compared with; None for anything else.
     """
 
     values: Tensor
@@ -68,6 +75,8 @@ class Score:
     explains: Explains = "classes"
     in_mask: Tensor | None = None
     region: Tensor | None = None
+    squash: Squash | None = None
+    images: Tensor | None = None
 
     @property
     def is_of_something(self) -> Tensor:
@@ -92,6 +101,44 @@ def predict(logits: Tensor) -> Tensor:
         ([1], [0])
     """
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
+
+
+def shares_of(logits: Tensor, several: bool) -> Tensor:
+    """The probability of each class, `(N, K)` float32: of one class out of K, or of each by itself.
+
+    Args:
+        logits: `(N, K)`; a single one gives the probability of class 1.
+        several: whether a sample can be of several classes, so that each logit has a sigmoid of its own.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 0.0]])
+        >>> shares_of(logits, several=False).tolist(), shares_of(logits[:, :1], several=False).tolist()
+        ([[0.5, 0.5]], [[0.5]])
+    """
+    is_sigmoid = several or logits.shape[1] == 1
+    return logits.float().sigmoid() if is_sigmoid else logits.float().softmax(dim=1)
+
+
+def predict_marks(logits: Tensor, several: bool = True) -> Tensor:
+    """The classes that are more likely than not, `(N, K)` bool; see `shares_of`.
+
+    Example:
+        >>> predict_marks(torch.tensor([[2.0, -1.0, 0.5]])).tolist()
+        [[True, False, True]]
+    """
+    return logits > 0 if several else shares_of(logits, several) > 0.5
+
+
+def are_marks(labels: Tensor) -> bool:
+    """Whether labels mark several classes a sample: rows `(N, K)` of which some do not hold exactly one mark.
+
+    One mark in every row is one class of many, one-hot: nothing says that there could have been two.
+
+    Example:
+        >>> are_marks(torch.tensor([[1, 1], [0, 1]])), are_marks(torch.eye(2)), are_marks(torch.tensor([1, 0]))
+        (True, False, False)
+    """
+    return labels.ndim == 2 and labels.shape[1] > 1 and not bool(((labels > 0).sum(dim=1) == 1).all())
 
 
 def are_measurements(labels: Tensor) -> bool:
@@ -120,8 +167,8 @@ def score_of(logits: Tensor, targets: Targets) -> Score:
         logits: `(N, K)`. For a single logit (K = 1) class 1 is scored by the logit and class 0 by its negative.
         targets: None or "predicted": each sample's predicted class; an int: one class for all; `(N,)` classes, of which
             a negative one stands for the predicted class (a sample without a label); `(N, K)` multi-hot: the sum of the
-            marked logits; "output", or `(N,)` measurements for a single output: the output itself, whatever its sign;
-            or a callable `logits -> (N,)`.
+            marked logits, in a row without a mark the predicted class's; "output", or `(N,)` measurements for a single
+            output: the output itself, whatever its sign; or a callable `logits -> (N,)`.
 
     Raises:
         InputError: a class outside the logits, a wrong number of targets, an unknown word, or a callable that does
@@ -172,7 +219,8 @@ def as_labels(targets: Any, device: torch.device) -> Labels | int | str | None:
         return int(values)
     if values.is_inference():  # a batch of `trainer.validate`: autograd would refuse to keep it
         values = values.clone()
-    return Labels(values, are_measurements(values) if measure is None else measure)
+    of_batch = isinstance(targets, Labels) and targets.of_batch
+    return Labels(values, are_measurements(values) if measure is None else measure, of_batch)
 
 
 def asks_for_output(targets: Labels | int | str | None, num_logits: int) -> bool:
@@ -194,7 +242,7 @@ def classes_of(targets: Labels | int | str | None, predicted: Tensor, num_logits
 
     Args:
         targets: as `as_labels` gives them.
-        predicted: the predicted classes `(N,)`, for None, "predicted" and negative classes.
+        predicted: the predicted classes `(N,)`, for None, "predicted", negative classes and rows without a mark.
         num_logits: K.
 
     Raises:
@@ -218,9 +266,15 @@ def classes_of(targets: Labels | int | str | None, predicted: Tensor, num_logits
             "class per sample, or a single number for all."
         )
     if classes.ndim == 2:
-        return classes
+        none = ~(classes != 0).any(dim=1)
+        return torch.where(none[:, None], _marks(predicted, classes), classes)
     check_whole(classes, num_logits)
     return torch.where(classes < 0, predicted, classes.long())
+
+
+def _marks(classes: Tensor, like: Tensor) -> Tensor:
+    """One mark a row."""
+    return torch.zeros_like(like).scatter_(1, classes[:, None], 1)
 
 
 def check_labels(labels: Tensor, num_logits: int) -> None:

@@ -51,11 +51,50 @@ def run_evaluate(chosen: argparse.Namespace) -> Path | None:
 def words(text: str) -> list[str]:
     """Names, also several with commas between them.
 
+    Raises:
+        ArgumentTypeError: where there is none.
+
     Example:
         >>> words("grad_cam,layer_cam")
         ['grad_cam', 'layer_cam']
     """
-    return [word for word in text.split(",") if word]
+    found = [word for word in text.split(",") if word]
+    if not found:
+        raise argparse.ArgumentTypeError(f'must be a name, but it is "{text}"')
+    return found
+
+
+def side(text: str) -> int:
+    """A number of pixels, from 1 to 16384.
+
+    Raises:
+        ArgumentTypeError: what is less or more.
+
+    Example:
+        >>> side("224")
+        224
+    """
+    return _between(text, 1, 16_384)
+
+
+def seed(text: str) -> int:
+    """A seed, as numpy takes it.
+
+    Raises:
+        ArgumentTypeError: what it does not take.
+
+    Example:
+        >>> seed("0")
+        0
+    """
+    return _between(text, 0, 2**32 - 1)
+
+
+def _between(text: str, least: int, most: int) -> int:
+    number = int(text)
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"must be from {least} to {most}, but it is {number}")
+    return number
 
 
 def targets(text: str) -> str | int:
@@ -98,7 +137,7 @@ def _add_data(group: Any) -> None:
         metavar="JSON",
         help="a file {class name: output}, for a model with other outputs than the dataset has classes",
     )
-    group.add_argument("--image-size", type=whole, default=224, help="side of the square images (224)")
+    group.add_argument("--image-size", type=side, default=224, help="side of the square images (224)")
     group.add_argument("--batch-size", type=whole, default=16, help="(16)")
     group.add_argument("--num-workers", type=int, default=0, help="processes that read (0)")
 
@@ -148,7 +187,7 @@ def _add_run(group: Any) -> None:
     group.add_argument("-o", "--output", type=Path, help="a directory; evaluations/DATASET-MODEL otherwise")
     group.add_argument("-f", "--force", action="store_true", help="write over a table that is there")
     group.add_argument("--no-resume", action="store_true", help="begin again, whatever is done already")
-    group.add_argument("--seed", type=int, default=0, help="(0)")
+    group.add_argument("--seed", type=seed, default=0, help="(0)")
     group.add_argument("--accelerator", default="auto", help="as in the Trainer (auto)")
     group.add_argument("--devices", type=whole, default=1, help="how many share the work (1)")
     group.add_argument("--precision", default="32-true", help="as in the Trainer (32-true)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import torch
 
 from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import Trainer, seed_everything
+from lightning_gcam._names import safe_name
 from lightning_gcam.callbacks import SaliencyEvaluation
 from lightning_gcam.cam.plain_forward import logits_of
 from lightning_gcam.commands.models import Explained, build_model
 from lightning_gcam.datasets import DatasetModule, dataset_module
 from lightning_gcam.evaluation.written import TABLE
 from lightning_gcam.isolation import untouched
+from lightning_gcam.loggers.claims import is_ours
 
 
 def evaluate(chosen: argparse.Namespace) -> Path | None:
@@ -29,11 +32,14 @@ def evaluate(chosen: argparse.Namespace) -> Path | None:
     Raises:
         InputError: what cannot be used, or found.
     """
-    output = chosen.output or Path("evaluations") / f"{chosen.dataset}-{_model_name(chosen)}"
+    output = chosen.output or Path("evaluations") / safe_name(f"{chosen.dataset}-{_model_name(chosen)}")
     evaluation = _evaluation(chosen, output)
-    if (output / TABLE).exists() and not chosen.force:
+    is_there = (output / TABLE).exists() and not chosen.force
+    if is_there and not any(output.glob("*/*.npz")):  # nothing to go on with: refused before anything is read
+        raise _already(output)
+    if os.environ.get("LOCAL_RANK", "0") == "0" and not is_ours(output):
         raise InputError(
-            f'"{output / TABLE}" is there already. Give --force to write over it, or another --output.'
+            f'"{output}" is written to by another evaluation. Wait for it, or give another --output.'
         )
     seed_everything(chosen.seed, workers=True)
     data = _data(chosen)
@@ -45,22 +51,40 @@ def evaluate(chosen: argparse.Namespace) -> Path | None:
         checkpoint=chosen.checkpoint,
         outputs=chosen.outputs or data.num_classes,
     )
+    if is_there and not evaluation.is_unfinished(model):
+        raise _already(output)
     model.renormalize(data.normalize)
     if chosen.targets == "label":
         data.check_outputs(_outputs(model, chosen.image_size))
-    trainer = Trainer(
-        accelerator=chosen.accelerator,
-        devices=chosen.devices,
-        strategy="ddp" if chosen.devices > 1 else "auto",
-        precision=chosen.precision,
-        callbacks=[evaluation],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        default_root_dir=output,
-    )
+    trainer = _trainer(chosen, evaluation, output)
     trainer.test(model, datamodule=data, verbose=False)
     return output / TABLE if trainer.is_global_zero else None
+
+
+def _trainer(chosen: argparse.Namespace, evaluation: SaliencyEvaluation, output: Path) -> Trainer:
+    try:
+        return Trainer(
+            accelerator=chosen.accelerator,
+            devices=chosen.devices,
+            strategy="ddp" if chosen.devices > 1 else "auto",
+            precision=chosen.precision,
+            callbacks=[evaluation],
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            default_root_dir=output,
+        )
+    except Exception as error:  # Lightning's own, a ValueError among them
+        raise InputError(
+            f'`--accelerator` "{chosen.accelerator}", `--devices` {chosen.devices} or `--precision` '
+            f'"{chosen.precision}" cannot be used here: {error}'
+        ) from error
+
+
+def _already(output: Path) -> InputError:
+    return InputError(
+        f'"{output / TABLE}" is there already. Give --force to write over it, or another --output.'
+    )
 
 
 def _evaluation(chosen: argparse.Namespace, output: Path) -> SaliencyEvaluation:
@@ -110,8 +134,12 @@ def _data(chosen: argparse.Namespace) -> DatasetModule:
 
 def _class_map(path: Path) -> dict[str, int]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark in front
+    except RecursionError:
+        raise InputError(f'`--class-map` "{path}" is nested too deep. Give {{class name: output}}.') from None
+    except UnicodeDecodeError as error:
+        raise InputError(f'`--class-map` "{path}" is not in UTF-8 ({error}). Save it in UTF-8.') from error
+    except ValueError as error:
         raise InputError(f'`--class-map` "{path}" is no JSON: {error}.') from error
     if not isinstance(found, dict):
         raise InputError(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam._errors import InputError, did_you_mean
-from lightning_gcam._lightning import LightningModule, rank_zero_warn
+from lightning_gcam._lightning import LightningModule, rank_zero_info, rank_zero_warn
 from lightning_gcam.cam.calling import run
 
 Stats = tuple[tuple[float, ...], tuple[float, ...]]
@@ -94,7 +94,11 @@ def build_model(
     is_file = source is not None and (checkpoint is not None or Path(source).is_file())
     library, plain = _library_of(name)
     make = _from_timm if library == "timm" else _from_torchvision
-    model, expects = make(plain, None if is_file else source, outputs)
+    try:
+        model, expects = make(plain, None if is_file else source, outputs)
+    except (MemoryError, RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f'`--model` "{name}" with {outputs} outputs could not be made: {reason}') from error
     if is_file:
         load_state(model, Path(str(source)), f"{name} with {outputs} outputs")
     elif source is None:
@@ -222,18 +226,27 @@ def _own_module(path: str, checkpoint: Path | None) -> nn.Module:
 
 def _import(path: str) -> Any:
     module, _, name = path.rpartition(".")
+    if not all(part.isidentifier() for part in path.split(".")) or not module:
+        raise InputError(f'`--module` "{path}" is no path of a class. Give package.module.Class.')
     if str(Path.cwd()) not in sys.path:
-        sys.path.insert(
-            0, str(Path.cwd())
-        )  # a command that is installed does not look in the working directory
+        # a command that is installed does not look in the working directory; last, so that no file in it takes the
+        # place of an installed package that something else imports
+        sys.path.append(str(Path.cwd()))
     try:
-        kind = getattr(importlib.import_module(module), name) if module else None
-    except (ImportError, AttributeError) as error:
+        found = importlib.import_module(module)
+        kind = getattr(found, name)
+    except (Exception, SystemExit) as error:  # whatever the user's file does when it is imported
+        cause = (
+            str(error)
+            if isinstance(error, ImportError | AttributeError)
+            else f"{type(error).__name__}: {error}"
+        )
         raise InputError(
-            f'`--module` "{path}" cannot be imported: {error}. Give package.module.Class.'
+            f'`--module` "{path}" cannot be imported: {cause}. Give package.module.Class.'
         ) from error
     if not (isinstance(kind, type) and issubclass(kind, nn.Module) and hasattr(kind, "load_from_checkpoint")):
         raise InputError(f'`--module` "{path}" is no LightningModule. Give package.module.Class.')
+    rank_zero_info(f"`--module` {path} is of {getattr(found, '__file__', None) or module}")
     return kind
 
 

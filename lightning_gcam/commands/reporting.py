@@ -76,30 +76,40 @@ def run_strip(chosen: argparse.Namespace) -> Path:
     from lightning_gcam.report.strip import write_strips
 
     run = read_run(chosen.path)
+    _say_what_is_left_out(chosen.command, [run])
     target: Path = chosen.output or _usual_place([chosen.path]).with_name("strips")
     write_strips(run, target, chosen.most)
     return target
 
 
 def run_report(chosen: argparse.Namespace) -> Path:
-    """Write the page; its path.
+    """Write the page; its path. What is broken is left out and named.
 
     Raises:
-        InputError: where there is one already.
+        InputError: where there is a page already, or nothing is left to be shown.
     """
     from lightning_gcam._errors import InputError
+    from lightning_gcam._files import printable
     from lightning_gcam.report import build_page, read_run
 
+    target = chosen.output or _usual_place(chosen.paths)
+    if target.exists() and not target.is_file():
+        raise InputError(f'"{printable(target)}" is no file. Give another --output.')
+    if target.exists() and not chosen.force:
+        raise InputError(
+            f'"{printable(target)}" is there already. Give --force to write over it, or another --output.'
+        )
     runs = [read_run(path) for path in chosen.paths]
     names = [run.name for run in runs]
     for run, path in zip(runs, chosen.paths, strict=True):
         if names.count(run.name) > 1:
             run.name = str(path)
-    target = chosen.output or _usual_place(chosen.paths)
-    if target.exists() and not chosen.force:
-        raise InputError(f'"{target}" is there already. Give --force to write over it, or another --output.')
-    _say_what_is_missing(runs)
-    return build_page(runs, target)
+    _say_what_is_left_out(chosen.command, runs)
+    shown = [run for run in runs if run.shows_something]
+    if not shown:
+        raise InputError("nothing that can be read is left, so there is no page.")
+    _say_what_is_missing(shown)
+    return build_page(shown, target)
 
 
 def _usual_place(paths: Sequence[Path]) -> Path:
@@ -109,7 +119,25 @@ def _usual_place(paths: Sequence[Path]) -> Path:
     return (directory.parent if directory.name == "report_data" else directory) / "report.html"
 
 
+def _say_what_is_left_out(command: str, runs: Sequence[Run]) -> None:
+    for run in runs:
+        for line in run.left_out:
+            print(f"lightning-gcam {command}: left out {line}", file=sys.stderr)
+        if len(runs) > 1 and not run.shows_something:
+            print(
+                f"lightning-gcam {command}: left out {_name(run)}: nothing of it can be read", file=sys.stderr
+            )
+
+
 def _say_what_is_missing(runs: Sequence[Run]) -> None:
     for run in runs:
         if not run.num_looks:
-            print(f"lightning-gcam report: {run.name} has curves, but no look yet.", file=sys.stderr)
+            why = "no look that can be read" if run.left_out else "no look yet"
+            has = "curves" if run.curves else "alerts"
+            print(f"lightning-gcam report: {_name(run)} has {has}, but {why}.", file=sys.stderr)
+
+
+def _name(run: Run) -> str:
+    from lightning_gcam._files import printable
+
+    return printable(run.name)

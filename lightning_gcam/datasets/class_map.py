@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from lightning_gcam._errors import InputError, did_you_mean
 
+_MOST = 1_000_000
+"""Outputs of a model; the names of as many are kept in a list."""
+
 
 def read_class_map(class_map: Mapping[str, int], class_names: Sequence[str]) -> dict[int, int]:
     """From the dataset's number of a class to the model's output for it.
@@ -32,6 +35,11 @@ def read_class_map(class_map: Mapping[str, int], class_names: Sequence[str]) -> 
             raise InputError(
                 f'`class_map["{name}"]` must be the place of an output of the model, a whole number from 0; got '
                 f"{output!r}. A class for which the model has several outputs has no single saliency map: leave it out."
+            )
+        if output >= _MOST:
+            raise InputError(
+                f'`class_map["{name}"]` is output {output}, and no model has so many. Give the place of one of its '
+                f"outputs, at most {_MOST - 1}."
             )
         if output in found.values():
             raise InputError(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_gcam._errors import InputError
 from lightning_gcam.datasets.layout import Layout
+from lightning_gcam.datasets.marked import check_size
 from lightning_gcam.datasets.module import DatasetModule
 from lightning_gcam.datasets.pictures import read_rgb
 from lightning_gcam.datasets.rows import Annotation, Source
@@ -67,15 +68,19 @@ class CocoSource(Source):
     """
 
     def __init__(self, root: Path) -> None:
-        self._folder, path = root / _IMAGES, root / _INSTANCES
+        self._folder, self._path = root / _IMAGES, root / _INSTANCES
         try:
-            self._coco, self._ids = _read(self._folder, path)
+            self._coco, self._ids = _read(self._folder, self._path)
             categories = sorted(self._coco.cats.values(), key=lambda each: int(each["id"]))
             self.class_names = tuple(str(each["name"]) for each in categories)
             self._labels = {each["id"]: place for place, each in enumerate(categories)}
             _check_categories(self._coco.anns.values(), self._labels)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise COCO_LAYOUT.unreadable(path, error) from error
+            for about in self._coco.imgs.values():
+                check_size(about["height"], about["width"])
+        except RecursionError:
+            raise COCO_LAYOUT.unreadable(self._path, ValueError("its values are nested too deep")) from None
+        except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise COCO_LAYOUT.unreadable(self._path, error) from error
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -120,7 +125,10 @@ class CocoSource(Source):
         about = self._about(image)
         union = torch.zeros(about["height"], about["width"], dtype=torch.bool)
         for each in instances:
-            union |= torch.from_numpy(self._coco.annToMask(each)).bool()
+            try:
+                union |= torch.from_numpy(self._coco.annToMask(each)).bool()
+            except Exception as error:  # pycocotools raises errors of many types
+                raise COCO_LAYOUT.unreadable(self._path, error) from error
         return union
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from torch import Tensor
 from torchvision.datasets import VOCDetection  # type: ignore[import-untyped]  # it carries no types
 
 from lightning_gcam.datasets.layout import Layout
+
+LONGEST_SIDE = 65_535
+"""In pixels: what a JPEG can have."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,36 @@ def read_marked(path: Path, layout: Layout, named_by: str) -> MarkedImage:
     """
     try:
         tree = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
-        size = tree["size"]
-        return MarkedImage(
-            (int(size["height"]), int(size["width"])), tuple(_marked(each) for each in tree["object"])
-        )
+        size = check_size(int(tree["size"]["height"]), int(tree["size"]["width"]))
+        return MarkedImage(size, tuple(_marked(each) for each in tree["object"]))
     except FileNotFoundError:
         raise layout.missing(path, named_by) from None
-    except (ElementTree.ParseError, KeyError, TypeError, ValueError) as error:
+    except RecursionError:
+        raise layout.unreadable(path, ValueError("its elements are nested too deep")) from None
+    except (ElementTree.ParseError, KeyError, OSError, TypeError, ValueError) as error:
         raise layout.unreadable(path, error) from error
+
+
+def check_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of an image, as a file states them.
+
+    Raises:
+        ValueError: where no image has them.
+
+    Example:
+        >>> check_size(40, 60)
+        (40, 60)
+    """
+    if not (0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE):
+        raise ValueError(f"its image would have {height} x {width} pixels")
+    return height, width
 
 
 def _marked(found: Mapping[str, Any]) -> Marked:
     box = found["bndbox"]
     xmin, ymin, xmax, ymax = (float(box[corner]) for corner in ("xmin", "ymin", "xmax", "ymax"))
+    if not (math.isfinite(xmin + ymin + xmax + ymax) and xmin <= xmax and ymin <= ymax):
+        raise ValueError(f"a box from {xmin}, {ymin} to {xmax}, {ymax}")
     is_unclear = found.get("difficult", "0") == "1"  # left out where nobody was asked
     return Marked(found["name"], (xmin, ymin, xmax, ymax), is_unclear)
 

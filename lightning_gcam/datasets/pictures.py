@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from lightning_gcam.batch import SaliencyBatch
@@ -27,13 +27,14 @@ def opened(path: Path, layout: Layout, named_by: str) -> Iterator[Image.Image]:
         InputError: where it is not there, or is no picture.
     """
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            yield picture
+        picture = Image.open(path)
+        picture.load()
     except FileNotFoundError:
         raise layout.missing(path, named_by) from None
-    except (UnidentifiedImageError, OSError) as error:
+    except Exception as error:  # Pillow's readers of broken files raise errors of many types
         raise layout.unreadable(path, error) from error
+    with picture:
+        yield picture
 
 
 def read_rgb(path: Path, layout: Layout, named_by: str) -> Image.Image:

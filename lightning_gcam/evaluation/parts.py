@@ -6,8 +6,8 @@ import json
 import os
 import time
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lightning_gcam._lightning import rank_zero_warn
 from lightning_gcam.evaluation.columns import ABSENT, Column, Columns
 
 Numbers = npt.NDArray[np.int64]
+
+Shapes = dict[Column, tuple[int, ...]]
+"""Of what a sample has in each column in which it has several numbers."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,8 @@ class Parts:
     """The batches that are done, of one evaluation: a directory of files, each written by one process.
 
     A file is written under another name and then renamed, so that one that is there is whole; one that cannot be read
-    (a disk that was full, a machine that lost its power) is passed over, and its batch done again. Of a sample that is
-    there twice the newer file counts.
+    (a disk that was full, a machine that lost its power), or is of another layer than the others, is passed over with a
+    warning, and its batch done again. Of a sample that is there twice the newer file counts.
 
     Args:
         directory: of the files; it is made with the first.
@@ -55,7 +59,10 @@ class Parts:
         self.directory = directory
         self._rank = rank
         self._last = 0
-        self._whole: set[Path] = set()
+        self._shapes: dict[Path, Shapes] = {}
+        self._broken: set[Path] = set()
+        self._layers: list[str] = []
+        self._layers = list(self.remembered().get("layers", []))
 
     def save(self, part: Part) -> Path:
         """Keep a batch; it is on disk when this returns."""
@@ -70,12 +77,17 @@ class Parts:
             "reasons": columns.reasons,
             "numbers": columns.numbers,
             "cost": np.array([part.forwards, part.seconds]),
+            "layers": np.array(json.dumps(self._layers)),
         }
         members |= {_member(columns.names.index(name)): each for name, each in columns.rows.items()}
         beside = path.with_suffix(".part")
-        with beside.open("wb") as file:
-            np.savez_compressed(file, **members)
-        beside.replace(path)
+        try:
+            with beside.open("wb") as file:
+                np.savez_compressed(file, **members)
+            beside.replace(path)
+        finally:  # half a file would keep a full disk full
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
         return path
 
     def done(self) -> dict[int, int]:
@@ -145,14 +157,19 @@ class Parts:
         beside = self.directory / f"common-{self._rank}.part"
         beside.write_text(json.dumps(facts), encoding="utf-8")
         beside.replace(self.directory / "common.json")
+        self._layers = list(facts.get("layers", []))
 
     def remembered(self) -> dict[str, Any]:
-        """What was kept by `remember`; nothing, where nothing was."""
+        """What was kept by `remember`; where that cannot be read, the layers that the batches are of, if any is."""
         try:
-            found: dict[str, Any] = json.loads((self.directory / "common.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found
+            found = json.loads((self.directory / "common.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            found = None
+        layers = found.get("layers") if isinstance(found, dict) else None
+        is_kept = isinstance(layers, list) and all(isinstance(each, str) for each in layers)
+        if is_kept:
+            return found  # type: ignore[no-any-return]
+        return {"layers": self._layers} if self._layers else {}
 
     def remove(self) -> None:
         """Take the files away: the evaluation is finished, or is to begin again."""
@@ -168,20 +185,54 @@ class Parts:
         """The files that can be read, the oldest first; each is open until the next."""
         paths = sorted(self.directory.glob("*.npz")) if self.directory.is_dir() else []
         for path in paths:
-            if path in self._whole or _is_whole(path):
-                self._whole.add(path)
+            if self._is_whole(path):
                 with np.load(path) as file:
                     yield file
 
+    def _is_whole(self, path: Path) -> bool:
+        """Whether a file can be read and fits those before it; it is said once of each that does not."""
+        if path in self._shapes or path in self._broken:
+            return path in self._shapes
+        try:
+            shapes, layers = _checked(path)
+            known = {name: shape for each in self._shapes.values() for name, shape in each.items()}
+            if any(shape != known.get(name, shape) for name, shape in shapes.items()):
+                raise ValueError("its numbers have other shapes than those of the files before it")
+            self._layers = self._layers or layers
+            if layers and layers != self._layers:
+                raise ValueError(f"it is of layer {', '.join(layers)}, not of {', '.join(self._layers)}")
+        except Exception as error:  # numpy's and zipfile's readers of broken files raise errors of many types
+            self._broken.add(path)
+            rank_zero_warn(f"{path} is passed over, and its samples are evaluated again: {error}.")
+            return False
+        self._shapes[path] = shapes
+        return True
 
-def _is_whole(path: Path) -> bool:
-    needed = {"positions", "digests", "names", "reasons", "numbers", "cost"}
-    try:
-        with path.open("rb") as stream, zipfile.ZipFile(stream) as members:
-            there = {name.removesuffix(".npy") for name in members.namelist()}
-            return needed <= there and members.testzip() is None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
-        return False
+
+def _checked(path: Path) -> tuple[Shapes, list[str]]:
+    """The shapes of a file's columns, and its layers, which older files lack.
+
+    Raises:
+        Exception: where it is no whole file, or its arrays do not fit each other.
+    """
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as members:
+        if (damaged := members.testzip()) is not None:
+            raise ValueError(f"{damaged} is damaged")
+    with np.load(path) as file:
+        columns, n = _names(file), len(file["positions"])
+        expected: dict[str, tuple[int, ...]] = {"positions": (n,), "digests": (n,), "cost": (2,)}
+        expected |= {"reasons": (n, len(columns)), "numbers": (n, len(columns))}
+        for member, shape in expected.items():
+            if file[member].shape != shape or file[member].dtype.kind not in "iuf":
+                raise ValueError(f'"{member}" is {file[member].dtype} {file[member].shape}, not {shape}')
+        shapes: Shapes = {}
+        for index, column in enumerate(columns):
+            if _member(index) in file:
+                several = file[_member(index)]
+                if several.shape[:1] != (n,):
+                    raise ValueError(f"{column} is {several.shape}, not of {n} samples")
+                shapes[column] = several.shape[1:]
+        return shapes, list(json.loads(str(file["layers"]))) if "layers" in file else []
 
 
 def _member(index: int) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +18,7 @@ _COLUMNS = ("method", "score", "value", "low", "high", "n", "left_out", "blank",
 
 
 def write_result(directory: Path, result: EvaluationResult) -> tuple[Path, Path]:
-    """Write `scores.csv` and `evaluation.json`, each whole under another name and then renamed.
+    """Write `scores.csv` and `evaluation.json`: both whole under other names, and then renamed.
 
     Args:
         directory: it is made where it is not there.
@@ -23,22 +26,42 @@ def write_result(directory: Path, result: EvaluationResult) -> tuple[Path, Path]
 
     Returns:
         The two files.
+
+    Raises:
+        OSError: where they cannot be written; what was there before is then as it was.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    table, whole = directory / TABLE, directory / WHOLE
-    beside = table.with_suffix(".part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
-        writer.writeheader()
-        for row in result.rows:
-            cells = {**asdict(row), "left_out": row.left_out}
-            writer.writerow({name: "" if cells[name] is None else cells[name] for name in _COLUMNS})
-    beside.replace(table)
-    beside = whole.with_suffix(".part")
-    text = json.dumps(result.to_plain(), indent=1, allow_nan=False)
-    beside.write_text(f"{text}\n", encoding="utf-8")
-    beside.replace(whole)
+    whole, table = directory / WHOLE, directory / TABLE
+    text = json.dumps(result.to_plain(), indent=1, allow_nan=False, default=str)
+    # the table last: where it is, the other is there, too
+    beside = {
+        whole: (whole.with_suffix(".part"), f"{text}\n"),
+        table: (table.with_suffix(".part"), as_csv(result)),
+    }
+    try:
+        for part, content in beside.values():
+            with part.open("w", newline="", encoding="utf-8") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, (part, _) in beside.items():
+            part.replace(path)
+    finally:
+        for part, _ in beside.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
     return table, whole
+
+
+def as_csv(result: EvaluationResult) -> str:
+    """The text of `scores.csv`."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, _COLUMNS)
+    writer.writeheader()
+    for row in result.rows:
+        cells = {**asdict(row), "left_out": row.left_out}
+        writer.writerow({name: "" if cells[name] is None else cells[name] for name in _COLUMNS})
+    return file.getvalue()
 
 
 def read_result(directory: Path) -> EvaluationResult:

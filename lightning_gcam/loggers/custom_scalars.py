@@ -16,6 +16,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[impo
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_gcam._lightning import rank_zero_info
 from lightning_gcam.reliance import available_checks
 
 _ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
@@ -25,7 +26,7 @@ _LAID_OUT: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
 
 
 def lay_out(writer: SummaryWriter, prefix: str) -> None:
-    """Add the charts of a monitor to the layout of a run, once a run.
+    """Add the charts of a monitor to the layout of a run, and say how all looks are shown, once a run.
 
     TensorBoard takes the last layout that was written, as a whole. So the charts that the run has already, another
     monitor's or the user's own, are read back from its event file and stay.
@@ -37,6 +38,11 @@ def lay_out(writer: SummaryWriter, prefix: str) -> None:
     prefixes = _LAID_OUT.setdefault(writer, [])
     if prefix in prefixes:
         return
+    if not prefixes:
+        rank_zero_info(
+            "TensorBoard's page shows 10 looks of a run, which need not be the first ones. All of them: "
+            f"tensorboard --logdir {writer.log_dir} --samples_per_plugin images=0"
+        )
     prefixes.append(prefix)
     theirs = [each for each in _written_so_far(writer).category if each.title not in prefixes]
     layout = layout_pb2.Layout(category=[*theirs, *(_category(each, prefixes) for each in prefixes)])

@@ -7,6 +7,8 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lightning_gcam._lightning import rank_zero_info
+from lightning_gcam._files import atomic_write, atomic_write_text
+from lightning_gcam._lightning import rank_zero_info, rank_zero_warn
+from lightning_gcam._names import safe_path
+from lightning_gcam.loggers.attempts import run_all
+from lightning_gcam.loggers.claims import own_directory
 from lightning_gcam.record import SaliencyRecord
 
 
@@ -29,29 +35,39 @@ def log_to_files(logger: Any, record: SaliencyRecord) -> None:
 
 
 def write_look(directory: Path, record: SaliencyRecord) -> Path:
-    """Write `<prefix>/overlay-step=<step>.png` and add a line to `<prefix>/scores.csv`.
+    """Add a line to `<prefix>/scores.csv` and write `<prefix>/overlay-step=<step>.png`.
 
     Beside them `<prefix>/measurements-step=<step>.csv` has each score's n, what was left out and its interval; each
     sample's own picture, where that is asked for, lies in `<prefix>/sample`. All are
     written whole under another name and then renamed, so that neither is ever half there. A look at a step
-    that is already in the table (a run that was resumed) takes its place.
+    that is already in the table (a run that was resumed) takes its place. The scores come first, and what cannot be
+    written takes nothing else with it.
 
     Args:
-        directory: of the run.
+        directory: of the run. While another process writes its looks there, they go to a `run_2` in it.
         record: the look.
 
     Returns:
-        The directory that holds the files.
+        The directory that holds the files: no `log_prefix` leads out of `directory`, see `safe_path`.
     """
-    target = directory / record.stamp.log_prefix
+    directory = own_directory(directory)
+    target = directory / safe_path(record.stamp.log_prefix)
     if not target.exists():
         rank_zero_info(f"Saliency overlays and scores.csv are written to {target}")
     target.mkdir(parents=True, exist_ok=True)
-    for tag, picture in record.pictures.items():
-        write_png(directory / f"{tag}-step={record.step:08d}.png", picture)
-    if record.table:
-        _write_rows(target / f"measurements-step={record.step:08d}.csv", record.table)
-    _add_row(target / "scores.csv", record.row)
+    at = f"-step={record.step:08d}"
+
+    def write_pictures() -> None:
+        run_all(
+            partial(write_png, directory / f"{safe_path(tag)}{at}.png", picture)
+            for tag, picture in record.pictures.items()
+        )
+
+    def write_measurements() -> None:
+        if record.table:
+            _write_rows(target / f"measurements{at}.csv", record.table)
+
+    run_all([partial(_add_row, target / "scores.csv", record.row), write_measurements, write_pictures])
     return target
 
 
@@ -62,8 +78,9 @@ def write_scores(directory: Path, record: SaliencyRecord) -> None:
         directory: of the run.
         record: the look.
     """
-    (directory / record.stamp.log_prefix).mkdir(parents=True, exist_ok=True)
-    _add_row(directory / record.stamp.log_prefix / "scores.csv", record.row)
+    target = own_directory(directory) / safe_path(record.stamp.log_prefix)
+    target.mkdir(parents=True, exist_ok=True)
+    _add_row(target / "scores.csv", record.row)
 
 
 def alert_to_files(logger: Any, alert: Mapping[str, Any]) -> None:
@@ -86,7 +103,7 @@ def write_alert(directory: Path, alert: Mapping[str, Any]) -> Path:
     Returns:
         The file.
     """
-    path = directory / str(alert["log_prefix"]) / "alerts.csv"
+    path = own_directory(directory) / safe_path(str(alert["log_prefix"])) / "alerts.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     _add_row(path, alert)
     return path
@@ -98,47 +115,61 @@ def directory_of(logger: Any) -> Path:
 
 
 def next_version(root: Path) -> Path:
-    """The first `version_<n>` under `root` that is not there yet, as Lightning's own loggers number their runs.
+    """Make the first `version_<n>` under `root` that is not there yet, as Lightning's own loggers number their runs.
+
+    Two processes that ask at the same time are given two.
 
     Args:
         root: the directory of all runs; it need not exist.
     """
-    matches = (
-        re.fullmatch(r"version_(\d+)", path.name) for path in (root.iterdir() if root.is_dir() else ())
-    )
+    root.mkdir(parents=True, exist_ok=True)
+    matches = (re.fullmatch(r"version_(\d+)", path.name) for path in root.iterdir())
     taken = [int(match[1]) for match in matches if match]
-    return root / f"version_{max(taken, default=-1) + 1}"
+    for number in count(max(taken, default=-1) + 1):
+        try:
+            (root / f"version_{number}").mkdir()
+        except FileExistsError:
+            continue
+        break
+    return root / f"version_{number}"
 
 
 def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> Path:
     """Write a picture `(H, W, 3)` uint8 under another name, then rename it: it is never half there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    Image.fromarray(picture).save(beside, format="png", compress_level=2)  # a third of 6's time
-    beside.replace(path)
+    with atomic_write(path) as file:
+        Image.fromarray(picture).save(file, format="png", compress_level=2)  # a third of 6's time
     return path
 
 
 def _add_row(path: Path, row: Mapping[str, Any]) -> None:
     """One more line in a table, or further columns in the line of the same step. A list is written as JSON."""
     row = {name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()}
-    rows: dict[int, dict[str, Any]] = {int(each["step"]): dict(each) for each in _read_rows(path)}
+    rows = _read_rows(path)
     rows[row["step"]] = {**rows.get(row["step"], {}), **row}
     _write_rows(path, [rows[step] for step in sorted(rows)])
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write_text(path, newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    beside.replace(path)
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
+    """The lines of a table by step. One that is not such a table is set aside, so that this one is not lost too."""
     if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [dict(row) for row in csv.DictReader(file, restkey="", strict=True)]
+        return {int(row["step"]): {name: row[name] for name in row if name} for row in rows}
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        aside = path.with_name(f"{path.name}.broken")
+        path.replace(aside)
+        rank_zero_warn(
+            f"{path} is no table with a whole number in its column `step` ({type(error).__name__}: {error}), so it is "
+            f"set aside as {aside.name}, and a new one begins."
+        )
+        return {}

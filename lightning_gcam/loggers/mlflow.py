@@ -6,11 +6,14 @@ import csv
 import inspect
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lightning_gcam._names import safe_path
+from lightning_gcam.loggers.attempts import run_all
 from lightning_gcam.record import SaliencyRecord
 
 
@@ -25,10 +28,14 @@ def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
         record: the look.
     """
     client, run_id = logger.experiment, logger.run_id
-    for tag, picture in record.pictures.items():
-        _log_picture(client, run_id, tag, picture, record.step)
+    steps = [
+        partial(_log_picture, client, run_id, _safe(tag), each, record.step)
+        for tag, each in record.pictures.items()
+    ]
     if record.table:
-        table_to_mlflow(logger, f"{record.stamp.log_prefix}/measurements", record.table, record.step)
+        tag = f"{record.stamp.log_prefix}/measurements"
+        steps.append(partial(table_to_mlflow, logger, tag, record.table, record.step))
+    run_all(steps)
 
 
 def table_to_mlflow(logger: Any, tag: str, rows: Sequence[Mapping[str, object]], step: int) -> None:
@@ -40,7 +47,7 @@ def table_to_mlflow(logger: Any, tag: str, rows: Sequence[Mapping[str, object]],
         rows: its lines, one at least; their keys are its columns.
         step: of it.
     """
-    logger.experiment.log_text(logger.run_id, _csv(rows), f"{tag}-step={step:08d}.csv")
+    logger.experiment.log_text(logger.run_id, _csv(rows), f"{_safe(tag)}-step={step:08d}.csv")
 
 
 def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
@@ -50,7 +57,7 @@ def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
         logger: as in `log_to_mlflow`.
         alert: as in `log_alert`.
     """
-    client, run_id, tag = logger.experiment, logger.run_id, f"{alert['log_prefix']}/alarm"
+    client, run_id, tag = logger.experiment, logger.run_id, _safe(f"{alert['log_prefix']}/alarm")
     client.log_text(run_id, alert["message"], f"{tag}-step={alert['step']:08d}.txt")
     client.set_tag(run_id, tag, alert["message"][:_LONGEST_TAG])
 
@@ -68,6 +75,11 @@ def is_mlflow(logger: Any) -> bool:
 
 _LONGEST_TAG = 5000
 """Servers before MLflow 2.8 refuse a longer one."""
+
+
+def _safe(tag: str) -> str:
+    """MLflow makes a path of every name, takes few signs, and no tag that would lead out of its folder."""
+    return safe_path(tag).replace("%", "_").replace("~", "_")
 
 
 def _log_picture(client: Any, run_id: str, tag: str, picture: npt.NDArray[np.uint8], step: int) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class ReportLogger(Logger):
         self._samples: dict[str, str] = {}
         self._has_news = False
         self._has_failed = False
+        self._has_left_out = False
         self._rests_until = 0.0
 
     @property
@@ -150,11 +151,23 @@ class ReportLogger(Logger):
         elif not self.report_path.exists():
             rank_zero_info(f"The saliency report is written to {self.report_path}")
 
+    def _say_what_is_left_out(self, left_out: Sequence[str]) -> None:
+        """Once: a run that is resumed has the same broken files at every look."""
+        if left_out and not self._has_left_out:
+            self._has_left_out = True
+            others = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+            rank_zero_warn(
+                f"What cannot be read is left out of {self.report_path}: {left_out[0]}{others}. "
+                f"`lightning-gcam report {self._directory}` names all of it."
+            )
+
     def _write(self) -> None:
         if not is_rank_zero():
             return
         began = time.monotonic()
-        build_page([self._store.read(self._directory.resolve().name)], self.report_path)
+        run = self._store.read(self._directory.resolve().name)
+        build_page([run], self.report_path)
+        self._say_what_is_left_out(run.left_out)
         self._has_news = False
         self._rests_until = time.monotonic() + max(5.0, _REST * (time.monotonic() - began))
 

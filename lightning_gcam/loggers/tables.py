@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_gcam._names import safe_path
 from lightning_gcam.loggers.mlflow import is_mlflow, table_to_mlflow
 from lightning_gcam.loggers.tensorboard import markdown
 
@@ -31,6 +32,8 @@ def log_table(logger: Any, tag: str, rows: Rows, step: int) -> None:
         experiment.add_text(tag, markdown(shown), step)
         experiment.flush()
     elif callable(getattr(logger, "log_table", None)):
-        logger.log_table(key=tag, columns=list(rows[0]), data=[list(row.values()) for row in rows], step=step)
+        logger.log_table(
+            key=safe_path(tag), columns=list(rows[0]), data=[list(row.values()) for row in rows], step=step
+        )
     elif is_mlflow(logger):
         table_to_mlflow(logger, tag, rows, step)

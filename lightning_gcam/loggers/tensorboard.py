@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_gcam._names import safe_path
+from lightning_gcam.loggers.attempts import run_all
 from lightning_gcam.loggers.custom_scalars import lay_out
 from lightning_gcam.loggers.jpeg import encoded
 from lightning_gcam.record import SaliencyRecord
@@ -26,13 +29,20 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
         record: the look.
     """
     writer = logger.experiment
-    for tag, picture in record.pictures.items():
-        _add_picture(writer, tag, picture, record.step)
-    if isinstance(writer, SummaryWriter):
-        lay_out(writer, record.stamp.log_prefix)
-    if record.table and callable(getattr(writer, "add_text", None)):
-        writer.add_text(f"{record.stamp.log_prefix}/measurements", markdown(record.table), record.step)
-    writer.flush()
+
+    def write_words() -> None:
+        if isinstance(writer, SummaryWriter):
+            lay_out(writer, record.stamp.log_prefix)
+        if record.table and callable(getattr(writer, "add_text", None)):
+            writer.add_text(f"{record.stamp.log_prefix}/measurements", markdown(record.table), record.step)
+
+    pictures = record.pictures.items()
+    try:
+        run_all(
+            [*(partial(_add_picture, writer, tag, each, record.step) for tag, each in pictures), write_words]
+        )
+    finally:
+        writer.flush()
 
 
 def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
@@ -66,4 +76,4 @@ def _add_picture(writer: Any, tag: str, picture: npt.NDArray[np.uint8], step: in
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
         writer._get_file_writer().add_summary(summary, step)
     else:
-        writer.add_image(tag, picture, global_step=step, dataformats="HWC")
+        writer.add_image(safe_path(tag), picture, global_step=step, dataformats="HWC")

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from lightning_gcam._names import safe_path
 from lightning_gcam.loggers.files import write_png
 from lightning_gcam.loggers.wandb_samples import measurements_table, sample_images, samples_table
 from lightning_gcam.record import SaliencyRecord
@@ -26,10 +27,10 @@ def log_to_wandb(logger: Any, record: SaliencyRecord) -> None:
         logger: a `WandbLogger`.
         record: the look.
     """
-    prefix = record.stamp.log_prefix
+    prefix = safe_path(record.stamp.log_prefix)  # W&B makes paths of the keys of pictures and tables
     with TemporaryDirectory() as folder:  # W&B has copied what is in it when it returns
         overlay = write_png(Path(folder) / "overlay.png", record.overlay)  # in a third of the time W&B takes
-        logger.log_image(key=record.tag, images=[str(overlay)], step=record.step)
+        logger.log_image(key=f"{prefix}/overlay", images=[str(overlay)], step=record.step)
         shown = sample_images(record, Path(folder))
         row: dict[str, Any] = {f"{prefix}/table": samples_table(record, shown)}
         if record.attribution.maps:

@@ -114,7 +114,7 @@ def _names(record: SaliencyRecord) -> list[str]:
 def _pictures(record: SaliencyRecord) -> list[npt.NDArray[np.uint8]]:
     layout = record.layout
     images = to_display(record.batch.images, record.stamp.normalize)
-    shown = enlarge(shrink_images(images, *layout.work), layout.factor)
+    shown = enlarge(shrink_images(images, *layout.work), layout.factors)
     return list(shown.permute(0, 2, 3, 1).cpu().numpy())
 
 
@@ -134,7 +134,7 @@ def _masks(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
 
 def _in_size(masks: Tensor, record: SaliencyRecord) -> npt.NDArray[np.uint8]:
     layout = record.layout
-    shown = enlarge(shrink_maps(masks.bool(), *layout.work), layout.factor)
+    shown = enlarge(shrink_maps(masks.bool(), *layout.work), layout.factors)
     return shown.to("cpu").numpy().astype(np.uint8)
 
 

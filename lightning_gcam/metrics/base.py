@@ -35,7 +35,8 @@ class SampleScore(Metric):
           weights; what another method reaches.
 
     ``cost`` says how many forwards of the samples that takes beyond the look itself, and ``question`` with which
-    images; ``None`` where the model is not asked.
+    images; ``None`` where the model is not asked. ``takes_boxes`` says that ``update`` takes each sample's boxes
+    behind the mask, where there are some.
 
     Args:
         shape: The shape of a sample's numbers; ``()`` for one number.
@@ -60,6 +61,7 @@ class SampleScore(Metric):
     plot_lower_bound: float | None = 0.0
     plot_upper_bound: float | None = 1.0
     requires: frozenset[str] = frozenset()
+    takes_boxes: bool = False
     cost: int = 0
     question: Question | None = None
 

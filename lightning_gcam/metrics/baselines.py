@@ -75,6 +75,7 @@ BASELINES = {"uniform": uniform_map, "centre": centre_map}
 def baseline_scores(
     mask: Tensor,
     scores: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
+    boxes: Sequence[Tensor] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Score a uniform map and a Gaussian in the middle on the same masks: what takes no model at all.
 
@@ -82,6 +83,8 @@ def baseline_scores(
         mask: ``(N, H, W)`` bool, True on the object.
         scores: As in :func:`resolve_scores`; those that need something else than a mask, or none, are passed
             over.
+        boxes: N tensors ``(M, 4)``, each sample's objects one by one, for the scores that match them by
+            themselves (:class:`MaxBoxAccuracy`); such take the box around the mask where they are left out.
 
     Returns:
         ``{"uniform": {score: value}, "centre": {score: value}}``; a score that does not exist (no sample has a
@@ -107,8 +110,25 @@ def baseline_scores(
             if needs(metric) != {"mask"}:
                 continue
             metric._to_sync = False  # every process scores the same masks
-            metric.update(saliency, mask)
+            metric.update(saliency, mask, *with_boxes(metric, boxes))
             value = float(metric.compute())
             if math.isfinite(value):
                 found[baseline][name] = value
     return found
+
+
+def with_boxes(metric: Metric, boxes: Sequence[Tensor] | None) -> tuple[Sequence[Tensor], ...]:
+    """What a metric's ``update`` takes behind the mask: the boxes, where it takes them and there are some.
+
+    Args:
+        metric: Any metric. It says so itself by an attribute ``takes_boxes``.
+        boxes: N tensors ``(M, 4)``, or ``None``.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import MaxBoxAccuracy, PointingGame
+        >>> boxes = [torch.tensor([[0.0, 0.0, 2.0, 2.0]])]
+        >>> len(with_boxes(MaxBoxAccuracy(), boxes)), len(with_boxes(PointingGame(), boxes))
+        (1, 0)
+    """
+    return (boxes,) if boxes is not None and getattr(metric, "takes_boxes", False) else ()

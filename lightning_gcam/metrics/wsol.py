@@ -321,6 +321,8 @@ class MaxBoxAccuracy(SampleMean):
         MaxBoxAccV2).
     """
 
+    takes_boxes: bool = True
+
     def __init__(self, version: int = 2, num_thresholds: int = 100, **kwargs: Any) -> None:
         check_version(version)
         check_count("num_thresholds", num_thresholds)

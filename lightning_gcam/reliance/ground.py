@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.batch import SaliencyBatch
+from lightning_gcam.cam.targets import are_marks
 from lightning_gcam.reliance.partners import partners_of
 from lightning_gcam.reliance.regions import region_around, with_rim
 
@@ -18,7 +19,7 @@ class Ground:
 
     Args:
         labels: `(N,)` int64 classes, or `(N, K)` bool marks.
-        known: `(N,)` bool, the samples with a class.
+        known: `(N,)` bool, the samples with a class; all of them where they may have several, and so none.
         masks: `(N, H, W)` bool, the objects; None where the batch has neither masks nor boxes.
         objects: the masks with a thin rim.
         around: the regions in which the objects are removed.
@@ -50,7 +51,10 @@ def ground_of(batch: SaliencyBatch) -> Ground | None:
     labels = classes_of_labels(batch)
     if labels is None:
         return None
-    known = labels.any(dim=1) if labels.ndim == 2 else labels >= 0
+    if labels.ndim == 2:
+        known = torch.ones_like(labels[:, 0]) if are_marks(labels) else labels.any(dim=1)
+    else:
+        known = labels >= 0
     masks, suspect = batch.object_masks, batch.suspect
     around = region_around(masks) if masks is not None else None
     objects = with_rim(masks) if masks is not None else None

@@ -12,7 +12,7 @@ _Z = 1.959964
 Interval = tuple[float, float]
 
 
-def wilson_interval(successes: int, n: int) -> Interval | None:
+def wilson_interval(successes: float, n: float) -> Interval | None:
     """The interval of 95% of a share: unlike the plain one it is right for few samples, and for none or all of them.
 
     Args:
@@ -31,6 +31,34 @@ def wilson_interval(successes: int, n: int) -> Interval | None:
     centre = (share + _Z**2 / (2 * n)) / scale
     reach = _Z / scale * sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(centre - reach, 0.0), min(centre + reach, 1.0)
+
+
+def mean_share_interval(shares: Tensor, parts: int) -> Interval | None:
+    """The interval of 95% of a mean of shares, each of the same number of parts that are right or wrong together.
+
+    It is Wilson's with as many trials as the spread between the samples is worth: between one a sample, where its parts
+    go together, and all parts, where they do not.
+
+    Args:
+        shares: `(n,)` of each sample's parts, those that are right.
+        parts: how many each sample has.
+
+    Example:
+        >>> import torch
+        >>> [round(end, 3) for end in mean_share_interval(torch.tensor([1.0, 0.0, 1.0, 0.0]), 2)]
+        [0.15, 0.85]
+
+    Source: Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data", Survey Methodology 24(2), 1998: the effective number of trials.
+    """
+    n = len(shares)
+    if n == 0:
+        return None
+    shares = shares.double()
+    mean, spread = float(shares.mean()), float(shares.var(correction=1)) if n > 1 else 0.0
+    trials = mean * (1 - mean) * n / spread if spread > 0 else n * parts if n > 1 else n
+    trials = min(max(trials, n), n * parts)
+    return wilson_interval(mean * trials, trials)
 
 
 def difference_interval(first: int, second: int, n: int) -> Interval | None:
@@ -63,7 +91,7 @@ def chance_level(labels: Tensor, num_logits: int) -> float:
     """The accuracy of a guess on these samples: one class out of K, or always the commonest one, whichever is more.
 
     Args:
-        labels: `(n,)` classes, or `(n, K)` marks, of the samples that count.
+        labels: `(n,)` classes, or `(n, K)` with one mark a row, of the samples that count.
         num_logits: K; a single logit stands for two classes.
 
     Example:
@@ -77,3 +105,23 @@ def chance_level(labels: Tensor, num_logits: int) -> float:
     if labels.ndim == 2:
         return float((labels > 0).double().mean(dim=0).max())
     return max(guess, float(labels.bincount().max()) / len(labels))
+
+
+def chance_of_marks(marks: Tensor) -> tuple[float, float]:
+    """What guessing reaches where a sample may be of several classes: of the labels, and of whole samples.
+
+    The first guesses for each label what most samples have, the second for all samples the commonest row.
+
+    Args:
+        marks: `(n, K)` bool, of the samples that count.
+
+    Example:
+        >>> import torch
+        >>> chance_of_marks(torch.tensor([[True, False], [True, True], [False, False], [True, False]]))
+        (0.75, 0.5)
+    """
+    if not len(marks):
+        return 0.5, 0.5 ** marks.shape[1]
+    share = marks.double().mean(dim=0)
+    _, counts = marks.unique(dim=0, return_counts=True)
+    return float(share.maximum(1 - share).mean()), float(counts.max()) / len(marks)

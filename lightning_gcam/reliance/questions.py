@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from lightning_gcam.reliance.swaps import exchange, exchange_regions
 
 Checks = str | Sequence[str] | None
 """A name out of `available_checks`, or several; None for all that the annotation allows."""
+
+Make = Callable[[Tensor], Tensor]
+"""From the numbers `(n,)` int64 of some samples to their changed images `(n, C, H, W)`."""
 
 CHECKS: dict[str, tuple[str, ...]] = {
     "background_only_accuracy": ("background_only",),
@@ -116,79 +120,139 @@ def changed_images(
         >>> list(changed_images(batch))
         ['background_only', 'object_only', 'background_swap']
     """
+    every = torch.arange(len(batch), device=batch.images.device)
+    return {name: make(every) for name, make in image_changes(batch, maps, checks, removal, seed).items()}
+
+
+def image_changes(
+    batch: SaliencyBatch,
+    maps: Tensor | None = None,
+    checks: Checks = None,
+    removal: Removal = DEFAULT_REMOVAL,
+    seed: int = 0,
+) -> dict[str, Make]:
+    """As `changed_images`, but the images are made when they are needed, of as many samples as fit into memory.
+
+    The regions that are changed are kept for all samples: a byte a pixel each. A callable `removal` is called with the
+    images that are made at once.
+
+    Returns:
+        By the name of the version, a function from the numbers `(n,)` int64 of some samples to their changed images.
+    """
     names = resolve_checks(checks)
     check_removal(removal)
     _check_maps(maps, batch)
     ground = ground_of(batch)
     if ground is None:
         return {}
-    with torch.no_grad(), torch.autocast(batch.images.device.type, enabled=False):
-        makers = {
-            **_on_objects(batch.images, ground, removal),
-            **_on_the_suspect(batch.images, ground, removal),
-        }
-        if maps is not None and ground.masks is not None:
-            makers.update(_on_saliency(batch.images, ground, maps.to(batch.images.device), removal, seed))
-        return {each: makers[each]() for name in names for each in CHECKS[name] if each in makers}
+    makers = {
+        **_on_objects(batch.images, ground, removal),
+        **_on_the_suspect(batch.images, ground, removal),
+    }
+    if maps is not None and ground.masks is not None:
+        makers.update(_on_saliency(batch.images, ground, maps.to(batch.images.device), removal, seed))
+    return {each: _exactly(makers[each]) for name in names for each in CHECKS[name] if each in makers}
 
 
-Makers = dict[str, Callable[[], Tensor]]
+def _exactly(make: Make) -> Make:
+    """Images are changed in their own precision, whatever the model computes in."""
+
+    def made(rows: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
+            return make(rows)
+
+    return made
 
 
-def _on_objects(images: Tensor, ground: Ground, removal: Removal) -> Makers:
+def _on_objects(images: Tensor, ground: Ground, removal: Removal) -> dict[str, Make]:
     """The versions that take masks."""
-    around, objects = ground.around, ground.objects
+    around, objects, partners = ground.around, ground.objects, ground.partners
     if around is None or objects is None or not (ground.known & ground.masked).any():
         return {}
     changed = ground.masked[:, None, None]
-    versions: Makers = {
-        "background_only": lambda: remove_regions(images, around & changed, removal),
-        "object_only": lambda: _object_only(images, ~objects & changed, removal),
-    }
-    if (ground.partners >= 0).any():
-        versions["background_swap"] = lambda: exchange(
-            images, remove_regions(images, around & changed, removal), ground.partners, ~objects
+    bare = _without(images, around & changed, removal)
+    versions = {"background_only": bare, "object_only": _object_only(images, ~objects & changed, removal)}
+    if (partners >= 0).any():
+        versions["background_swap"] = lambda rows: exchange(
+            images[rows], bare(_lenders(partners[rows])), partners[rows] >= 0, ~objects[rows]
         )
     return versions
 
 
-def _on_the_suspect(images: Tensor, ground: Ground, removal: Removal) -> Makers:
+def _on_the_suspect(images: Tensor, ground: Ground, removal: Removal) -> dict[str, Make]:
     """The version that takes a suspect region."""
     suspect, around, objects = ground.suspect, ground.around, ground.objects
     if suspect is None or not (ground.suspect_partners >= 0).any():
         return {}
-
-    def swapped() -> Tensor:
-        if around is None or objects is None:
-            return exchange_regions(images, images, ground.suspect_partners, suspect, suspect)
+    bare: Make = images.__getitem__
+    to = suspect
+    if around is not None and objects is not None:
         # a partner's object must not come along, nor must what is suspect beside it be lost
-        bare = remove_regions(images, around & ~(suspect & ~objects) & ground.masked[:, None, None], removal)
-        return exchange_regions(images, bare, ground.suspect_partners, suspect, suspect & ~objects)
+        to = suspect & ~objects
+        bare = _without(images, around & ~to & ground.masked[:, None, None], removal)
+
+    def swapped(rows: Tensor) -> Tensor:
+        partners = ground.suspect_partners[rows]
+        lenders = _lenders(partners)
+        regions = suspect[rows], suspect[lenders], to[rows]
+        return exchange_regions(images[rows], bare(lenders), partners >= 0, *regions)
 
     return {"suspect_swap": swapped}
 
 
-def _on_saliency(images: Tensor, ground: Ground, maps: Tensor, removal: Removal, seed: int) -> Makers:
+def _on_saliency(
+    images: Tensor, ground: Ground, maps: Tensor, removal: Removal, seed: int
+) -> dict[str, Make]:
     """The versions that take maps and masks."""
-    masks, around = ground.masks, ground.around
-    if masks is None or around is None or not (ground.partners >= 0).any():
+    masks, around, partners = ground.masks, ground.around, ground.partners
+    if masks is None or around is None or not (partners >= 0).any():
         return {}
-    salient = most_salient(maps.nan_to_num(0.0), masks, around) & (ground.partners >= 0)[:, None, None]
-    bare = remove_regions(images, around & ground.masked[:, None, None], removal)
+    bare = _without(images, around & ground.masked[:, None, None], removal)
+
+    @cache
+    def salient() -> Tensor:
+        each = zip(maps.split(1), masks.split(1), around.split(1), strict=True)
+        found = [most_salient(one.nan_to_num(0.0), *regions) for one, *regions in each]
+        return torch.cat(found) & (partners >= 0)[:, None, None]
+
+    @cache
+    def elsewhere() -> Tensor:
+        return same_elsewhere(salient(), around, seed).to(images.device)
+
+    def swapped(rows: Tensor, regions: Tensor) -> Tensor:
+        return exchange(images[rows], bare(_lenders(partners[rows])), partners[rows] >= 0, regions[rows])
+
     return {
-        "salient_outside": lambda: exchange(images, bare, ground.partners, salient),
-        "random_outside": lambda: exchange(
-            images, bare, ground.partners, same_elsewhere(salient, around, seed).to(images.device)
-        ),
+        "salient_outside": lambda rows: swapped(rows, salient()),
+        "random_outside": lambda rows: swapped(rows, elsewhere()),
     }
 
 
-def _object_only(images: Tensor, background: Tensor, removal: Removal) -> Tensor:
+def _without(images: Tensor, regions: Tensor, removal: Removal) -> Make:
+    """The images with their regions removed."""
+    return lambda rows: remove_regions(images[rows], regions[rows], removal)
+
+
+def _lenders(partners: Tensor) -> Tensor:
+    """Whose images are lent; any where nobody lends."""
+    return partners.clamp(min=0)
+
+
+def _object_only(images: Tensor, background: Tensor, removal: Removal) -> Make:
+    """The images with all of the background in the mean colour of the backgrounds of all samples."""
     if callable(removal):
-        return remove_regions(images, background, removal)
-    counted = background[:, None].to(in_floats(images))
-    mean = (in_floats(images) * counted).sum(dim=(0, 2, 3)) / counted.sum(dim=(0, 2, 3)).clamp(min=1)
-    return torch.where(background[:, None], in_dtype_of(images, mean)[None, :, None, None], images)
+        return _without(images, background, removal)
+
+    @cache
+    def colour() -> Tensor:
+        parts = [
+            (in_floats(image) * behind).sum(dim=(1, 2))
+            for image, behind in zip(images, background, strict=True)
+        ]
+        mean = torch.stack(parts).sum(dim=0) / background.sum().clamp(min=1)
+        return in_dtype_of(images, mean)[:, None, None]
+
+    return lambda rows: torch.where(background[rows][:, None], colour(), images[rows])
 
 
 def _check_maps(maps: Tensor | None, batch: SaliencyBatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import pad
 
 MARGIN = 1 / 8
 """How much wider than the object the region around it is, on each side, as a share of the object's longer side."""
@@ -70,7 +70,21 @@ def region_around(masks: Tensor) -> Tensor:
 def with_rim(masks: Tensor) -> Tensor:
     """The objects `(N, H, W)`, a rim of one 64th of the image's shorter side wider: what is kept of an object."""
     radius = max(round(min(masks.shape[1:]) * _RIM), 1)
-    return max_pool2d(masks[:, None].float(), 2 * radius + 1, stride=1, padding=radius)[:, 0] > 0
+    return _widened(_widened(masks, radius).transpose(1, 2), radius).transpose(1, 2)
+
+
+def _widened(masks: Tensor, radius: int) -> Tensor:
+    """Each region wider by `radius` pixels to the left and to the right.
+
+    The reach doubles with each step, so that the cost hardly grows with the radius: a maximum over a square window
+    would cost the fourth power of an image's side.
+    """
+    wide, reach = pad(masks, (radius, radius)), 1
+    while reach <= 2 * radius:
+        step = min(reach, 2 * radius + 1 - reach)
+        wide = wide[..., step:] | wide[..., :-step]
+        reach += step
+    return wide
 
 
 def _side_by_side(low: Tensor, high: Tensor, side: Tensor, length: int) -> tuple[Tensor, Tensor]:

@@ -58,16 +58,22 @@ def same_elsewhere(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
         >>> same_elsewhere(region, around).int().tolist() in ([[[0, 0, 0, 1, 1, 0]]], [[[0, 0, 0, 0, 1, 1]]])
         True
     """
-    size = regions.shape[1:]
-    moved = torch.fft.rfft2(regions.cpu().double()).conj()
+    generator = torch.Generator().manual_seed(seed)
+    moved = [_moved(*each, generator) for each in zip(regions, around, strict=True)]
+    return torch.stack(moved) & ~around
+
+
+def _moved(region: Tensor, around: Tensor, generator: torch.Generator) -> Tensor:
+    """One region `(H, W)` at another place: one at a time, since a correlation takes many times a region's memory."""
+    size = region.shape
+    conjugate = torch.fft.rfft2(region.cpu().double()).conj()
     met = [
-        torch.fft.irfft2(moved * torch.fft.rfft2(each.cpu().double()), s=size) for each in (around, regions)
+        torch.fft.irfft2(conjugate * torch.fft.rfft2(each.cpu().double()), s=size)
+        for each in (around, region)
     ]
     with_object, with_itself = (each.round().long() for each in met)
-    is_itself = 2 * with_itself > regions.cpu().sum(dim=(1, 2), keepdim=True)
-    cost = ((with_object + size.numel() * is_itself) * size.numel() + with_itself).flatten(1)
-    best = cost == cost.amin(dim=1, keepdim=True)
-    chosen = best.double().multinomial(1, generator=torch.Generator().manual_seed(seed))[:, 0].tolist()
-    shifts = [divmod(place, size[1]) for place in chosen]
-    elsewhere = [region.roll(shift, dims=(0, 1)) for region, shift in zip(regions, shifts, strict=True)]
-    return torch.stack(elsewhere) & ~around
+    is_itself = 2 * with_itself > region.cpu().sum()
+    cost = ((with_object + size.numel() * is_itself) * size.numel() + with_itself).flatten()
+    best = cost == cost.amin()
+    shift = divmod(int(best.double().multinomial(1, generator=generator)), size[1])
+    return region.roll(shift, dims=(0, 1))

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lightning_gcam._files import atomic_write_text
 from lightning_gcam.report.run import Monitor, Run, thinned
 from lightning_gcam.visual.overlay import heat_table
 
@@ -31,16 +32,13 @@ def build_page(runs: Sequence[Run], path: Path) -> Path:
         >>> "a &lt;b&gt; run" in path.read_text(encoding="utf-8")
         True
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
     parts = _template().stream(
         title=" and ".join(run.name for run in runs),
         data=_data(runs),
         heat=base64.b64encode(heat_table().numpy().tobytes()).decode(),
     )
-    with beside.open("w", encoding="utf-8") as file:
+    with atomic_write_text(path) as file:
         file.writelines(parts)
-    beside.replace(path)
     return path
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from lightning_gcam._files import printable
+from lightning_gcam.report.reading import BrokenFile, finite_number
 
 Curves = dict[str, dict[int, float]]
 """For each metric its value by step."""
@@ -36,6 +41,7 @@ class Run:
         curves: every logged number.
         alerts: `step`, `message` and `log_prefix` of each.
         hyperparameters: names and values, as strings.
+        left_out: what could not be read, a line each: the file, and why.
     """
 
     name: str
@@ -43,11 +49,42 @@ class Run:
     curves: Curves = field(default_factory=dict)
     alerts: list[dict[str, Any]] = field(default_factory=list)
     hyperparameters: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def num_looks(self) -> int:
         """Of all monitors together."""
         return sum(len(monitor.looks) for monitor in self.monitors.values())
+
+    @property
+    def shows_something(self) -> bool:
+        """Whether a page of it has more than a title."""
+        return bool(self.num_looks or self.curves or self.alerts)
+
+    @contextmanager
+    def leaving_out(self, path: Path) -> Iterator[None]:
+        """Read a file; where it turns out to be broken, that is noted and the block ends."""
+        try:
+            yield
+        except (BrokenFile, OSError) as error:
+            self.left_out.append(f"{printable(path)}: {error}")
+
+    @contextmanager
+    def leaving_out_lines(self, path: Path) -> Iterator[list[BrokenFile]]:
+        """As `leaving_out`, for a file whose broken lines are put into the list that is given."""
+        broken: list[BrokenFile] = []
+        with self.leaving_out(path):
+            yield broken
+        if broken:
+            others = f", and {len(broken) - 1} more like it" if len(broken) > 1 else ""
+            self.left_out.append(f"{printable(path)}: {broken[0]}{others}")
+
+    def add_points(self, row: dict[str, Any], step: int) -> None:
+        """Add the numbers of a step to the curves; words and what is not finite are no points."""
+        for metric, value in row.items():
+            number = finite_number(value)
+            if number is not None:
+                self.curves.setdefault(metric, {})[step] = number
 
     def monitor(self, prefix: str) -> Monitor:
         """The monitor of that prefix, made where there is none yet."""
@@ -80,17 +117,3 @@ def thinned(points: dict[int, float], most: int = 400) -> tuple[list[int], list[
             kept |= {min(part, key=points.__getitem__), max(part, key=points.__getitem__)}
         steps = sorted(kept)
     return steps, [points[step] for step in steps]
-
-
-def finite_number(value: Any) -> float | None:
-    """`value` as a float; None for words, and for what is not finite.
-
-    Example:
-        >>> finite_number("0.5"), finite_number("no"), finite_number(float("nan"))
-        (0.5, None, None)
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

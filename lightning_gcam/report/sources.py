@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from PIL import Image
+from urllib.parse import unquote
 
 from lightning_gcam._errors import InputError
+from lightning_gcam._files import printable
 from lightning_gcam.report.pictures import data_uri
-from lightning_gcam.report.run import Run, finite_number
-from lightning_gcam.report.store import Store
+from lightning_gcam.report.reading import (
+    BrokenFile,
+    csv_rows,
+    finite_number,
+    open_file,
+    read_bytes,
+    read_picture,
+    step_of,
+)
+from lightning_gcam.report.run import Run
+from lightning_gcam.report.store import Store, alert_of
 
 DATA = "report_data"
 """Beside the page, what it was built from."""
+
+_OVERLAY = re.compile(r"overlay-step=([0-9]{1,15})\.png")
+_MOST_BYTES_OF_EVENTS = 1 << 34
 
 
 def read_run(path: Path) -> Run:
@@ -28,109 +37,159 @@ def read_run(path: Path) -> Run:
         path: the directory of a run, or its `report.html`. Of files and events, whatever lies below it is read.
 
     Returns:
-        The run. From files and events a look is one whole picture: its samples cannot be sorted.
+        The run. From files and events a look is one whole picture: its samples cannot be sorted. What cannot be read
+        is left out and named in `left_out`; where that is all, nothing else is in the run.
 
     Raises:
         InputError: where there is no such path, or nothing of a run in it.
     """
     if not path.exists():
-        raise InputError(f'`PATH` "{path}" does not exist. Give the directory of a run, or its report.html.')
+        raise InputError(
+            f'`PATH` "{printable(path)}" does not exist. Give the directory of a run, or its report.html.'
+        )
     directory = path.parent if path.is_file() else path
+    if not directory.is_dir():
+        raise InputError(
+            f'`PATH` "{printable(path)}" is no directory. Give that of a run, or its report.html.'
+        )
     if directory.name == DATA:
         directory = directory.parent
-    name = directory.resolve().name
-    if (directory / DATA).is_dir():
-        run = Store(directory / DATA).read(name)
-        _read_metrics(run, directory)
-        return run
-    for read in (_read_files, _read_events):
-        run = read(directory, name)
-        if run.num_looks or run.curves:
-            return run
-    raise InputError(
-        f'`PATH` "{path}" holds nothing of a run: neither a ReportLogger\'s {DATA}, nor overlay-step=*.png, '
-        "scores.csv or metrics.csv, nor TensorBoard's events. Give the directory that your logger wrote to."
-    )
+    best, left_out = Run(""), list[str]()
+    for read in (_read_store, _read_files, _read_events):
+        run = read(directory, directory.resolve().name)
+        left_out += run.left_out
+        if run.num_looks or not best.shows_something:
+            best = run
+        # where the report's own data is broken, the same looks may lie beside it as pictures
+        if run.num_looks or (run.shows_something and not left_out):
+            break
+    if not best.shows_something and not left_out:
+        raise InputError(
+            f'`PATH` "{printable(path)}" holds nothing of a run: neither a ReportLogger\'s {DATA}, nor '
+            "overlay-step=*.png, scores.csv or metrics.csv, nor TensorBoard's events. Give the directory that your "
+            "logger wrote to."
+        )
+    best.left_out = list(dict.fromkeys(left_out))
+    return best
+
+
+def _read_store(directory: Path, name: str) -> Run:
+    if not (directory / DATA).is_dir():
+        return Run(name)
+    run = Store(directory / DATA).read(name)
+    _read_metrics(run, directory)
+    return run
 
 
 def _read_files(directory: Path, name: str) -> Run:
     run = Run(name)
-    for scores in sorted(directory.rglob("scores.csv")):
-        prefix = _prefix(scores.parent, directory)
-        for row in _rows(scores):
-            step = int(row.pop("step"))
-            _add(run, {f"{prefix}/{key}": value for key, value in row.items() if key != "epoch"}, step)
-            picture = scores.parent / f"overlay-step={step:08d}.png"
-            if picture.exists():
-                _add_look(run, prefix, step, picture.read_bytes(), epoch=row.get("epoch"))
+    tables, pictures = sorted(directory.rglob("scores.csv")), sorted(directory.rglob("overlay-step=*.png"))
+    epochs = {table.parent: _read_scores(run, table, _prefix(table.parent, directory)) for table in tables}
+    for picture in pictures:
+        with run.leaving_out(picture):
+            match = _OVERLAY.fullmatch(picture.name)
+            if match is None:
+                raise BrokenFile("its name has no step")
+            step = int(match[1])
+            epoch = epochs.get(picture.parent, {}).get(step)
+            _add_look(run, _prefix(picture.parent, directory), step, read_bytes(picture), epoch)
     for alerts in sorted(directory.rglob("alerts.csv")):
-        run.alerts += [_alert(row["step"], row["message"], row["log_prefix"]) for row in _rows(alerts)]
+        _read_alerts(run, alerts)
     _read_metrics(run, directory)
     return run
+
+
+def _read_scores(run: Run, table: Path, prefix: str) -> dict[int, Any]:
+    """Add the scores to the curves; the epoch of each step."""
+    epochs: dict[int, Any] = {}
+    with run.leaving_out_lines(table) as broken:
+        for row in csv_rows(table):
+            if isinstance(row, BrokenFile):
+                broken.append(row)
+                continue
+            step = row.pop("step")
+            epochs[step] = row.pop("epoch", None)
+            run.add_points({f"{prefix}/{key}": value for key, value in row.items()}, step)
+    return epochs
+
+
+def _read_alerts(run: Run, table: Path) -> None:
+    with run.leaving_out_lines(table) as broken:
+        for row in csv_rows(table):
+            alert = alert_of(row) if isinstance(row, dict) else row
+            if isinstance(alert, BrokenFile):
+                broken.append(alert)
+            else:
+                run.alerts.append(alert)
 
 
 def _read_metrics(run: Run, directory: Path) -> None:
     """Lightning's CSVLogger has more of a curve than the page beside its files."""
     for metrics in sorted(directory.rglob("metrics.csv")):
-        for row in _rows(metrics):
-            if row.get("step"):
-                _add(run, row, int(row.pop("step")))
+        with run.leaving_out_lines(metrics) as broken:
+            for row in csv_rows(metrics):
+                if isinstance(row, BrokenFile):
+                    broken.append(row)
+                else:
+                    run.add_points(row, row.pop("step"))
 
 
 def _read_events(directory: Path, name: str) -> Run:
+    run = Run(name)
+    for folder in sorted({path.parent for path in directory.rglob("events.out.tfevents.*")}):
+        for source in _readable(run, folder):
+            with run.leaving_out(source):
+                try:
+                    _read_accumulated(run, source)
+                except BrokenFile:
+                    raise
+                except Exception as error:  # TensorBoard raises whatever a broken file leads it to
+                    raise BrokenFile(f"TensorBoard cannot read it ({type(error).__name__})") from error
+    return run
+
+
+def _readable(run: Run, folder: Path) -> list[Path]:
+    """The folder, which TensorBoard reads as one run; where a pipe is among its files, those that are files."""
+    files = []
+    paths = sorted(folder.glob("events.out.tfevents.*"))
+    for path in paths:
+        with run.leaving_out(path):
+            open_file(path, _MOST_BYTES_OF_EVENTS).close()
+            files.append(path)
+    return [folder] if len(files) == len(paths) else files
+
+
+def _read_accumulated(run: Run, source: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         EventAccumulator,
     )
 
-    run, everything = Run(name), {"images": 0, "scalars": 0, "tensors": 0}
-    for folder in sorted({path.parent for path in directory.rglob("events.out.tfevents.*")}):
-        events = EventAccumulator(str(folder), size_guidance=everything).Reload()
-        tags = events.Tags()
-        for tag in tags["scalars"]:
-            for event in events.Scalars(tag):
-                _add(run, {tag: event.value}, event.step)
-        for tag in tags["images"]:
-            if tag.endswith("/overlay"):
-                for event in events.Images(tag):
+    events = EventAccumulator(str(source), size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
+    tags = events.Tags()
+    for tag in tags["scalars"]:
+        for event in events.Scalars(tag):
+            run.add_points({tag: event.value}, event.step)
+    for tag in tags["images"]:
+        if tag.endswith("/overlay"):
+            for event in events.Images(tag):
+                with run.leaving_out(source / f"{tag} at step {event.step}"):
                     _add_look(run, tag.removesuffix("/overlay"), event.step, event.encoded_image_string)
-        for tag in tags["tensors"]:
-            if tag.endswith("/alarm/text_summary"):
-                prefix = tag.removesuffix("/alarm/text_summary")
-                for event in events.Tensors(tag):
-                    words = event.tensor_proto.string_val[0].decode("utf-8", "replace")
-                    run.alerts.append(_alert(event.step, words, prefix))
-    return run
-
-
-def _add(run: Run, row: dict[str, Any], step: int) -> None:
-    for metric, value in row.items():
-        number = finite_number(value)
-        if number is not None:
-            run.curves.setdefault(metric, {})[step] = number
+    for tag in tags["tensors"]:
+        if tag.endswith("/alarm/text_summary"):
+            prefix = tag.removesuffix("/alarm/text_summary")
+            for event in events.Tensors(tag):
+                words = b"".join(event.tensor_proto.string_val[:1]).decode("utf-8", "replace")
+                run.alerts.append({"step": event.step, "message": words, "log_prefix": prefix})
 
 
 def _add_look(run: Run, prefix: str, step: int, picture: bytes, epoch: Any = None) -> None:
-    try:
-        with Image.open(io.BytesIO(picture)) as opened:
-            pixels = np.array(opened.convert("RGB"))
-    except OSError:  # half of a picture, of a run that was killed
-        return
-    look: dict[str, Any] = {"step": step, "picture": data_uri(pixels)}
+    look: dict[str, Any] = {"step": step_of(step), "picture": data_uri(read_picture(picture))}
     if (number := finite_number(epoch)) is not None:
         look["epoch"] = int(number)
     run.monitor(prefix).looks[step] = json.dumps(look)
 
 
-def _alert(step: Any, message: str, prefix: str) -> dict[str, Any]:
-    return {"step": int(step), "message": message, "log_prefix": prefix}
-
-
 def _prefix(folder: Path, directory: Path) -> str:
     """What stood before the slash: the folder below the run; its own name where the run is the folder itself."""
     relative = folder.relative_to(directory)
-    return relative.as_posix() if relative.parts else folder.resolve().name
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        yield from csv.DictReader(file)
+    return unquote(relative.as_posix()) if relative.parts else folder.resolve().name

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
-from lightning_gcam.report.run import Run, finite_number
+from lightning_gcam._files import atomic_write_text, printable
+from lightning_gcam._names import safe_name
+from lightning_gcam.report.reading import BrokenFile, finite_number, json_lines, parse_json, read_text
+from lightning_gcam.report.run import Run
+from lightning_gcam.report.shapes import check_look, mended_samples, unknown_sample
 
 _METRICS, _ALERTS, _RUN, _SAMPLES = "metrics.jsonl", "alerts.jsonl", "run.json", "samples.json"
+_LOOK = re.compile(r"look-([0-9]{1,15})\.json")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write under another name, then rename: the file is never half there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    """Write a file that is never half there."""
+    with atomic_write_text(path) as file:
+        file.write(text)
 
 
 class Store:
     """The data of one run under a directory.
 
     `metrics.jsonl` and `alerts.jsonl` have a line for each call; `<prefix>/samples.json` what stays the same,
-    `<prefix>/look-<step>.json` a look. What is half written when a run is killed is passed over when it is read.
+    `<prefix>/look-<step>.json` a look. What is broken is left out when it is read, and named.
 
     Args:
         directory: it is made with the first file.
@@ -40,6 +44,8 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        # the hash of a file that was checked, and how many samples it has: a run reads its looks after each of them
+        self._checked: dict[Path, tuple[int, int]] = {}
 
     def write_hyperparameters(self, values: Mapping[str, str]) -> None:
         """Keep the run's hyperparameters, in place of those that stood there."""
@@ -65,8 +71,8 @@ class Store:
             samples: JSON of what stays the same.
             look: JSON of what does not.
         """
-        directory = self.directory / quote(prefix, safe="")
-        if samples != _text_of(directory / _SAMPLES):
+        directory = self.directory / safe_name(prefix)
+        if samples != _text_or_nothing(directory / _SAMPLES):
             if directory.exists():
                 directory.rename(_free(directory))
             write_whole(directory / _SAMPLES, samples)
@@ -74,52 +80,120 @@ class Store:
 
     def steps(self, prefix: str) -> list[int]:
         """The steps of the looks that are kept."""
-        paths = (self.directory / quote(prefix, safe="")).glob("look-*.json")
-        return sorted(int(path.stem.removeprefix("look-")) for path in paths)
+        paths = (self.directory / safe_name(prefix)).glob("look-*.json")
+        return sorted({int(match[1]) for path in paths if (match := _LOOK.fullmatch(path.name))})
 
     def read(self, name: str) -> Run:
-        """All of it, as far as it was written whole."""
+        """All of it that is whole; what is not is named in `left_out`."""
         run = Run(name)
-        stored = json.loads(_text_of(self.directory / _RUN) or "{}")
-        run.hyperparameters = {
-            str(key): str(value) for key, value in stored.get("hyperparameters", {}).items()
-        }
-        for row in self._lines(_METRICS):
-            step = row.pop("step")
-            for metric, value in row.items():
-                run.curves.setdefault(metric, {})[step] = value
-        alerts = {(each["step"], each["message"], each["log_prefix"]): each for each in self._lines(_ALERTS)}
-        run.alerts = [alerts[key] for key in sorted(alerts)]
-        for samples in sorted(self.directory.glob(f"*/{_SAMPLES}")):
-            if samples.parent.suffix != ".aside":
-                self._read_looks(run, samples.parent)
+        if (self.directory / _RUN).exists():
+            self._read_hyperparameters(run)
+        if (self.directory / _METRICS).exists():
+            self._read_metrics(run)
+        if (self.directory / _ALERTS).exists():
+            self._read_alerts(run)
+        for directory in sorted(self.directory.glob("*")):
+            if directory.is_dir() and directory.suffix != ".aside":
+                self._read_looks(run, directory)
         return run
 
+    def _read_hyperparameters(self, run: Run) -> None:
+        with run.leaving_out(self.directory / _RUN):
+            stored = parse_json(read_text(self.directory / _RUN))
+            values = stored.get("hyperparameters", {}) if isinstance(stored, dict) else None
+            if not isinstance(values, dict):
+                raise BrokenFile("it has no hyperparameters by name")
+            run.hyperparameters = {str(key): str(value) for key, value in values.items()}
+
+    def _read_metrics(self, run: Run) -> None:
+        with run.leaving_out_lines(self.directory / _METRICS) as broken:
+            for row in json_lines(self.directory / _METRICS):
+                if isinstance(row, BrokenFile):
+                    broken.append(row)
+                else:
+                    run.add_points(row, row.pop("step"))
+
+    def _read_alerts(self, run: Run) -> None:
+        alerts: dict[tuple[int, str, str], dict[str, Any]] = {}
+        with run.leaving_out_lines(self.directory / _ALERTS) as broken:
+            for row in json_lines(self.directory / _ALERTS):
+                if isinstance(row, dict):
+                    row = alert_of(row)
+                if isinstance(row, BrokenFile):
+                    broken.append(row)
+                else:
+                    alerts[row["step"], row["message"], row["log_prefix"]] = row
+        run.alerts = [alerts[key] for key in sorted(alerts)]
+
     def _read_looks(self, run: Run, directory: Path) -> None:
-        monitor = run.monitor(unquote(directory.name))
-        monitor.samples = _text_of(directory / _SAMPLES)
-        for step in self.steps(monitor.prefix):
-            monitor.looks[step] = _text_of(directory / f"look-{step:010d}.json")
+        paths = sorted(directory.glob("look-*.json"))
+        if not paths and not (directory / _SAMPLES).exists():
+            return
+        prefix = unquote(directory.name)
+        monitor = run.monitor(prefix if prefix not in run.monitors else directory.name)
+        number: int | None = None
+        with run.leaving_out(directory / _SAMPLES):
+            monitor.samples, number = self._samples(run, directory / _SAMPLES)
+        for path in paths:
+            with run.leaving_out(path):
+                step = _step_in(path)
+                if step in monitor.looks:
+                    raise BrokenFile(f"step {step} is there already")
+                text, number = self._look(path, step, number)
+                monitor.looks[step] = text
+        if monitor.samples == "[]" and number:
+            monitor.samples = json.dumps([unknown_sample()] * number)
+
+    def _samples(self, run: Run, path: Path) -> tuple[str, int]:
+        """The text of the samples, and how many there are."""
+        text = read_text(path)
+        known = self._checked.get(path)
+        if known and known[0] == hash(text):
+            return text, known[1]
+        samples, broken = mended_samples(parse_json(text))
+        if broken:
+            run.left_out.append(f"{printable(path)}: {broken}")
+            return json.dumps(samples), len(samples)
+        self._checked[path] = hash(text), len(samples)
+        return text, len(samples)
+
+    def _look(self, path: Path, step: int, samples: int | None) -> tuple[str, int]:
+        """The text of a look, and how many samples it has."""
+        text = read_text(path)
+        known = self._checked.get(path)
+        if known != (hash(text), samples):
+            known = self._checked[path] = hash(text), check_look(parse_json(text), step, samples)
+        return text, known[1]
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / name).open("a", encoding="utf-8") as file:
+        path = self.directory / name
+        if path.exists() and not path.is_file():
+            raise OSError(f"{path} is no regular file")  # a pipe would wait for a reader that never comes
+        with path.open("a", encoding="utf-8") as file:
             file.write("\n" + json.dumps(row))  # in front: a line that was cut off stays alone
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
-        rows = []
-        for line in _text_of(self.directory / name).splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # the line that was being written when the run was killed
-                continue
-            if isinstance(row, dict) and "step" in row:
-                rows.append(row)
-        return rows
+
+def alert_of(row: Mapping[str, Any]) -> dict[str, Any] | BrokenFile:
+    """What the alarm said, from a line of a file."""
+    alert = {name: row.get(name) for name in ("step", "message", "log_prefix")}
+    if not isinstance(alert["message"], str) or not isinstance(alert["log_prefix"], str):
+        return BrokenFile(f"the alert at step {row['step']} has no message or no log_prefix")
+    return alert
 
 
-def _text_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+def _text_or_nothing(path: Path) -> str:
+    try:
+        return read_text(path)
+    except BrokenFile:
+        return ""
+
+
+def _step_in(path: Path) -> int:
+    match = _LOOK.fullmatch(path.name)
+    if match is None:
+        raise BrokenFile("its name has no step")
+    return int(match[1])
 
 
 def _free(directory: Path) -> Path:

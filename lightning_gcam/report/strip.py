@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -16,7 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gcam._errors import InputError
+from lightning_gcam._files import atomic_write, printable
+from lightning_gcam._names import safe_name
 from lightning_gcam.report.run import Run
+from lightning_gcam.report.shapes import picture_of
 from lightning_gcam.visual.overlay import overlay
 from lightning_gcam.visual.scale import enlarge
 from lightning_gcam.visual.text import write
@@ -45,22 +46,20 @@ def write_strips(run: Run, directory: Path, most: int = 12) -> list[Path]:
     for monitor in run.monitors.values():
         samples = json.loads(monitor.samples or "[]")
         looks = [json.loads(monitor.looks[step]) for step in sorted(monitor.looks)]
-        target = directory / quote(monitor.prefix, safe="")
+        target = directory / safe_name(monitor.prefix)
         for index, sample in enumerate(samples if looks else []):
             frames = _frames(sample, index, looks)
-            target.mkdir(parents=True, exist_ok=True)
             paths += _save(frames, target / f"sample-{index:02d}", most)
     if not paths:
         raise InputError(
-            f'`PATH` of "{run.name}" has no samples one by one. Give the directory of a ReportLogger: of files and '
-            "events only whole pictures are known."
+            f'`PATH` of "{printable(run.name)}" has no samples one by one. Give the directory of a ReportLogger: of '
+            "files and events only whole pictures are known."
         )
     return paths
 
 
 def _frames(sample: dict[str, Any], index: int, looks: list[dict[str, Any]]) -> list[Image.Image]:
-    with Image.open(io.BytesIO(base64.b64decode(sample["image"].partition(",")[2]))) as opened:
-        pixels = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(picture_of(sample["image"])).permute(2, 0, 1)[None]
     return [_frame(pixels, look, look["samples"][index]) for look in looks]
 
 
@@ -75,7 +74,7 @@ def _frame(pixels: Tensor, look: dict[str, Any], words: dict[str, Any]) -> Image
     box_width = max(picture.shape[1], _LEAST)
     frame = Image.new("RGB", (box_width, picture.shape[0] + 2 * _LINE), _PAGE)
     frame.paste(Image.fromarray(picture), ((box_width - picture.shape[1]) // 2, _LINE))
-    mark = {True: "", False: "× ", None: ""}[words["right"]]
+    mark = "× " if words.get("right") is False else ""
     state = "" if peak else " · blank" if peak == 0 else " · not finite"
     write(frame, (2, 0, box_width, _LINE), f"step {look['step']}{state}", _SIZE, _TEXT, bold=True)
     write(
@@ -95,8 +94,10 @@ def _save(frames: list[Image.Image], stem: Path, most: int) -> list[Path]:
     strip = Image.new("RGB", (len(chosen) * (width + _GAP) - _GAP, height), _PAGE)
     for place, look in enumerate(chosen):
         strip.paste(frames[look], (place * (width + _GAP), 0))
-    strip.save(stem.with_suffix(".png"))
-    frames[0].save(
-        stem.with_suffix(".gif"), save_all=True, append_images=frames[1:], duration=_MILLISECONDS, loop=0
-    )
-    return [stem.with_suffix(".png"), stem.with_suffix(".gif")]
+    row, animation = stem.with_suffix(".png"), stem.with_suffix(".gif")
+    with atomic_write(row) as file:
+        strip.save(file, format="png")
+    with atomic_write(animation) as file:
+        others = frames[1:]
+        frames[0].save(file, "gif", save_all=True, append_images=others, duration=_MILLISECONDS, loop=0)
+    return [row, animation]

@@ -17,6 +17,7 @@ _GAP = 6  # between panels
 _BETWEEN = 12  # between cards
 _ASPECT = 1.55  # between 4:3 and 16:9
 _NARROWEST = 340  # the legend needs as much
+_THINNEST = 32  # the least side of a panel
 _CELL = 128  # the narrowest that holds a method's name
 
 
@@ -27,14 +28,14 @@ class Layout:
     samples: int
     panels: int  # in a card: the image, one for each map, and perhaps one for its change
     work: tuple[int, int]  # (h, w) that the panels are computed at
-    factor: int  # and the whole factor they are then enlarged by
+    factors: tuple[int, int]  # and the whole factors they are then enlarged by, down and across
     blocks: int  # cards side by side
     bars: int = 1  # colour bars in the legend
 
     @property
     def panel(self) -> tuple[int, int]:
         """Height and width of a panel."""
-        return self.work[0] * self.factor, self.work[1] * self.factor
+        return self.work[0] * self.factors[0], self.work[1] * self.factors[1]
 
     @property
     def cell(self) -> int:
@@ -163,8 +164,8 @@ def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> Lay
         >>> plan(16, 1, 224, 224).blocks
         4
     """
-    work, factor = _panel_size(height, width, samples * (maps + 1))
-    layouts = [Layout(samples, maps + 1, work, factor, blocks, bars) for blocks in range(1, samples + 1)]
+    work, factors = _panel_size(height, width, samples * (maps + 1))
+    layouts = [Layout(samples, maps + 1, work, factors, blocks, bars) for blocks in range(1, samples + 1)]
     return min(layouts, key=_cost)
 
 
@@ -175,19 +176,32 @@ def _cost(layout: Layout) -> float:
     return abs(math.log(layout.width / layout.height / _ASPECT)) + 0.5 * empty
 
 
-def _panel_size(height: int, width: int, panels: int) -> tuple[tuple[int, int], int]:
-    """The size to compute a panel at, and the whole factor to enlarge it by: the fewer panels, the larger."""
+def _panel_size(height: int, width: int, panels: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size to compute a panel at, and the whole factors to enlarge it by: the fewer panels, the larger.
+
+    A side of a few pixels is not shrunk, and stretched until something can be seen in it: an image of 60 x 1 would be a
+    line otherwise.
+    """
     longest = max(height, width)
     least = 224 if panels <= 8 else 160 if panels <= 24 else 128
     most = 224 if panels <= 48 else 160
     too_large = most * 8 // 7  # 224 -> 256: what is nearly right is left as it is
     if longest > too_large:
         scale = most / longest
-        return (max(1, round(height * scale)), max(1, round(width * scale))), 1
+        work = (_shrunk(height, scale), _shrunk(width, scale))
+        return work, (_stretched(work[0], 1), _stretched(work[1], 1))
     factor = max(1, math.ceil(least / longest))
     if factor > 1 and longest * factor > too_large and longest * (factor - 1) >= 112:
         factor -= 1
-    return (height, width), factor
+    return (height, width), (_stretched(height, factor), _stretched(width, factor))
+
+
+def _shrunk(side: int, scale: float) -> int:
+    return max(round(side * scale), min(side, _THINNEST))
+
+
+def _stretched(side: int, factor: int) -> int:
+    return max(factor, math.ceil(_THINNEST / side))
 
 
 def _line(size: int) -> int:

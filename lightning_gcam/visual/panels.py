@@ -80,7 +80,7 @@ def draw_panels(
     """The picture, and for each map its heatmap and perhaps its change."""
     small = shrink_images(images, *layout.work)
     lines = region_lines(regions, layout, images)
-    panels = [Panel(_drawn(enlarge(small, layout.factor), lines), [""] * len(images))]
+    panels = [Panel(_drawn(enlarge(small, layout.factors), lines), [""] * len(images))]
     for name, values in maps.items():
         values = values.detach().to(images.device)
         panels.append(_heatmap(name, small, values, lines, layout, heat))
@@ -107,7 +107,7 @@ Lines = Sequence[tuple[Tensor, Color]]
 
 def _heatmap(name: str, small: Tensor, values: Tensor, lines: Lines, layout: Layout, heat: Heat) -> Panel:
     saliency, blank = to_unit(values, heat.scale, (heat.tops or {}).get(name, 0.0))
-    warm = enlarge(overlay(small, shrink_maps(saliency, *layout.work), heat.cmap, ALPHA), layout.factor)
+    warm = enlarge(overlay(small, shrink_maps(saliency, *layout.work), heat.cmap, ALPHA), layout.factors)
     centers = peak_centers(saliency, *layout.panel)
     pixels = mark_peaks(_drawn(warm, lines, blank), centers, ~blank)
     return Panel(pixels, [heat.blank if each else "" for each in blank.tolist()])
@@ -120,7 +120,7 @@ def _change(
     change, blank, was_blank = change_of(values, values if before is None else before)
     came, went = (shrink_maps(part, *layout.work) for part in (change.clamp(min=0), -change.clamp(max=0)))
     signed = torch.where(came >= went, came, -went)
-    pixels = enlarge(overlay_change(small, signed, ALPHA), layout.factor)
+    pixels = enlarge(overlay_change(small, signed, ALPHA), layout.factors)
     if before is None:
         return Panel(pixels, ["first look"] * len(values))
     words = [
@@ -138,4 +138,4 @@ def _drawn(pictures: Tensor, lines: Lines, blank: Tensor | None = None) -> Tenso
 
 
 def _shown(masks: Tensor, layout: Layout, device: torch.device) -> Tensor:
-    return enlarge(shrink_maps(masks.to(device).bool(), *layout.work), layout.factor)
+    return enlarge(shrink_maps(masks.to(device).bool(), *layout.work), layout.factors)

@@ -26,13 +26,20 @@ def shrink_maps(maps: Tensor, height: int, width: int) -> Tensor:
     return small.to(maps.dtype)
 
 
-def enlarge(pictures: Tensor, factor: int) -> Tensor:
-    """Repeat every pixel of `(..., H, W)` `factor` times in both directions."""
-    if factor == 1:
+def enlarge(pictures: Tensor, factor: int | tuple[int, int]) -> Tensor:
+    """Repeat every pixel of `(..., H, W)`: `factor` times in both directions, or as often as it says down and across.
+
+    Example:
+        >>> enlarge(torch.tensor([[1, 2]]), (2, 1))
+        tensor([[1, 2],
+                [1, 2]])
+    """
+    down, across = (factor, factor) if isinstance(factor, int) else factor
+    if (down, across) == (1, 1):
         return pictures
     *lead, height, width = pictures.shape
-    repeated = pictures[..., :, None, :, None].expand(*lead, height, factor, width, factor)
-    return repeated.reshape(*lead, height * factor, width * factor)
+    repeated = pictures[..., :, None, :, None].expand(*lead, height, down, width, across)
+    return repeated.reshape(*lead, height * down, width * across)
 
 
 def peak_centers(maps: Tensor, height: int, width: int) -> Tensor:

@@ -136,3 +136,111 @@ def test_four_of_four_may_be_rows_or_columns() -> None:
     found = as_saliency_batch({"image": images, "boxes": columns}, pasted(str(caught.value)))
 
     assert [each.tolist() for each in found.boxes[1:3]] == [[[1, 0, 5, 3]], [[0, 0, 5, 3]]]
+
+
+# ---------------------------------------------------------------------------------- formats by name and by form
+
+
+INSIDE = torch.tensor(
+    [[1.0, 2.0, 3.0, 4.0], [2.5, 4.0, 3.0, 4.0]]
+)  # as x, y, w, h, and as cx, cy, w, h, of CORNERS
+SHARES = torch.tensor([8.0, 6.0, 8.0, 6.0])
+
+
+@pytest.mark.parametrize(
+    "key", ["boxes_xywh", "bbox_xywh", "bboxes_coco", "XYWH", "boxes_cxcywh", "bbox_yolo", "cxcywh"]
+)
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize("way", ["one each", "several each", "list", "target", "samples"])
+def test_the_name_says_the_format(key: str, shares: bool, way: str) -> None:
+    box = INSIDE[0] if key.lower().endswith(("_xywh", "coco")) or key == "XYWH" else INSIDE[1]
+    box = box / SHARES if shares else box
+    batch: Any = {"image": IMAGES, key: box.expand(2, 4)}
+    if way == "several each":
+        batch[key] = box.expand(2, 1, 4)
+    if way == "list":
+        batch[key] = [box[None], box.tolist()]
+    if way == "target":
+        batch = (IMAGES, [{key: box[None], "labels": torch.tensor([1])}] * 2)
+    if way == "samples":
+        batch = [{"image": image, key: box} for image in IMAGES]
+
+    found = as_saliency_batch(batch).boxes
+
+    for each in found:
+        torch.testing.assert_close(each, torch.tensor(CORNERS), atol=1e-4, rtol=0)
+
+
+def test_whole_numbers_stay_whole_where_the_name_says_the_format() -> None:
+    assert as_saliency_batch({"image": IMAGES, "bbox_xywh": torch.tensor([[1, 2, 3, 4]] * 2)}).boxes[
+        0
+    ].tolist() == [[1, 2, 4, 6]]
+
+
+@pytest.mark.parametrize("beside", ["category_id", "category", "iscrowd"])
+def test_a_bbox_as_coco_has_it(beside: str) -> None:
+    """It is x, y, width, height there; where the numbers can be corners as well it is not guessed."""
+    annotation = {"image": IMAGES, beside: torch.tensor([1, 0])}
+    as_extent = as_saliency_batch(
+        {**annotation, "bbox": torch.tensor([[5.0, 4.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]])}
+    )
+    as_corners = as_saliency_batch(
+        {**annotation, "bbox": torch.tensor([[5.0, 4.0, 8.0, 6.0], [1.0, 2.0, 3.0, 4.0]])}
+    )
+
+    assert [each.tolist() for each in as_extent.boxes] == [[[5, 4, 7, 5]], [[1, 2, 4, 6]]]
+    assert [each.tolist() for each in as_corners.boxes] == [[[5, 4, 8, 6]], [[1, 2, 3, 4]]]
+    both = {**annotation, "bbox": torch.tensor([[1.0, 2.0, 3.0, 4.0]] * 2)}
+    with pytest.raises(InputError, match="could be x, y, width, height as well as x1, y1, x2, y2") as caught:
+        as_saliency_batch(both)
+    assert as_saliency_batch(both, pasted(str(caught.value))).boxes[0].tolist() == CORNERS
+
+
+def test_a_name_that_the_numbers_deny_is_refused() -> None:
+    batch = {"image": IMAGES, "bbox_xywh": torch.tensor([[5.0, 1.0, 8.0, 6.0]] * 2)}
+    with pytest.raises(
+        InputError, match="`boxes` are x, y, width, height by their name, which their numbers cannot"
+    ) as caught:
+        as_saliency_batch(batch)
+    assert as_saliency_batch(batch, pasted(str(caught.value))).boxes[0].tolist() == [[5, 1, 8, 6]]
+
+
+@pytest.mark.parametrize(
+    ("box", "words", "corners"),
+    [
+        ([0.5, 0.5, 0.4, 0.9], "Then they can be cx, cy, width, height.", [2.4, 0.3, 5.6, 5.7]),
+        ([0.1, 0.2, 0.9, 0.6], "Then they can be x1, y1, x2, y2", [0.8, 1.2, 7.2, 3.6]),
+        ([0.0, 0.0, 0.9, 0.01], "Then they can be x1, y1, x2, y2", [0, 0, 7.2, 0.06]),
+        ([0.05, 0.5, 0.9, 0.4], "Then they can be x, y, width, height.", [0.4, 3, 7.6, 5.4]),
+    ],
+)
+def test_shares_are_seen_before_what_is_upside_down(
+    box: list[float], words: str, corners: list[float]
+) -> None:
+    batch = {"image": IMAGES, "boxes": torch.tensor([box] * 2)}
+    with pytest.raises(InputError, match="Are they shares of width and height") as caught:
+        as_saliency_batch(batch)
+
+    assert words in str(caught.value)
+    found = as_saliency_batch(batch, pasted(str(caught.value)))
+    torch.testing.assert_close(found.boxes[0], torch.tensor([corners]), atol=1e-5, rtol=0)
+
+
+def test_centres_that_are_upside_down_are_told_as_such() -> None:
+    batch = {"image": IMAGES, "boxes": torch.tensor([[6.0, 3.0, 4.0, 6.0], [4.0, 5.0, 6.0, 2.0]])}
+    with pytest.raises(InputError, match=r"Are they cx, cy, width, height\?") as caught:
+        as_saliency_batch(batch)
+
+    found = as_saliency_batch(batch, pasted(str(caught.value)))
+    assert [each.tolist() for each in found.boxes] == [[[4, 0, 8, 6]], [[1, 4, 7, 6]]]
+
+
+def test_boxes_whose_format_a_name_says_are_not_shown_as_corners_where_something_else_is_refused() -> None:
+    batch = {
+        "image": IMAGES,
+        "bbox_xywh": torch.tensor([[1.0, 2.0, 3.0, 4.0]] * 2),
+        "mask": torch.rand(2, 6, 8),
+    }
+    with pytest.raises(InputError, match="a dense target") as caught:
+        as_saliency_batch(batch)
+    assert as_saliency_batch(batch, pasted(str(caught.value))).boxes is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
@@ -226,3 +226,36 @@ def test_validate_refuses_too(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="`targets` holds class 9"):
         trainer.validate(Toy(), toy_loader(), verbose=False)
+
+
+def twice(features: Tensor) -> Tensor:
+    return features.reshape(len(features), 3, 5, 7)
+
+
+@NO_SANITY_CHECK
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"forward": lambda module, images: module.network[-1](images)},
+            "`forward` failed on Toy.*RuntimeError",
+        ),
+        ({"forward": lambda module, images: module(images, 1)}, "`forward` failed on Toy.*TypeError"),
+        ({"targets": lambda outputs: outputs[:, 9]}, r"`targets` failed on \(1, 4\) float32: IndexError"),
+        (
+            {"targets": lambda outputs: outputs @ outputs},
+            r"`targets` failed on \(1, 4\) float32: RuntimeError",
+        ),
+        ({"targets": lambda outputs: outputs.none}, "`targets` failed on .*: AttributeError"),
+        (
+            {"target_layer": "network.3", "reshape_transform": twice},
+            "`reshape_transform` failed on .*: RuntimeError: shape",
+        ),
+        ({"methods": lambda a, g: a.sum(dim=1) @ g[:, 0, :3]}, "`methods` failed on .*: RuntimeError"),
+        ({"methods": lambda a, g: a["x"]}, "`methods` failed on .*: (IndexError|TypeError)"),
+    ],
+)
+def test_one_mistake_is_refused_whatever_the_type_of_its_error(
+    tmp_path: Path, arguments: dict[str, Any], message: str, sanity: int
+) -> None:
+    refused_before_training(tmp_path, message, SaliencyMonitor(**arguments), num_sanity_val_steps=sanity)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict, deque, namedtuple
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_gcam import SaliencyMonitor
+from lightning_gcam import SaliencyEvaluation, SaliencyMonitor
 from lightning_gcam._errors import InputError
 from lightning_gcam.callbacks.loaders import check_index, number_of, part_of
-from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_of, toy_samples, toy_trainer
+from tests.toys import LIGHTNING_SAYS, Recast, Toy, listening, toy_loader, toy_of, toy_samples, toy_trainer
 
-pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:You are using an experimental feature")]
+pytestmark = [
+    *LIGHTNING_SAYS,
+    pytest.mark.filterwarnings("ignore:You are using an experimental feature"),
+    pytest.mark.filterwarnings("ignore:You are using the `dataloader_iter` step flavor"),
+    pytest.mark.filterwarnings("ignore:Found `dataloader_iter` argument"),
+]
 
 MODES = ["sequential", "min_size", "max_size", "max_size_cycle"]
 FIRST, SECOND = 24, 40  # samples in each; the second is the longer one
@@ -180,6 +186,158 @@ def test_an_iterable_dataset_among_several(tmp_path: Path, mode: str) -> None:
     assert torch.equal(images, toy_samples(FIRST)[0][:8])
 
 
+# ------------------------------------------------------------------------------------ one loader in a container
+
+Named = namedtuple("Named", ["image"])  # Lightning flattens it, and rebuilds it by its own means
+CONTAINERS: dict[str, Callable[[Any], Any]] = {
+    "alone": lambda one: one,
+    "list": lambda one: [one],
+    "tuple": lambda one: (one,),
+    "dict": lambda one: {"image": one},
+    "ordered dict": lambda one: OrderedDict(image=one),
+    "named tuple": Named,
+    "deque": lambda one: deque([one]),
+    "nested": lambda one: {"image": [one]},
+    "combined, sequential": lambda one: pytorch_lightning.utilities.CombinedLoader([one], "sequential"),
+    "combined dict, sequential": lambda one: pytorch_lightning.utilities.CombinedLoader(
+        {"image": one}, "sequential"
+    ),
+    "combined, at once": lambda one: pytorch_lightning.utilities.CombinedLoader([one], "min_size"),
+    "combined dict, at once": lambda one: pytorch_lightning.utilities.CombinedLoader(
+        {"image": one}, "max_size"
+    ),
+}
+
+
+class EitherBatch(Several):
+    """A batch as the dataloader delivers it (a dict of images and labels), or the same in a list or dict."""
+
+    def loss(self, batch: Any) -> Tensor:
+        is_one = "label" in batch if isinstance(batch, dict) else isinstance(batch[0], Tensor)
+        return Toy.loss(self, batch if is_one else next(iter(_values(batch))))
+
+
+def _values(batch: Any) -> Any:
+    return batch.values() if isinstance(batch, dict) else batch
+
+
+def dicts() -> DataLoader[Any]:
+    """Batches that are mappings, of which one key is also that of the container."""
+    return DataLoader(
+        Recast(lambda image, label, mask: {"image": image, "label": label, "mask": mask}), batch_size=8
+    )
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_one_loader_in_a_container_is_that_loader(tmp_path: Path, container: str) -> None:
+    monitor = SaliencyMonitor(num_samples=4)
+
+    images = kept(tmp_path, monitor, CONTAINERS[container](dicts()), EitherBatch(), max_epochs=1)
+
+    assert len(monitor.history) == 1
+    assert torch.equal(images, toy_samples(24)[0][:4])
+    assert monitor.last_record.batch.labels.tolist() == [0, 1, 2, 3]
+    assert "energy" in monitor.history[0]
+
+
+@pytest.mark.parametrize("container", ["list", "dict", "combined, sequential", "combined dict, at once"])
+def test_an_evaluation_takes_one_loader_in_a_container(tmp_path: Path, container: str) -> None:
+    evaluation = SaliencyEvaluation(scores=["energy"], resamples=20, on_error="raise", directory=tmp_path)
+
+    toy_trainer(tmp_path, evaluation).test(EitherBatch(), CONTAINERS[container](dicts()), verbose=False)
+
+    assert evaluation.result.facts.samples == 24
+    assert evaluation.result.rows[0].score == "energy"
+
+
+class Fetches(Toy):
+    """Its steps take the batches out of the iterator themselves."""
+
+    def validation_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]
+        batch, _, _ = next(dataloader_iter)
+        self.loss(batch)
+
+    def test_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]
+        self.validation_step(dataloader_iter)
+
+
+@pytest.mark.parametrize("batch_size", [8, 24])
+def test_a_step_that_fetches_its_batches(tmp_path: Path, batch_size: int) -> None:
+    """Its hooks before the step are called with the batch before: the last one, or the only one, would be missed."""
+    monitor = SaliencyMonitor(num_samples=24)
+    images = kept(tmp_path, monitor, toy_loader(batch_size=batch_size), Fetches())
+    evaluation = SaliencyEvaluation(scores=["energy"], resamples=20, on_error="raise", directory=tmp_path)
+    toy_trainer(tmp_path, evaluation).test(Fetches(), [toy_loader(batch_size=batch_size)], verbose=False)
+
+    assert torch.equal(images, toy_samples(24)[0])
+    assert len(monitor.history) == 2
+    assert evaluation.result.facts.samples == 24
+
+
+class Reloads(Toy):
+    """Its validation dataloaders are other ones in each epoch."""
+
+    def __init__(self, *epochs: Any) -> None:
+        super().__init__()
+        self.epochs = epochs
+
+    def val_dataloader(self) -> Any:
+        return self.epochs[min(self.trainer.current_epoch, len(self.epochs) - 1)]
+
+
+def reloaded(root: Path, monitor: SaliencyMonitor, module: Reloads, **options: Any) -> None:
+    trainer = toy_trainer(root, monitor, reload_dataloaders_every_n_epochs=1, max_epochs=3, **options)
+    trainer.fit(module, toy_loader(32))
+
+
+@pytest.mark.parametrize("sanity", [2, 0], ids=["sanity check", "no sanity check"])
+def test_loaders_that_become_more_between_epochs(tmp_path: Path, sanity: int) -> None:
+    first, second = loaders()
+    monitor = SaliencyMonitor(num_samples=4)
+
+    reloaded(tmp_path, monitor, Reloads(first, [first], [first, second]), num_sanity_val_steps=sanity)
+
+    assert len(monitor.history) == 3
+    assert torch.equal(monitor.last_record.batch.images, toy_samples(FIRST)[0][:4])
+
+
+@pytest.mark.parametrize("sanity", [2, 0], ids=["sanity check", "no sanity check"])
+def test_a_loader_that_comes_in_a_later_epoch_is_waited_for(tmp_path: Path, sanity: int) -> None:
+    first, second = loaders()
+    monitor = SaliencyMonitor(num_samples=4, dataloader_idx=1)
+
+    with listening() as said:
+        reloaded(tmp_path, monitor, Reloads(first, [first, second]), num_sanity_val_steps=sanity)
+
+    assert [row["epoch"] for row in monitor.history] == [1, 2]
+    assert torch.equal(monitor.last_record.batch.images, toy_samples(SECOND, seed=1)[0][:4])
+    (told,) = [each for each in said if "`dataloader_idx` is 1" in each]
+    assert "there are 1 validation dataloaders so far" in told
+    assert "the looks begin when it is there" in told
+
+
+def test_a_loader_that_grows_keeps_its_samples(tmp_path: Path) -> None:
+    monitor = SaliencyMonitor(num_samples=4)
+
+    reloaded(tmp_path, monitor, Reloads(toy_loader(8), toy_loader(24), toy_loader(40)))
+
+    assert len(monitor.history) == 3
+    assert torch.equal(monitor.last_record.batch.images, toy_samples(8)[0][:4])
+
+
+def test_a_validation_behind_a_fit_has_loaders_of_its_own(tmp_path: Path) -> None:
+    """`trainer.val_dataloaders` are still those of the fit."""
+    monitor = SaliencyMonitor(num_samples=4, dataloader_idx=1)
+    trainer = toy_trainer(tmp_path, max_epochs=1)
+    trainer.fit(Toy(), toy_loader(32), toy_loader())
+    trainer.callbacks.append(monitor)
+
+    combined = pytorch_lightning.utilities.CombinedLoader(loaders(), "min_size")
+    trainer.validate(Several(), combined, verbose=False)
+
+    assert torch.equal(monitor.last_record.batch.images, toy_samples(SECOND, seed=1)[0][:4])
+
+
 def test_parts_are_found_in_any_structure() -> None:
     structure = {"a": [range(2), range(3)], "b": (range(4),)}
     batch = {"a": ["first", "second"], "b": ("third",)}
@@ -187,6 +345,7 @@ def test_parts_are_found_in_any_structure() -> None:
     assert number_of(structure) == 3
     assert [part_of(batch, 0, index, structure) for index in range(3)] == ["first", "second", "third"]
     assert [part_of(batch, 2, index, structure) for index in range(3)] == [None, "second", "third"]
+    assert part_of(batch, 0, 3, structure) is None
     assert part_of("batch", 9, 0, Stream()) == "batch"
     with pytest.raises(InputError, match="`dataloader_idx` is 3, but there are 3 test dataloaders"):
         check_index(3, structure, "test")

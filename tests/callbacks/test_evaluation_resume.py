@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lightning_gcam.evaluation import Parts
@@ -90,7 +91,54 @@ def test_a_file_that_was_torn_is_done_again(tmp_path: Path, uninterrupted: dict[
     damaged = bytearray(second.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
     second.write_bytes(damaged)
-    assert table(evaluate(tmp_path)) == table(uninterrupted)
+    with pytest.warns(UserWarning, match=r"npz is passed over, and its samples are evaluated again") as said:
+        assert table(evaluate(tmp_path)) == table(uninterrupted)
+    assert len([each for each in said if "is passed over" in str(each.message)]) == 2
+
+
+BROKEN_PARTS: dict[str, tuple[dict[str, Any], str]] = {
+    "reasons of other samples": (
+        {"reasons": np.zeros((9, 3), np.uint8)},
+        r'"reasons" is uint8 \(9, 3\), not',
+    ),
+    "words in the place of numbers": ({"cost": np.array(["a", "b"])}, r'"cost" is <U1'),
+    "other thresholds": ({"rows": 2}, r"other shapes than those of the files before"),
+    "rows of other samples": ({"rows": 0}, r"not of 4 samples"),
+    "names nested too deep": ({"names": np.array("[" * 100_000)}, r"recursion"),
+    "a pickle": ({"digests": np.array([None] * 4, dtype=object)}, r"allow_pickle=False"),
+    "another layer": ({"layers": np.array('["network.1"]')}, r"is of layer network.1, not of network"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_PARTS)
+def test_a_part_that_does_not_fit_is_done_again(
+    what: str, tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    _, second, *_ = half_done(tmp_path)
+    change, words = BROKEN_PARTS[what]
+    with np.load(second) as file:
+        members = dict(file)
+    if "rows" in change:
+        rows = next(name for name in members if name.startswith("rows"))
+        change = {rows: members[rows].repeat(2, axis=1 if change["rows"] else 0)}
+    np.savez_compressed(second, allow_pickle=True, **{**members, **change})
+    with pytest.warns(UserWarning, match=rf"npz is passed over, and its samples .*{words}") as said:
+        assert table(evaluate(tmp_path)) == table(uninterrupted)
+    assert len([each for each in said if "is passed over" in str(each.message)]) == 1
+
+
+@pytest.mark.parametrize("text", ["", '{"layers": [["a"]]}', "[" * 100_000])
+def test_parts_know_their_layer_by_themselves(
+    text: str, tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    (part, *_) = half_done(tmp_path)
+    (part.parent / "common.json").write_text(text)
+    parts = Parts(part.parent)
+    assert len(parts.done()) == 16
+    assert parts.remembered() == {"layers": [uninterrupted["facts"]["target_layer"]]}
+    resumed = evaluate(tmp_path)
+    assert table(resumed) == table(uninterrupted)
+    assert resumed["facts"]["target_layer"] == uninterrupted["facts"]["target_layer"]
 
 
 @pytest.mark.parametrize("change", ["methods", "scores", "weights", "samples", "resume"])

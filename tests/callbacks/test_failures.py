@@ -197,13 +197,77 @@ def test_the_policy_counts_failures_in_a_row() -> None:
     assert policy.has_given_up
 
 
-def test_the_policy_warns_once_of_each_kind() -> None:
-    policy = FailurePolicy("warn")
+def told_by(policy: FailurePolicy, *errors: Exception, work: str = "The look") -> list[str]:
+    """The warnings of failures that are all raised at one place."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for error in (KeyError("a"), KeyError("b"), torch.OutOfMemoryError("c")):
-            with policy.guard("The look"):
+        for error in errors:
+            with policy.guard(work):
                 raise error
+    return [str(each.message) for each in caught]
 
-    assert ["KeyError" in str(each.message) for each in caught] == [True, False]
-    assert "OutOfMemoryError: c" in str(caught[1].message)
+
+def test_the_policy_warns_once_of_each_message() -> None:
+    said = told_by(
+        FailurePolicy("warn"), KeyError("a"), KeyError("b"), KeyError("a"), torch.OutOfMemoryError("c")
+    )
+
+    assert len(said) == 3
+    for each, cause in zip(said, ["KeyError: 'a'", "KeyError: 'b'", "OutOfMemoryError: c"], strict=True):
+        assert cause in each
+
+
+def test_the_policy_warns_of_the_same_message_at_another_place() -> None:
+    policy = FailurePolicy("warn")
+
+    def first() -> None:
+        raise ValueError("of no use")
+
+    def second() -> None:
+        raise ValueError("of no use")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for work in (first, second, first, second):
+            with policy.guard("Writing the look"):
+                work()
+
+    assert len(caught) == 2
+
+
+def test_what_runs_the_model_is_told_of_one_cause_once() -> None:
+    policy = FailurePolicy("warn")
+    error = ValueError("the model is broken")
+
+    said = [told_by(policy, error, work=work) for work in ("The look", "Checking what the model relies on")]
+    elsewhere = told_by(policy, error, work="Writing the look")
+
+    assert [len(each) for each in said] == [1, 0]
+    assert len(elsewhere) == 1
+
+
+def test_ever_new_messages_are_told_a_few_times() -> None:
+    policy = FailurePolicy("warn")
+
+    said = told_by(policy, *(RuntimeError(f"sample {number} is broken") for number in range(40)))
+
+    assert len(said) == 6
+    assert all(f"sample {number} is broken" in said[number] for number in range(5))
+    assert said[5] == "The look failed in 5 ways that were told; further ones are not."
+    assert len(told_by(policy, RuntimeError("no route"), work="Writing the look")) == 1
+
+
+def test_two_failures_of_one_type_in_a_training_are_both_told(tmp_path: Path) -> None:
+    class Twice(Toy):
+        def forward(self, images: Any) -> Any:
+            if self.trainer.global_step == 8:
+                raise ValueError("the first thing")
+            if self.trainer.global_step == 16:
+                raise ValueError("another thing")
+            return super().forward(images)
+
+    _, said, _ = fit_and_listen(tmp_path, SaliencyMonitor(checks=[]), Twice())
+
+    assert len(said) == 2
+    assert "the first thing" in said[0]
+    assert "another thing" in said[1]

@@ -65,9 +65,9 @@ def test_the_logits_themselves_are_not_looked_at() -> None:
     assert find(Dilated()).name == "backbone"
 
 
-def test_where_no_layer_mixes_positions_the_last_one_has_to_do() -> None:
+def test_where_no_layer_mixes_positions_the_last_one_before_the_output_has_to_do() -> None:
     pointwise = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
-    assert find(pointwise).name == "2"
+    assert find(pointwise).name == "1"
 
 
 def test_pools_of_a_pyramid_are_coarser_and_no_bottleneck() -> None:

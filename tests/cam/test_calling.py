@@ -222,6 +222,111 @@ def test_a_forward_that_takes_the_batch_to_several_parts_is_given_one() -> None:
     same_as_the_network(model, "net.features", **eval(f"dict({code})"))
 
 
+@NOT_A_TUPLE
+@pytest.mark.parametrize(
+    ("read", "code"),
+    [
+        (lambda batch: batch["img"], 'module({"img": images})'),
+        (lambda batch: batch["x"], 'module({"x": images})'),
+        (unpacked, "module((images, None))"),
+    ],
+)
+def test_a_batch_is_shown_as_the_forward_takes_it(read: Any, code: str) -> None:
+    """Of several ways the one that works is shown, not the likeliest."""
+
+    class ToSeveral(TakesBatch):
+        def forward(self, batch: Any) -> Tensor:
+            return self.net(self.read(batch)) + self.scale(torch.zeros(1, 1))
+
+    model = ToSeveral(read)
+    model.scale = nn.Linear(1, 5, bias=False)
+    shown = refused(model, r"as `module\(images\)`, which raised")
+    assert shown == f"forward=lambda module, images: {code}"
+    same_as_the_network(model, "net.features", **eval(f"dict({shown})"))
+
+
+class ChannelsLast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = cnn("flat")
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images.permute(0, 3, 1, 2)) * torch.ones(5)
+
+
+def test_a_forward_of_images_with_their_channels_last() -> None:
+    class Named(ChannelsLast):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(1, 1), nn.Linear(1, 1)
+
+        def named_children(self) -> Any:
+            return iter([("first", self.first), ("second", self.second)])
+
+    code = refused(Named(), "which raised RuntimeError: .*to have 3 channels")
+    assert code == "forward=lambda module, images: module(images.permute(0, 2, 3, 1))"
+    same_as_the_network(Named(), "net.features", **eval(f"dict({code})"))
+
+
+class Generator(nn.Module):
+    def __init__(self, *others: nn.Module) -> None:
+        super().__init__()
+        self.net = nn.Linear(7, 12)
+        for index, each in enumerate(others):
+            setattr(self, f"other{index}", each)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.net(latent)
+
+
+@pytest.mark.parametrize(
+    "others", [(), (nn.Conv2d(3, 4, 3),), (nn.Flatten(),)], ids=["none", "features", "nothing"]
+)
+def test_without_a_way_that_works_no_code_is_shown(others: tuple[nn.Module, ...]) -> None:
+    """A convolution gives numbers at every position, which are its features and no logits."""
+    with pytest.raises(
+        InputError, match="which raised RuntimeError: .*shapes cannot be multiplied"
+    ) as caught:
+        find_target_layer(Generator(*others), pictures())
+    assert str(caught.value).endswith("none that was tried gives a look, docs/recipes.md has some.")
+    assert "lambda" not in str(caught.value)
+
+
+def test_trying_leaves_the_model_and_the_random_streams_alone() -> None:
+    class Counts(Generator):
+        def __init__(self) -> None:
+            super().__init__(nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Conv2d(3, 4, 3)))
+            self.calls = 0
+
+        def forward(self, latent: Tensor) -> Tensor:
+            self.calls += 1
+            return self.net(latent + torch.rand(1))
+
+    model = Counts().train()
+    before, stream = {name: each.clone() for name, each in model.state_dict().items()}, torch.get_rng_state()
+    with pytest.raises(InputError, match="none that was tried"):
+        find_target_layer(model, pictures())
+    assert model.calls == 0 and all(each.training for each in model.modules())
+    assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert not any(each._forward_hooks for each in model.modules())
+    assert all(each.grad is None for each in model.parameters())
+
+
+def test_whole_numbers_that_floats_would_not_help_are_shown_no_conversion() -> None:
+    class Embeds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 2, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.conv(images)
+
+    with pytest.raises(InputError, match="Convert them as your training does, in an `adapter=`") as caught:
+        run(Embeds(), torch.zeros(2, 3, 4, 4, dtype=torch.uint8), None)
+    assert "255" not in str(caught.value)
+
+
 def test_a_batch_for_which_there_is_no_memory_is_no_wrong_batch() -> None:
     def exhausted(batch: Any) -> Tensor:
         raise RuntimeError("CUDA out of memory")

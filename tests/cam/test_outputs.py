@@ -31,13 +31,15 @@ class TwoHeads(nn.Module):
         self.embed = nn.Linear(9 * 30, WIDTH)
         self.classify = nn.Linear(WIDTH, CLASSES)
         self.project = nn.Linear(9 * 30, 7)
+        self.beside = nn.Linear(9 * 30, CLASSES)
         self.answer = answer
 
     def forward(self, images: Tensor) -> Any:
         features = self.net.features(images)
         embedding = self.embed(features.flatten(1)).tanh()
         logits, projected = self.classify(embedding), self.project(features.flatten(1))
-        return self.answer(features=features, embedding=embedding, logits=logits, projected=projected)
+        parts = {"features": features, "embedding": embedding, "logits": logits, "projected": projected}
+        return self.answer(**parts, beside=self.beside(features.flatten(1)))
 
 
 def two_heads(answer: Callable[..., Any]) -> nn.Module:
@@ -67,8 +69,9 @@ FOUND: dict[str, Callable[..., Any]] = {
     "logits, embedding": name("logits", "embedding"),
     "embedding, logits": name("embedding", "logits"),
     "embedding, logits, features": name("embedding", "logits", "features"),
-    "logits and an auxiliary head": lambda *, logits, **_: (logits, 2 - logits),
-    "embedding, logits, auxiliary": lambda *, logits, embedding, **_: [embedding, logits, 2 - logits],
+    "logits and their probabilities": lambda *, logits, **_: (logits, logits.softmax(dim=1)),
+    "probabilities, logits": lambda *, logits, **_: [logits.log_softmax(dim=1), logits],
+    "logits twice": lambda *, logits, **_: (logits, logits),
     "a detached embedding of another path": lambda *, logits, projected, **_: (projected.detach(), logits),
     "dict of unknown names": lambda *, logits, embedding, **_: {"z": embedding, "c": logits},
     "dict with a known name": lambda *, logits, projected, **_: {"z": projected, "scores": logits},
@@ -106,6 +109,8 @@ def test_a_plain_forward_reads_the_same_logits(how: str, frozen: bool) -> None:
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "logits, projection": (name("logits", "projected"), "[0]"),
     "projection, logits": (name("projected", "logits"), "[1]"),
+    "a second head as wide": (name("logits", "beside"), "[0]"),
+    "embedding, logits, a second head": (name("embedding", "logits", "beside"), "[1]"),
     "dict": (lambda *, logits, projected, **_: {"z": projected, "c": logits}, '["c"]'),
     "object": (lambda *, logits, projected, **_: SimpleNamespace(z=projected, c=logits), ".c"),
     "with a single number": (lambda *, logits, projected, **_: (projected[:, 0], logits), "[1]"),
@@ -129,11 +134,13 @@ def test_what_cannot_be_told_apart_is_refused_with_a_forward_that_works(how: str
     assert torch.equal(found.maps["guidance_cam"], attribute(expected, pictures()).maps["guidance_cam"])
 
 
-def test_without_a_graph_different_widths_are_refused_and_shown() -> None:
+def test_without_a_graph_several_outputs_are_refused_and_shown() -> None:
     wide, narrow = torch.zeros(2, 8), torch.zeros(2, 3)
     with pytest.raises(InputError, match=r"returns \(2, 8\) float32 and \(2, 3\) float32, of which none"):
         find_raw_logits((wide, narrow), batch_size=2)
-    assert find_raw_logits((narrow, torch.zeros(2, 3)), batch_size=2) is narrow
+    with pytest.raises(InputError, match=r"returns \(2, 3\) float32 and \(2, 3\) float32, of which none"):
+        find_raw_logits((narrow, torch.zeros(2, 3)), batch_size=2)
+    assert find_raw_logits((narrow, narrow), batch_size=2) is narrow
     assert find_raw_logits({"y_hat": narrow, "z": wide}, batch_size=2) is narrow
 
 
@@ -190,7 +197,11 @@ def test_the_users_own_no_grad_does_not_hide_what_is_computed_from_what(kind: An
 def test_dense_logits_are_known_by_their_four_dimensions() -> None:
     dense = torch.randn(2, 3, 8, 6)
     assert find_raw_logits(OrderedDict(out=dense, aux=dense * 0), batch_size=2) is dense
-    assert find_raw_logits((dense, dense * 0), batch_size=2) is dense
+    with pytest.raises(
+        InputError, match=r"2 maps of one width and one size. Say which .*\n.*model\(images\)\[1\]"
+    ):
+        find_raw_logits((dense, dense * 0), batch_size=2)  # a graph shows which is the main head
+    assert find_raw_logits((dense[:, :, ::2, ::2], dense), batch_size=2) is dense
     torch.testing.assert_close(find_logits(dense, batch_size=2), dense[:, :, :2, :1].mean(dim=(2, 3)))
 
 
@@ -224,3 +235,38 @@ def test_outputs_of_transformers(name: str) -> None:
 def test_the_layer_is_found_behind_an_output_of_several() -> None:
     model = two_heads(FOUND["logits, embedding"])
     assert find_target_layer(model, pictures()).name == "net.features"
+
+
+@pytest.mark.parametrize(
+    ("output", "code"),
+    [
+        ({"heads": {"main": torch.zeros(2, 5)}}, '["heads"]["main"]'),
+        (("name", {"a": torch.zeros(2, 5)}), '[1]["a"]'),
+        ({"heads": ({"b": "word", 3: torch.zeros(2, 5)}, None)}, '["heads"][0][3]'),
+    ],
+)
+def test_the_code_that_is_shown_takes_the_logits_out_of_the_output(output: Any, code: str) -> None:
+    with pytest.raises(InputError, match="holds no logits") as caught:
+        find_raw_logits(output, batch_size=2)
+    shown = str(caught.value).splitlines()[-1].strip()
+    assert shown == f"forward=lambda model, images: model(images){code}"
+    forward = eval(shown.removeprefix("forward="))
+    assert find_raw_logits(forward(lambda images: output, None), batch_size=2).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("output", "section"),
+    [
+        ([{"boxes": torch.zeros(1, 4), "scores": torch.zeros(1)}], "#detection-models"),
+        ([{"scores": torch.zeros(2)}, {"scores": torch.zeros(2)}], "#detection-models"),
+        (torch.zeros(2, 5, 2), "#keypoints"),
+        (torch.zeros(2, dtype=torch.long), "#quantized-and-detached-models"),
+        ("text", ""),
+    ],
+)
+def test_an_output_that_no_code_helps_leads_to_a_recipe(output: Any, section: str) -> None:
+    with pytest.raises(
+        InputError, match=f"no part of this output would do, see docs/recipes.md{section}\\."
+    ) as caught:
+        find_raw_logits(output, batch_size=len(output) if section != "" else 2)
+    assert "lambda" not in str(caught.value)

@@ -30,7 +30,7 @@ OTHER = torch.zeros(2, 3)
     "output",
     [
         LOGITS,
-        (LOGITS, OTHER),
+        (LOGITS, None),
         [torch.zeros(2, 3, 4, 4), LOGITS],
         (None, "text", torch.tensor(0.5), LOGITS),
         {"logits": LOGITS, "out": OTHER},
@@ -106,9 +106,9 @@ def test_the_score_of_a_class_is_its_logit(targets, classes: list[int], values: 
 def test_the_score_of_several_classes_is_the_sum_of_theirs(dtype: torch.dtype) -> None:
     marked = torch.tensor([[1, 0, 1], [0, 0, 0]], dtype=dtype)
     score = score_of(LOGITS, marked)
-    assert score.values.tolist() == [1 + 2, 0]
+    assert score.values.tolist() == [1 + 2, 7]  # a row without a mark: the predicted class
     assert score.targets is not None
-    assert score.targets.tolist() == marked.tolist()
+    assert score.targets.tolist() == [[1, 0, 1], [1, 0, 0]]
 
 
 def test_as_many_samples_as_classes_are_not_taken_for_multi_hot() -> None:

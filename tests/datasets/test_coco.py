@@ -131,7 +131,29 @@ def without_categories(text: str) -> str:
     return json.dumps({key: value for key, value in json.loads(text).items() if key != "categories"})
 
 
-@pytest.mark.parametrize("spoil", [lambda text: text[:200], without_categories, lambda text: "[]"])
+def with_a_height(height: Any) -> Any:
+    def spoil(text: str) -> str:
+        content = json.loads(text)
+        content["images"][0]["height"] = height
+        return json.dumps(content)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text[:200],
+        without_categories,
+        lambda text: "[]",
+        lambda text: "[" * 100_000,
+        lambda text: text.replace('"images": [', '"images": [3, ', 1),
+        with_a_height(0),
+        with_a_height(-1),
+        with_a_height(10**12),
+        with_a_height(None),
+    ],
+)
 def test_instances_in_another_form(spoil: Any, own: Path) -> None:
     path = own / INSTANCES
     path.write_text(spoil(path.read_text()))

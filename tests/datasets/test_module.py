@@ -203,6 +203,7 @@ def test_a_class_map_relabels_and_leaves_the_other_classes_out(roots: dict[str, 
             {"dog": [151, 152]},
             r"got \[151, 152\]. A class for which the model has several outputs has no single",
         ),
+        ({"dog": 99999999999}, r'`class_map\["dog"\]` is output 99999999999, and no model has so many'),
         ({"dog": 1, "cat": 1}, "`class_map` gives output 1 to two classes"),
     ],
 )

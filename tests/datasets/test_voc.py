@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,6 +196,49 @@ def test_a_file_that_is_cut_off(broken: str, own: Path) -> None:
     path = own / "VOCdevkit/VOC2012" / broken
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(InputError, match=rf'{broken}" cannot be read as a file of "voc2012".*cut off'):
+        Voc2012(own).dataset[0]
+
+
+def replaced(pattern: str, by: str) -> Callable[[str], str]:
+    return lambda text: re.sub(pattern, by, text)
+
+
+SPOILED: dict[str, tuple[Callable[[str], str], str]] = {
+    "nested deep": (
+        lambda _: "<annotation>" + "<a>" * 50_000 + "</a>" * 50_000 + "</annotation>",
+        "too deep",
+    ),
+    "an object nested deep": (replaced("<object>", "<object>" + "<p>" * 9999 + "</p>" * 9999), "too deep"),
+    "a width of 0": (replaced(r"<width>\d+", "<width>0"), "would have 40 x 0 pixels"),
+    "a height below 0": (replaced(r"<height>\d+", "<height>-5"), "would have -5 x 60 pixels"),
+    "a height without end": (replaced(r"<height>\d+", "<height>" + "9" * 12), "would have 999999999999 x 60"),
+    "a box from nowhere": (replaced(r"<xmin>[^<]+", "<xmin>nan"), "a box from nan"),
+    "a box without end": (replaced(r"<xmax>[^<]+", "<xmax>inf"), "to inf"),
+    "a box that ends before it begins": (replaced(r"<xmin>[^<]+", "<xmin>59.5"), "a box from 59.5"),
+}
+
+
+@pytest.mark.parametrize("annotation", ["masks", "boxes"])
+@pytest.mark.parametrize("what", SPOILED)
+def test_an_annotation_that_no_image_has(what: str, annotation: Any, own: Path) -> None:
+    path = own / "VOCdevkit/VOC2012/Annotations/2007_000033.xml"
+    spoil, words = SPOILED[what]
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(InputError, match=rf'2007_000033.xml" cannot be read .*{words}'):
+        Voc2012(own, annotation=annotation).setup()
+
+
+def test_a_folder_in_the_place_of_an_annotation(own: Path) -> None:
+    path = own / "VOCdevkit/VOC2012/Annotations/2007_000033.xml"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=r'2007_000033.xml" cannot be read .*IsADirectoryError'):
+        Voc2012(own).setup()
+
+
+def test_a_picture_of_too_many_pixels(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match=r'2007_000033.*" cannot be read .*DecompressionBombError'):
         Voc2012(own).dataset[0]
 
 

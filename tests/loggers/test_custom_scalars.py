@@ -16,7 +16,7 @@ from tensorboard.plugins.base_plugin import TBContext
 
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.loggers.custom_scalars import charts
-from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
+from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_trainer
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -123,6 +123,15 @@ def test_it_is_written_once_a_run(tmp_path: Path) -> None:
 
     (events,) = tmp_path.rglob("events.out.*")
     assert events.read_bytes().count(b"custom_scalars__config__") == 1
+
+
+def test_how_all_looks_are_shown_is_said_once_a_run(tmp_path: Path) -> None:
+    """With two monitors too; without the option TensorBoard's page shows 10 pictures of a tag."""
+    with listening() as said:
+        fit(tmp_path, monitor(), monitor("other"))
+    (command,) = [each.partition("All of them: ")[2] for each in said if "All of them: " in each]
+    (events,) = tmp_path.rglob("events.out.*")
+    assert command == f"tensorboard --logdir {events.parent} --samples_per_plugin images=0"
 
 
 @pytest.mark.parametrize("prefix", ["saliency", "a.b", "(?i)", "a/b"])

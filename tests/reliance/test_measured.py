@@ -11,7 +11,12 @@ import torch
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.reliance import Reliance, changed_images, measure_reliance
-from lightning_gcam.reliance.intervals import chance_level, difference_interval, wilson_interval
+from lightning_gcam.reliance.intervals import (
+    chance_level,
+    difference_interval,
+    mean_share_interval,
+    wilson_interval,
+)
 
 SIZE = 24
 
@@ -148,10 +153,43 @@ def test_a_single_logit_and_marks():
     single = measure_reliance(masked_batch([0, 1, 1, 0]), torch.tensor([[-1.0], [1.0], [2.0], [3.0]]), {})
     assert (single.scores["accuracy"], single.chance) == (0.75, 0.5)
     marks = masked_batch([[1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 1]], 4)
-    found = measure_reliance(marks, logits_of(2, 0, 0, 2), {})
-    assert found.measurements["accuracy"].value == pytest.approx(2 / 3)  # the third has no class
-    assert found.measurements["accuracy"].undefined == 1
-    assert found.chance == pytest.approx(2 / 3)
+    logits = torch.tensor([[-1.0, -1.0, 2.0], [3.0, -1.0, -1.0], [-1.0, -1.0, -1.0], [-2.0, -2.0, 1.0]])
+    found = measure_reliance(marks, logits, {})
+    assert found.measurements["accuracy"].value == pytest.approx((2 + 1 + 3 + 3) / 12)
+    assert found.measurements["accuracy"].n == 4  # none of the classes is an answer, too
+    assert found.chance == pytest.approx((0.75 + 0.75 + 0.5) / 3)  # no, no, and either
+    assert found.scores["exact_match"] == 0.5
+    assert found.scores["exact_match_chance"] == 0.25  # four different rows
+    again = type(found).from_plain(found.to_plain())
+    assert again == found
+
+
+def test_marks_are_predicted_as_the_model_squashes_its_logits():
+    """A softmax gives two marks 0.45 each: none is more likely than not; of its own sigmoids both are."""
+    marks = masked_batch([[1, 1, 0], [0, 1, 0]], 2)
+    logits = torch.tensor([[4.0, 4.0, 1.0], [-4.0, 4.0, -1.0]])
+    own = measure_reliance(marks, logits, {})
+    one = measure_reliance(marks, logits, {}, own_sigmoids=False)
+    assert own.scores["accuracy"] == pytest.approx(5 / 6)
+    assert one.scores["accuracy"] == pytest.approx(4 / 6)
+
+
+def test_flips_of_marks_are_changes_of_any_of_them():
+    batch = masked_batch([[1, 0], [0, 1], [1, 1], [0, 0]], 4)
+    logits = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]])
+    second = logits * torch.tensor([1.0, -1.0])  # argmax changes in two rows only
+    found = measure_reliance(batch, logits, {"salient_outside": second, "random_outside": logits})
+    assert found.scores["salient_flips"] == 1.0
+
+
+def test_the_interval_of_a_mean_over_labels_lies_between_those_of_samples_and_of_labels():
+    together = mean_share_interval(torch.tensor([1.0, 1.0, 0.0, 0.0]), 5)
+    assert together == wilson_interval(2, 4)  # a sample's labels go together
+    assert mean_share_interval(torch.ones(4), 5) == wilson_interval(20, 20)
+    apart = mean_share_interval(torch.tensor([0.6, 0.4, 0.6, 0.4]), 5)
+    assert apart == pytest.approx(wilson_interval(10, 20))
+    assert mean_share_interval(torch.ones(1), 5) == wilson_interval(1, 1)
+    assert mean_share_interval(torch.ones(0), 5) is None
 
 
 def test_where_labels_are_no_classes_nothing_is_measured():

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import html
 import json
+import random
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from lightning_gcam.report import build_page, read_run
+from lightning_gcam.report import Run, build_page, read_run
+from lightning_gcam.report.shapes import unknown_sample
+from tests.loggers.browser import Browser
 from tests.report.pages import EVIL, write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -30,7 +34,7 @@ const later = () => new Promise((done) => setTimeout(done, 60));
 """
 
 
-def visit(page: Path, script: str, *options: str, width: int | None = None) -> Any:
+def visit(page: Path, script: str, *options: str, width: int | None = None, fragment: str = "") -> Any:
     """What `script`, the body of an async function, returns at the end of the page; no error may reach the console.
 
     With a `width` the page stands in a frame: a window has a least width, which is more than a phone's.
@@ -53,7 +57,7 @@ def visit(page: Path, script: str, *options: str, width: int | None = None) -> A
     command = [
         str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
         f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=8000", "--window-size=1200,900",
-        *options, "--dump-dom", acting.as_uri(),
+        *options, "--dump-dom", acting.as_uri() + fragment,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
@@ -265,3 +269,180 @@ def test_from_a_phone_to_a_wide_screen_nothing_sticks_out(page: Path, width: int
     )
     assert found["wide"] == width
     assert found["scroll"] <= width and found["out"] == []
+
+
+NATIVE = [
+    "constructor",
+    "toString",
+    "hasOwnProperty",
+    "valueOf",
+    "__proto__",
+    "isPrototypeOf",
+    "length",
+    "name",
+]
+"""What every object of JavaScript has already."""
+
+
+def small_look(step: int, samples: int = 2, caption: str = "true a", **scores: float) -> str:
+    maps = {"grad_cam": ["AID/AA==", 1.0, 0.5, 0.5]}
+    row = {"caption": caption, "right": step % 2 == 0, "scores": scores, "maps": maps}
+    return json.dumps({"step": step, "size": [2, 2], "scores": scores, "samples": [row] * samples})
+
+
+def small_run(name: str, looks: dict[int, str], samples: int = 2, prefix: str = "saliency") -> Run:
+    run = Run(name)
+    monitor = run.monitor(prefix)
+    monitor.samples, monitor.looks = json.dumps([unknown_sample()] * samples), looks
+    return run
+
+
+def test_a_metric_may_have_any_name(tmp_path: Path) -> None:
+    """As a curve, as a score of looks at which others lack it, as a method, a class, a prefix and a hyperparameter."""
+    looks = {step: small_look(step) for step in (1, 2)} | {3: small_look(3, **dict.fromkeys(NATIVE, 0.25))}
+    run = small_run("run", {step: look.replace("grad_cam", "constructor") for step, look in looks.items()})
+    run.monitors["saliency"].samples = json.dumps([{**unknown_sample(), "classes": ["toString"]}] * 2)
+    run.curves = {name: {1: 0.5, 2: 0.75} for name in NATIVE}
+    run.hyperparameters = dict.fromkeys(NATIVE, "0.1")
+    other = small_run("constructor", {1: small_look(1)}, prefix="constructor")
+    found = visit(
+        build_page([run, other], tmp_path / "page.html"),
+        """await later(); const names = (id) => all(id + " figcaption span").map((e) => e.textContent).sort();
+        const value = (e) => e.querySelector("figcaption b").textContent;
+        const out = { own: names("#own"), ours: names("#ours"), values: all("#own .chart").map(value),
+          rows: all("#scores tbody tr").map((row) => [...row.children].map((e) => e.textContent)),
+          hyper: all("#hyperparameters dt").length, sorts: [] };
+        for (const { value } of [...$("sort").options]) { set("sort", value); out.sorts.push(value); }
+        set("against", "first"); set("sort", "+constructor"); slide(0); slide(2); await later();
+        out.change = all("#scores tbody tr").map((row) => row.lastChild.textContent);
+        out.cards = all(".card").length; out.drawn = all("canvas").map((c) => c.width); return out;""",
+    )
+    assert found["own"] == found["ours"] == sorted(NATIVE)
+    assert found["values"] == ["0.750"] * len(NATIVE), "each curve at the last look"
+    cells = ["0.250", "–", "–", "–", "–", "–"]
+    assert sorted(found["rows"]) == [[name, *cells] for name in sorted(NATIVE)]
+    assert found["change"] == ["–"] * len(NATIVE), "the first look has none of them"
+    assert found["hyper"] == len(NATIVE) and "-valueOf" in found["sorts"]
+    assert found["cards"] == 2 and found["drawn"] == [64] * 4
+
+
+STRANGE: list[Any] = [
+    {"run": 5},
+    {"run": 5, "monitor": 0, "look": 0, "against": "run:1"},
+    {"run": 0, "monitor": 7, "look": 0},
+    {"run": 0, "monitor": 0, "look": 99, "against": "look:99"},
+    {"run": 0, "monitor": 0, "look": 0.5, "against": "run:5"},
+    {"run": "0", "monitor": "0", "look": "0", "against": {"a": 1}},
+    {"run": "constructor", "monitor": "length", "look": -7, "against": "constructor"},
+    {"run": -1, "monitor": -1, "look": None, "against": "run:0"},
+    [1, 2], None, 5, "words",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+def shown_in(browser: Browser, address: str) -> dict[str, Any]:
+    """What is seen when the address is opened in a page that showed something else before."""
+    browser.open("about:blank")
+    browser.open(address)
+    return seen(browser)
+
+
+def seen(browser: Browser) -> dict[str, Any]:
+    browser.wait("return document.documentElement?.dataset.ready === 'yes'", patience=20)
+    assert browser.said == []
+    found: dict[str, Any] = browser.run(
+        """const $ = (id) => document.getElementById(id);
+        return { where: $("where").textContent, cards: document.querySelectorAll(".card, .wholes").length,
+          charts: document.querySelectorAll(".chart").length, against: $("against").value };"""
+    )
+    return found
+
+
+def reload(browser: Browser) -> None:
+    browser.run("document.documentElement.dataset.ready = 'before';")
+    browser.call("Page.reload")
+
+
+def two_runs() -> list[Run]:
+    return [
+        small_run(name, {step: small_look(step, energy=step / 8) for step in (1, 2, 3)})
+        for name in ("a", "b")
+    ]
+
+
+def test_a_fragment_that_names_nothing_shows_the_last_look(tmp_path: Path, browser: Browser) -> None:
+    address = build_page(two_runs(), tmp_path / "page.html").as_uri()
+    fragments = [quote(json.dumps(each)) for each in STRANGE] + ["%", "samples", "%7B%22run%22", ""]
+    for fragment in fragments:
+        found = shown_in(browser, f"{address}#{fragment}")
+        expected = {"where": "a · look 3 of 3 · step 3", "cards": 2, "charts": 1, "against": "run:1"}
+        assert found == expected, fragment
+    kept = {"run": 1, "monitor": 0, "look": 1, "against": "previous"}
+    found = shown_in(browser, f"{address}#{quote(json.dumps(kept))}")
+    assert (found["where"], found["against"]) == ("b · look 2 of 3 · step 2", "previous"), (
+        "what is there is kept"
+    )
+
+
+def test_a_page_built_again_with_less_is_reloaded(tmp_path: Path, browser: Browser) -> None:
+    runs = two_runs()
+    page = build_page([*runs, small_run("c", {9: small_look(9)})], tmp_path / "page.html")
+    found = shown_in(
+        browser, f"{page.as_uri()}#{quote(json.dumps({'run': 0, 'monitor': 0, 'against': 'run:2'}))}"
+    )
+    assert found["against"] == "run:2"
+    build_page(runs, page)
+    reload(browser)
+    assert seen(browser)["against"] == "run:1"
+    build_page(runs[:1], page)
+    reload(browser)
+    assert seen(browser) == {"where": "look 3 of 3 · step 3", "cards": 2, "charts": 1, "against": "none"}
+
+
+def test_of_several_runs_one_with_a_look_is_shown_first(tmp_path: Path, browser: Browser) -> None:
+    curves = Run("curves", curves={"loss": {1: 0.5}})
+    found = shown_in(browser, build_page([curves, *two_runs()], tmp_path / "page.html").as_uri())
+    assert found["where"] == "a · look 3 of 3 · step 3" and found["against"] == "run:0"
+
+
+def test_ten_thousand_looks_are_shown(tmp_path: Path, browser: Browser) -> None:
+    """With 150,000 captions: a call of `Math.max` takes fewer arguments."""
+    looks = {step: small_look(step, 15, "x" * (43 if step == 5 else 3), energy=0.5) for step in range(10_000)}
+    found = shown_in(browser, build_page([small_run("run", looks, 15)], tmp_path / "page.html").as_uri())
+    assert found["where"] == "look 10000 of 10000 · step 9,999" and found["cards"] == 15
+    assert (
+        browser.run('return document.getElementById("cards").style.getPropertyValue("--caption")') == "2.9em"
+    )
+
+
+def test_what_is_left_of_broken_directories_is_drawn(tmp_path: Path, page: Path, browser: Browser) -> None:
+    """Whatever `read_run` lets through is shown without an error: values are exchanged at random places."""
+    chance = random.Random(0)
+    drawn = 0
+    for number in range(15):
+        run = shutil.copytree(page.parent / "report_data", tmp_path / f"run{number}" / "report_data")
+        for path in (each for each in run.rglob("*.json") if each.name != "run.json"):
+            plain = json.loads(path.read_text())
+            exchange(plain, chance)
+            path.write_text(json.dumps(plain))
+        read = read_run(run)
+        if read.shows_something:
+            found = shown_in(browser, build_page([read], tmp_path / f"{number}.html").as_uri())
+            assert found["charts"] > 0 and found["cards"] in (0, 8)
+            drawn += found["cards"] == 8
+    assert drawn > 3
+
+
+def exchange(plain: Any, chance: random.Random) -> None:
+    """Put another value at one random place."""
+    while isinstance(plain, dict | list) and plain:
+        key = chance.choice(list(plain) if isinstance(plain, dict) else range(len(plain)))
+        if not isinstance(plain[key], dict | list) or not plain[key] or chance.random() < 0.1:
+            plain[key] = chance.choice([None, True, "words", "", 7, -1.5, [], {}, "AAAA", 0])
+            return
+        plain = plain[key]

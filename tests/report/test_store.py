@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from lightning_gcam.report import Store
+from lightning_gcam.report.shapes import unknown_sample
+
+
+def look(step: int, samples: int = 0, **more: Any) -> str:
+    """The least that is a look."""
+    row = {"caption": "", "scores": {}, "maps": {"grad_cam": ["AA==", 1.0, 0.5, 0.5]}}
+    return json.dumps({"step": step, "size": [1, 1], "samples": [row] * samples, **more})
+
+
+def samples_named(name: str) -> str:
+    return json.dumps([{**unknown_sample(), "name": name}])
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -13,8 +26,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     store.add_metrics({"loss": 1.0, "acc": 0.5}, step=3)
     store.add_metrics({"loss": 0.5}, step=7)
     store.add_alert(7, "words", "saliency")
-    store.add_look("val/saliency", 7, "[1]", '{"step": 7}')
-    store.add_look("val/saliency", 3, "[1]", '{"step": 3}')
+    store.add_look("val/saliency", 7, "[]", look(7))
+    store.add_look("val/saliency", 3, "[]", look(3))
     run = store.read("run")
     assert run.curves == {"loss": {3: 1.0, 7: 0.5}, "acc": {3: 0.5}}
     assert run.hyperparameters == {"lr": "0.1"}
@@ -34,7 +47,7 @@ def test_a_line_that_was_cut_off_is_passed_over_and_harms_no_other(tmp_path: Pat
 
 def test_half_a_look_is_no_look(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.add_look("saliency", 3, "[]", '{"step": 3}')
+    store.add_look("saliency", 3, "[]", look(3))
     (tmp_path / "saliency" / "look-0000000007.json.part").write_text('{"st')
     assert list(store.read("run").monitors["saliency"].looks) == [3]
 
@@ -43,20 +56,20 @@ def test_a_step_that_comes_again_takes_its_place(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for value in (1.0, 2.0):
         store.add_metrics({"loss": value}, step=3)
-        store.add_look("saliency", 3, "[]", f'{{"step": 3, "value": {value}}}')
+        store.add_look("saliency", 3, "[]", look(3, value=value))
         store.add_alert(3, "words", "saliency")
     run = store.read("run")
     assert run.curves == {"loss": {3: 2.0}}
-    assert run.monitors["saliency"].looks == {3: '{"step": 3, "value": 2.0}'}
+    assert run.monitors["saliency"].looks == {3: look(3, value=2.0)}
     assert len(run.alerts) == 1
 
 
 def test_looks_at_other_samples_are_set_aside_not_deleted(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    for samples in ("[1]", "[2]", "[3]"):
-        store.add_look("saliency", len(samples), samples, '{"step": 3}')
+    for name in ("a", "b", "c"):
+        store.add_look("saliency", 3, samples_named(name), look(3, 1))
     run = store.read("run")
-    assert list(run.monitors) == ["saliency"] and run.monitors["saliency"].samples == "[3]"
+    assert list(run.monitors) == ["saliency"] and run.monitors["saliency"].samples == samples_named("c")
     assert len(list(tmp_path.glob("saliency.*.aside/look-*.json"))) == 2
 
 

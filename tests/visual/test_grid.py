@@ -49,10 +49,10 @@ def colorfulness(pixels):
 def test_pictures_are_shown_as_they_are():
     images, layout = pictures(), plan(4, 1, 32, 32)
     figure = render(images)
-    assert layout.factor > 1
+    assert layout.factors[0] > 1
     for sample, image in enumerate(images):
         shown = cut(figure, layout.panel_box(sample, 0))
-        large = image.permute(1, 2, 0).numpy().repeat(layout.factor, 0).repeat(layout.factor, 1)
+        large = image.permute(1, 2, 0).numpy().repeat(layout.factors[0], 0).repeat(layout.factors[0], 1)
         assert np.array_equal(shown, large)
 
 
@@ -61,11 +61,11 @@ def test_heat_is_the_overlay_apart_from_the_ring():
     figure = render(images, {"grad_cam": maps})
     own = maps / maps.amax((1, 2), keepdim=True)
     for sample, heat in enumerate(overlay(images, own)):
-        large = heat.permute(1, 2, 0).numpy().repeat(layout.factor, 0).repeat(layout.factor, 1)
+        large = heat.permute(1, 2, 0).numpy().repeat(layout.factors[0], 0).repeat(layout.factors[0], 1)
         differs = (cut(figure, layout.panel_box(sample, 1)) != large).any(-1)
         rows, columns = np.nonzero(differs)
         row, column = divmod(int(maps[sample].argmax()), 32)
-        middle = np.array([row, column]) * layout.factor + (layout.factor - 1) / 2
+        middle = np.array([row, column]) * layout.factors[0] + (layout.factors[0] - 1) / 2
         distance = np.hypot(rows - middle[0], columns - middle[1])
         assert len(rows) > 0 and distance.max() < 12 and distance.min() > 2
 
@@ -83,7 +83,7 @@ def test_blank_map_shows_the_dimmed_picture_and_a_word_but_no_colour():
     figure = render(images, {"grad_cam": maps}, masks=mask)
     panels = [cut(figure, layout.panel_box(s, 1)) for s in range(4)]
     assert colorfulness(panels[2]) < 10 < 100 < min(colorfulness(panels[s]) for s in (0, 1, 3))
-    large = dim(images)[2].permute(1, 2, 0).numpy().repeat(layout.factor, 0).repeat(layout.factor, 1)
+    large = dim(images)[2].permute(1, 2, 0).numpy().repeat(layout.factors[0], 0).repeat(layout.factors[0], 1)
     rows, columns = np.nonzero((panels[2] != large).any(-1))
     left, top, right, bottom = layout.blank_box(2, 1)
     assert len(rows) and np.ptp(columns) < right - left and np.ptp(rows) < bottom - top
@@ -107,7 +107,7 @@ def test_one_scale_for_all_samples():
             sample, :, 5, 9
         ]
         left, top, _, _ = layout.panel_box(sample, 1)
-        factor = layout.factor
+        factor = layout.factors[0]
         assert figure[top + 5 * factor + 2, left + 9 * factor + 2].tolist() == expected.tolist()
     assert colorfulness(cut(figure, layout.panel_box(3, 1))) < 10
     assert not np.array_equal(figure, render(images, {"a": maps}))
@@ -122,7 +122,9 @@ def test_the_scale_of_a_run_goes_on_from_the_earlier_looks():
     images, layout = pictures(), plan(4, 1, 32, 32)
     half = overlay(images, maps / maps.max() / 2)
     for sample in range(4):
-        large = half[sample].permute(1, 2, 0).numpy().repeat(layout.factor, 0).repeat(layout.factor, 1)
+        large = (
+            half[sample].permute(1, 2, 0).numpy().repeat(layout.factors[0], 0).repeat(layout.factors[0], 1)
+        )
         same = (np.abs(cut(fainter, layout.panel_box(sample, 1)).astype(int) - large) <= 1).all(-1)
         assert same.mean() > 0.9  # all but the ring
 
@@ -147,7 +149,7 @@ def test_the_change_is_drawn_beside_its_map():
     figure = render(images, {"grad_cam": maps}, before={"grad_cam": then * 7})
     change = maps / maps.amax((1, 2), keepdim=True) - then / then.amax((1, 2), keepdim=True)
     for sample, drawn in enumerate(overlay_change(images, change)):
-        large = drawn.permute(1, 2, 0).numpy().repeat(layout.factor, 0).repeat(layout.factor, 1)
+        large = drawn.permute(1, 2, 0).numpy().repeat(layout.factors[0], 0).repeat(layout.factors[0], 1)
         shown = cut(figure, layout.panel_box(sample, 2)).astype(int)
         assert np.abs(shown - large).max() <= 1  # a division may round differently
 
@@ -362,3 +364,26 @@ def test_inputs_and_random_state_stay_as_they_are():
 def test_refusals(given, match):
     with pytest.raises(ValueError, match=match):
         render(**given)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_every_pixel_of_a_thin_image_can_be_seen(turned):
+    """60 rows of one pixel, the object in rows 20 to 29: an outline all around it, and the ring at the peak."""
+    images = torch.arange(60, dtype=torch.uint8).mul(4).view(1, 1, 60, 1).expand(1, 3, 60, 1)
+    maps = torch.linspace(0, 1, 60).view(1, 60, 1)
+    masks = torch.zeros(1, 60, 1, dtype=torch.bool)
+    masks[:, 20:30] = True
+    if turned:
+        images, maps, masks = images.mT, maps.mT, masks.mT
+    layout = plan(1, 1, *images.shape[2:])
+    figure = render_grid(images, {"grad_cam": maps}, captions=["thin"], masks=masks)
+    plain, heat = (cut(figure, layout.panel_box(0, panel)) for panel in (0, 1))
+    if turned:
+        plain, heat = plain.transpose(1, 0, 2), heat.transpose(1, 0, 2)
+    down = plain.shape[0] // 60
+    assert plain.shape == (60 * down, 32, 3)
+    assert (plain[: 15 * down, :, 0] == (np.arange(15) * 4).repeat(down)[:, None]).all()
+    outlined = (plain[20 * down : 30 * down] == OBJECT_COLOR).all(-1)
+    assert outlined[0].all() and outlined[-1].all() and outlined[:, 0].all() and outlined[:, -1].all()
+    assert not outlined[down:-down, 3:-3].any()
+    assert heat[-down:].max() > heat[: 5 * down].max()

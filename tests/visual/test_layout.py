@@ -60,7 +60,7 @@ def test_panels_are_large_enough_and_not_too_large(samples, maps, size):
 def test_small_images_are_enlarged_by_a_whole_factor_and_large_ones_shrunk():
     for side in (8, 28, 48, 64):
         layout = plan(16, 1, side, side)
-        assert layout.work == (side, side) and layout.panel[0] == side * layout.factor
+        assert layout.work == (side, side) and layout.panel[0] == side * layout.factors[0]
     assert plan(16, 1, 512, 512).panel == (224, 224)
     assert plan(16, 1, 512, 256).panel == (224, 112)
     assert plan(16, 1, 224, 224).panel == (224, 224)
@@ -72,3 +72,22 @@ def test_proportions_of_a_screen(samples, maps, size):
     layout = plan(samples, maps, *size)
     # 4:3 to 16:9 where cards of this size can be put together so, and else what comes nearest
     assert 1.2 <= layout.width / layout.height <= 2.25
+
+
+@pytest.mark.parametrize(
+    ("size", "work", "panel"),
+    [
+        ((60, 1), (60, 1), (180, 32)),
+        ((1, 60), (1, 60), (32, 180)),
+        ((1, 1), (1, 1), (128, 128)),
+        ((4096, 1), (224, 1), (224, 32)),
+        ((2000, 12), (224, 12), (224, 36)),
+        ((500, 40), (224, 32), (224, 32)),
+        ((224, 20), (224, 20), (224, 40)),
+        ((512, 256), (224, 112), (224, 112)),
+    ],
+)
+def test_a_thin_image_is_stretched_by_a_whole_factor_for_each_side(size, work, panel):
+    layout = plan(16, 1, *size)
+    assert (layout.work, layout.panel) == (work, panel)
+    assert layout.panel == tuple(side * factor for side, factor in zip(work, layout.factors, strict=True))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.context import MethodContext, gradients_from
+from lightning_gcam.cam.evidence import recalled, see
 from lightning_gcam.cam.methods.smoothing import noisy
 from lightning_gcam.cam.registry import register_model_method
 from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
@@ -88,6 +89,7 @@ def _full_gradient(
 
 def contributions(context: MethodContext, name: str, images: Tensor, rows: Tensor) -> list[Tensor]:
     """What the input and the biases contribute, `(B, C, h, w)` each, the input's first."""
+    see(biased_layers(context.model), images, context.run)
     with _biases_recorded(context.model, images) as biased:
         gradients = gradients_from(context, name, images, rows, lambda: [output for output, _, _ in biased])
     parts = [gradients[0] * images] if gradients[0] is not None else []
@@ -110,7 +112,8 @@ def _biases_recorded(model: nn.Module, images: Tensor) -> Iterator[list[Biased]]
         tensor, bias = main_tensor(output), bias_of(module)
         if tensor is None or bias is None or not tensor.requires_grad:
             return None
-        layout = find_layout(tensor, (images.shape[-2], images.shape[-1]), len(images))
+        size, n = (images.shape[-2], images.shape[-1]), len(images)
+        layout = recalled(module, tensor.shape, size, n) or find_layout(tensor, size, n, module)
         if layout is None or layout.reshape(tensor).shape[1] != len(bias):
             return None
         found.append((tensor, bias.detach(), layout.reshape))
@@ -119,10 +122,14 @@ def _biases_recorded(model: nn.Module, images: Tensor) -> Iterator[list[Biased]]
         )  # an in-place operation would write on the one that is kept
 
     with ExitStack() as stack:
-        for module in model.modules():
-            if bias_of(module) is not None:
-                stack.callback(module.register_forward_hook(keep).remove)
+        for module in biased_layers(model):
+            stack.callback(module.register_forward_hook(keep).remove)
         yield found
+
+
+def biased_layers(model: nn.Module) -> list[nn.Module]:
+    """The submodules that add a bias."""
+    return [module for module in model.modules() if bias_of(module) is not None]
 
 
 def bias_of(module: nn.Module) -> Tensor | None:

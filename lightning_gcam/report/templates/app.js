@@ -23,8 +23,7 @@ function goTo(index) {
 }
 function chooseMonitor(index) {
   state.monitor = index; state.look = Math.max(looks().length - 1, 0); state.order = null;
-  const [kind, at] = state.against.split(":");
-  if ((kind === "run" && Number(at) === state.run) || kind === "look") state.against = DATA.runs.length > 1 ? `run:${state.run ? 0 : 1}` : "none";
+  if (!isThere(state.against) || state.against.startsWith("look:")) state.against = anotherRun();
   prepareChoices();
   showCharts();
   show();
@@ -42,12 +41,16 @@ function remember() {
   const kept = { against: state.against, monitor: state.monitor, run: state.run, look: state.look === looks().length - 1 ? -1 : state.look };
   history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(kept))}`);
 }
+// Anything may stand behind the #, and the page may have been built again with fewer runs or looks since.
 function recall() {
-  try {
-    const kept = JSON.parse(decodeURIComponent(location.hash.slice(1)));
-    if (DATA.runs[kept.run] && DATA.runs[kept.run].monitors[kept.monitor]) Object.assign(state, { run: kept.run, monitor: kept.monitor, against: String(kept.against) });
-    return kept.look;
-  } catch { return -1; }
+  let kept = null;
+  try { kept = JSON.parse(decodeURIComponent(location.hash.slice(1))); } catch { /* nothing of ours */ }
+  const { run: r, monitor: m, look: at, against: other } = kept || NOTHING, isIndex = (all, index) => Number.isInteger(index) && index >= 0 && index < all.length;
+  const isKept = isIndex(DATA.runs, r) && isIndex(DATA.runs[r].monitors, m);
+  state.run = isKept ? r : Math.max(DATA.runs.findIndex((one) => one.monitors.some((each) => each.looks.length)), 0);
+  state.monitor = isKept ? m : Math.max(run().monitors.findIndex((each) => each.looks.length), 0);
+  state.look = isKept && isIndex(looks(), at) ? at : Math.max(looks().length - 1, 0);
+  state.against = isKept && typeof other === "string" && isThere(other) ? other : anotherRun();
 }
 // A file may be opened where no storage is allowed; then nothing is kept, and all else works.
 const stored = (name, value) => { try { if (value === undefined) return localStorage.getItem(name); localStorage.setItem(name, value); } catch { return null; } };
@@ -64,7 +67,7 @@ for (const [id, to] of [["first", () => 0], ["back", () => state.look - 1], ["fo
 $("play").addEventListener("click", () => { const start = !playing; if (start && state.look === looks().length - 1) goTo(0); play(start); });
 document.addEventListener("keydown", (event) => {
   const busy = event.target.closest("select, input:not([type=checkbox]), textarea") || event.altKey || event.ctrlKey || event.metaKey;
-  const to = { ArrowLeft: state.look - 1, ArrowRight: state.look + 1, Home: 0, End: looks().length - 1 }[event.key];
+  const to = { __proto__: null, ArrowLeft: state.look - 1, ArrowRight: state.look + 1, Home: 0, End: looks().length - 1 }[event.key];
   if (busy || to === undefined || event.target.closest(".scroll")) return;
   event.preventDefault();
   goTo(to);
@@ -85,12 +88,9 @@ setInterval(() => { if ($("watch").checked && !playing) location.reload(); }, 30
 
 if (["light", "dark"].includes(stored("lightning-gcam-theme"))) document.documentElement.dataset.theme = stored("lightning-gcam-theme");
 $("watch").checked = stored("lightning-gcam-watch") === "1";
-state.against = DATA.runs.length > 1 ? "run:1" : "none";
-const at = recall();
+recall();
 showAlerts();
 prepareChoices();
-state.look = at >= 0 && at < looks().length ? at : Math.max(looks().length - 1, 0);
-prepareTools();
 showCharts();
 show();
 document.documentElement.dataset.ready = "yes";

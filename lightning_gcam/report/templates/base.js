@@ -1,13 +1,24 @@
 // What every part uses: the data, small helpers, and the one state of the page.
-const DATA = JSON.parse(document.getElementById("data").textContent);
+// Names are other people's: an object without a prototype has no "constructor" and no "toString" before one is put in.
+const bare = (object) => Object.assign(Object.create(null), object);
+const NOTHING = bare();
+const DATA = JSON.parse(document.getElementById("data").textContent, (_, value) => (value && typeof value === "object" && !Array.isArray(value) ? bare(value) : value));
 document.getElementById("data").remove();
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 
 // Text goes in as text, never as markup: class names and captions are other people's.
+// Children one by one: a call takes no more arguments than its stack holds, and a run may have more looks.
+function fill(element, children) {
+  element.replaceChildren();
+  for (const each of children) element.append(each);
+  return element;
+}
+const lowest = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
+const highest = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) {
+  for (const [name, value] of Object.entries(attributes || NOTHING)) {
     if (name === "class") element.className = value;
     else if (name in element && name !== "style" && typeof value !== "string") element[name] = value;
     else element.setAttribute(name, value);
@@ -17,7 +28,7 @@ function make(tag, attributes, ...children) {
 }
 function draw(tag, attributes, text) {
   const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes || {})) element.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes || NOTHING)) element.setAttribute(name, value);
   if (text !== undefined) element.textContent = text;
   return element;
 }
@@ -43,6 +54,14 @@ const monitor = () => run().monitors[state.monitor] || { prefix: "", samples: []
 const looks = () => monitor().looks;
 const look = () => looks()[state.look];
 
+// What the page compares with: nothing where the run or the look is not there.
+function isThere(choice) {
+  const [kind, index] = choice.split(":"), at = Number(index);
+  if (kind === "run") return Boolean(DATA.runs[at]) && at !== state.run;
+  if (kind === "look") return Boolean(looks()[at]);
+  return ["none", "first", "previous"].includes(choice);
+}
+const anotherRun = () => (DATA.runs.length > 1 ? `run:${state.run ? 0 : 1}` : "none");
 // The looks to compare with: of another run those of the monitor of the same name, else its first.
 function otherMonitor(index) {
   const all = DATA.runs[index].monitors;

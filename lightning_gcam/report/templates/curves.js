@@ -4,11 +4,11 @@ const FIRST = ["energy", "object_lift", "pointing_game", "suspect_lift", "iou", 
 
 // All points of a run by name; the scores of the looks are among them also where no logger was told.
 function pointsOf(index) {
-  const points = {}, one = DATA.runs[index];
+  const points = Object.create(null), one = DATA.runs[index];
   for (const [name, [steps, values]] of Object.entries(one.curves)) points[name] = steps.map((step, i) => [step, values[i]]);
   for (const each of one.monitors) {
-    const fromLooks = {};
-    for (const there of each.looks) for (const [name, value] of Object.entries(there.scores || {})) (fromLooks[`${each.prefix}/${name}`] ||= []).push([there.step, value]);
+    const fromLooks = Object.create(null);
+    for (const there of each.looks) for (const [name, value] of Object.entries(there.scores || NOTHING)) (fromLooks[`${each.prefix}/${name}`] ||= []).push([there.step, value]);
     for (const [name, line] of Object.entries(fromLooks)) if (!points[name] || points[name].length < line.length) points[name] = line;
   }
   return points;
@@ -18,7 +18,7 @@ const prefixes = () => run().monitors.map((each) => each.prefix + "/");
 
 // One chart for each score: its chance level, the centre's and further methods' lines belong to it.
 function chartsOf(names, prefix) {
-  const charts = {};
+  const charts = Object.create(null);
   for (const name of names) {
     const short = prefix ? name.slice(prefix.length) : name;
     const parts = prefix ? short.split("/") : [short], last = parts[parts.length - 1];
@@ -43,8 +43,8 @@ function chart(base, lines, other) {
   const own = lines.map((each) => ({ ...each, points: POINTS[state.run][each.name] || [] }));
   const theirs = other === null ? [] : lines.filter((each) => each.kind === "curve").map((each) => ({ ...each, other: true, points: POINTS[other][each.name] || [] }));
   const all = [...own, ...theirs].filter((each) => each.points.length), flat = all.flatMap((each) => each.points);
-  let low = Math.min(...flat.map((p) => p[1])), high = Math.max(...flat.map((p) => p[1]));
-  const start = Math.min(...flat.map((p) => p[0])), end = Math.max(...flat.map((p) => p[0]), start + 1);
+  let low = lowest(flat.map((p) => p[1])), high = highest(flat.map((p) => p[1]));
+  const start = lowest(flat.map((p) => p[0])), end = Math.max(highest(flat.map((p) => p[0])), start + 1);
   if (high - low < 1e-12) [low, high] = [Math.min(low, 0), high > 0 ? high : low < 0 ? 0 : 1];
   const x = (step) => PAD.left + ((step - start) / (end - start)) * (WIDE - PAD.left - PAD.right);
   const y = (value) => PAD.top + (1 - (value - low) / (high - low)) * (HIGH - PAD.top - PAD.bottom);
@@ -88,15 +88,15 @@ function showCharts() {
   $("pair").hidden = other === null;
   if (other !== null) $("pair").replaceChildren(make("i"), run().name, make("i", { class: "other" }), DATA.runs[other].name);
   const ours = names.filter((name) => name.startsWith(prefix)), own = names.filter((name) => !prefixes().some((each) => name.startsWith(each)));
-  fill($("own"), chartsOf(own, ""), other, "No other metrics were logged.");
-  fill($("ours"), chartsOf(ours, prefix), other, "No scores: they need masks or boxes in the validation batch.");
+  showSide($("own"), chartsOf(own, ""), other, "No other metrics were logged.");
+  showSide($("ours"), chartsOf(ours, prefix), other, "No scores: they need masks or boxes in the validation batch.");
 }
-function fill(place, charts, other, nothing) {
+function showSide(place, charts, other, nothing) {
   const sorted = Object.entries(charts).sort((a, b) => rank(a[0]) - rank(b[0]) || a[0].localeCompare(b[0]));
   const shown = sorted.map(([base, lines]) => chart(base, lines, other));
-  figures.push(...shown);
-  place.replaceChildren(...shown.slice(0, 4));
+  for (const each of shown) figures.push(each);
+  fill(place, shown.slice(0, 4));
   if (!shown.length) place.append(make("p", { class: "hint" }, nothing));
-  if (shown.length > 4) place.append(make("details", {}, make("summary", {}, `${shown.length - 4} more`), make("div", {}, ...shown.slice(4))));
+  if (shown.length > 4) place.append(make("details", {}, make("summary", {}, `${shown.length - 4} more`), fill(make("div"), shown.slice(4))));
 }
 const markCharts = () => figures.forEach((figure) => figure.mark(look() ? look().step : 0));

@@ -10,25 +10,25 @@ function showNumbers() {
     tiles.push(tile(number(looks()[looks().length - 1].step), "last step"));
     if (samples.length) tiles.push(tile(samples.length, "samples, the same at every look"));
     if (judged.length) tiles.push(tile(`${judged.filter((each) => each.right).length} of ${judged.length}`, "predicted right at this look"));
-    const maps = samples.map((each) => (each.maps || {})[method()]).filter(Boolean), blank = maps.filter((each) => !each[1]).length;
+    const maps = samples.map((each) => (each.maps || NOTHING)[method()]).filter(Boolean), blank = maps.filter((each) => !each[1]).length;
     if (maps.length) tiles.push(tile(blank ? `${blank} of ${maps.length}` : "none", "blank maps at this look"));
     tiles.push(tile(run().alerts.length || "none", run().alerts.length === 1 ? "alarm" : "alarms"));
     if (now.layer) tiles.push(tile(now.layer, `layer; ${now.explains}`));
   }
   $("tiles").replaceChildren(...tiles);
   showScores(now);
-  const entries = Object.entries(run().hyperparameters || {}), list = $("hyperparameters").querySelector("dl");
+  const entries = Object.entries(run().hyperparameters || NOTHING), list = $("hyperparameters").querySelector("dl");
   $("hyperparameters").hidden = !entries.length;
-  list.replaceChildren(...entries.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+  fill(list, entries.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
 }
 function showScores(now) {
-  const scores = (now && now.scores) || {}, other = against(), first = looks()[0];
-  const before = other ? other.look.scores || {} : (first && first.scores) || {};
+  const scores = (now && now.scores) || NOTHING, other = against(), first = looks()[0];
+  const before = other ? other.look.scores || NOTHING : (first && first.scores) || NOTHING;
   const names = Object.keys(scores).filter((name) => !/_chance$/.test(name) && !name.startsWith("centre/"));
   names.sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
   const head = ["score", "this look", "95% interval", "n", "chance", other ? other.words : "first look", "change"];
   const rows = names.map((name) => {
-    const [n, , low, high] = (now.measured || {})[name] || [], parts = name.split("/"), last = parts.pop();
+    const [n, , low, high] = (now.measured || NOTHING)[name] || [], parts = name.split("/"), last = parts.pop();
     const chance = name.endsWith("_lift") ? 1 : scores[`${name}_chance`] ?? scores[`${last}_chance`];
     const change = name in before ? signed(scores[name] - before[name]) : "–";
     const interval = low === null || low === undefined ? "–" : `${decimal(low)} to ${decimal(high)}`;
@@ -37,12 +37,12 @@ function showScores(now) {
   $("scores").replaceChildren();
   if (rows.length) $("scores").append(
     make("caption", { hidden: true }, "Scores of this look"),
-    make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))), make("tbody", {}, ...rows));
+    make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))), fill(make("tbody"), rows));
 }
 function showAlerts() {
   const alerts = DATA.runs.flatMap((one, index) => one.alerts.map((each) => ({ ...each, run: index })));
   $("alerts").hidden = !alerts.length;
-  $("alerts").replaceChildren(...alerts.map((each) => {
+  fill($("alerts"), alerts.map((each) => {
     const button = make("button", { type: "button" }, `Show step ${number(each.step)}`);
     button.addEventListener("click", () => {
       state.run = each.run;

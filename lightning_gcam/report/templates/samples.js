@@ -6,7 +6,7 @@ const methods = () => { const all = look() && look().samples && look().samples[0
 
 function options(select, entries, keep) {
   const before = keep === undefined ? select.value : keep;
-  select.replaceChildren(...entries.map(([value, words]) => make("option", { value: String(value) }, words)));
+  fill(select, entries.map(([value, words]) => make("option", { value: String(value) }, words)));
   if (entries.some(([value]) => String(value) === before)) select.value = before;
 }
 function prepareTools() {
@@ -28,9 +28,9 @@ function arrange() {
   const there = other.look.samples || [], words = (i) => now.samples[i];
   const missing = (value) => (value === undefined || value === null ? Infinity : value);
   const keys = {
-    place: () => 0, class: (i) => (samples[i].classes || []).join(" "), wrong: (i) => (words(i).right === false ? 0 : words(i).right ? 2 : 1),
+    __proto__: null, place: () => 0, class: (i) => (samples[i].classes || []).join(" "), wrong: (i) => (words(i).right === false ? 0 : words(i).right ? 2 : 1),
     sure: (i) => -(words(i).probability || 0), peak: (i) => missing((words(i).maps[method()] || [])[1]),
-    change: (i) => -change(words(i).maps[method()], ((there[i] || {}).maps || {})[method()]),
+    change: (i) => -change(words(i).maps[method()], ((there[i] || NOTHING).maps || NOTHING)[method()]),
   };
   const by = keys[key] || ((i) => { const value = scoreOf(words(i), key.slice(1)); return value === undefined ? Infinity : key[0] === "-" ? -value : value; });
   const wanted = $("class").value, right = $("right").value;
@@ -43,7 +43,7 @@ function arrange() {
   state.order.sort((a, b) => { const p = sorted.get(a), q = sorted.get(b); return p < q ? -1 : p > q ? 1 : a - b; });
   const as = key === "place" && !wanted && !right ? "in their places" : `as of step ${number(now.step)}, and they stay there while you move`;
   const with_ = key === "change" || right === "turned" ? `, compared with ${other.words}` : "";
-  const strangers = other.samples && samples.some((each, i) => (other.samples[i] || {}).image !== each.image);
+  const strangers = other.samples && samples.some((each, i) => (other.samples[i] || NOTHING).image !== each.image);
   const beside = strangers ? " The two runs looked at other samples: they stand side by side by their number only." : "";
   $("count").textContent = `${state.order.length} of ${plural(samples.length, "sample")}, ${as}${with_}.${beside}`;
   buildCards();
@@ -65,7 +65,7 @@ function buildCards() {
     box.append(element);
   }
   // as many lines as the longest caption of the run may take, so that no card moves when the words change
-  const longest = Math.max(0, ...looks().flatMap((each) => (each.samples || []).map((words) => words.caption.length)));
+  const longest = highest(looks().map((each) => highest((each.samples || []).map((words) => words.caption.length))));
   box.style.setProperty("--caption", longest > 42 ? "2.9em" : "1.45em");
   drawStrips();
   showCards();
@@ -73,9 +73,9 @@ function buildCards() {
 // A stroke a look: right or wrong over the run, so that it is seen when a sample turned.
 function drawStrips() {
   for (const card of cards) {
-    const said = looks().map((each) => ((each.samples || [])[card.index] || {}).right);
+    const said = looks().map((each) => ((each.samples || [])[card.index] || NOTHING).right);
     card.strip.style.display = said.some((each) => each === true || each === false) && said.length > 1 ? "" : "none";
-    card.strip.replaceChildren(...said.map((each, i) => draw("rect", { x: i + 0.06, width: 0.88, y: each === false ? 4 : 1, height: each === false ? 5 : 7, class: each === true ? "r" : each === false ? "w" : "n" })));
+    fill(card.strip, said.map((each, i) => draw("rect", { x: i + 0.06, width: 0.88, y: each === false ? 4 : 1, height: each === false ? 5 : 7, class: each === true ? "r" : each === false ? "w" : "n" })));
     card.strip.setAttribute("aria-label", `Right at ${said.filter((each) => each === true).length} of ${plural(said.length, "look")}`);
     card.marker = draw("rect", { class: "now", y: 0.5, height: 8, width: 1, "vector-effect": "non-scaling-stroke" });
     card.strip.append(card.marker);
@@ -84,7 +84,7 @@ function drawStrips() {
 const peakWords = (map) => (!map ? "no map" : map[1] === null ? "not finite" : map[1] === 0 ? "blank" : `peak ${map[1] < 0.001 || map[1] >= 1000 ? map[1].toExponential(1) : Number(map[1].toPrecision(2))}`);
 
 function addMap(card, now, sample, words, heading) {
-  const map = (words.maps || {})[method()], box = panel(`${heading}${peakWords(map)}`, true, `${method()} map: ${peakWords(map)}. ${words.caption}`);
+  const map = (words.maps || NOTHING)[method()], box = panel(`${heading}${peakWords(map)}`, true, `${method()} map: ${peakWords(map)}. ${words.caption}`);
   paintHeat(box.canvas, sample.image, map, now.size);
   lay(box.frame, sample, map);
   card.panels.append(box.figure);
@@ -115,7 +115,7 @@ function showCards() {
     }
     if (before && $("how").value === "difference") {
       const box = panel("difference", true, `Difference of the maps to ${other.words}. ${words.caption}`);
-      const a = words.maps[method()], b = (before.maps || {})[method()];
+      const a = words.maps[method()], b = (before.maps || NOTHING)[method()];
       paintDifference(box.canvas, card.sample.image, a, now.size, b, other.look.size);
       lay(box.frame, card.sample, undefined);
       box.caption.textContent = `difference · ${peakWords(b)} → ${peakWords(a)}`;

@@ -1,0 +1,112 @@
+"""Files that are whole or not there, at any moment and whatever lies beside them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_gcam._files import atomic_write, atomic_write_text, printable
+
+PACKAGE = Path(__file__).resolve().parents[1] / "lightning_gcam"
+
+
+def test_it_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, order = tmp_path / "deep" / "file", list[str]()
+    synchronize, replace = os.fsync, os.replace
+    sizes: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        order.append("fsync")
+        sizes.append(os.fstat(descriptor).st_size)
+        synchronize(descriptor)
+
+    def rename(source: Any, target: Any) -> None:
+        order.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
+    with atomic_write(path) as file:
+        file.write(b"x" * 1000)
+        assert not path.exists()
+    assert order == ["fsync", "replace"] and sizes == [1000], "all of it, not only what was flushed by itself"
+    assert path.read_bytes() == b"x" * 1000
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_what_fails_leaves_the_old_file_and_no_trace(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "file").write_text("old")
+
+    def write() -> None:
+        with atomic_write_text(tmp_path / "file") as file:
+            file.write("new")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_links_are_replaced_or_refused_but_never_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "file").symlink_to(victim)
+    with atomic_write_text(tmp_path / "file") as file:
+        file.write("new")
+    assert (victim.read_text(), (tmp_path / "file").read_text()) == ("mine", "new")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    (tmp_path / "file.guessed.part").symlink_to(victim)
+    with pytest.raises(FileExistsError), atomic_write_text(tmp_path / "file"):
+        pass
+    assert victim.read_text() == "mine" and (tmp_path / "file.guessed.part").is_symlink()
+
+
+def test_others_may_read_it_as_any_file_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("")
+    with atomic_write(tmp_path / "ours"):
+        pass
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_text_and_names_of_any_kind(tmp_path: Path) -> None:
+    for name in ("x" * 255, "ä" * 127, ".hidden", "two.dots.png"):
+        with atomic_write_text(tmp_path / name, newline="") as file:
+            file.write("ü \udcff\r\n")
+        assert (tmp_path / name).read_bytes() == b"\xc3\xbc \\udcff\r\n"
+    assert printable("ü\udcff\n") == "ü\\udcff\\n"
+
+
+def test_a_file_system_without_fsync_will_do_and_a_broken_disk_will_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    def refuses(code: int) -> Any:
+        def fsync(_: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return fsync
+
+    monkeypatch.setattr(os, "fsync", refuses(errno.EINVAL))
+    with atomic_write_text(tmp_path / "file") as file:
+        file.write("there")
+    monkeypatch.setattr(os, "fsync", refuses(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"), atomic_write_text(tmp_path / "file") as file:
+        file.write("lost")
+    assert (tmp_path / "file").read_text() == "there"
+
+
+def test_no_other_file_of_the_package_writes_and_renames() -> None:
+    """Outside of `evaluation`, which keeps its own until it is moved over."""
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r'\.part"|os\.replace\(', path.read_text(encoding="utf-8"))
+    }
+    assert {each for each in found if not each.startswith("evaluation/")} == {"_files.py"}
