@@ -135,10 +135,14 @@ def test_where_one_of_several_files_finds_no_room_all_stay_as_they_were(
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
 
+    def write() -> None:
+        with atomic_write_texts(paths) as files:
+            for file in files:
+                file.write("new")
+
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(OSError, match="No space left"), atomic_write_texts(paths) as files:
-        for file in files:
-            file.write("new")
+    with pytest.raises(OSError, match="No space left"):
+        write()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["first", "second"]
     assert [path.read_text() for path in paths] == ["old", "old"]
 

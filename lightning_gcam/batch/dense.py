@@ -39,7 +39,7 @@ def is_dense(stack: Tensor) -> bool:
 def has_soft_edges(stack: Tensor) -> bool:
     """Whether `(N, H, W)` is a mask of 0 and 1, or 0 and 255, that was resized: only some pixels lie between the two.
 
-    Of the pixels three in four are empty or full, one in twenty is empty, and half of those that are not empty are full.
+    Of the pixels three in four are empty or full and one in twenty is empty; half of those that are not empty are full.
 
     Example:
         >>> edge = torch.tensor([[[0, 0, 0, 0, 128, 255, 255, 255]]])

@@ -89,7 +89,9 @@ class Stream:
         if not plan.resume and trainer.local_rank == 0:
             Parts(directory).remove()
         trainer.strategy.barrier()
-        parts = Parts(directory, trainer.global_rank)  # knows the layer of what is there now, in every process
+        parts = Parts(
+            directory, trainer.global_rank
+        )  # knows the layer of what is there now, in every process
         done = parts.done()
         if done:
             rank_zero_info(

@@ -162,7 +162,11 @@ def test_each_fit_has_a_history_and_samples_of_its_own(tmp_path: Path) -> None:
     monitor = SaliencyMonitor(num_samples=4, dataloader_idx=1)
     first, second = loaders()
     shown = []
-    for validation in ([first, second], [toy_loader(FIRST, seed=7), second], [second, toy_loader(SECOND, seed=7)]):
+    for validation in (
+        [first, second],
+        [toy_loader(FIRST, seed=7), second],
+        [second, toy_loader(SECOND, seed=7)],
+    ):
         toy_trainer(tmp_path, monitor).fit(Toy(), toy_loader(32), validation)
         assert len(monitor.history) == 2
         shown.append(monitor.last_record.batch.images)
