@@ -165,7 +165,7 @@ def _read_shares(masks: Any, stack: Tensor, labels: Tensor | None) -> Tensor:
     """Numbers between 0 and 1, or 255, most of them 0: a mask that was resized, or drawn with soft edges."""
     if labels is None:
         raise Unclear(
-            f"`masks` {shape_of(stack)} hold numbers between empty and full, and nothing else came with the images.",
+            f"`masks` {shape_of(stack)} hold numbers that are not whole, and nothing else came with the images.",
             masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0",
         )
     return stack != 0
