@@ -85,10 +85,13 @@ class Stream:
         """Begin, or go on with what an interrupted evaluation of the same settings has done; in all processes alike."""
         settings = same_everywhere(trainer, settings_of(plan.recipe, module, plan.target_layer, plan.adapter))
         root = plan.directory or Path(trainer.default_root_dir) / "lightning_gcam"
-        parts = Parts(plan.parts_in(root, settings), trainer.global_rank)
+        directory = plan.parts_in(root, settings)
         if not plan.resume and trainer.local_rank == 0:
-            parts.remove()
+            Parts(directory).remove()
         trainer.strategy.barrier()
+        parts = Parts(
+            directory, trainer.global_rank
+        )  # knows the layer of what is there now, in every process
         done = parts.done()
         if done:
             rank_zero_info(
