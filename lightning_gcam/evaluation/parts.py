@@ -173,6 +173,7 @@ class Parts:
 
     def remove(self) -> None:
         """Take the files away: the evaluation is finished, or is to begin again."""
+        self._shapes, self._broken, self._layers = {}, set(), []
         if not self.directory.is_dir():
             return
         for path in self.directory.iterdir():

@@ -159,7 +159,7 @@ def test_a_look_without_a_step_in_its_name(
     code, said, page = report(run, capsys)
     assert (code, steps_of(page)) == (0, [3, 11])
     assert said == [f"lightning-gcam report: left out {look}: its name has no step"]
-    assert ReportLogger(run)._store.steps("saliency") == [3, 11]
+    assert ReportLogger(run)._store().steps("saliency") == [3, 11]
 
 
 @pytest.mark.parametrize("reason", ["is empty", "not UTF-8", "no whole JSON", "no regular file"])
