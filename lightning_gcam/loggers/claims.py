@@ -21,7 +21,7 @@ _MOST = 16
 """Locks at once: a process that trains a thousand runs, one after the other, must not keep a thousand files open."""
 
 _OURS: OrderedDict[tuple[int, Path], tuple[str, int | None]] = OrderedDict()
-"""By process and directory, where in it its files go, and the lock. A process that is forked off has its parent's not."""
+"""By process and directory, where in it its files go, and the lock. A process that is forked off has none of these."""
 
 
 def own_directory(directory: Path) -> Path:
