@@ -46,8 +46,8 @@ def safe_path(name: str) -> str:
         name: any text, such as a tag.
 
     Example:
-        >>> safe_path("saliency/overlay"), safe_path("../up"), safe_path("/tmp/x"), safe_path("a//b/")
-        ('saliency/overlay', '%2E%2E/up', 'tmp/x', 'a/b')
+        >>> safe_path("saliency/overlay"), safe_path("../up"), safe_path("/a/b"), safe_path("c//d/")
+        ('saliency/overlay', '%2E%2E/up', 'a/b', 'c/d')
     """
     return "/".join(safe_name(part) for part in name.split("/") if part) or safe_name("")
 
