@@ -362,10 +362,14 @@ def test_a_layout_that_is_read_off_the_shape_alone_is_said_to_be() -> None:
 
 
 def test_the_last_to_run_before_a_decoder_is_said_to_be() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 1))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 1)
+    )
     found = find_target_layer(model, square(size=16))
     assert found.name == "1"
-    assert found.why.startswith("of 2 layers that are spatial and whose positions influence the output, it is the last")
+    assert found.why.startswith(
+        "of 2 layers that are spatial and whose positions influence the output, it is the last"
+    )
     assert "to run before the network goes up to the image's size again" in found.why
 
 
