@@ -141,7 +141,7 @@ def _parameters(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _generators(module: nn.Module) -> Iterator[None]:
     """The random streams that the module holds itself, in its attributes."""
-    restores = generators_in(value for each in module.modules() for value in _own(vars(each)))
+    restores = generators_in([value for each in module.modules() for value in _own(vars(each))])
     try:
         yield
     finally:
