@@ -67,9 +67,9 @@ def of_the_users(argument: str, given: Any) -> Iterator[None]:
     except InputError:
         raise
     except (RuntimeError, TypeError, LookupError, AttributeError, ValueError) as error:
-        if OF_THE_MACHINE.search(str(error)):
+        if OF_THE_MACHINE.search(words_of(error)):
             raise
         raise InputError(
             f"`{argument}` failed on {tuple(given.shape)} {str(given.dtype).removeprefix('torch.')}: "
-            f"{type(error).__name__}: {error}. Write it for a tensor of this shape."
+            f"{type(error).__name__}: {words_of(error)}. Write it for a tensor of this shape."
         ) from error

@@ -6,10 +6,13 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+UNFINISHED = ".part"
+"""How a file's name ends before it is whole; one is left where the process is killed."""
 
 
 def atomic_write(path: Path) -> AbstractContextManager[IO[bytes]]:
@@ -41,9 +44,26 @@ def atomic_write_text(path: Path, newline: str | None = None) -> AbstractContext
 
 
 @contextmanager
+def atomic_write_texts(paths: Sequence[Path], newline: str | None = None) -> Iterator[list[IO[str]]]:
+    """As `atomic_write_text`, for several files: all are on disk before the first, in this order, has its name.
+
+    Args:
+        paths: of the files.
+        newline: as in `open`.
+    """
+    with ExitStack() as stack:
+        # the last to be entered is the first to be renamed
+        files = [stack.enter_context(atomic_write_text(path, newline)) for path in reversed(paths)][::-1]
+        yield files
+        for file in files:
+            file.flush()
+            _put_on_disk(file.fileno())
+
+
+@contextmanager
 def _replacing(path: Path, **options: Any) -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name[:40]}.{secrets.token_hex(8)}.part")
+    beside = path.with_name(f"{path.name[:40]}.{secrets.token_hex(8)}{UNFINISHED}")
     # mode "x" is O_EXCL: whatever another has laid there, a link to elsewhere too, is an error and is not written to
     file = beside.open(**options)
     try:

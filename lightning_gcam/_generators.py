@@ -30,15 +30,19 @@ def generators_in(values: Iterable[Any]) -> list[Restore]:
     seen: dict[int, Any] = {}
     for value in values:
         for each in (value, *_inside(value)):
-            if isinstance(each, _KINDS):
+            if type(each) not in _PLAIN and isinstance(each, _KINDS):
                 seen[id(each)] = each
     return [restore for each in seen.values() if (restore := _restoring(each)) is not None]
 
 
 _KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.nn.Parameter})
+"""Types that are passed over at once: an instance check against a class of torch is slow, and modules hold many."""
 
 
 def _inside(value: Any) -> Iterable[Any]:
+    if type(value) in _PLAIN:
+        return ()
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, (list, tuple, set, frozenset)):

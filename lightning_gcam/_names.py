@@ -17,11 +17,11 @@ _DEVICES = {
 
 
 def safe_name(name: str) -> str:
-    """A name as one component of a path: ASCII letters, digits and "_.-~" stay, all else is percent-encoded.
+    """A name as one component of a path: ASCII letters, digits, "_.-~" and spaces stay, all else is percent-encoded.
 
-    Dots at either end and the names of Windows' devices are encoded too. `urllib.parse.unquote` gives the name back,
-    unless it was too long: then its end is a checksum. No two names come out alike; which would where a file system
-    does not tell capital letters apart, `same_on_any_disk` says.
+    Dots and spaces at either end and the names of Windows' devices are encoded too. `urllib.parse.unquote` gives the
+    name back, unless it was too long: then its end is a checksum. No two names come out alike; which would where a file
+    system does not tell capital letters apart, `same_on_any_disk` says.
 
     Args:
         name: any text.
@@ -29,12 +29,14 @@ def safe_name(name: str) -> str:
     Example:
         >>> safe_name("saliency"), safe_name(".."), safe_name("a/b"), safe_name("nul.txt"), safe_name("")
         ('saliency', '%2E%2E', 'a%2Fb', '%6Eul.txt', '%')
+        >>> safe_name("my saliency"), safe_name(" a.")
+        ('my saliency', '%20a%2E')
         >>> len(safe_name("a" * 1000))
         100
     """
-    quoted = quote(name, safe="", errors="surrogatepass") or "%"
-    quoted = re.sub(r"^\.|\.$", "%2E", quoted)
-    if quoted.split(".")[0].upper() in _DEVICES:
+    quoted = quote(name, safe=" ", errors="surrogatepass") or "%"
+    quoted = re.sub(r"^[. ]|[. ]$", lambda end: f"%{ord(end[0]):02X}", quoted)
+    if quoted.split(".")[0].strip().upper() in _DEVICES:
         quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
     return quoted if len(quoted) <= LONGEST else shortened(quoted, LONGEST, name)
 
@@ -46,8 +48,8 @@ def safe_path(name: str) -> str:
         name: any text, such as a tag.
 
     Example:
-        >>> safe_path("saliency/overlay"), safe_path("../up"), safe_path("/tmp/x"), safe_path("a//b/")
-        ('saliency/overlay', '%2E%2E/up', 'tmp/x', 'a/b')
+        >>> safe_path("saliency/overlay"), safe_path("../up"), safe_path("/a/b"), safe_path("c//d/")
+        ('saliency/overlay', '%2E%2E/up', 'a/b', 'c/d')
     """
     return "/".join(safe_name(part) for part in name.split("/") if part) or safe_name("")
 

@@ -57,7 +57,10 @@ def subject_of(batch: SaliencyBatch, attribution: Attribution, class_names: Clas
 
 
 def instead_of_classes(
-    batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None
+    batch: SaliencyBatch,
+    attribution: Attribution,
+    class_names: ClassNames = None,
+    largest_label: int = -1,
 ) -> Literal["norm", "output"] | None:
     """What the maps had better explain, where the labels show that the output holds no classes; None where it may.
 
@@ -77,6 +80,8 @@ def instead_of_classes(
         batch: the samples, for their labels.
         attribution: their logits.
         class_names: for captions.
+        largest_label: of all samples that were seen, where these are a choice of them: sixteen out of a validation set
+            that is sorted by class may be of its first classes only.
 
     Example:
         >>> from lightning_gcam import Attribution
@@ -102,7 +107,7 @@ def instead_of_classes(
     if k == 1:
         is_binary = labels.unique().tolist() == [0, 1]
         return "output" if is_binary and bool((logits > 0).all()) and float(logits.mean()) > _FAR else None
-    largest = int(labels.max())
+    largest = max(int(labels.max()), largest_label)
     if k < max(_WIDE * (largest + 1), _FEWEST_WIDE):
         return None
     own = logits.gather(1, labels.long()[:, None])

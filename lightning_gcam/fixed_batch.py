@@ -57,16 +57,23 @@ class Offered:
         samples: the candidates, of every image size that is still in question.
         delivered: how many usable samples of each image size came.
         unlabelled: how many samples had a negative label.
+        largest_label: the largest label of a class among all that were offered; -1 where there was none.
     """
 
     samples: list[Sample]
     delivered: Counter[ImageSize]
     unlabelled: int = 0
+    largest_label: int = -1
 
     def __add__(self, other: Offered) -> Offered:
         """Both together, in the order of the stream."""
         samples = sorted([*self.samples, *other.samples], key=lambda sample: sample.position)
-        return Offered(samples, self.delivered + other.delivered, self.unlabelled + other.unlabelled)
+        return Offered(
+            samples,
+            self.delivered + other.delivered,
+            self.unlabelled + other.unlabelled,
+            max(self.largest_label, other.largest_label),
+        )
 
     @property
     def commonest_size(self) -> ImageSize | None:
@@ -145,7 +152,7 @@ class FixedBatch:
         [0, 1]
     """
 
-    STATE = frozenset({"samples", "positions", "chunk", "passed_over"})
+    STATE = frozenset({"samples", "positions", "chunk", "passed_over", "largest_label"})
     """The keys of `state_dict()`, where it is not empty."""
 
     def __init__(self, num_samples: int, selection: Selection = "balanced") -> None:
@@ -161,6 +168,9 @@ class FixedBatch:
         """How many samples were passed over because their label is negative."""
         self.of_other_sizes = 0
         """How many samples were passed over because their image has another size than those that are kept."""
+        self.largest_label = -1
+        """The largest label among all samples that were offered, chosen or not; -1 where none named a class."""
+        self._largest_label = -1
         self._measured = False
         self.reset()
 
@@ -208,6 +218,7 @@ class FixedBatch:
         rows = [row for row, position in enumerate(positions) if self._is_wanted(position)]
         usable = [row for row in rows if groups[row] >= 0]
         self._unlabelled += len(rows) - len(usable)
+        self._largest_label = max(self._largest_label, _largest_label(batch))
         size = tuple(batch.images.shape[1:])
         self._delivered[size] += len(usable)
         of_size = self._sizes.setdefault(size, self._empty())
@@ -219,7 +230,7 @@ class FixedBatch:
     def candidates(self) -> Offered:
         """What was kept so far."""
         samples = [sample for each in self._sizes.values() for sample in each.kept]
-        return Offered(samples, Counter(self._delivered), self._unlabelled)
+        return Offered(samples, Counter(self._delivered), self._unlabelled, self._largest_label)
 
     def close(self, offered: Offered | None = None) -> None:
         """Settle the choice: of the commonest image size, as balanced as its samples allow.
@@ -249,7 +260,7 @@ class FixedBatch:
         warn_of_full_masks(self._samples.object_masks)
         self.mixed = _mixed_fields([sample.batch for sample in ordered])
         self.positions = [sample.position for sample in ordered]
-        self.unlabelled = offered.unlabelled
+        self.unlabelled, self.largest_label = offered.unlabelled, offered.largest_label
         self.of_other_sizes = sum(n for other, n in offered.delivered.items() if other != size)
         self.reset()
 
@@ -258,6 +269,7 @@ class FixedBatch:
         self._sizes: dict[ImageSize, _OfOneSize] = {}
         self._delivered: Counter[ImageSize] = Counter()
         self._seen, self._unlabelled, self._measured = 0, 0, False
+        self._largest_label = -1
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; empty before `close()`."""
@@ -268,6 +280,7 @@ class FixedBatch:
             "positions": self.positions,
             "chunk": self.largest_batch,
             "passed_over": [self.unlabelled, self.of_other_sizes],
+            "largest_label": self.largest_label,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -276,6 +289,7 @@ class FixedBatch:
             self._samples = SaliencyBatch(**state["samples"])
             self.positions, self.largest_batch = list(state["positions"]), int(state["chunk"])
             self.unlabelled, self.of_other_sizes = state["passed_over"]
+            self.largest_label = int(state["largest_label"])
 
     def to(self, device: torch.device) -> None:
         """Keep the samples on `device`."""
@@ -342,6 +356,14 @@ def _groups(batch: SaliencyBatch) -> list[int]:
     if labels is None:
         return [0] * len(batch)
     return [int(label) for label in (labels if labels.ndim == 1 else labels.float().argmax(dim=1)).tolist()]
+
+
+def _largest_label(batch: SaliencyBatch) -> int:
+    """The largest label that names a class; -1 where there is none."""
+    labels = batch.labels
+    if labels is None or labels.ndim != 1 or labels.is_floating_point() or not len(labels):
+        return -1
+    return int(labels.max())
 
 
 def _ungrouped(samples: Sequence[Sample]) -> list[Sample]:

@@ -141,7 +141,7 @@ def _parameters(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _generators(module: nn.Module) -> Iterator[None]:
     """The random streams that the module holds itself, in its attributes."""
-    restores = generators_in(value for each in module.modules() for value in vars(each).values())
+    restores = generators_in([value for each in module.modules() for value in _own(vars(each))])
     try:
         yield
     finally:
@@ -184,13 +184,19 @@ def _attributes(module: nn.Module) -> Iterator[None]:
                 _write_back(tensor, bits)
 
 
-_KEPT_BY_TORCH = frozenset(vars(nn.Module())) - {"_parameters", "_modules"}
+_OF_TORCH = frozenset(vars(nn.Module()))
+_KEPT_BY_TORCH = _OF_TORCH - {"_parameters", "_modules"}
 
 
 def _noted(attributes: dict[str, Any]) -> dict[str, Any]:
     """All attributes but hooks, and what is put back by itself."""
     beside = _KEPT_BY_TORCH | {"log", "log_dict"}
     return {name: value for name, value in attributes.items() if name not in beside}
+
+
+def _own(attributes: dict[str, Any]) -> Iterator[Any]:
+    """The values that are none of torch's: of these each module has about twenty, and a look should cost little."""
+    return (value for name, value in attributes.items() if name not in _OF_TORCH)
 
 
 def _hooks(module: nn.Module) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lightning_gcam._files import atomic_write, atomic_write_text, printable
+from lightning_gcam._files import atomic_write, atomic_write_text, atomic_write_texts, printable
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lightning_gcam"
 
@@ -102,11 +102,55 @@ def test_a_file_system_without_fsync_will_do_and_a_broken_disk_will_not(
     assert (tmp_path / "file").read_text() == "there"
 
 
+def test_several_files_are_all_on_disk_before_the_first_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "first", tmp_path / "second"]
+    names: list[str] = []
+    replace = os.replace
+
+    def rename(source: Any, target: Any) -> None:
+        assert sorted(each.stat().st_size for each in tmp_path.glob("*.part")) in ([1000, 1000], [1000])
+        names.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", rename)
+    with atomic_write_texts(paths) as files:
+        for file, sign in zip(files, "ab", strict=True):
+            file.write(sign * 1000)
+    assert names == ["first", "second"]
+    assert [path.read_text() for path in paths] == ["a" * 1000, "b" * 1000]
+
+
+def test_where_one_of_several_files_finds_no_room_all_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "first", tmp_path / "second"]
+    for path in paths:
+        path.write_text("old")
+    calls: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+
+    def write() -> None:
+        with atomic_write_texts(paths) as files:
+            for file in files:
+                file.write("new")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        write()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["first", "second"]
+    assert [path.read_text() for path in paths] == ["old", "old"]
+
+
 def test_no_other_file_of_the_package_writes_and_renames() -> None:
-    """Outside of `evaluation`, which keeps its own until it is moved over."""
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
         if re.search(r'\.part"|os\.replace\(', path.read_text(encoding="utf-8"))
     }
-    assert {each for each in found if not each.startswith("evaluation/")} == {"_files.py"}
+    assert found == {"_files.py"}

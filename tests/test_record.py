@@ -277,7 +277,8 @@ def test_pieces_become_smaller_where_memory_runs_out() -> None:
     attribution, size = attribute_in_chunks(narrow, batch, target_layer="network.5")
 
     assert size == 2
-    assert sizes == [9, 4, 2, 2, 2, 2, 1]
+    assert [size for size in sizes if size != 5] == [9, 4, 2, 2, 2, 2, 1]
+    assert sizes.count(5) == 1  # how the layer lies would be seen with five images: that is tried once
     expected = attribute(narrow.network, batch.images, batch.labels, target_layer="5")
     torch.testing.assert_close(attribution.maps["guidance_cam"], expected.maps["guidance_cam"])
 

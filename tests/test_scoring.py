@@ -94,6 +94,7 @@ def test_scores_that_ask_the_same_share_the_answers(network: nn.Module) -> None:
         )
         return sum(seen) // 4
 
+    forwards(["energy"])  # which sees how the layer lies
     alone = forwards(["energy"])
     assert forwards(["average_drop"]) == alone + 1
     assert forwards(["average_drop", "average_increase", "average_gain"]) == alone + 1

@@ -80,7 +80,7 @@ def test_one_forward_and_one_gradient_that_starts_at_the_earliest_layer(
         return grad(outputs, inputs, *args, **options)
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
-    look(["features.4", "features.1"], model)
+    look(["features.3", "features.1"], model)
     assert sizes == [4]
     assert wanted == [2]
     assert seen == {

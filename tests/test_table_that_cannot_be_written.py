@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -76,13 +77,22 @@ def parts_in(out: Path) -> list[Path]:
     return list(out.glob("saliency_evaluation-*/*.npz"))
 
 
-def fill_disk(out: Path, name: str = "scores.part") -> None:
-    out.mkdir(exist_ok=True)
-    (out / name).symlink_to("/dev/full")
+def fill_disk(monkeypatch: pytest.MonkeyPatch, out: Path, name: str = "scores.csv") -> None:
+    """A file of this name finds no room in `out`, under whatever name it is written before it is whole."""
+    opened = Path.open
+
+    def full(self: Path, mode: str = "r", **options: Any) -> Any:
+        file = opened(self, mode, **options)
+        if self.parent != out or not self.name.startswith(name) or "x" not in mode:
+            return file
+        file.close()
+        return open("/dev/full", mode.replace("x", "w"), **options)
+
+    monkeypatch.setattr(Path, "open", full)
 
 
 @needs_full_device
-@pytest.mark.parametrize("name", ["scores.part", "evaluation.part"])
+@pytest.mark.parametrize("name", ["scores.csv", "evaluation.json"])
 def test_a_full_disk_when_the_table_is_due(
     name: str,
     command: Callable[..., int],
@@ -94,21 +104,21 @@ def test_a_full_disk_when_the_table_is_due(
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
-    fill_disk(out, name)
 
-    with pytest.warns(
-        UserWarning, match="The table could not be written. What is done is kept in .*run the same"
-    ):
-        assert command() == 1
+    with pytest.MonkeyPatch.context() as patch:
+        fill_disk(patch, out, name)
+        with pytest.warns(
+            UserWarning, match="The table could not be written. What is done is kept in .*the same"
+        ):
+            assert command() == 1
 
     (table,) = elsewhere.glob("*/scores.csv")
     assert table.read_text() == expected
     assert str(table) in (said := capsys.readouterr()).err and "No space left on device" in said.err
     assert read_result(table.parent).facts.samples == 4
     assert parts_in(out)
-    assert [each.name for each in out.iterdir() if each.is_file() or each.is_symlink()] == [], (
-        "no empty files"
-    )
+    left = [each.name for each in out.iterdir() if each.is_file()]
+    assert left == [], "no empty files"
 
     assert command() == 0  # there is room again
     assert (out / "scores.csv").read_text() == expected
@@ -129,7 +139,7 @@ def test_a_disk_that_is_full_everywhere(
 
     capsys.readouterr()
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
-    fill_disk(tmp_path / "out")
+    fill_disk(monkeypatch, tmp_path / "out")
     with pytest.warns(UserWarning, match="could not be written"):
         assert command() == 1
     said = capsys.readouterr()
@@ -142,7 +152,7 @@ def test_a_disk_that_is_full_everywhere(
 def test_the_callback_warns_and_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
-    fill_disk(tmp_path / "out")
+    fill_disk(monkeypatch, tmp_path / "out")
     settings: dict[str, Any] = {"scores": ["energy"], "directory": tmp_path / "out", "resamples": 10}
     evaluation = SaliencyEvaluation(**settings)
     with (
@@ -158,14 +168,14 @@ def test_the_callback_warns_and_keeps_what_is_done(tmp_path: Path, monkeypatch: 
 
 
 def between_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    replace = Path.replace
+    replace = os.replace
 
-    def killed(self: Path, target: Any) -> Any:
+    def killed(source: Any, target: Any) -> None:
         if Path(target).name == "scores.csv":
             raise KeyboardInterrupt
-        return replace(self, target)
+        replace(source, target)
 
-    monkeypatch.setattr(Path, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
     before_the_parts_are_removed(monkeypatch)  # a process that is killed does not clean up
 
 

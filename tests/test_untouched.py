@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -237,5 +237,8 @@ def test_a_backward_instead_of_autograd_grad_changes_the_weights(
     options = {"accumulate_grad_batches": 4, "val_check_interval": 3}
     without, _, _ = train(Plain, tmp_path, monitor=None, **options)
     monkeypatch.setattr("lightning_gcam.cam.capture._gradients", backward)
+    saved, _, _ = train(Plain, tmp_path, monitor=_monitor(target_layer="net.2"), **options)
+    assert not any("grads" in line for line in differences(without, saved)), "gradients are put back, too"
+    monkeypatch.setattr("lightning_gcam.isolation.parameters_put_back", lambda _: nullcontext())
     with_, _, _ = train(Plain, tmp_path, monitor=_monitor(target_layer="net.2"), **options)
     assert any(line.endswith("grads behind validation") for line in differences(without, with_))

@@ -20,7 +20,8 @@ def is_dense(stack: Tensor) -> bool:
     """Whether numbers at every pixel are a measurement and no mask, in which what is not zero is the object.
 
     A mask is boolean, holds few whole numbers (0 and 1, 255, classes, instances), or is soft: between 0 and 1, at least
-    half of it exactly 0, and what is not 0 in whole areas (the points of a laser scanner are not).
+    half of it exactly 0, and what is not 0 in whole areas (the points of a laser scanner are not); or only its edges
+    are, as where a mask was resized.
 
     Args:
         stack: `(N, H, W)` finite real numbers.
@@ -30,9 +31,26 @@ def is_dense(stack: Tensor) -> bool:
         >>> is_dense(ramp), is_dense((ramp - 0.75).clamp(min=0)), is_dense(ramp.round())
         (True, False, False)
     """
-    if stack.dtype == torch.bool or not stack.numel():
+    if stack.dtype == torch.bool or not stack.numel() or has_soft_edges(stack):
         return False
-    return _has_many_numbers(stack) if is_whole(stack) else not is_soft_mask(stack)
+    return has_many_numbers(stack) if is_whole(stack) else not is_soft_mask(stack)
+
+
+def has_soft_edges(stack: Tensor) -> bool:
+    """Whether `(N, H, W)` is a mask of 0 and 1, or 0 and 255, that was resized: only some pixels lie between the two.
+
+    Of the pixels three in four are empty or full and one in twenty is empty; half of those that are not empty are full.
+
+    Example:
+        >>> edge = torch.tensor([[[0, 0, 0, 0, 128, 255, 255, 255]]])
+        >>> has_soft_edges(edge), has_soft_edges(edge / 255), has_soft_edges(edge.cumsum(2))
+        (True, True, False)
+    """
+    top = float(stack.max())
+    if float(stack.min()) < 0 or not any(abs(top - full) <= 1e-4 * full for full in (1, 255)):
+        return False
+    n, empty, full = stack.numel(), int((stack == 0).sum()), int((stack >= top * (1 - 1e-4)).sum())
+    return 4 * (empty + full) >= 3 * n and 20 * empty >= n and 2 * full >= n - empty
 
 
 def is_soft_mask(stack: Tensor) -> bool:
@@ -61,7 +79,7 @@ def is_area(inside: Tensor) -> bool:
     return not share or max(along) >= share + (1 - share) / 3
 
 
-def _has_many_numbers(stack: Tensor) -> bool:
+def has_many_numbers(stack: Tensor) -> bool:
     """Most of the first images hold more than `MANY` numbers; of small ones, more than one to four pixels."""
     some, most = stack[:_ENOUGH], min(MANY, max(8, stack[0].numel() // 4))
     return sum(how_many(each) > most for each in some) * 2 > len(some)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.batch.checks import Size, came, shape_of
-from lightning_gcam.batch.dense import how_many, is_area, is_dense, is_whole
+from lightning_gcam.batch.dense import has_many_numbers, how_many, is_area, is_dense, is_whole
 from lightning_gcam.batch.plain import as_tensor
 from lightning_gcam.batch.refusal import Unclear, array_code
 
@@ -92,7 +92,7 @@ def read_masks(
         return stack, labels
     if is_dense(stack):
         raise _of_a_dense_target(masks, stack)
-    if not is_whole(stack):
+    if not is_whole(stack) or has_many_numbers(stack):
         return _read_shares(masks, stack, labels), labels
     segmentation = Segmentation(stack.long())
     foreground = segmentation.foreground
@@ -162,7 +162,7 @@ def _of_a_dense_target(masks: Any, stack: Tensor) -> Unclear:
 
 
 def _read_shares(masks: Any, stack: Tensor, labels: Tensor | None) -> Tensor:
-    """Numbers between 0 and 1, most of them 0: a mask that was resized, or drawn with soft edges."""
+    """Numbers between 0 and 1, or 255, most of them 0: a mask that was resized, or drawn with soft edges."""
     if labels is None:
         raise Unclear(
             f"`masks` {shape_of(stack)} hold numbers that are not whole, and nothing else came with the images.",

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_gcam._lightning import Callback, Trainer
 from lightning_gcam.callbacks.failures import FailurePolicy
@@ -24,8 +25,12 @@ def weights_of(trainer: Trainer, module: nn.Module) -> Tensor | None:
     """A number for each parameter, the same while its values are; None where the parameters are sharded."""
     if not holds_whole_model(trainer):
         return None
-    norms = [each.detach().float().norm() for each in module.parameters() if each.numel()]
-    return torch.stack([each.cpu() for each in norms]).nan_to_num() if norms else None
+    there = [each.detach() for each in module.parameters() if not (is_lazy(each) or each.is_meta)]
+    real = [torch.view_as_real(each) if each.is_complex() else each for each in there if each.numel()]
+    norms = [each.float().norm() for each in real]
+    # one copy from each device: each of them waits for all that the device has still to do
+    copies = [torch.stack([n for n in norms if n.device == on]).cpu() for on in {n.device: n for n in norms}]
+    return torch.cat(copies).nan_to_num() if copies else None
 
 
 def weights_may_change(trainer: Trainer, monitor: Callback) -> bool:

@@ -52,6 +52,8 @@ class Collection:
         self._wanted = num_samples, selection
         self.fixed = FixedBatch(*self._wanted) if batch is None else FixedBatch.of(self.read(batch))
         self._former: FixedBatch | None = None
+        self.has_others = False
+        """Whether the stream that has just ended lacked samples of the last run, so that others were chosen."""
         self._found: set[int] = set()
         self._places = Places()
         self._to_verify = False
@@ -167,6 +169,7 @@ class Collection:
             The position of a kept sample that was not delivered any more, else None; in every process the exception
             where one of them failed, an InputError where no usable sample was delivered.
         """
+        self.has_others = False
         if not self._is_there:
             return None
         if not self.fixed.is_closed:
@@ -192,7 +195,7 @@ class Collection:
             self._former = former
             return settled
         else:
-            self.fixed = chosen
+            self.fixed, self.has_others = chosen, former is not None
         return None
 
     def read(self, batch: Any) -> SaliencyBatch:

@@ -21,7 +21,6 @@ from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.fixed_batch import FixedBatch
 from lightning_gcam.isolation import same_random_streams
 from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
-from lightning_gcam.loggers.claims import own_directory
 from lightning_gcam.loggers.event_file import left_as_found
 from lightning_gcam.loggers.files import directory_of, next_version
 from lightning_gcam.record import SaliencyRecord
@@ -116,7 +115,6 @@ class Display:
     def _write_page(self, trainer: Trainer, directory: Path, record: SaliencyRecord) -> None:
         """Write the report beside the files, unless the run has one of its own."""
         if not any(isinstance(logger, ReportLogger) for logger in trainer.loggers):
-            directory = own_directory(directory)
             self._pages.setdefault(directory, ReportLogger(directory)).log_look(record)
 
     def _draws(self, record: SaliencyRecord) -> bool:

@@ -114,7 +114,7 @@ class Look:
         What is to be explained instead of the labels' classes, by an output that is of no classes, is None elsewhere.
         """
         batch, attribution = self._samples(), maps.to(self.module.device)
-        instead = instead_of_classes(batch, attribution, stamp.class_names)
+        instead = instead_of_classes(batch, attribution, stamp.class_names, self.fixed.largest_label)
         is_checked = self.recipe.checks.apply_to(batch, attribution, stamp.class_names)
         return batch, attribution, instead if self.recipe.targets == "label" else None, is_checked
 

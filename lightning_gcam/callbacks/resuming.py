@@ -136,6 +136,8 @@ def _fixed_batch(value: Any) -> dict[str, Any]:
         raise _unlike("chunk", "a whole number from 1", state["chunk"])
     if not _is_whole_numbers(counts) or len(counts) != 2:
         raise _unlike("passed_over", "two whole numbers", counts)
+    if not _is_whole_numbers([state["largest_label"]]):
+        raise _unlike("largest_label", "a whole number", state["largest_label"])
     return state
 
 

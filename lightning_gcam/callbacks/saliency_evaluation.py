@@ -64,7 +64,8 @@ class SaliencyEvaluation(Callback):
             runs out.
         baselines: whether a uniform map and a Gaussian in the middle are scored on the same masks.
         directory: where the table is written, and what is done so far is kept; without one, the table goes to a new
-            `lightning_gcam/version_<n>` under the Trainer's `default_root_dir`.
+            `lightning_gcam/version_<n>` under the Trainer's `default_root_dir`. While another program evaluates into
+            it, this one is refused.
         resume: go on with what an interrupted evaluation of the same settings, weights and samples has done.
         resamples: how often the bootstrap of the intervals draws.
         log_prefix: what stands before the slash in every tag.
@@ -207,16 +208,20 @@ class SaliencyEvaluation(Callback):
         """Bring the processes' numbers together, and show the table."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            self.result = self._table.make(trainer, stream)
             try:
-                self._table.show(trainer, self.result, self.log_prefix, self._failures)
-            finally:  # where showing raises in one process, the others wait for it here
-                self._table.tidy(trainer, stream, self.result)
+                self.result = self._table.make(trainer, stream)
+                try:
+                    self._table.show(trainer, self.result, self.log_prefix, self._failures)
+                finally:  # where showing raises in one process, the others wait for it here
+                    self._table.tidy(trainer, stream, self.result)
+            finally:
+                stream.end()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say where it can go on."""
         if self._stream is not None:
             self._stream.say_where_it_stopped()
+            self._stream.end()
 
     @property
     def state_key(self) -> str:

@@ -220,7 +220,7 @@ class SaliencyMonitor(Callback):
         self._memory.begin_run()
         self._weights = {}
         if stage == "fit":
-            self._goes_on = not self._has_fitted  # a validation by itself, just before, is of the same run
+            self._goes_on = False
             if self._has_fitted and trainer.global_step == 0:
                 self._forget()
             self._has_fitted = True
@@ -421,7 +421,8 @@ class SaliencyMonitor(Callback):
     ) -> None:
         to_prepare = batch_idx == 0 and not self._layers and not self._failures.has_given_up
         if batch_idx == 0 and weights_may_change(trainer, self):
-            self._weights["validated"] = weights_of(trainer, pl_module)
+            with self._failures.guard("Noting the weights that are validated"):
+                self._weights["validated"] = weights_of(trainer, pl_module)
         if not (self._collection.is_open or to_prepare):
             return
         early = batch_idx == 0 and no_training_time_spent(trainer)
@@ -488,6 +489,13 @@ class SaliencyMonitor(Callback):
             self._failures.report("Collecting the fixed samples", changed)
         else:
             self._warn_of_change(changed)
+        if self._collection.has_others and self.history:
+            self._failures.warn_once(
+                "other samples",
+                "This validation lacks samples of the one before, so that others were chosen. The looks before cannot "
+                "be compared with those to come: the history begins afresh.",
+            )
+            self.history, self._memory = [], Memory()
         validated = self._weights.pop("validated", None)
         with as_validated(trainer, pl_module, self, validated, self._failures):
             self._look_and_log(trainer, pl_module, logged_step(trainer))

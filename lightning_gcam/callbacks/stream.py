@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lightning_gcam._errors import InputError
 from lightning_gcam._lightning import LightningModule, Trainer, rank_zero_info
 from lightning_gcam._names import safe_name
 from lightning_gcam.batch import Adapter, SaliencyBatch, as_saliency_batch
@@ -22,6 +24,7 @@ from lightning_gcam.callbacks.recipe import Recipe
 from lightning_gcam.callbacks.whole_numbers import whole_numbers_explained
 from lightning_gcam.cam.several import TargetLayers
 from lightning_gcam.evaluation import Part, Parts
+from lightning_gcam.loggers.claims import is_ours, release
 
 A_BATCH, READING = "Evaluating a batch", "Reading the test batch"
 
@@ -82,13 +85,21 @@ class Stream:
     def begin(
         trainer: Trainer, module: LightningModule, plan: Plan, failures: FailurePolicy, loader: Any
     ) -> Stream:
-        """Begin, or go on with what an interrupted evaluation of the same settings has done; in all processes alike."""
+        """Begin, or go on with what an interrupted evaluation of the same settings has done; in all processes alike.
+
+        Raises:
+            InputError: where another program evaluates into the same directory at this moment.
+        """
+        _claim(trainer, plan.directory)
         settings = same_everywhere(trainer, settings_of(plan.recipe, module, plan.target_layer, plan.adapter))
         root = plan.directory or Path(trainer.default_root_dir) / "lightning_gcam"
-        parts = Parts(plan.parts_in(root, settings), trainer.global_rank)
+        directory = plan.parts_in(root, settings)
         if not plan.resume and trainer.local_rank == 0:
-            parts.remove()
+            Parts(directory).remove()
         trainer.strategy.barrier()
+        parts = Parts(
+            directory, trainer.global_rank
+        )  # knows the layer of what is there now, in every process
         done = parts.done()
         if done:
             rank_zero_info(
@@ -110,6 +121,11 @@ class Stream:
         rows = self._usable(samples, positions)
         if rows:
             self.failed += 0 if self._take(samples, rows, positions[rows], batch) else len(rows)
+
+    def end(self) -> None:
+        """Leave the directory to other programs."""
+        if self.plan.directory is not None:
+            release(self.plan.directory)
 
     def say_where_it_stopped(self) -> None:
         """What is kept, and how it goes on."""
@@ -172,3 +188,15 @@ class Stream:
 
     def _leave_out(self, score: str, error: Exception) -> None:
         self.failures.report(f'The score "{score}"', error)
+
+
+def _claim(trainer: Trainer, directory: Path | None) -> None:
+    """Rank zero decides for all processes: where only one raised, the others would wait for it."""
+    is_free = True
+    if directory is not None and trainer.is_global_zero:
+        with suppress(OSError):  # what cannot be written there is said where it is written
+            is_free = is_ours(directory)
+    if not same_everywhere(trainer, {"is_free": is_free})["is_free"]:
+        raise InputError(
+            f'`directory` "{directory}" is written to by another evaluation. Wait for it, or give another one.'
+        )

@@ -85,6 +85,7 @@ def capture(
     reshape: Reshape | None = None,
     masks: Tensor | None = None,
     read: Read | None = None,
+    call: int | None = None,
 ) -> Captured:
     """Run the model once and take the gradient of the targets' score at `layer`.
 
@@ -98,12 +99,13 @@ def capture(
         reshape: from the layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
         masks: `(N, H, W)` bool, the regions over which dense logits are summed.
         read: from what the model gives to the score, in the place of `targets` and `masks`.
+        call: which of the layer's calls counts, where that is known.
 
     Raises:
         InputError: the layer is not called, gives no grid, or does not influence the score.
     """
     return capture_layers(
-        model, images, [layer], targets, forward=forward, reshape=reshape, masks=masks, read=read
+        model, images, [layer], targets, forward=forward, reshape=reshape, masks=masks, read=read, call=call
     )[0]
 
 
@@ -117,11 +119,12 @@ def capture_layers(
     reshape: Reshape | None = None,
     masks: Tensor | None = None,
     read: Read | None = None,
+    call: int | None = None,
 ) -> list[Captured]:
     """As `capture` at several layers, in one forward and one gradient; the graph starts at the first that is called."""
     read = read or (lambda head: score_of_head(head, targets, masks, images))
     with plain_eager():
-        at_layers, score = _activations_and_gradients(model, images, layers, read, forward)
+        at_layers, score = _activations_and_gradients(model, images, layers, read, forward, call)
         score = score.detached()
         return [
             _as_captured(each, layer, images, reshape, score, lambda images: run(model, images, forward))
@@ -167,6 +170,7 @@ def _activations_and_gradients(
     layers: Sequence[nn.Module],
     read: Read,
     forward: Forward | None,
+    call: int | None,
 ) -> tuple[list[AtLayer], Score]:
     """For each layer its activations and their gradients, and the score.
 
@@ -185,7 +189,7 @@ def _activations_and_gradients(
         has_score = score.values.requires_grad
         influential = _influential(calls, score.values) if has_score else [[] for _ in layers]
         at_layers = [
-            _of_the_images(model, images, layer, each, forward)
+            _of_the_images(model, images, layer, each, forward, call)
             for layer, each in zip(layers, influential, strict=True)
         ]
         found = [each for each in at_layers if each is not None]
@@ -245,11 +249,18 @@ def _influential(calls: list[list[Tensor]], score: Tensor) -> list[list[AtLayer]
 
 
 def _of_the_images(
-    model: nn.Module, images: Tensor, layer: nn.Module, at_layer: list[AtLayer], forward: Forward | None
+    model: nn.Module,
+    images: Tensor,
+    layer: nn.Module,
+    at_layer: list[AtLayer],
+    forward: Forward | None,
+    call: int | None,
 ) -> AtLayer | None:
     """The call that the map is made of; None where there is none."""
     if len(at_layer) < 2:
         return at_layer[0] if at_layer else None
+    if (known := next((each for each in at_layer if each[2] == call), None)) is not None:
+        return known
     found = call_of_the_images(model, images, layer, {call: output for output, _, call in at_layer}, forward)
     return next(each for each in at_layer if each[2] == found)
 

@@ -134,6 +134,7 @@ class MethodContext:
                 forward=self._forward,
                 reshape=None if other_grid else place.reshape,
                 read=lambda head: _score(head, score, rows, self._targets),
+                call=place.call,
             )
 
     # ------------------------------------------------------------------------------- many, in pieces

@@ -29,7 +29,6 @@ from lightning_gcam.cam.reshape import (
     layout_by_shape,
     main_tensor,
 )
-from lightning_gcam.pieces import is_out_of_memory
 
 CHANGES = 4
 """The image with its upper, its lower, its left and its right half shuffled."""
@@ -297,10 +296,9 @@ def layout_of(layer: nn.Module, call: int, output: Tensor, images: Tensor, run: 
     count = CHANGES + 1 if n != CHANGES + 1 else CHANGES + 2
     try:
         found = layouts_seen(run, images[:1].detach(), {layer: {call: Seen(output.shape, n)}}, count)
-    except (
-        Exception
-    ) as error:  # of the user's forward, which takes no other number of images: the shape has to do
-        layout, is_final = layout if output.shape.count(n) == 1 else None, not is_out_of_memory(error)
+    except Exception:
+        # the user's forward takes no other number of images, or memory has no room for them: the shape has to do
+        layout, is_final = layout if output.shape.count(n) == 1 else None, True
     else:
         layout = found[layer].get(call, layout)
         is_final = layout is not None and layout.locality is not None

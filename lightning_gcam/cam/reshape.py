@@ -95,11 +95,13 @@ def layout_by_shape(
     if module is not None and declares_channels_first(module):
         return _declared(output, image_size)
     found = next((found for read in LAYOUTS if (found := read(output, image_size)) is not None), None)
-    if found is None or module is None or found.kind != "channels first":
+    if module is None or (found is not None and found.kind != "channels first"):
         return found
     is_telling = type(module).__module__ == nn.ReLU.__module__ or any(
         map(declares_channels_first, module.modules())
     )
+    if found is None:  # what pools along one axis only has another aspect than the image
+        return _declared(output, image_size) if is_telling and output.ndim == 4 else None
     return replace(found, is_sure=is_telling and only_channels_first(output, image_size))
 
 

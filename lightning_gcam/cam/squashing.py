@@ -78,7 +78,7 @@ def unsquashed(outputs: Tensor, squash: Squash | None, nodes: list[Node]) -> Ten
     """The logits in front of a squashing; those of a softmax up to a number that all classes of a sample share.
 
     Their gradient is that of the logits, however saturated the probabilities are, where the graph has the node of the
-    squashing; elsewhere it is taken through it.
+    squashing; elsewhere it is taken through it. A gradient of the outputs themselves stays what it is.
 
     Args:
         outputs: as in `squash_of`.
@@ -96,11 +96,12 @@ def unsquashed(outputs: Tensor, squash: Squash | None, nodes: list[Node]) -> Ten
     """
     if squash is None:
         return outputs
-    for node in nodes:
-        node.register_hook(_pass)
     if not nodes:
         return _inverse(outputs, squash)
-    logits: Tensor = _PassOn.apply(outputs, squash)
+    from_logits: list[bool] = []
+    for node in nodes:
+        node.register_hook(lambda *gradients: _pass(*gradients) if from_logits else None)
+    logits: Tensor = _PassOn.apply(outputs, squash, from_logits)
     return logits
 
 
@@ -134,6 +135,8 @@ def before_normalising(outputs: Tensor) -> Tensor | None:
     last = next((node for node in _chain(outputs) if _kind(node) not in (*_SHAPES, *_PARTS, *_CLAMPS)), None)
     if last is None or _kind(last) not in ("Div", "Mul") or not _have_norm_one(outputs):
         return None
+    if any(behind is None for behind, _ in last.next_functions):
+        return None  # by a constant, a temperature say: the norm is 1 by chance
     before: Any = getattr(last, "_saved_self", None)
     return before if isinstance(before, Tensor) and before.shape == outputs.shape else outputs
 
@@ -191,13 +194,14 @@ def _pass(gradients: tuple[Tensor | None, ...], of_outputs: tuple[Tensor, ...]) 
 
 
 class _PassOn(torch.autograd.Function):
-    """The logits, by value; their gradient becomes that of the outputs."""
+    """The logits, by value; their gradient becomes that of the outputs, and `from_logits` says that it came so."""
 
     @staticmethod
-    def forward(ctx: Any, outputs: Tensor, squash: Squash) -> Tensor:
-        ctx.dtype = outputs.dtype
+    def forward(ctx: Any, outputs: Tensor, squash: Squash, from_logits: list[bool]) -> Tensor:
+        ctx.dtype, ctx.from_logits = outputs.dtype, from_logits
         return _inverse(outputs, squash).clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0].to(ctx.dtype), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        ctx.from_logits.append(True)
+        return gradients[0].to(ctx.dtype), None, None

@@ -7,7 +7,6 @@ import os
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lightning_gcam._files import UNFINISHED, atomic_write, atomic_write_text
 from lightning_gcam._lightning import rank_zero_warn
 from lightning_gcam.evaluation.columns import ABSENT, Column, Columns
 
@@ -66,7 +66,6 @@ class Parts:
 
     def save(self, part: Part) -> Path:
         """Keep a batch; it is on disk when this returns."""
-        self.directory.mkdir(parents=True, exist_ok=True)
         self._last = max(time.time_ns(), self._last + 1)  # the order of the names is the order of writing
         path = self.directory / f"{self._last:020d}-{self._rank}.npz"
         columns = part.columns
@@ -80,14 +79,8 @@ class Parts:
             "layers": np.array(json.dumps(self._layers)),
         }
         members |= {_member(columns.names.index(name)): each for name, each in columns.rows.items()}
-        beside = path.with_suffix(".part")
-        try:
-            with beside.open("wb") as file:
-                np.savez_compressed(file, **members)
-            beside.replace(path)
-        finally:  # half a file would keep a full disk full
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
+        with atomic_write(path) as file:
+            np.savez_compressed(file, **members)
         return path
 
     def done(self) -> dict[int, int]:
@@ -153,10 +146,8 @@ class Parts:
 
     def remember(self, facts: dict[str, Any]) -> None:
         """Keep what all batches have in common, such as the layer that was found."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        beside = self.directory / f"common-{self._rank}.part"
-        beside.write_text(json.dumps(facts), encoding="utf-8")
-        beside.replace(self.directory / "common.json")
+        with atomic_write_text(self.directory / "common.json") as file:
+            file.write(json.dumps(facts))
         self._layers = list(facts.get("layers", []))
 
     def remembered(self) -> dict[str, Any]:
@@ -173,10 +164,11 @@ class Parts:
 
     def remove(self) -> None:
         """Take the files away: the evaluation is finished, or is to begin again."""
+        self._layers, self._shapes, self._broken = [], {}, set()
         if not self.directory.is_dir():
             return
         for path in self.directory.iterdir():
-            if path.suffix in (".npz", ".part", ".json"):
+            if path.suffix in (".npz", UNFINISHED, ".json"):
                 path.unlink(missing_ok=True)
         if not os.listdir(self.directory):
             self.directory.rmdir()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from lightning_gcam._errors import InputError
+from lightning_gcam._files import atomic_write_texts
 from lightning_gcam.evaluation.result import EvaluationResult
 
 TABLE, WHOLE = "scores.csv", "evaluation.json"
@@ -18,7 +17,7 @@ _COLUMNS = ("method", "score", "value", "low", "high", "n", "left_out", "blank",
 
 
 def write_result(directory: Path, result: EvaluationResult) -> tuple[Path, Path]:
-    """Write `scores.csv` and `evaluation.json`: both whole under other names, and then renamed.
+    """Write `scores.csv` and `evaluation.json`: both whole under other names, and then renamed, the table last.
 
     Args:
         directory: it is made where it is not there.
@@ -30,26 +29,12 @@ def write_result(directory: Path, result: EvaluationResult) -> tuple[Path, Path]
     Raises:
         OSError: where they cannot be written; what was there before is then as it was.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     whole, table = directory / WHOLE, directory / TABLE
     text = json.dumps(result.to_plain(), indent=1, allow_nan=False, default=str)
-    # the table last: where it is, the other is there, too
-    beside = {
-        whole: (whole.with_suffix(".part"), f"{text}\n"),
-        table: (table.with_suffix(".part"), as_csv(result)),
-    }
-    try:
-        for part, content in beside.values():
-            with part.open("w", newline="", encoding="utf-8") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for path, (part, _) in beside.items():
-            part.replace(path)
-    finally:
-        for part, _ in beside.values():
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+    contents = {whole: f"{text}\n", table: as_csv(result)}
+    with atomic_write_texts(list(contents), newline="") as files:
+        for file, content in zip(files, contents.values(), strict=True):
+            file.write(content)
     return table, whole
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -19,8 +20,8 @@ _TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _MOST = 16
 """Locks at once: a process that trains a thousand runs, one after the other, must not keep a thousand files open."""
 
-_OURS: OrderedDict[tuple[int, Path], tuple[Path, int | None]] = OrderedDict()
-"""By process and directory, where its files go, and the lock. A process that is forked off has its parent's not."""
+_OURS: OrderedDict[tuple[int, Path], tuple[str, int | None]] = OrderedDict()
+"""By process and directory, where in it its files go, and the lock. A process that is forked off has none of these."""
 
 
 def own_directory(directory: Path) -> Path:
@@ -38,16 +39,16 @@ def own_directory(directory: Path) -> Path:
         >>> own_directory(directory) == directory
         True
     """
-    key = os.getpid(), directory.resolve()
+    key = _key(directory)
     if key not in _OURS:
-        _keep(key, next(taken for each in _candidates(directory) if (taken := _take(each)) is not None))
-        if _OURS[key][0] != directory:
+        _keep(key, next(taken for each in _candidates() if (taken := _take(directory, each)) is not None))
+        if within := _OURS[key][0]:
             rank_zero_warn(
-                f"Another process writes its looks to {directory}, so those of this one go to {_OURS[key][0]}. Give "
-                "each run a directory of its own."
+                f"Another process writes its looks to {directory}, so those of this one go to {directory / within}. "
+                "Give each run a directory of its own."
             )
     _OURS.move_to_end(key)
-    return _OURS[key][0]
+    return directory / _OURS[key][0]
 
 
 def is_ours(directory: Path) -> bool:
@@ -56,13 +57,30 @@ def is_ours(directory: Path) -> bool:
     Args:
         directory: it is made where it is not there.
     """
-    key = os.getpid(), directory.resolve()
+    key = _key(directory)
     if key not in _OURS and (taken := _take(directory)) is not None:
         _keep(key, taken)
-    return key in _OURS and _OURS[key][0] == directory
+    return key in _OURS and not _OURS[key][0]
 
 
-def _keep(key: tuple[int, Path], taken: tuple[Path, int | None]) -> None:
+def release(directory: Path) -> None:
+    """Leave a directory to other processes before this one ends: a notebook may stay open for days.
+
+    Args:
+        directory: of `own_directory` or `is_ours`.
+    """
+    within, lock = _OURS.pop(_key(directory), ("", None))
+    if lock is not None:
+        with suppress(OSError):  # Windows removes no file that is open
+            os.unlink(directory / within / _LOCK)
+        os.close(lock)
+
+
+def _key(directory: Path) -> tuple[int, Path]:
+    return os.getpid(), directory.resolve()
+
+
+def _keep(key: tuple[int, Path], taken: tuple[str, int | None]) -> None:
     _OURS[key] = taken
     while len(_OURS) > _MOST:
         _, (_, lock) = _OURS.popitem(last=False)
@@ -70,24 +88,38 @@ def _keep(key: tuple[int, Path], taken: tuple[Path, int | None]) -> None:
             os.close(lock)
 
 
-def _take(directory: Path) -> tuple[Path, int | None] | None:
-    """The directory and the file by which this process has it; None where another one has."""
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        file = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:  # another user's; what cannot be written here is said where it is written
-        return directory, None
-    try:
-        _lock(file)
-    except OSError as error:
-        os.close(file)
-        return None if error.errno in _TAKEN else (directory, None)
-    return directory, file
+def _take(directory: Path, within: str = "") -> tuple[str, int | None] | None:
+    """The place in a directory and the file by which this process has it; None where another one has."""
+    place = directory / within
+    place.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            file = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:  # another user's; what cannot be written here is said where it is written
+            return within, None
+        try:
+            _lock(file)
+        except OSError as error:
+            os.close(file)
+            return None if error.errno in _TAKEN else (within, None)
+        if _is_at(file, place / _LOCK):
+            return within, file
+        os.close(
+            file
+        )  # whoever had it has removed it since it was opened: a lock on it would be seen by nobody
 
 
-def _candidates(directory: Path) -> Iterator[Path]:
-    yield directory
-    yield from (directory / f"run_{number}" for number in count(2))
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except OSError:
+        return False
+
+
+def _candidates() -> Iterator[str]:
+    yield ""
+    yield from (f"run_{number}" for number in count(2))
 
 
 if sys.platform == "win32":

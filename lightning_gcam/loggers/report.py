@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gcam._lightning import Logger, is_rank_zero, rank_zero_info, rank_zero_warn
+from lightning_gcam.loggers.claims import own_directory
 from lightning_gcam.record import SaliencyRecord
 from lightning_gcam.report import Store, build_page, plain_look, plain_samples
 from lightning_gcam.report.sources import DATA
@@ -26,7 +27,8 @@ class ReportLogger(Logger):
     It has the samples at every look under a slider, your own metrics beside the scores, and what `ShortcutAlarm` said.
     It is written anew after each look, whole under another name and then renamed. What it is built from is kept beside
     it in `report_data`, a file a look: a run that is resumed into the same directory goes on, and a look at a step that
-    is already there takes its place. Give each run a directory of its own. Only rank zero writes.
+    is already there takes its place. Give each run a directory of its own: while another process writes to it, this
+    one's files go to a `run_2` in it. Only rank zero writes.
 
     Args:
         save_dir: of this run; it is made with the first file.
@@ -40,7 +42,8 @@ class ReportLogger(Logger):
     def __init__(self, save_dir: str | os.PathLike[str]) -> None:
         super().__init__()
         self._directory = Path(save_dir)
-        self._store = Store(self._directory / DATA)
+        self._written_to = self._directory
+        self._opened: Store | None = None
         self._samples: dict[str, str] = {}
         self._has_news = False
         self._has_failed = False
@@ -69,15 +72,15 @@ class ReportLogger(Logger):
 
     @property
     def report_path(self) -> Path:
-        """The page."""
-        return self._directory / "report.html"
+        """The page; from its first file on in the directory that is this process's own."""
+        return self._written_to / "report.html"
 
     def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Keep the hyperparameters, as text."""
         values = vars(params) if isinstance(params, Namespace) else params
         if is_rank_zero() and values:
             with self._spared():
-                self._store.write_hyperparameters(
+                self._store().write_hyperparameters(
                     {str(name): _short(value) for name, value in values.items()}
                 )
                 self._has_news = True
@@ -86,7 +89,7 @@ class ReportLogger(Logger):
         """Keep the numbers of a step; they are on disk when this returns."""
         if is_rank_zero():
             with self._spared():
-                self._store.add_metrics(metrics, step or 0)
+                self._store().add_metrics(metrics, step or 0)
                 self._has_news = True
 
     def log_look(self, record: SaliencyRecord) -> None:
@@ -100,7 +103,7 @@ class ReportLogger(Logger):
         prefix = record.stamp.log_prefix
         if prefix not in self._samples:
             self._begin(record)
-        self._store.add_look(prefix, record.step, self._samples[prefix], json.dumps(plain_look(record)))
+        self._store().add_look(prefix, record.step, self._samples[prefix], json.dumps(plain_look(record)))
         self._write()
 
     def log_alert(self, step: int, message: str, log_prefix: str = "saliency") -> None:
@@ -112,7 +115,7 @@ class ReportLogger(Logger):
             log_prefix: of the monitor whose look it was.
         """
         if is_rank_zero():
-            self._store.add_alert(step, message, log_prefix)
+            self._store().add_alert(step, message, log_prefix)
             self._write()
 
     def save(self) -> None:
@@ -127,6 +130,13 @@ class ReportLogger(Logger):
             with self._spared():
                 self._write()
 
+    def _store(self) -> Store:
+        """The data beside the page, in a directory to which no other process writes."""
+        if self._opened is None:
+            self._written_to = own_directory(self._directory)
+            self._opened = Store(self._written_to / DATA)
+        return self._opened
+
     @contextmanager
     def _spared(self) -> Iterator[None]:
         """Lightning calls these itself, and would end the training where a disk is full; so this is one warning."""
@@ -136,13 +146,13 @@ class ReportLogger(Logger):
             if not self._has_failed:
                 self._has_failed = True
                 rank_zero_warn(
-                    f"ReportLogger cannot write to {self._directory}: {error}. The training goes on."
+                    f"ReportLogger cannot write to {self._written_to}: {error}. The training goes on."
                 )
 
     def _begin(self, record: SaliencyRecord) -> None:
         prefix = record.stamp.log_prefix
         self._samples[prefix] = json.dumps(plain_samples(record))
-        later = [step for step in self._store.steps(prefix) if step > record.step]
+        later = [step for step in self._store().steps(prefix) if step > record.step]
         if later:
             rank_zero_info(
                 f"{self.report_path} has looks of an earlier run up to step {later[-1]}. They stay until this run "
@@ -158,14 +168,14 @@ class ReportLogger(Logger):
             others = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
             rank_zero_warn(
                 f"What cannot be read is left out of {self.report_path}: {left_out[0]}{others}. "
-                f"`lightning-gcam report {self._directory}` names all of it."
+                f"`lightning-gcam report {self._written_to}` names all of it."
             )
 
     def _write(self) -> None:
         if not is_rank_zero():
             return
         began = time.monotonic()
-        run = self._store.read(self._directory.resolve().name)
+        run = self._store().read(self._written_to.resolve().name)
         build_page([run], self.report_path)
         self._say_what_is_left_out(run.left_out)
         self._has_news = False

@@ -36,13 +36,10 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
         if record.table and callable(getattr(writer, "add_text", None)):
             writer.add_text(f"{record.stamp.log_prefix}/measurements", markdown(record.table), record.step)
 
-    pictures = record.pictures.items()
-    try:
-        run_all(
-            [*(partial(_add_picture, writer, tag, each, record.step) for tag, each in pictures), write_words]
-        )
-    finally:
-        writer.flush()
+    pictures = [
+        partial(_add_picture, writer, tag, each, record.step) for tag, each in record.pictures.items()
+    ]
+    run_all([*pictures, write_words, lambda: writer.flush()])
 
 
 def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -138,7 +141,7 @@ def _read_events(directory: Path, name: str) -> Run:
     run = Run(name)
     for folder in sorted({path.parent for path in directory.rglob("events.out.tfevents.*")}):
         for source in _readable(run, folder):
-            with run.leaving_out(source):
+            with run.leaving_out(source), _noting_what_is_cut_off(run):
                 try:
                     _read_accumulated(run, source)
                 except BrokenFile:
@@ -146,6 +149,29 @@ def _read_events(directory: Path, name: str) -> Run:
                 except Exception as error:  # TensorBoard raises whatever a broken file leads it to
                     raise BrokenFile(f"TensorBoard cannot read it ({type(error).__name__})") from error
     return run
+
+
+@contextmanager
+def _noting_what_is_cut_off(run: Run) -> Iterator[None]:
+    """TensorBoard passes over all that is behind a damaged place in a file, and says so nowhere but in its log."""
+    log = logging.getLogger("tensorboard")
+    level, least = log.level, log.getEffectiveLevel()
+
+    def note(said: logging.LogRecord) -> bool:
+        if str(said.msg).startswith("Truncated record in") and isinstance(said.args, tuple):
+            path = printable(str(said.args[0]))
+            run.left_out.append(
+                f"{path}: it is damaged or cut off, and what is behind that place is not read"
+            )
+        return said.levelno >= least
+
+    log.addFilter(note)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeFilter(note)
 
 
 def _readable(run: Run, folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torchvision.transforms.functional import resize
 
 from lightning_gcam import SaliencyBatch
 from lightning_gcam._errors import InputError
@@ -175,6 +176,20 @@ MASKS = {
 def test_a_mask_stays_a_mask(name: str) -> None:
     mask = MASKS[name]
     for batch in ((IMAGES, LABELS, mask), {"image": IMAGES, "label": LABELS, "mask": mask[:, None]}):
+        assert torch.equal(as_saliency_batch(batch).masks, mask != 0)
+
+
+@pytest.mark.parametrize("radius", [40, 170], ids=["small", "more than half of the image"])
+@pytest.mark.parametrize("full", [1, 255])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_mask_that_was_resized_is_a_mask(radius: int, full: int, dtype: torch.dtype) -> None:
+    """As torchvision resizes what a PIL mask becomes: the edge has a hundred shades, and sums that are not quite 1."""
+    across = torch.arange(384) - 192
+    disc = (across**2 + across[:, None] ** 2 < radius**2).to(dtype) * full
+    mask = resize(disc[None], [224, 224], antialias=True).expand(N, 224, 224)
+    images = torch.rand(N, 3, 224, 224)
+
+    for batch in ((images, LABELS, mask), {"image": images, "label": LABELS, "mask": mask[:, None]}):
         assert torch.equal(as_saliency_batch(batch).masks, mask != 0)
 
 

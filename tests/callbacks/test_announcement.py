@@ -89,6 +89,21 @@ def test_an_even_gradient_is_explained_once_and_only_where_it_is_seen(tmp_path: 
     assert not any("constant over space" in each for each in uneven)
 
 
+@pytest.mark.parametrize("methods", [["guidance_cam"], ["grad_cam"], ["grad_cam", "hires_cam"]], ids="-".join)
+def test_only_what_was_asked_for_is_said_of_an_even_gradient(tmp_path: Path, methods: list[str]) -> None:
+    said = said_in_a_fit(tmp_path, SaliencyMonitor(methods=methods), toy_loader())
+
+    lines = [each for each in said if "constant over space" in each]
+    assert ["guidance_cam is Grad-CAM squared" in each for each in lines] == {
+        "guidance_cam": [True],
+        "grad_cam": [],
+        "grad_cam-hires_cam": [False],
+    }["-".join(methods)]
+    assert ["Grad-CAM and HiResCAM coincide there" in each for each in lines] == [len(methods) > 1] * len(
+        lines
+    )
+
+
 def test_the_monitor_describes_its_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     monitor = SaliencyMonitor(scores="blank_rate")
     assert monitor.describe().startswith("SaliencyMonitor has no layer yet")

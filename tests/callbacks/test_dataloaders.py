@@ -136,15 +136,43 @@ def test_refused_at_the_door(index: Any) -> None:
 
 def test_a_resumed_run_compares_with_the_same_one(tmp_path: Path) -> None:
     """Other samples in the first dataloader are none of its business; in its own they are told."""
+    first, second = loaders()
+    trainer = toy_trainer(tmp_path, SaliencyMonitor(num_samples=4, dataloader_idx=1))
+    trainer.fit(Toy(), toy_loader(32), [first, second])
+    path = tmp_path / "two_epochs.ckpt"
+    trainer.save_checkpoint(path)
+
+    def resumed(validation: list[DataLoader[Any]]) -> SaliencyMonitor:
+        monitor = SaliencyMonitor(num_samples=4, dataloader_idx=1)
+        again = toy_trainer(tmp_path, monitor, max_epochs=4)
+        again.fit(Toy(), toy_loader(32), validation, ckpt_path=path)
+        return monitor
+
+    others = resumed([toy_loader(FIRST, seed=7), second])
+    assert len(others.history) == 4
+    with pytest.warns(UserWarning, match="The validation data changed since the samples were taken"):
+        changed = resumed([first, toy_loader(SECOND, seed=7)])
+    assert len(changed.history) == 4
+    for monitor in (others, changed):
+        assert torch.equal(monitor.last_record.batch.images, toy_samples(SECOND, seed=1)[0][:4])
+
+
+def test_each_fit_has_a_history_and_samples_of_its_own(tmp_path: Path) -> None:
+    """Of the chosen dataloader: it is looked at whether that one still has the samples, and no other."""
     monitor = SaliencyMonitor(num_samples=4, dataloader_idx=1)
     first, second = loaders()
+    shown = []
+    for validation in (
+        [first, second],
+        [toy_loader(FIRST, seed=7), second],
+        [second, toy_loader(SECOND, seed=7)],
+    ):
+        toy_trainer(tmp_path, monitor).fit(Toy(), toy_loader(32), validation)
+        assert len(monitor.history) == 2
+        shown.append(monitor.last_record.batch.images)
 
-    toy_trainer(tmp_path, monitor).fit(Toy(), toy_loader(32), [first, second])
-    toy_trainer(tmp_path, monitor).fit(Toy(), toy_loader(32), [toy_loader(FIRST, seed=7), second])
-
-    assert len(monitor.history) == 4
-    with pytest.warns(UserWarning, match="The validation data changed since the samples were taken"):
-        toy_trainer(tmp_path, monitor).fit(Toy(), toy_loader(32), [first, toy_loader(SECOND, seed=7)])
+    assert torch.equal(shown[0], shown[1])
+    assert torch.equal(shown[2], toy_samples(SECOND, seed=7)[0][:4])
 
 
 class WithTestStep(Toy):

@@ -59,10 +59,16 @@ def test_a_look_in_vain_is_told_too(tmp_path: Path) -> None:
     assert [record is None for _, record in reader.read] in ([False, True], [True, True])
 
 
-def test_an_exception_of_theirs_is_theirs(tmp_path: Path) -> None:
+def test_an_exception_of_theirs_is_one_warning_and_ends_no_training(tmp_path: Path) -> None:
     class Broken(pytorch_lightning.Callback):
         def on_saliency_look(self, *_: Any) -> None:
             raise ZeroDivisionError("mine")
 
-    with pytest.raises(ZeroDivisionError, match="mine"):
-        fit(tmp_path, Broken(), SaliencyMonitor(num_samples=4))
+    monitor, behind = SaliencyMonitor(num_samples=4), Reader()
+    with pytest.warns(
+        UserWarning, match="`on_saliency_look` of Broken failed.*ZeroDivisionError: mine"
+    ) as told:
+        fit(tmp_path, Broken(), monitor, behind)
+
+    assert len([each for each in told if "Broken" in str(each.message)]) == 1
+    assert [record for _, record in behind.read if record is not None] and len(monitor.history) == 2

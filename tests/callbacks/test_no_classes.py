@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam._errors import InputError
 from lightning_gcam.captions import instead_of_classes, subject_of
 from lightning_gcam.record import record_saliency
 from tests.callbacks.test_heads import Fits, backbone, fit, pooled
-from tests.toys import LIGHTNING_SAYS, toy_samples
+from tests.toys import LIGHTNING_SAYS, Toy, toy_samples, toy_trainer
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:.* maps are blank")]
 
@@ -246,6 +247,24 @@ def test_an_age_beside_a_sex_label(outputs: list[float], labels: list[int], foun
         assert record.captions == ["true 0 · score 34.00", "true 1 · score 52.00", "true 1 · score 7.50"]
         assert record.correct == [None] * 3
     assert instead_of_classes(batch, record.attribution, ["no", "yes"]) is None
+
+
+def test_a_validation_set_that_is_sorted_by_class_makes_no_embedding_of_a_classifier(tmp_path: Path) -> None:
+    """Of 40 classes the fixed samples hold the first four, and an early network has not told them apart yet."""
+    monitor = SaliencyMonitor(num_samples=4, target_layer="network.0", on_error="raise")
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 40)
+    )
+    nn.init.zeros_(network[-1].weight)
+    network[-1].bias.data = torch.arange(40.0)  # the first classes have the lowest logits
+    images = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(TensorDataset(images, torch.arange(40)), batch_size=8)
+    toy_trainer(tmp_path, monitor).validate(Toy(network), loader, verbose=False)
+
+    batch, attribution = monitor._collection.fixed.samples, monitor.last_record.attribution
+    assert batch.labels.tolist() == [0, 1, 2, 3]
+    assert attribution.explains == "classes" and monitor.history[0]["accuracy"] == 0
+    assert instead_of_classes(batch, attribution) == "norm"  # what these four by themselves look like
 
 
 # ------------------------------------------------------------------------------------------------- several marks

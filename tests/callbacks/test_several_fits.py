@@ -95,6 +95,55 @@ def test_a_fit_that_goes_on_keeps_its_history(tmp_path: Path) -> None:
     assert kept(monitor) == {12, 13, 14, 15}
 
 
+def test_a_trainer_that_goes_on_with_another_validation_begins_its_history_afresh(tmp_path: Path) -> None:
+    """Else `drift` compares the maps of one image with those of another."""
+    monitor = SaliencyMonitor(num_samples=4, scores=["energy", "drift"], checks=[])
+    trainer, module = toy_trainer(tmp_path, monitor, max_epochs=1), Toy()
+    trainer.fit(module, part(others(0)), part(FOLDS[0]))
+    trainer.fit_loop.max_epochs = 2
+
+    with pytest.warns(UserWarning, match="lacks samples of the one before.*the history begins afresh"):
+        trainer.fit(module, part(others(1)), part(FOLDS[1]))
+
+    assert kept(monitor) <= set(FOLDS[1])
+    assert steps_of(monitor.history) == [7]
+    assert "drift" not in monitor.history[0]
+
+
+class WithTest(Toy):
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_a_fit_behind_a_validation_or_test_of_other_samples_has_its_own(tmp_path: Path, stage: str) -> None:
+    """Those of the test, say, may be in its training set."""
+    monitor = SaliencyMonitor(num_samples=4, scores=["energy", "drift"], checks=[])
+    trainer, module = toy_trainer(tmp_path, monitor, max_epochs=1), WithTest()
+    getattr(trainer, stage)(module, part(FOLDS[0]), verbose=False)
+
+    with pytest.warns(UserWarning, match="the history begins afresh") as said:
+        trainer.fit(module, part(others(1)), part(FOLDS[1]))
+
+    assert not [each for each in said if "shuffled" in str(each.message)]
+    assert kept(monitor) <= set(FOLDS[1])
+    assert steps_of(monitor.history) == [3]
+    assert "drift" not in monitor.history[0]
+
+
+def test_a_fit_behind_a_validation_of_the_same_samples_goes_on(tmp_path: Path) -> None:
+    monitor = SaliencyMonitor(num_samples=4, scores=["energy", "drift"], checks=[])
+    trainer, module = toy_trainer(tmp_path, monitor, max_epochs=1), Toy()
+    trainer.validate(module, part(FOLDS[0]), verbose=False)
+    before = kept(monitor)
+
+    trainer.fit(module, part(others(0)), part(FOLDS[0]))
+
+    assert kept(monitor) == before
+    assert steps_of(monitor.history) == [0, 3]
+    assert "drift" in monitor.history[1]
+
+
 def test_the_alerts_are_each_runs_own(tmp_path: Path) -> None:
     monitor, alarm = SaliencyMonitor(num_samples=4), ShortcutAlarm()
     alarm.alerts.append({"step": 1})

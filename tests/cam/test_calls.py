@@ -188,6 +188,19 @@ def test_otherwise_it_is_one_forward_of_one_image() -> None:
     assert sizes == [4, 1]
 
 
+@pytest.mark.parametrize("method", ["smooth_grad_cam_plus_plus", "cameras"])
+def test_methods_that_capture_again_do_not_search_for_the_call_again(method: str) -> None:
+    sizes: list[int] = []
+
+    def forward(model: Any, images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return model(images, reference(images))
+
+    attribute(pair(), pictures(), methods=method, target_layer="tower", forward=forward)
+    assert len(sizes) > 3
+    assert sizes.count(1) == 1
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [

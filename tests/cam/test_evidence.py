@@ -279,3 +279,25 @@ def test_the_right_reading_is_more_local_than_any_other() -> None:
     assert (locality(moved.mean(dim=1).transpose(1, 2)) or 0.0) < 0.1
     assert (locality(moved.mean(dim=2)) or 0.0) < evidence.FOUND
     assert (locality(moved.mean(dim=1).flatten(1).view(4, 4, 16)) or 0.0) < evidence.FOUND
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("layer", ["0", "0.1", "1", "2.0", "2.1", "2.2", "2"])
+def test_an_activation_and_a_block_at_any_aspect_can_be_named(layer: str, n: int) -> None:
+    """Pooled along one axis to 2 x 32: no shape of the image's aspect, and two rows beside two images."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU()),
+        nn.MaxPool2d((16, 1)),
+        nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
+    )
+    images = torch.rand(n, 1, 32, 32)
+    found, by_hand = (
+        attribute(model, images, 0, methods="layer_cam", target_layer=layer, reshape_transform=way)
+        for way in (None, lambda output: output)
+    )
+    assert torch.equal(found.maps["layer_cam"], by_hand.maps["layer_cam"])
+    assert find_target_layer(model, images).name == "2"

@@ -315,7 +315,62 @@ def test_the_norm_of_a_vision_transformer_is_explained() -> None:
 def test_the_norm_is_explained_where_it_is_not_the_last_to_run() -> None:
     why = find_target_layer(ClassToken(), square()).why
     assert why.startswith('"attentions.1.qkv", the last to run that is spatial')
-    assert "this is the norm before it" in why
+    assert "is a part of an attention; this is the norm before it, which holds the residual stream" in why
+
+
+class PooledHidden(nn.Module):
+    """A perceptron behind a norm, whose hidden numbers are averaged over the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 8, stride=8)
+        self.norm = nn.LayerNorm(12)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(12, 24), "fc2": nn.Linear(24, CLASSES)})
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.mlp["fc1"](self.norm(self.stem(images).flatten(2).transpose(1, 2)))
+        return self.mlp["fc2"](hidden.relu().mean(dim=1))
+
+
+def test_a_part_of_a_perceptron_is_no_part_of_an_attention() -> None:
+    found = find_target_layer(PooledHidden(), square())
+    assert found.name == "norm"
+    assert found.why.startswith(
+        '"mlp.fc1", the last to run that is spatial and whose positions influence the output, is a part of a block; '
+        "this is the norm before it"
+    )
+
+
+class Mixed(nn.Module):
+    """Each token is computed from the whole image, so that no evidence can say where it lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 16 * 12), nn.Unflatten(1, (16, 12)))
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.all(images).relu().mean(dim=1))
+
+
+def test_a_layout_that_is_read_off_the_shape_alone_is_said_to_be() -> None:
+    torch.manual_seed(0)
+    found = find_target_layer(Mixed(), square(size=16))
+    assert found.describe().splitlines()[0] == '"all" (4 x 4 grid, tokens)'
+    assert "its layout is read off its shape: its cells do not follow the halves of the image" in found.why
+    assert "read off its shape" not in find_target_layer(ClassToken(), square()).why
+
+
+def test_the_last_to_run_before_a_decoder_is_said_to_be() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 1)
+    )
+    found = find_target_layer(model, square(size=16))
+    assert found.name == "1"
+    assert found.why.startswith(
+        "of 2 layers that are spatial and whose positions influence the output, it is the last"
+    )
+    assert "to run before the network goes up to the image's size again" in found.why
 
 
 def test_where_all_grids_are_alike_an_earlier_layer_with_other_gradients_is_named() -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from lightning_gcam import attribute
 from lightning_gcam._errors import InputError
+from lightning_gcam.cam.capture import capture
 from lightning_gcam.cam.outputs import read_head
 from lightning_gcam.cam.plain_forward import logits_of
 from lightning_gcam.cam.squashing import before_normalising, squash_of, squashed, unsquashed
@@ -184,6 +185,40 @@ def test_a_callable_and_a_regression_get_what_the_model_gave() -> None:
     torch.testing.assert_close(output.outputs[:, 0], expected)
 
 
+@pytest.mark.parametrize("squash", SQUASHES)
+def test_a_callable_gets_the_gradient_of_what_the_model_gave(squash: str) -> None:
+    def score(outputs: Tensor) -> Tensor:
+        return outputs[:, 0] - outputs[:, 1].square()
+
+    model = Ends(SQUASHES[squash], scale=3.0).eval()
+    found = capture(model, pictures(), model.net.features[0], score)
+    torch.testing.assert_close(found.gradients, by_hand(model, score))
+
+
+def by_hand(model: Ends, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """The gradient at the first convolution, by torch's own rules."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        kept.append(output)
+        return output.clone()
+
+    with model.net.features[0].register_forward_hook(keep):
+        (gradients,) = torch.autograd.grad(score(model(pictures())).sum(), kept)
+    return gradients
+
+
+def test_the_error_of_a_reconstruction_has_its_own_gradient_behind_a_sigmoid() -> None:
+    torch.manual_seed(0)
+    encoder, decoder = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1)
+    images = pictures()
+    found = capture(Module(lambda x: (decoder(encoder(x)) * 3).sigmoid()), images, encoder)
+    features = encoder(images).detach().requires_grad_()
+    errors = ((decoder(features) * 3).sigmoid() - images).square().flatten(1).mean(dim=1)
+    assert found.score.explains == "error"
+    torch.testing.assert_close(found.gradients, torch.autograd.grad(errors.sum(), features)[0])
+
+
 def test_a_plain_forward_reads_them_as_the_look_did() -> None:
     model, images = Ends(torch.sigmoid), pictures()
     squash = attribute(model, images, methods="grad_cam").squash
@@ -213,6 +248,7 @@ def test_rows_of_norm_one_are_seen_before_they_were_divided() -> None:
         assert before is not None
         torch.testing.assert_close(before, LOGITS)
     assert before_normalising(z / 2) is None
+    assert before_normalising(z[:1] / z[:1].norm().item()) is None  # by a number: the norm is 1 by chance
     assert before_normalising(z) is None
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from lightning_gcam import SaliencyBatch, SaliencyRecord
-from lightning_gcam.loggers import claims, write_alert, write_look
-from lightning_gcam.loggers.claims import own_directory
+from lightning_gcam import SaliencyBatch, SaliencyEvaluation, SaliencyRecord
+from lightning_gcam._errors import InputError
+from lightning_gcam.loggers import ReportLogger, claims, write_alert, write_look
+from lightning_gcam.loggers.claims import is_ours, own_directory, release
 from lightning_gcam.loggers.files import next_version
 from lightning_gcam.record import Stamp, record_saliency
 from lightning_gcam.report import read_run
-from tests.toys import toy_network, toy_samples
+from tests.toys import Toy, toy_loader, toy_network, toy_samples, toy_trainer
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes"),
@@ -98,6 +99,94 @@ def test_each_of_two_runs_has_all_of_its_rows(tmp_path: Path, record: SaliencyRe
     }
 
 
+def test_each_of_two_pages_has_all_of_its_looks(tmp_path: Path, record: SaliencyRecord) -> None:
+    """Two `ReportLogger`s of one `save_dir`, in two processes; each has its own numbers and its own alarms."""
+
+    def run(who: int) -> None:
+        logger = ReportLogger(tmp_path / "run")
+        logger.log_metrics({"who": who}, step=0)
+        (tmp_path / str(who)).touch()
+        for other in (1, 2):
+            wait_for(tmp_path / str(other))
+        for step in range(3):
+            logger.log_look(replace(record, stamp=Stamp(step=step)))
+        logger.log_alert(2, str(who))
+        logger.finalize("success")
+        (tmp_path / f"page{who}").write_text(str(logger.report_path))
+
+    assert ends_well(*[process(lambda who=who: run(who)) for who in (1, 2)])
+    pages = {who: Path((tmp_path / f"page{who}").read_text()) for who in (1, 2)}
+    assert set(pages.values()) == {
+        tmp_path / "run" / "report.html",
+        tmp_path / "run" / "run_2" / "report.html",
+    }
+    for who, page in pages.items():
+        found = read_run(page)
+        assert found.curves["who"] == {0: float(who)}
+        assert sorted(found.monitors["saliency"].looks) == [0, 1, 2] and not found.left_out
+        assert [alert["message"] for alert in found.alerts] == [str(who)]
+        assert page.is_file()
+
+
+def test_a_page_of_its_own_makes_no_directory_before_its_first_file(tmp_path: Path) -> None:
+    logger = ReportLogger(tmp_path / "run")
+    assert logger.report_path == tmp_path / "run" / "report.html"
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_into_a_directory_of_another_is_refused_before_its_first_batch(tmp_path: Path) -> None:
+    def other() -> None:
+        assert is_ours(tmp_path / "out")
+        (tmp_path / "ready").touch()
+        wait_for(tmp_path / "stop")
+
+    def evaluate() -> SaliencyEvaluation:
+        evaluation = SaliencyEvaluation(directory=tmp_path / "out", scores="energy", resamples=10)
+        toy_trainer(tmp_path, evaluation).test(Toy(), toy_loader(), verbose=False)
+        return evaluation
+
+    child = process(other)
+    wait_for(tmp_path / "ready")
+    with pytest.raises(InputError, match=r"`directory` .*out. is written to by another evaluation"):
+        evaluate()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [claims._LOCK]
+    (tmp_path / "stop").touch()
+    assert ends_well(child)
+    assert evaluate().directory == tmp_path / "out"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.json", "scores.csv"]
+
+    def next_one() -> None:
+        assert is_ours(tmp_path / "out")
+
+    assert ends_well(process(next_one)), "it is free again, though this process goes on"
+
+
+def test_a_directory_that_is_left_can_be_taken_and_a_removed_lock_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, opened = claims._lock, []
+
+    def slow(file: int) -> None:
+        if not opened:  # between opening and locking, its owner leaves
+            (tmp_path / claims._LOCK).unlink()
+        opened.append(file)
+        lock(file)
+
+    monkeypatch.setattr(claims, "_lock", slow)
+    assert is_ours(tmp_path) and len(opened) == 2
+    _, held = claims._OURS[claims._key(tmp_path)]
+    assert held is not None and os.path.samestat(os.fstat(held), (tmp_path / claims._LOCK).stat())
+    release(tmp_path)
+    release(tmp_path)
+    assert list(tmp_path.iterdir()) == [] and claims._key(tmp_path) not in claims._OURS
+
+
+def test_a_directory_is_one_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert own_directory(Path("run")) == Path("run")
+    assert is_ours(tmp_path / "run") and own_directory(tmp_path / "run") == tmp_path / "run"
+
+
 def test_a_run_that_was_killed_goes_on_in_its_directory(tmp_path: Path) -> None:
     def run() -> None:
         own_directory(tmp_path / "run")
@@ -145,7 +234,7 @@ def test_a_thousand_runs_in_one_process_keep_few_files_open(tmp_path: Path) -> N
     assert len(claims._OURS) == claims._MOST
     locks = [lock for _, lock in claims._OURS.values() if lock is not None]
     assert len(locks) == claims._MOST and all(os.fstat(lock) for lock in locks)
-    held = {path.name for path, _ in claims._OURS.values()}
+    held = {path.name for _, path in claims._OURS}
     assert held == {str(number) for number in range(100 - claims._MOST, 100)}
 
 

@@ -111,7 +111,7 @@ def at(record: SaliencyRecord, prefix: str, step: int = 3, **fields: Any) -> Sal
 @given(NAMES | st.text(alphabet=st.characters(), max_size=200))
 def test_any_name_is_one_component_that_every_file_system_takes(name: str) -> None:
     found = safe_name(name)
-    assert re.fullmatch(r"[A-Za-z0-9_%~-]([A-Za-z0-9_.%~-]*[A-Za-z0-9_%~-])?", found)
+    assert re.fullmatch(r"[A-Za-z0-9_%~-]([A-Za-z0-9_.%~ -]*[A-Za-z0-9_%~-])?", found)
     assert len(found) <= LONGEST
     assert not DEVICE.fullmatch(found)
     if name and len(found) < LONGEST - 3:
@@ -126,7 +126,14 @@ def test_two_names_are_two_components(name: str, other: str) -> None:
 
 
 def test_names_that_are_fine_stay() -> None:
-    for name in ("saliency", "where/else", "ILSVRC2012_val_00000001", "timm-resnet18.a1_in1k", "a~b"):
+    for name in (
+        "saliency",
+        "where/else",
+        "ILSVRC2012_val_00000001",
+        "timm-resnet18.a1_in1k",
+        "a~b",
+        "my saliency",
+    ):
         assert safe_path(name) == name
     assert safe_name("con") == "%63on"
     assert safe_name("console") == "console"

@@ -42,7 +42,8 @@ def test_each_look_of_a_training_is_on_the_page(tmp_path: Path, package: ModuleT
     assert run["monitors"][0]["looks"][-1]["scores"] == monitor.last_record.scores
     assert run["curves"]["val_loss"][0] == [3, 7], "the user's own metrics, the last ones too"
     assert run["curves"]["saliency/energy"][1] == [row["energy"] for row in monitor.history]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "report_data"]
+    there = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert there == [".lightning_gcam.lock", "report.html", "report_data"]
 
 
 def test_beside_another_logger_both_have_all(tmp_path: Path) -> None:

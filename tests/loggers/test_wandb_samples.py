@@ -85,7 +85,7 @@ def test_each_sample_has_its_caption_and_its_heat(logged: Any) -> None:
 def test_object_and_suspect_region_are_masks_to_be_switched_on(logged: Any) -> None:
     records, run = logged
     (images, _), (record, _) = of(run, "saliency/samples"), records
-    factor = record.layout.factor
+    factor = record.layout.factors[0]
     assert factor > 1, "small images are enlarged, and their masks with them"
     for index, masks in enumerate(images["all_masks"]):
         assert set(masks) == {"object", "suspect"}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -159,7 +160,7 @@ def test_a_look_without_a_step_in_its_name(
     code, said, page = report(run, capsys)
     assert (code, steps_of(page)) == (0, [3, 11])
     assert said == [f"lightning-gcam report: left out {look}: its name has no step"]
-    assert ReportLogger(run)._store.steps("saliency") == [3, 11]
+    assert ReportLogger(run)._store().steps("saliency") == [3, 11]
 
 
 @pytest.mark.parametrize("reason", ["is empty", "not UTF-8", "no whole JSON", "no regular file"])
@@ -525,3 +526,31 @@ def test_random_damage_is_never_a_traceback_and_never_an_empty_page(
     assert (code == 0) is bool(list(root.rglob("sample-*.png")))
     assert list(root.rglob("*.part")) == []
     shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(
+    ("damage", "steps"),
+    [
+        (lambda content, start: content[: start + 60], [0, 1]),
+        (lambda content, start: content[: start + 60] + b"\xff" + content[start + 61 :], [0, 1]),
+        (lambda content, start: b"\0" * len(content), None),
+    ],
+    ids=["cut off", "a byte", "zeros"],
+)
+def test_what_is_behind_a_damaged_place_in_an_event_file_is_named(
+    damage: Any, steps: list[int] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TensorBoard itself stops reading there without a word."""
+    directory, starts = tmp_path / "run", []
+    writer = SummaryWriter(str(directory))
+    (events,) = directory.iterdir()
+    for step in range(4):
+        writer.flush()
+        starts.append(events.stat().st_size)
+        writer.add_image("saliency/overlay", np.zeros((8, 8, 3), np.uint8), step, dataformats="HWC")
+    writer.close()
+    assert report(directory, capsys)[:2] == (0, [])
+    events.write_bytes(damage(events.read_bytes(), starts[2]))
+    code, said, run = report(directory, capsys)
+    assert f"{events}: it is damaged or cut off, and what is behind that place is not read" in said[0]
+    assert (code, run and steps_of(run)) == ((0, steps) if steps else (1, None))

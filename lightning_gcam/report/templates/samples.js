@@ -74,8 +74,9 @@ function buildCards() {
 function drawStrips() {
   for (const card of cards) {
     const said = looks().map((each) => ((each.samples || [])[card.index] || NOTHING).right);
-    card.strip.style.display = said.some((each) => each === true || each === false) && said.length > 1 ? "" : "none";
-    fill(card.strip, said.map((each, i) => draw("rect", { x: i + 0.06, width: 0.88, y: each === false ? 4 : 1, height: each === false ? 5 : 7, class: each === true ? "r" : each === false ? "w" : "n" })));
+    const isJudged = said.some((each) => each === true || each === false) && said.length > 1;
+    card.strip.style.display = isJudged ? "" : "none";
+    fill(card.strip, !isJudged ? [] : said.map((each, i) => draw("rect", { x: i + 0.06, width: 0.88, y: each === false ? 4 : 1, height: each === false ? 5 : 7, class: each === true ? "r" : each === false ? "w" : "n" })));
     card.strip.setAttribute("aria-label", `Right at ${said.filter((each) => each === true).length} of ${plural(said.length, "look")}`);
     card.marker = draw("rect", { class: "now", y: 0.5, height: 8, width: 1, "vector-effect": "non-scaling-stroke" });
     card.strip.append(card.marker);
