@@ -52,7 +52,7 @@ def smoke() -> None:
 
     import lightning_gcam
     from lightning_gcam import SaliencyMonitor, attribute
-    from lightning_gcam._errors import InputError
+    from lightning_gcam.utils.errors import InputError
 
     assert Path(lightning_gcam.__file__).is_relative_to(sys.prefix), lightning_gcam.__file__
     assert resources.files("lightning_gcam").joinpath("py.typed").is_file()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
-from lightning_gcam.attribution import Attribution
 from lightning_gcam.cam.methods import grad_cam, guidance_cam, hires_cam
 from lightning_gcam.cam.registry import Method
+from lightning_gcam.pipeline.attribution import Attribution
 
 # ----------------------------------------------------------------------------------------------- controls
 

@@ -33,13 +33,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_gcam import SaliencyBatch, attribute
-from lightning_gcam.asking import Inquiry, ask
-from lightning_gcam.attribution import Attribution
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.metrics.similarity import average_ranks
-from lightning_gcam.scoring import score_maps
+from lightning_gcam.pipeline.attribution import Attribution
+from lightning_gcam.pipeline.model_outputs import Inquiry, ask
+from lightning_gcam.pipeline.scoring import score_maps
 
 ROOT = Path(__file__).parents[1]
 SCORES = [
@@ -191,7 +191,7 @@ def fingerprint_of(settings: Settings) -> str:
     """Of everything that decides what a run measures."""
     package = ROOT / "lightning_gcam"
     files = [*(package / "cam").rglob("*.py"), *(package / "metrics").rglob("*.py")]
-    files += [package / name for name in ("attribution.py", "asking.py", "scoring.py")]
+    files += [package / "pipeline" / name for name in ("attribution.py", "model_outputs.py", "scoring.py")]
     files += [ROOT / "benchmarks" / name for name in ("three_digits.py", "cues.py")]
     files += [ROOT / "benchmarks" / f"comparison_{name}.py" for name in ("methods", "networks", "runs")]
     return fingerprint([list(settings), SCORES], files)

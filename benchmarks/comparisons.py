@@ -25,8 +25,8 @@ from verdicts import (
 
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.reliance import Evidence, Reliance, Thresholds
-from lightning_gcam.reliance.intervals import chance_level, wilson_interval
+from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
+from lightning_gcam.shortcuts.results import chance_level, wilson_interval
 
 SHARES = (0.5, 0.4, 0.3, 0.25, 0.2)
 FEW = 16  # samples, as many as the monitor takes where nobody says how many

@@ -25,7 +25,7 @@ from three_digits import LAYERS
 from torch import Tensor
 
 from lightning_gcam import attribute
-from lightning_gcam.attribution import Attribution
+from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.visual import outline, overlay, to_display
 
 METHODS: list[Any] = ["grad_cam", "hires_cam", "guidance_cam", grad_cam_squared]

@@ -35,14 +35,14 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from saliency_cost import Goal, in_forwards, noise
 from trainings import CLASSES, LAYER, NETWORKS, Run, photographs, resnet18, train
 
-from lightning_gcam.asking import answer_images
-from lightning_gcam.causal_checks import CausalChecks
-from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.loggers import log_saliency
-from lightning_gcam.memory import Memory
-from lightning_gcam.record import SaliencyRecord, Stamp
-from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
-from lightning_gcam.scoring import score_maps
+from lightning_gcam.pipeline.causal_checks import CausalChecks
+from lightning_gcam.pipeline.chunks import attribute_in_chunks
+from lightning_gcam.pipeline.history import Memory
+from lightning_gcam.pipeline.model_outputs import answer_images
+from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
+from lightning_gcam.pipeline.scoring import score_maps
+from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 
 MODEL_GOAL = 1.30  # forwards of the fixed batch, for model time and scores
 PICTURE_GOAL = 0.150  # seconds, for rendering and logging

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from verdicts import Trained, alarm_speaks
 
-from lightning_gcam.reliance import Thresholds
+from lightning_gcam.shortcuts import Thresholds
 
 SHOWN = [
     ("none", 0.0, "no cue"),

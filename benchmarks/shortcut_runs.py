@@ -33,11 +33,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam.callbacks.display import Display
+from lightning_gcam.callbacks.publisher import Display
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import default_scores
-from lightning_gcam.record import SaliencyRecord
-from lightning_gcam.reliance import Removal, changed_images, measure_reliance
+from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.shortcuts import Removal, changed_images, measure_reliance
 
 STRENGTHS = (0.99, 0.95, 0.9)
 REMOVALS: tuple[Removal, ...] = ("blur", "mean", "neighbours")

@@ -26,8 +26,8 @@ from verdicts import (
     surviving,
 )
 
-from lightning_gcam.reliance import Thresholds
-from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
+from lightning_gcam.shortcuts import Thresholds
+from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 
 AREA_GOAL = 0.97
 EARLY_GOAL = 0.5

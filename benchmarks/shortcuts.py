@@ -32,8 +32,8 @@ from shortcut_tables import (
 from three_digits import BETTER, HIGH, measure_all
 from verdicts import Trained, split
 
-from lightning_gcam.reliance import Thresholds
-from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
+from lightning_gcam.shortcuts import Thresholds
+from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 
 PACKAGES = ["torch", "pytorch-lightning", "scikit-learn", "scikit-image"]
 COMPARED = ["background_only_accuracy", "suspect_swap_accuracy", "energy", "pointing_game", "suspect_lift"]

@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 from cues import ON_THE_OBJECT
 
-from lightning_gcam.reliance import Evidence, Reliance, Thresholds, judge
-from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
-from lightning_gcam.reliance.rule import share_left
+from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds, judge
+from lightning_gcam.shortcuts.detector import share_left
+from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 
 RELIES, RELIES_NOT = 0.2, 0.05  # of the accuracy, what shuffling the cue takes: at least, and less than
 LOOKS_IN_A_ROW = 2

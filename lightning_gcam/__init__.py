@@ -7,10 +7,10 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_gcam.attribution import Attribution, attribute
-    from lightning_gcam.batch import SaliencyBatch
     from lightning_gcam.callbacks import SaliencyEvaluation, SaliencyMonitor, ShortcutAlarm
-    from lightning_gcam.record import SaliencyRecord
+    from lightning_gcam.data import SaliencyBatch
+    from lightning_gcam.pipeline.attribution import Attribution, attribute
+    from lightning_gcam.pipeline.record import SaliencyRecord
 
 __all__ = [
     "Attribution",
@@ -26,13 +26,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Attribution": "attribution",
-    "SaliencyBatch": "batch",
+    "Attribution": "pipeline.attribution",
+    "SaliencyBatch": "data",
     "SaliencyEvaluation": "callbacks",
     "SaliencyMonitor": "callbacks",
-    "SaliencyRecord": "record",
+    "SaliencyRecord": "pipeline.record",
     "ShortcutAlarm": "callbacks",
-    "attribute": "attribution",
+    "attribute": "pipeline.attribution",
 }
 """Where each name lives; it is imported when first asked for, so that the command's `--help` loads no torch."""
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
-from lightning_gcam.callbacks import processes
+from lightning_gcam.callbacks import distributed as processes
 from lightning_gcam.callbacks.look import Look
-from lightning_gcam.fixed_batch import FixedBatch
-from lightning_gcam.record import record_saliency
+from lightning_gcam.data.fixed_samples import FixedBatch
+from lightning_gcam.pipeline.record import record_saliency
 from tests.modules import Plain
 from tests.witness import RowLogger, Witness, digest
 

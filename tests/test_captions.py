@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam import Attribution, SaliencyBatch
-from lightning_gcam.captions import captions, correct, explained, subject_of
+from lightning_gcam.pipeline.captions import captions, correct, explained, subject_of
 
 VALUES = torch.tensor([[3.14], [-0.5], [0.004]])
 EMBEDDING = torch.tensor([[0.5, 2.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.metrics import PointingGame
-from lightning_gcam.reliance import Thresholds
+from lightning_gcam.shortcuts import Thresholds
 from tests.toys import Toy
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cli import main
-from lightning_gcam.commands.models import Explained, build_model, without_prefix
+from lightning_gcam.cli.models import Explained, build_model, without_prefix
 from lightning_gcam.evaluation import EvaluationResult, read_result
 from tests.datasets.trees import write_coco, write_imagenet, write_voc
 from tests.toys import Toy, listening
@@ -355,7 +355,7 @@ def test_two_evaluations_do_not_write_into_one_directory(
     trees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = (
-        "import sys, time\nfrom pathlib import Path\nfrom lightning_gcam.loggers.claims import is_ours\n"
+        "import sys, time\nfrom pathlib import Path\nfrom lightning_gcam.loggers.files import is_ours\n"
         f"assert is_ours(Path({str(tmp_path / 'out')!r}))\nprint('has it', flush=True)\ntime.sleep(100)"
     )
     command = [sys.executable, "-c", other]

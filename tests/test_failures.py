@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics import EnergyPointingGame
-from lightning_gcam.visual import text
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.visual import drawing as text
 from tests import faults
 from tests.faults import (
     EVERY,
@@ -1141,9 +1141,9 @@ def test_a_score_that_raises_leaves_the_others(score: Any, when: When, root: Pat
             OSError("cannot open resource"),
             "OSError: cannot open resource.*there",
         ),
-        ("lightning_gcam.visual.panels.overlay", MemoryError(), "MemoryError"),
+        ("lightning_gcam.visual.grid.overlay", MemoryError(), "MemoryError"),
         (
-            "lightning_gcam.picture.to_display",
+            "lightning_gcam.pipeline.rendering.to_display",
             ValueError("no such range"),
             "ValueError: no such range" + HINT,
         ),
@@ -1275,8 +1275,8 @@ def test_an_interrupt_between_our_hooks(layer: str, when: When, root: Path) -> N
 
 ELSEWHERE = [
     "lightning_gcam.cam.capture._gradients",
-    "lightning_gcam.attribution._scaled_maps",
-    "lightning_gcam.scoring._of_samples",
+    "lightning_gcam.pipeline.attribution._scaled_maps",
+    "lightning_gcam.pipeline.scoring._of_samples",
     "lightning_gcam.visual.grid.write",
     "tests.witness.RowLogger.log_image",
 ]

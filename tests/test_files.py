@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lightning_gcam._files import atomic_write, atomic_write_text, atomic_write_texts, printable
+from lightning_gcam.utils.files import atomic_write, atomic_write_text, atomic_write_texts, printable
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lightning_gcam"
 
@@ -153,4 +153,4 @@ def test_no_other_file_of_the_package_writes_and_renames() -> None:
         for path in PACKAGE.rglob("*.py")
         if re.search(r'\.part"|os\.replace\(', path.read_text(encoding="utf-8"))
     }
-    assert found == {"_files.py"}
+    assert found == {"utils/files.py"}

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam._errors import InputError
-from lightning_gcam.fixed_batch import FixedBatch, Offered, Selection, check_selection
+from lightning_gcam.data.fixed_samples import FixedBatch, Offered, Selection, check_selection
+from lightning_gcam.utils.errors import InputError
 
 
 def numbered(labels: Sequence[int], start: int = 0, size: int = 2) -> SaliencyBatch:

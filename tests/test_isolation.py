@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from lightning_gcam import isolation
-from lightning_gcam._writes import parameters_put_back
-from lightning_gcam.isolation import untouched
+from lightning_gcam.utils import isolation
+from lightning_gcam.utils.isolation import untouched
+from lightning_gcam.utils.snapshots import parameters_put_back
 from tests.cam.nets import bits, cnn, pictures, state_of
 
 

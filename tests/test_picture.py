@@ -10,12 +10,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from lightning_gcam import Attribution, SaliencyBatch, SaliencyRecord, attribute, picture
-from lightning_gcam._errors import InputError
-from lightning_gcam.captions import captions
-from lightning_gcam.memory import Memory
-from lightning_gcam.picture import Earlier
-from lightning_gcam.record import Stamp, record_saliency
+from lightning_gcam import Attribution, SaliencyBatch, SaliencyRecord, attribute
+from lightning_gcam.pipeline import rendering as picture
+from lightning_gcam.pipeline.captions import captions
+from lightning_gcam.pipeline.history import Memory
+from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.rendering import Earlier
+from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import render_grid, to_display
 from lightning_gcam.visual.layout import plan
 from tests.toys import decoded, toy_network, toy_samples

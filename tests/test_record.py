@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import Attribution, SaliencyBatch, SaliencyMonitor, SaliencyRecord, attribute
-from lightning_gcam._errors import InputError
-from lightning_gcam.chunks import attribute_in_chunks
 from lightning_gcam.metrics import EnergyPointingGame, PointingGame
-from lightning_gcam.record import Stamp, record_saliency
-from lightning_gcam.scoring import score_maps
+from lightning_gcam.pipeline.chunks import attribute_in_chunks
+from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.scoring import score_maps
+from lightning_gcam.utils.errors import InputError
 from tests.toys import toy_network, toy_samples
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.0, 5.0]])

@@ -11,14 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import Attribution, SaliencyBatch, attribute
-from lightning_gcam._errors import InputError
-from lightning_gcam.asking import Answers, Inquiry, answer_images, ask, class_probabilities, kept_probability
-from lightning_gcam.cam.random_weights import in_place_of_all
-from lightning_gcam.memory import Memory
+from lightning_gcam.cam.forward import in_place_of_all
 from lightning_gcam.metrics import AverageDrop, InsertionAUC, SampleMean, functional, resolve_scores
 from lightning_gcam.metrics.samples import PerSample
-from lightning_gcam.record import record_saliency
-from lightning_gcam.scoring import score_maps
+from lightning_gcam.pipeline.history import Memory
+from lightning_gcam.pipeline.model_outputs import (
+    Answers,
+    Inquiry,
+    answer_images,
+    ask,
+    class_probabilities,
+    kept_probability,
+)
+from lightning_gcam.pipeline.record import record_saliency
+from lightning_gcam.pipeline.scoring import score_maps
+from lightning_gcam.utils.errors import InputError
 from tests.toys import toy_network, toy_samples
 
 ASKING = ["average_drop", "average_increase", "average_gain", "coherency", "adcc", "insertion", "deletion"]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import Attribution, SaliencyBatch, attribute
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam import available_methods
 from lightning_gcam.cam.capture import capture, capture_layers
-from lightning_gcam.record import Stamp, record_saliency
+from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import CLASSES, bits, cnn, pictures, seeded, state_of
 from tests.toys import toy_network, toy_samples
 
@@ -312,7 +312,7 @@ def test_each_layer_is_a_column_under_its_own_name(monkeypatch: pytest.MonkeyPat
         seen.update(options, maps=maps)
         return original(images, maps, **options)
 
-    from lightning_gcam import picture as room
+    from lightning_gcam.pipeline import rendering as room
 
     original = room.render_grid
     monkeypatch.setattr(room, "render_grid", draw)

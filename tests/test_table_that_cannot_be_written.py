@@ -15,10 +15,10 @@ import pytest
 from torch import Tensor
 
 from lightning_gcam import SaliencyEvaluation
-from lightning_gcam._errors import InputError
-from lightning_gcam.callbacks.tabulate import Table
+from lightning_gcam.callbacks.evaluation_table import Table
 from lightning_gcam.cli import main
 from lightning_gcam.evaluation import read_result
+from lightning_gcam.utils.errors import InputError
 from tests.datasets.trees import write_voc
 from tests.test_evaluate_command import Small, own
 from tests.toys import Toy, toy_loader, toy_trainer

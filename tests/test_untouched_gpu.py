@@ -11,7 +11,7 @@ import pytorch_lightning
 import torch
 from torch import Tensor
 
-from lightning_gcam import isolation
+from lightning_gcam.utils import isolation
 from tests.modules import MODULES, AlwaysDropout, Plain, TwoOptimizers
 from tests.test_untouched import Mode, _monitor, train
 from tests.witness import differences

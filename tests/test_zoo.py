@@ -18,7 +18,7 @@ import torchvision
 from torch import nn
 
 from lightning_gcam import attribute
-from lightning_gcam.cam import evidence
+from lightning_gcam.cam import layout_evidence as evidence
 from tests.zoo.__main__ import read, report, run
 from tests.zoo.examine import CLASSES, Finding, examine
 from tests.zoo.families import EXCEPTIONS, TIMM_NAMES, TRANSFORMERS_CONFIGS, ZOO, look

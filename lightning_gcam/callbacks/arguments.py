@@ -1,12 +1,15 @@
-"""What `SaliencyMonitor` refuses at the door."""
+"""Arguments of the callbacks that are refused before training time is spent."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from lightning_gcam._errors import InputError
+from lightning_gcam.cam.calling import NotTaken
+from lightning_gcam.data.adapters import adapter_for
+from lightning_gcam.utils.errors import InputError
 
 _OR_NEVER = ", or None for never"
 
@@ -73,3 +76,22 @@ def check_about(about: Mapping[str, Any] | None) -> None:
         json.dumps(dict(about or {}), allow_nan=False, default=str)
     except (TypeError, ValueError) as error:
         raise InputError(f"`about` must hold plain facts, by name: {error}.") from error
+
+
+@contextmanager
+def whole_numbers_explained(batch: Any) -> Iterator[None]:
+    """Run the module; where it does not take the images as they came, show an adapter that converts them.
+
+    Args:
+        batch: what the images were read from; None where they were given by hand.
+
+    Raises:
+        InputError: with the code to copy.
+    """
+    try:
+        yield
+    except NotTaken as error:
+        code = "batch=SaliencyBatch(images.float() / 255)"
+        if batch is not None:
+            code = adapter_for(batch, "{images}.float() / 255")
+        raise InputError(f"{error} In your `validation_step`? Then do the same in:\n    {code}") from error

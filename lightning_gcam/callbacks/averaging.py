@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_gcam._lightning import Callback, Trainer
-from lightning_gcam.callbacks.failures import FailurePolicy
-from lightning_gcam.callbacks.processes import holds_whole_model
+from lightning_gcam.callbacks.distributed import holds_whole_model
+from lightning_gcam.callbacks.error_policy import FailurePolicy
+from lightning_gcam.utils.lightning_compat import Callback, Trainer
 
 _HOOK = "on_validation_epoch_end"
 

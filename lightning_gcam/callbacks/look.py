@@ -1,30 +1,154 @@
-"""One look inside a Trainer: maps, scores and causal checks by all processes together, the same in all of them."""
+"""One look inside of a Trainer: what it computes, its dry run, and the look itself, the same in all processes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
+from torch import nn
 
-from lightning_gcam._lightning import LightningModule, Trainer
-from lightning_gcam.asking import Answers, answer_images, ask, ask_random_model
-from lightning_gcam.attribution import Attribution
-from lightning_gcam.batch import SaliencyBatch
-from lightning_gcam.callbacks.failures import ASKING, CHECKING, THE_LOOK, FailurePolicy
-from lightning_gcam.callbacks.processes import same_everywhere, share_out, together
-from lightning_gcam.callbacks.recipe import Recipe
-from lightning_gcam.callbacks.trainer_facts import as_input, precision
-from lightning_gcam.cam.targets import Targets
-from lightning_gcam.captions import instead_of_classes
-from lightning_gcam.causal_checks import with_checks
-from lightning_gcam.chunks import attribute_in_chunks
-from lightning_gcam.fixed_batch import FixedBatch
-from lightning_gcam.memory import Memory
-from lightning_gcam.picture import Earlier
-from lightning_gcam.record import SaliencyRecord, Stamp
-from lightning_gcam.reliance import Reliance
-from lightning_gcam.scoring import ScoreSheet, score_maps
+from lightning_gcam.callbacks.distributed import same_everywhere, share_out, through_wrapper, together
+from lightning_gcam.callbacks.error_policy import ASKING, CHECKING, THE_LOOK, FailurePolicy
+from lightning_gcam.callbacks.trainer_state import as_input, precision
+from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.layers import (
+    Fuse,
+    TargetLayer,
+    TargetLayers,
+    find_target_layer,
+    resolve_target_layers,
+)
+from lightning_gcam.cam.layouts import Reshape
+from lightning_gcam.cam.registry import AnyMethod
+from lightning_gcam.cam.targets import Targets, check_labels
+from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.data.fixed_samples import FixedBatch
+from lightning_gcam.metrics import resolve_scores
+from lightning_gcam.pipeline.attribution import Attribution, attribute
+from lightning_gcam.pipeline.captions import instead_of_classes
+from lightning_gcam.pipeline.causal_checks import NO_CHECKS, CausalChecks, with_checks
+from lightning_gcam.pipeline.chunks import attribute_in_chunks, labels_of
+from lightning_gcam.pipeline.history import Memory
+from lightning_gcam.pipeline.model_outputs import Answers, Inquiry, answer_images, ask, ask_random_model
+from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
+from lightning_gcam.pipeline.rendering import Earlier
+from lightning_gcam.pipeline.scoring import Scores, ScoreSheet, compares_looks, score_maps
+from lightning_gcam.shortcuts import Reliance
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.lightning_compat import LightningModule, Trainer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every look computes, and whether its picture shows earlier looks; the fields are as `SaliencyMonitor`'s."""
+
+    methods: dict[str, AnyMethod]
+    targets: Targets
+    scores: Scores
+    forward: Forward | None
+    reshape_transform: Reshape | None
+    fuse: Fuse | None = None
+    checks: CausalChecks = NO_CHECKS
+    draws_earlier: bool = False
+    multi_label: bool = False
+
+    @property
+    def explains_classes(self) -> bool:
+        """Whether the labels have to be classes of the logits, as far as the targets tell."""
+        return not callable(self.targets) and self.targets != "output"
+
+    @cached_property
+    def inquiry(self) -> Inquiry:
+        """What the scores want to know of the model."""
+        return Inquiry.of(resolve_scores(self.scores))
+
+    @cached_property
+    def compares_looks(self) -> bool:
+        """Whether a score, or the picture, compares a look with an earlier one."""
+        return self.draws_earlier or compares_looks(self.scores)
+
+    def targets_of(self, batch: SaliencyBatch, whole: SaliencyBatch) -> Targets:
+        """The targets of a batch that is a part of `whole`."""
+        asks_for_labels = isinstance(self.targets, str) and self.targets == "label"
+        return labels_of(batch, whole) if asks_for_labels else self.targets
+
+    def options(self, trainer: Trainer) -> dict[str, Any]:
+        """What of it `attribute` takes."""
+        return {
+            "methods": self.methods,
+            "forward": through_wrapper(trainer, self.forward),
+            "reshape_transform": self.reshape_transform,
+            "fuse": self.fuse,
+        }
+
+
+def prepare(
+    trainer: Trainer,
+    module: LightningModule,
+    samples: SaliencyBatch,
+    target_layer: TargetLayers | None,
+    recipe: Recipe,
+) -> list[TargetLayer]:
+    """Find the layer (or the named ones) and try one sample all the way.
+
+    Raises:
+        InputError: naming the argument, what came, and what to do.
+    """
+    with torch.inference_mode(False), precision(trainer):
+        first = samples.select([_first_labelled(samples)]).to(module.device)
+        first = replace(first, images=as_input(trainer, first.images))
+        options = recipe.options(trainer)
+        layers = _find_layers(module, first, target_layer, options)
+        options["target_layer"] = [layer.name for layer in layers]
+        tried = attribute(
+            module, first.images, masks=first.object_masks, **{**options, "methods": "grad_cam"}
+        )
+        has_classes = recipe.explains_classes and tried.explains == "classes"
+        if samples.labels is not None and samples.labels.ndim == 1 and has_classes:
+            check_labels(samples.labels, tried.logits.shape[1])
+        targets = recipe.targets_of(first, samples)
+        attribution, _ = attribute_in_chunks(module, first, targets, **options)
+        answers = Answers()
+        with _input_errors_only():
+            answers = ask(module, first, attribution, recipe.inquiry, targets=targets, **options)
+        score_maps(attribution, first, recipe.scores, _raise_input_errors, answers=answers)
+        with _input_errors_only():
+            recipe.checks.images(first, attribution)
+        return layers
+
+
+@contextmanager
+def _input_errors_only() -> Iterator[None]:
+    """What fails for another reason is no cause to look at nothing; the first look tells of it."""
+    try:
+        yield
+    except Exception as error:
+        _raise_input_errors("", error)
+
+
+def _raise_input_errors(_: str, error: Exception) -> None:
+    if isinstance(error, InputError):
+        raise error
+
+
+def _first_labelled(samples: SaliencyBatch) -> int:
+    """Negative labels mean "none"; such samples are passed over, here too."""
+    if samples.labels is None or samples.labels.ndim != 1:
+        return 0
+    return int((samples.labels >= 0).int().argmax())
+
+
+def _find_layers(
+    module: nn.Module, samples: SaliencyBatch, target_layer: TargetLayers | None, options: dict[str, Any]
+) -> list[TargetLayer]:
+    if target_layer is None:
+        forward, reshape = options["forward"], options["reshape_transform"]
+        return [find_target_layer(module, samples.images, forward=forward, reshape_transform=reshape)]
+    return [TargetLayer(name, layer) for name, layer in resolve_target_layers(module, target_layer).items()]
 
 
 @dataclass(frozen=True)

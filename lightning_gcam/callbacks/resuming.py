@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
-from lightning_gcam.batch import SaliencyBatch
-from lightning_gcam.callbacks.recipe import Recipe
-from lightning_gcam.fixed_batch import FixedBatch, Selection
-from lightning_gcam.memory import Memory
+from lightning_gcam.callbacks.look import Recipe
+from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.data.fixed_samples import FixedBatch, Selection
+from lightning_gcam.pipeline.history import Memory
+from lightning_gcam.utils.errors import InputError
 
 _CHOICE = ("num_samples", "selection")
 _SAMPLES = ("batch", *_CHOICE)

@@ -9,30 +9,29 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
-from lightning_gcam._lightning import Callback, LightningModule, Trainer
-from lightning_gcam._names import same_on_any_disk
-from lightning_gcam.batch import Adapter
 from lightning_gcam.callbacks import arguments
-from lightning_gcam.callbacks.failures import FailurePolicy
-from lightning_gcam.callbacks.fingerprint import settings_of
-from lightning_gcam.callbacks.loaders import (
+from lightning_gcam.callbacks.distributed import holds_whole_model
+from lightning_gcam.callbacks.error_policy import FailurePolicy
+from lightning_gcam.callbacks.evaluation_runner import Plan, Stream, settings_of
+from lightning_gcam.callbacks.evaluation_table import Table
+from lightning_gcam.callbacks.look import Recipe
+from lightning_gcam.callbacks.sample_collector import (
     check_index,
     delivered_by,
     loaders_of,
     part_of,
     steps_fetch_batches,
 )
-from lightning_gcam.callbacks.processes import holds_whole_model
-from lightning_gcam.callbacks.recipe import Recipe
-from lightning_gcam.callbacks.stream import Plan, Stream
-from lightning_gcam.callbacks.tabulate import Table
 from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.layers import check_fuse, resolve_target_layers
+from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods, resolve_methods
-from lightning_gcam.cam.reshape import Reshape
-from lightning_gcam.cam.several import check_fuse, resolve_target_layers
+from lightning_gcam.data import Adapter
 from lightning_gcam.evaluation import EvaluationResult, Parts
-from lightning_gcam.scoring import Scores, check_streamed_scores
+from lightning_gcam.pipeline.scoring import Scores, check_streamed_scores
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.files import same_on_any_disk
+from lightning_gcam.utils.lightning_compat import Callback, LightningModule, Trainer
 
 
 class SaliencyEvaluation(Callback):

@@ -10,12 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
-from lightning_gcam._lightning import Callback, LightningModule, Trainer
-from lightning_gcam._names import same_on_any_disk
-from lightning_gcam.batch import Adapter, SaliencyBatch
 from lightning_gcam.callbacks import arguments
-from lightning_gcam.callbacks.announcement import description
+from lightning_gcam.callbacks.arguments import whole_numbers_explained
 from lightning_gcam.callbacks.averaging import (
     as_validated,
     averaged,
@@ -23,31 +19,35 @@ from lightning_gcam.callbacks.averaging import (
     weights_may_change,
     weights_of,
 )
-from lightning_gcam.callbacks.collection import Collection
-from lightning_gcam.callbacks.display import Display
-from lightning_gcam.callbacks.failures import FailurePolicy
-from lightning_gcam.callbacks.loaders import steps_fetch_batches
-from lightning_gcam.callbacks.look import Look
-from lightning_gcam.callbacks.preparation import prepare
-from lightning_gcam.callbacks.processes import all_have, first_layers
-from lightning_gcam.callbacks.recipe import Recipe
+from lightning_gcam.callbacks.distributed import all_have, first_layers
+from lightning_gcam.callbacks.error_policy import FailurePolicy
+from lightning_gcam.callbacks.look import Look, Recipe, prepare
+from lightning_gcam.callbacks.publisher import Display, description
 from lightning_gcam.callbacks.resuming import Kept, names_of, settings_of
-from lightning_gcam.callbacks.schedule import Schedule
-from lightning_gcam.callbacks.trainer_facts import is_fitting, logged_step, moment, no_training_time_spent
-from lightning_gcam.callbacks.whole_numbers import whole_numbers_explained
+from lightning_gcam.callbacks.sample_collector import Collection, steps_fetch_batches
+from lightning_gcam.callbacks.trainer_state import (
+    Schedule,
+    is_fitting,
+    logged_step,
+    moment,
+    no_training_time_spent,
+)
 from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.layers import TargetLayer
+from lightning_gcam.cam.layers import TargetLayer, check_fuse, resolve_target_layers
+from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods, resolve_methods
-from lightning_gcam.cam.reshape import Reshape
-from lightning_gcam.cam.several import check_fuse, resolve_target_layers
-from lightning_gcam.causal_checks import NO_CHECKS, CausalChecks
-from lightning_gcam.fixed_batch import Selection
+from lightning_gcam.data import Adapter, SaliencyBatch
+from lightning_gcam.data.fixed_samples import Selection
 from lightning_gcam.loggers import ReportLogger
-from lightning_gcam.memory import Memory
-from lightning_gcam.record import SaliencyRecord, Stamp
-from lightning_gcam.reliance import Checks, Removal
-from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
-from lightning_gcam.scoring import Scores, check_final_scores, check_scores
+from lightning_gcam.pipeline.causal_checks import NO_CHECKS, CausalChecks
+from lightning_gcam.pipeline.history import Memory
+from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
+from lightning_gcam.pipeline.scoring import Scores, check_final_scores, check_scores
+from lightning_gcam.shortcuts import Checks, Removal
+from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.files import same_on_any_disk
+from lightning_gcam.utils.lightning_compat import Callback, LightningModule, Trainer
 from lightning_gcam.visual import Normalize, check_normalize, check_scale
 
 
@@ -82,8 +82,8 @@ class SaliencyMonitor(Callback):
             the annotation allows.
         final_scores: further ones, taken once at the end of a fit and logged as `saliency/final/<score>`: for those
             that cost many forwards, as `insertion` and `deletion` do.
-        checks: what the model relies on, a forward each: names out of `lightning_gcam.reliance.available_checks`, which
-            are logged as `saliency/<check>`; None for all that the annotation allows, `[]` for none.
+        checks: what the model relies on, a forward each: names out of `lightning_gcam.shortcuts.available_checks`,
+            which are logged as `saliency/<check>`; None for all that the annotation allows, `[]` for none.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
             `(N, H, W)` bool to images.
         adapter: a function from a batch of your dataloader to a `SaliencyBatch`, for layouts that are not recognised.

@@ -1,29 +1,115 @@
-"""`ShortcutAlarm`: says so when the causal checks show, look after look, that the class is read off something else."""
+"""`ShortcutAlarm`: an alarm where causal checks of several looks say that the class survives without the object."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from lightning_gcam._errors import InputError
-from lightning_gcam._lightning import Callback, LightningModule, Trainer, rank_zero_info, rank_zero_warn
 from lightning_gcam.callbacks.arguments import check_whole
-from lightning_gcam.callbacks.failures import FailurePolicy
+from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.resuming import check_mapping
 from lightning_gcam.callbacks.saliency_monitor import SaliencyMonitor
-from lightning_gcam.callbacks.trainer_facts import is_fitting
-from lightning_gcam.callbacks.watch import Watch, evidence_of, why_not
-from lightning_gcam.isolation import same_random_streams
+from lightning_gcam.callbacks.trainer_state import is_fitting
 from lightning_gcam.loggers import log_alert, write_alert
-from lightning_gcam.loggers.event_file import left_as_found
-from lightning_gcam.record import SaliencyRecord
-from lightning_gcam.reliance import Finding, Thresholds, plain_of
+from lightning_gcam.loggers.tensorboard import left_as_found
+from lightning_gcam.metrics import resolve_scores
+from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.pipeline.scoring import score_maps
+from lightning_gcam.shortcuts import Evidence, Finding, Thresholds, judge, plain_of
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.isolation import same_random_streams
+from lightning_gcam.utils.lightning_compat import (
+    Callback,
+    LightningModule,
+    Trainer,
+    rank_zero_info,
+    rank_zero_warn,
+)
+
+_DECISIVE = ("background_only_accuracy", "suspect_swap_accuracy")
+_SCORES = ("energy", "energy_chance", "suspect_lift", "blank_rate")
+
+
+class Watch:
+    """The last looks of one monitor, and what was said of them.
+
+    Args:
+        thresholds: as in `judge`.
+        looks_in_a_row: as in `judge`.
+    """
+
+    def __init__(self, thresholds: Thresholds, looks_in_a_row: int) -> None:
+        self._thresholds = thresholds
+        self._looks_in_a_row = looks_in_a_row
+        self._recent: list[Evidence] = []
+        self._told: list[str] = []
+
+    def hear(self, evidence: Evidence) -> Finding | None:
+        """What is new with one more look: a kind of evidence not told before, or told before a silence."""
+        self._recent = [*self._recent, evidence][-self._looks_in_a_row :]
+        finding = judge(self._recent, self._thresholds, self._looks_in_a_row)
+        kinds = list(finding.kinds) if finding is not None else []
+        is_new = any(kind not in self._told for kind in kinds)
+        self._told = list(dict.fromkeys([*self._told, *kinds])) if kinds else []
+        return finding if is_new else None
+
+    def miss(self) -> None:
+        """A look of which nothing can be judged: the looks before it and behind it are not in a row."""
+        self._recent = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain Python only."""
+        return {"recent": [each.to_plain() for each in self._recent], "told": self._told}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the looks of the run that is resumed."""
+        self._recent = [Evidence.from_plain(each) for each in state["recent"]]
+        self._told = list(state["told"])
+
+
+def evidence_of(record: SaliencyRecord) -> Evidence | None:
+    """What a look measured, with the saliency of its first method; None where nothing of it can be judged."""
+    if record.reliance is None or why_not(record) is not None:
+        return None
+    taken = {name: record.scores[name] for name in _SCORES if _is_ours(record, name)}
+    missing = [name for name in _SCORES if name not in taken]
+    name, maps = next(iter(record.attribution.maps.items()))
+    scores = score_maps(replace(record.attribution, maps={name: maps}), record.batch, missing).values
+    return Evidence(record.step, record.epoch, record.reliance, {**scores, **taken})
+
+
+def _is_ours(record: SaliencyRecord, name: str) -> bool:
+    """Whether the look has the score of that name, and it is not one of the user's own under the same name."""
+    metric, _ = record.sheet.evidence.get(name, (None, None))
+    return name in record.scores and type(metric) is type(resolve_scores(name)[name])
+
+
+def why_not(record: SaliencyRecord) -> str | None:
+    """Why the alarm cannot judge a look, and what to give it; None where it can."""
+    batch, reliance = record.batch, record.reliance
+    measured = reliance.scores if reliance is not None else {}
+    if any(name in measured for name in _DECISIVE):
+        return None
+    if batch.labels is None:
+        return "the fixed samples have no labels. Deliver (images, labels, masks) in the validation batch."
+    if batch.object_masks is None and batch.suspect is None:
+        return (
+            "the fixed samples have neither masks or boxes of their objects nor a suspect region. Deliver "
+            "(images, labels, masks) in the validation batch, or pass `adapter=` or `batch=` to the monitor, with "
+            "`masks`, `boxes` or `suspect` of a SaliencyBatch."
+        )
+    return (
+        f"no check of {' or '.join(_DECISIVE)} could be made. They take labels that are classes and one score a class, "
+        "for the first objects that leave some background, for the second two classes; and the monitor's `checks` must "
+        "not leave them out. (A check that failed was warned of by itself.)"
+    )
 
 
 class ShortcutAlarm(Callback):
     """Read every look of the `SaliencyMonitor`s, and speak where a model seems to be right for another reason.
 
     It speaks when accuracy is clearly above chance and, on several looks in a row, the class survives without the
-    object, or dies with the suspect region exchanged (see `lightning_gcam.reliance.judge`). It says what was measured,
+    object, or dies with the suspect region exchanged (see `lightning_gcam.shortcuts.judge`). It says what was measured,
     on how many samples, with interval and chance, and what to try next: as a warning, a text in TensorBoard, an alert
     in Weights & Biases, and a line in `alerts.csv` beside `scores.csv` elsewhere. It speaks once; again when another
     kind of evidence comes up, or after it had nothing to say.
@@ -32,7 +118,7 @@ class ShortcutAlarm(Callback):
     objects as they are annotated, in the classes and the samples of the fixed batch.
 
     Args:
-        thresholds: from where on a look counts; see `lightning_gcam.reliance.Thresholds`.
+        thresholds: from where on a look counts; see `lightning_gcam.shortcuts.Thresholds`.
         looks_in_a_row: how many looks have to show the same.
         stop: end the training where it speaks, as `EarlyStopping` does: after `min_epochs` and `min_steps`.
         on_error: "warn" (the training goes on) or "raise".
@@ -60,7 +146,7 @@ class ShortcutAlarm(Callback):
         check_whole("looks_in_a_row", looks_in_a_row)
         if thresholds is not None and not isinstance(thresholds, Thresholds):
             raise InputError(
-                f"`thresholds` must be lightning_gcam.reliance.Thresholds, such as `Thresholds(survives=0.8)`; got "
+                f"`thresholds` must be lightning_gcam.shortcuts.Thresholds, such as `Thresholds(survives=0.8)`; got "
                 f"{type(thresholds).__name__}."
             )
         self.thresholds = thresholds or Thresholds()

@@ -1,16 +1,11 @@
-"""How a model is called with images and nothing else, and what is said where that cannot be.
-
-Not every module takes images: one without a forward is called through its only part that has parameters, and one that
-takes keywords by the name of its main input. What takes a whole batch needs a `forward=`, which the error shows where
-one was found that works.
-"""
+"""How a module is called with images, and a `forward=` that was tried where it cannot be."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -18,13 +13,67 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import OF_THE_MACHINE, InputError
-from lightning_gcam._lightning import in_both, rank_zero_info
 from lightning_gcam.cam.differentiable import recurrent_layers_without_cudnn
-from lightning_gcam.cam.reshape import leaves_of
-from lightning_gcam.cam.suggestions import RECIPES
-from lightning_gcam.cam.trial import first_that_works
-from lightning_gcam.isolation import is_sharded, untouched
+from lightning_gcam.cam.layouts import find_layout, leaves_of, main_tensor
+from lightning_gcam.cam.outputs import RECIPES, find_raw_logits
+from lightning_gcam.utils.errors import OF_THE_MACHINE, InputError
+from lightning_gcam.utils.isolation import is_sharded, untouched
+from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
+
+_SAMPLES = 2
+"""How many images a code is tried with: of one alone, a list of anything has as many parts as samples."""
+
+
+def first_that_works(
+    model: nn.Module, images: Tensor, codes: Iterable[str], of_a_part: Collection[str] = ()
+) -> str | None:
+    """The first code of a `forward=` with which a look can be taken; None where none is one, or it cannot be tried.
+
+    Sharded modules are not tried: of theirs only the whole forward may be called.
+
+    Args:
+        model: it is left as it was.
+        images: `(N, C, H, W)`, on the model's device.
+        codes: what stands behind `lambda module, images:`.
+        of_a_part: those of them that call one part alone; numbers at every position are its features, and no logits.
+
+    Example:
+        >>> model = nn.ModuleDict({"head": nn.Linear(4, 2), "conv": nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten())})
+        >>> codes = ['module["head"](images)', 'module["conv"](images)']
+        >>> first_that_works(model, torch.rand(2, 3, 8, 8), codes)
+        'module["conv"](images)'
+    """
+    if is_sharded(model):
+        return None
+    few = images[:_SAMPLES]
+    return next((code for code in codes if _works(model, few, code, dense=code not in of_a_part)), None)
+
+
+def _works(model: nn.Module, images: Tensor, code: str, *, dense: bool) -> bool:
+    with suppress(Exception), untouched(model), torch.inference_mode(False), torch.enable_grad():
+        return _gives_a_look(model, images, eval(f"lambda module, images: {code}"), dense=dense)
+    return False
+
+
+def _gives_a_look(model: nn.Module, images: Tensor, forward: Any, *, dense: bool) -> bool:
+    """Whether some module's output is a grid over the image, and the logits are computed from it."""
+    size, grids = (images.shape[-2], images.shape[-1]), []
+
+    def note(_: nn.Module, __: Any, output: Any) -> None:
+        tensor = main_tensor(output)
+        if tensor is not None and tensor.requires_grad and find_layout(tensor, size, len(images)) is not None:
+            grids.append(tensor)
+
+    with ExitStack() as stack:
+        for module in list(model.modules())[1:]:
+            stack.callback(module.register_forward_hook(note).remove)
+        leaf = images.detach().clone().requires_grad_(images.is_floating_point())
+        logits = find_raw_logits(forward(model, leaf.clone()), len(images))
+    if not grids or not logits.requires_grad or (logits.ndim == 4 and not dense):
+        return False
+    gradients = torch.autograd.grad(logits.float().square().sum(), grids, allow_unused=True)
+    return any(each is not None for each in gradients)
+
 
 Forward = Callable[[nn.Module, Tensor], Any]
 """`(model, images) -> output`, for a model that is not simply called with the images."""

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
-from lightning_gcam._lightning import rank_zero_info
 from lightning_gcam.cam.calling import Forward, run
-from lightning_gcam.cam.reshape import main_tensor
-from lightning_gcam.isolation import same_random_streams
+from lightning_gcam.cam.layouts import main_tensor
+from lightning_gcam.utils.isolation import same_random_streams
+from lightning_gcam.utils.lightning_compat import rank_zero_info
 
 
 def call_of_the_images(

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import InputError, of_the_users
 from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
 from lightning_gcam.cam.calling import quantized_explained, run
 from lightning_gcam.cam.calls import call_of_the_images
 from lightning_gcam.cam.differentiable import without_checkpoints
-from lightning_gcam.cam.evidence import Run, layout_of
+from lightning_gcam.cam.layout_evidence import Run, layout_of
+from lightning_gcam.cam.layouts import Reshape, main_tensor, with_main_tensor
 from lightning_gcam.cam.outputs import Head, has_graph, read_head
 from lightning_gcam.cam.regions import score_of_head
-from lightning_gcam.cam.reshape import Reshape, main_tensor, with_main_tensor
 from lightning_gcam.cam.targets import Score, Targets
+from lightning_gcam.utils.errors import InputError, of_the_users
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def capture(
     """Run the model once and take the gradient of the targets' score at `layer`.
 
     Args:
-        model: the model, in the mode it is to be looked at in (see `lightning_gcam.isolation.untouched`).
+        model: the model, in the mode it is to be looked at in (see `lightning_gcam.utils.isolation.untouched`).
         images: `(N, C, H, W)`, on the model's device.
         layer: a submodule that the forward calls; where it is called more than once, the last call that the score
             depends on and that is computed from the images counts (see `lightning_gcam.cam.calls`).
@@ -339,3 +339,60 @@ def _folded_in_words(activations: Tensor, images: Tensor) -> str:
         "Where the images stand first in a `torch.cat([images, others])`, theirs is:\n"
         f"    reshape_transform=lambda output: output.unflatten(0, ({rows}, -1))[0]"
     )
+
+
+@contextmanager
+def replaced(place: Place, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside, the network goes on with changed activations at `place`; tokens before the patches stay as they are.
+
+    Args:
+        place: the layer, which of its calls, and how its output is read.
+        change: from the activations `(B, C, h, w)` float32 to others of the same shape.
+
+    Raises:
+        InputError: where the layer's output cannot be put together again from `(B, C, h, w)`.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.ReLU(), nn.Flatten())
+        >>> with replaced(Place(model[0], 0, lambda output: output), lambda activations: activations + 1):
+        ...     model(torch.tensor([[[[-1.0, 2.0]]]]))
+        tensor([[1., 3.]])
+    """
+    calls = 0
+
+    def replace(_: Any, __: Any, output: Any) -> Any:
+        nonlocal calls
+        tensor = main_tensor(output)
+        if tensor is None or not tensor.is_floating_point():
+            return None
+        calls += 1
+        if calls != place.call + 1:
+            return None
+        return with_main_tensor(output, _with_grid(tensor, place.reshape, change))
+
+    hook = place.layer.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _with_grid(output: Tensor, reshape: Reshape, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The output with the cells of its grid changed, found by where the reshape takes each number from."""
+    flat, grid = output.reshape(-1), reshape(output)
+    places = reshape(torch.arange(output.numel(), device=output.device).view(output.shape)).reshape(-1)
+    if places.is_floating_point() or not _same(flat[places], grid.reshape(-1)):
+        raise InputError(
+            "`methods` that replace the layer's activations (ablation_cam) need a `reshape_transform` that only picks "
+            "and reorders the numbers of the layer's output, so that they can be put back; yours computes new ones. "
+            "Leave these methods out, or name a `target_layer` whose output is a grid."
+        )
+    changed = flat.clone()
+    changed[places] = change(grid.float()).to(output.dtype).reshape(-1)
+    return changed.view(output.shape)
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    """Equality in which a NaN equals itself."""
+    return left.shape == right.shape and bool(((left == right) | left.isnan()).all())

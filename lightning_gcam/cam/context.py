@@ -11,15 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam.calling import Forward, run
-from lightning_gcam.cam.capture import Captured, capture
+from lightning_gcam.cam.capture import Captured, capture, replaced
+from lightning_gcam.cam.forward import head_of
 from lightning_gcam.cam.outputs import Head
-from lightning_gcam.cam.plain_forward import head_of
 from lightning_gcam.cam.regions import same_score
-from lightning_gcam.cam.replacing import replaced
 from lightning_gcam.cam.targets import Score, Targets
-from lightning_gcam.pieces import in_chunks
+from lightning_gcam.utils.chunking import in_chunks
+from lightning_gcam.utils.errors import InputError
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """`(rows, numbers) -> images (B, C, H, W)`: the change of that number of the sample in that row, each `(B,)`."""
@@ -38,7 +37,7 @@ class MethodContext:
     region of a dense head. In eval mode samples do not mix, so that a batch gives what its samples give one by one.
 
     Args:
-        model: in the mode it is to be looked at in (see `lightning_gcam.isolation.untouched`).
+        model: in the mode it is to be looked at in (see `lightning_gcam.utils.isolation.untouched`).
         images: `(N, C, H, W)`, as the model takes them.
         captured: what the one pass gave at the target layer.
         targets: as in `attribute`; only a callable is asked again.

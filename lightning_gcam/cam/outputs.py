@@ -3,17 +3,133 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
-from lightning_gcam._errors import InputError
-from lightning_gcam.cam.bottleneck import corner
-from lightning_gcam.cam.main_head import main_head
 from lightning_gcam.cam.squashing import Squash, squash_of, unsquashed
-from lightning_gcam.cam.suggestions import taken_out_of
+from lightning_gcam.cam.suitability import corner
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.lightning_compat import rank_zero_info
+
+RECIPES = "docs/recipes.md"
+"""Where what is not supported by itself has a worked example."""
+
+
+def taken_out_of(output: Any, fits: Callable[[Any], bool]) -> str:
+    """What to do about an output without logits at its top: a `forward=` that was tried on it, or a recipe.
+
+    Args:
+        output: what the model gave.
+        fits: whether a part of it can be the logits.
+
+    Example:
+        >>> import torch
+        >>> print(taken_out_of({"heads": {"main": torch.zeros(2, 5)}}, lambda part: isinstance(part, Tensor)))
+        Pass `forward=`, a function from the model and the images to the logits, for example:
+            forward=lambda model, images: model(images)["heads"]["main"]
+    """
+    remedy = "Pass `forward=`, a function from the model and the images to the logits"
+    code = next((path for path, part in _parts_of(output, "") if fits(part)), None)
+    if code is not None:
+        return f"{remedy}, for example:\n    forward=lambda model, images: model(images){code}"
+    words, section = _of_kind(output)
+    return f"{words}{remedy}; no part of this output would do, see {RECIPES}{section}."
+
+
+def _of_kind(output: Any) -> tuple[str, str]:
+    """What an output is by its form, in a sentence, and the recipe for it."""
+    if isinstance(output, (list, tuple)) and output and all(isinstance(each, Mapping) for each in output):
+        return "A list of detections, one dict an image, has no score of each class. ", "#detection-models"
+    if isinstance(output, Tensor) and not output.is_floating_point():
+        return "Whole numbers are decisions, and have no gradient. ", "#quantized-and-detached-models"
+    if isinstance(output, Tensor) and output.ndim == 3:
+        return "", "#keypoints"
+    return "", ""
+
+
+def _parts_of(output: Any, path: str, depth: int = 4) -> Iterator[tuple[str, Any]]:
+    """The parts of mappings and tuples with the code that gives them; a list has one a sample, in no sure order."""
+    yield path, output
+    if not depth:
+        return
+    if isinstance(output, Mapping):
+        for key, part in output.items():
+            if type(key) in (str, int):  # another one's `repr` need not be code that gives it
+                yield from _parts_of(part, f"{path}[{key!r}]".replace("'", '"'), depth - 1)
+    elif isinstance(output, tuple) and not all(isinstance(each, Mapping) for each in output):
+        for index, part in enumerate(output):
+            yield from _parts_of(part, f"{path}[{index}]", depth - 1)
+
+
+def main_head(maps: Mapping[str, Tensor]) -> Tensor | None:
+    """The largest of several maps of one width (deep supervision), and of equally large ones that of the deepest head.
+
+    The deepest head has the most convolutions and linear layers behind it: it is computed from more than the others, or
+    from the others by more than arithmetic. The first of several such is taken.
+
+    Args:
+        maps: what the model returned, by the code that reads it off.
+
+    Returns:
+        One of them; None where they are not all maps of one width.
+
+    Raises:
+        InputError: where several are equally large and no graph shows which is the deepest.
+
+    Example:
+        >>> import torch
+        >>> features = torch.ones(1, 1, 4, 4, requires_grad=True)
+        >>> shallow = torch.nn.Conv2d(1, 1, 1)(features)
+        >>> deep = torch.nn.Conv2d(1, 1, 1)(shallow.relu())
+        >>> main_head({"[0]": shallow, "[1]": deep}) is deep
+        True
+    """
+    if len(maps) < 2 or any(each.ndim != 4 or each.shape[2:].numel() < 2 for each in maps.values()):
+        return None
+    if len({each.shape[1] for each in maps.values()}) > 1:
+        return None
+    live = {place: each for place, each in maps.items() if each.requires_grad} or dict(maps)
+    cells = max(each.shape[2:].numel() for each in live.values())
+    largest = {place: each for place, each in live.items() if each.shape[2:].numel() == cells}
+    if len(largest) > 1 and not any(each.requires_grad for each in largest.values()):
+        raise InputError(
+            f"The model returns {len(largest)} maps of one width and one size. Say which are the logits with "
+            f"`forward=`, for example:\n    forward=lambda model, images: model(images){next(reversed(largest))}"
+        )
+    place = max(largest, key=lambda each: _layers_behind(largest[each]) if largest[each].requires_grad else 0)
+    if len(live) == len(maps):  # else the graph starts behind some of them
+        _say(place, len(maps))
+    return maps[place]
+
+
+_LAYERS = ("Convolution", "Mkldnn", "Cudnn", "Miopen", "Addmm", "Mm", "Bmm")
+
+
+def _layers_behind(tensor: Tensor) -> int:
+    node = get_gradient_edge(tensor).node
+    seen, stack = {node}, [node]
+    while stack:
+        behind = {each for each, _ in stack.pop().next_functions if each is not None} - seen
+        seen |= behind
+        stack += behind
+    return sum(each.name().startswith(_LAYERS) for each in seen)
+
+
+_SAID: set[str] = set()
+
+
+def _say(place: str, count: int) -> None:
+    said = (
+        f"The model returns {count} maps of logits (deep supervision). Explained is output{place}, the largest and "
+        "deepest one. For another one, pass `forward=`."
+    )
+    if said not in _SAID:
+        _SAID.add(said)
+        rank_zero_info(said)
+
 
 LOGIT_NAMES = (
     *("logits", "class_logits", "cls_logits", "logit", "out", "scores", "score"),

@@ -7,7 +7,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import of_the_users
 from lightning_gcam.cam.outputs import Head
 from lightning_gcam.cam.squashing import before_normalising
 from lightning_gcam.cam.targets import (
@@ -23,6 +22,7 @@ from lightning_gcam.cam.targets import (
     score_of,
     score_of_classes,
 )
+from lightning_gcam.utils.errors import of_the_users
 
 
 def score_of_head(

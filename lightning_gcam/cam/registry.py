@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from lightning_gcam._errors import InputError, did_you_mean
+from lightning_gcam.utils.errors import InputError, did_you_mean
 
 Method = Callable[[Tensor, Tensor], Tensor]
 """`(activations, gradients) -> (N, h, w)`."""

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam.outputs import find_logits as find_logits  # for those who want both
 from lightning_gcam.cam.squashing import Squash
+from lightning_gcam.utils.errors import InputError
 
 Explains = Literal["classes", "output", "score", "norm", "error"]
 """What a score speaks of: classes; the single output of a regression; whatever a callable makes of the output; the norm

@@ -12,12 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
-from lightning_gcam.datasets.layout import Layout
-from lightning_gcam.datasets.marked import check_size
-from lightning_gcam.datasets.module import DatasetModule
-from lightning_gcam.datasets.pictures import read_rgb
-from lightning_gcam.datasets.rows import Annotation, Source
+from lightning_gcam.datasets.base import DatasetModule
+from lightning_gcam.datasets.rows import Annotation, Layout, Source, check_size, read_rgb
+from lightning_gcam.utils.errors import InputError
 
 _INSTANCES = "annotations/instances_val2014.json"
 _IMAGES = "val2014"

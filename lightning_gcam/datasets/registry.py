@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_gcam._errors import InputError, did_you_mean
+from lightning_gcam.datasets.base import DatasetModule
 from lightning_gcam.datasets.coco import Coco2014
 from lightning_gcam.datasets.imagenet import ImageNet
-from lightning_gcam.datasets.module import DatasetModule
 from lightning_gcam.datasets.voc import Voc2012
+from lightning_gcam.utils.errors import InputError, did_you_mean
 
 _DATASETS: dict[str, type[DatasetModule]] = {
     "voc2012": Voc2012,
@@ -57,7 +57,7 @@ def dataset_module(
         >>> dataset_module("voc", "data")
         Traceback (most recent call last):
             ...
-        lightning_gcam._errors.InputError: `name` "voc" is no dataset that is known. Did you mean "voc2012"?
+        lightning_gcam.utils.errors.InputError: `name` "voc" is no dataset that is known. Did you mean "voc2012"?
     """
     if name not in _DATASETS:
         raise InputError(f'`name` "{name}" is no dataset that is known. {did_you_mean(name, _DATASETS)}')

@@ -1,16 +1,92 @@
-"""A row for each class present in an image: the unit in which saliency is asked for, and scored."""
+"""Rows of a published dataset: an image with the masks or boxes of one of its classes, and how files are read."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import torch
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.datasets import VOCDetection  # type: ignore[import-untyped]  # it carries no types
+
+from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a dataset looks like on the disk.
+
+    Args:
+        dataset: its name in `available_datasets()`.
+        tree: what `root` holds, a line each.
+        source: where to get it, and what to unpack.
+
+    Example:
+        >>> layout = Layout("numbers", ("digits/<name>.png",), "Get digits.zip from https://example.org.")
+        >>> layout.require(Path("no/such/folder"), "digits")
+        Traceback (most recent call last):
+            ...
+        lightning_gcam.utils.errors.InputError: `root` "no/such/folder" is no folder, or cannot be read. For "numbers"
+        it holds:
+            digits/<name>.png
+        Get digits.zip from https://example.org.
+    """
+
+    dataset: str
+    tree: tuple[str, ...]
+    source: str
+
+    def require(self, root: Path, *relatives: str) -> Path:
+        """The first of `relatives` that is there, below `root`.
+
+        Raises:
+            InputError: where none is, with the whole layout and its owner's address.
+        """
+        if not root.is_dir():
+            raise InputError(f'`root` "{root}" is no folder, or cannot be read. {self._expected()}')
+        found = next((root / each for each in relatives if (root / each).exists()), None)
+        if found is None:
+            wanted = " or ".join(f'"{each}"' for each in relatives)
+            raise InputError(
+                f'`root` "{root}" holds no {wanted}.{self._nearby(root, relatives)} {self._expected()}'
+            )
+        return found
+
+    def missing(self, path: Path, named_by: str) -> InputError:
+        """What is raised for a file that a list names and that is not there."""
+        return InputError(
+            f'"{path}" is not there, and {named_by} names it. Was an archive not unpacked to its end? '
+            f"{self._expected()}"
+        )
+
+    def unreadable(self, path: Path, error: Exception) -> InputError:
+        """What is raised for a file that is there and has another form than its owner gives it."""
+        cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return InputError(
+            f'"{path}" cannot be read as a file of "{self.dataset}" ({cause}). Was it changed, or cut off? Get it '
+            f"again. {self.source}"
+        )
+
+    def _expected(self) -> str:
+        tree = "\n".join(f"    {each}" for each in self.tree)
+        return f'For "{self.dataset}" it holds:\n{tree}\n{self.source}'
+
+    def _nearby(self, root: Path, relatives: tuple[str, ...]) -> str:
+        """People give the folder inside of the one that is meant."""
+        for outer in list(root.absolute().parents)[:3]:
+            if any((outer / each).exists() for each in relatives):
+                return f' "{outer}" does: give that one.'
+        return ""
+
 
 SMALL = 0.25
 """Objects of the pointing game's difficult subset cover less than this share of their image."""
@@ -49,7 +125,7 @@ class Source(ABC):
         """Each class present, and the share of the image that its objects cover: their areas, summed."""
 
     @abstractmethod
-    def picture(self, image: int) -> Image:
+    def picture(self, image: int) -> Image.Image:
         """The image, RGB."""
 
     @abstractmethod
@@ -103,7 +179,7 @@ class Rows(Dataset[dict[str, Any]]):
         self,
         source: Source,
         rows: Sequence[Row],
-        prepare: Callable[[Image, Annotation], dict[str, Any]],
+        prepare: Callable[[Image.Image, Annotation], dict[str, Any]],
         labels: Mapping[int, int],
     ) -> None:
         self.source, self.rows, self.prepare, self.labels = source, list(rows), prepare, dict(labels)
@@ -137,3 +213,134 @@ def _column(key: str, values: list[Any]) -> Any:
     if key in ("boxes", "name"):
         return values
     return torch.stack(values) if isinstance(values[0], Tensor) else torch.tensor(values)
+
+
+@contextmanager
+def opened(path: Path, layout: Layout, named_by: str) -> Iterator[Image.Image]:
+    """A picture as it is in its file, open for the length of a `with`.
+
+    Args:
+        path: the file.
+        layout: of its dataset, for the errors.
+        named_by: what says that the file should be there.
+
+    Raises:
+        InputError: where it is not there, or is no picture.
+    """
+    try:
+        picture = Image.open(path)
+        picture.load()
+    except FileNotFoundError:
+        raise layout.missing(path, named_by) from None
+    except Exception as error:  # Pillow's readers of broken files raise errors of many types
+        raise layout.unreadable(path, error) from error
+    with picture:
+        yield picture
+
+
+def read_rgb(path: Path, layout: Layout, named_by: str) -> Image.Image:
+    """A picture in three channels, whatever it has in its file; arguments and errors as of :func:`opened`."""
+    with opened(path, layout, named_by) as picture:
+        return picture.convert("RGB")
+
+
+def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The pixels `(H, W)` bool whose centre lies in one of the boxes `(M, 4)`.
+
+    Example:
+        >>> inside(torch.tensor([[0.0, 0.0, 2.0, 1.0]]), (2, 3)).int()
+        tensor([[1, 1, 0],
+                [0, 0, 0]], dtype=torch.int32)
+    """
+    masks = SaliencyBatch(torch.zeros(1, 1, *size), boxes=[boxes]).object_masks
+    assert masks is not None
+    return masks[0]
+
+
+LONGEST_SIDE = 65_535
+"""In pixels: what a JPEG can have."""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """One object in a box.
+
+    Args:
+        name: of its class.
+        corners: xmin, ymin, xmax, ymax as they stand in the file.
+        is_unclear: marked as difficult to recognize; VOC's flag, not the pointing game's subset.
+    """
+
+    name: str
+    corners: tuple[float, float, float, float]
+    is_unclear: bool
+
+
+@dataclass(frozen=True)
+class MarkedImage:
+    """What one file says: height and width of its image, and the objects."""
+
+    size: tuple[int, int]
+    objects: tuple[Marked, ...]
+
+
+def read_marked(path: Path, layout: Layout, named_by: str) -> MarkedImage:
+    """Read one file.
+
+    Args:
+        path: the XML.
+        layout: of its dataset, for the errors.
+        named_by: what says that the file should be there.
+
+    Raises:
+        InputError: where it is not there, or has another form.
+    """
+    try:
+        tree = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
+        size = check_size(int(tree["size"]["height"]), int(tree["size"]["width"]))
+        return MarkedImage(size, tuple(_marked(each) for each in tree["object"]))
+    except FileNotFoundError:
+        raise layout.missing(path, named_by) from None
+    except RecursionError:
+        raise layout.unreadable(path, ValueError("its elements are nested too deep")) from None
+    except (ElementTree.ParseError, KeyError, OSError, TypeError, ValueError) as error:
+        raise layout.unreadable(path, error) from error
+
+
+def check_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of an image, as a file states them.
+
+    Raises:
+        ValueError: where no image has them.
+
+    Example:
+        >>> check_size(40, 60)
+        (40, 60)
+    """
+    if not (0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE):
+        raise ValueError(f"its image would have {height} x {width} pixels")
+    return height, width
+
+
+def _marked(found: Mapping[str, Any]) -> Marked:
+    box = found["bndbox"]
+    xmin, ymin, xmax, ymax = (float(box[corner]) for corner in ("xmin", "ymin", "xmax", "ymax"))
+    if not (math.isfinite(xmin + ymin + xmax + ymax) and xmin <= xmax and ymin <= ymax):
+        raise ValueError(f"a box from {xmin}, {ymin} to {xmax}, {ymax}")
+    is_unclear = found.get("difficult", "0") == "1"  # left out where nobody was asked
+    return Marked(found["name"], (xmin, ymin, xmax, ymax), is_unclear)
+
+
+def boxes_of(objects: list[Marked], first: int) -> Tensor:
+    """The objects' boxes `(M, 4)` float32, from pixel numbers to edges: a box ends behind its last pixel.
+
+    Args:
+        objects: any number of them.
+        first: the number that the file gives the first pixel, 0 or 1.
+
+    Example:
+        >>> boxes_of([Marked("cat", (1.0, 1.0, 3.0, 2.0), False)], first=1)
+        tensor([[0., 0., 3., 2.]])
+    """
+    corners = torch.tensor([each.corners for each in objects], dtype=torch.float32).reshape(-1, 4)
+    return corners + torch.tensor([0.0, 0.0, 1.0, 1.0]) - first

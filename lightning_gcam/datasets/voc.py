@@ -15,12 +15,20 @@ from torchvision.datasets import (  # type: ignore[import-untyped]  # it carries
     VOCSegmentation,
 )
 
-from lightning_gcam._errors import InputError, did_you_mean
-from lightning_gcam.datasets.layout import Layout
-from lightning_gcam.datasets.marked import Marked, MarkedImage, boxes_of, read_marked
-from lightning_gcam.datasets.module import DatasetModule, check_choice
-from lightning_gcam.datasets.pictures import inside, opened, read_rgb
-from lightning_gcam.datasets.rows import Annotation, Source
+from lightning_gcam.datasets.base import DatasetModule, check_choice
+from lightning_gcam.datasets.rows import (
+    Annotation,
+    Layout,
+    Marked,
+    MarkedImage,
+    Source,
+    boxes_of,
+    inside,
+    opened,
+    read_marked,
+    read_rgb,
+)
+from lightning_gcam.utils.errors import InputError, did_you_mean
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

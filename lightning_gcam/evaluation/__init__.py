@@ -1,11 +1,8 @@
 """The evaluation of a whole dataset: what is kept of each sample, and the table that is made of it."""
 
-from lightning_gcam.evaluation.columns import Column, Columns
-from lightning_gcam.evaluation.facts import Facts
-from lightning_gcam.evaluation.parts import Part, Parts
-from lightning_gcam.evaluation.result import EvaluationResult, Row, measure_columns
-from lightning_gcam.evaluation.table import print_table
-from lightning_gcam.evaluation.written import read_result, write_result
+from lightning_gcam.evaluation.result import EvaluationResult, Facts, Row, measure_columns
+from lightning_gcam.evaluation.storage import Column, Columns, Part, Parts
+from lightning_gcam.evaluation.table import print_table, read_result, write_result
 
 __all__ = [
     "Column",

@@ -1,14 +1,21 @@
-"""The table of an evaluation in the terminal: score after score, the best method of each in bold."""
+"""The table of an evaluation, printed and written."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import groupby
+from pathlib import Path
 from typing import TextIO
 
 from lightning_gcam.evaluation.result import EvaluationResult, Row
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.files import atomic_write_texts
 
 HEADINGS = ("score", "method", "value", "95% interval", "n", "left out")
 BASELINES = ("uniform", "centre")
@@ -93,3 +100,55 @@ def _print_with_rich(result: EvaluationResult, file: TextIO) -> None:
     for cells, best, is_last in _rows(result):
         table.add_row(*map(escape, cells), style="bold" if best else None, end_section=is_last)
     Console(file=file).print(table)
+
+
+TABLE, WHOLE = "scores.csv", "evaluation.json"
+_COLUMNS = ("method", "score", "value", "low", "high", "n", "left_out", "blank", "no_mask", "undefined")
+
+
+def write_result(directory: Path, result: EvaluationResult) -> tuple[Path, Path]:
+    """Write `scores.csv` and `evaluation.json`: both whole under other names, and then renamed, the table last.
+
+    Args:
+        directory: it is made where it is not there.
+        result: of an evaluation.
+
+    Returns:
+        The two files.
+
+    Raises:
+        OSError: where they cannot be written; what was there before is then as it was.
+    """
+    whole, table = directory / WHOLE, directory / TABLE
+    text = json.dumps(result.to_plain(), indent=1, allow_nan=False, default=str)
+    contents = {whole: f"{text}\n", table: as_csv(result)}
+    with atomic_write_texts(list(contents), newline="") as files:
+        for file, content in zip(files, contents.values(), strict=True):
+            file.write(content)
+    return table, whole
+
+
+def as_csv(result: EvaluationResult) -> str:
+    """The text of `scores.csv`."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, _COLUMNS)
+    writer.writeheader()
+    for row in result.rows:
+        cells = {**asdict(row), "left_out": row.left_out}
+        writer.writerow({name: "" if cells[name] is None else cells[name] for name in _COLUMNS})
+    return file.getvalue()
+
+
+def read_result(directory: Path) -> EvaluationResult:
+    """Read what `write_result` wrote.
+
+    Args:
+        directory: of an evaluation.
+
+    Raises:
+        InputError: where there is none.
+    """
+    path = directory / WHOLE
+    if not path.is_file():
+        raise InputError(f'`directory` "{directory}" has no {WHOLE}: no evaluation was finished there.')
+    return EvaluationResult.from_plain(json.loads(path.read_text(encoding="utf-8")))

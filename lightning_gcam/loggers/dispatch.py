@@ -1,23 +1,50 @@
-"""`log_saliency(logger, record)` and `log_alert(logger, alert)`: the doors to every backend.
-
-A backend is one function under `@log_saliency.register(TheirLogger)`, and one under `@log_alert.register(TheirLogger)`
-where it takes words. A logger that nobody registered is served by what it can do.
-"""
+"""Where a look, an alert or a table goes, by what the logger can do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import singledispatch
+from collections.abc import Mapping, Sequence
+from functools import partial, singledispatch
 from typing import Any
 
-from lightning_gcam._lightning import in_both
-from lightning_gcam.loggers.files import alert_to_files, log_to_files
-from lightning_gcam.loggers.mlflow import alert_to_mlflow, is_mlflow, log_to_mlflow
-from lightning_gcam.loggers.others import log_by_log_image, log_scalars_only
-from lightning_gcam.loggers.report import ReportLogger, alert_to_report, log_to_report
-from lightning_gcam.loggers.tensorboard import alert_to_tensorboard, log_to_tensorboard
+from lightning_gcam.loggers.files import alert_to_files, directory_of, log_to_files, own_directory, run_all
+from lightning_gcam.loggers.mlflow import alert_to_mlflow, is_mlflow, log_to_mlflow, table_to_mlflow
+from lightning_gcam.loggers.report_logger import ReportLogger, alert_to_report, log_to_report
+from lightning_gcam.loggers.tensorboard import alert_to_tensorboard, log_to_tensorboard, markdown
 from lightning_gcam.loggers.wandb import alert_to_wandb, log_to_wandb
-from lightning_gcam.record import SaliencyRecord
+from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.utils.files import safe_path
+from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
+
+
+def log_by_log_image(logger: Any, record: SaliencyRecord) -> None:
+    """Call `log_image(key, images, step)`, the method that Lightning's own loggers with pictures share.
+
+    The key is the tag as `safe_path` writes it: nobody knows whether such a logger makes a path of it.
+
+    Args:
+        logger: any logger with that method.
+        record: the look.
+    """
+    run_all(
+        partial(logger.log_image, key=safe_path(tag), images=[picture], step=record.step)
+        for tag, picture in record.pictures.items()
+    )
+
+
+def log_scalars_only(logger: Any, record: SaliencyRecord) -> None:
+    """Say once a run that `logger` gets no pictures, and keep them as files under its directory.
+
+    Args:
+        logger: any logger; the scores reach it as any other metric.
+        record: the look.
+    """
+    name = type(logger).__name__
+    if not (own_directory(directory_of(logger)) / safe_path(record.stamp.log_prefix)).exists():
+        rank_zero_info(
+            f"{name} is not known to take images (it has neither `log_image` nor an `experiment` with `add_image`), so "
+            f"it gets the scores alone. A function under `@log_saliency.register({name})` would show it the overlays."
+        )
+    log_to_files(logger, record)
 
 
 @singledispatch
@@ -89,3 +116,33 @@ for _path, _log_saliency, _log_alert in (
 
 log_saliency.register(ReportLogger, log_to_report)
 log_alert.register(ReportLogger, alert_to_report)
+
+
+Rows = Sequence[Mapping[str, object]]
+"""The lines of a table; their keys are its columns."""
+
+
+def log_table(logger: Any, tag: str, rows: Rows, step: int) -> None:
+    """Show a table where `logger` can: as Markdown among TensorBoard's texts, a table in W&B, a CSV file in MLflow.
+
+    Args:
+        logger: a Lightning logger of either package. It is served by what it can do: an `experiment` with `add_text` as
+            TensorBoard is, a method `log_table(key, columns, data, step=...)` as W&B is, or a run and an MLflow client.
+            Others show no tables.
+        tag: its name.
+        rows: its lines.
+        step: on the logger's x-axis.
+    """
+    if not rows:
+        return
+    experiment: Any = getattr(logger, "experiment", None)
+    if callable(getattr(experiment, "add_text", None)):
+        shown = [{name: "" if value is None else value for name, value in row.items()} for row in rows]
+        experiment.add_text(tag, markdown(shown), step)
+        experiment.flush()
+    elif callable(getattr(logger, "log_table", None)):
+        logger.log_table(
+            key=safe_path(tag), columns=list(rows[0]), data=[list(row.values()) for row in rows], step=step
+        )
+    elif is_mlflow(logger):
+        table_to_mlflow(logger, tag, rows, step)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gcam._names import safe_path
-from lightning_gcam.loggers.attempts import run_all
-from lightning_gcam.record import SaliencyRecord
+from lightning_gcam.loggers.files import run_all
+from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.utils.files import safe_path
 
 
 def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:

@@ -1,21 +1,183 @@
-"""TensorBoard: images under stable tags, with a slider over the steps; charts; and what the alarm says, as a text."""
+"""A look in TensorBoard: pictures, scalars, their layout on the page, and the event file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
+    LegacyEventFileLoader,
+)
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
+from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_gcam._names import safe_path
-from lightning_gcam.loggers.attempts import run_all
-from lightning_gcam.loggers.custom_scalars import lay_out
-from lightning_gcam.loggers.jpeg import encoded
-from lightning_gcam.record import SaliencyRecord
+from lightning_gcam.loggers.files import run_all
+from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.shortcuts import available_checks
+from lightning_gcam.utils.files import safe_path
+from lightning_gcam.utils.lightning_compat import rank_zero_info
+
+_QUALITY = 90
+
+
+def encoded(picture: npt.NDArray[np.uint8]) -> bytes:
+    """Encode without chroma subsampling, which would smear the colours of small maps.
+
+    A PNG takes three times as many bytes, and thirty times as long.
+
+    Args:
+        picture: `(H, W, 3)`, uint8.
+
+    Example:
+        >>> encoded(np.zeros((8, 8, 3), dtype=np.uint8))[6:10]
+        b'JFIF'
+    """
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="jpeg", quality=_QUALITY, subsampling=0)
+    return file.getvalue()
+
+
+_ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
+
+_LAID_OUT: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
+"""The prefixes that each writer has charts for."""
+
+
+def lay_out(writer: SummaryWriter, prefix: str) -> None:
+    """Add the charts of a monitor to the layout of a run, and say how all looks are shown, once a run.
+
+    TensorBoard takes the last layout that was written, as a whole. So the charts that the run has already, another
+    monitor's or the user's own, are read back from its event file and stay.
+
+    Args:
+        writer: of the run.
+        prefix: the monitor's `log_prefix`.
+    """
+    prefixes = _LAID_OUT.setdefault(writer, [])
+    if prefix in prefixes:
+        return
+    if not prefixes:
+        rank_zero_info(
+            "TensorBoard's page shows 10 looks of a run, which need not be the first ones. All of them: "
+            f"tensorboard --logdir {writer.log_dir} --samples_per_plugin images=0"
+        )
+    prefixes.append(prefix)
+    theirs = [each for each in _written_so_far(writer).category if each.title not in prefixes]
+    layout = layout_pb2.Layout(category=[*theirs, *(_category(each, prefixes) for each in prefixes)])
+    writer._get_file_writer().add_summary(_summary(layout))
+
+
+def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]:
+    """The charts of a monitor, and the expressions that say which numbers are on each.
+
+    The module's own accuracy is whatever it logs under a name that ends in "acc" or "accuracy". TensorBoard puts a
+    chart's expressions into one, where a flag such as (?i) would be an error, and the chart empty.
+
+    Args:
+        prefix: the monitor's `log_prefix`.
+        prefixes: those of all monitors, whose numbers are none of the module's.
+
+    Example:
+        >>> own = re.compile(charts("saliency", ["other"])["accuracy"][1])
+        >>> [bool(own.match(tag)) for tag in ("val_acc", "val/MulticlassAccuracy", "train_acc_epoch")]
+        [True, True, True]
+        >>> [bool(own.match(tag)) for tag in ("train_acc_step", "val_loss", "other/accuracy")]
+        [False, False, False]
+    """
+    at, ours = re.escape(prefix), "|".join(f"{re.escape(each)}/" for each in (prefix, *prefixes))
+    return {
+        "accuracy": [f"^{at}/accuracy$", f"^(?!{ours}).*({_ACCURACY})(_epoch)?(/dataloader_idx_\\d+)?$"],
+        "energy in the object": [f"^{at}/energy$", f"^{at}/energy_chance$"],
+        "accuracy without the object, or with the object alone": [
+            f"^{at}/{check}$" for check in available_checks() if check.endswith("_accuracy")
+        ],
+    }
+
+
+def _category(prefix: str, prefixes: Sequence[str]) -> Any:
+    titled = [
+        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=expressions))
+        for title, expressions in charts(prefix, prefixes).items()
+    ]
+    return layout_pb2.Category(title=prefix, chart=titled)
+
+
+def _summary(layout: Any) -> Summary:
+    """As `SummaryWriter.add_custom_scalars` writes it, which takes no layout that was read back."""
+    content = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()])
+    about = metadata.create_summary_metadata()
+    return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=content, metadata=about)])
+
+
+def _written_so_far(writer: SummaryWriter) -> Any:
+    """The last layout in the writer's own file, which is small as long as there was no look; empty without one."""
+    writer.flush()
+    layout = layout_pb2.Layout()
+    for path in sorted(Path(writer.log_dir).glob("events.out.tfevents.*"))[-1:]:
+        for event in LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.tag == metadata.CONFIG_SUMMARY_TAG:
+                    layout.ParseFromString(value.tensor.string_val[0])
+    return layout
+
+
+@contextmanager
+def left_as_found(logger: Any) -> Iterator[None]:
+    """Take back what the body added to TensorBoard's event file where writing it fails, as on a full disk.
+
+    A thread writes the file. It ends with the first error and raises that again at every later call: a picture of ours
+    that finds no room would make Lightning's own row of numbers, which may find some, end the training. Half a record
+    would hide all that is written behind it, too.
+
+    Args:
+        logger: any; nothing is done where its `experiment` is no writer of an event file on a local disk.
+    """
+    events = _events_of(logger)
+    if events is None:
+        yield
+        return
+    events.flush()  # raises where the writer failed before: that is not ours to mend
+    size = os.path.getsize(events._file_name)
+    try:
+        yield
+        events.flush()
+    except Exception:
+        if events._async_writer._worker.exception is not None:
+            _take_back(events, size)
+        raise
+
+
+def _events_of(logger: Any) -> Any:
+    writer = getattr(logger, "experiment", None)
+    if not isinstance(writer, SummaryWriter):
+        return None
+    events = writer._get_file_writer().event_writer
+    worker = getattr(getattr(events, "_async_writer", None), "_worker", None)
+    # TensorFlow's own file, where that is installed, is kept open and cannot be cut from here
+    is_plain = getattr(getattr(events, "_general_file_writer", None), "fs_supports_append", False)
+    return events if is_plain and hasattr(worker, "exception") and os.path.isfile(events._file_name) else None
+
+
+def _take_back(events: Any, size: int) -> None:
+    """Cut the file to its size before, and let another thread go on with it."""
+    ended = events._async_writer._worker
+    os.truncate(events._file_name, size)
+    worker = event_file_writer._AsyncWriterThread(ended._queue, ended._record_writer, ended._flush_secs)
+    events._async_writer._worker = worker
+    worker.start()
 
 
 def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:

@@ -1,16 +1,175 @@
-"""Weights & Biases: pictures with interactive masks and boxes, tables; and an alert where the alarm speaks."""
+"""A look in Weights & Biases: the overlay, and a table of the samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_gcam._names import safe_path
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
 from lightning_gcam.loggers.files import write_png
-from lightning_gcam.loggers.wandb_samples import measurements_table, sample_images, samples_table
-from lightning_gcam.record import SaliencyRecord
+from lightning_gcam.loggers.tensorboard import encoded
+from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.report.serialize import predicted, sample_scores, true_classes
+from lightning_gcam.utils.files import safe_path
+from lightning_gcam.visual import to_display
+from lightning_gcam.visual.layout import cut_panels
+from lightning_gcam.visual.overlay import enlarge, shrink_images, shrink_maps
+
+_OBJECT, _SUSPECT = (1, "object"), (2, "suspect")
+"""Two numbers: W&B keeps one list of classes for all the masks and boxes of a picture."""
+
+Shown = list[tuple[Any, list[Any]]]
+"""For each sample its picture and its heatmaps, as `wandb.Image`."""
+
+
+def sample_images(record: SaliencyRecord, folder: Path) -> Shown:
+    """Each sample's picture, and its heatmaps as they stand in the overlay; masks and boxes can be switched on and off.
+
+    Args:
+        record: the look.
+        folder: where the files are until they are logged.
+    """
+    import wandb
+
+    masks, boxes = _masks(record), _boxes(record)
+    panels, columns = cut_panels(record.overlay, record.layout), max(len(record.attribution.maps), 1)
+    stride = (record.layout.panels - 1) // columns  # a map's own panel is the first of its columns
+    shown: Shown = []
+    for index, (picture, caption) in enumerate(zip(_pictures(record), record.captions, strict=True)):
+        regions: dict[str, Any] = {
+            "masks": {name: wandb.data_types.ImageMask(each, name) for name, each in masks[index].items()},
+            "boxes": boxes[index],
+            "caption": caption,
+        }
+        image, *heat = (
+            wandb.Image(_file(pixels, folder / f"{index}-{panel}.jpg"), **regions)
+            for panel, pixels in enumerate([picture, *panels[index][1::stride]])
+        )
+        shown.append((image, heat))
+    return shown
+
+
+def samples_table(record: SaliencyRecord, shown: Shown) -> Any:
+    """A row for each sample, to be sorted, filtered and grouped; one table a look, all under one key.
+
+    Args:
+        record: the look.
+        shown: as `sample_images` gives it.
+    """
+    groups = record.batch.groups.tolist() if record.batch.groups is not None else [None] * len(shown)
+    said = zip(true_classes(record), predicted(record), record.correct, groups, strict=True)
+    rows = [
+        {
+            "step": record.step,
+            "epoch": record.epoch,
+            "sample": name,
+            "image": image,
+            **dict(zip(record.attribution.maps, maps, strict=True)),
+            "caption": caption,
+            "true": ", ".join(true) or None,
+            "predicted": guess.get("predicted"),
+            "probability": guess.get("probability"),
+            "correct": correct,
+            "group": group,
+        }
+        for name, (image, maps), caption, (true, guess, correct, group) in zip(
+            _names(record), shown, record.captions, said, strict=True
+        )
+    ]
+    return _table([row | scores for row, scores in zip(rows, sample_scores(record), strict=True)])
+
+
+def measurements_table(record: SaliencyRecord) -> Any:
+    """Each score with its n, what was left out, and its interval.
+
+    Args:
+        record: the look.
+    """
+    rows = [{name: None if value == "" else value for name, value in row.items()} for row in record.table]
+    return _table([{"step": record.step, **row} for row in rows])
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """What a row lacks is empty there."""
+    import wandb
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return wandb.Table(columns=[*columns], data=[[row.get(name) for name in columns] for row in rows])
+
+
+def _file(picture: npt.NDArray[np.uint8], path: Path) -> str:
+    """W&B's own JPEGs are of a quality that smears small maps."""
+    path.write_bytes(encoded(picture))
+    return str(path)
+
+
+def _names(record: SaliencyRecord) -> list[str]:
+    given = record.batch.names or [""] * len(record.batch)
+    return [name or str(number) for number, name in enumerate(given)]
+
+
+def _pictures(record: SaliencyRecord) -> list[npt.NDArray[np.uint8]]:
+    layout = record.layout
+    images = to_display(record.batch.images, record.stamp.normalize)
+    shown = enlarge(shrink_images(images, *layout.work), layout.factors)
+    return list(shown.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _masks(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
+    """The object and the suspect region of each sample, in the size of its picture, as far as they are known."""
+    batch = record.batch
+    found: list[dict[str, dict[str, Any]]] = [{} for _ in range(len(batch))]
+    suspect = batch.suspect
+    if suspect is not None and suspect.ndim == 2:
+        suspect = suspect.expand(len(batch), -1, -1)
+    for masks, (number, name) in ((batch.masks, _OBJECT), (suspect, _SUSPECT)):
+        if masks is not None:
+            for row, mask in zip(found, _in_size(masks, record), strict=True):
+                row[name] = {"mask_data": mask * np.uint8(number), "class_labels": {number: name}}
+    return found
+
+
+def _in_size(masks: Tensor, record: SaliencyRecord) -> npt.NDArray[np.uint8]:
+    layout = record.layout
+    shown = enlarge(shrink_maps(masks.bool(), *layout.work), layout.factors)
+    return shown.to("cpu").numpy().astype(np.uint8)
+
+
+def _boxes(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
+    if record.batch.boxes is None:
+        return [{}] * len(record.batch)
+    height, width = record.batch.images.shape[2:]
+    number, name = _OBJECT
+    return [
+        {name: {"box_data": data, "class_labels": {number: name}}}
+        if (data := [_box(corners, height, width) for corners in boxes.tolist() if _is_box(corners)])
+        else {}
+        for boxes in record.batch.boxes
+    ]
+
+
+def _is_box(corners: list[float]) -> bool:
+    left, top, right, bottom = corners
+    return all(map(math.isfinite, corners)) and right > left and bottom > top
+
+
+def _box(corners: list[float], height: int, width: int) -> dict[str, Any]:
+    """In shares of the picture, which may be of another size than the image."""
+    left, top, right, bottom = corners
+    number, name = _OBJECT
+    position = {
+        "minX": left / width,
+        "maxX": right / width,
+        "minY": top / height,
+        "maxY": bottom / height,
+    }
+    return {"position": position, "class_id": number, "box_caption": name}
 
 
 def log_to_wandb(logger: Any, record: SaliencyRecord) -> None:

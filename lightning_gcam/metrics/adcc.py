@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.base import SampleScore
 from lightning_gcam.metrics.faithfulness import _average_drop_update
 from lightning_gcam.metrics.perturbation import Question
 from lightning_gcam.metrics.samples import PerSample, check_saliency, find_blank, mean_counted
 from lightning_gcam.metrics.similarity import _pair, pearson
+from lightning_gcam.utils.errors import InputError
 
 
 def _coherency_update(saliency: Tensor, kept: Tensor) -> PerSample:

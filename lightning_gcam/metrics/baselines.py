@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.registry import needs, resolve_scores
+from lightning_gcam.utils.errors import InputError
 
 CENTRE_SIGMA = 1 / 4
 """The standard deviation of the centre map, as a share of each side."""

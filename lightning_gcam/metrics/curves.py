@@ -5,11 +5,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, trapezoid
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.base import SampleScore, Values
 from lightning_gcam.metrics.faithfulness import check_probabilities, scored
 from lightning_gcam.metrics.perturbation import Fill, Question, check_fill
 from lightning_gcam.metrics.samples import PerSample, check_count, mean_counted, sum_counted
+from lightning_gcam.utils.errors import InputError
 
 
 def _curve_auc_update(curves: Tensor, blank: Tensor | None) -> PerSample:

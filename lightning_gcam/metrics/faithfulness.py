@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.base import SampleScore
 from lightning_gcam.metrics.perturbation import Fill, Question, check_fill
 from lightning_gcam.metrics.samples import PerSample, mean_counted
+from lightning_gcam.utils.errors import InputError
 
 
 def check_probabilities(name: str, values: Tensor, like: Tensor | None = None, ndim: int = 1) -> Tensor:

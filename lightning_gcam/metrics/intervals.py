@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.samples import FromSums, _mean_compute
+from lightning_gcam.utils.errors import InputError
 
 _AT_ONCE = 2**22
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.base import SampleScore
 from lightning_gcam.metrics.intervals import (
     bootstrap_interval,
@@ -22,6 +21,7 @@ from lightning_gcam.metrics.intervals import (
     no_groups,
 )
 from lightning_gcam.metrics.samples import PerSample, score_counted
+from lightning_gcam.utils.errors import InputError
 
 _COUNTED, _BLANK, _NO_MASK, _UNDEFINED = range(4)
 

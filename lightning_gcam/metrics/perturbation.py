@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.samples import check_count, check_saliency, find_blank
+from lightning_gcam.utils.errors import InputError
 
 Fill = Literal["zero", "blur", "mean"] | Callable[[Tensor], Tensor]
 """What stands where pixels are taken away: a name, or a callable from images to images of the same shape."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torchmetrics import Metric
 
-from lightning_gcam._errors import InputError, InputTypeError
 from lightning_gcam.metrics.adcc import ADCC, Coherency, Complexity
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
 from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift, SuspectLift
@@ -16,6 +15,7 @@ from lightning_gcam.metrics.pointing import PointingGame, RelevanceRankAccuracy
 from lightning_gcam.metrics.similarity import RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
 from lightning_gcam.metrics.sparsity import BlankRate, PositionalConcentration, SaliencyEntropy, SaliencyGini
 from lightning_gcam.metrics.wsol import MaxBoxAccuracy
+from lightning_gcam.utils.errors import InputError, InputTypeError
 
 _CHANCE = "energy_chance"
 

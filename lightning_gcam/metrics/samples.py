@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
+from lightning_gcam.utils.errors import InputError
 
 FromSums = Callable[[Tensor, Tensor], Tensor]
 """The total ``(..., *shape)`` and the number of samples ``(...)`` in, the score ``(...)`` out."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.base import SampleScore
 from lightning_gcam.metrics.samples import PerSample, check_saliency, find_blank, mean_counted
+from lightning_gcam.utils.errors import InputError
 
 
 def _pair(saliency: Tensor, other: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics.base import SampleMean
 from lightning_gcam.metrics.samples import (
     PerSample,
@@ -16,6 +15,7 @@ from lightning_gcam.metrics.samples import (
     prepare,
     score_counted,
 )
+from lightning_gcam.utils.errors import InputError
 
 
 class Components(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lightning_gcam._files import atomic_write_text
-from lightning_gcam.report.run import Monitor, Run, thinned
+from lightning_gcam.report.storage import Monitor, Run, thinned
+from lightning_gcam.utils.files import atomic_write_text
 from lightning_gcam.visual.overlay import heat_table
 
 

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from lightning_gcam._errors import InputError
-from lightning_gcam._files import printable
-from lightning_gcam.report.pictures import data_uri
 from lightning_gcam.report.reading import (
     BrokenFile,
     csv_rows,
@@ -23,8 +20,10 @@ from lightning_gcam.report.reading import (
     read_picture,
     step_of,
 )
-from lightning_gcam.report.run import Run
-from lightning_gcam.report.store import Store, alert_of
+from lightning_gcam.report.shapes import data_uri
+from lightning_gcam.report.storage import Run, Store, alert_of
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.files import printable
 
 DATA = "report_data"
 """Beside the page, what it was built from."""

@@ -1,11 +1,9 @@
-"""The figure of one look: every sample's picture beside its saliency maps, in words and colours.
-
-The layout does not depend on what the maps show: flip between the figures of two looks to compare them.
-"""
+"""The picture of a look: a card for each sample, its panels, and the legend."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +11,228 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from lightning_gcam.visual.brightness import Scale, check_scale
-from lightning_gcam.visual.checks import check_before, check_figure, check_pictures, check_words
-from lightning_gcam.visual.colormap import check_colormap
+from lightning_gcam.visual.drawing import (
+    OBJECT_COLOR,
+    PEAK_COLOR,
+    SUSPECT_COLOR,
+    Box,
+    Color,
+    box_edges,
+    dash,
+    draw_line,
+    edge,
+    mark_peaks,
+    write,
+)
+from lightning_gcam.visual.images import (
+    Scale,
+    change_of,
+    check_before,
+    check_figure,
+    check_pictures,
+    check_scale,
+    check_words,
+    to_unit,
+)
 from lightning_gcam.visual.layout import Layout, plan
-from lightning_gcam.visual.legend import draw_legend
-from lightning_gcam.visual.lines import Color
-from lightning_gcam.visual.panels import Heat, Panel, Regions, draw_panels
-from lightning_gcam.visual.text import Box, write
+from lightning_gcam.visual.overlay import (
+    check_colormap,
+    enlarge,
+    overlay,
+    overlay_change,
+    peak_centers,
+    shrink_images,
+    shrink_maps,
+)
+
+ALPHA = 0.8
+"""How far the picture fades beneath full saliency."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What is known of the samples, drawn as lines; all of it may be missing.
+
+    Args:
+        masks: `(N, H, W)` bool: the object.
+        boxes: N tensors `(M, 4)`, xyxy in pixels of the image: the object.
+        suspect: `(H, W)` or `(N, H, W)` bool: a region that should not matter.
+    """
+
+    masks: Tensor | None = None
+    boxes: Sequence[Tensor] | None = None
+    suspect: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Heat:
+    """How maps are drawn.
+
+    Args:
+        scale: which value is the brightest.
+        tops: for "run", each map's greatest value at the looks before.
+        before: the maps of the look before; None where no change is shown, and no entry where there is none.
+        cmap: one of matplotlib's colour maps.
+        blank: the word for a blank map.
+    """
+
+    scale: Scale = "own"
+    tops: Mapping[str, float] | None = None
+    before: Mapping[str, Tensor] | None = None
+    cmap: str = "inferno"
+    blank: str = "blank"
+
+    @property
+    def columns(self) -> int:
+        """How many panels each map takes."""
+        return 1 if self.before is None else 2
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One column of the figure: `(N, 3, h, w)` uint8, and for each sample the word in place of what cannot be shown."""
+
+    pixels: Tensor
+    words: list[str]
+
+
+def draw_panels(
+    images: Tensor, maps: Mapping[str, Tensor], regions: Regions, layout: Layout, heat: Heat
+) -> list[Panel]:
+    """The picture, and for each map its heatmap and perhaps its change."""
+    small = shrink_images(images, *layout.work)
+    lines = region_lines(regions, layout, images)
+    panels = [Panel(_drawn(enlarge(small, layout.factors), lines), [""] * len(images))]
+    for name, values in maps.items():
+        values = values.detach().to(images.device)
+        panels.append(_heatmap(name, small, values, lines, layout, heat))
+        if heat.before is not None:
+            panels.append(_change(small, values, heat.before.get(name), lines, layout, heat))
+    return panels
+
+
+def region_lines(regions: Regions, layout: Layout, images: Tensor) -> list[tuple[Tensor, Color]]:
+    """Every known region as a line `(N, h, w)`; the suspect one last, as it may be small."""
+    lines, width = [], layout.line_width
+    if regions.masks is not None:
+        lines.append((edge(_shown(regions.masks, layout, images.device), width), OBJECT_COLOR))
+    if regions.boxes is not None:
+        size = (images.shape[2], images.shape[3])
+        lines.append((box_edges(regions.boxes, size, layout.panel, images.device, width), OBJECT_COLOR))
+    if regions.suspect is not None:
+        lines.append((dash(edge(_shown(regions.suspect, layout, images.device), width)), SUSPECT_COLOR))
+    return lines
+
+
+Lines = Sequence[tuple[Tensor, Color]]
+
+
+def _heatmap(name: str, small: Tensor, values: Tensor, lines: Lines, layout: Layout, heat: Heat) -> Panel:
+    saliency, blank = to_unit(values, heat.scale, (heat.tops or {}).get(name, 0.0))
+    warm = enlarge(overlay(small, shrink_maps(saliency, *layout.work), heat.cmap, ALPHA), layout.factors)
+    centers = peak_centers(saliency, *layout.panel)
+    pixels = mark_peaks(_drawn(warm, lines, blank), centers, ~blank)
+    return Panel(pixels, [heat.blank if each else "" for each in blank.tolist()])
+
+
+def _change(
+    small: Tensor, values: Tensor, before: Tensor | None, lines: Lines, layout: Layout, heat: Heat
+) -> Panel:
+    """What came and what went; where that cannot be told, the dimmed picture and why."""
+    change, blank, was_blank = change_of(values, values if before is None else before)
+    came, went = (shrink_maps(part, *layout.work) for part in (change.clamp(min=0), -change.clamp(max=0)))
+    signed = torch.where(came >= went, came, -went)
+    pixels = enlarge(overlay_change(small, signed, ALPHA), layout.factors)
+    if before is None:
+        return Panel(pixels, ["first look"] * len(values))
+    words = [
+        heat.blank if now else f"was {heat.blank}" if then else ""
+        for now, then in zip(blank.tolist(), was_blank.tolist(), strict=True)
+    ]
+    return Panel(_drawn(pixels, lines, blank | was_blank), words)
+
+
+def _drawn(pictures: Tensor, lines: Lines, blank: Tensor | None = None) -> Tensor:
+    """The pictures with the lines over them, but for the blank ones: those show no colour at all."""
+    for line, color in lines:
+        pictures = draw_line(pictures, line if blank is None else line & ~blank[:, None, None], color)
+    return pictures
+
+
+def _shown(masks: Tensor, layout: Layout, device: torch.device) -> Tensor:
+    return enlarge(shrink_maps(masks.to(device).bool(), *layout.work), layout.factors)
+
+
+_BAR = (110, 10)  # width and height
+
+BRIGHTEST: dict[Scale, str] = {
+    "own": "each map's own maximum",
+    "shared": "this look's highest peak",
+    "run": "the run's highest peak so far",
+}
+"""What stands at the bright end of the colour bar."""
+
+
+def color_bar(cmap: str, alpha: float, width: int, height: int) -> Image.Image:
+    """Draw saliency 0 to 1 as it looks over a mid-grey picture, since that is how it looks in the panels."""
+    return _picture(overlay(_grey(width, height), _ramp(0, width, height), cmap, alpha))
+
+
+def change_bar(alpha: float, width: int, height: int) -> Image.Image:
+    """Draw a change from -1 to 1 as it looks over a mid-grey picture."""
+    return _picture(overlay_change(_grey(width, height), _ramp(-1, width, height), alpha))
+
+
+def draw_legend(
+    canvas: Image.Image, layout: Layout, color: Color, *, heat: Heat, since: str, regions: tuple[bool, bool]
+) -> None:
+    """Draw the colour bars and the signs that occur; `regions`: is there an object, and a suspect region?"""
+    bar, *rest, signs = layout.footer_boxes()
+    words, size = BRIGHTEST[heat.scale], layout.note_size
+    _write_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
+    for box in rest:
+        _write_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
+    left = _write_sign(canvas, signs, size, color, "peak")
+    for name, present in zip(("object", "suspect region"), regions, strict=True):
+        if present:
+            left = _write_sign(canvas, (left, *signs[1:]), size, color, name)
+
+
+def _grey(width: int, height: int) -> Tensor:
+    return torch.full((1, 3, height, width), 128, dtype=torch.uint8)
+
+
+def _ramp(start: float, width: int, height: int) -> Tensor:
+    return torch.linspace(start, 1, width).expand(1, height, width)
+
+
+def _picture(drawn: Tensor) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(drawn[0].permute(1, 2, 0).numpy()))
+
+
+def _write_bar(
+    canvas: Image.Image, box: Box, size: int, color: Color, low: str, bar: Image.Image, high: str
+) -> None:
+    left = write(canvas, box, low, size, color) + 6
+    canvas.paste(bar, (left, (box[1] + box[3] - bar.height) // 2))
+    write(canvas, (left + bar.width + 6, *box[1:]), high, size, color)
+
+
+def _write_sign(canvas: Image.Image, box: Box, size: int, color: Color, name: str) -> int:
+    """Draw one sign and its name from the left of `box`, and return where the next may begin."""
+    draw = ImageDraw.Draw(canvas)
+    left, middle = box[0], (box[1] + box[3]) // 2
+    if name == "peak":
+        draw.ellipse((left, middle - 5, left + 10, middle + 5), outline=PEAK_COLOR)
+        length = 11
+    else:
+        dashes = [(0, 20)] if name == "object" else [(0, 6), (9, 15), (18, 20)]
+        for start, end in dashes:
+            line = (left + start, middle, left + end, middle)
+            draw.line(line, fill=OBJECT_COLOR if name == "object" else SUSPECT_COLOR, width=2)
+        length = 21
+    return write(canvas, (left + length + 5, *box[1:]), name, size, color) + 18
+
 
 _PAGE: Color = (18, 20, 25)
 _CARD: Color = (33, 36, 44)

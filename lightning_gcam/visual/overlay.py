@@ -1,14 +1,136 @@
-"""Saliency as heat over a dimmed picture, for all samples at once, on their device."""
+"""A saliency map in colour over its image."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
-from lightning_gcam.visual.checks import check_pictures, check_same_size
-from lightning_gcam.visual.colormap import color_table, look_up
-from lightning_gcam.visual.lines import Color
+from lightning_gcam.utils.errors import InputError, did_you_mean
+from lightning_gcam.visual.drawing import Color
+from lightning_gcam.visual.images import check_pictures, check_same_size
+
+_ENTRIES = 256
+
+
+def colormap(values: Tensor, name: str = "inferno") -> Tensor:
+    """Colour every value, exactly as matplotlib does.
+
+    The default is perceptually even: equal steps in the value look like equal steps in the picture.
+
+    Args:
+        values: `(...)`, float in [0, 1], any device. What lies outside is clamped; NaN counts as 0.
+        name: The name of one of matplotlib's colour maps.
+
+    Returns:
+        `(..., 3)`, uint8 RGB, on the device of `values`.
+
+    Raises:
+        InputError: If matplotlib knows no colour map called `name`.
+
+    Example:
+        >>> import torch
+        >>> colormap(torch.tensor([0.0, 1.0])).tolist()
+        [[0, 0, 3], [252, 254, 164]]
+    """
+    return look_up(values, color_table(name))
+
+
+def color_table(name: str) -> Tensor:
+    """All the colours of a map, `(256, 3)` uint8, on the CPU."""
+    # a copy at every call: what is cached must not be changed, nor made under somebody's inference_mode
+    return torch.from_numpy(_table(name).copy())
+
+
+def look_up(values: Tensor, table: Tensor) -> Tensor:
+    """Colour `(...)` floats in [0, 1] from a `(256, 3)` table: `(..., 3)`, on the device of `values`."""
+    index = values.detach().float().nan_to_num(0).mul(_ENTRIES).clamp(0, _ENTRIES - 1).int()
+    return table.to(values.device).index_select(0, index.flatten()).view(*values.shape, 3)
+
+
+def check_colormap(name: str) -> str:
+    """Return `name` if matplotlib has a colour map of that name, so that a typing error is found early.
+
+    Raises:
+        InputError: If it has none, with the nearest names it does have.
+
+    Example:
+        >>> check_colormap("viridis")
+        'viridis'
+    """
+    from matplotlib import colormaps
+
+    if name not in colormaps:
+        hint = did_you_mean(str(name), colormaps)
+        raise InputError(f'`cmap` "{name}" is not a colour map of matplotlib. {hint}')
+    return name
+
+
+@lru_cache(maxsize=16)
+def _table(name: str) -> npt.NDArray[np.uint8]:
+    """The `(256, 3)` colours of one map; through linspace, since a qualitative map has fewer entries."""
+    from matplotlib import colormaps
+
+    colours = colormaps[check_colormap(name)](np.linspace(0, 1, _ENTRIES), bytes=True)
+    return np.array(colours[:, :3], dtype=np.uint8)
+
+
+def shrink_images(images: Tensor, height: int, width: int) -> Tensor:
+    """Shrink uint8 pictures `(N, 3, H, W)` with antialiasing."""
+    if images.shape[-2:] == (height, width):
+        return images
+    small = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True)
+    return small.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def shrink_maps(maps: Tensor, height: int, width: int) -> Tensor:
+    """Shrink float or bool maps `(N, H, W)`; each pixel keeps the highest value it stands for.
+
+    Averaging would dim a narrow peak, and a thin mask would vanish.
+    """
+    if maps.shape[-2:] == (height, width):
+        return maps
+    small = F.adaptive_max_pool2d(maps.float().unsqueeze(1), (height, width)).squeeze(1)
+    return small.to(maps.dtype)
+
+
+def enlarge(pictures: Tensor, factor: int | tuple[int, int]) -> Tensor:
+    """Repeat every pixel of `(..., H, W)`: `factor` times in both directions, or as often as it says down and across.
+
+    Example:
+        >>> enlarge(torch.tensor([[1, 2]]), (2, 1))
+        tensor([[1, 2],
+                [1, 2]])
+    """
+    down, across = (factor, factor) if isinstance(factor, int) else factor
+    if (down, across) == (1, 1):
+        return pictures
+    *lead, height, width = pictures.shape
+    repeated = pictures[..., :, None, :, None].expand(*lead, height, down, width, across)
+    return repeated.reshape(*lead, height * down, width * across)
+
+
+def peak_centers(maps: Tensor, height: int, width: int) -> Tensor:
+    """Find each map's first highest pixel, in the coordinates of a panel of `height` x `width`.
+
+    Args:
+        maps: `(N, H, W)`, at their own size, since shrinking may move a peak.
+        height: Of the panel.
+        width: Of the panel.
+
+    Returns:
+        `(N, 2)`, float: row and column of the middle of that pixel.
+    """
+    rows, columns = maps.shape[-2:]
+    index = maps.flatten(1).argmax(1)
+    row = (index // columns + 0.5) * (height / rows) - 0.5
+    column = (index % columns + 0.5) * (width / columns) - 0.5
+    return torch.stack([row, column], dim=1)
+
 
 # What came and what went, in the report too: of one lightness, and apart for every kind of colour blindness.
 CAME_COLOR: Color = (255, 157, 60)

@@ -18,9 +18,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam._errors import InputError
-from lightning_gcam.batch import as_saliency_batch
-from lightning_gcam.batch.keys import KEYS
+from lightning_gcam.data import as_saliency_batch
+from lightning_gcam.data.readers import KEYS
+from lightning_gcam.utils.errors import InputError
 from tests.batch.layouts import NAMES, Ducks, Truth, delivered, truths
 from tests.batch.pasting import pasted
 

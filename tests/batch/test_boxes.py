@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from lightning_gcam._errors import InputError
-from lightning_gcam.batch import as_saliency_batch
+from lightning_gcam.data import as_saliency_batch
+from lightning_gcam.utils.errors import InputError
 from tests.batch.pasting import pasted
 
 IMAGES = torch.rand(2, 1, 6, 8, generator=torch.Generator().manual_seed(0))

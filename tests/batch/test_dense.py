@@ -15,9 +15,9 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import resize
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam._errors import InputError
-from lightning_gcam.batch import as_saliency_batch
-from lightning_gcam.batch.dense import is_dense
+from lightning_gcam.data import as_saliency_batch
+from lightning_gcam.data.masks import is_dense
+from lightning_gcam.utils.errors import InputError
 from tests.batch.pasting import pasted
 
 N, SIZE = 4, 24

@@ -11,7 +11,7 @@ import torch
 from torchvision import tv_tensors
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam._errors import InputError
+from lightning_gcam.utils.errors import InputError
 
 N, H, W = 3, 6, 8
 

@@ -14,8 +14,8 @@ import torch
 
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.reliance import Evidence, Reliance, Thresholds
-from lightning_gcam.reliance.removal import DEFAULT_REMOVAL
+from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
+from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -158,7 +158,7 @@ def test_the_plan_is_the_issues(runs: ModuleType, cues: ModuleType) -> None:
 @pytest.mark.filterwarnings("ignore:.*maps are blank:UserWarning")
 def test_its_looks_are_not_drawn(runs: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("lightning_gcam.picture.render_grid", lambda *_, **__: drawn.append(1))
+    monkeypatch.setattr("lightning_gcam.pipeline.rendering.render_grid", lambda *_, **__: drawn.append(1))
     monkeypatch.setattr(runs, "REMOVALS", [])
     monkeypatch.setattr(runs, "SCORES", ["energy"])
     line = runs.train(runs.Run(runs.Plan("none", 0.0), 0), runs.Settings(1, 64, 2))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam._errors import InputError
+from lightning_gcam.utils.errors import InputError
 from tests.toys import (
     CLASSES,
     LIGHTNING_SAYS,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from lightning_gcam._errors import InputError
+from lightning_gcam.utils.errors import InputError
 from tests.toys import CLASSES, LIGHTNING_SAYS, SIZE, Recast, Toy, toy_loader, toy_samples, toy_trainer
 
 pytestmark = LIGHTNING_SAYS

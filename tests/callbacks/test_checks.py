@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.metrics import PositionalConcentration
-from lightning_gcam.record import Stamp, record_saliency
+from lightning_gcam.pipeline.record import Stamp, record_saliency
 from tests.toys import (
     CLASSES,
     LIGHTNING_SAYS,

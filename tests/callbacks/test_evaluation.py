@@ -24,7 +24,7 @@ from lightning_gcam import SaliencyBatch, SaliencyEvaluation, attribute
 from lightning_gcam.evaluation import EvaluationResult, print_table, read_result
 from lightning_gcam.evaluation.table import plain_table
 from lightning_gcam.metrics import PointingGame, functional
-from lightning_gcam.record import record_saliency
+from lightning_gcam.pipeline.record import record_saliency
 from tests.loggers.wandb_reader import history
 from tests.toys import PACKAGES, Toy, listening, toy_loader, toy_of, toy_samples, toy_trainer
 from tests.witness import random_streams
@@ -257,7 +257,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
 
 
 def test_no_bar_of_a_piece_lies_over_the_bar_of_the_test(tmp_path: Path) -> None:
-    from lightning_gcam import pieces
+    from lightning_gcam.utils import chunking as pieces
 
     shown = []
 
@@ -461,8 +461,8 @@ def test_of_several_dataloaders_one_is_taken(tmp_path: Path) -> None:
 
 def test_a_score_of_ones_own_settings_is_another_one(tmp_path: Path) -> None:
     """Its tolerance is part of what an interrupted evaluation is compared by."""
-    from lightning_gcam.callbacks.fingerprint import fingerprint, settings_of
-    from lightning_gcam.callbacks.recipe import Recipe
+    from lightning_gcam.callbacks.evaluation_runner import fingerprint, settings_of
+    from lightning_gcam.callbacks.look import Recipe
 
     module = toy()
 

@@ -15,7 +15,7 @@ from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler, TensorDataset
 
 from lightning_gcam import SaliencyBatch, SaliencyEvaluation
-from lightning_gcam.callbacks.places import Places, checksum, digests_of
+from lightning_gcam.callbacks.positions import Places, checksum, digests_of
 from tests.toys import Toy, toy_samples, toy_trainer
 
 
@@ -134,7 +134,7 @@ def test_a_batch_that_fails_costs_its_own_samples_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, where: str
 ) -> None:
     """The second and the last batch: neither moves the positions of others, and each sample is counted once."""
-    from lightning_gcam.callbacks import stream
+    from lightning_gcam.callbacks import evaluation_runner as stream
 
     broken, seen = {1, len(SIZES[how]) - 1}, [-1]
     taken: list[list[int]] = []

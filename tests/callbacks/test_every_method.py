@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam import available_methods
+from lightning_gcam.utils.errors import InputError
 from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
 from tests.witness import Witness, differences
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from lightning_gcam._errors import InputError
+from lightning_gcam.utils.errors import InputError
 from tests.toys import (
     LIGHTNING_SAYS,
     PACKAGES,

@@ -12,8 +12,8 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from lightning_gcam import SaliencyMonitor, SaliencyRecord
-from lightning_gcam._errors import InputError
-from lightning_gcam.record import record_saliency
+from lightning_gcam.pipeline.record import record_saliency
+from lightning_gcam.utils.errors import InputError
 from tests.toys import LIGHTNING_SAYS, Toy, decoded, toy_loader, toy_trainer
 
 pytestmark = LIGHTNING_SAYS

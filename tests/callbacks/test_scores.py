@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam._errors import InputError
+from lightning_gcam.utils.errors import InputError
 from tests.modules import AlwaysDropout, Plain
 from tests.test_untouched import train
 from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_network, toy_trainer

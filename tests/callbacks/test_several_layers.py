@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam._errors import InputError
+from lightning_gcam.utils.errors import InputError
 from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_trainer
 
 pytestmark = LIGHTNING_SAYS

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, ShortcutAlarm
-from lightning_gcam.callbacks.watch import Watch
+from lightning_gcam.callbacks.shortcut_alarm import Watch
 from lightning_gcam.loggers import log_alert
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.reliance import Evidence, Reliance, Thresholds
-from lightning_gcam.reliance.intervals import wilson_interval
+from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
+from lightning_gcam.shortcuts.results import wilson_interval
 from tests.toys import LIGHTNING_SAYS, PACKAGES, LightningToy, Toy, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
@@ -309,7 +309,7 @@ def test_without_a_monitor_it_is_refused_before_the_training(tmp_path: Path) -> 
     ("arguments", "message"),
     [
         ({"looks_in_a_row": 0}, "`looks_in_a_row` must be a whole number from 1; got 0"),
-        ({"thresholds": 0.5}, "`thresholds` must be lightning_gcam.reliance.Thresholds"),
+        ({"thresholds": 0.5}, "`thresholds` must be lightning_gcam.shortcuts.Thresholds"),
         ({"on_error": "ignore"}, '`on_error` "ignore" is not known'),
     ],
 )

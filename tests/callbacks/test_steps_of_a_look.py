@@ -10,8 +10,8 @@ import pytest
 import pytorch_lightning
 
 from lightning_gcam import ShortcutAlarm
-from lightning_gcam.callbacks import display
-from lightning_gcam.pieces import is_out_of_memory
+from lightning_gcam.callbacks import publisher as display
+from lightning_gcam.utils.chunking import is_out_of_memory
 from tests import faults
 from tests.faults import EVERY, FROM_VALIDATION, assert_same, fit, struck
 from tests.modules import Plain

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from lightning_gcam._errors import InputError
+from lightning_gcam.utils.errors import InputError
 from tests.batch.pasting import pasted
 from tests.toys import (
     CLASSES,

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.calling import run
+from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import bits, cnn, pictures
 from tests.toys import listening
 

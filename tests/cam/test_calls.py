@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam import find_target_layer
+from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import CLASSES, SIZE, pictures, seeded, state_of
 from tests.toys import listening
 

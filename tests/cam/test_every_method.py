@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam import available_methods
+from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import CLASSES, bits, cnn, pictures, seeded, state_of
 from tests.cam.test_layers import ClassToken, Mixer, Restless, square
 from tests.cam.test_layouts import Shared, TokensFirst

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
-from lightning_gcam.cam import evidence, find_target_layer
-from lightning_gcam.cam.evidence import Seen, batch_dimension, changed_images, locality
+from lightning_gcam.cam import find_target_layer
+from lightning_gcam.cam import layout_evidence as evidence
+from lightning_gcam.cam.layout_evidence import Seen, batch_dimension, changed_images, locality
 
 CELL = 4
 """Pixels that a cell is wide."""

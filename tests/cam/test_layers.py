@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer, resolve_target_layer
+from lightning_gcam.cam.forward import in_place_of_zeros
 from lightning_gcam.cam.layers import TargetLayer
-from lightning_gcam.cam.random_weights import in_place_of_zeros
 from tests.cam.nets import CLASSES, GRID, bits, cnn, pictures, seeded, state_of
 
 

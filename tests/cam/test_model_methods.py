@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam import methods, registry
 from lightning_gcam.cam.capture import capture
 from lightning_gcam.cam.context import MethodContext
@@ -20,6 +19,7 @@ from lightning_gcam.cam.methods.full_grad import bias_of, contributions
 from lightning_gcam.cam.methods.perturbation import masks_of
 from lightning_gcam.cam.registry import ModelMethod
 from lightning_gcam.metrics.functional import centre_map
+from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import CLASSES, SIZE, cnn, pictures, seeded
 from tests.cam.test_against_others import LABELS, as_maps, by_grad_cam, imported
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam import find_target_layer
+from lightning_gcam.cam.forward import logits_of
 from lightning_gcam.cam.outputs import LOGIT_NAMES, find_logits, find_raw_logits, has_graph
-from lightning_gcam.cam.plain_forward import logits_of
+from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import CLASSES, cnn, pictures
 
 WIDTH = 16

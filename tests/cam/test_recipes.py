@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 import lightning_gcam
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, attribute
-from lightning_gcam._errors import InputError
-from lightning_gcam.batch import as_saliency_batch
 from lightning_gcam.cam import find_target_layer
+from lightning_gcam.data import as_saliency_batch
+from lightning_gcam.utils.errors import InputError
 from tests.toys import LIGHTNING_SAYS, toy_trainer
 
 pytestmark = LIGHTNING_SAYS

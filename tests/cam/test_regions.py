@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.targets import Labels
+from lightning_gcam.utils.errors import InputError
 
 # One sample, three classes, 2 x 2 positions: class 0 wins two of them, class 1 and 2 one each.
 LOGITS = torch.tensor([[[[5.0, 4.0], [1.0, -1.0]], [[0.0, 3.0], [2.0, 0.0]], [[1.0, 1.0], [0.0, 6.0]]]])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gcam.cam.reshape import MAX_PREFIX_TOKENS, find_layout, main_tensor, with_main_tensor
+from lightning_gcam.cam.layouts import MAX_PREFIX_TOKENS, find_layout, main_tensor, with_main_tensor
 
 
 def a_grid(rows: int, columns: int, channels: int = 5, n: int = 2) -> Tensor:

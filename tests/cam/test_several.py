@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_gcam._errors import InputError
-from lightning_gcam.cam.several import (
+from lightning_gcam.cam.layers import (
     check_fuse,
     fuse_maps,
     layers_in_words,
@@ -17,6 +16,7 @@ from lightning_gcam.cam.several import (
     one_or_several,
     resolve_target_layers,
 )
+from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import cnn
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_gcam import attribute
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam.capture import capture
+from lightning_gcam.cam.forward import logits_of
 from lightning_gcam.cam.outputs import read_head
-from lightning_gcam.cam.plain_forward import logits_of
 from lightning_gcam.cam.squashing import before_normalising, squash_of, squashed, unsquashed
+from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import cnn, pictures
 
 Way = Callable[[Tensor], Tensor]

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam.targets import (
     Labels,
     are_measurements,
@@ -21,6 +20,7 @@ from lightning_gcam.cam.targets import (
     predict,
     score_of,
 )
+from lightning_gcam.utils.errors import InputError
 
 LOGITS = torch.tensor([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])
 OTHER = torch.zeros(2, 3)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
-from lightning_gcam.cam import find_target_layer, main_head
+from lightning_gcam.cam import find_target_layer
+from lightning_gcam.cam import outputs as main_head
 from lightning_gcam.cam.layers import NotFinite
 from tests.cam.nets import CLASSES, cnn, pictures, seeded
 from tests.toys import listening

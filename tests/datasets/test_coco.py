@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.datasets import Coco2014
+from lightning_gcam.utils.errors import InputError
 from tests.datasets.trees import COCO_CATEGORIES, Scene, Thing, write_coco
 
 SIZE = 20

@@ -11,10 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.datasets import ImageNet
-from lightning_gcam.datasets.imagenet import IMAGENET_LAYOUT
-from lightning_gcam.datasets.synsets import wnids_of
+from lightning_gcam.datasets.imagenet import IMAGENET_LAYOUT, wnids_of
+from lightning_gcam.utils.errors import InputError
 from tests.datasets.trees import IMAGENET_CLASSES, IMAGENET_SCENES, write_imagenet
 
 SIZE = 20

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam._errors import InputError
-from lightning_gcam.batch import as_saliency_batch
+from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.datasets import DatasetModule, Voc2012, available_datasets, dataset_module
 from lightning_gcam.datasets.rows import collate
+from lightning_gcam.utils.errors import InputError
 from tests.datasets.trees import write_coco, write_imagenet, write_voc
 from tests.toys import PACKAGES, toy_trainer
 

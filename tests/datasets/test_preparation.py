@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as tv_functional
 
-from lightning_gcam.datasets.pictures import inside
-from lightning_gcam.datasets.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation
-from lightning_gcam.datasets.rows import Annotation
+from lightning_gcam.datasets.base import IMAGENET_MEAN, IMAGENET_STD, Preparation
+from lightning_gcam.datasets.rows import Annotation, inside
 
 
 def test_channels_are_scaled_and_normalized() -> None:

@@ -15,7 +15,7 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam.loggers.custom_scalars import charts
+from lightning_gcam.loggers.tensorboard import charts
 from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_trainer
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore::DeprecationWarning")]

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, SaliencyRecord
-from lightning_gcam._errors import InputError
-from lightning_gcam._names import LONGEST, safe_name, safe_path, same_on_any_disk, shortened
-from lightning_gcam.batch.names import sample_names
+from lightning_gcam.data.saliency_batch import sample_names
 from lightning_gcam.loggers import log_alert, log_saliency, log_table
-from lightning_gcam.record import Stamp, record_saliency
+from lightning_gcam.pipeline.record import Stamp, record_saliency
 from lightning_gcam.report import read_run
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.files import LONGEST, safe_name, safe_path, same_on_any_disk, shortened
 from tests.loggers.backends import BACKENDS, TensorBoard
 from tests.toys import (
     LIGHTNING_SAYS,
@@ -278,7 +278,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_scores_and_report(
     def fails(*_: Any, **__: Any) -> Any:
         raise OSError("no font")
 
-    monkeypatch.setattr("lightning_gcam.record.draw", fails)
+    monkeypatch.setattr("lightning_gcam.pipeline.record.draw", fails)
     monitor = SaliencyMonitor(num_samples=4)
     with pytest.warns(UserWarning, match="Drawing the look failed.*no font"):
         toy_trainer(tmp_path, monitor).fit(Toy(), toy_loader(16), toy_loader())

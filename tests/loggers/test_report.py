@@ -123,7 +123,9 @@ def test_metrics_between_looks_do_not_write_the_page_each_time(
 ) -> None:
     logger = write_report(tmp_path, range(3, 8, 4), n=2)
     written: list[Any] = []
-    monkeypatch.setattr("lightning_gcam.loggers.report.build_page", lambda *given: written.append(given))
+    monkeypatch.setattr(
+        "lightning_gcam.loggers.report_logger.build_page", lambda *given: written.append(given)
+    )
     for step in range(8, 200):
         logger.log_metrics({"train_loss": 0.5}, step=step)
         logger.save()

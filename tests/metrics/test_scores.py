@@ -7,7 +7,6 @@ import torch
 from torchmetrics import JaccardIndex, MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryF1Score
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.metrics import (
     ADCC,
     AverageDrop,
@@ -41,6 +40,7 @@ from lightning_gcam.metrics import (
     needs_mask,
     resolve_scores,
 )
+from lightning_gcam.utils.errors import InputError
 
 # On by default: what is logged where nobody asks for anything. Each costs no forward.
 TABLE = {

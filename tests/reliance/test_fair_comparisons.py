@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam.reliance import Evidence, judge, measure_reliance
-from lightning_gcam.reliance.ground import classes_of_labels
-from lightning_gcam.reliance.rule import kinds_of, share_left
+from lightning_gcam.shortcuts import Evidence, judge, measure_reliance
+from lightning_gcam.shortcuts.detector import kinds_of, share_left
+from lightning_gcam.shortcuts.regions import classes_of_labels
 
 
 def batch_with_some_suspects(n: int = 64) -> tuple[SaliencyBatch, Tensor]:

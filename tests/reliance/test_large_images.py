@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam.asking import answer_images
-from lightning_gcam.reliance import changed_images
-from lightning_gcam.reliance.questions import image_changes
-from lightning_gcam.reliance.regions import boxes_of, with_rim
-from lightning_gcam.reliance.removal import remove_regions
+from lightning_gcam.pipeline.model_outputs import answer_images
+from lightning_gcam.shortcuts import changed_images
+from lightning_gcam.shortcuts.checks import image_changes
+from lightning_gcam.shortcuts.regions import boxes_of, with_rim
+from lightning_gcam.shortcuts.removal import remove_regions
 
 
 def batch_of(n: int = 6, size: int = 24) -> tuple[SaliencyBatch, Tensor]:

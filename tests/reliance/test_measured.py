@@ -10,8 +10,8 @@ import torch
 
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.reliance import Reliance, changed_images, measure_reliance
-from lightning_gcam.reliance.intervals import (
+from lightning_gcam.shortcuts import Reliance, changed_images, measure_reliance
+from lightning_gcam.shortcuts.results import (
     chance_level,
     difference_interval,
     mean_share_interval,

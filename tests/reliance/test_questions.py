@@ -11,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam.reliance import available_checks, changed_images, resolve_checks
-from lightning_gcam.reliance.partners import partners_of
-from lightning_gcam.reliance.regions import region_around, with_rim
-from lightning_gcam.reliance.salient import most_salient, same_elsewhere
+from lightning_gcam.shortcuts import available_checks, changed_images, resolve_checks
+from lightning_gcam.shortcuts.regions import (
+    most_salient,
+    partners_of,
+    region_around,
+    same_elsewhere,
+    with_rim,
+)
 
 SIZE = 24
 ALL = [

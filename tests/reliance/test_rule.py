@@ -8,9 +8,9 @@ import re
 import pytest
 
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.reliance import Evidence, Reliance, Thresholds, judge, message_of, plain_of
-from lightning_gcam.reliance.intervals import wilson_interval
-from lightning_gcam.reliance.rule import KINDS
+from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds, judge, message_of, plain_of
+from lightning_gcam.shortcuts.detector import KINDS
+from lightning_gcam.shortcuts.results import wilson_interval
 
 CHANCE = 0.1
 CORNER = {"energy": 0.2, "energy_chance": 0.1, "suspect_lift": 5.6, "blank_rate": 0.0}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_gcam.report.pictures import data_uri, line_layer, map_side, pack_maps
+from lightning_gcam.report.shapes import data_uri, line_layer, map_side, pack_maps
 
 
 def pixels_of(uri: str) -> np.ndarray:

@@ -9,9 +9,9 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam._errors import InputError
 from lightning_gcam.loggers import log_alert
 from lightning_gcam.report import build_page, read_run
+from lightning_gcam.utils.errors import InputError
 from tests.report.pages import Page, write_report
 from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.cli import main
 from lightning_gcam.report import Run, read_run
-from lightning_gcam.report.strip import write_strips
+from lightning_gcam.report.filmstrip import write_strips
+from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import overlay, to_display
 from tests.report.pages import record_at, write_report
 

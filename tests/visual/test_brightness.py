@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lightning_gcam._errors import InputError
-from lightning_gcam.visual.brightness import change_of, check_scale, to_unit
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.visual.images import change_of, check_scale, to_unit
 
 MAPS = torch.tensor([[[1.0, 2.0]], [[0.0, 8.0]], [[0.0, 0.0]], [[torch.nan, -3.0]]])
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gcam.visual import check_colormap, colormap
+from lightning_gcam.visual import check_colormap
+from lightning_gcam.visual import overlay as colormap
 
 
 @pytest.mark.parametrize("name", ["inferno", "viridis", "magma", "gray", "tab10", "cividis"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightning_gcam._errors import InputError
+from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import Figure
 from tests.toys import decoded
 

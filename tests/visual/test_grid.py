@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lightning_gcam.visual import dim, grid, overlay, overlay_change, render_grid
+from lightning_gcam.visual.drawing import OBJECT_COLOR, SUSPECT_COLOR
 from lightning_gcam.visual.layout import plan
-from lightning_gcam.visual.lines import OBJECT_COLOR, SUSPECT_COLOR
 
 
 def pictures(samples=4, height=32, width=32):

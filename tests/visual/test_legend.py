@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gcam.visual import colormap, dim, overlay, overlay_change, render_grid
+from lightning_gcam.visual import dim, overlay, overlay_change, render_grid
+from lightning_gcam.visual import overlay as colormap
+from lightning_gcam.visual.grid import ALPHA, change_bar, color_bar
 from lightning_gcam.visual.layout import plan
-from lightning_gcam.visual.legend import change_bar, color_bar
-from lightning_gcam.visual.panels import ALPHA
 
 GREY = torch.full((1, 3, 1, 1), 128, dtype=torch.uint8)
 

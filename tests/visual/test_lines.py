@@ -5,7 +5,7 @@ import torch
 from scipy import ndimage
 
 from lightning_gcam.visual import mark_peaks, outline
-from lightning_gcam.visual.lines import box_edges, box_masks, edge
+from lightning_gcam.visual.drawing import box_edges, box_masks, edge
 
 RED = (255, 0, 0)
 

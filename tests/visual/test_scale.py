@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from lightning_gcam.visual.scale import enlarge, peak_centers, shrink_images, shrink_maps
+from lightning_gcam.visual.overlay import enlarge, peak_centers, shrink_images, shrink_maps
 
 
 def test_enlarging_repeats_every_pixel_exactly():

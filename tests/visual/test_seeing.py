@@ -9,7 +9,7 @@ from skimage.color import rgb2lab
 
 from lightning_gcam import visual
 from lightning_gcam.visual import grid, overlay_change
-from lightning_gcam.visual.colormap import color_table
+from lightning_gcam.visual.overlay import color_table
 
 # Machado, Oliveira, Fernandes, "A physiologically-based model for simulation of color vision deficiency", IEEE TVCG
 # 15(6), 2009, severity 1.0, on linear RGB.

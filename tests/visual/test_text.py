@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image, ImageFont
 
-from lightning_gcam.visual import text
-from lightning_gcam.visual.text import fit, load_font, write
+from lightning_gcam.visual import drawing as text
+from lightning_gcam.visual.drawing import fit, load_font, write
 
 AWKWARD = [
     "",

@@ -7,10 +7,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from lightning_gcam._errors import InputError
+from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import render_grid
-from lightning_gcam.visual.layout import plan
-from lightning_gcam.visual.tiles import cut_panels, cut_samples
+from lightning_gcam.visual.layout import cut_panels, cut_samples, plan
 
 
 def figure(n: int = 3) -> npt.NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import TargetLayer, find_target_layer
-from lightning_gcam.cam.reshape import find_layout, main_tensor, with_main_tensor
+from lightning_gcam.cam.layouts import find_layout, main_tensor, with_main_tensor
 
 CLASSES = 11
 """A number that no network has as a width of its own."""

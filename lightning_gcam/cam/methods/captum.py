@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam.context import MethodContext, check_graph, check_takes_gradients, without_gradient
 from lightning_gcam.cam.methods.gradient import grad_cam
 from lightning_gcam.cam.registry import register_model_method
+from lightning_gcam.utils.errors import InputError
 
 
 @register_model_method("integrated_gradients", requires="captum")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.context import MethodContext, gradients_from
-from lightning_gcam.cam.evidence import recalled, see
+from lightning_gcam.cam.layout_evidence import recalled, see
+from lightning_gcam.cam.layouts import Reshape, find_layout, main_tensor, with_main_tensor
 from lightning_gcam.cam.methods.smoothing import noisy
 from lightning_gcam.cam.registry import register_model_method
-from lightning_gcam.cam.reshape import Reshape, find_layout, main_tensor, with_main_tensor
 
 
 @register_model_method("full_grad")

@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam._errors import InputError
 from lightning_gcam.cam.context import MethodContext
 from lightning_gcam.cam.registry import register_model_method
-from lightning_gcam.pieces import is_out_of_memory
+from lightning_gcam.utils.chunking import is_out_of_memory
+from lightning_gcam.utils.errors import InputError
 
 
 @register_model_method("smooth_grad_cam_plus_plus")

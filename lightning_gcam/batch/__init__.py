@@ -1,6 +1,0 @@
-"""Annotated samples, and the adapters that read them out of any batch."""
-
-from lightning_gcam.batch.adapters import Adapter, as_saliency_batch
-from lightning_gcam.batch.saliency_batch import SaliencyBatch
-
-__all__ = ["Adapter", "SaliencyBatch", "as_saliency_batch"]

@@ -1,0 +1,215 @@
+"""The end of an evaluation: all processes' numbers in one table, which is printed, written and logged."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_gcam.callbacks.distributed import gather, same_everywhere
+from lightning_gcam.callbacks.error_policy import FailurePolicy
+from lightning_gcam.callbacks.evaluation_runner import Stream
+from lightning_gcam.callbacks.positions import Numbers
+from lightning_gcam.callbacks.trainer_state import logged_step
+from lightning_gcam.evaluation import (
+    Column,
+    Columns,
+    EvaluationResult,
+    Facts,
+    measure_columns,
+    print_table,
+    write_result,
+)
+from lightning_gcam.evaluation.result import command, device_in_words, seed, versions
+from lightning_gcam.evaluation.table import as_csv
+from lightning_gcam.loggers import log_table
+from lightning_gcam.loggers.files import next_version
+from lightning_gcam.loggers.tensorboard import left_as_found
+from lightning_gcam.metrics import resolve_scores
+from lightning_gcam.metrics.baselines import BASELINES
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.lightning_compat import Trainer, rank_zero_info, rank_zero_warn
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process has done."""
+
+    positions: Numbers
+    names: list[Column]
+    several: list[Column]
+    forwards: float
+    seconds: float
+    unlabelled: int
+    failed: int
+    layers: list[str]
+
+    @staticmethod
+    def of(stream: Stream) -> _Share:
+        positions = np.concatenate([np.zeros(0, dtype=np.int64), *stream.positions])
+        parts = stream.parts
+        layers = list(parts.remembered().get("layers", [])) if len(positions) else []
+        costs, counts = parts.costs(positions), (stream.unlabelled, stream.failed)
+        return _Share(positions, parts.names(), parts.several(), *costs, *counts, layers)
+
+
+@dataclass
+class Table:
+    """Where the table of an evaluation goes.
+
+    Args:
+        directory: of the files; a new one where it is left out.
+        resamples: of the bootstrap.
+        about: facts of the user's own.
+    """
+
+    directory: Path | None
+    resamples: int
+    about: dict[str, Any] = field(default_factory=dict)
+    written_to: Path | None = None
+
+    def make(self, trainer: Trainer, stream: Stream) -> EvaluationResult:
+        """The table of all processes' samples, the same in each of them.
+
+        Raises:
+            InputError: where no sample could be evaluated.
+        """
+        shares = gather(trainer, lambda: _Share.of(stream))
+        own = shares[trainer.global_rank].positions
+        positions = np.concatenate([share.positions for share in shares])
+        if not len(positions):
+            raise InputError(
+                "SaliencyEvaluation has no sample: the test delivered none, every label was negative, or every batch "
+                "failed. Check the test dataloader."
+            )
+        _check_layers(shares)
+        order = np.argsort(positions, kind="stable")
+        names, several = (
+            _in_order([share.names for share in shares]),
+            _in_order([share.several for share in shares]),
+        )
+        maps = list(dict.fromkeys(name.map for name in names))
+        names.sort(key=lambda name: (name.map in BASELINES, maps.index(name.map)))
+        small = Columns.cat(gather(trainer, lambda: stream.parts.read(own, names))).select(order)
+
+        def read(name: Column) -> Columns:
+            if name not in several:
+                return small
+            return Columns.cat(gather(trainer, lambda: stream.parts.read(own, [name], [name]))).select(order)
+
+        metrics = resolve_scores(stream.plan.recipe.scores)
+        rows = measure_columns(names, metrics, read, resamples=self.resamples)
+        result = EvaluationResult(rows, self._facts(trainer, stream, shares, names))
+        return EvaluationResult.from_plain(same_everywhere(trainer, result.to_plain()))
+
+    def show(
+        self, trainer: Trainer, result: EvaluationResult, log_prefix: str, failures: FailurePolicy
+    ) -> None:
+        """Print, write and log the table; only rank zero does."""
+        self.written_to = None
+        if not trainer.is_global_zero:
+            return
+        with failures.guard("Printing the table"):
+            print_table(result)
+        if getattr(trainer, "fast_dev_run", False):
+            return
+        with failures.guard("Writing the table"):
+            directory = self.directory or next_version(Path(trainer.default_root_dir) / "lightning_gcam")
+            table, whole = _written(directory, result)
+            self.written_to = directory
+            rank_zero_info(
+                f"SaliencyEvaluation: the table is in {table}, and how it came about in {whole.name} beside it."
+            )
+        step, values = (
+            logged_step(trainer),
+            {f"{log_prefix}/{name}": each for name, each in result.scores.items()},
+        )
+        rows = [{**asdict(row), "left_out": row.left_out} for row in result.rows]
+        for logger in trainer.loggers:
+            with failures.guard(f"Logging the table to {type(logger).__name__}"), left_as_found(logger):
+                logger.log_metrics(values, step=step)
+                log_table(logger, f"{log_prefix}/table", rows, step)
+                logger.save()
+
+    def tidy(self, trainer: Trainer, stream: Stream, result: EvaluationResult) -> None:
+        """Take away what was kept for going on; where a batch or the writing failed, it stays for the next time."""
+        is_rehearsal = bool(getattr(trainer, "fast_dev_run", False))
+        found = same_everywhere(trainer, {"is_written": self.written_to is not None or is_rehearsal})
+        trainer.strategy.barrier()
+        if not found["is_written"]:
+            rank_zero_warn(
+                f"The table could not be written. What is done is kept in {stream.parts.directory}: run the same "
+                "again, and the table is written without computing anything a second time."
+            )
+        elif result.facts.failed:
+            rank_zero_warn(
+                f"{result.facts.failed} samples could not be evaluated and are not in the table. What is done is kept "
+                f"in {stream.parts.directory}: run the same again, and only they are tried."
+            )
+        elif trainer.local_rank == 0:
+            stream.parts.remove()
+
+    def _facts(self, trainer: Trainer, stream: Stream, shares: list[_Share], names: list[Column]) -> Facts:
+        samples = sum(len(share.positions) for share in shares)
+        targets = stream.plan.recipe.targets
+        return Facts(
+            methods=list(dict.fromkeys(name.map for name in names)),
+            scores=list(dict.fromkeys(name.score for name in names)),
+            target_layer=", ".join(next(share.layers for share in shares if share.layers)),
+            targets=getattr(targets, "__name__", "a callable") if callable(targets) else str(targets),
+            samples=samples,
+            unlabelled=sum(share.unlabelled for share in shares),
+            failed=sum(share.failed for share in shares),
+            forwards=sum(share.forwards for share in shares) / samples,
+            seconds=sum(share.seconds for share in shares),
+            device=device_in_words(stream.module.device),
+            processes=trainer.world_size,
+            precision=str(trainer.precision),
+            seed=seed(),
+            weights=stream.settings["weights"],
+            versions=versions(),
+            command=command(),
+            resamples=self.resamples,
+            about=self.about,
+        )
+
+
+def _in_order(lists: list[list[Column]]) -> list[Column]:
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
+def _check_layers(shares: list[_Share]) -> None:
+    """Each process finds the layer by itself, on a sample of its own."""
+    found = {tuple(share.layers) for share in shares if share.layers}
+    if len(found) > 1:
+        words = " and ".join(sorted(", ".join(each) for each in found))
+        raise InputError(f"The processes found different layers ({words}). Name one with `target_layer`.")
+
+
+def _written(directory: Path, result: EvaluationResult) -> tuple[Path, Path]:
+    """Write the table; where that fails, write it elsewhere, or print it as it would have been written.
+
+    Raises:
+        OSError: where it is not in `directory`; it says where it is.
+    """
+    try:
+        return write_result(directory, result)
+    except OSError as error:
+        instead = _saved_elsewhere(result)
+        raise type(error)(error.errno, f"{error.strerror}. {instead}", str(directory)) from error
+
+
+def _saved_elsewhere(result: EvaluationResult) -> str:
+    """Where the table is, as a sentence."""
+    with suppress(OSError):
+        elsewhere = Path(tempfile.mkdtemp(prefix="lightning_gcam-"))
+        try:
+            return f"The table is in {write_result(elsewhere, result)[0]} instead"
+        except OSError:
+            elsewhere.rmdir()
+    print(as_csv(result))
+    return "The table was printed instead"

@@ -1,0 +1,154 @@
+"""Which sample of the dataset each one is that a process is handed, so that none is counted twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DistributedSampler, SequentialSampler
+
+from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.utils.lightning_compat import Trainer
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass
+class Places:
+    """The positions of the samples that one process is handed, one batch after the other.
+
+    Several processes are dealt the samples in turn. So that all are handed as many, `DistributedSampler` deals some of
+    them a second time at the end: their positions lie behind the last. Without it (`use_distributed_sampler=False`),
+    a loader that goes through its dataset in order hands all of it to every process: each counts its share of it.
+
+    Args:
+        rank: of this process among those that the samples are dealt to.
+        processes: how many these are.
+        last: how many samples there are; None where that is not known, and none is dealt twice.
+        delivered: how many samples this process was handed so far.
+        all_to_each: whether every process is handed every sample.
+    """
+
+    rank: int = 0
+    processes: int = 1
+    last: int | None = None
+    delivered: int = 0
+    all_to_each: bool = False
+
+    @staticmethod
+    def of(trainer: Trainer, loader: Any) -> Places:
+        """Those of a dataloader, from its start."""
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        sampler = getattr(batch_sampler if batch_sampler is not None else loader, "sampler", None)
+        if isinstance(sampler, DistributedSampler):
+            return Places(sampler.rank, sampler.num_replicas, len(sampler.dataset))  # type: ignore[arg-type]
+        in_order = type(sampler) is SequentialSampler and type(batch_sampler) in (BatchSampler, type(None))
+        return Places(trainer.global_rank, trainer.world_size, all_to_each=in_order)
+
+    def size_of(self, batch: Any, loader: Any) -> int:
+        """How many samples a batch holds that could not be read, so that those behind it keep their positions.
+
+        Args:
+            batch: as the dataloader delivered it.
+            loader: the dataloader; one that makes batches of one size says how many are left for the last.
+        """
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        size = getattr(loader, "batch_size", None)
+        if size is None and type(batch_sampler) is BatchSampler:
+            size = batch_sampler.batch_size
+        if size is None:
+            return _commonest(_lengths(batch)) or getattr(batch_sampler, "batch_size", None) or 1
+        sampler = getattr(batch_sampler, "sampler", None)
+        left = len(sampler) - self.delivered if isinstance(sampler, Sized) else size
+        return min(size, left) if left > 0 else int(size)
+
+    def take(self, n: int) -> Numbers:
+        """The positions of the next n samples.
+
+        Example:
+            >>> places = Places(rank=1, processes=2, last=5)
+            >>> places.take(2), places.take(1)
+            (array([1, 3]), array([5]))
+        """
+        own = np.arange(self.delivered, self.delivered + n, dtype=np.int64)
+        self.delivered += n
+        found: Numbers = own if self.all_to_each else own * self.processes + self.rank
+        return found
+
+    @property
+    def reached(self) -> int:
+        """How many samples all processes together were handed, as far as this one can tell."""
+        return self.delivered if self.all_to_each else self.delivered * self.processes
+
+    def counts(self, positions: Numbers) -> npt.NDArray[np.bool_]:
+        """Which of them are this process's to count, and not a second time of another.
+
+        Example:
+            >>> Places(rank=1, processes=2, last=5).counts(np.array([3, 5]))
+            array([ True, False])
+        """
+        if self.all_to_each:
+            mine: npt.NDArray[np.bool_] = positions % self.processes == self.rank
+            return mine
+        return positions >= 0 if self.last is None else positions < self.last
+
+
+def _lengths(part: Any) -> Iterator[int]:
+    """The first dimension of each array in a batch, and the length of each list of words or numbers."""
+    if isinstance(part, (Tensor, np.ndarray)):
+        if part.ndim:
+            yield len(part)
+    elif isinstance(part, Mapping):
+        for each in part.values():
+            yield from _lengths(each)
+    elif isinstance(part, (list, tuple)):
+        if all(isinstance(each, (str, int, float)) for each in part):
+            yield len(part)
+        else:
+            for each in part:
+                yield from _lengths(each)
+
+
+def _commonest(numbers: Iterable[int]) -> int:
+    """The number that comes most often, the first of several; 0 where there is none."""
+    return next((number for number, _ in Counter(numbers).most_common(1)), 0)
+
+
+def digests_of(batch: SaliencyBatch) -> Numbers:
+    """A number `(N,)` for each sample, the same where its image and its annotation are, bit by bit."""
+    fields = [batch.images, batch.labels, batch.object_masks, batch.groups]
+    if batch.suspect is not None:
+        fields.append(batch.suspect.expand(len(batch), -1, -1))
+    there = [_bytes(field) for field in fields if field is not None]
+    return np.array([_digest([field[row] for field in there]) for row in range(len(batch))], dtype=np.int64)
+
+
+def checksum(tensors: Mapping[str, Any]) -> str:
+    """A short text, the same where all tensors are, bit by bit; what is no tensor is passed over."""
+    state = hashlib.blake2b(digest_size=8)
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor):
+            state.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            state.update(np.ascontiguousarray(_bytes(tensor[None])[0]).data)
+    return state.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> npt.NDArray[np.uint8]:
+    """`(N, bytes of each)`."""
+    flat = tensor.detach().cpu().contiguous().reshape(len(tensor), tensor[0].numel())
+    found: npt.NDArray[np.uint8] = flat.view(torch.uint8).numpy()
+    return found
+
+
+def _digest(pieces: list[npt.NDArray[np.uint8]]) -> int:
+    state = hashlib.blake2b(digest_size=8)
+    for piece in pieces:
+        state.update(np.ascontiguousarray(piece).data)
+    return int.from_bytes(state.digest(), "little", signed=True)

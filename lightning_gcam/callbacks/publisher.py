@@ -1,0 +1,376 @@
+"""A look sent to the loggers, and what is said of it once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from lightning_gcam.callbacks.error_policy import FailurePolicy
+from lightning_gcam.callbacks.look import Recipe
+from lightning_gcam.cam.layers import TargetLayer
+from lightning_gcam.cam.targets import Targets, are_measurements
+from lightning_gcam.data.fixed_samples import FixedBatch
+from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
+from lightning_gcam.loggers.files import directory_of, next_version
+from lightning_gcam.loggers.tensorboard import left_as_found
+from lightning_gcam.metrics import needs_mask, resolve_scores
+from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.pipeline.scoring import Scores
+from lightning_gcam.shortcuts.checks import takes_masks
+from lightning_gcam.utils.isolation import same_random_streams
+from lightning_gcam.utils.lightning_compat import Trainer, in_both, rank_zero_info
+
+
+def announce(
+    record: SaliencyRecord,
+    layers: Sequence[TargetLayer],
+    scores: Scores,
+    targets: Targets,
+    checks: Sequence[str] = (),
+) -> None:
+    """One line: which layer, which samples, which scores; and one where scores are left out for want of masks."""
+    batch, prefix = record.batch, record.stamp.log_prefix
+    methods = dict.fromkeys(name.partition("@")[0] for name in record.attribution.maps)
+    where = " and ".join(str(layer) for layer in layers)
+    rank_zero_info(
+        f"SaliencyMonitor: {len(batch)} fixed samples{_of_classes(record)}, {', '.join(methods)} for "
+        f"{_explained(record, targets)} at layer{'s' if len(layers) > 1 else ''} {where}; logs {record.tag} and "
+        f"{prefix}/{{{', '.join(name for name in record.scores if not name.startswith('centre/'))}}}."
+    )
+    if batch.object_masks is None:
+        left_out = [name for name, metric in resolve_scores(scores).items() if needs_mask(metric)]
+        left_out += [name for name in checks if takes_masks(name)] if record.reliance is not None else []
+    else:
+        left_out = []
+    if left_out:
+        rank_zero_info(
+            f"The samples have no masks or boxes, so these scores are left out: {', '.join(left_out)}. Deliver "
+            "(images, labels, masks) in the validation batch, or pass `adapter=` or `batch=`, to have them."
+        )
+
+
+def _of_classes(record: SaliencyRecord) -> str:
+    """How many classes the samples' labels name."""
+    labels = record.batch.labels
+    if labels is None or are_measurements(labels):
+        return ""
+    several = labels.ndim == 2 and labels.shape[1] > 1
+    count = int((labels > 0).any(dim=0).sum()) if several else len(labels.unique())
+    return f" of {count} classes"
+
+
+def say_what_dense_logits_mean(record: SaliencyRecord) -> None:
+    """Where a dense head's logits are summed, and what that does to the scores."""
+    where = "in its mask" if bool(cast(Tensor, record.attribution.in_mask).all()) else "where it is predicted"
+    rank_zero_info(
+        f"The model gives logits at every position: a map explains the sum of a class's logits over the positions "
+        f"{where}. Behind a late layer nothing but these positions can matter, so energy is high there whatever the "
+        "model has learned; an early or a coarse layer sees the surroundings, too."
+    )
+
+
+def say_what_probabilities_mean(record: SaliencyRecord) -> None:
+    """That the model gives probabilities, and how they are read."""
+    squash = record.attribution.squash
+    ends = {"log_sigmoid": "the logarithm of a sigmoid", "log_softmax": "the logarithm of a softmax"}
+    rank_zero_info(
+        f"The model's forward ends with {ends.get(str(squash), f'a {squash}')}: its outputs are read as probabilities, "
+        "without a second sigmoid or softmax, and the maps explain the logits in front of it."
+    )
+
+
+def description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None) -> str:
+    """Which layers are looked at, why, and which others would do, as a text of a few lines."""
+    if layers:
+        return "\n".join(f"SaliencyMonitor looks at layer {layer.describe()}" for layer in layers)
+    if named is not None:
+        names = [named] if isinstance(named, str) else list(named)
+        shown = " and ".join(f'"{name}"' for name in names)
+        return f"SaliencyMonitor looks at layer {shown}, which was named."
+    return (
+        "SaliencyMonitor has no layer yet: it is found with the first batch, before the first training step. To find "
+        "it now: lightning_gcam.cam.find_target_layer(model, images).describe()."
+    )
+
+
+_COINCIDE = {"grad_cam": "Grad-CAM", "xgrad_cam": "XGrad-CAM", "hires_cam": "HiResCAM"}
+
+
+def say_what_even_gradients_mean(layer: TargetLayer, methods: Collection[str]) -> None:
+    """Why several of the methods give one and the same map here, and which earlier layer tells them apart."""
+    same = [words for name, words in _COINCIDE.items() if name in methods]
+    with_guidance = "guidance_cam" in methods
+    if len(same) < 2 and not with_guidance:
+        return
+    coincide = f"{', '.join(same[:-1])} and {same[-1]} coincide there" if len(same) > 1 else ""
+    squared = (
+        "guidance_cam is Grad-CAM squared: sharper, with the same order of pixels" if with_guidance else ""
+    )
+    earlier = (
+        f' An earlier layer tells them apart: target_layer="{layer.earlier[0]}".' if layer.earlier else ""
+    )
+    rank_zero_info(
+        f'At layer "{layer.name}" the gradients are constant over space (a global-average-pooled linear head): '
+        f"{', and '.join(each for each in (coincide, squared) if each)}.{earlier}"
+    )
+
+
+FEW_CELLS = 16
+"""A grid of fewer cells (of 4 x 4) is too coarse to say much of where."""
+
+
+def say_what_a_coarse_grid_means(record: SaliencyRecord, layers: Sequence[TargetLayer]) -> None:
+    """How little a map of a few cells tells of where, and which earlier layer is finer; nothing of any other grid."""
+    height, width = record.batch.image_size
+    for layer in layers:
+        if layer.grid is None or math.prod(layer.grid) >= FEW_CELLS:
+            continue
+        rows, columns = layer.grid
+        finer = next((each for each in layer.others if math.prod(each.grid or ()) >= FEW_CELLS), None)
+        earlier = (
+            f' An earlier layer is finer: target_layer="{finer.name}" ({finer.grid[0]} x {finer.grid[1]}).'
+            if finer is not None and finer.grid is not None
+            else " Larger images have a finer one."
+        )
+        rank_zero_info(
+            f'At layer "{layer.name}" the grid is only {rows} x {columns}: each of its cells covers about '
+            f"{round(height / rows)} x {round(width / columns)} pixels of the image, so the maps and the localization "
+            f"scores tell little of where.{earlier}"
+        )
+
+
+def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
+    """What a person should know before reading the scores, each as a kind and a sentence to be said once."""
+    yield from _about_samples(record, fixed)
+    yield from _about_classes(record)
+    n = len(record.batch)
+    for name, peaks in record.attribution.peaks.items():
+        method, _, layer = name.partition("@")
+        layer = layer or record.attribution.target_layer
+        broken, blank = int((~peaks.isfinite()).sum()), int((peaks == 0).sum())
+        if broken:
+            yield (
+                "not finite",
+                f"{broken} of {n} {method} maps are not finite: the activations or gradients at "
+                f'"{layer}" hold NaN or infinity. They are drawn blank and not scored. '
+                "If the loss is not finite either, try a lower learning rate or a precision of wider range.",
+            )
+        if blank:
+            yield (
+                "blank",
+                f"{blank} of {n} {method} maps are blank (nothing at "
+                f'"{layer}" speaks for the class). They are counted in '
+                f"{record.stamp.log_prefix}/blank_rate and left out of the other scores. If it stays so, try another "
+                "`target_layer` or other `methods`.",
+            )
+
+
+_NO_CLASSES = {
+    "norm": ("an embedding", "its norm"),
+    "error": ("a reconstruction of the image", "its mean squared error"),
+    "output": ("a number of its own, whatever the labels name", "that number"),
+}
+
+
+def _about_classes(record: SaliencyRecord) -> Iterator[tuple[str, str]]:
+    """Where the output holds no classes."""
+    explains = record.attribution.explains
+    if explains not in _NO_CLASSES or record.subject != "score":
+        return
+    kind, what = _NO_CLASSES[explains]
+    yield (
+        "no classes",
+        f"The model seems to be no classifier: its output {tuple(record.attribution.outputs.shape)} looks like {kind}. "
+        f"No class is read into it and no accuracy is logged; the maps explain {what}. If it does hold a score of each "
+        'class, pass `targets="predicted"`; if it is something else, pass what is to be explained, for example:\n'
+        "    targets=lambda outputs: outputs.flatten(1).amax(dim=1)",
+    )
+
+
+def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
+    n, masks = len(record.batch), record.batch.object_masks
+    if fixed.unlabelled:
+        yield (
+            "unlabelled",
+            f"{fixed.unlabelled} validation samples were not considered for the fixed batch: their label is negative. "
+            "Check them if that is not meant.",
+        )
+    if fixed.of_other_sizes:
+        yield "other sizes", _words_on_sizes(record, fixed)
+    if fixed.mixed:
+        yield (
+            "mixed",
+            f"Only some of the fixed samples came with {' and '.join(fixed.mixed)}, so these are kept for none of "
+            "them. Deliver them with every batch, to have the scores that need them.",
+        )
+    if n < fixed.num_samples:
+        kind = " of one size" if fixed.of_other_sizes else ""
+        yield (
+            "few",
+            f"The fixed batch has {n} samples, not `num_samples={fixed.num_samples}`: "
+            f"the validation delivered no more{kind}{' with a label' if fixed.unlabelled else ''}. Lower it, or "
+            "validate on more, if that is not meant.",
+        )
+    names, classes = record.stamp.class_names, max(record.attribution.logits.shape[1], 2)
+    if names is not None and len(names) < classes and record.attribution.explains == "classes":
+        yield (
+            "class names",
+            f"`class_names` holds {len(names)} names for {classes} classes; the others are shown by their number. Give "
+            "one name per class.",
+        )
+    empty = int((~masks.flatten(1).any(dim=1)).sum()) if masks is not None else 0
+    if empty:
+        yield (
+            "empty masks",
+            f"{empty} of {n} samples have an empty mask or no box; they are left out of the localization scores. Check "
+            "the annotation if that is not meant.",
+        )
+
+
+def _words_on_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
+    """Which image sizes were left out, and the adapter that makes them one."""
+    height, width = record.batch.image_size
+    names = "" if record.stamp.class_names is None else f", class_names={list(record.stamp.class_names)!r}"
+    return (
+        f"{fixed.of_other_sizes} validation samples were not considered for the fixed batch: it holds images of one "
+        f"size, and theirs is another one than {height} x {width}, the commonest. To choose among all of them, resize "
+        "them:\n"
+        "    from lightning_gcam.data import as_saliency_batch\n"
+        f"    adapter=lambda batch: as_saliency_batch(batch{names}).resized(({height}, {width}))\n"
+        "With an adapter of your own: as_saliency_batch(batch, own_adapter)."
+    )
+
+
+def _explained(record: SaliencyRecord, targets: Targets) -> str:
+    if record.attribution.explains != "classes":
+        words = {
+            "norm": "the output's norm",
+            "error": "the reconstruction's error",
+            "output": "the output itself",
+        }
+        return words.get(record.attribution.explains, "a score of your own")
+    if isinstance(targets, int):
+        return f"class {targets}"
+    by_label = targets == "label" and record.batch.labels is not None
+    return "each sample's label" if by_label else "each sample's predicted class"
+
+
+class Display:
+    """Show the looks of one run.
+
+    Args:
+        failures: told what could not be shown.
+        directory: where files go where there is no logger; a new one where it is left out.
+    """
+
+    def __init__(self, failures: FailurePolicy, directory: Path | None = None) -> None:
+        self.failures = failures
+        self.directory = directory
+        self._pages: dict[Path, ReportLogger] = {}
+        self._announced = False
+
+    @property
+    def pages(self) -> list[ReportLogger]:
+        """The reports that lie beside the files."""
+        return list(self._pages.values())
+
+    def show(
+        self,
+        trainer: Trainer,
+        record: SaliencyRecord,
+        fixed: FixedBatch,
+        layers: Sequence[TargetLayer],
+        recipe: Recipe,
+    ) -> None:
+        """Show the picture and the words of a look; only rank zero does."""
+        is_rehearsal = getattr(trainer, "fast_dev_run", False)
+        with self.failures.guard("Describing the look"):
+            for kind, message in what_is_left_out(record, fixed):
+                if not is_rehearsal:
+                    self.failures.warn_once(kind, message)
+        if not trainer.is_global_zero:
+            return
+        with self.failures.guard("Saying what is looked at"):
+            self._announce(record, layers, recipe)
+        to_files = not trainer.loggers and not is_rehearsal
+        is_drawn = (trainer.loggers or to_files) and self._draws(record)
+        for logger in trainer.loggers:
+            if is_drawn or isinstance(logger, ReportLogger):  # the page is drawn where it is read
+                with self.failures.guard(_logging_to(logger)), same_random_streams(), left_as_found(logger):
+                    log_saliency(logger, record)
+            if isinstance(logger, in_both("loggers.CSVLogger")):
+                with self.failures.guard(_logging_to(logger)), same_random_streams():
+                    self._write_page(trainer, directory_of(logger), record)
+        if to_files:
+            with self.failures.guard("Writing the look"):
+                root = Path(trainer.default_root_dir) / "lightning_gcam"
+                self.directory = self.directory or next_version(root)
+                (write_look if is_drawn else write_scores)(self.directory, record)
+            with self.failures.guard("Writing the look"):
+                if self.directory is not None:
+                    self._write_page(trainer, self.directory, record)
+
+    def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
+        """Log the scores as any other metric, at the look's step."""
+        for logger in [*trainer.loggers, *self.pages]:
+            with self.failures.guard(_logging_to(logger)), same_random_streams(), left_as_found(logger):
+                logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
+                logger.save()
+
+    def add_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
+        """As `send_scores`, and into the files, where there is no logger."""
+        self.send_scores(trainer, record)
+        if self.directory is not None and trainer.is_global_zero:
+            with self.failures.guard("Writing the final scores"):
+                write_scores(self.directory, record)
+
+    def keep_metrics(self, trainer: Trainer, step: int) -> None:
+        """Put the user's own numbers of the epoch that has ended on the pages beside the files.
+
+        Call it between epochs: there Lightning has reduced them already, and nothing is computed by reading them.
+        """
+        for page in self.pages:
+            with self.failures.guard(_logging_to(page)):
+                numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+                page.log_metrics({**numbers, "epoch": trainer.current_epoch - 1}, step)
+                page.save()
+
+    def finish(self) -> None:
+        """Bring the pages beside the files up to date."""
+        for page in self.pages:
+            with self.failures.guard(_logging_to(page)):
+                page.finalize("success")
+
+    def _write_page(self, trainer: Trainer, directory: Path, record: SaliencyRecord) -> None:
+        """Write the report beside the files, unless the run has one of its own."""
+        if not any(isinstance(logger, ReportLogger) for logger in trainer.loggers):
+            self._pages.setdefault(directory, ReportLogger(directory)).log_look(record)
+
+    def _draws(self, record: SaliencyRecord) -> bool:
+        """Draw once, for all loggers: where that fails, it is told once."""
+        with self.failures.guard("Drawing the look"):
+            return record.overlay is not None
+        return False
+
+    def _announce(self, record: SaliencyRecord, layers: Sequence[TargetLayer], recipe: Recipe) -> None:
+        """Say once what is looked at."""
+        if self._announced or not layers:
+            return
+        self._announced = True
+        announce(record, layers, recipe.scores, recipe.targets, recipe.checks.names)
+        say_what_a_coarse_grid_means(record, layers)
+        if record.attribution.even_gradients:
+            say_what_even_gradients_mean(layers[0], recipe.methods)
+        if record.attribution.squash is not None and record.attribution.explains == "classes":
+            say_what_probabilities_mean(record)
+        if record.attribution.in_mask is not None and record.attribution.explains == "classes":
+            say_what_dense_logits_mean(record)
+
+
+def _logging_to(logger: Any) -> str:
+    """Pictures and scores that do not reach a logger are one failure."""
+    return f"Logging the look to {type(logger).__name__}"

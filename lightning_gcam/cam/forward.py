@@ -1,0 +1,159 @@
+"""One forward without a graph, and the model with other weights in the place of its own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gcam.cam.calling import Forward, run
+from lightning_gcam.cam.capture import plain_eager
+from lightning_gcam.cam.outputs import Head, read_head
+from lightning_gcam.cam.regions import score_of_regions
+from lightning_gcam.cam.squashing import Squash
+from lightning_gcam.cam.targets import Targets
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.isolation import is_sharded
+
+
+def in_place_of_zeros(model: nn.Module) -> dict[str, Tensor]:
+    """Random values for the parameters that are all zero, from a generator of their own; biases may be zero.
+
+    Of sharded parameters each process sees a piece, which may be empty: they are left as they are.
+    """
+    if is_sharded(model):
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: _random_like(parameter, generator)
+        for name, parameter in model.named_parameters()
+        if parameter.is_floating_point() and not name.endswith("bias") and not parameter.count_nonzero()
+    }
+
+
+def in_place_of_all(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
+    """Random values for all parameters, as if nothing had been learned, and the statistics of no data.
+
+    Weights are normal with the variance that keeps a ReLU network's activations in range (He et al. 2015), scales of
+    norms uniform in [0.5, 1.5], biases zero; running means are 0 and running variances 1.
+
+    Args:
+        model: any `nn.Module`; it is not touched.
+        seed: of the generator, which is one of its own.
+
+    Raises:
+        InputError: where the parameters are sharded, so that no process has them whole.
+
+    Example:
+        >>> weights = in_place_of_all(nn.BatchNorm2d(2))
+        >>> sorted(weights), weights["running_var"]
+        (['bias', 'running_mean', 'running_var', 'weight'], tensor([1., 1.]))
+    """
+    if is_sharded(model):
+        raise InputError(
+            '`scores` that need the maps of a model with random weights ("random_model_similarity") cannot be taken '
+            "where parameters are sharded. Leave them out."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    values = {
+        name: torch.zeros_like(each) if name.endswith("bias") else _random_like(each, generator)
+        for name, each in model.named_parameters()
+        if each.is_floating_point()
+    }
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            values[name] = torch.full_like(buffer, float(name.endswith("running_var")))
+    return values
+
+
+def called_with(weights: dict[str, Tensor], forward: Forward | None) -> Forward:
+    """A `forward` that runs the model with these weights in the place of its own, by `torch.func.functional_call`.
+
+    Args:
+        weights: by their names in the model.
+        forward: `(model, images) -> output`; the model is called with the images where it is left out.
+    """
+    inside = {f"model.{name}": values for name, values in weights.items()}
+
+    def call(model: nn.Module, images: Tensor) -> Any:
+        return torch.func.functional_call(_Caller(model, forward), inside, (images,))
+
+    return call
+
+
+class _Caller(nn.Module):
+    """The model behind its `forward`, as one module that `functional_call` can run with other weights."""
+
+    def __init__(self, model: nn.Module, forward: Forward | None) -> None:
+        super().__init__()
+        self.model = model
+        self.call = forward
+
+    def forward(self, images: Tensor) -> Any:
+        return run(self.model, images, self.call)
+
+
+def _random_like(parameter: Tensor, generator: torch.Generator) -> Tensor:
+    shape = parameter.shape
+    if len(shape) < 2:  # the scale of a norm or of a residual branch
+        values = torch.empty(shape).uniform_(0.5, 1.5, generator=generator)
+    else:
+        values = torch.randn(shape, generator=generator) * math.sqrt(2 / max(math.prod(shape[1:]), 1))
+    return values.to(parameter.device, parameter.dtype)
+
+
+def logits_of(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    forward: Forward | None = None,
+    masks: Tensor | None = None,
+    squash: Squash | Literal["unknown"] | None = "unknown",
+) -> Tensor:
+    """The logits of one forward, read as `attribute` reads them.
+
+    Args:
+        model: the model, in the mode it is to be looked at in (see `lightning_gcam.utils.isolation.untouched`).
+        images: `(N, C, H, W)`, on the model's device.
+        targets: as in `attribute`; they say over which region a dense head's logits are averaged.
+        forward: `(model, images) -> output`; the model is called with the images where it is left out.
+        masks: `(N, H, W)` bool, the regions of a dense head.
+        squash: what the model does to its logits, as in `Attribution`; a softmax is seen without that.
+
+    Returns:
+        `(N, K)` float32, without a graph.
+
+    Raises:
+        InputError: as `read_head`.
+
+    Example:
+        >>> logits_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.zeros(2, 1, 2, 2)).shape
+        torch.Size([2, 3])
+    """
+    with plain_eager():
+        raw = head_of(model, images, forward, squash).logits
+        logits = raw if raw.ndim == 2 else score_of_regions(raw, targets, masks).logits
+        return logits.detach().float()
+
+
+def head_of(
+    model: nn.Module,
+    images: Tensor,
+    forward: Forward | None,
+    squash: Squash | Literal["unknown"] | None = "unknown",
+) -> Head:
+    """What the model gives in one forward, `(N, K)` or `(N, K, h, w)`, with a graph where it is on.
+
+    Of several outputs without a name, only a graph shows which are the logits.
+    """
+    output = run(model, images.clone(), forward)
+    try:
+        return read_head(output, len(images), squash)
+    except InputError:
+        with torch.enable_grad():
+            # of a frozen model the graph begins at the images
+            images = images.clone().requires_grad_(images.is_floating_point())
+            return read_head(run(model, images, forward), len(images), squash)

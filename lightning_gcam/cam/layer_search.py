@@ -1,0 +1,384 @@
+"""One forward and one gradient with every submodule watched: which outputs are grids, and which still matter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
+
+from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.forward import called_with, in_place_of_zeros
+from lightning_gcam.cam.layout_evidence import CHANGES, Run, Seen, layouts_seen, remember
+from lightning_gcam.cam.layouts import (
+    Layout,
+    Reshape,
+    declares_channels_first,
+    find_layout,
+    main_tensor,
+    only_channels_first,
+    readings,
+    with_main_tensor,
+)
+from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads
+from lightning_gcam.cam.suitability import unsuitable, up_to_the_bottleneck
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """A submodule whose output is a grid over the image.
+
+    Args:
+        name: in `model.named_modules()`.
+        module: the submodule.
+        layout: how its output is read.
+        is_live: whether its positions influence the output of the model.
+        is_even: whether the gradient is the same at all positions of a channel (and not zero).
+    """
+
+    name: str
+    module: nn.Module
+    layout: Layout
+    is_live: bool
+    is_even: bool
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The spatial layers in the order in which they finish, and the parameters that were zero in the model.
+
+    Args:
+        layers: none where the output depends on none.
+        zeros: by their names.
+        is_finite: whether the logits were; where they were not, gradients may be missing that are there else.
+        passed_over: the names of those that are live and left out, see `lightning_gcam.cam.suitability`.
+        is_dense: whether the logits are of every position, and the layers only those before the network goes up again.
+    """
+
+    layers: list[Spatial]
+    zeros: tuple[str, ...]
+    is_finite: bool = True
+    passed_over: tuple[str, ...] = ()
+    is_dense: bool = False
+
+
+def probe(
+    model: nn.Module, images: Tensor, forward: Forward | None = None, reshape: Reshape | None = None
+) -> Probe:
+    """Run the model once, with random numbers in the place of parameters that are all zero.
+
+    A head that starts at zero would else hide every layer before the first training step. The random ones are handed
+    over by `torch.func.functional_call`: the model is not touched.
+
+    Args:
+        model: in the mode it is to be looked at in (see `lightning_gcam.utils.isolation.untouched`).
+        images: `(N, C, H, W)`; a copy that may be written on. One is enough.
+        forward: `(model, images) -> output`; the model is called with the images where it is left out.
+        reshape: from a layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
+    """
+    replaced = in_place_of_zeros(model)
+    zeros = tuple(replaced)
+    run = called_with(replaced, forward)
+    with torch.enable_grad(), _recorded(model, images, reshape) as outputs:
+        leaf = images.requires_grad_() if images.is_floating_point() else images
+        output = run(model, leaf.clone())
+        logits = find_logits(output, len(images))
+        candidates = [each for each in outputs if each.tensor.requires_grad]
+        is_finite = bool(torch.isfinite(logits).all())
+        if not candidates or not logits.requires_grad:
+            return Probe([], zeros, is_finite)
+        score = (logits.float() * _uneven(logits)).sum()
+        gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
+    raw = find_raw_logits(output, len(images))
+    is_dense = raw.ndim == 4
+    outputs_and_gradients = list(zip(_of_the_image(candidates, leaf), gradients, strict=True))
+    pairs, passed_over = _suitable(outputs_and_gradients, maps_of_all_heads(output, raw))
+    calls = _read(_last_calls(pairs), images, lambda changed: run(model, changed), is_dense=is_dense)
+    layers = [_judged(*each) for each in calls]
+    for each, layout, _ in calls if reshape is None else ():
+        if layout.is_sure or layout.locality is not None:
+            remember(each.module, each.tensor.shape, _size(images), layout)
+    if is_dense:
+        layers = _before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw)
+    return Probe(layers, zeros, is_finite, passed_over, is_dense)
+
+
+def _read(
+    calls: list[tuple[_Output, Tensor | None]], images: Tensor, run: Run, *, is_dense: bool
+) -> list[tuple[_Output, Layout, Tensor | None]]:
+    """Those whose outputs are grids: as their kind says, or as is seen in one more forward where it says nothing.
+
+    Where a layer that is sure comes behind all that are not, and no decoder is to be cut off, there is nothing to see.
+    """
+    sure = [
+        position
+        for position, (output, gradient) in enumerate(calls)
+        if _is_sure(output) and gradient is not None and gradient.any()
+    ]
+    first = sure[-1] + 1 if sure and not is_dense else 0
+    unsure: dict[nn.Module, dict[int, Seen]] = {}
+    for output, gradient in calls[first:]:
+        if gradient is not None and not _is_sure(output):
+            unsure.setdefault(output.module, {})[output.call] = Seen(output.tensor.shape, len(images))
+    found = _layouts_seen(run, images, unsure) if unsure else {}
+    read = []
+    for output, gradient in calls:
+        layout = found.get(output.module, {}).get(output.call, output.layout)
+        if layout is not None:
+            read.append((output, layout, gradient))
+    return read
+
+
+def _is_sure(output: _Output) -> bool:
+    return output.layout is not None and output.layout.is_sure
+
+
+def _layouts_seen(
+    run: Run, images: Tensor, unsure: dict[nn.Module, dict[int, Seen]]
+) -> dict[nn.Module, dict[int, Layout | None]]:
+    try:
+        return layouts_seen(run, images[:1].detach(), unsure, CHANGES + 1)
+    except Exception:  # of the user's forward, which takes one image only: the shapes have to do
+        return {}
+
+
+def _before_the_decoder(
+    layers: list[Spatial], gradients: Sequence[Tensor | None], images: Tensor, logits: Tensor
+) -> list[Spatial]:
+    """Of a network that gives logits at every position, the live layers up to its bottleneck."""
+    live = [
+        (layer, layer.layout.reshape(gradient))
+        for layer, gradient in zip(layers, gradients, strict=True)
+        if layer.is_live and gradient is not None
+    ]
+    if not live:
+        return layers
+    grid = (logits.shape[2], logits.shape[3])
+    return up_to_the_bottleneck([layer for layer, _ in live], [each for _, each in live], _size(images), grid)
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What one call of a module returned, and its layout as far as it can be known without evidence."""
+
+    name: str
+    module: nn.Module
+    tensor: Tensor
+    layout: Layout | None
+    call: int
+
+
+def _uneven(logits: Tensor) -> Tensor:
+    """Weights that differ from class to class: a softmax or a normalisation cancels an even sum."""
+    return torch.linspace(1.0, 2.0, logits.shape[1], device=logits.device)
+
+
+# ------------------------------------------------------------------------------------------- what was recorded
+
+
+@dataclass
+class _Recorder:
+    """Keeps the outputs that are grids, in the order in which the modules finish."""
+
+    images: Tensor
+    reshape: Reshape | None
+    outputs: list[_Output] = field(default_factory=list)
+    lengths: set[int] = field(default_factory=set)
+    declared: set[torch.Size] = field(default_factory=set)
+    calls: Counter[nn.Module] = field(default_factory=Counter)
+
+    def declare(self, module: nn.Module, output: Any) -> None:
+        """Note the shape of what a convolution, a pool or a norm gave: what has it too lies alike."""
+        tensor = main_tensor(output)
+        if tensor is not None and self.reshape is None and declares_channels_first(module):
+            self.declared.add(tensor.shape)
+
+    def keep(self, name: str, module: nn.Module, output: Any) -> Any:
+        """Note the output, and hand it on as `capture` would: as one that only what comes behind it can have used.
+
+        A network that returns its features, and also what it pooled from them, hands on a score that has passed the
+        features by.
+        """
+        self.declare(module, output)
+        tensor = main_tensor(output)
+        if tensor is None or not tensor.is_floating_point():
+            return output
+        call = self.calls[module]
+        self.calls[module] += 1
+        layout = self._layout(tensor, module)
+        if (layout is None and not self._may_be_a_grid(tensor)) or self._is_attention(tensor):
+            return output
+        if layout is not None and layout.kind.startswith("tokens"):
+            self.lengths.add(tensor.shape[1 - layout.batch])
+        torch.set_grad_enabled(True)
+        noted = tensor.view_as(tensor)
+        self.outputs.append(_Output(name, module, noted, layout, call))
+        return with_main_tensor(output, noted.clone())  # what comes behind it may write on it
+
+    def _layout(self, tensor: Tensor, module: nn.Module) -> Layout | None:
+        if self.reshape is None:
+            found = find_layout(tensor, _size(self.images), len(self.images), module)
+            if found is None or declares_channels_first(module):
+                return found
+            is_alike = tensor.shape in self.declared and only_channels_first(tensor, _size(self.images))
+            return replace(found, is_sure=is_alike)
+        try:
+            grid = self.reshape(tensor)
+        except (RuntimeError, IndexError, ValueError, TypeError):
+            return None  # written for another layer's output
+        if grid.ndim != 4:
+            return None
+        return Layout("by `reshape_transform`", (grid.shape[2], grid.shape[3]), self.reshape, is_sure=True)
+
+    def _may_be_a_grid(self, tensor: Tensor) -> bool:
+        """Whether evidence could make one of an output whose shape says nothing."""
+        if self.reshape is not None or sum(side > 1 for side in tensor.shape) < 2 or 1 not in tensor.shape:
+            return False
+        batch = tensor.shape.index(1)
+        return next(readings(tensor, batch, _size(self.images)), None) is not None
+
+    def _is_attention(self, tensor: Tensor) -> bool:
+        """A weight for each pair of tokens has the shape of a grid, too: as wide and as high as a sequence is long."""
+        return tensor.ndim == 4 and any(
+            tuple(shape) == (length, length)
+            for length in self.lengths
+            for shape in (tensor.shape[1:3], tensor.shape[2:4])
+        )
+
+
+@contextmanager
+def _recorded(model: nn.Module, images: Tensor, reshape: Reshape | None) -> Iterator[list[_Output]]:
+    """Keep every submodule's spatial output, in the order in which the submodules finish.
+
+    The graph is turned on before each submodule: the user's own `no_grad` around a frozen backbone would hide it. Where
+    images are whole numbers it starts at the first floating point that a submodule takes, for theirs have no gradient.
+    """
+    recorder = _Recorder(images, reshape)
+    is_whole = not images.is_floating_point()
+
+    def turn_graph_on(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        torch.set_grad_enabled(True)
+        return tuple(map(_with_graph, inputs)) if is_whole else None
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name and _only_passes_on(module):
+                stack.callback(
+                    module.register_forward_hook(lambda m, _, out: recorder.declare(m, out)).remove
+                )
+            elif name:
+                stack.callback(module.register_forward_pre_hook(turn_graph_on).remove)
+                stack.callback(
+                    module.register_forward_hook(
+                        lambda m, _, out, name=name: recorder.keep(name, m, out)
+                    ).remove
+                )
+        yield recorder.outputs
+
+
+def _with_graph(value: Any) -> Any:
+    """`value`, as the start of a graph where it is a tensor that can have a gradient and has none yet."""
+    starts = isinstance(value, Tensor) and value.is_floating_point() and not value.requires_grad
+    return value.detach().clone().requires_grad_().clone() if starts else value
+
+
+PASSES_ON = (
+    *("Dropout", "DropPath", "Identity", "Pool", "Flatten", "Softmax"),
+    *("FakeQuant", "Observer", "QuantStub"),  # of quantization-aware training
+)
+"""Words in the names of layers that add nothing to look at."""
+
+
+def _only_passes_on(module: nn.Module) -> bool:
+    has_parts = any(not _only_passes_on(child) for child in module.children())
+    return not has_parts and any(word in type(module).__name__ for word in PASSES_ON)
+
+
+def _of_the_image(outputs: list[_Output], leaf: Tensor) -> list[_Output | None]:
+    """The outputs that were computed from the image; a table of relative positions may have a grid's shape, too.
+
+    Where none was (the features are detached on the way), all of them may have been.
+    """
+    if not leaf.requires_grad:
+        return list(outputs)
+    seen: dict[Node, bool] = {}
+    goal = get_gradient_edge(leaf).node
+    from_image = [
+        each if _leads_to(get_gradient_edge(each.tensor).node, goal, seen) else None for each in outputs
+    ]
+    return from_image if any(from_image) else list(outputs)
+
+
+def _leads_to(start: Node, goal: Node, seen: dict[Node, bool]) -> bool:
+    """Whether the graph behind `start` holds `goal`; `seen` keeps the answers, and the nodes alive."""
+    seen[goal] = True
+    stack = [start]
+    while stack:
+        node = stack[-1]
+        behind = [each for each, _ in node.next_functions if each is not None]
+        unknown = [each for each in behind if each not in seen]
+        if node in seen or not unknown:
+            seen.setdefault(node, any(seen[each] for each in behind))
+            stack.pop()
+        else:
+            stack += unknown
+    return seen[start]
+
+
+def _suitable(
+    pairs: Sequence[tuple[_Output | None, Tensor | None]], maps: Sequence[Tensor]
+) -> tuple[Sequence[tuple[_Output | None, Tensor | None]], tuple[str, ...]]:
+    """Those that are good to look at, and the names of the others; all, where the output depends on none of these."""
+    there = [(output, gradient) for output, gradient in pairs if output is not None]
+    bad = unsuitable([each.module for each, _ in there], [each.tensor for each, _ in there], maps)
+    good = [pair for pair, is_bad in zip(there, bad, strict=True) if not is_bad]
+    if all(gradient is None for _, gradient in good):
+        return pairs, ()
+    others = [
+        each.name
+        for (each, gradient), is_bad in zip(there, bad, strict=True)
+        if is_bad and gradient is not None
+    ]
+    return good, tuple(dict.fromkeys(others))
+
+
+# -------------------------------------------------------------------------------------------------- judgement
+
+
+def _last_calls(pairs: Sequence[tuple[_Output | None, Tensor | None]]) -> list[tuple[_Output, Tensor | None]]:
+    """One call a module, in order: the last that the score depends on, which is the one that `capture` takes."""
+    last: dict[str, int] = {}
+    for position, (output, gradient) in enumerate(pairs):
+        if output is not None and (gradient is not None or output.name not in last):
+            last[output.name] = position
+    kept = [pairs[position] for position in sorted(last.values())]
+    return [(output, gradient) for output, gradient in kept if output is not None]
+
+
+def _judged(output: _Output, layout: Layout, gradient: Tensor | None) -> Spatial:
+    grid = layout.reshape(gradient) if gradient is not None else None
+    is_live = grid is not None and bool(torch.isfinite(grid).all() and grid.abs().amax() > 0)
+    return Spatial(
+        output.name, output.module, layout, is_live, grid is not None and is_live and is_even(grid)
+    )
+
+
+def is_even(gradients: Tensor) -> bool:
+    """Whether every channel's gradient `(N, C, h, w)` is the same at all positions, and not simply zero.
+
+    Example:
+        >>> is_even(torch.ones(1, 2, 3, 3)), is_even(torch.zeros(1, 2, 3, 3)), is_even(torch.eye(3)[None, None])
+        (True, False, False)
+    """
+    largest = gradients.abs().amax()
+    spread = (gradients - gradients.mean(dim=(2, 3), keepdim=True)).abs().amax()
+    return bool((largest > 0) & (spread <= 1e-5 * largest))

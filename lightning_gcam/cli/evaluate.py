@@ -1,0 +1,347 @@
+"""`lightning-gcam evaluate`: its arguments, and the data, model and Trainer made of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_gcam.callbacks import SaliencyEvaluation
+from lightning_gcam.cam.forward import logits_of
+from lightning_gcam.cli.models import Explained, build_model
+from lightning_gcam.cli.report import whole
+from lightning_gcam.datasets import DatasetModule, dataset_module
+from lightning_gcam.evaluation.table import TABLE
+from lightning_gcam.loggers.files import is_ours
+from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.files import safe_name
+from lightning_gcam.utils.isolation import untouched
+from lightning_gcam.utils.lightning_compat import Trainer, seed_everything
+
+
+def evaluate(chosen: argparse.Namespace) -> Path | None:
+    """Evaluate, and give the path of the table; None in a process that does not write.
+
+    Args:
+        chosen: the arguments, as `lightning_gcam.cli.evaluate` declares them.
+
+    Raises:
+        InputError: what cannot be used, or found.
+    """
+    output = chosen.output or Path("evaluations") / safe_name(f"{chosen.dataset}-{_model_name(chosen)}")
+    evaluation = _evaluation(chosen, output)
+    is_there = (output / TABLE).exists() and not chosen.force
+    if is_there and not any(output.glob("*/*.npz")):  # nothing to go on with: refused before anything is read
+        raise _already(output)
+    if os.environ.get("LOCAL_RANK", "0") == "0" and not is_ours(output):
+        raise InputError(
+            f'"{output}" is written to by another evaluation. Wait for it, or give another --output.'
+        )
+    seed_everything(chosen.seed, workers=True)
+    data = _data(chosen)
+    data.setup("test")
+    model = build_model(
+        chosen.model,
+        chosen.module,
+        weights=chosen.weights,
+        checkpoint=chosen.checkpoint,
+        outputs=chosen.outputs or data.num_classes,
+    )
+    if is_there and not evaluation.is_unfinished(model):
+        raise _already(output)
+    model.renormalize(data.normalize)
+    if chosen.targets == "label":
+        data.check_outputs(_outputs(model, chosen.image_size))
+    trainer = _trainer(chosen, evaluation, output)
+    trainer.test(model, datamodule=data, verbose=False)
+    return output / TABLE if trainer.is_global_zero else None
+
+
+def _trainer(chosen: argparse.Namespace, evaluation: SaliencyEvaluation, output: Path) -> Trainer:
+    try:
+        return Trainer(
+            accelerator=chosen.accelerator,
+            devices=chosen.devices,
+            strategy="ddp" if chosen.devices > 1 else "auto",
+            precision=chosen.precision,
+            callbacks=[evaluation],
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            default_root_dir=output,
+        )
+    except Exception as error:  # Lightning's own, a ValueError among them
+        raise InputError(
+            f'`--accelerator` "{chosen.accelerator}", `--devices` {chosen.devices} or `--precision` '
+            f'"{chosen.precision}" cannot be used here: {error}'
+        ) from error
+
+
+def _already(output: Path) -> InputError:
+    return InputError(
+        f'"{output / TABLE}" is there already. Give --force to write over it, or another --output.'
+    )
+
+
+def _evaluation(chosen: argparse.Namespace, output: Path) -> SaliencyEvaluation:
+    """The callback; what it refuses are wrong arguments."""
+    layers = list(chain(*chosen.target_layer)) if chosen.target_layer else None
+    try:
+        return SaliencyEvaluation(
+            methods=list(chain(*chosen.methods)),
+            scores=list(chain(*chosen.scores)) if chosen.scores else None,
+            target_layer=[f"model.{layer}" for layer in layers] if layers else None,
+            fuse=chosen.fuse,
+            targets=chosen.targets,
+            multi_label=chosen.multi_label,
+            chunk_size=chosen.chunk_size,
+            directory=output,
+            resume=not chosen.no_resume,
+            on_error="raise",
+            about={
+                "dataset": chosen.dataset,
+                "model": chosen.model or chosen.module,
+                "probabilities": "sigmoid" if chosen.multi_label else "softmax",
+            },
+        )
+    except InputError as error:
+        raise SystemExit(chosen.parser.error(str(error))) from error
+
+
+def _data(chosen: argparse.Namespace) -> DatasetModule:
+    options: dict[str, Any] = {"subset": chosen.subset}
+    if chosen.annotation is not None:
+        options["annotation"] = chosen.annotation
+    if chosen.class_map is not None:
+        options["class_map"] = _class_map(chosen.class_map)
+    try:
+        return dataset_module(
+            chosen.dataset,
+            chosen.root,
+            batch_size=chosen.batch_size,
+            num_workers=chosen.num_workers,
+            image_size=chosen.image_size,
+            limit=chosen.limit,
+            **options,
+        )
+    except TypeError as error:
+        raise InputError(f"`--annotation` is nothing that {chosen.dataset} has: {error}.") from error
+
+
+def _class_map(path: Path) -> dict[str, int]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark in front
+    except RecursionError:
+        raise InputError(f'`--class-map` "{path}" is nested too deep. Give {{class name: output}}.') from None
+    except UnicodeDecodeError as error:
+        raise InputError(f'`--class-map` "{path}" is not in UTF-8 ({error}). Save it in UTF-8.') from error
+    except ValueError as error:
+        raise InputError(f'`--class-map` "{path}" is no JSON: {error}.') from error
+    if not isinstance(found, dict):
+        raise InputError(
+            f'`--class-map` "{path}" must hold {{class name: output}}; got a {type(found).__name__}.'
+        )
+    return found
+
+
+def _outputs(model: Explained, image_size: int) -> int:
+    """How many numbers the model gives for an image."""
+    with untouched(model), torch.no_grad():
+        return logits_of(model, torch.zeros(1, 3, image_size, image_size)).shape[1]
+
+
+def _model_name(chosen: argparse.Namespace) -> str:
+    """For a directory."""
+    name: str = chosen.model or chosen.module
+    return name.replace(":", "-").replace("/", "-")
+
+
+DATASETS = ("voc2012", "coco2014", "imagenet")
+_DESCRIPTION = """\
+Compare saliency methods by their scores over a published dataset: same images, same layer, same targets for all.
+
+The table is printed and written to --output as scores.csv and evaluation.json (with n, intervals, versions, seed and
+this command). What was interrupted goes on where it stopped when the same command is given again.
+"""
+_EXAMPLES = """\
+examples:
+  lightning-gcam evaluate imagenet --root data/imagenet --model resnet50 --weights DEFAULT --limit 500
+  lightning-gcam evaluate voc2012 --root data --model vgg16 --weights voc_vgg16.pth \\
+      --methods guidance_cam grad_cam layer_cam --scores pointing_game energy iou average_drop
+  lightning-gcam evaluate coco2014 --root data/coco --module my_package.MyModule --checkpoint last.ckpt
+"""
+
+
+def add_evaluate(commands: Any) -> None:
+    """Declare `evaluate`."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="a table of saliency methods and scores over a published dataset",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run_evaluate, parser=parser)
+    parser.add_argument("dataset", choices=DATASETS, metavar="DATASET", help=", ".join(DATASETS))
+    _add_data(parser.add_argument_group("the data"))
+    _add_model(parser.add_argument_group("the model"))
+    _add_table(parser.add_argument_group("what is compared"))
+    _add_run(parser.add_argument_group("the run"))
+
+
+def run_evaluate(chosen: argparse.Namespace) -> Path | None:
+    """Evaluate; the path of the table, in the process that writes."""
+    from lightning_gcam.cli.evaluate import evaluate
+
+    return evaluate(chosen)
+
+
+def words(text: str) -> list[str]:
+    """Names, also several with commas between them.
+
+    Raises:
+        ArgumentTypeError: where there is none.
+
+    Example:
+        >>> words("grad_cam,layer_cam")
+        ['grad_cam', 'layer_cam']
+    """
+    found = [word for word in text.split(",") if word]
+    if not found:
+        raise argparse.ArgumentTypeError(f'must be a name, but it is "{text}"')
+    return found
+
+
+def side(text: str) -> int:
+    """A number of pixels, from 1 to 16384.
+
+    Raises:
+        ArgumentTypeError: what is less or more.
+
+    Example:
+        >>> side("224")
+        224
+    """
+    return _between(text, 1, 16_384)
+
+
+def seed(text: str) -> int:
+    """A seed, as numpy takes it.
+
+    Raises:
+        ArgumentTypeError: what it does not take.
+
+    Example:
+        >>> seed("0")
+        0
+    """
+    return _between(text, 0, 2**32 - 1)
+
+
+def _between(text: str, least: int, most: int) -> int:
+    number = int(text)
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"must be from {least} to {most}, but it is {number}")
+    return number
+
+
+def targets(text: str) -> str | int:
+    """A word or the number of a class.
+
+    Example:
+        >>> targets("label"), targets("3")
+        ('label', 3)
+    """
+    if text in ("label", "predicted"):
+        return text
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(
+            f'must be "label", "predicted" or a class from 0, but it is "{text}"'
+        )
+    return int(text)
+
+
+def _add_data(group: Any) -> None:
+    group.add_argument(
+        "--root", type=Path, required=True, help="the folder with the files as their owner publishes them"
+    )
+    group.add_argument(
+        "--limit", type=whole, help="the first so many images of the owner's list; all otherwise"
+    )
+    group.add_argument(
+        "--subset",
+        choices=("all", "difficult"),
+        default="all",
+        help="the pointing game's difficult rows alone",
+    )
+    group.add_argument(
+        "--annotation",
+        choices=("masks", "boxes", "labels"),
+        help="of voc2012 masks (where it is left out) or boxes; of imagenet boxes (where it is left out) or labels",
+    )
+    group.add_argument(
+        "--class-map",
+        type=Path,
+        metavar="JSON",
+        help="a file {class name: output}, for a model with other outputs than the dataset has classes",
+    )
+    group.add_argument("--image-size", type=side, default=224, help="side of the square images (224)")
+    group.add_argument("--batch-size", type=whole, default=16, help="(16)")
+    group.add_argument("--num-workers", type=int, default=0, help="processes that read (0)")
+
+
+def _add_model(group: Any) -> None:
+    which = group.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", help="a name of torchvision's or timm's; timm:NAME where both have it")
+    which.add_argument("--module", metavar="PACKAGE.CLASS", help="a LightningModule of your own")
+    group.add_argument(
+        "--weights",
+        help="DEFAULT for the library's own, the name of some of them, or a file; random otherwise",
+    )
+    group.add_argument(
+        "--outputs",
+        type=whole,
+        help="of a --model that is random or from a file; one for each class otherwise",
+    )
+    group.add_argument("--checkpoint", type=Path, help="a Lightning checkpoint, of --module or of --model")
+
+
+def _add_table(group: Any) -> None:
+    group.add_argument(
+        "--methods",
+        nargs="+",
+        type=words,
+        default=[["guidance_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam"]],
+        help="names; the six that share one pass otherwise",
+    )
+    group.add_argument(
+        "--scores", nargs="+", type=words, help="names; those that need no further forward otherwise"
+    )
+    group.add_argument(
+        "--target-layer", nargs="+", type=words, metavar="LAYER", help="found where it is left out"
+    )
+    group.add_argument("--fuse", choices=("product", "mean"), help="one map of several layers' maps")
+    group.add_argument(
+        "--multi-label",
+        action="store_true",
+        help="each output has a sigmoid of its own, in scores that ask for a probability; a softmax otherwise",
+    )
+    group.add_argument(
+        "--targets", type=targets, default="label", help="label (the class of the row), predicted, or a class"
+    )
+
+
+def _add_run(group: Any) -> None:
+    group.add_argument("-o", "--output", type=Path, help="a directory; evaluations/DATASET-MODEL otherwise")
+    group.add_argument("-f", "--force", action="store_true", help="write over a table that is there")
+    group.add_argument("--no-resume", action="store_true", help="begin again, whatever is done already")
+    group.add_argument("--seed", type=seed, default=0, help="(0)")
+    group.add_argument("--accelerator", default="auto", help="as in the Trainer (auto)")
+    group.add_argument("--devices", type=whole, default=1, help="how many share the work (1)")
+    group.add_argument("--precision", default="32-true", help="as in the Trainer (32-true)")
+    group.add_argument("--chunk-size", type=whole, help="samples that go through at once; a batch otherwise")

@@ -1,0 +1,6 @@
+"""Annotated samples, and the adapters that read them out of any batch."""
+
+from lightning_gcam.data.adapters import Adapter, as_saliency_batch
+from lightning_gcam.data.saliency_batch import SaliencyBatch
+
+__all__ = ["Adapter", "SaliencyBatch", "as_saliency_batch"]

@@ -1,0 +1,207 @@
+"""`ReportLogger`: a Lightning logger that writes one HTML page, which needs no server and no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning_gcam.loggers.files import own_directory
+from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.report import Store, build_page, plain_look, plain_samples
+from lightning_gcam.report.sources import DATA
+from lightning_gcam.utils.lightning_compat import Logger, is_rank_zero, rank_zero_info, rank_zero_warn
+
+_REST = 20
+"""Between looks the page is written at most once in so many times as long as writing it takes: 5% of the time."""
+
+
+class ReportLogger(Logger):
+    """Write `report.html`: the run in one file that is opened by a double click or mailed to a colleague.
+
+    It has the samples at every look under a slider, your own metrics beside the scores, and what `ShortcutAlarm` said.
+    It is written anew after each look, whole under another name and then renamed. What it is built from is kept beside
+    it in `report_data`, a file a look: a run that is resumed into the same directory goes on, and a look at a step that
+    is already there takes its place. Give each run a directory of its own: while another process writes to it, this
+    one's files go to a `run_2` in it. Only rank zero writes.
+
+    Args:
+        save_dir: of this run; it is made with the first file.
+
+    Example:
+        >>> logger = ReportLogger("runs/first")
+        >>> logger.report_path.as_posix()
+        'runs/first/report.html'
+    """
+
+    def __init__(self, save_dir: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self._directory = Path(save_dir)
+        self._written_to = self._directory
+        self._opened: Store | None = None
+        self._samples: dict[str, str] = {}
+        self._has_news = False
+        self._has_failed = False
+        self._has_left_out = False
+        self._rests_until = 0.0
+
+    @property
+    def name(self) -> str:
+        """Nothing: `save_dir` is the run's own directory, so that checkpoints lie beside the page."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Nothing, as `name`."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The directory of the run."""
+        return str(self._directory)
+
+    @property
+    def log_dir(self) -> str:
+        """The directory of the run."""
+        return str(self._directory)
+
+    @property
+    def report_path(self) -> Path:
+        """The page; from its first file on in the directory that is this process's own."""
+        return self._written_to / "report.html"
+
+    def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Keep the hyperparameters, as text."""
+        values = vars(params) if isinstance(params, Namespace) else params
+        if is_rank_zero() and values:
+            with self._spared():
+                self._store().write_hyperparameters(
+                    {str(name): _short(value) for name, value in values.items()}
+                )
+                self._has_news = True
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Keep the numbers of a step; they are on disk when this returns."""
+        if is_rank_zero():
+            with self._spared():
+                self._store().add_metrics(metrics, step or 0)
+                self._has_news = True
+
+    def log_look(self, record: SaliencyRecord) -> None:
+        """Keep a look and write the page.
+
+        Args:
+            record: the look.
+        """
+        if not is_rank_zero():
+            return
+        prefix = record.stamp.log_prefix
+        if prefix not in self._samples:
+            self._begin(record)
+        self._store().add_look(prefix, record.step, self._samples[prefix], json.dumps(plain_look(record)))
+        self._write()
+
+    def log_alert(self, step: int, message: str, log_prefix: str = "saliency") -> None:
+        """Keep what an alarm says and write the page.
+
+        Args:
+            step: of the look that made it speak.
+            message: its words.
+            log_prefix: of the monitor whose look it was.
+        """
+        if is_rank_zero():
+            self._store().add_alert(step, message, log_prefix)
+            self._write()
+
+    def save(self) -> None:
+        """Write the page where something is new, unless it was written a moment ago."""
+        if self._has_news and self.report_path.exists() and time.monotonic() >= self._rests_until:
+            with self._spared():
+                self._write()
+
+    def finalize(self, status: str) -> None:
+        """Write the page with all that came since the last look."""
+        if self._has_news and is_rank_zero():
+            with self._spared():
+                self._write()
+
+    def _store(self) -> Store:
+        """The data beside the page, in a directory to which no other process writes."""
+        if self._opened is None:
+            self._written_to = own_directory(self._directory)
+            self._opened = Store(self._written_to / DATA)
+        return self._opened
+
+    @contextmanager
+    def _spared(self) -> Iterator[None]:
+        """Lightning calls these itself, and would end the training where a disk is full; so this is one warning."""
+        try:
+            yield
+        except Exception as error:
+            if not self._has_failed:
+                self._has_failed = True
+                rank_zero_warn(
+                    f"ReportLogger cannot write to {self._written_to}: {error}. The training goes on."
+                )
+
+    def _begin(self, record: SaliencyRecord) -> None:
+        prefix = record.stamp.log_prefix
+        self._samples[prefix] = json.dumps(plain_samples(record))
+        later = [step for step in self._store().steps(prefix) if step > record.step]
+        if later:
+            rank_zero_info(
+                f"{self.report_path} has looks of an earlier run up to step {later[-1]}. They stay until this run "
+                "comes to their steps. If this is another run, give ReportLogger another `save_dir`."
+            )
+        elif not self.report_path.exists():
+            rank_zero_info(f"The saliency report is written to {self.report_path}")
+
+    def _say_what_is_left_out(self, left_out: Sequence[str]) -> None:
+        """Once: a run that is resumed has the same broken files at every look."""
+        if left_out and not self._has_left_out:
+            self._has_left_out = True
+            others = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+            rank_zero_warn(
+                f"What cannot be read is left out of {self.report_path}: {left_out[0]}{others}. "
+                f"`lightning-gcam report {self._written_to}` names all of it."
+            )
+
+    def _write(self) -> None:
+        if not is_rank_zero():
+            return
+        began = time.monotonic()
+        run = self._store().read(self._written_to.resolve().name)
+        build_page([run], self.report_path)
+        self._say_what_is_left_out(run.left_out)
+        self._has_news = False
+        self._rests_until = time.monotonic() + max(5.0, _REST * (time.monotonic() - began))
+
+
+def log_to_report(logger: Any, record: SaliencyRecord) -> None:
+    """Hand the look to the report.
+
+    Args:
+        logger: a `ReportLogger`.
+        record: the look.
+    """
+    logger.log_look(record)
+
+
+def alert_to_report(logger: Any, alert: Mapping[str, Any]) -> None:
+    """Put what the alarm says on the report.
+
+    Args:
+        logger: a `ReportLogger`.
+        alert: as in `log_alert`.
+    """
+    logger.log_alert(alert["step"], alert["message"], alert["log_prefix"])
+
+
+def _short(value: Any, most: int = 300) -> str:
+    text = str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"

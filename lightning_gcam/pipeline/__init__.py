@@ -1,0 +1,1 @@
+"""One look, step by step: maps, what the model gives for changed images, scores, checks, and the record of them."""

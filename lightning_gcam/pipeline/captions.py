@@ -1,0 +1,312 @@
+"""The words of a look: what each sample is and was taken for, whether that is right, and what the maps explain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_gcam.cam.targets import (
+    Explains,
+    are_marks,
+    are_measurements,
+    predict,
+    predict_marks,
+    shares_of,
+)
+from lightning_gcam.data import SaliencyBatch
+
+if TYPE_CHECKING:
+    from lightning_gcam.pipeline.attribution import Attribution
+
+
+ClassNames = Sequence[str] | None
+"""A name for each class; its number where there is none."""
+
+
+def subject_of(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None) -> Explains:
+    """What the model's output is, as far as can be known: scores of "classes", a regression's "output", or neither.
+
+    What shows that it holds no classes (see `cam.regions.form_of` and `instead_of_classes`) is neither, a "score".
+    Whose score is a callable's ("score") has an output of any kind, an embedding, say: no class is read into it, unless
+    `class_names` or multi-hot labels give every number of the output its class.
+
+    Args:
+        batch: the samples, for their labels.
+        attribution: their logits, and what was explained.
+        class_names: for captions.
+
+    Example:
+        >>> from lightning_gcam import Attribution
+        >>> attribution = Attribution({}, torch.zeros(2, 1), None, "layer", {}, False)
+        >>> subject_of(SaliencyBatch(torch.zeros(2, 3, 4, 4), torch.tensor([3.2, 1.0])), attribution)
+        'output'
+    """
+    labels, k = batch.labels, attribution.logits.shape[1]
+    if attribution.explains in ("norm", "error"):
+        return "score"
+    if attribution.explains == "output" and instead_of_classes(batch, attribution) == "output":
+        return "score"
+    if attribution.explains == "output" or (k == 1 and labels is not None and are_measurements(labels)):
+        return "output"
+    is_marked = labels is not None and labels.ndim == 2 and labels.shape[1] == k
+    is_named = class_names is not None and len(class_names) == max(k, 2)
+    return "score" if attribution.explains == "score" and not (is_marked or is_named) else "classes"
+
+
+def instead_of_classes(
+    batch: SaliencyBatch,
+    attribution: Attribution,
+    class_names: ClassNames = None,
+    largest_label: int = -1,
+) -> Literal["norm", "output"] | None:
+    """What the maps had better explain, where the labels show that the output holds no classes; None where it may.
+
+    Form tells most (see `cam.regions.form_of`); this is what only the samples together can tell, at one look:
+
+    - "output": a single number that is positive for all samples, on average beyond 10, while the labels name both
+      classes: an age in years beside a sex label. (A classifier would give each sample of class 0 a probability of
+      1 with an error below 5e-5. Far below 0 is no sign: so a rare class looks early in a training.)
+    - "norm": an embedding, a VAE's mean, at least four times as wide as the labels' range and 32 wide, of which the
+      labels' own numbers are not among the larger third on average. An early network of 1,000 classes beside ten
+      labels looks like that too, until its first steps have pushed up the classes that there are; so every look
+      decides anew, and none for the next.
+
+    Probabilities, dense logits, and `class_names` for each number hold classes, whatever their values.
+
+    Args:
+        batch: the samples, for their labels.
+        attribution: their logits.
+        class_names: for captions.
+        largest_label: of all samples that were seen, where these are a choice of them: sixteen out of a validation set
+            that is sorted by class may be of its first classes only.
+
+    Example:
+        >>> from lightning_gcam import Attribution
+        >>> ages = Attribution({}, torch.tensor([[34.1], [52.7]]), None, "layer", {}, False)
+        >>> instead_of_classes(SaliencyBatch(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])), ages)
+        'output'
+    """
+    labels, logits = batch.labels, attribution.logits.float()
+    k = logits.shape[1]
+    is_named = class_names is not None and len(class_names) == max(k, 2)
+    if (
+        labels is None
+        or labels.ndim != 1
+        or is_named
+        or attribution.squash
+        or attribution.in_mask is not None
+    ):
+        return None
+    known = labels >= 0
+    labels, logits = labels[known], logits[known.to(logits.device)].to(labels.device)
+    if not len(labels) or not bool((labels == labels.round()).all() and logits.isfinite().all()):
+        return None
+    if k == 1:
+        is_binary = labels.unique().tolist() == [0, 1]
+        return "output" if is_binary and bool((logits > 0).all()) and float(logits.mean()) > _FAR else None
+    largest = max(int(labels.max()), largest_label)
+    if k < max(_WIDE * (largest + 1), _FEWEST_WIDE):
+        return None
+    own = logits.gather(1, labels.long()[:, None])
+    rank = ((logits < own).double() + (logits == own).double() / 2).mean()
+    return "norm" if float(rank) < _UPPER_THIRD else None
+
+
+_FAR, _WIDE, _FEWEST_WIDE, _UPPER_THIRD = 10.0, 4, 32, 2 / 3
+
+
+def marks_of(batch: SaliencyBatch, num_logits: int) -> Tensor | None:
+    """The marks `(N, K)` bool of several classes a sample; None for any other labels.
+
+    One mark in every row is one class of many, one-hot: nothing says that there could have been two.
+
+    Args:
+        batch: the samples, for their labels.
+        num_logits: K.
+
+    Example:
+        >>> images = torch.zeros(2, 3, 4, 4)
+        >>> marks_of(SaliencyBatch(images, torch.tensor([[1, 1], [0, 1]])), 2)
+        tensor([[ True,  True],
+                [False,  True]])
+        >>> marks_of(SaliencyBatch(images, torch.tensor([[1, 0], [0, 1]])), 2) is None
+        True
+    """
+    labels = batch.labels
+    if labels is None or labels.ndim != 2 or num_logits == 1 or labels.shape[1] != num_logits:
+        return None
+    return labels > 0 if are_marks(labels) else None
+
+
+def has_own_sigmoids(batch: SaliencyBatch, attribution: Attribution, multi_label: bool = False) -> bool:
+    """Whether each logit has a sigmoid of its own: as the model says itself, else as the labels show.
+
+    Args:
+        batch: the samples, for their labels.
+        attribution: their logits, and what the model does to them.
+        multi_label: what is known beside the labels.
+    """
+    if attribution.squash is not None:
+        return attribution.squash in ("sigmoid", "log_sigmoid")
+    return multi_label or marks_of(batch, attribution.logits.shape[1]) is not None
+
+
+def probabilities(batch: SaliencyBatch, attribution: Attribution) -> Tensor:
+    """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and for marks of several classes.
+
+    Where the model gives probabilities, these.
+    """
+    shares, predictions = _shares(batch, attribution), predict(attribution.logits)
+    if shares.shape[1] == 1:
+        return torch.where(predictions > 0, shares[:, 0], 1 - shares[:, 0])
+    return shares.gather(1, predictions[:, None]).squeeze(1)
+
+
+def _shares(batch: SaliencyBatch, attribution: Attribution) -> Tensor:
+    return shares_of(attribution.logits, has_own_sigmoids(batch, attribution))
+
+
+def correct(
+    batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None
+) -> list[bool | None]:
+    """Whether each prediction is right (where several classes can be marked: all that are, and no other).
+
+    None: there is no label; the output is not of classes; or it is a dense one that was read at the positions where the
+    network itself sees the class.
+    """
+    labels = batch.labels
+    if labels is None or subject_of(batch, attribution, class_names) != "classes":
+        return [None] * len(batch)
+    predictions = predict(attribution.logits).tolist()
+    judged = attribution.in_mask.tolist() if attribution.in_mask is not None else [True] * len(batch)
+    marks = marks_of(batch, attribution.logits.shape[1])
+    if marks is not None:
+        likely = predict_marks(attribution.logits, has_own_sigmoids(batch, attribution))
+        right = (likely == marks.to(likely.device)).all(dim=1).tolist()
+    elif labels.ndim == 2:
+        right = [bool(row[guess]) for row, guess in zip(labels, predictions, strict=True)]
+    else:
+        right = [label == guess for label, guess in zip(labels.tolist(), predictions, strict=True)]
+        judged = [each and label >= 0 for each, label in zip(judged, labels.tolist(), strict=True)]
+    return [each if known else None for each, known in zip(right, judged, strict=True)]
+
+
+def captions(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None) -> list[str]:
+    """One line per sample: its name, what it is, and what the model makes of it.
+
+    That is the predicted class and its probability ("true cat · predicted dog (0.91)"), all that are more likely than
+    not where several can be marked ("predicted dog (0.91), cat (0.62)", or "predicted none"), the output of a
+    regression ("true 3.20 · predicted 3.14"), or the score of a callable or of what holds no classes ("score 0.83").
+    """
+    subject = subject_of(batch, attribution, class_names)
+    parts = [
+        _names(batch),
+        _true(batch, subject, class_names),
+        _found(batch, attribution, subject, class_names),
+    ]
+    return [" · ".join(part for part in row if part) for row in zip(*parts, strict=True)]
+
+
+def explained(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None) -> str:
+    """What the maps explain, in a few words; for a dense head also where its logits were summed."""
+    return _whose(batch, attribution, class_names) + _where(attribution)
+
+
+def _whose(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames) -> str:
+    targets, labels = attribution.targets, batch.labels
+    if attribution.explains in _WHOLE:
+        return f"maps of {_WHOLE[attribution.explains]}"
+    if targets is None:
+        return "maps of a score of your own"
+    if labels is not None and targets.shape == labels.shape and _are_of_labels(targets, labels):
+        several = marks_of(batch, attribution.logits.shape[1]) is not None
+        return "maps of the true classes" if several else "maps of the true class"
+    if targets.ndim == 1 and torch.equal(targets, predict(attribution.logits)):
+        return "maps of the predicted class"
+    if targets.ndim == 1 and bool((targets == targets[0]).all()):
+        return f"maps of class {_class_name(int(targets[0]), class_names)}"
+    return "maps of given classes"
+
+
+_WHOLE: dict[Explains, str] = {
+    "output": "the output",
+    "norm": "the output's norm",
+    "error": "the reconstruction's error",
+}
+
+
+def _are_of_labels(targets: Tensor, labels: Tensor) -> bool:
+    """Whether all samples with a label are explained by it; the others by what is predicted for them."""
+    has_one = (labels > 0).any(dim=1) if labels.ndim == 2 else labels >= 0
+    return bool(has_one.any()) and bool((targets == labels)[has_one].all())
+
+
+def _where(attribution: Attribution) -> str:
+    """A callable sums a dense head's logits as it likes."""
+    if attribution.in_mask is None or attribution.explains == "score":
+        return ""
+    elsewhere = "over the image" if attribution.explains == "output" else "where it is predicted"
+    places = {True: "over the object", False: elsewhere}
+    return " " + " or ".join(place for there, place in places.items() if (attribution.in_mask == there).any())
+
+
+def _names(batch: SaliencyBatch) -> list[str]:
+    return batch.names if batch.names is not None else [""] * len(batch)
+
+
+def _true(batch: SaliencyBatch, subject: Explains, class_names: ClassNames) -> list[str]:
+    labels = batch.labels
+    if labels is None:
+        return [""] * len(batch)
+    if labels.ndim == 2:
+        marks = [[_class_name(int(each), class_names) for each in row.nonzero()[:, 0]] for row in labels]
+        return [f"true {_in_short(row)}" for row in marks]
+    if subject == "output" or (labels.is_floating_point() and not torch.equal(labels, labels.round())):
+        return [f"true {_number(label)}" if not math.isnan(label) else "" for label in labels.tolist()]
+    return [f"true {_class_name(int(each), class_names)}" if each >= 0 else "" for each in labels.tolist()]
+
+
+def _found(
+    batch: SaliencyBatch, attribution: Attribution, subject: Explains, class_names: ClassNames
+) -> list[str]:
+    if subject == "output":
+        return [f"predicted {_number(value)}" for value in attribution.outputs[:, 0].tolist()]
+    if subject == "score":
+        values = attribution.values.tolist() if attribution.values is not None else []
+        return [f"score {_number(value)}" for value in values] or [""] * len(batch)
+    if marks_of(batch, attribution.logits.shape[1]) is not None:
+        return [f"predicted {_in_short(_likely(row, class_names))}" for row in _shares(batch, attribution)]
+    guesses = predict(attribution.logits).tolist(), probabilities(batch, attribution).tolist()
+    return [
+        f"predicted {_class_name(guess, class_names)} ({share:.2f})"
+        for guess, share in zip(*guesses, strict=True)
+    ]
+
+
+def _likely(shares: Tensor, class_names: ClassNames) -> list[str]:
+    """The classes that are more likely than not, with their probability, the surest first."""
+    order = shares.argsort(descending=True)
+    surest = [int(each) for each in order if shares[each] > 0.5]
+    return [f"{_class_name(each, class_names)} ({float(shares[each]):.2f})" for each in surest]
+
+
+_MOST_NAMED = 3
+
+
+def _in_short(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return (", ".join(names[:_MOST_NAMED]) or "none") + (f" and {more} more" if more > 0 else "")
+
+
+def _class_name(index: int, class_names: ClassNames) -> str:
+    return class_names[index] if class_names is not None and 0 <= index < len(class_names) else str(index)
+
+
+def _number(value: float) -> str:
+    """Two decimals, or two digits and an exponent where these would not show it."""
+    return f"{value:.2f}" if value == 0 or 0.01 <= abs(value) < 1e5 else f"{value:.1e}"

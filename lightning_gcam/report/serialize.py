@@ -1,0 +1,146 @@
+"""A `SaliencyRecord` as plain data for the page: what stays the same from look to look, and what does not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lightning_gcam.pipeline import captions
+from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.report.shapes import data_uri, line_layer, map_side, pack_maps
+from lightning_gcam.visual import to_display
+from lightning_gcam.visual.grid import Regions, region_lines
+from lightning_gcam.visual.layout import plan
+from lightning_gcam.visual.overlay import peak_centers, shrink_images
+
+
+def plain_samples(record: SaliencyRecord) -> list[dict[str, Any]]:
+    """What stays the same: each sample's picture, once, its outlines, its name and its classes.
+
+    Args:
+        record: any look of the run.
+
+    Returns:
+        For each sample `name`, `classes` (names), `image` and `outline` (data URIs; no outline where nothing is known).
+    """
+    images = to_display(record.batch.images, record.stamp.normalize)
+    layout = plan(len(images), len(record.attribution.maps), *images.shape[2:])
+    small = shrink_images(images, *layout.work).permute(0, 2, 3, 1).cpu().numpy()
+    outlines = _outlines(record, images, layout)
+    names = record.batch.names or [""] * len(images)
+    return [
+        {"name": name, "classes": classes, "image": data_uri(image), **outline}
+        for name, classes, image, outline in zip(names, true_classes(record), small, outlines, strict=True)
+    ]
+
+
+def plain_look(record: SaliencyRecord) -> dict[str, Any]:
+    """What changes: scores with n and interval, and for each sample its words, its scores and its maps.
+
+    Args:
+        record: the look.
+
+    Returns:
+        `step`, `epoch`, `layer`, `explains`, `scores`, `measured` (`[n, left out, low, high]` by score), `size` of the
+        maps, and `samples`: `caption`, `predicted`, `probability`, `right`, `scores`, and `maps`, which has for each
+        method `[cells, raw peak, row, column]`: base64 of a byte a cell; the peak's place in shares of the height and
+        width. A raw peak is 0 for a blank map and None for one that was not finite.
+    """
+    attribution = record.attribution
+    side, size, maps = map_side(len(attribution.maps)), (1, 1), {}
+    for name, values in attribution.maps.items():
+        cells, size = pack_maps(values, side)
+        centers = ((peak_centers(values, 1000, 1000) + 0.5) / 1000).tolist()
+        peaks = attribution.peaks[name].tolist()
+        maps[name] = [
+            [cell, _finite(peak), round(row, 3), round(column, 3)]
+            for cell, peak, (row, column) in zip(cells, peaks, centers, strict=True)
+        ]
+    words = [
+        {
+            "caption": caption,
+            "right": right,
+            **said,
+            "scores": scores,
+            "maps": {name: of_all[index] for name, of_all in maps.items()},
+        }
+        for index, (caption, right, said, scores) in enumerate(
+            zip(record.captions, record.correct, predicted(record), sample_scores(record), strict=True)
+        )
+    ]
+    return {
+        "step": record.step,
+        "epoch": record.epoch,
+        "layer": attribution.target_layer,
+        "explains": captions.explained(record.batch, attribution, record.stamp.class_names),
+        "scores": {name: value for name, value in record.scores.items() if math.isfinite(value)},
+        "measured": _measured(record),
+        "size": list(size),
+        "samples": words,
+    }
+
+
+def _outlines(record: SaliencyRecord, images: Any, layout: Any) -> list[dict[str, str]]:
+    batch, suspect = record.batch, record.batch.suspect
+    if suspect is not None and suspect.ndim == 2:
+        suspect = suspect.expand(len(images), -1, -1)
+    lines = region_lines(Regions(batch.masks, batch.boxes, suspect), layout, images)
+    if not lines:
+        return [{}] * len(images)
+    arrays = [(line.cpu().numpy(), color) for line, color in lines]
+    layers = ([(line[index], color) for line, color in arrays] for index in range(len(images)))
+    return [{"outline": data_uri(line_layer(layer), exact=True)} for layer in layers]
+
+
+def true_classes(record: SaliencyRecord) -> list[list[str]]:
+    """The names of each sample's true classes."""
+    labels = record.batch.labels
+    if labels is None or record.batch.has_measurements or _subject(record) != "classes":
+        return [[]] * len(record.batch)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return [[_name(record, int(each)) for each in row.nonzero()[:, 0]] for row in labels]
+    return [[_name(record, int(label))] if label >= 0 else [] for label in labels.flatten().tolist()]
+
+
+def predicted(record: SaliencyRecord) -> list[dict[str, Any]]:
+    """Each sample's `predicted` class and its `probability`; nothing where the output is not of classes."""
+    if _subject(record) != "classes":
+        return [{}] * len(record.batch)
+    return [
+        {"predicted": _name(record, guess), "probability": _finite(share)}
+        for guess, share in zip(record.predictions.tolist(), record.probabilities.tolist(), strict=True)
+    ]
+
+
+def sample_scores(record: SaliencyRecord) -> list[dict[str, float]]:
+    """Each sample's own number of every score that is a mean over samples; left out where it does not count."""
+    scores: list[dict[str, float]] = [{} for _ in range(len(record.batch))]
+    for name, (_, sample) in record.sheet.evidence.items():
+        if sample.values.ndim != 1 or len(sample.values) != len(scores):
+            continue
+        for row, value, counts in zip(scores, sample.values.tolist(), sample.counted.tolist(), strict=True):
+            if counts and math.isfinite(value):
+                row[name] = round(value, 4)
+    return scores
+
+
+def _measured(record: SaliencyRecord) -> dict[str, list[float | None]]:
+    checks = record.reliance.measurements if record.reliance is not None else {}
+    return {
+        name: [found.n, found.left_out, *(map(_finite, found.interval) if found.interval else (None, None))]
+        for name, found in {**record.measurements, **checks}.items()
+    }
+
+
+def _subject(record: SaliencyRecord) -> str:
+    return captions.subject_of(record.batch, record.attribution, record.stamp.class_names)
+
+
+def _name(record: SaliencyRecord, index: int) -> str:
+    names = record.stamp.class_names
+    return str(names[index]) if names is not None and 0 <= index < len(names) else str(index)
+
+
+def _finite(value: float) -> float | None:
+    """Four digits, which is more than is shown; None where JSON has no word for it."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None

@@ -1,0 +1,263 @@
+"""The causal checks by their names, and the changed images that each of them needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.shortcuts.regions import Ground, ground_of, most_salient, same_elsewhere
+from lightning_gcam.shortcuts.removal import (
+    DEFAULT_REMOVAL,
+    Removal,
+    check_removal,
+    exchange,
+    exchange_regions,
+    in_dtype_of,
+    in_floats,
+    remove_regions,
+)
+from lightning_gcam.utils.errors import InputError, did_you_mean
+
+Checks = str | Sequence[str] | None
+"""A name out of `available_checks`, or several; None for all that the annotation allows."""
+
+Make = Callable[[Tensor], Tensor]
+"""From the numbers `(n,)` int64 of some samples to their changed images `(n, C, H, W)`."""
+
+CHECKS: dict[str, tuple[str, ...]] = {
+    "background_only_accuracy": ("background_only",),
+    "object_only_accuracy": ("object_only",),
+    "background_swap_accuracy": ("background_swap",),
+    "suspect_swap_accuracy": ("suspect_swap",),
+    "salient_flips": ("salient_outside", "random_outside"),
+}
+"""Each check, and the questions it takes: the one place where both get their names."""
+
+
+def available_checks() -> tuple[str, ...]:
+    """The names of the causal checks, in the order of the tables.
+
+    Example:
+        >>> available_checks()
+        ('background_only_accuracy', 'object_only_accuracy', 'background_swap_accuracy', 'suspect_swap_accuracy',
+        'salient_flips')
+    """
+    return tuple(CHECKS)
+
+
+def takes_masks(check: str) -> bool:
+    """Whether a check takes the objects' masks or boxes; the one that does not takes a suspect region."""
+    return check != "suspect_swap_accuracy"
+
+
+def resolve_checks(checks: Checks) -> tuple[str, ...]:
+    """Turn what a user asked for into names of checks, each once.
+
+    Args:
+        checks: a name, several, or None for all.
+
+    Raises:
+        InputError: naming what is not known.
+
+    Example:
+        >>> resolve_checks("salient_flips"), resolve_checks([])
+        (('salient_flips',), ())
+    """
+    if checks is None:
+        return available_checks()
+    if not isinstance(checks, (str, Sequence)):
+        raise InputError(f"`checks` must be names of checks, or None for all; got {type(checks).__name__}.")
+    names = tuple(dict.fromkeys([checks] if isinstance(checks, str) else checks))
+    for name in names:
+        if name not in CHECKS:
+            raise InputError(f'`checks` "{name}" is not a check. {did_you_mean(str(name), CHECKS)}')
+    return names
+
+
+def changed_images(
+    batch: SaliencyBatch,
+    maps: Tensor | None = None,
+    checks: Checks = None,
+    removal: Removal = DEFAULT_REMOVAL,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """The changed versions of a batch that the checks ask the model about, as far as its annotation allows.
+
+    - "background_only": the object removed, in a square around it that hides its outline.
+    - "object_only": all but the object (with a thin rim) in one colour, the mean over the backgrounds of all samples.
+      (A blurred background would keep a frame's colour or a tint; a callable `removal` is asked instead.)
+    - "background_swap": the object on the background of a sample of another class, whose own object is removed.
+    - "suspect_swap": the suspect region of a sample of another class in the place of the sample's own. Objects are
+      left where they are: what of them lies in the region is neither covered nor lent.
+    - "salient_outside": the most salient region outside of the square around the object, of the object's area,
+      replaced by what lies there in a sample of another class; "random_outside": as well, at a random place.
+
+    Where a sample lacks what a version takes (its mask is empty or leaves no background, nobody is of another class,
+    its map is blank), its image is unchanged, and `measure_reliance` leaves it out.
+
+    Args:
+        batch: the samples: labels that are classes, and masks, boxes or a suspect region.
+        maps: `(N, H, W)` saliency in [0, 1], of the size of the images; without it no "salient_outside".
+        checks: the names of the checks; None for all.
+        removal: how an object is removed; see `remove_regions`.
+        seed: of the random places. No other random stream moves.
+
+    Returns:
+        Images `(N, C, H, W)` by the name of the version, of the dtype and on the device of those in the batch; empty
+        where the labels are no classes.
+
+    Raises:
+        InputError: an unknown check or removal, or maps of another size.
+
+    Example:
+        >>> mask = torch.zeros(2, 8, 8, dtype=torch.bool)
+        >>> mask[:, 3:5, 3:5] = True
+        >>> batch = SaliencyBatch(torch.rand(2, 1, 8, 8), torch.tensor([0, 1]), masks=mask)
+        >>> list(changed_images(batch))
+        ['background_only', 'object_only', 'background_swap']
+    """
+    every = torch.arange(len(batch), device=batch.images.device)
+    return {name: make(every) for name, make in image_changes(batch, maps, checks, removal, seed).items()}
+
+
+def image_changes(
+    batch: SaliencyBatch,
+    maps: Tensor | None = None,
+    checks: Checks = None,
+    removal: Removal = DEFAULT_REMOVAL,
+    seed: int = 0,
+) -> dict[str, Make]:
+    """As `changed_images`, but the images are made when they are needed, of as many samples as fit into memory.
+
+    The regions that are changed are kept for all samples: a byte a pixel each. A callable `removal` is called with the
+    images that are made at once.
+
+    Returns:
+        By the name of the version, a function from the numbers `(n,)` int64 of some samples to their changed images.
+    """
+    names = resolve_checks(checks)
+    check_removal(removal)
+    _check_maps(maps, batch)
+    ground = ground_of(batch)
+    if ground is None:
+        return {}
+    makers = {
+        **_on_objects(batch.images, ground, removal),
+        **_on_the_suspect(batch.images, ground, removal),
+    }
+    if maps is not None and ground.masks is not None:
+        makers.update(_on_saliency(batch.images, ground, maps.to(batch.images.device), removal, seed))
+    return {each: _exactly(makers[each]) for name in names for each in CHECKS[name] if each in makers}
+
+
+def _exactly(make: Make) -> Make:
+    """Images are changed in their own precision, whatever the model computes in."""
+
+    def made(rows: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
+            return make(rows)
+
+    return made
+
+
+def _on_objects(images: Tensor, ground: Ground, removal: Removal) -> dict[str, Make]:
+    """The versions that take masks."""
+    around, objects, partners = ground.around, ground.objects, ground.partners
+    if around is None or objects is None or not (ground.known & ground.masked).any():
+        return {}
+    changed = ground.masked[:, None, None]
+    bare = _without(images, around & changed, removal)
+    versions = {"background_only": bare, "object_only": _object_only(images, ~objects & changed, removal)}
+    if (partners >= 0).any():
+        versions["background_swap"] = lambda rows: exchange(
+            images[rows], bare(_lenders(partners[rows])), partners[rows] >= 0, ~objects[rows]
+        )
+    return versions
+
+
+def _on_the_suspect(images: Tensor, ground: Ground, removal: Removal) -> dict[str, Make]:
+    """The version that takes a suspect region."""
+    suspect, around, objects = ground.suspect, ground.around, ground.objects
+    if suspect is None or not (ground.suspect_partners >= 0).any():
+        return {}
+    bare: Make = images.__getitem__
+    to = suspect
+    if around is not None and objects is not None:
+        # a partner's object must not come along, nor must what is suspect beside it be lost
+        to = suspect & ~objects
+        bare = _without(images, around & ~to & ground.masked[:, None, None], removal)
+
+    def swapped(rows: Tensor) -> Tensor:
+        partners = ground.suspect_partners[rows]
+        lenders = _lenders(partners)
+        regions = suspect[rows], suspect[lenders], to[rows]
+        return exchange_regions(images[rows], bare(lenders), partners >= 0, *regions)
+
+    return {"suspect_swap": swapped}
+
+
+def _on_saliency(
+    images: Tensor, ground: Ground, maps: Tensor, removal: Removal, seed: int
+) -> dict[str, Make]:
+    """The versions that take maps and masks."""
+    masks, around, partners = ground.masks, ground.around, ground.partners
+    if masks is None or around is None or not (partners >= 0).any():
+        return {}
+    bare = _without(images, around & ground.masked[:, None, None], removal)
+
+    @cache
+    def salient() -> Tensor:
+        each = zip(maps.split(1), masks.split(1), around.split(1), strict=True)
+        found = [most_salient(one.nan_to_num(0.0), *regions) for one, *regions in each]
+        return torch.cat(found) & (partners >= 0)[:, None, None]
+
+    @cache
+    def elsewhere() -> Tensor:
+        return same_elsewhere(salient(), around, seed).to(images.device)
+
+    def swapped(rows: Tensor, regions: Tensor) -> Tensor:
+        return exchange(images[rows], bare(_lenders(partners[rows])), partners[rows] >= 0, regions[rows])
+
+    return {
+        "salient_outside": lambda rows: swapped(rows, salient()),
+        "random_outside": lambda rows: swapped(rows, elsewhere()),
+    }
+
+
+def _without(images: Tensor, regions: Tensor, removal: Removal) -> Make:
+    """The images with their regions removed."""
+    return lambda rows: remove_regions(images[rows], regions[rows], removal)
+
+
+def _lenders(partners: Tensor) -> Tensor:
+    """Whose images are lent; any where nobody lends."""
+    return partners.clamp(min=0)
+
+
+def _object_only(images: Tensor, background: Tensor, removal: Removal) -> Make:
+    """The images with all of the background in the mean colour of the backgrounds of all samples."""
+    if callable(removal):
+        return _without(images, background, removal)
+
+    @cache
+    def colour() -> Tensor:
+        parts = [
+            (in_floats(image) * behind).sum(dim=(1, 2))
+            for image, behind in zip(images, background, strict=True)
+        ]
+        mean = torch.stack(parts).sum(dim=0) / background.sum().clamp(min=1)
+        return in_dtype_of(images, mean)[:, None, None]
+
+    return lambda rows: torch.where(background[rows][:, None], colour(), images[rows])
+
+
+def _check_maps(maps: Tensor | None, batch: SaliencyBatch) -> None:
+    expected = (len(batch), *batch.image_size)
+    if maps is not None and tuple(maps.shape) != expected:
+        raise InputError(
+            f"`maps` must be one a sample, of the images' size, {expected}; got {tuple(maps.shape)}."
+        )

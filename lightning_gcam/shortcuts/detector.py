@@ -1,0 +1,309 @@
+"""When the checks of several looks are worth an alarm, and in which words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from lightning_gcam.metrics import Measurement
+from lightning_gcam.shortcuts.results import BEFORE, Reliance
+from lightning_gcam.utils.errors import InputError
+
+Kind = Literal["survives without the object", "dies with the suspect region"]
+Saliency = Literal["agrees", "is blind", "is not there"]
+
+KINDS: tuple[Kind, ...] = ("survives without the object", "dies with the suspect region")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on a look counts. All are shares, but `suspect_lift`. The defaults are those of docs/shortcuts.md.
+
+    Args:
+        survives: of the accuracy above chance, the share that is left without the object, at least.
+        dies: of the accuracy above chance, the share that is gone with the suspect region exchanged, at least.
+        energy: of the saliency, the share on the object, below which it agrees.
+        suspect_lift: the saliency's share in the suspect region over its area's, from which on it agrees.
+
+    Raises:
+        InputError: a share outside of (0, 1], or a lift that is not positive.
+
+    Example:
+        >>> Thresholds(survives=0.8)
+        Thresholds(survives=0.8, dies=0.25, energy=0.5, suspect_lift=2.0)
+    """
+
+    survives: float = 0.25
+    dies: float = 0.25
+    energy: float = 0.5
+    suspect_lift: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            most = float("inf") if name == "suspect_lift" else 1
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not 0 < value <= most:
+                wanted = "a share in (0, 1]" if most == 1 else "a number above 0"
+                raise InputError(f"`{name}` of `thresholds` must be {wanted}; got {value!r}.")
+
+
+DEFAULT_THRESHOLDS = Thresholds()
+
+_ON_IT = 3.0
+"""Saliency that is this many times as much on the object as chance does not agree, however little it is."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one look measured.
+
+    Args:
+        step: of the look.
+        epoch: of the look.
+        reliance: the causal checks.
+        scores: the look's scores of the first method by name, of which `energy`, `energy_chance`, `suspect_lift` and
+            `blank_rate` are read, where they are.
+    """
+
+    step: int
+    epoch: int
+    reliance: Reliance
+    scores: Mapping[str, float]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dicts only."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "reliance": self.reliance.to_plain(),
+            "scores": dict(self.scores),
+        }
+
+    @staticmethod
+    def from_plain(plain: Mapping[str, Any]) -> Evidence:
+        """What `to_plain` gave, back again."""
+        reliance = Reliance.from_plain(plain["reliance"])
+        return Evidence(int(plain["step"]), int(plain["epoch"]), reliance, dict(plain["scores"]))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the last looks say together.
+
+    Args:
+        kinds: which of the causal checks hold, at every one of them.
+        saliency: whether the maps of the last look agree, or are blind to it: on the object all the same, or blank.
+        evidence: of the last look.
+        looks: how many looks in a row.
+    """
+
+    kinds: tuple[Kind, ...]
+    saliency: Saliency
+    evidence: Evidence
+    looks: int
+
+
+def judge(
+    history: Sequence[Evidence],
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    looks_in_a_row: int = 2,
+) -> Finding | None:
+    """Say what the last looks show together; None where they do not.
+
+    A look counts where accuracy is above chance (the lower end of its interval is), and where
+
+    - without the object, accuracy is still above chance (the lower end of its interval is), and at least
+      `thresholds.survives` of what it has above chance is left; or
+    - with the suspect region exchanged, at least `thresholds.dies` of what it has above chance is gone, and the two
+      intervals do not meet.
+
+    The saliency does not decide: it can be on the object while the model reads something else (Adebayo et al., "Post
+    hoc explanations may be ineffective for detecting unknown spurious correlation", 2022, arXiv 2212.04629). Whether it
+    agrees stands beside.
+
+    Args:
+        history: one `Evidence` a look, in order.
+        thresholds: from where on a look counts.
+        looks_in_a_row: how many looks have to show the same.
+
+    Example:
+        >>> def measured(share):
+        ...     return Measurement(share, 100, 0, 0, 0, (share - 0.05, share + 0.05))
+        >>> reliance = Reliance({"accuracy": measured(0.9), "background_only_accuracy": measured(0.8)}, chance=0.1)
+        >>> looks = [Evidence(step, step, reliance, {"energy": 0.2}) for step in (1, 2)]
+        >>> judge(looks[:1]), judge(looks).kinds, judge(looks).saliency
+        (None, ('survives without the object',), 'agrees')
+    """
+    recent = history[-looks_in_a_row:]
+    if len(recent) < looks_in_a_row:
+        return None
+    shown = [kinds_of(each.reliance, thresholds) for each in recent]
+    kinds = tuple(kind for kind in KINDS if all(kind in each for each in shown))
+    if not kinds:
+        return None
+    return Finding(kinds, _saliency(kinds, recent[-1].scores, thresholds), recent[-1], looks_in_a_row)
+
+
+def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> tuple[Kind, ...]:
+    """Which causal checks hold at one look."""
+    accuracy = reliance.measurements.get("accuracy")
+    if accuracy is None or not _is_above(accuracy, reliance.chance):
+        return ()
+    without, exchanged = (
+        reliance.measurements.get(name) for name in ("background_only_accuracy", "suspect_swap_accuracy")
+    )
+    survives = (
+        without is not None
+        and _is_above(without, reliance.chance)
+        and share_left("background_only_accuracy", reliance) >= thresholds.survives
+    )
+    dies = (
+        exchanged is not None
+        and _do_not_meet(exchanged, before("suspect_swap_accuracy", reliance))
+        and 1 - share_left("suspect_swap_accuracy", reliance) >= thresholds.dies
+    )
+    return tuple(kind for kind, holds in zip(KINDS, (survives, dies), strict=True) if holds)
+
+
+def share_left(name: str, reliance: Reliance) -> float:
+    """Of the accuracy above chance, the share that a check leaves; below 0 and above 1 are possible.
+
+    NaN where the samples that it speaks of have no accuracy above chance.
+    """
+    above = before(name, reliance).value - reliance.chance
+    return (reliance.measurements[name].value - reliance.chance) / above if above > 0 else math.nan
+
+
+def before(name: str, reliance: Reliance) -> Measurement:
+    """The accuracy, as they are, of the samples that a check speaks of."""
+    return reliance.measurements.get(f"{name}{BEFORE}", reliance.measurements["accuracy"])
+
+
+def _is_above(measurement: Measurement, chance: float) -> bool:
+    return measurement.interval is not None and measurement.interval[0] > chance
+
+
+def _do_not_meet(lower: Measurement, upper: Measurement) -> bool:
+    both = lower.interval is not None and upper.interval is not None
+    return both and lower.interval[1] < upper.interval[0]  # type: ignore[index]
+
+
+def _saliency(kinds: Sequence[Kind], scores: Mapping[str, float], thresholds: Thresholds) -> Saliency:
+    """Whether the maps show what the checks say: little on the object, or much on the suspect region."""
+    energy, lift = scores.get("energy"), scores.get("suspect_lift")
+    signs = []
+    if energy is not None:
+        chance = scores.get("energy_chance")
+        signs.append(energy < thresholds.energy and (chance is None or energy < _ON_IT * chance))
+    if lift is not None and KINDS[1] in kinds:
+        signs.append(lift >= thresholds.suspect_lift)
+    if signs:
+        return "agrees" if any(signs) else "is blind"
+    return "is blind" if scores.get("blank_rate") == 1 else "is not there"
+
+
+_CHANGES = {
+    "background_only_accuracy": "with the object removed",
+    "object_only_accuracy": "with only the object left",
+    "background_swap_accuracy": "with the object on the background of another class",
+    "suspect_swap_accuracy": "with the suspect region of another class",
+}
+_READINGS = {
+    KINDS[0]: "on evidence outside of the object",
+    KINDS[1]: "on the suspect region",
+}
+_NEXT_STEPS = {
+    "agrees": "look at the overlays for what is salient outside of the object",
+    "is blind": "look for what covers the object as well (a tint, a style of the camera), which no map can show",
+    "is not there": "add scores of the saliency (`scores=None`) to see where it lies",
+}
+
+
+def message_of(finding: Finding) -> str:
+    """The finding as a few sentences: measured, with n, interval and chance; no verdict on the model.
+
+    Example:
+        >>> from lightning_gcam.shortcuts.detector import Evidence
+        >>> measured = Measurement(0.75, 100, 0, 0, 0, (0.66, 0.82))
+        >>> reliance = Reliance({"accuracy": measured, "background_only_accuracy": measured}, chance=0.1)
+        >>> print(message_of(Finding(KINDS[:1], "agrees", Evidence(9, 2, reliance, {"energy": 0.2}), looks=2)))
+        2 looks in a row, the last at step 9 (epoch 2). Accuracy on the fixed samples is 0.75 [0.66, 0.82], n = 100,
+        chance 0.10; with the object removed it is 0.75 [0.66, 0.82], n = 100 (100% of what lies above chance is left).
+        This is consistent with reliance on evidence outside of the object. The saliency agrees: 0.20 of it lies on the
+        object. What to try next: look at the overlays for what is salient outside of the object; then remove or
+        exchange it, and validate on images without it.
+    """
+    evidence, reliance = finding.evidence, finding.evidence.reliance
+    accuracy = reliance.measurements["accuracy"]
+    measured = [
+        f"Accuracy on the fixed samples is {_shown(accuracy)}, chance {reliance.chance:.2f}",
+        *_checks(reliance),
+    ]
+    readings = " and ".join(_READINGS[kind] for kind in finding.kinds)
+    return " ".join(
+        (
+            f"{finding.looks} look{'s' if finding.looks > 1 else ''} in a row, the last at step {evidence.step} "
+            f"(epoch {evidence.epoch}).",
+            f"{'; '.join(measured)}.",
+            f"This is consistent with reliance {readings}.",
+            _on_saliency(finding),
+            f"What to try next: {_NEXT_STEPS[finding.saliency]}; then remove or exchange it, and validate on images "
+            "without it.",
+        )
+    )
+
+
+def plain_of(finding: Finding) -> dict[str, Any]:
+    """The finding as one flat dict of plain numbers, strings and lists, `step` and `message` among them."""
+    evidence = finding.evidence
+    plain: dict[str, Any] = {
+        "step": evidence.step,
+        "epoch": evidence.epoch,
+        "message": message_of(finding),
+        "kinds": list(finding.kinds),
+        "saliency": finding.saliency,
+        "looks_in_a_row": finding.looks,
+        **evidence.reliance.scores,
+    }
+    for name, measurement in evidence.reliance.measurements.items():
+        plain[f"{name}_n"] = measurement.n
+        plain[f"{name}_interval"] = list(measurement.interval) if measurement.interval is not None else None
+    return {**plain, **{name: float(value) for name, value in evidence.scores.items()}}
+
+
+def _shown(measurement: Measurement) -> str:
+    low, high = measurement.interval or (float("nan"), float("nan"))
+    return f"{measurement.value:.2f} [{low:.2f}, {high:.2f}], n = {measurement.n}"
+
+
+def _checks(reliance: Reliance) -> Iterator[str]:
+    for name, change in _CHANGES.items():
+        measurement = reliance.measurements.get(name)
+        if measurement is not None and measurement.n:
+            left = share_left(name, reliance)
+            of_these = (
+                "" if before(name, reliance) is reliance.measurements["accuracy"] else " for these samples"
+            )
+            share = (
+                f" ({max(left, 0.0):.0%} of what lies above chance{of_these} is left)" if left <= 1 else ""
+            )
+            yield f"{change} it is {_shown(measurement)}{share}"
+
+
+def _on_saliency(finding: Finding) -> str:
+    if finding.saliency == "is not there":
+        return "No score of the saliency stands beside it."
+    where = "; ".join(_places(finding.evidence.scores)) or "every map is blank"
+    if finding.saliency == "agrees":
+        return f"The saliency agrees: {where}."
+    return f"The saliency does not show it: {where}."
+
+
+def _places(scores: Mapping[str, float]) -> Iterator[str]:
+    if "energy" in scores:
+        chance = f" (chance {scores['energy_chance']:.2f})" if "energy_chance" in scores else ""
+        yield f"{scores['energy']:.2f} of it lies on the object{chance}"
+    if "suspect_lift" in scores:
+        yield f"in the suspect region it is {scores['suspect_lift']:.1f} times its share of the area"

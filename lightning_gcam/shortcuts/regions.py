@@ -1,0 +1,284 @@
+"""Regions of the samples and their donors: object, background, suspect, salient; samples of another class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from lightning_gcam.cam.targets import are_marks
+from lightning_gcam.data import SaliencyBatch
+
+MARGIN = 1 / 8
+"""How much wider than the object the region around it is, on each side, as a share of the object's longer side."""
+
+_MOST = 3 / 4
+_RIM = 1 / 64
+
+
+def boxes_of(regions: Tensor) -> Tensor:
+    """The smallest box around each region, `(N, 4)` int64 `x1, y1, x2, y2`, the far edges past the last pixel.
+
+    Args:
+        regions: `(N, H, W)` bool; an empty one has the box 0, 0, 0, 0.
+
+    Example:
+        >>> boxes_of(torch.tensor([[[False, False, True], [False, True, False]]])).tolist()
+        [[1, 0, 3, 2]]
+    """
+    (top, bottom), (left, right) = _ends(regions.any(dim=2)), _ends(regions.any(dim=1))
+    return torch.stack([left, top, right, bottom], dim=1)
+
+
+def _ends(there: Tensor) -> tuple[Tensor, Tensor]:
+    """The first place that is there, and the one past the last, `(N,)` each; 0 and 0 where none is."""
+    places = torch.arange(there.shape[1], device=there.device).expand_as(there)
+    last = torch.where(there, places + 1, 0).amax(dim=1)
+    first = torch.where(there, places, there.shape[1]).amin(dim=1)
+    return torch.minimum(first, last), last
+
+
+def region_around(masks: Tensor) -> Tensor:
+    """The region in which an object is removed: a square around its box, a margin wider on every side.
+
+    A hole of the object's outline would still tell what it was, and the sides of a narrow box that it was narrow; a
+    square tells its size and place only. It is moved into the image where it would reach beyond. Where it would take
+    more than three quarters of the image, the box with its margin stands instead.
+
+    Args:
+        masks: `(N, H, W)` bool, the objects.
+
+    Returns:
+        `(N, H, W)` bool; empty where the mask is.
+
+    Example:
+        >>> mask = torch.zeros(1, 6, 12, dtype=torch.bool)
+        >>> mask[0, 2:4, 5] = True  # two high, one wide: a square of four with its margin
+        >>> boxes_of(region_around(mask)).tolist()
+        [[3, 1, 7, 5]]
+    """
+    height, width = masks.shape[1:]
+    left, top, right, bottom = boxes_of(masks).unbind(dim=1)
+    longer = torch.maximum(right - left, bottom - top)
+    margin = (longer * MARGIN).ceil().long()
+    side = longer + 2 * margin
+    square = _filled(
+        masks, *_side_by_side(left, right, side, width), *_side_by_side(top, bottom, side, height)
+    )
+    box = _filled(masks, left - margin, right + margin, top - margin, bottom + margin)
+    fits = square.flatten(1).sum(dim=1) <= _MOST * height * width
+    return torch.where(fits[:, None, None], square, box) & masks.flatten(1).any(dim=1)[:, None, None]
+
+
+def with_rim(masks: Tensor) -> Tensor:
+    """The objects `(N, H, W)`, a rim of one 64th of the image's shorter side wider: what is kept of an object."""
+    radius = max(round(min(masks.shape[1:]) * _RIM), 1)
+    return _widened(_widened(masks, radius).transpose(1, 2), radius).transpose(1, 2)
+
+
+def _widened(masks: Tensor, radius: int) -> Tensor:
+    """Each region wider by `radius` pixels to the left and to the right.
+
+    The reach doubles with each step, so that the cost hardly grows with the radius: a maximum over a square window
+    would cost the fourth power of an image's side.
+    """
+    wide, reach = pad(masks, (radius, radius)), 1
+    while reach <= 2 * radius:
+        step = min(reach, 2 * radius + 1 - reach)
+        wide = wide[..., step:] | wide[..., :-step]
+        reach += step
+    return wide
+
+
+def _side_by_side(low: Tensor, high: Tensor, side: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """A stretch as long as `side` around the middle of another, moved to where it is in the image."""
+    start = torch.div(low + high - side, 2, rounding_mode="floor")
+    start = torch.minimum(start, length - side).clamp(min=0)
+    return start, start + side
+
+
+def _filled(like: Tensor, left: Tensor, right: Tensor, top: Tensor, bottom: Tensor) -> Tensor:
+    """Boxes as regions `(N, H, W)`."""
+    rows = torch.arange(like.shape[1], device=like.device)
+    columns = torch.arange(like.shape[2], device=like.device)
+    in_rows = (rows >= top[:, None]) & (rows < bottom[:, None])
+    in_columns = (columns >= left[:, None]) & (columns < right[:, None])
+    return in_rows[:, :, None] & in_columns[:, None, :]
+
+
+def partners_of(classes: Tensor, usable: Tensor) -> Tensor:
+    """Give each sample a partner of another class, always the same one.
+
+    In the order of their classes, each takes the one that is as many places on as the largest class has samples: so
+    every sample is taken once, and none by its own class. Where one class holds more than half of them, those that are
+    left over take the samples of other classes in turn.
+
+    Args:
+        classes: `(N,)` whole numbers.
+        usable: `(N,)` bool, the samples that may exchange.
+
+    Returns:
+        `(N,)` int64; -1 for samples that may not, and for all where there is a single class.
+
+    Example:
+        >>> partners_of(torch.tensor([0, 0, 1, 1, 2]), torch.tensor([True, True, True, True, False])).tolist()
+        [2, 3, 0, 1, -1]
+    """
+    partners = torch.full((len(classes),), -1, device=classes.device)
+    rows = usable.nonzero()[:, 0]
+    _, inverse, counts = classes[rows].unique(return_inverse=True, return_counts=True)
+    if len(counts) < 2:
+        return partners
+    ordered = rows[inverse.argsort(stable=True)]
+    partners[ordered] = ordered.roll(-int(counts.max()))
+    left_over = rows[classes[partners[rows]] == classes[rows]].tolist()
+    for turn, row in enumerate(left_over):
+        others = rows[classes[rows] != classes[row]]
+        partners[row] = others[turn % len(others)]
+    return partners
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The parts of an annotation that the checks use.
+
+    Args:
+        labels: `(N,)` int64 classes, or `(N, K)` bool marks.
+        known: `(N,)` bool, the samples with a class; all of them where they may have several, and so none.
+        masks: `(N, H, W)` bool, the objects; None where the batch has neither masks nor boxes.
+        objects: the masks with a thin rim.
+        around: the regions in which the objects are removed.
+        masked: `(N,)` bool, the samples with an object and something beside it.
+        suspect: `(N, H, W)` bool, or None.
+        partners: `(N,)`, who lends each sample its background; -1 for nobody.
+        suspect_partners: `(N,)`, who lends each sample its suspect region; -1 for nobody.
+    """
+
+    labels: Tensor
+    known: Tensor
+    masks: Tensor | None
+    objects: Tensor | None
+    around: Tensor | None
+    masked: Tensor
+    suspect: Tensor | None
+    partners: Tensor
+    suspect_partners: Tensor
+
+
+def ground_of(batch: SaliencyBatch) -> Ground | None:
+    """Read a batch; None where its labels are no classes, or there are none.
+
+    Example:
+        >>> batch = SaliencyBatch(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, -1]))
+        >>> ground_of(batch).known.tolist(), ground_of(SaliencyBatch(torch.zeros(3, 1, 8, 8)))
+        ([True, True, False], None)
+    """
+    labels = classes_of_labels(batch)
+    if labels is None:
+        return None
+    if labels.ndim == 2:
+        known = torch.ones_like(labels[:, 0]) if are_marks(labels) else labels.any(dim=1)
+    else:
+        known = labels >= 0
+    masks, suspect = batch.object_masks, batch.suspect
+    around = region_around(masks) if masks is not None else None
+    objects = with_rim(masks) if masks is not None else None
+    masked = with_suspect = torch.zeros_like(known)
+    if masks is not None and around is not None:
+        masked = masks.flatten(1).any(dim=1) & ~around.flatten(1).all(dim=1)
+    if suspect is not None:
+        suspect = suspect.expand(len(batch), -1, -1)
+        beside = suspect & ~objects if objects is not None else suspect
+        with_suspect = beside.flatten(1).any(dim=1)
+    numbers = labels.unique(dim=0, return_inverse=True)[1]
+    partners = partners_of(numbers, known & masked)
+    suspect_partners = partners_of(numbers, known & with_suspect)
+    return Ground(labels, known, masks, objects, around, masked, suspect, partners, suspect_partners)
+
+
+def classes_of_labels(batch: SaliencyBatch) -> Tensor | None:
+    """The labels as `(N,)` int64 classes or `(N, K)` bool marks; None where they measure, are soft, or are missing."""
+    labels = batch.labels
+    if labels is None:
+        return None
+    if labels.ndim == 2:
+        return labels > 0 if bool(((labels == 0) | (labels == 1)).all()) else None
+    if labels.is_floating_point() and not torch.equal(labels, labels.round()):
+        return None
+    return labels.long()
+
+
+_MOST_SALIENT = 1 / 4
+"""How much of what lies outside of the object's surroundings is replaced at most."""
+
+
+def most_salient(maps: Tensor, masks: Tensor, around: Tensor) -> Tensor:
+    """The most salient pixels outside the region around the object, as many as the object has.
+
+    Args:
+        maps: `(N, H, W)` saliency, at least 0.
+        masks: `(N, H, W)` bool, the objects.
+        around: `(N, H, W)` bool, the regions around them.
+
+    Returns:
+        `(N, H, W)` bool: at most a quarter of what lies outside, and only pixels that are salient at all; so it is
+        empty where all saliency lies around the object.
+
+    Example:
+        >>> maps = torch.tensor([[[5.0, 0.0, 1.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0]]])
+        >>> mask = torch.tensor([[[True] + [False] * 8]])
+        >>> most_salient(maps, mask, mask).int().tolist()
+        [[[0, 0, 0, 1, 0, 0, 0, 0, 0]]]
+    """
+    outside = ~around
+    maps = torch.where(outside, maps, -1.0).flatten(1)
+    most = (outside.flatten(1).sum(dim=1) * _MOST_SALIENT).long()
+    area = torch.minimum(masks.flatten(1).sum(dim=1), most)
+    order = maps.argsort(dim=1, descending=True, stable=True)
+    among_the_first = torch.arange(maps.shape[1], device=maps.device) < area[:, None]
+    first = torch.zeros_like(among_the_first).scatter(1, order, among_the_first)
+    return (first & (maps > 0)).reshape(around.shape)
+
+
+def same_elsewhere(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
+    """Each region moved to a random place, over the image's edges, where it neither meets the object nor itself.
+
+    Of all places where at most half of it meets itself, the ones are taken at which it meets the region around the
+    object least, and of these the ones at which it meets itself least; of them, one by chance. How much it would meet
+    at every place at once is a correlation.
+
+    Args:
+        regions: `(N, H, W)` bool.
+        around: `(N, H, W)` bool, the regions around the objects. What would still meet them is left out.
+        seed: of the chance; no other random stream moves.
+
+    Returns:
+        `(N, H, W)` bool.
+
+    Example:
+        >>> region = torch.tensor([[[False, True, True, False, False, False]]])
+        >>> around = torch.tensor([[[True, False, False, False, False, False]]])
+        >>> same_elsewhere(region, around).int().tolist() in ([[[0, 0, 0, 1, 1, 0]]], [[[0, 0, 0, 0, 1, 1]]])
+        True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    moved = [_moved(*each, generator) for each in zip(regions, around, strict=True)]
+    return torch.stack(moved) & ~around
+
+
+def _moved(region: Tensor, around: Tensor, generator: torch.Generator) -> Tensor:
+    """One region `(H, W)` at another place: one at a time, since a correlation takes many times a region's memory."""
+    size = region.shape
+    conjugate = torch.fft.rfft2(region.cpu().double()).conj()
+    met = [
+        torch.fft.irfft2(conjugate * torch.fft.rfft2(each.cpu().double()), s=size)
+        for each in (around, region)
+    ]
+    with_object, with_itself = (each.round().long() for each in met)
+    is_itself = 2 * with_itself > region.cpu().sum()
+    cost = ((with_object + size.numel() * is_itself) * size.numel() + with_itself).flatten()
+    best = cost == cost.amin()
+    shift = divmod(int(best.double().multinomial(1, generator=generator)), size[1])
+    return region.roll(shift, dims=(0, 1))

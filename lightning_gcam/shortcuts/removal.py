@@ -1,0 +1,208 @@
+"""Regions of images removed, or exchanged with those of other samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from lightning_gcam.shortcuts.regions import boxes_of
+from lightning_gcam.utils.errors import InputError, did_you_mean
+
+Removal = Literal["blur", "mean", "neighbours"] | Callable[[Tensor, Tensor], Tensor]
+"""A name, or a callable from images `(N, C, H, W)` and regions `(N, H, W)` bool to images."""
+
+DEFAULT_REMOVAL: Removal = "neighbours"  # docs/shortcuts.md, "How the object is removed"
+
+_SIGMA = 1 / 4
+_CELLS = 32
+"""A Gaussian is taken at so many cells a sigma, or at every pixel: less than a thousandth of the image's range off."""
+
+
+def check_removal(removal: Any) -> None:
+    """Refuse what does not say how a region is removed.
+
+    Raises:
+        InputError: naming what came.
+    """
+    if not callable(removal) and removal not in _FILLS:
+        raise InputError(f'`removal` "{removal}" is not known. {did_you_mean(str(removal), _FILLS)}')
+
+
+def remove_regions(images: Tensor, regions: Tensor, removal: Removal = DEFAULT_REMOVAL) -> Tensor:
+    """Replace a region of each image; what lies outside of it stays as it is, to the bit.
+
+    None of the named ways uses a pixel of the region, not even its colour: what an object looked like must be gone.
+
+    Args:
+        images: `(N, C, H, W)`, floating point or whole numbers, on any device.
+        regions: `(N, H, W)` bool; an empty one leaves its image as it is.
+        removal: "blur": the mean of what lies around, weighted by a Gaussian of a quarter of the region's longer side;
+            "mean": each channel's mean outside of the region; "neighbours": what lies beside the region, mirrored into
+            it from the side with the most room (blurred where there is no room on any side); or a callable from images
+            and regions to images, of which only the region is taken.
+
+    Returns:
+        `(N, C, H, W)` in the dtype of `images`; whole numbers are rounded and clamped.
+
+    Raises:
+        InputError: an unknown name, or a callable that gives another shape.
+
+    Example:
+        >>> images = torch.tensor([[[[2.0, 9.0, 4.0, 6.0]]]])
+        >>> region = torch.tensor([[[False, True, False, False]]])
+        >>> remove_regions(images, region, "mean"), remove_regions(images, region, "neighbours")
+        (tensor([[[[2., 4., 4., 6.]]]]), tensor([[[[2., 4., 4., 6.]]]]))
+    """
+    check_removal(removal)
+    fill = removal if callable(removal) else _FILLS[removal]
+    made = fill(images if callable(removal) else in_floats(images), regions)
+    if not isinstance(made, Tensor) or made.shape != images.shape:
+        came = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise InputError(f"`removal` must give images of the shape {tuple(images.shape)}; got {came}.")
+    return torch.where(regions[:, None], in_dtype_of(images, made), images)
+
+
+def in_floats(images: Tensor) -> Tensor:
+    """Images in which means can be taken: float32, or float64 where they are."""
+    return images.to(torch.promote_types(images.dtype, torch.float32))
+
+
+def in_dtype_of(images: Tensor, made: Tensor) -> Tensor:
+    """What was made of images in their dtype again; whole numbers are rounded, and clamped to what it holds."""
+    if images.is_floating_point() or images.dtype == torch.bool or not made.is_floating_point():
+        return made.to(images)
+    limits = torch.iinfo(images.dtype)
+    return made.round().clamp(limits.min, limits.max).to(images)
+
+
+def _mean(images: Tensor, regions: Tensor) -> Tensor:
+    outside = (~regions)[:, None].to(images)
+    area = outside.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    return ((images * outside).sum(dim=(2, 3), keepdim=True) / area).expand_as(images)
+
+
+def _blur(images: Tensor, regions: Tensor) -> Tensor:
+    """A normalized convolution: pixels of the region count for nothing (Knutsson and Westin, 1993)."""
+    boxes = boxes_of(regions).tolist()
+    return torch.stack([_blur_one(*each) for each in zip(images, regions, boxes, strict=True)])
+
+
+def _blur_one(image: Tensor, region: Tensor, box: list[int]) -> Tensor:
+    """The image with the box around its region blurred.
+
+    Where the Gaussian is wide, it is taken over the sums of small cells, so that the cost grows with the number of
+    pixels, and not with the third power of the side.
+    """
+    left, top, right, bottom = box
+    sigma = max(max(right - left, bottom - top) * _SIGMA, 1)
+    cell = max(int(sigma / _CELLS), 1)
+    outside = (~region).to(image)[None]
+    down = _gaussian(range(top, bottom), region.shape[0], cell, sigma, image)
+    across = _gaussian(range(left, right), region.shape[1], cell, sigma, image).T
+    weights = down @ _sums(outside, cell) @ across
+    made = image.clone()
+    made[:, top:bottom, left:right] = (down @ _sums(image * outside, cell) @ across) / weights.clamp(
+        min=torch.finfo(image.dtype).tiny
+    )
+    return made
+
+
+def _sums(images: Tensor, cell: int) -> Tensor:
+    """The sum over each cell of `cell` x `cell` pixels; those at the far edges may be smaller."""
+    return avg_pool2d(images, cell, ceil_mode=True, divisor_override=1) if cell > 1 else images
+
+
+def _gaussian(places: range, length: int, cell: int, sigma: float, like: Tensor) -> Tensor:
+    """How much each cell of an axis counts at each of some places, `(places, cells)`."""
+    at = torch.tensor(places, device=like.device, dtype=like.dtype)
+    starts = torch.arange(0, length, cell, device=like.device, dtype=like.dtype)
+    middles = (starts + (starts + cell).clamp(max=length) - 1) / 2
+    return torch.exp(-0.5 * ((at[:, None] - middles[None]) / sigma) ** 2)
+
+
+def _neighbours(images: Tensor, regions: Tensor) -> Tensor:
+    boxes = boxes_of(regions).tolist()
+    return torch.stack([_mirrored(*each) for each in zip(images, regions, boxes, strict=True)])
+
+
+def _mirrored(image: Tensor, region: Tensor, box: list[int]) -> Tensor:
+    """The strip between the region's box and the image's edge, mirrored into the box, to and fro where it is short."""
+    (left, top, right, bottom), (height, width) = box, region.shape
+    rooms = {"left": left, "right": width - right, "top": top, "bottom": height - bottom}
+    side = max(rooms, key=lambda each: rooms[each])
+    room = rooms[side]
+    if room == 0:
+        return _blur_one(image, region, box)
+    low, high = (left, right) if side in ("left", "right") else (top, bottom)
+    length = width if side in ("left", "right") else height
+    places = torch.arange(length, device=image.device)
+    depth = places - low if side in ("left", "top") else high - 1 - places
+    depth = depth % (2 * room)
+    depth = torch.where(depth < room, depth, 2 * room - 1 - depth)
+    source = low - 1 - depth if side in ("left", "top") else high + depth
+    return image[:, :, source] if side in ("left", "right") else image[:, source]
+
+
+_FILLS: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
+    "blur": _blur,
+    "mean": _mean,
+    "neighbours": _neighbours,
+}
+
+
+def exchange(images: Tensor, lent: Tensor, has_partner: Tensor, regions: Tensor) -> Tensor:
+    """Give each image, in its region, what its partner has at the same place.
+
+    Args:
+        images: `(N, C, H, W)`.
+        lent: `(N, C, H, W)`, the partner's image for each of them.
+        has_partner: `(N,)` bool; a sample without one stays as it is.
+        regions: `(N, H, W)` bool.
+
+    Example:
+        >>> images = torch.tensor([[[[1.0, 2.0]]], [[[3.0, 4.0]]]])
+        >>> left = torch.tensor([[[True, False]]] * 2)
+        >>> exchange(images, images.flip(0), torch.tensor([True, False]), left).flatten(1).tolist()
+        [[3.0, 2.0], [3.0, 4.0]]
+    """
+    return torch.where((regions & has_partner[:, None, None])[:, None], lent, images)
+
+
+def exchange_regions(
+    images: Tensor, lent: Tensor, has_partner: Tensor, regions: Tensor, lent_regions: Tensor, to: Tensor
+) -> Tensor:
+    """Give each image, in its region, what its partner has in its own: the boxes around both are laid on each other.
+
+    Args:
+        images: `(N, C, H, W)`.
+        lent: `(N, C, H, W)`, the partner's image for each of them.
+        has_partner: `(N,)` bool; a sample without one stays as it is.
+        regions: `(N, H, W)` bool, all of one place or each somewhere else.
+        lent_regions: `(N, H, W)` bool, the partners' regions. A box of another size is resized.
+        to: `(N, H, W)` bool, the part of each region that is to be changed.
+
+    Example:
+        >>> images = torch.tensor([[[[1.0, 2.0, 3.0]]], [[[4.0, 5.0, 6.0]]]])
+        >>> ends = torch.tensor([[[True, False, False]], [[False, False, True]]])
+        >>> both = torch.tensor([True, True])
+        >>> exchange_regions(images, images.flip(0), both, ends, ends.flip(0), ends).flatten(1).tolist()
+        [[6.0, 2.0, 3.0], [4.0, 5.0, 1.0]]
+    """
+    laid = images.clone()
+    boxes = zip(boxes_of(regions).tolist(), boxes_of(lent_regions).tolist(), strict=True)
+    for row, ((left, top, right, bottom), (x1, y1, x2, y2)) in enumerate(boxes):
+        if has_partner[row]:
+            part = lent[row, :, y1:y2, x1:x2]
+            laid[row, :, top:bottom, left:right] = _resized(part, (bottom - top, right - left))
+    return torch.where((to & has_partner[:, None, None])[:, None], laid, images)
+
+
+def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(image.shape[1:]) == size:
+        return image
+    made = interpolate(in_floats(image)[None], size=size, mode="bilinear", align_corners=False)[0]
+    return in_dtype_of(image, made)

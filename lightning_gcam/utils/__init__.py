@@ -1,0 +1,1 @@
+"""Tools that know nothing of saliency: errors, files, chunks, isolation, and both Lightning packages as one."""

@@ -1,0 +1,182 @@
+"""Files that are whole or not there, and any name as part of a path."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+LONGEST = 100
+"""Most signs of one part. File systems take 255 bytes, MLflow puts a whole tag into one of them, and W&B takes 128."""
+
+_DEVICES = {
+    *("CON", "PRN", "AUX", "NUL"),
+    *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10)),
+}
+"""What Windows takes for a device, whatever ending stands behind it."""
+
+
+def safe_name(name: str) -> str:
+    """A name as one component of a path: ASCII letters, digits, "_.-~" and spaces stay, all else is percent-encoded.
+
+    Dots and spaces at either end and the names of Windows' devices are encoded too. `urllib.parse.unquote` gives the
+    name back, unless it was too long: then its end is a checksum. No two names come out alike; which would where a file
+    system does not tell capital letters apart, `same_on_any_disk` says.
+
+    Args:
+        name: any text.
+
+    Example:
+        >>> safe_name("saliency"), safe_name(".."), safe_name("a/b"), safe_name("nul.txt"), safe_name("")
+        ('saliency', '%2E%2E', 'a%2Fb', '%6Eul.txt', '%')
+        >>> safe_name("my saliency"), safe_name(" a.")
+        ('my saliency', '%20a%2E')
+        >>> len(safe_name("a" * 1000))
+        100
+    """
+    quoted = quote(name, safe=" ", errors="surrogatepass") or "%"
+    quoted = re.sub(r"^[. ]|[. ]$", lambda end: f"%{ord(end[0]):02X}", quoted)
+    if quoted.split(".")[0].strip().upper() in _DEVICES:
+        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
+    return quoted if len(quoted) <= LONGEST else shortened(quoted, LONGEST, name)
+
+
+def safe_path(name: str) -> str:
+    """A name with slashes as a path below a folder: each part by `safe_name`, and no part of it is empty.
+
+    Args:
+        name: any text, such as a tag.
+
+    Example:
+        >>> safe_path("saliency/overlay"), safe_path("../up"), safe_path("/a/b"), safe_path("c//d/")
+        ('saliency/overlay', '%2E%2E/up', 'a/b', 'c/d')
+    """
+    return "/".join(safe_name(part) for part in name.split("/") if part) or safe_name("")
+
+
+def same_on_any_disk(name: str, other: str) -> bool:
+    """Whether two names are one path where a file system does not tell capital letters apart.
+
+    Example:
+        >>> same_on_any_disk("Saliency", "saliency/"), same_on_any_disk("a", "b")
+        (True, False)
+    """
+    return safe_path(name).casefold() == safe_path(other).casefold()
+
+
+def shortened(name: str, most: int, whole: str | None = None) -> str:
+    """The beginning of a name that is too long, with a checksum behind it: `most` signs.
+
+    Args:
+        name: what is shortened, whether or not it is too long.
+        most: how many signs are left at most.
+        whole: what the checksum is of, where `name` is only a part of it.
+
+    Example:
+        >>> shortened("a cat that is far too long", 12)
+        'a c-d7f0a17c'
+    """
+    checked = (name if whole is None else whole).encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(checked, digest_size=4).hexdigest()
+    start = re.sub(r"%.?$", "", name[: most - len(digest) - 1])  # half of an encoded sign
+    return f"{start}-{digest}"
+
+
+UNFINISHED = ".part"
+"""How a file's name ends before it is whole; one is left where the process is killed."""
+
+
+def atomic_write(path: Path) -> AbstractContextManager[IO[bytes]]:
+    """Open a file for bytes that takes the place of `path` when the block ends, and leaves no trace where it fails.
+
+    Args:
+        path: of the file; its directory is made where it is not there. A link is replaced, not followed.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "picture.png"
+        >>> with atomic_write(path) as file:
+        ...     _ = file.write(b"all of it")
+        >>> path.read_bytes()
+        b'all of it'
+    """
+    return _replacing(path, mode="xb")
+
+
+def atomic_write_text(path: Path, newline: str | None = None) -> AbstractContextManager[IO[str]]:
+    """As `atomic_write`, for text in UTF-8.
+
+    Args:
+        path: as in `atomic_write`.
+        newline: as in `open`; the module `csv` wants "".
+    """
+    # half of a surrogate pair, as in a file name that is no UTF-8, is written as its escape
+    return _replacing(path, mode="x", newline=newline, encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def atomic_write_texts(paths: Sequence[Path], newline: str | None = None) -> Iterator[list[IO[str]]]:
+    """As `atomic_write_text`, for several files: all are on disk before the first, in this order, has its name.
+
+    Args:
+        paths: of the files.
+        newline: as in `open`.
+    """
+    with ExitStack() as stack:
+        # the last to be entered is the first to be renamed
+        files = [stack.enter_context(atomic_write_text(path, newline)) for path in reversed(paths)][::-1]
+        yield files
+        for file in files:
+            file.flush()
+            _put_on_disk(file.fileno())
+
+
+@contextmanager
+def _replacing(path: Path, **options: Any) -> Iterator[IO[Any]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name[:40]}.{secrets.token_hex(8)}{UNFINISHED}")
+    # mode "x" is O_EXCL: whatever another has laid there, a link to elsewhere too, is an error and is not written to
+    file = beside.open(**options)
+    try:
+        with file:
+            yield file
+            file.flush()
+            _put_on_disk(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def _put_on_disk(descriptor: int) -> None:
+    """Without it a machine that loses its power may keep the rename and lose what was written before it."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOSYS,
+            errno.ENOTSUP,
+        ):  # a file system that knows no fsync
+            raise
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    r"""A path or a name for a message of one line: what cannot be printed is escaped.
+
+    Example:
+        >>> printable("runs/ü\n\x1b[31m\udcff")
+        'runs/ü\\n\\x1b[31m\\udcff'
+    """
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in os.fspath(text)
+    )

@@ -1,0 +1,283 @@
+"""The model, its buffers, modes and the random streams left exactly as they were."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_gcam.utils.snapshots import generators_in, parameters_put_back, same_bits
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Run `module` in eval mode and put back all that a forward can change, also after an exception.
+
+    Put back: the random streams of python, numpy, torch and every initialised device; each submodule's `training`
+    flag; each buffer's values; plain attributes (a counter, a cache that the forward builds), the generators among
+    them, and hooks; parameters that the forward itself writes on, and their gradients (nothing in this package does);
+    the module's `log`, which is silent inside.
+
+    Args:
+        module: the model, its submodules included. It is in eval mode inside, whatever mode it was in before.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)).train()
+        >>> with untouched(model):
+        ...     model.training, torch.rand(1).numel()
+        (False, 1)
+        >>> model.training
+        True
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_random_streams())
+        stack.enter_context(_generators(module))
+        stack.enter_context(_attributes(module))
+        stack.enter_context(_training_flags(module))
+        stack.enter_context(_buffers(module))
+        stack.enter_context(_silenced_log(module))
+        stack.enter_context(_parameters(module))  # last: it sees every operation inside of it
+        yield
+
+
+@contextmanager
+def same_random_streams() -> Iterator[None]:
+    """Leave the random streams of python, numpy, torch and the accelerators as they were, whatever the body draws.
+
+    Example:
+        >>> with same_random_streams():
+        ...     drawn = torch.rand(1)
+        >>> bool(torch.rand(1) == drawn)
+        True
+    """
+    with _random_streams():
+        yield
+
+
+@contextmanager
+def _random_streams() -> Iterator[None]:
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = [(restore, read()) for read, restore in _device_streams()]
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        for restore, state in devices:
+            restore(state)
+
+
+def _device_streams() -> list[tuple[Callable[[], Any], Callable[[Any], None]]]:
+    """How to read and restore the random streams of the accelerators in use; asking must not initialise one."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return [(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)]
+    if torch.backends.mps.is_available():
+        return [(torch.mps.get_rng_state, torch.mps.set_rng_state)]
+    return []
+
+
+@contextmanager
+def _training_flags(module: nn.Module) -> Iterator[None]:
+    """Flag by flag, as attributes: `.train()` would un-freeze a frozen BatchNorm and may run a user's override."""
+    flags = [(each, each.training) for each in module.modules()]
+    try:
+        for each, _ in flags:
+            each.training = False
+        yield
+    finally:
+        for each, flag in flags:
+            each.training = flag
+
+
+@contextmanager
+def _buffers(module: nn.Module) -> Iterator[None]:
+    """Buffers that a forward in eval mode wrote, replaced or added are as before; untouched ones are not written."""
+    registered = [(owner, dict(owner._buffers.items())) for owner in module.modules()]
+    saved = [
+        (owner, name, buffer, buffer.detach().clone())
+        for owner in module.modules()
+        for name, buffer in owner._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for owner, name, buffer, values in saved:
+                _write_back(buffer, values)
+                if getattr(owner, name, None) is not buffer:
+                    owner._buffers[name] = buffer
+        for owner, before in registered:
+            _take_away_new_buffers(owner, before)
+
+
+def _take_away_new_buffers(owner: nn.Module, before: dict[str, Tensor | None]) -> None:
+    """What our forward was the first to build; see `_attributes`."""
+    for name, buffer in list(owner._buffers.items()):
+        if name not in before:
+            del owner._buffers[name]
+        elif before[name] is None and buffer is not None:
+            owner._buffers[name] = None
+
+
+@contextmanager
+def _parameters(module: nn.Module) -> Iterator[None]:
+    """Parameters that a forward writes on, in eval mode too: a norm that is kept, weights tied by a copy.
+
+    Sharded ones are gathered and freed again by every forward, and are left alone.
+    """
+    with parameters_put_back([] if is_sharded(module) else module.parameters()):
+        yield
+
+
+@contextmanager
+def _generators(module: nn.Module) -> Iterator[None]:
+    """The random streams that the module holds itself, in its attributes."""
+    restores = generators_in([value for each in module.modules() for value in _own(vars(each))])
+    try:
+        yield
+    finally:
+        for restore in restores:
+            restore()
+
+
+@contextmanager
+def _attributes(module: nn.Module) -> Iterator[None]:
+    """What a forward notes in attributes: a count of its calls, folded weights, a table that it builds once.
+
+    A cache that our forward was the first to build would hold what the training would have built later, or from other
+    images. All notes go together, one level deep, so that no flag says "built" of what was taken away. Sharded modules
+    keep their own state in attributes and are left alone.
+    """
+    modules = [] if is_sharded(module) else list(module.modules())
+    owners = [(each, type(each), _noted(vars(each))) for each in modules]
+    values = [value for _, _, notes in owners for value in notes.values()]
+    values += [hooks for each in modules for hooks in _hooks(each)]
+    containers = [(each, _contents(each)) for each in values if isinstance(each, (dict, list, set, deque))]
+    arrays = [(each, each.copy()) for each in values if type(each) is np.ndarray and each.flags.writeable]
+    tensors = [
+        (each, each.detach().clone())
+        for each in values
+        if type(each) is Tensor and each.layout is torch.strided
+    ]
+    try:
+        yield
+    finally:
+        for owner, kind, notes in owners:
+            if type(owner) is kind:  # else a lazy module that has just taken its shape
+                _put_back(vars(owner), notes)
+        for container, contents in containers:
+            _refill(container, contents)
+        for array, numbers in arrays:
+            if array.tobytes() != numbers.tobytes():
+                array[...] = numbers
+        with torch.no_grad():
+            for tensor, bits in tensors:
+                _write_back(tensor, bits)
+
+
+_OF_TORCH = frozenset(vars(nn.Module()))
+_KEPT_BY_TORCH = _OF_TORCH - {"_parameters", "_modules"}
+
+
+def _noted(attributes: dict[str, Any]) -> dict[str, Any]:
+    """All attributes but hooks, and what is put back by itself."""
+    beside = _KEPT_BY_TORCH | {"log", "log_dict"}
+    return {name: value for name, value in attributes.items() if name not in beside}
+
+
+def _own(attributes: dict[str, Any]) -> Iterator[Any]:
+    """The values that are none of torch's: of these each module has about twenty, and a look should cost little."""
+    return (value for name, value in attributes.items() if name not in _OF_TORCH)
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    """The tables of its hooks: a model may add some in its first forward, and note that it did (transformers does)."""
+    return [table for name, table in vars(module).items() if "hooks" in name and isinstance(table, dict)]
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether this process holds only its share of the parameters (FSDP, `fully_shard`, tensor parallelism).
+
+    Args:
+        module: the model; where FSDP wraps it from outside, its parameters say so.
+
+    Example:
+        >>> is_sharded(nn.Linear(2, 2))
+        False
+    """
+    of_torch = any(type(each).__module__.startswith("torch.distributed") for each in module.modules())
+    return of_torch or any(hasattr(each, "_fsdp_flattened") for each in module.parameters())
+
+
+def _put_back(attributes: dict[str, Any], notes: dict[str, Any]) -> None:
+    for name in _noted(attributes).keys() - notes.keys():
+        del attributes[name]
+    attributes.update(notes)
+
+
+def _contents(container: Any) -> list[Any]:
+    return list(container.items()) if isinstance(container, dict) else list(container)
+
+
+def _refill(container: Any, contents: list[Any]) -> None:
+    """Give a dict, list, set or deque its contents back, in place, where they are other ones now."""
+    now = _contents(container)
+    pairs = isinstance(container, dict)
+    if len(now) == len(contents) and all(_is(*both, pairs) for both in zip(now, contents, strict=True)):
+        return
+    container.clear()
+    if isinstance(container, (list, deque)):
+        container.extend(contents)
+    else:
+        container.update(contents)
+
+
+def _is(left: Any, right: Any, pairs: bool) -> bool:
+    return left[0] is right[0] and left[1] is right[1] if pairs else left is right
+
+
+def _write_back(tensor: Tensor, values: Tensor) -> None:
+    if tensor.shape != values.shape:
+        tensor.resize_(
+            values.shape
+        )  # the observers of quantization-aware training take their shape when they first run
+    if not same_bits(tensor, values):
+        tensor.copy_(values)
+
+
+@contextmanager
+def _silenced_log(module: nn.Module) -> Iterator[None]:
+    """A module that calls `self.log` in its forward must not log a second time for our sake."""
+    loggers = [each for each in module.modules() if _is_lightning_module(each)]
+    names = ("log", "log_dict")
+    before: list[dict[str, Any]] = [
+        {name: vars(each)[name] for name in names if name in vars(each)} for each in loggers
+    ]
+    try:
+        for each in loggers:
+            each.__dict__["log"] = each.__dict__["log_dict"] = _silence
+        yield
+    finally:
+        for each, own in zip(loggers, before, strict=True):
+            for name in names:
+                each.__dict__.pop(name, None)
+            each.__dict__.update(own)
+
+
+def _is_lightning_module(module: nn.Module) -> bool:
+    methods: list[Callable[..., Any] | None] = [
+        getattr(type(module), name, None) for name in ("log", "log_dict")
+    ]
+    return all(callable(method) for method in methods)
+
+
+def _silence(*_: Any, **__: Any) -> None:
+    """Stand in for `LightningModule.log` while a look is taken."""

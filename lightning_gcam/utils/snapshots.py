@@ -1,0 +1,215 @@
+"""What a forward itself changes, put back: parameters that it writes on, generators that it draws from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Restore = Callable[[], None]
+
+
+def generators_in(values: Iterable[Any]) -> list[Restore]:
+    """What gives each generator among the values its state of now back.
+
+    Args:
+        values: generators are looked for among them, in lists, tuples, sets and dicts, and in the attributes of other
+            objects (a pipeline of augmentations, say), one level deep.
+
+    Example:
+        >>> generator = random.Random(0)
+        >>> (restore,) = generators_in([[generator]])
+        >>> first = generator.random()
+        >>> restore()
+        >>> generator.random() == first
+        True
+    """
+    seen: dict[int, Any] = {}
+    for value in values:
+        for each in (value, *_inside(value)):
+            if type(each) not in _PLAIN and isinstance(each, _KINDS):
+                seen[id(each)] = each
+    return [restore for each in seen.values() if (restore := _restoring(each)) is not None]
+
+
+_KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.nn.Parameter})
+"""Types that are passed over at once: an instance check against a class of torch is slow, and modules hold many."""
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if type(value) in _PLAIN:
+        return ()
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value)
+    if isinstance(value, (torch.Tensor, torch.nn.Module, type)):
+        return ()  # its modules are looked at themselves
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _restoring(generator: Any) -> Restore | None:
+    """None for one that has no state, as that of the operating system."""
+    if isinstance(generator, torch.Generator):
+        return _later(generator.set_state, generator.get_state())
+    if isinstance(generator, np.random.Generator):
+        generator = generator.bit_generator
+    if isinstance(generator, np.random.BitGenerator):
+        return _later(lambda state: setattr(generator, "state", state), generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return _later(generator.set_state, generator.get_state())
+    try:
+        return _later(generator.setstate, generator.getstate())
+    except NotImplementedError:
+        return None
+
+
+def _later(function: Callable[[Any], Any], state: Any) -> Restore:
+    return lambda: function(state)
+
+
+@contextmanager
+def parameters_put_back(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Give parameters their values, their memory, `requires_grad` and `.grad` back behind the body.
+
+    A copy of all parameters at each look would take as much memory as the network. Only what is written on is copied,
+    just before it is: every operation that writes is seen on its way, through `.data` and views of it, too.
+
+    Args:
+        parameters: those of a module; shapes that are still to be found and sharded ones are left alone.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> before = layer.weight.item()
+        >>> with parameters_put_back(layer.parameters()):
+        ...     _ = layer.weight.data.add_(1)
+        >>> layer.weight.item() == before
+        True
+    """
+    notes = [_Note(each) for each in parameters if _has_memory(each)]
+    watch = _Watch(tensor for note in notes for tensor in (note.data, note.grad_data) if tensor is not None)
+    try:
+        with watch if notes else nullcontext():
+            yield
+    finally:
+        with torch.no_grad():
+            watch.write_back()
+        for note in notes:
+            note.put_back()
+
+
+def same_bits(left: Tensor, right: Tensor) -> bool:
+    """Equality in which a NaN equals itself, and 0 is not -0.
+
+    Example:
+        >>> same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+        False
+    """
+    return left.shape == right.shape and torch.equal(_bytes(left), _bytes(right))
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().reshape(-1).view(torch.uint8)
+
+
+def _has_memory(parameter: Tensor) -> bool:
+    """Whether it lies in memory of its own; a lazy one does not yet, and some of torch's subclasses hold others."""
+    if is_lazy(parameter) or parameter.layout is not torch.strided:
+        return False
+    try:
+        parameter.untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+class _Note:
+    """Where a parameter and its gradient lie.
+
+    `.data` shares the memory and not the count of versions: what is put back breaks no graph of the training.
+    """
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        self.parameter = parameter
+        self.data = parameter.data
+        self.requires_grad = parameter.requires_grad
+        self.grad = parameter.grad
+        self.grad_data = self.grad.data if self.grad is not None and _has_memory(self.grad) else None
+
+    def put_back(self) -> None:
+        if not _is_same_memory(self.parameter, self.data):
+            self.parameter.data = self.data
+        if self.parameter.requires_grad != self.requires_grad:
+            self.parameter.requires_grad_(self.requires_grad)
+        if self.parameter.grad is not self.grad:
+            self.parameter.grad = self.grad
+
+
+def _is_same_memory(left: Tensor, right: Tensor) -> bool:
+    return (left.data_ptr(), left.shape, left.stride(), left.dtype, left.device) == (
+        *(right.data_ptr(), right.shape, right.stride()),
+        *(right.dtype, right.device),
+    )
+
+
+class _Watch(TorchDispatchMode):
+    """Keeps a copy of watched tensors when an operation is about to write on their memory."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        self._watched: dict[int, list[Tensor]] = {}
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        for each in tensors:
+            self._watched.setdefault(_memory(each), []).append(each)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for index, name in _written_by(func):
+            value = args[index] if index < len(args) else kwargs.get(name)
+            for each in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(each, Tensor):
+                    self._keep(each)
+        return func(*args, **kwargs)
+
+    def _keep(self, written: Tensor) -> None:
+        for each in self._watched.pop(_memory(written), []):
+            self._kept.append((each, each.clone()))
+
+    def write_back(self) -> None:
+        for tensor, values in self._kept:
+            if not same_bits(tensor, values):
+                tensor.copy_(values)
+
+
+def _memory(tensor: Tensor) -> int:
+    """A number for the memory that a tensor and its views share; 0 for what has none."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return 0
+
+
+@cache
+def _written_by(func: Callable[..., Any]) -> tuple[tuple[int, str], ...]:
+    """The arguments that an operation of torch writes on, by place and by name."""
+    schema = getattr(func, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return ()
+    return tuple(
+        (index, argument.name)
+        for index, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )

@@ -1,0 +1,284 @@
+"""Lines, outlines and text drawn into pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from lightning_gcam.visual.images import check_pictures, check_same_size
+
+Color: TypeAlias = tuple[int, int, int]
+
+# Cyan and pink: neither occurs in inferno, and who does not see colours well can tell them apart.
+OBJECT_COLOR: Color = (64, 232, 255)
+SUSPECT_COLOR: Color = (255, 120, 214)
+PEAK_COLOR: Color = (255, 255, 255)
+
+
+def outline(images: Tensor, masks: Tensor, color: Color = OBJECT_COLOR, dashed: bool = False) -> Tensor:
+    """Draw the edge of a region, one pixel wide, with a dark companion on both sides.
+
+    The companion is seen on light pictures, the line itself on dark ones. Draw it after enlarging.
+
+    Args:
+        images: `(N, 3, H, W)`, uint8.
+        masks: `(N, H, W)`, bool. The line lies on the outermost pixels inside; an empty mask draws nothing.
+        color: RGB of the line.
+        dashed: Leave gaps in the line.
+
+    Returns:
+        `(N, 3, H, W)`, uint8, on the device of `images`.
+
+    Raises:
+        InputError: If the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> grey = torch.full((1, 3, 5, 5), 99, dtype=torch.uint8)
+        >>> outline(grey, torch.ones(1, 5, 5, dtype=torch.bool), (255, 0, 0))[0, 0].tolist()[0]
+        [255, 255, 255, 255, 255]
+    """
+    check_pictures(images)
+    check_same_size(images, masks, "masks")
+    line = edge(masks.to(images.device).bool())
+    return draw_line(images, dash(line) if dashed else line, color)
+
+
+def mark_peaks(images: Tensor, centers: Tensor, marked: Tensor, color: Color = PEAK_COLOR) -> Tensor:
+    """Draw a ring around each map's peak; the peak itself stays visible in its middle.
+
+    Args:
+        images: `(N, 3, H, W)`, uint8.
+        centers: `(N, 2)`, float: row and column, in pixels of `images`.
+        marked: `(N,)`, bool: False where a map is blank and has no peak.
+        color: RGB of the ring.
+
+    Returns:
+        `(N, 3, H, W)`, uint8, on the device of `images`.
+
+    Example:
+        >>> import torch
+        >>> grey = torch.full((1, 3, 32, 32), 99, dtype=torch.uint8)
+        >>> ringed = mark_peaks(grey, torch.tensor([[16.0, 16.0]]), torch.tensor([True]))
+        >>> ringed[0, 0, 16, [16, 22]].tolist()
+        [99, 255]
+    """
+    height, width = images.shape[-2:]
+    radius = max(6.0, max(height, width) / 32)
+    marked_images = images.clone()
+    for ring, paint in ((_ring(radius, 1.9), (0, 0, 0)), (_ring(radius, 0.7), color)):
+        spots = centers.to(images.device).round().long()[:, None] + ring.to(images.device)
+        row, column = spots.unbind(-1)
+        seen = (
+            (row >= 0) & (row < height) & (column >= 0) & (column < width) & marked.to(images.device)[:, None]
+        )
+        sample = seen.nonzero()[:, 0]
+        colors = torch.tensor(paint, dtype=torch.uint8, device=images.device)
+        marked_images[sample, :, row[seen], column[seen]] = colors
+    return marked_images
+
+
+def edge(masks: Tensor, width: int = 1) -> Tensor:
+    """Find the pixels of each mask that touch its outside, or the picture's border, along a row or a column.
+
+    Args:
+        masks: `(..., H, W)`, bool.
+        width: How many pixels the edge reaches inwards.
+
+    Returns:
+        `(..., H, W)`, bool.
+
+    Example:
+        >>> import torch
+        >>> edge(torch.ones(3, 3, dtype=torch.bool)).int().tolist()
+        [[1, 1, 1], [1, 0, 1], [1, 1, 1]]
+    """
+    inside = masks
+    for _ in range(width):
+        wide = F.pad(inside, (1, 1, 1, 1))
+        beside = wide[..., 1:-1, :-2] & wide[..., 1:-1, 2:]
+        inside = inside & beside & wide[..., :-2, 1:-1] & wide[..., 2:, 1:-1]
+    return masks & ~inside
+
+
+def dash(line: Tensor) -> Tensor:
+    """Leave gaps in a line `(..., H, W)`, in every direction that it is likely to run."""
+    row = torch.arange(line.shape[-2], device=line.device)[:, None]
+    column = torch.arange(line.shape[-1], device=line.device)[None, :]
+    return line & ((2 * column + 3 * row) % 30 < 18)
+
+
+def box_masks(boxes: Tensor, size: tuple[int, int], shown: tuple[int, int]) -> Tensor:
+    """Turn boxes into one mask each, at the size they are shown.
+
+    Args:
+        boxes: `(M, 4)`, xyxy, in pixels of an image of `size`.
+        size: `(H, W)` of the image.
+        shown: `(H', W')` of the panel.
+
+    Returns:
+        `(M, H', W')`, bool. A box without an area, or not finite, gives an empty mask; any other has at least
+        a pixel where it lies in the image.
+    """
+    corners = boxes.detach().float().reshape(-1, 4)
+    usable = corners.isfinite().all(1) & (corners[:, 2:] > corners[:, :2]).all(1)
+    scale = torch.tensor([shown[1] / size[1], shown[0] / size[0]] * 2, device=boxes.device)
+    # 1e-3: 3 * (1 / 3) must not spill over into the next pixel
+    left, top, right, bottom = (corners * scale).nan_to_num().unbind(1)
+    rows = torch.arange(shown[0], device=boxes.device)
+    columns = torch.arange(shown[1], device=boxes.device)
+    in_rows = _between(rows, (top + 1e-3).floor(), (bottom - 1e-3).ceil())
+    in_columns = _between(columns, (left + 1e-3).floor(), (right - 1e-3).ceil())
+    return in_rows[:, :, None] & in_columns[:, None, :] & usable[:, None, None]
+
+
+def box_edges(
+    boxes: Sequence[Tensor],
+    size: tuple[int, int],
+    shown: tuple[int, int],
+    device: torch.device,
+    width: int = 1,
+) -> Tensor:
+    """Unite the edges of each sample's boxes; overlapping boxes stay apart.
+
+    Args:
+        boxes: One `(M, 4)` for each sample, xyxy, in pixels of an image of `size`.
+        size: `(H, W)` of the image.
+        shown: `(H', W')` of the panel.
+        device: Where the edges are wanted.
+        width: How many pixels the edges reach inwards.
+
+    Returns:
+        `(N, H', W')`, bool.
+    """
+    lines = [edge(box_masks(b.to(device), size, shown), width).any(0) for b in boxes]
+    return torch.stack(lines)
+
+
+def draw_line(images: Tensor, line: Tensor, color: Color) -> Tensor:
+    """Paint the pixels of `line` `(N, H, W)` and darken the eight around each, on a copy of the pictures."""
+    drawn = images.clone()
+    # only the pixels of the line are touched: a line is a hundredth of a picture
+    sample, row, column = line.nonzero().unbind(1)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            beside = (row + down).clamp(0, line.shape[1] - 1), (column + right).clamp(0, line.shape[2] - 1)
+            drawn[sample, :, beside[0], beside[1]] = images[sample, :, beside[0], beside[1]] // 2
+    drawn[sample, :, row, column] = torch.tensor(color, dtype=torch.uint8, device=images.device)
+    return drawn
+
+
+def _ring(radius: float, half_width: float) -> Tensor:
+    """The pixels of a ring around (0, 0), `(K, 2)`."""
+    reach = math.ceil(radius + half_width)
+    side = torch.arange(-reach, reach + 1)
+    distance = (side[:, None] ** 2 + side[None, :] ** 2).sqrt()
+    return ((distance - radius).abs() < half_width).nonzero() - reach
+
+
+def _between(positions: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return (positions >= low[:, None]) & (positions < high[:, None])
+
+
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Box: TypeAlias = tuple[int, int, int, int]
+
+_SEPARATOR = " · "
+
+
+@lru_cache(maxsize=64)
+def load_font(size: int, bold: bool = False) -> Font:
+    """Load the DejaVu Sans that matplotlib brings along, or else Pillow's own font; never fail."""
+    try:
+        import matplotlib
+
+        name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+        return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
+    except (ImportError, OSError):
+        return _pillow_font(size)
+
+
+def _pillow_font(size: int) -> Font:
+    try:
+        return ImageFont.load_default(size)
+    except (ImportError, OSError):  # a Pillow without FreeType has its bitmap font left
+        return ImageFont.load_default()
+
+
+def write(
+    canvas: Image.Image,
+    box: Box,
+    text: str,
+    size: int,
+    color: tuple[int, int, int],
+    *,
+    bold: bool = False,
+    center: bool = False,
+) -> int:
+    """Write one line into `box` (left, top, right, bottom), and return where it ended.
+
+    The line is shortened until it fits. It is drawn on a cut-out, so not even a stack of diacritics can reach
+    beyond the box.
+    """
+    font = load_font(size, bold)
+    line = fit(text, font, box[2] - box[0])
+    length = _length(line, font)
+    if not line:
+        return box[0]
+    tile = canvas.crop(box)
+    left = max(0.0, (tile.width - length) / 2) if center else 0.0
+    # the middle of an x, not of the box the letters fill: lines with and without a g stand at one height
+    top = (tile.height - font.getbbox("Hg")[1] - font.getbbox("Hg")[3]) / 2
+    ImageDraw.Draw(tile).text((round(left), round(top)), line, font=font, fill=color)
+    canvas.paste(tile, box[:2])
+    return box[0] + round(left + length)
+
+
+def fit(text: str, font: Font, width: float) -> str:
+    """Shorten a line to `width` pixels with an ellipsis.
+
+    Parts joined by " · " give way in turn, the longest first, and a closing "(0.81)" stays: of
+    "true x · predicted y (0.81)" both halves remain.
+    """
+    parts = _printable(text, font).split(_SEPARATOR)
+    dots = _printable("…", font)
+    heads, tails = zip(*(_split_tail(p) for p in parts), strict=True)
+    kept = [len(h) for h in heads]
+
+    def line() -> str:
+        shown = (h if k == len(h) else h[:k].rstrip() + dots for h, k in zip(heads, kept, strict=True))
+        return _SEPARATOR.join(s + t for s, t in zip(shown, tails, strict=True))
+
+    while (excess := _length(line(), font) - width) > 0 and max(kept) > 1:
+        # many letters at once while much is to go: none is wider than 32 pixels, so no step goes too far
+        longest = kept.index(max(kept))
+        kept[longest] -= min(max(1, int(excess / 32)), kept[longest] - 1)
+    if _length(line(), font) <= width:
+        return line()
+    return dots if _length(dots, font) <= width else ""
+
+
+def _split_tail(part: str) -> tuple[str, str]:
+    """Split "Egyptian cat (0.81)" into what may be shortened and what may not."""
+    head, space, tail = part.rpartition(" (")
+    keep = bool(space) and tail.endswith(")") and len(tail) <= 8
+    return (head, space + tail) if keep else (part, "")
+
+
+def _printable(text: str, font: Font) -> str:
+    """One line that the font can draw: no line breaks, no lone surrogates, Latin-1 for a bitmap font."""
+    line = " ".join(str(text)[:400].split())
+    encoding = "utf-8" if isinstance(font, ImageFont.FreeTypeFont) else "latin-1"
+    return "".join(c for c in line.encode(encoding, "replace").decode(encoding) if c.isprintable())
+
+
+def _length(text: str, font: Font) -> float:
+    return float(font.getlength(text))

@@ -1,0 +1,355 @@
+"""Images and maps for display: what they are checked for, normalization undone, brightness, and a figure."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lightning_gcam.utils.errors import InputError, did_you_mean
+
+
+def check_pictures(images: Tensor, argument: str = "images") -> None:
+    """Refuse what is not a batch of displayable pictures."""
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+        raise InputError(
+            f"`{argument}` must be uint8 (N, 3, H, W), but it is {images.dtype} {tuple(images.shape)}. "
+            "Pass it through `to_display` first."
+        )
+
+
+def check_same_size(images: Tensor, maps: Tensor, argument: str) -> None:
+    """Refuse maps or masks that are not on the images' grid."""
+    expected = (images.shape[0], *images.shape[2:])
+    if tuple(maps.shape) != expected:
+        raise InputError(
+            f"`{argument}` must be (N, H, W) = {expected}, as the images are, "
+            f"but its shape is {tuple(maps.shape)}. Resize it to the images first."
+        )
+
+
+def check_figure(
+    images: Tensor,
+    maps: Mapping[str, Tensor],
+    masks: Tensor | None,
+    boxes: Sequence[Tensor] | None,
+    suspect: Tensor | None,
+) -> None:
+    """Refuse tensors that do not belong to the same samples."""
+    check_pictures(images)
+    if not images.numel():
+        raise InputError(f"`images` is empty: its shape is {tuple(images.shape)}. Give at least one sample.")
+    for name, values in maps.items():
+        check_same_size(images, values, f'maps["{name}"]')
+    for argument, mask in (("masks", masks), ("suspect", suspect)):
+        if mask is not None:
+            check_same_size(images, mask, argument)
+    check_count(boxes, len(images), "boxes", "sample")
+
+
+def check_before(images: Tensor, maps: Mapping[str, Tensor], before: Mapping[str, Tensor] | None) -> None:
+    """Refuse earlier maps that do not belong to these samples and maps."""
+    for name, values in (before or {}).items():
+        if name not in maps:
+            raise InputError(f'`before` "{name}" is not one of the maps. {did_you_mean(name, maps)}')
+        check_same_size(images, values, f'before["{name}"]')
+
+
+def check_words(
+    samples: int,
+    maps: Mapping[str, Tensor],
+    captions: Sequence[str],
+    correct: Sequence[bool | None] | None,
+    headings: Sequence[str] | None,
+    notes: Mapping[str, Sequence[str]] | None,
+) -> None:
+    """Refuse words that do not belong to these samples and maps."""
+    check_count(captions, samples, "captions", "sample")
+    check_count(correct, samples, "correct", "sample")
+    check_count(headings, len(maps), "headings", "map")
+    for name, lines in (notes or {}).items():
+        if name not in maps:
+            raise InputError(f'`notes` "{name}" is not one of the maps. {did_you_mean(name, maps)}')
+        check_count(lines, samples, f'notes["{name}"]', "sample")
+
+
+def check_count(values: Sized | None, count: int, argument: str, what: str) -> None:
+    """Refuse a sequence that does not have one entry for each sample or map."""
+    if values is not None and len(values) != count:
+        raise InputError(
+            f"`{argument}` must have one entry for each {what}, {count}, but it has {len(values)}. "
+            f"Give {count}, in the same order."
+        )
+
+
+Normalize: TypeAlias = tuple[float | Sequence[float], float | Sequence[float]]
+
+# Half a display step: a resize that overshoots by less cannot be seen, so it still counts as [0, 1].
+_TOLERANCE = 0.5 / 255
+
+
+def to_display(images: Tensor, normalize: Normalize | None = None) -> Tensor:
+    """Turn images of any channel count and dtype into RGB pictures.
+
+    Floats are un-normalised with `normalize`. Without it, a batch that lies in [0, 1] is kept, and any other
+    is stretched image by image from its own minimum to its own maximum (a constant image becomes mid grey).
+    uint8 passes through. Values that are not finite are shown black.
+
+    Args:
+        images: `(N, C, H, W)`, any dtype and device. One channel becomes grey; of other than 1 or 3 channels
+            the first three are shown (the first alone if there are two); `shown_channels` says so in words.
+        normalize: The `(mean, std)` the images were normalised with, one number each or one per channel.
+
+    Returns:
+        `(N, 3, H, W)`, uint8, on the device of `images`.
+
+    Raises:
+        InputError: If `images` is not `(N, C, H, W)`, or `normalize` does not fit it.
+
+    Example:
+        >>> import torch
+        >>> to_display(torch.zeros(1, 1, 1, 1), normalize=(0.5, 0.25)).flatten().tolist()
+        [128, 128, 128]
+    """
+    _check_images(images)
+    images = images.detach()
+    if normalize is not None:
+        mean, std = check_normalize(normalize, channels=images.shape[1])
+        if images.is_floating_point():
+            images = _denormalize(images.float(), mean, std)
+    images = _show_channels(images)
+    if images.dtype == torch.uint8:
+        return images
+    images = images.float()
+    finite = images.isfinite()
+    unit = _to_unit(images, finite)
+    return unit.mul(255).round().clamp(0, 255).where(finite, 0).to(torch.uint8)
+
+
+def shown_channels(channels: int) -> str | None:
+    """Say which channels `to_display` shows, or None where it shows them all.
+
+    Args:
+        channels: How many channels the images have.
+
+    Example:
+        >>> shown_channels(13)
+        'channels 1-3 of 13'
+        >>> shown_channels(3) is None
+        True
+    """
+    if channels in (1, 3):
+        return None
+    return "channel 1 of 2" if channels == 2 else f"channels 1-3 of {channels}"
+
+
+def check_normalize(
+    normalize: Normalize, channels: int | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Check a `(mean, std)` pair early, and return it as two tuples of equal length.
+
+    Args:
+        normalize: `(mean, std)`; each one number per channel, or a single number for all of them.
+        channels: How many channels the images have, where that is known.
+
+    Raises:
+        InputError: If it is not such a pair, the lengths differ, or a std is not above 0.
+
+    Example:
+        >>> check_normalize((0.5, (0.2, 0.3)))
+        ((0.5, 0.5), (0.2, 0.3))
+    """
+    try:
+        first, second = normalize
+        mean, std = _numbers(first), _numbers(second)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"`normalize` must be a pair (mean, std) of finite numbers, but it is {normalize!r}. "
+            "Give for example ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), or leave it out."
+        ) from None
+    if min(std) <= 0:
+        raise InputError(f"`normalize` needs every std above 0, but std is {std}. The order is (mean, std).")
+    length = max(len(mean), len(std))
+    if {len(mean), len(std)} - {1, length}:
+        raise InputError(
+            f"`normalize` has {len(mean)} means and {len(std)} stds. Give as many of one as of the other."
+        )
+    if channels is not None and length not in (1, channels):
+        raise InputError(
+            f"`normalize` is for {length} channels, but the images have {channels}. "
+            "Give one number per channel, or a single number for all."
+        )
+    return mean * (length // len(mean)), std * (length // len(std))
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] == 0:
+        raise InputError(
+            f"`images` must be (N, C, H, W) with at least one channel, "
+            f"but its shape is {tuple(images.shape)}. One image (C, H, W) becomes a batch of one by `images[None]`, "
+            "grey images (N, H, W) get their channel by `images[:, None]`."
+        )
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    """One number or many, from Python, numpy or torch, as a tuple of floats."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    numbers = (float(plain),) if isinstance(plain, (int, float)) else tuple(float(v) for v in plain)
+    if not numbers or not all(math.isfinite(v) for v in numbers):
+        raise ValueError("empty, or not finite")
+    return numbers
+
+
+def _denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    as_channels = (1, -1, 1, 1)
+    scale = torch.tensor(std, device=images.device).view(as_channels)
+    shift = torch.tensor(mean, device=images.device).view(as_channels)
+    clamped = (images * scale + shift).clamp(0, 1)
+    # clamp would turn an infinity into a colour, and it is none
+    return clamped.where(images.isfinite(), torch.nan)
+
+
+def _show_channels(images: Tensor) -> Tensor:
+    """The one rule for which channels are seen: `shown_channels` is its description."""
+    if images.shape[1] < 3:
+        return images[:, :1].expand(-1, 3, -1, -1)
+    return images[:, :3]
+
+
+def _to_unit(images: Tensor, finite: Tensor) -> Tensor:
+    """Float images to [0, 1]; whatever is not `finite` has no say in the scale."""
+    if not images.numel():
+        return images
+    low = images.where(finite, torch.inf).amin((1, 2, 3), keepdim=True)
+    high = images.where(finite, -torch.inf).amax((1, 2, 3), keepdim=True)
+    # One rule for the whole batch, or chance would show two images of one data set on different scales.
+    if bool((low >= -_TOLERANCE).all() & (high <= 1 + _TOLERANCE).all()):
+        return images.clamp(0, 1)
+    # divided before they are subtracted: high - low may be more than a float holds
+    size = torch.maximum(low.abs(), high.abs()).clamp(min=torch.finfo(images.dtype).tiny)
+    spread = high / size - low / size
+    stretched = (images / size - low / size) / spread
+    return stretched.where(spread > 0, 0.5)
+
+
+Scale: TypeAlias = Literal["own", "shared", "run"]
+"""Which value is drawn the brightest: each map's own maximum, that of all samples, or that of all looks so far."""
+
+
+def check_scale(scale: Any, allowed: Sequence[Scale] = get_args(Scale)) -> Scale:
+    """Return `scale` if it is one of the allowed words, so that a typing error is found early.
+
+    Raises:
+        InputError: If it is not, with the words that are.
+
+    Example:
+        >>> check_scale("shared")
+        'shared'
+    """
+    if scale not in allowed:
+        raise InputError(f"`scale` {scale!r} is not known here. {did_you_mean(str(scale), allowed)}")
+    return scale  # type: ignore[no-any-return]
+
+
+def to_unit(maps: Tensor, scale: Scale = "own", earlier_top: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Bring maps into [0, 1], and say which are blank.
+
+    Args:
+        maps: `(N, H, W)`, float; what is not finite, or below 0, counts as 0.
+        scale: "own" divides each map by its own maximum, "shared" all of them by the greatest, "run" by the greater of
+            that and `earlier_top`.
+        earlier_top: the greatest value at the looks before.
+
+    Returns:
+        Maps `(N, H, W)` float32, 0 everywhere where they are blank, and `(N,)` bool: which have no value above 0.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 2.0]], [[0.0, 4.0]], [[0.0, 0.0]]])
+        >>> to_unit(maps, "shared")[0].flatten().tolist()
+        [0.25, 0.5, 0.0, 1.0, 0.0, 0.0]
+        >>> to_unit(maps)[1].tolist()
+        [False, False, True]
+    """
+    finite = maps.detach().float().nan_to_num(0, 0, 0).clamp(min=0)
+    own = finite.amax((1, 2), keepdim=True)
+    blank = own < torch.finfo(torch.float32).tiny
+    top = own if scale == "own" else own.amax().clamp(min=earlier_top if scale == "run" else 0.0)
+    return (finite / top).where(~blank, 0), blank.flatten()
+
+
+def change_of(maps: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How maps moved from one look to the next, each scaled to its own maximum: where, and not how strongly.
+
+    Args:
+        maps: `(N, H, W)`, float, now.
+        before: the same samples' at the look before.
+
+    Returns:
+        The change `(N, H, W)` in [-1, 1], 0 where one of the two is blank and no change can be told; which are blank
+        now, and which were blank before, `(N,)` bool.
+
+    Example:
+        >>> change_of(torch.tensor([[[4.0, 1.0]]]), torch.tensor([[[0.0, 0.5]]]))[0].tolist()
+        [[[1.0, -0.75]]]
+    """
+    now, blank = to_unit(maps)
+    then, was_blank = to_unit(before.to(maps.device))
+    return (now - then).where(~(blank | was_blank)[:, None, None], 0), blank, was_blank
+
+
+class Figure:
+    """A picture that Jupyter shows where it is a cell's last value.
+
+    Args:
+        image: `(height, width, 3)`, uint8 RGB.
+
+    Example:
+        >>> figure = Figure(np.zeros((4, 6, 3), dtype=np.uint8))
+        >>> figure, figure._repr_png_()[1:4]
+        (Figure(6 x 4 pixels), b'PNG')
+    """
+
+    def __init__(self, image: npt.NDArray[np.uint8]) -> None:
+        self.image = image
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        return f"Figure({width} x {height} pixels)"
+
+    def _repr_png_(self) -> bytes:
+        """What IPython asks for: every pixel of `image`, as a PNG."""
+        file = io.BytesIO()
+        Image.fromarray(self.image).save(file, format="png")
+        return file.getvalue()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the picture; the ending of `path` says in which format (`.png` keeps every pixel).
+
+        Returns:
+            `path`; its directory is made where it is not there.
+
+        Raises:
+            InputError: If Pillow writes no format with that ending.
+
+        Example:
+            >>> import tempfile
+            >>> Figure(np.zeros((4, 6, 3), dtype=np.uint8)).save(tempfile.mkdtemp() + "/look.png").name
+            'look.png'
+        """
+        target = Path(path)
+        if Image.registered_extensions().get(target.suffix.lower()) not in Image.SAVE:
+            raise InputError(
+                f'`path` "{target}" has no ending that says a picture\'s format. Give "look.png".'
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(self.image).save(target)
+        return target
