@@ -69,10 +69,19 @@ def _short(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------- the kept part
 
 
+QUICK = (
+    *("guidance_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam"),
+    *("element_wise_grad_cam", "score_cam", "full_grad", "centre"),
+)
+"""The methods whose maps are kept."""
+
+
 def part_of(values: Values) -> Values:
-    """Maps as 4 x 4 means, peaks, layers, and the first look of a fit: what any machine gives within a small error."""
+    """Maps as 4 x 4 means, layers, and the first look of a fit: what any machine gives within a small error."""
     part: Values = {}
     for name, value in values.items():
+        if name.startswith("maps/") and name.rpartition("/")[2] not in QUICK:
+            continue
         if name.startswith("maps/") and isinstance(value, np.ndarray):
             n, height, width = value.shape
             cells = value.reshape(n, 4, height // 4, 4, width // 4).mean(axis=(2, 4))
