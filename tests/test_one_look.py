@@ -21,7 +21,7 @@ OF_EACH_OPERATION = ("_writes.py", "snapshots.py")
 
 PACKAGE = str(Path(lightning_gcam.__file__).parent)
 
-MOST_FILES, MOST_CHANGES = 70, 740
+MOST_FILES, MOST_CHANGES = 62, 760
 """What one look may need today; the rebuilding of the house brings it down to 40 files and 300 changes."""
 
 
