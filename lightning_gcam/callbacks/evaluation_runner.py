@@ -281,6 +281,7 @@ class Stream:
         positions: of the samples that this process was handed and that are done, batch by batch.
         unlabelled: how many had no label.
         failed: how many could not be done.
+        first_digest: of the first sample, where every process should be handed the same ones.
     """
 
     trainer: Trainer
@@ -295,6 +296,7 @@ class Stream:
     positions: list[Numbers] = field(default_factory=list)
     unlabelled: int = 0
     failed: int = 0
+    first_digest: int | None = None
     evaluating: Evaluating | None = None
 
     @staticmethod
@@ -329,6 +331,8 @@ class Stream:
         is_first, samples = self.places.delivered == 0, None
         with self.failures.guard(READING, before_training=is_first):
             samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names)
+            if is_first and self.places.all_to_each:
+                self.first_digest = int(digests_of(samples.select([0]))[0])
         n = len(samples) if samples is not None else self.places.size_of(batch, self.loader)
         positions = self.places.take(n)
         if samples is None:

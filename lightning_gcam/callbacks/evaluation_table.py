@@ -47,6 +47,7 @@ class _Share:
     unlabelled: int
     failed: int
     layers: list[str]
+    first_digest: int | None = None
 
     @staticmethod
     def of(stream: Stream) -> _Share:
@@ -54,7 +55,7 @@ class _Share:
         parts = stream.parts
         layers = list(parts.remembered().get("layers", [])) if len(positions) else []
         costs, counts = parts.costs(positions), (stream.unlabelled, stream.failed)
-        return _Share(positions, parts.names(), parts.several(), *costs, *counts, layers)
+        return _Share(positions, parts.names(), parts.several(), *costs, *counts, layers, stream.first_digest)
 
 
 @dataclass
@@ -87,6 +88,7 @@ class Table:
                 "failed. Check the test dataloader."
             )
         _check_layers(shares)
+        _warn_of_own_data(shares)
         order = np.argsort(positions, kind="stable")
         names, several = (
             _in_order([share.names for share in shares]),
@@ -188,6 +190,17 @@ def _check_layers(shares: list[_Share]) -> None:
     if len(found) > 1:
         words = " and ".join(sorted(", ".join(each) for each in found))
         raise InputError(f"The processes found different layers ({words}). Name one with `target_layer`.")
+
+
+def _warn_of_own_data(shares: list[_Share]) -> None:
+    """Each process counts its share of samples that all are handed; of samples of its own the rest is left out."""
+    if len({share.first_digest for share in shares} - {None}) > 1:
+        rank_zero_warn(
+            f"SaliencyEvaluation counted one in {len(shares)} of the samples: each process was handed samples of its "
+            "own by a dataloader that goes through its dataset in order, without Lightning's sampler, which usually "
+            "hands all samples to every process. Leave `use_distributed_sampler` on and give every process the whole "
+            "dataset, or give the dataloader a `DistributedSampler`."
+        )
 
 
 def _written(directory: Path, result: EvaluationResult) -> tuple[Path, Path]:

@@ -15,6 +15,7 @@ from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler, TensorDataset
 
 from lightning_gcam import SaliencyBatch, SaliencyEvaluation
+from lightning_gcam.callbacks.evaluation_table import _Share, _warn_of_own_data
 from lightning_gcam.callbacks.positions import Places, checksum, digests_of
 from tests.toys import Toy, toy_samples, toy_trainer
 
@@ -227,3 +228,14 @@ def test_a_batch_sampler_of_ones_own_is_taken_to_deal_them_out() -> None:
 
     assert places.take(2).tolist() == [1, 3]
     assert places.counts(np.array([1, 3])).all()
+
+
+@pytest.mark.parametrize(("firsts", "told"), [((7, 7), False), ((7, 8), True), ((7, None), False)])
+def test_processes_with_data_of_their_own_are_told_what_is_left_out(
+    firsts: tuple[int | None, ...], told: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A loader in order is taken to hand all samples to every process, of which each counts its share."""
+    nothing = np.zeros(0, dtype=np.int64)
+    _warn_of_own_data([_Share(nothing, [], [], 0.0, 0.0, 0, 0, [], first) for first in firsts])
+
+    assert ["counted one in 2 of the samples" in str(each.message) for each in recwarn] == [True] * told
