@@ -173,7 +173,9 @@ def test_a_drift_at_the_end_is_refused(tmp_path: Path) -> None:
         SaliencyMonitor(final_scores=["insertion", "drift"])
 
 
-@pytest.mark.parametrize("where", ["fixed_batch.FixedBatch.to", "causal_checks.measure_reliance"])
+@pytest.mark.parametrize(
+    "where", ["data.fixed_samples.FixedBatch.to", "pipeline.causal_checks.measure_reliance"]
+)
 def test_nothing_of_a_look_ends_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gcam.visual import check_colormap
-from lightning_gcam.visual import overlay as colormap
+from lightning_gcam.visual import check_colormap, colormap
 
 
 @pytest.mark.parametrize("name", ["inferno", "viridis", "magma", "gray", "tab10", "cividis"])

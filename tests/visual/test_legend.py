@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gcam.visual import dim, overlay, overlay_change, render_grid
-from lightning_gcam.visual import overlay as colormap
+from lightning_gcam.visual import colormap, dim, overlay, overlay_change, render_grid
 from lightning_gcam.visual.grid import ALPHA, change_bar, color_bar
 from lightning_gcam.visual.layout import plan
 
