@@ -14,12 +14,13 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.forward import called_with, in_place_of_zeros
-from lightning_gcam.cam.layout_evidence import CHANGES, Run, Seen, layouts_seen, remember
+from lightning_gcam.cam.layout_evidence import CHANGES, FOUND, Run, Seen, layouts_seen, remember
 from lightning_gcam.cam.layouts import (
     Layout,
     Reshape,
     declares_channels_first,
     find_layout,
+    fits,
     main_tensor,
     only_channels_first,
     readings,
@@ -129,9 +130,19 @@ def _read(
     read = []
     for output, gradient in calls:
         layout = found.get(output.module, {}).get(output.call, output.layout)
-        if layout is not None:
+        if layout is not None and _may_be(output, layout, _size(images)):
             read.append((output, layout, gradient))
     return read
+
+
+def _may_be(output: _Output, layout: Layout, image_size: tuple[int, int]) -> bool:
+    """Whether a block may have a layout: channels first at another aspect than the image's is declared, or seen.
+
+    A block may hold convolutions and give something else, such as a number for each head, token and channel; what a
+    convolution, a pool or a norm gave in the same shape is a map of the image at any aspect.
+    """
+    is_of_aspect = layout.kind != "channels first" or fits(layout.grid, image_size, slack=2.0)
+    return is_of_aspect or output.is_declared or (layout.locality or 0.0) >= FOUND
 
 
 def _is_sure(output: _Output) -> bool:
@@ -175,6 +186,8 @@ class _Output:
     tensor: Tensor
     layout: Layout | None
     call: int
+    is_declared: bool
+    """Whether a convolution, a pool or a norm gave something of this shape."""
 
 
 def _uneven(logits: Tensor) -> Tensor:
@@ -221,7 +234,7 @@ class _Recorder:
             self.lengths.add(tensor.shape[1 - layout.batch])
         torch.set_grad_enabled(True)
         noted = tensor.view_as(tensor)
-        self.outputs.append(_Output(name, module, noted, layout, call))
+        self.outputs.append(_Output(name, module, noted, layout, call, tensor.shape in self.declared))
         return with_main_tensor(output, noted.clone())  # what comes behind it may write on it
 
     def _layout(self, tensor: Tensor, module: nn.Module) -> Layout | None:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam import layout_evidence as evidence
+from lightning_gcam.cam.layer_search import _may_be, _Output
 from lightning_gcam.cam.layout_evidence import Seen, batch_dimension, changed_images, locality
+from lightning_gcam.cam.layouts import Layout
 
 CELL = 4
 """Pixels that a cell is wide."""
@@ -302,3 +304,27 @@ def test_an_activation_and_a_block_at_any_aspect_can_be_named(layer: str, n: int
     )
     assert torch.equal(found.maps["layer_cam"], by_hand.maps["layer_cam"])
     assert find_target_layer(model, images).name == "2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared", "seen", "kept"),
+    [
+        (
+            "channels first",
+            False,
+            0.37,
+            False,
+        ),  # (N, 8, 50, 19) of coat's relative positions, which hold convolutions
+        ("channels first", False, 0.8, True),
+        ("channels first", True, None, True),
+        ("tokens", False, None, True),
+    ],
+)
+def test_another_aspect_than_the_images_is_declared_or_seen(
+    kind: str, declared: bool, seen: float | None, kept: bool
+) -> None:
+    tensor = torch.zeros(1, 8, 50, 19)
+    layout = Layout(kind, (50, 19), lambda output: output, locality=seen)
+    output = _Output("crpe", nn.Identity(), tensor, layout, 0, declared)
+
+    assert _may_be(output, layout, (224, 224)) == kept
