@@ -154,3 +154,20 @@ def test_no_other_file_of_the_package_writes_and_renames() -> None:
         if re.search(r'\.part"|os\.replace\(', path.read_text(encoding="utf-8"))
     }
     assert found == {"utils/files.py"}
+
+
+@pytest.mark.parametrize(("write", "content"), [(atomic_write, b"ours"), (atomic_write_text, "ours")])
+def test_what_lies_under_the_name_of_the_part_is_not_written_to(
+    write: Any, content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of bytes and of text: a link to elsewhere at the name before the file is whole is an error."""
+    elsewhere, path = tmp_path / "elsewhere", tmp_path / "report.html"
+    elsewhere.write_text("theirs")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "known")
+    (tmp_path / "report.html.known.part").symlink_to(elsewhere)
+
+    with pytest.raises(FileExistsError, match="report.html.known.part"), write(path) as file:
+        file.write(content)
+
+    assert elsewhere.read_text() == "theirs"
+    assert not path.exists()
