@@ -15,7 +15,7 @@ from lightning_gcam.metrics.measurement import (
     measure_samples,
 )
 from lightning_gcam.metrics.overlap import BestSaliencyIoU, PixelAveragePrecision, SaliencyIoU
-from lightning_gcam.metrics.perturbation import Question
+from lightning_gcam.metrics.perturbation import Perturbation
 from lightning_gcam.metrics.pointing import PointingGame, RelevanceRankAccuracy
 from lightning_gcam.metrics.registry import (
     available_scores,
@@ -45,10 +45,10 @@ __all__ = [
     "MaxBoxAccuracy",
     "Measured",
     "Measurement",
+    "Perturbation",
     "PixelAveragePrecision",
     "PointingGame",
     "PositionalConcentration",
-    "Question",
     "RandomModelSSIM",
     "RandomModelSimilarity",
     "RegionLift",

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lightning_gcam.metrics.base import SampleScore
 from lightning_gcam.metrics.faithfulness import _average_drop_update
-from lightning_gcam.metrics.perturbation import Question
+from lightning_gcam.metrics.perturbation import Perturbation
 from lightning_gcam.metrics.samples import PerSample, check_saliency, find_blank, mean_counted
 from lightning_gcam.metrics.similarity import _pair, pearson
 from lightning_gcam.utils.errors import InputError
@@ -169,7 +169,7 @@ class Coherency(SampleScore):
 
     requires: frozenset[str] = frozenset({"maps"})
     cost: int = 1
-    question: Question | None = Question("keep", "zero")
+    perturbation: Perturbation | None = Perturbation("keep", "zero")
 
     def _score(self, saliency: Tensor, kept: Tensor) -> PerSample:
         return _coherency_update(saliency, kept)
@@ -250,7 +250,7 @@ class ADCC(SampleScore):
 
     requires: frozenset[str] = frozenset({"forwards", "maps"})
     cost: int = 1
-    question: Question | None = Question("keep", "zero")
+    perturbation: Perturbation | None = Perturbation("keep", "zero")
 
     def _score(self, saliency: Tensor, kept: Tensor, before: Tensor, after: Tensor) -> PerSample:
         return _adcc_update(saliency, kept, before, after)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.metrics.base import SampleScore
-from lightning_gcam.metrics.perturbation import Fill, Question, check_fill
+from lightning_gcam.metrics.perturbation import Fill, Perturbation, check_fill
 from lightning_gcam.metrics.samples import PerSample, mean_counted
 from lightning_gcam.utils.errors import InputError
 
@@ -229,7 +229,7 @@ class _KeptConfidence(SampleScore):
         super().__init__(**kwargs)
         check_fill(fill)
         self.fill = fill
-        self.question = Question("keep", fill)
+        self.perturbation = Perturbation("keep", fill)
 
     def update(self, before: Tensor, after: Tensor, blank: Tensor | None = None) -> None:
         """Add a batch of probabilities, both ``(N,)``, and perhaps which samples' maps are blank."""
@@ -372,7 +372,7 @@ class WinRate(SampleScore):
         super().__init__(**kwargs)
         check_fill(fill)
         self.fill = fill
-        self.question = Question("keep", fill)
+        self.perturbation = Perturbation("keep", fill)
 
     def _score(self, after: Tensor, other: Tensor, blank: Tensor | None = None) -> PerSample:
         return _win_rate_update(after, other, blank)

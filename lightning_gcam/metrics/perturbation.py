@@ -1,10 +1,10 @@
-"""Images changed by their maps: salient pixels kept, inserted or deleted."""
+"""Images perturbed by their maps (salient pixels kept, inserted or deleted), and what the model gives for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -219,8 +219,8 @@ def _check_steps(images: Tensor, maps: Tensor, steps: int, chunk_size: int) -> N
 
 
 @dataclass(frozen=True)
-class Question:
-    """A way to change images by their maps; scores that ask the same share the model's answers.
+class Perturbation:
+    """A way to change images by their maps; scores with equal perturbations share the model's outputs.
 
     Args:
         kind: "keep" only the salient pixels, "insert" them one step after the other, or "delete" them.
@@ -229,8 +229,10 @@ class Question:
 
     Example:
         >>> from lightning_gcam.metrics import AverageDrop, AverageGain, InsertionAUC
-        >>> AverageDrop().question == AverageGain().question, InsertionAUC(steps=5).question.num_images
-        (True, 6)
+        >>> AverageDrop().perturbation == AverageGain().perturbation
+        True
+        >>> InsertionAUC(steps=5).perturbation.num_images
+        6
     """
 
     kind: Literal["keep", "insert", "delete"]
@@ -261,3 +263,81 @@ class Question:
             for rows in torch.arange(len(images), device=images.device).split(chunk_size):
                 index = torch.stack([rows, torch.zeros_like(rows)], dim=1)
                 yield index, keep_salient(images[rows], maps[rows], self.fill)
+
+
+class PerturbedKey(NamedTuple):
+    """Which images an output belongs to: the map that they were perturbed by, and how.
+
+    The perturbation is given by number and not by itself: a ``fill`` of the user's own may be a lambda, which
+    cannot be sent to another process.
+    """
+
+    map: str
+    """The name of the map."""
+    perturbation: int
+    """The position among the perturbations that the scores need."""
+
+
+@dataclass(frozen=True)
+class PerturbedOutputs:
+    """The model's outputs for perturbed images, one row a sample; empty where no score needs any.
+
+    Args:
+        probabilities: The explained class's probability for each image of a perturbation, ``(N, steps + 1)``.
+        maps: The maps of the images of a perturbation, ``(N, H, W)``.
+        random_maps: The maps of the same model with random weights, ``(N, H, W)`` by the map's name.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
+        >>> first = PerturbedOutputs({PerturbedKey("grad_cam", 0): torch.tensor([[0.9], [0.6]])})
+        >>> second = PerturbedOutputs({PerturbedKey("grad_cam", 0): torch.tensor([[0.3]])})
+        >>> both = PerturbedOutputs.cat([first, second])
+        >>> len(both), both.select([2, 0]).probabilities[PerturbedKey("grad_cam", 0)]
+        (3, tensor([[0.3000],
+                [0.9000]]))
+    """
+
+    probabilities: dict[PerturbedKey, Tensor] = field(default_factory=dict)
+    maps: dict[PerturbedKey, Tensor] = field(default_factory=dict)
+    random_maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        every = (*self.probabilities.values(), *self.maps.values(), *self.random_maps.values())
+        return len(every[0]) if every else 0
+
+    def to(self, device: torch.device | str) -> PerturbedOutputs:
+        """Return the same outputs on ``device``."""
+        return self._each(lambda rows: rows.to(device))
+
+    def select(self, rows: Sequence[int]) -> PerturbedOutputs:
+        """Return the outputs of the samples at ``rows``, in that order."""
+        return self._each(lambda every: every[list(rows)])
+
+    @staticmethod
+    def cat(parts: Sequence[PerturbedOutputs]) -> PerturbedOutputs:
+        """Join several batches with the same keys, in order."""
+        first = parts[0]
+        return PerturbedOutputs(
+            {key: torch.cat([part.probabilities[key] for part in parts]) for key in first.probabilities},
+            {key: torch.cat([part.maps[key] for part in parts]) for key in first.maps},
+            {name: torch.cat([part.random_maps[name] for part in parts]) for name in first.random_maps},
+        )
+
+    @staticmethod
+    def merged(several: Iterable[PerturbedOutputs]) -> PerturbedOutputs:
+        """Join different outputs of the same samples; of two with one key the later stays."""
+        merged = PerturbedOutputs()
+        for outputs in several:
+            merged.probabilities.update(outputs.probabilities)
+            merged.maps.update(outputs.maps)
+            merged.random_maps.update(outputs.random_maps)
+        return merged
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> PerturbedOutputs:
+        """Change every tensor alike."""
+        return PerturbedOutputs(
+            {key: change(rows) for key, rows in self.probabilities.items()},
+            {key: change(rows) for key, rows in self.maps.items()},
+            {name: change(rows) for name, rows in self.random_maps.items()},
+        )
