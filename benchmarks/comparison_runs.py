@@ -35,10 +35,11 @@ from tqdm import tqdm
 from lightning_gcam import SaliencyBatch, attribute
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import resolve_scores
+from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.metrics.similarity import average_ranks
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.model_outputs import Inquiry, ask
+from lightning_gcam.pipeline.model_outputs import OutputNeeds, outputs_for_perturbed
 from lightning_gcam.pipeline.scoring import score_maps
 
 ROOT = Path(__file__).parents[1]
@@ -127,12 +128,12 @@ def score(
     marks = marks_of_canvases(rows)
     batch = SaliencyBatch(rows.images, rows.classes if labels == "single" else marks, rows.masks)
     metrics = resolve_scores(SCORES)
-    answers = ask(network, batch, attribution, Inquiry.of(metrics), targets=rows.classes)
-    sheet = score_maps(attribution, batch, metrics, answers=answers)
+    needs = OutputNeeds.of(metrics)
+    outputs = outputs_for_perturbed(network, batch, attribution, needs, targets=rows.classes)
+    results = score_maps(attribution, batch, metrics, outputs=outputs)
     found: dict[str, dict[str, list[float | None]]] = {}
-    for index, name in enumerate(attribution.maps):
-        prefix = f"{name}/" if index else ""
-        found[name] = {each: numbers(sheet.evidence[prefix + each][1]) for each in SCORES}
+    for name in attribution.maps:
+        found[name] = {each: numbers(results.samples[ScoreKey(name, each)][1]) for each in SCORES}
     return found
 
 

@@ -26,7 +26,8 @@ from torchvision.models import resnet18
 
 from lightning_gcam import SaliencyBatch, SaliencyRecord
 from lightning_gcam.loggers import ReportLogger, log_saliency
-from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.run import record_saliency
 
 LOGGERS: dict[str, Callable[[Path], Any]] = {
     "TensorBoard": lambda root: TensorBoardLogger(root),

@@ -36,12 +36,13 @@ from saliency_cost import Goal, in_forwards, noise
 from trainings import CLASSES, LAYER, NETWORKS, Run, photographs, resnet18, train
 
 from lightning_gcam.loggers import log_saliency
-from lightning_gcam.pipeline.causal_checks import CausalChecks
-from lightning_gcam.pipeline.chunks import attribute_in_chunks
-from lightning_gcam.pipeline.history import Memory
-from lightning_gcam.pipeline.model_outputs import answer_images
+from lightning_gcam.pipeline.attribution import attribute_in_chunks
+from lightning_gcam.pipeline.model_outputs import logits_for_versions
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
+from lightning_gcam.pipeline.run import first_map
 from lightning_gcam.pipeline.scoring import score_maps
+from lightning_gcam.shortcuts import measure_reliance
+from lightning_gcam.shortcuts.checks import image_changes
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 
 MODEL_GOAL = 1.30  # forwards of the fixed batch, for model time and scores
@@ -94,11 +95,10 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
     batch = photographs(options.samples, options.size)
     with torch.no_grad():  # a predicted class has evidence for it, so that no map comes out blank
         batch = replace(batch, labels=model(batch.images).argmax(dim=1))
-    logger, steps, memory = TensorBoardLogger(root), count(), Memory()
+    logger, steps = TensorBoardLogger(root), count()
     attribution, _ = attribute_in_chunks(model, batch, target_layer=LAYER)
-    sheet = score_maps(attribution, batch, memory=memory)
-    record = SaliencyRecord(batch, attribution, sheet.values, Stamp(), sheet)
-    checks = CausalChecks.of(None, DEFAULT_REMOVAL)
+    results = score_maps(attribution, batch)
+    record = SaliencyRecord(batch, attribution, results.values, Stamp(), results)
     of_classes = replace(
         batch, labels=torch.arange(len(batch)) % CLASSES
     )  # backgrounds change between classes
@@ -110,9 +110,10 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
     )
 
     def check() -> object:
-        changed = checks.images(of_classes, attribution)
-        answers, _ = answer_images(model, of_classes, changed, chunk_size=len(batch))
-        return checks.measure(of_classes, attribution, answers.values)
+        maps = first_map(attribution)
+        versions = image_changes(of_classes, maps, removal=DEFAULT_REMOVAL)
+        outputs, _ = logits_for_versions(model, of_classes, versions, chunk_size=len(batch))
+        return measure_reliance(of_classes, attribution.logits, outputs.logits, maps, own_sigmoids=False)
 
     def render() -> object:
         return replace(record).overlay  # a copy has not drawn it yet
@@ -130,7 +131,7 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
     return {
         "forward": torch.no_grad()(lambda: model(batch.images)),
         "attribution": lambda: attribute_in_chunks(model, batch, target_layer=LAYER),
-        "scores": lambda: score_maps(attribution, batch, memory=memory),
+        "scores": lambda: score_maps(attribution, batch, baselines=results.baselines),
         "checks": check,
         "rendering": render,
         "logging": log,

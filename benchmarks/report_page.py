@@ -24,7 +24,8 @@ from torchvision.models import resnet18
 from lightning_gcam import SaliencyBatch, SaliencyRecord
 from lightning_gcam.cam import available_methods
 from lightning_gcam.loggers import ReportLogger
-from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.run import record_saliency
 
 SIZE = 224
 

@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.callbacks import distributed as processes
-from lightning_gcam.callbacks.look import Look
 from lightning_gcam.data.fixed_samples import FixedBatch
-from lightning_gcam.pipeline.record import record_saliency
+from lightning_gcam.pipeline.run import _Look, record_saliency
 from tests.modules import Plain
 from tests.witness import RowLogger, Witness, digest
 
@@ -96,7 +95,7 @@ def fail_once_on_rank_one(owner: type, name: str) -> None:
 def break_before_the_exchanges() -> None:
     """Process 1 fails before the samples are pooled, and in the next look behind its maps."""
     fail_once_on_rank_one(FixedBatch, "candidates")
-    fail_once_on_rank_one(Look, "_begun")
+    fail_once_on_rank_one(_Look, "interpretation")
 
 
 MODES: dict[str, dict[str, Any]] = {

@@ -13,9 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam import Attribution, attribute
+from lightning_gcam import Attribution, SaliencyBatch, attribute
 from lightning_gcam.cam import available_methods, resolve_methods
 from lightning_gcam.cam.capture import capture
+from lightning_gcam.pipeline.config import LookConfig
+from lightning_gcam.pipeline.run import analyze
 from tests.cam.nets import CLASSES, SIZE, bits, cnn, pictures, seeded, state_of
 
 SIX = available_methods()[:6]
@@ -442,7 +444,7 @@ def test_a_single_logit_speaks_for_both_classes() -> None:
         (-1, r"`targets` holds class -1, but the logits have 5"),
         ([0, 1], r"`targets` must be \(4,\) classes or \(4, 5\) multi-hot; got \(2,\)"),
         (torch.zeros(4, 4), r"`targets` must be \(4,\) classes or \(4, 5\) multi-hot; got \(4, 4\)"),
-        ("label", r'`targets` "label" is not known'),
+        ("label", r'`targets` "label" explains the labels of a `SaliencyBatch`'),
         (lambda logits: logits.max(), r"`targets` as a callable must give one score per sample"),
     ],
 )
@@ -891,3 +893,33 @@ def test_everything_behind_the_targets_is_given_by_name() -> None:
         "fuse",
         "masks",
     ]
+
+
+def test_the_labels_of_a_batch_are_explained_as_in_a_look() -> None:
+    """`targets="label"` means in `attribute` what it means in `SaliencyMonitor`, also for samples without a label."""
+    model, images = cnn(), pictures(4)
+    labels = torch.tensor([2, 0, -1, 4])
+    batch = SaliencyBatch(images, labels)
+
+    found = attribute(model, batch, "label")
+    look = analyze(model, batch, LookConfig(checks=[])).attribution
+
+    assert found.targets is not None and look.targets is not None
+    assert found.targets[[0, 1, 3]].tolist() == [2, 0, 4]
+    assert torch.equal(found.targets, look.targets)
+    torch.testing.assert_close(found.maps["guidance_cam"], look.maps["guidance_cam"])
+    unlabelled = attribute(model, SaliencyBatch(images), "label").targets
+    assert unlabelled is not None and torch.equal(unlabelled, found.logits.argmax(dim=1))
+
+
+def test_the_masks_of_a_batch_are_those_of_its_objects() -> None:
+    dense, images = nn.Conv2d(1, 2, 3, padding=1), torch.rand(2, 1, 8, 8)
+    boxes = [torch.tensor([[1.0, 1.0, 4.0, 4.0]]), torch.tensor([[2.0, 3.0, 7.0, 8.0]])]
+    batch = SaliencyBatch(images, torch.tensor([0, 1]), boxes=boxes)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 1), dense)
+
+    found = attribute(model, batch, "label", target_layer="0")
+    given = attribute(model, images, batch.labels, target_layer="0", masks=batch.object_masks)
+
+    torch.testing.assert_close(found.values, given.values)
+    assert found.in_mask is not None and bool(found.in_mask.all())

@@ -91,22 +91,22 @@ def monitor_of(arguments: list[str]) -> SaliencyMonitor:
 
 
 def assert_as_asked(monitor: SaliencyMonitor) -> None:
-    recipe, schedule = monitor._recipe, monitor._schedule
-    assert list(recipe.methods) == ["guidance_cam", "mean_activation"]
+    config, schedule = monitor._config, monitor._schedule
+    assert list(config.method_table) == ["guidance_cam", "mean_activation"]
     assert monitor.target_layer == ["network.2", "network.5"]
-    assert recipe.fuse == "mean"
-    assert recipe.targets is first_logit or recipe.targets.__name__ == "first_logit"  # type: ignore[union-attr]
+    assert config.fuse == "mean"
+    assert config.targets is first_logit or config.targets.__name__ == "first_logit"  # type: ignore[union-attr]
     assert monitor._collection.fixed.num_samples == 5
     assert (schedule.every_n_epochs, schedule.every_n_train_steps) == (2, 7)
-    assert isinstance(recipe.scores, list)
-    assert recipe.scores[0] == "energy"
-    assert monitor._final_recipe is not None
-    assert monitor._final_recipe.scores == ["insertion"]
-    assert isinstance(recipe.scores[1], PointingGame)
-    assert recipe.scores[1].tolerance == 2
-    assert recipe.checks.names == ("background_only_accuracy", "salient_flips")
-    assert getattr(recipe.checks.removal, "__name__", "") == "grey"
-    assert [getattr(each, "__name__", "") for each in (recipe.forward, recipe.reshape_transform)] == [
+    assert isinstance(config.scores, list)
+    assert config.scores[0] == "energy"
+    assert monitor._final_config is not None
+    assert monitor._final_config.scores == ["insertion"]
+    assert isinstance(config.scores[1], PointingGame)
+    assert config.scores[1].tolerance == 2
+    assert config.check_names == ("background_only_accuracy", "salient_flips")
+    assert getattr(config.removal, "__name__", "") == "grey"
+    assert [getattr(each, "__name__", "") for each in (config.forward, config.reshape_transform)] == [
         "call",
         "as_it_is",
     ]
@@ -162,14 +162,14 @@ def test_words_and_classes_are_not_taken_for_callables(targets: Any) -> None:
         "--trainer.callbacks+=lightning_gcam.SaliencyMonitor",
         f"--trainer.callbacks.targets={targets}",
     ]
-    assert monitor_of(arguments)._recipe.targets == targets
+    assert monitor_of(arguments)._config.targets == targets
 
 
 def test_one_layer_is_a_name_and_not_a_list_of_letters() -> None:
     arguments = ["--trainer.callbacks+=lightning_gcam.SaliencyMonitor"]
     monitor = monitor_of([*arguments, "--trainer.callbacks.target_layer=network.2"])
     assert monitor.target_layer == "network.2"
-    assert monitor._recipe.fuse is None
+    assert monitor._config.fuse is None
 
 
 def test_the_example_runs(tmp_path: Path) -> None:

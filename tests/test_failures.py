@@ -1275,7 +1275,7 @@ def test_an_interrupt_between_our_hooks(layer: str, when: When, root: Path) -> N
 
 ELSEWHERE = [
     "lightning_gcam.cam.capture._gradients",
-    "lightning_gcam.pipeline.attribution._scaled_maps",
+    "lightning_gcam.pipeline.attribution.scaled_maps",
     "lightning_gcam.pipeline.scoring._of_samples",
     "lightning_gcam.visual.grid.write",
     "tests.witness.RowLogger.log_image",

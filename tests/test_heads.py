@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_gcam import Attribution, SaliencyBatch, attribute
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import functional
-from lightning_gcam.pipeline.record import record_saliency
+from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import bits, cnn, pictures, seeded, state_of
 

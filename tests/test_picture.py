@@ -13,9 +13,10 @@ import torch
 from lightning_gcam import Attribution, SaliencyBatch, SaliencyRecord, attribute
 from lightning_gcam.pipeline import rendering as picture
 from lightning_gcam.pipeline.captions import captions
-from lightning_gcam.pipeline.history import Memory
-from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.history import LookHistory
+from lightning_gcam.pipeline.record import Stamp
 from lightning_gcam.pipeline.rendering import Earlier
+from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import render_grid, to_display
 from lightning_gcam.visual.layout import plan
@@ -197,24 +198,24 @@ def looked(maps: torch.Tensor, peaks: list[float]) -> Attribution:
 
 
 def test_the_memory_keeps_the_last_maps_and_the_highest_peak() -> None:
-    memory = Memory()
-    assert memory.for_picture == Earlier()
-    memory.keep(looked(torch.ones(2, 4, 4), [3.0, float("nan")]), step=5)
+    history = LookHistory()
+    assert history.for_picture == Earlier()
+    history.keep(looked(torch.ones(2, 4, 4), [3.0, float("nan")]), step=5)
     last = torch.rand(2, 4, 4)
-    memory.keep(looked(last, [0.5, 1.0]), step=9)
-    for each in (memory, Memory()):
-        each.load_state_dict(memory.state_dict())
+    history.keep(looked(last, [0.5, 1.0]), step=9)
+    for each in (history, LookHistory()):
+        each.load_state_dict(history.state_dict())
         earlier = each.for_picture
         assert (earlier.step, earlier.tops) == (9, {"a": 3.0})
         assert torch.equal(earlier.maps["a"], last)
 
 
 def test_a_memory_of_an_older_checkpoint_has_no_peaks() -> None:
-    memory, older = Memory(), Memory()
+    history, older = LookHistory(), LookHistory()
     older.keep(looked(torch.ones(2, 4, 4), [1.0, 2.0]), step=5)
     state = older.state_dict()
-    memory.load_state_dict({"maps": state["maps"], "confidence": state["confidence"]})
-    assert (memory.for_picture.step, memory.for_picture.tops) == (None, {})
+    history.load_state_dict({"maps": state["maps"], "confidence": state["confidence"]})
+    assert (history.for_picture.step, history.for_picture.tops) == (None, {})
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from lightning_gcam import Attribution, SaliencyBatch, SaliencyMonitor, SaliencyRecord, attribute
 from lightning_gcam.metrics import EnergyPointingGame, PointingGame
-from lightning_gcam.pipeline.chunks import attribute_in_chunks
-from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.attribution import attribute_in_chunks
+from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.utils.errors import InputError
 from tests.toys import toy_network, toy_samples

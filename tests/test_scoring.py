@@ -13,17 +13,19 @@ from torch import Tensor, nn
 from lightning_gcam import Attribution, SaliencyBatch, attribute
 from lightning_gcam.cam.forward import in_place_of_all
 from lightning_gcam.metrics import AverageDrop, InsertionAUC, SampleMean, functional, resolve_scores
+from lightning_gcam.metrics.measurement import ScoreResults
+from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
 from lightning_gcam.metrics.samples import PerSample
-from lightning_gcam.pipeline.history import Memory
+from lightning_gcam.pipeline.config import LookConfig, Scores
+from lightning_gcam.pipeline.history import LookHistory
 from lightning_gcam.pipeline.model_outputs import (
-    Answers,
-    Inquiry,
-    answer_images,
-    ask,
+    OutputNeeds,
     class_probabilities,
-    kept_probability,
+    logits_for_versions,
+    outputs_for_perturbed,
 )
-from lightning_gcam.pipeline.record import record_saliency
+from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.run import _Look, in_one_process, record_saliency
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.utils.errors import InputError
 from tests.toys import toy_network, toy_samples
@@ -64,16 +66,20 @@ def test_the_drop_is_the_functions_on_the_images_it_speaks_of(network: nn.Module
 def test_a_curve_runs_from_nothing_to_the_whole_image(network: nn.Module) -> None:
     batch = SaliencyBatch(*toy_samples(3))
     attribution = attribute(network, batch.images, batch.labels, target_layer="5")
-    inquiry = Inquiry.of(resolve_scores({"few": InsertionAUC(steps=4, fill="zero"), "many": InsertionAUC()}))
-    answers = ask(network, batch, attribution, inquiry, methods="guidance_cam", target_layer="5")
-    curves = answers.values[kept_probability("guidance_cam", 0)]
+    needs = OutputNeeds.of(
+        resolve_scores({"few": InsertionAUC(steps=4, fill="zero"), "many": InsertionAUC()})
+    )
+    answers = outputs_for_perturbed(
+        network, batch, attribution, needs, methods="guidance_cam", target_layer="5"
+    )
+    curves = answers.probabilities[PerturbedKey("guidance_cam", 0)]
     with torch.no_grad():
         nothing, whole = (network(each).softmax(dim=1) for each in (0 * batch.images, batch.images))
 
     assert curves.shape == (3, 5)
     torch.testing.assert_close(curves[:, 0], nothing[torch.arange(3), batch.labels])
     torch.testing.assert_close(curves[:, -1], whole[torch.arange(3), batch.labels])
-    assert answers.values[kept_probability("guidance_cam", 1)].shape == (3, 21)
+    assert answers.probabilities[PerturbedKey("guidance_cam", 1)].shape == (3, 21)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 100])
@@ -144,9 +150,11 @@ def test_a_blank_map_has_no_answer_that_counts(network: nn.Module) -> None:
     batch = SaliencyBatch(*toy_samples(4))
     attribution = attribute(network, batch.images, batch.labels, target_layer="5")
     attribution.peaks["guidance_cam"][1] = 0
-    inquiry = Inquiry.of(resolve_scores(["average_drop", "insertion"]))
-    answers = ask(network, batch, attribution, inquiry, methods="guidance_cam", target_layer="5")
-    sheet = score_maps(attribution, batch, ["average_drop", "insertion"], answers=answers)
+    needs = OutputNeeds.of(resolve_scores(["average_drop", "insertion"]))
+    answers = outputs_for_perturbed(
+        network, batch, attribution, needs, methods="guidance_cam", target_layer="5"
+    )
+    sheet = score_maps(attribution, batch, ["average_drop", "insertion"], outputs=answers)
     for found in sheet.measure().values():
         assert (found.overall.n, found.overall.blank) == (3, 1)
 
@@ -211,27 +219,27 @@ def test_changed_versions_of_a_batch_are_answered_in_one_go(network: nn.Module) 
 
     before = state_of(network)
     network.train()
-    answers, size = answer_images(
+    answers, size = logits_for_versions(
         network, batch, {"dark": 0 * batch.images, "same": batch.images}, forward=forward
     )
     assert (seen, size) == ([6], 6)
     network.eval()
-    torch.testing.assert_close(answers.values["same"], network(batch.images).detach())
-    torch.testing.assert_close(answers.values["dark"], network(0 * batch.images).detach())
+    torch.testing.assert_close(answers.logits["same"], network(batch.images).detach())
+    torch.testing.assert_close(answers.logits["dark"], network(0 * batch.images).detach())
     assert all(torch.equal(each, before[name]) for name, each in network.state_dict().items())
-    assert answer_images(network, batch, {})[0].values == {}
+    assert logits_for_versions(network, batch, {})[0].logits == {}
 
 
 def test_where_memory_runs_out_the_pieces_become_smaller(network: nn.Module) -> None:
     def forward(model: nn.Module, images: Tensor) -> Tensor:
         if len(images) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.OutOfMemoryError("CUDA out of history")
         return model(images)
 
     batch = SaliencyBatch(*toy_samples(5))
-    answers, size = answer_images(network, batch, {"same": batch.images}, forward=forward)
+    answers, size = logits_for_versions(network, batch, {"same": batch.images}, forward=forward)
     assert size == 2
-    torch.testing.assert_close(answers.values["same"], network(batch.images).detach())
+    torch.testing.assert_close(answers.logits["same"], network(batch.images).detach())
 
 
 # -------------------------------------------------------------------------------------------- random weights
@@ -272,13 +280,13 @@ def look_at(maps: Tensor, logit: float) -> Attribution:
 
 def test_drift_is_measured_against_the_previous_the_first_and_the_best_look() -> None:
     rising = torch.arange(16.0).reshape(1, 4, 4).repeat(2, 1, 1)
-    batch, memory = SaliencyBatch(torch.rand(2, 1, 4, 4)), Memory()
+    batch, history = SaliencyBatch(torch.rand(2, 1, 4, 4)), LookHistory()
     names = ["drift", "drift_from_first", "drift_from_best"]
     found = []
     for maps, logit in [(rising, 0.0), (rising.flip(2), 5.0), (rising, 1.0), (rising, 2.0)]:
         look = look_at(maps, logit)
-        found.append(score_maps(look, batch, names, memory=memory).values)
-        memory.keep(look)
+        found.append(score_maps(look, batch, names, earlier=history.maps).values)
+        history.keep(look)
     other = float(functional.drift(rising, rising.flip(2)))
 
     assert found[0] == {}
@@ -288,19 +296,19 @@ def test_drift_is_measured_against_the_previous_the_first_and_the_best_look() ->
 
 
 def test_a_memory_comes_back_from_its_state() -> None:
-    memory, again = Memory(), Memory()
-    memory.keep(look_at(torch.rand(2, 4, 4), 1.0))
-    again.load_state_dict(memory.state_dict())
-    assert torch.equal(again.earlier("first", "mine"), memory.earlier("first", "mine"))  # type: ignore[arg-type]
+    history, again = LookHistory(), LookHistory()
+    history.keep(look_at(torch.rand(2, 4, 4), 1.0))
+    again.load_state_dict(history.state_dict())
+    assert torch.equal(again.maps["first"]["mine"], history.maps["first"]["mine"])
     again.keep(look_at(torch.zeros(2, 4, 4), 0.5))
-    assert torch.equal(again.earlier("best", "mine"), memory.earlier("best", "mine"))  # type: ignore[arg-type]
+    assert torch.equal(again.maps["best"]["mine"], history.maps["best"]["mine"])
 
 
 def test_maps_of_other_samples_are_not_compared() -> None:
-    memory = Memory()
-    memory.keep(look_at(torch.rand(2, 5, 5), 1.0))
+    history = LookHistory()
+    history.keep(look_at(torch.rand(2, 5, 5), 1.0))
     look = look_at(torch.rand(2, 4, 4), 1.0)
-    assert score_maps(look, SaliencyBatch(torch.rand(2, 1, 4, 4)), "drift", memory=memory).values == {}
+    assert score_maps(look, SaliencyBatch(torch.rand(2, 1, 4, 4)), "drift", earlier=history.maps).values == {}
 
 
 # ------------------------------------------------------------------------------ groups, baselines, intervals
@@ -315,6 +323,14 @@ def halves() -> tuple[Attribution, SaliencyBatch]:
     )
     peaks = {"mine": maps.flatten(1).amax(dim=1)}
     return Attribution({"mine": maps}, torch.eye(2).repeat(2, 1), None, "layer", peaks, False), batch
+
+
+def scored(
+    attribution: Attribution, batch: SaliencyBatch, scores: Scores, history: LookHistory
+) -> ScoreResults:
+    """The step of a look that scores its maps."""
+    look = _Look(nn.Identity(), batch, LookConfig(scores=scores), in_one_process, None)
+    return look.scores(attribution, PerturbedOutputs(), history, Stamp())[0]
 
 
 def test_the_worst_group_stands_beside_the_score() -> None:
@@ -336,14 +352,14 @@ def test_what_a_blob_in_the_middle_would_score_stands_beside() -> None:
 
 
 def test_the_centre_is_computed_once_a_run() -> None:
-    (attribution, batch), memory = halves(), Memory()
-    first = score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"]
-    memory.begin_run()
-    memory.keep_baselines("energy", {"centre/energy": 0.125})
-    assert score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"] == 0.125
-    assert score_maps(attribution, batch, ["energy"], memory=memory).values["centre/energy"] == 0.125
-    memory.begin_run()
-    assert score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"] == first
+    (attribution, batch), history = halves(), LookHistory()
+    first = scored(attribution, batch, "energy", history).values["centre/energy"]
+    history.begin_run()
+    history.keep_baselines("energy", {"centre/energy": 0.125})
+    assert scored(attribution, batch, "energy", history).values["centre/energy"] == 0.125
+    assert scored(attribution, batch, ["energy"], history).values["centre/energy"] == 0.125
+    history.begin_run()
+    assert scored(attribution, batch, "energy", history).values["centre/energy"] == first
 
 
 class AtTheRight(SampleMean):
@@ -360,16 +376,16 @@ class AtTheRight(SampleMean):
 
 def test_two_scores_of_one_name_have_a_centre_each() -> None:
     """Also where both are of one class and set differently; `==` of two metrics is a third one, and true."""
-    (attribution, batch), memory = halves(), Memory()
+    (attribution, batch), history = halves(), LookHistory()
     width = batch.image_size[1]
     centre = functional.centre_map(batch.image_size)
 
     for first in (0, width - 1, width // 2, width - 1):
         scores = {"energy": AtTheRight(first)}
-        found = score_maps(attribution, batch, scores, memory=memory).values["centre/energy"]
+        found = scored(attribution, batch, scores, history).values["centre/energy"]
         assert found == pytest.approx(float(centre[:, first:].sum() / centre.sum()))
     alone = score_maps(attribution, batch, "energy").values["centre/energy"]
-    assert score_maps(attribution, batch, "energy", memory=memory).values["centre/energy"] == alone
+    assert scored(attribution, batch, "energy", history).values["centre/energy"] == alone
 
 
 def two_objects() -> tuple[Attribution, SaliencyBatch]:
@@ -407,7 +423,7 @@ def test_the_centre_may_match_any_of_the_objects_boxes() -> None:
     boxes = [torch.tensor([[8.0, 8.0, 12.0, 12.0], [0.0, 0.0, 1.0, 1.0]])]
     batch = replace(batch, boxes=boxes)
 
-    found = score_maps(attribution, batch, BOTH_VERSIONS, memory=Memory())
+    found = scored(attribution, batch, BOTH_VERSIONS, LookHistory())
 
     assert found.values["centre/max_box_accuracy_v1"] == 1
     assert found.baselines == score_maps(attribution, batch, BOTH_VERSIONS).baselines
@@ -450,32 +466,32 @@ def test_a_record_measures_its_scores(network: nn.Module) -> None:
 
 
 def test_answers_are_cut_and_put_together() -> None:
-    answers = Answers({"a": torch.arange(4), "b": torch.eye(4)})
+    answers = PerturbedOutputs(logits={"a": torch.arange(4), "b": torch.eye(4)})
     parts = [answers.select([1, 3]), answers.select([0])]
-    whole = Answers.cat(parts)
-    assert (len(whole), whole.values["a"].tolist()) == (3, [1, 3, 0])
-    assert whole.values["b"].shape == (3, 4)
-    assert len(Answers()) == 0
+    whole = PerturbedOutputs.cat(parts)
+    assert (len(whole), whole.logits["a"].tolist()) == (3, [1, 3, 0])
+    assert whole.logits["b"].shape == (3, 4)
+    assert len(PerturbedOutputs()) == 0
 
 
 def test_other_classes_ask_the_random_model_anew() -> None:
-    memory, maps = Memory(), torch.rand(2, 4, 4)
+    history, maps = LookHistory(), torch.rand(2, 4, 4)
     look = look_at(maps, 1.0)
-    assert memory.random_maps(look) is None
-    memory.keep_random_maps(Answers(), look)  # asking failed
-    assert memory.random_maps(look) is None
-    found = Answers({"mine|random": maps})
-    memory.keep_random_maps(found, look)
-    assert memory.random_maps(look) is found
-    assert memory.random_maps(replace(look, targets=torch.ones(2).long())) is None
-    memory.begin_run()
-    assert memory.random_maps(look) is None
+    assert history.random_maps(look) is None
+    history.keep_random_maps(PerturbedOutputs(), look)  # computing them failed
+    assert history.random_maps(look) is None
+    found = PerturbedOutputs(random_maps={"mine": maps})
+    history.keep_random_maps(found, look)
+    assert history.random_maps(look) is found
+    assert history.random_maps(replace(look, targets=torch.ones(2).long())) is None
+    history.begin_run()
+    assert history.random_maps(look) is None
 
 
 def test_baselines_are_of_the_scores_that_were_asked_for() -> None:
-    (attribution, batch), memory = halves(), Memory()
-    score_maps(attribution, batch, "energy", memory=memory)
-    found = score_maps(attribution, batch, "iou", memory=memory).values
+    (attribution, batch), history = halves(), LookHistory()
+    scored(attribution, batch, "energy", history)
+    found = scored(attribution, batch, "iou", history).values
     assert [name for name in found if name.startswith("centre/")] == ["centre/iou"]
 
 

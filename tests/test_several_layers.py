@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lightning_gcam import Attribution, SaliencyBatch, attribute
 from lightning_gcam.cam import available_methods
 from lightning_gcam.cam.capture import capture, capture_layers
-from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import CLASSES, bits, cnn, pictures, seeded, state_of
 from tests.toys import toy_network, toy_samples

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gcam import SaliencyBatch, attribute
 from lightning_gcam.cam import find_target_layer
-from lightning_gcam.pipeline.record import record_saliency
+from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.utils.errors import InputError
 
 IMAGES = torch.randint(256, (3, 3, 12, 10), generator=torch.Generator().manual_seed(0)).to(torch.uint8)

@@ -1,7 +1,7 @@
-"""When to look, and whom to tell: the callbacks."""
+"""The callbacks for a Trainer: a monitor, an alarm on its looks, and the evaluation of a dataset."""
 
 from lightning_gcam.callbacks.saliency_evaluation import SaliencyEvaluation
-from lightning_gcam.callbacks.saliency_monitor import SaliencyMonitor
+from lightning_gcam.callbacks.saliency_monitor import SaliencyLookHook, SaliencyMonitor
 from lightning_gcam.callbacks.shortcut_alarm import ShortcutAlarm
 
-__all__ = ["SaliencyEvaluation", "SaliencyMonitor", "ShortcutAlarm"]
+__all__ = ["SaliencyEvaluation", "SaliencyLookHook", "SaliencyMonitor", "ShortcutAlarm"]

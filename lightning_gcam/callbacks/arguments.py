@@ -1,4 +1,4 @@
-"""Arguments of the callbacks that are refused before training time is spent."""
+"""Checks of the callbacks' arguments, made before training time is spent."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _OR_NEVER = ", or None for never"
 
 
 def check_whole(name: str, value: Any, otherwise: str = "") -> None:
-    """A whole number from one; `otherwise` names what else the argument takes."""
+    """Refuse anything but a whole number from one; `otherwise` names what else the argument takes."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"`{name}` must be a whole number from 1{otherwise}; got {value!r}.")
 
 
 def check_flag(name: str, value: Any) -> None:
-    """True or False."""
+    """Refuse anything but True and False."""
     if not isinstance(value, bool):
         raise InputError(f"`{name}` must be True or False; got {value!r}.")
 
 
 def check_dataloader_idx(value: Any) -> None:
-    """A whole number from zero."""
+    """Refuse anything but a whole number from zero."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InputError(f"`dataloader_idx` must be a whole number from 0; got {value!r}.")
 
 
 def check_intervals(every_n_epochs: int | None, every_n_train_steps: int | None) -> None:
-    """At least one interval."""
+    """Refuse a schedule without looks."""
     if every_n_epochs is None and every_n_train_steps is None:
         raise InputError(
             "`every_n_epochs` and `every_n_train_steps` are both None, so there would never be a look. Give one, such "
@@ -46,7 +46,7 @@ def check_intervals(every_n_epochs: int | None, every_n_train_steps: int | None)
 
 
 def check_targets(targets: Any) -> None:
-    """A word, a class, or a callable."""
+    """Refuse targets that are no known word, no class and no callable."""
     if callable(targets) or targets in ("label", "predicted", "output"):
         return
     if not isinstance(targets, int) or isinstance(targets, bool) or targets < 0:
@@ -57,13 +57,13 @@ def check_targets(targets: Any) -> None:
 
 
 def check_prefix(log_prefix: Any) -> None:
-    """A name for the tags."""
+    """Refuse a prefix that is no name."""
     if not isinstance(log_prefix, str) or not log_prefix.strip("/"):
         raise InputError(f'`log_prefix` must be a name, such as the default "saliency"; got {log_prefix!r}.')
 
 
 def check_class_names(class_names: Any) -> None:
-    """A sequence of names, not one string."""
+    """Refuse class names that are no sequence of names."""
     if class_names is not None and (isinstance(class_names, str) or not hasattr(class_names, "__getitem__")):
         raise InputError(
             f'`class_names` must be a list of names, one for each class, such as ["cat", "dog"]; got {class_names!r}.'
@@ -80,7 +80,7 @@ def check_about(about: Mapping[str, Any] | None) -> None:
 
 @contextmanager
 def whole_numbers_explained(batch: Any) -> Iterator[None]:
-    """Run the module; where it does not take the images as they came, show an adapter that converts them.
+    """Run the body; where the module does not take whole-number images, raise with an adapter that converts them.
 
     Args:
         batch: what the images were read from; None where they were given by hand.

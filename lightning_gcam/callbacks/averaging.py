@@ -34,7 +34,7 @@ def weights_of(trainer: Trainer, module: nn.Module) -> Tensor | None:
 
 
 def weights_may_change(trainer: Trainer, monitor: Callback) -> bool:
-    """Whether a callback does something at the end of a validation before the monitor does."""
+    """Whether a callback before the monitor acts at the end of a validation, and may change the weights."""
     return bool(_before(trainer, monitor))
 
 
@@ -42,7 +42,7 @@ def weights_may_change(trainer: Trainer, monitor: Callback) -> bool:
 def as_validated(
     trainer: Trainer, module: nn.Module, monitor: Callback, validated: Tensor | None, failures: FailurePolicy
 ) -> Iterator[None]:
-    """Run the body on the weights that the validation saw; where they cannot be had, say so once.
+    """Run the body on the weights that the validation saw; where that is not possible, warn once.
 
     Args:
         trainer: that runs.
@@ -102,7 +102,7 @@ def _before(trainer: Trainer, monitor: Callback) -> list[Any]:
 
 
 def same_weights(left: Tensor | None, right: Tensor | None) -> bool:
-    """Whether two answers of `weights_of` are the same."""
+    """Whether two results of `weights_of` are equal."""
     return left is right if left is None or right is None else torch.equal(left, right)
 
 

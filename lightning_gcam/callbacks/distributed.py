@@ -1,32 +1,36 @@
-"""Several processes look as one: they pool the samples they found, share out the work, and agree on the result."""
+"""One look by several processes: samples are pooled, the work is split, and the result is the same everywhere."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from lightning_gcam.cam.capture import Forward
+from lightning_gcam.callbacks.trainer_state import precision
+from lightning_gcam.cam.calling import Forward
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import FixedBatch, Offered, Sample
+from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.model_outputs import Answers
+from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.utils.errors import words_of
 from lightning_gcam.utils.isolation import untouched
 from lightning_gcam.utils.lightning_compat import Trainer, in_both
 
-Rows = TypeVar("Rows", Attribution, Answers)
-"""What has one row a sample."""
+Rows = TypeVar("Rows", Attribution, PerturbedOutputs)
+"""Results with one row a sample."""
 Result = TypeVar("Result")
 
 
 def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> Offered | Exception:
-    """The samples that each process would keep, the same in all of them; the exception where one failed."""
+    """Pool the samples that each process would keep; the exception, in all processes, where one failed."""
     if trainer.world_size == 1:
         return _tried(fixed.candidates)
     shares = agreed(trainer, lambda: _packed(fixed.candidates()))
@@ -50,10 +54,34 @@ def _unpacked(shares: list[tuple[Any, ...]], device: torch.device) -> Offered:
     return whole
 
 
+def map_fn_of(trainer: Trainer, module: nn.Module) -> Callable[..., Any]:
+    """The `map_fn` of a look in this Trainer: all processes share its work, in the precision of a validation step.
+
+    Args:
+        trainer: that runs.
+        module: the model.
+    """
+
+    def map_fn(work: Callable[[list[int]], Any], n: int | None = None) -> Any:
+        def precisely(rows: list[int]) -> Any:
+            with precision(trainer):
+                return work(rows)
+
+        if n is None:
+            result = together(trainer, lambda: work([]))
+        else:
+            result = share_out(trainer, module, n, precisely)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    return map_fn
+
+
 def share_out(
     trainer: Trainer, module: nn.Module, n: int, work: Callable[[list[int]], Rows]
 ) -> Rows | Exception:
-    """Do the work of a batch with all processes: each takes its share of the samples, all get the whole.
+    """Split the rows of a batch among the processes, and give every process the rows of all.
 
     Args:
         trainer: says how many processes there are, and whether each holds the whole model.
@@ -103,7 +131,7 @@ def _rank_zeros_buffers(module: nn.Module, rank: int) -> dict[str, Tensor] | str
 def _with_buffers(
     module: nn.Module, buffers: dict[str, Tensor] | str, work: Callable[[list[int]], Rows], rows: list[int]
 ) -> Rows:
-    """Work on one and the same network in all processes: the one that a checkpoint would keep.
+    """Work with rank zero's buffers in every process: those that a checkpoint would keep.
 
     Between two forwards of DDP each process has its own BatchNorm statistics.
     """
@@ -118,7 +146,7 @@ def _with_buffers(
 
 
 def _tried(work: Callable[[], Result]) -> Result | Exception:
-    """The result or the exception, so that the exchange with the other processes comes in any case."""
+    """The result, or the exception as a value, so that the exchange with the other processes happens in any case."""
     try:
         return work()
     except Exception as error:
@@ -140,13 +168,13 @@ def _failure(own: Any, gathered: list[tuple[str | None, Any]]) -> Exception | No
 
 
 def first_layers(trainer: Trainer, names: list[str]) -> list[str]:
-    """The layers that were found, by whichever process found any: they all hold the same network."""
+    """The layers found by the first process that found any: all processes hold the same network."""
     found = [names] if trainer.world_size == 1 else _all_gather(trainer, names)
     return next((each for each in found if each), [])
 
 
 def agreed(trainer: Trainer, work: Callable[[], Result]) -> list[Result] | Exception:
-    """What each process has, in every process, by rank; where `work` failed in one of them, the exception, in all."""
+    """Gather each process's result, by rank; where `work` failed in one of them, the exception, in all."""
     own = _tried(work)
     words, sent = _words(own), None if isinstance(own, Exception) else own
     found: list[Any] = [(words, sent)] if trainer.world_size == 1 else _all_gather(trainer, (words, sent))
@@ -155,7 +183,7 @@ def agreed(trainer: Trainer, work: Callable[[], Result]) -> list[Result] | Excep
 
 
 def together(trainer: Trainer, work: Callable[[], Result]) -> Result | Exception:
-    """What this process's `work` gives; where it failed in one of them, the exception, in all: none goes on alone."""
+    """Do `work` in every process, each for itself; where it fails in one, the exception, in all: none goes on alone."""
     own = _tried(work)
     if trainer.world_size == 1:
         return own
@@ -164,14 +192,14 @@ def together(trainer: Trainer, work: Callable[[], Result]) -> Result | Exception
 
 
 def all_have(trainer: Trainer, has: bool) -> bool:
-    """Whether every process has what it needs to run a model that is sharded, which takes all of them."""
+    """Whether every process is ready to run a sharded model, which takes all of them."""
     if trainer.world_size == 1 or holds_whole_model(trainer):
         return has
     return all(_all_gather(trainer, has))
 
 
 def gather(trainer: Trainer, work: Callable[[], Result]) -> list[Result]:
-    """What each process has, in every process, by rank.
+    """Gather each process's result in every process, by rank.
 
     Raises:
         Exception: where `work` failed in one of them, in all of them.
@@ -180,6 +208,17 @@ def gather(trainer: Trainer, work: Callable[[], Result]) -> list[Result]:
     if isinstance(found, Exception):
         raise found
     return found
+
+
+def same_record(trainer: Trainer, record: SaliencyRecord) -> SaliencyRecord:
+    """The record with rank zero's scores and checks, in every process."""
+    if trainer.world_size == 1:
+        return record
+    checks = record.reliance.to_plain() if record.reliance is not None else None
+    scores, checks = same_everywhere(trainer, (record.scores, checks))
+    return replace(
+        record, scores=scores, reliance=Reliance.from_plain(checks) if checks is not None else None
+    )
 
 
 def same_everywhere(trainer: Trainer, plain: Result) -> Result:
@@ -195,7 +234,7 @@ def _interleave(parts: list[Rows]) -> Rows:
 
 
 def through_wrapper(trainer: Trainer, forward: Forward | None) -> Forward | None:
-    """How the model is called: as it is, but under FSDP, which gathers parameters in its wrapper's forward only.
+    """The `forward` that calls the model: through FSDP's wrapper, which alone gathers parameters, else as given.
 
     Every process must call it alike. (A DDP wrapper would wait for the others, and is never called.)
 
@@ -217,7 +256,7 @@ def through_wrapper(trainer: Trainer, forward: Forward | None) -> Forward | None
 
 @contextmanager
 def _standing_in(module: nn.Module, forward: Forward) -> Iterator[None]:
-    """`forward` in place of the module's own, for the one call that the wrapper makes."""
+    """Put `forward` in place of the module's own, for the one call that the wrapper makes."""
 
     def once(images: Tensor) -> Any:
         del module.forward

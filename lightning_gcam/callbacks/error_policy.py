@@ -1,4 +1,4 @@
-"""What happens when a look fails: the training goes on, one warning says why, and three in a row end the trying."""
+"""The policy for failures: one warning, and the training goes on; no further look after three failed ones."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from lightning_gcam.pipeline.chunks import is_out_of_memory
+from lightning_gcam.pipeline.config import CHECKING, PERTURBING
+from lightning_gcam.utils.chunking import is_out_of_memory
 from lightning_gcam.utils.errors import InputError, did_you_mean, words_of
 from lightning_gcam.utils.lightning_compat import rank_zero_warn
 
 MAX_IN_A_ROW = 3
 MAX_TOLD = 5
 """A piece of work that fails in ever new ways (a message with a count in it) is warned of so many times."""
-THE_LOOK, ASKING, CHECKING = (
-    "The look",
-    "Asking the model for the scores",
-    "Checking what the model relies on",
-)
-WITH_THE_MODEL = (THE_LOOK, ASKING, CHECKING)
-"""The pieces of work that run the user's model: one cause is told once for all of them."""
+THE_LOOK = "The look"
+WITH_THE_MODEL = (THE_LOOK, PERTURBING, CHECKING)
+"""The pieces of work that run the user's model: one cause is warned of once for all of them."""
 _CHOICES = ("warn", "raise")
 _IS_WANTED = "_passes_guards"
 """The mark of an exception that a callback with `on_error="raise"` lets through: another's guard does so, too."""
@@ -45,7 +42,7 @@ _REMEDIES = (
 
 
 class FailurePolicy:
-    """Let a piece of work fail without harm.
+    """Turn failures into warnings.
 
     Args:
         on_error: "warn": one warning for each failure, told apart by its place and its message, and after three failed
@@ -77,11 +74,11 @@ class FailurePolicy:
 
     @property
     def has_warned(self) -> bool:
-        """Whether anything was said yet."""
+        """Whether a warning was given."""
         return bool(self._said)
 
     def warn_once(self, kind: str, message: str) -> None:
-        """Warn, unless something of this kind was said before."""
+        """Warn, unless a warning of this kind was given before."""
         if kind not in self._said:
             self._said.add(kind)
             rank_zero_warn(message)
@@ -130,7 +127,7 @@ class FailurePolicy:
         rank_zero_warn(message)
 
     def count(self, *, succeeded: bool, work: str = THE_LOOK) -> None:
-        """Note how a look ended, in all processes alike; after three failures in a row there is no further one."""
+        """Count failed looks, in all processes alike; after three in a row there is no further look."""
         self._in_a_row = 0 if succeeded else self._in_a_row + 1
         if self._in_a_row == MAX_IN_A_ROW:
             self.has_given_up = True
@@ -138,7 +135,7 @@ class FailurePolicy:
 
 
 def _place_of(error: Exception) -> str:
-    """The file and line that raised; nothing for an exception that another process told of."""
+    """The file and line that raised; nothing for an exception of another process."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 

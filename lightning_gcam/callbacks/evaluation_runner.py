@@ -1,4 +1,4 @@
-"""A dataset evaluated batch by batch: what is done is kept and not done again."""
+"""The evaluation of a dataset batch by batch, whose finished batches are kept on disk and not computed again."""
 
 from __future__ import annotations
 
@@ -18,24 +18,21 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_gcam.callbacks.arguments import whole_numbers_explained
-from lightning_gcam.callbacks.distributed import same_everywhere
+from lightning_gcam.callbacks.distributed import same_everywhere, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
-from lightning_gcam.callbacks.look import Recipe, prepare
 from lightning_gcam.callbacks.positions import Numbers, Places, checksum, digests_of
-from lightning_gcam.callbacks.trainer_state import as_input, precision
-from lightning_gcam.cam.calling import run
-from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.layers import TargetLayers
+from lightning_gcam.callbacks.trainer_state import as_inputs, precision
+from lightning_gcam.cam.calling import Forward, run
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.masks import warn_of_full_masks
 from lightning_gcam.evaluation import Columns, Part, Parts
 from lightning_gcam.loggers.files import is_ours, release
 from lightning_gcam.metrics import needs, resolve_scores
 from lightning_gcam.metrics.baselines import BASELINES
-from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.chunks import attribute_in_chunks
-from lightning_gcam.pipeline.model_outputs import Answers, ask, ask_random_model
-from lightning_gcam.pipeline.scoring import ScoreSheet, score_maps
+from lightning_gcam.metrics.measurement import ScoreResults
+from lightning_gcam.pipeline.attribution import labels_of
+from lightning_gcam.pipeline.config import PERTURBING, LookConfig
+from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled
 from lightning_gcam.utils.chunking import quietly
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import safe_name
@@ -43,33 +40,33 @@ from lightning_gcam.utils.lightning_compat import LightningModule, Trainer, rank
 
 
 def settings_of(
-    recipe: Recipe, module: nn.Module, target_layer: Any, adapter: Callable[..., Any] | None
+    config: LookConfig, module: nn.Module, target_layer: Any, adapter: Callable[..., Any] | None
 ) -> dict[str, Any]:
-    """What an evaluation computes, and of which weights, in JSON's types.
+    """The settings and the weights' checksum of an evaluation, in JSON's types.
 
     Args:
-        recipe: what is computed.
+        config: what is computed.
         module: the model.
         target_layer: as it was given.
         adapter: as it was given.
     """
-    targets = recipe.targets
+    targets = config.targets
     return {
-        "methods": {name: _told(method) for name, method in recipe.methods.items()},
-        "scores": {name: _traits(metric) for name, metric in resolve_scores(recipe.scores).items()},
+        "methods": {name: _described(method) for name, method in config.method_table.items()},
+        "scores": {name: _traits(metric) for name, metric in resolve_scores(config.scores).items()},
         "target_layer": target_layer,
-        "fuse": recipe.fuse,
-        "targets": _told(targets) if callable(targets) else targets,
-        "multi_label": recipe.multi_label,
-        "forward": _told(recipe.forward),
-        "reshape_transform": _told(recipe.reshape_transform),
-        "adapter": _told(adapter),
+        "fuse": config.fuse,
+        "targets": _described(targets) if callable(targets) else targets,
+        "multi_label": config.multi_label,
+        "forward": _described(config.forward),
+        "reshape_transform": _described(config.reshape_transform),
+        "adapter": _described(adapter),
         "weights": checksum(module.state_dict()),
     }
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
-    """A short text, the same where the settings are.
+    """A short hash of the settings.
 
     Example:
         >>> fingerprint({"fuse": None, "targets": 3}) == fingerprint({"targets": 3, "fuse": None})
@@ -86,22 +83,22 @@ def _traits(metric: Metric) -> list[Any]:
     return [type(metric).__qualname__, {name: kept[name] for name in sorted(kept)}]
 
 
-def _told(function: Any) -> Any:
-    """A callable by its name and its code: another one under the same name is another one."""
+def _described(function: Any) -> Any:
+    """A callable described by its name and its code, so that another one under the same name differs."""
     if function is None or not callable(function):
         return function
-    told: list[Any] = []
+    parts: list[Any] = []
     while (inner := getattr(function, "func", None) or getattr(function, "function", None)) is not None:
-        told.append([str(getattr(function, "args", "")), str(getattr(function, "keywords", ""))])
+        parts.append([str(getattr(function, "args", "")), str(getattr(function, "keywords", ""))])
         function = inner  # of a functools.partial, or of what wraps a method
     name = getattr(function, "__qualname__", type(function).__qualname__)
-    told.append(f"{getattr(function, '__module__', '')}.{name}")
+    parts.append(f"{getattr(function, '__module__', '')}.{name}")
     code = getattr(function, "__code__", None)
     if code is not None:
         constants = [repr(each) for each in code.co_consts if not hasattr(each, "co_code")]
         text = repr([code.co_code, code.co_names, constants])
-        told.append(hashlib.blake2b(text.encode(), digest_size=6).hexdigest())
-    return told
+        parts.append(hashlib.blake2b(text.encode(), digest_size=6).hexdigest())
+    return parts
 
 
 OnFailure = Callable[[str, Exception], None]
@@ -109,7 +106,7 @@ OnFailure = Callable[[str, Exception], None]
 
 @dataclass
 class CountedForward:
-    """The user's way to call the model, or the usual one, and how many images went through it.
+    """A `forward` that counts the images that went through the model.
 
     Args:
         forward: the user's.
@@ -125,39 +122,35 @@ class CountedForward:
 
 
 @dataclass
-class Evaluating:
-    """Maps and scores, batch after batch, by the code of a look.
+class BatchEvaluator:
+    """The numbers of one batch after another, computed by `analyze`.
 
     Args:
         trainer: that runs.
         module: the model.
-        layers: the names of the target layers.
-        recipe: what is computed; its `forward` is called through `counted`.
+        config: what is computed, at which layers; its `forward` is called through `counted`.
         chunk_size: how many samples go through at once; it becomes smaller where memory runs out.
-        baselines: whether maps that know nothing of the model are scored beside the others.
     """
 
     trainer: Trainer
     module: LightningModule
-    layers: list[str]
-    recipe: Recipe
+    config: LookConfig
     chunk_size: int | None = None
-    baselines: bool = True
     explains: str | None = None
     counted: CountedForward = field(init=False)
 
     def __post_init__(self) -> None:
-        self.counted = CountedForward(self.recipe.forward)
-        self.recipe = replace(self.recipe, forward=self.counted)
+        self.counted = CountedForward(self.config.forward)
+        self.config = replace(self.config, forward=through_wrapper(self.trainer, self.counted))
 
     def measure(
         self, batch: SaliencyBatch, on_failure: OnFailure | None = None
     ) -> tuple[Columns, int, float]:
-        """The numbers of a batch's samples, the images that went through the model, and the seconds.
+        """Compute the numbers of a batch's samples, the images that went through the model, and the seconds.
 
         Args:
             batch: on the model's device.
-            on_failure: told the name and the error of a score that raises, which is then left out.
+            on_failure: called with the name and the error of a score that raises, which is then left out.
 
         Raises:
             InputError: where the maps of this batch explain something else than those before.
@@ -166,80 +159,53 @@ class Evaluating:
         found: list[Columns] = []
         while done < len(batch):
             size = self.chunk_size or len(batch)
-            piece = batch.select(range(done, min(done + size, len(batch))))
-            found.append(self._measure(piece, on_failure))
-            done += len(piece)
+            chunk = batch.select(range(done, min(done + size, len(batch))))
+            found.append(self._measure(chunk, on_failure))
+            done += len(chunk)
         return Columns.cat(found), self.counted.images - forwards, time.monotonic() - began
 
     def _measure(self, batch: SaliencyBatch, on_failure: OnFailure | None) -> Columns:
         with torch.inference_mode(False), precision(self.trainer), quietly():
-            batch = replace(batch, images=as_input(self.trainer, batch.images))
-            options = {**self.recipe.options(self.trainer), "target_layer": self.layers}
-            targets = self.recipe.targets_of(batch, batch)
-            attribution, size = attribute_in_chunks(self.module, batch, targets, **options)
-            self._check_same(attribution)
-            if size < len(batch):
-                self.chunk_size = size
-            how: dict[str, Any] = {"targets": targets, "chunk_size": size, **options}
-            # in rows: of all batches alike, also of one where each has a single mark
-            several = self.recipe.multi_label or (batch.labels is not None and batch.labels.ndim == 2)
-            answers, inquiry = Answers(), self.recipe.inquiry
-            if inquiry.questions:
-                answers = ask(self.module, batch, attribution, inquiry, multi_label=several, **how)
-            if inquiry.random_maps:
-                answers = Answers.merged([answers, ask_random_model(self.module, batch, attribution, **how)])
-        with torch.inference_mode(False):
-            others = self._baselines(attribution, batch)
-            every = _with_maps(attribution, others)
-            how = {"answers": answers, "multi_label": several}
-            sheet = score_maps(every, batch, self.recipe.scores, on_failure, **how)
-            return Columns.of(self._without_idle(sheet, set(others)), list(every.maps), len(batch))
+            batch = as_inputs(self.trainer, batch, self.module.device)
+            targets = labels_of(batch) if self.config.explains_labels else self.config.targets
+            # rows of marks: of all batches alike, also of one where each sample has a single mark
+            several = self.config.multi_label or (batch.labels is not None and batch.labels.ndim == 2)
+            config = replace(self.config, targets=targets, multi_label=several)
+            record = analyze(self.module, batch, config, on_failure=on_failure)
+        self._check_same(record.attribution.explains)
+        if record.chunk_size is not None and record.chunk_size < len(batch):
+            self.chunk_size = record.chunk_size
+        return Columns.of(self._without_idle(record.results), len(batch))
 
-    def _check_same(self, attribution: Attribution) -> None:
-        """What the labels of one batch mean must not differ from what those of another do."""
-        self.explains = self.explains or attribution.explains
-        if attribution.explains != self.explains:
+    def _check_same(self, explains: str) -> None:
+        """Refuse a batch whose labels mean something else than those of another."""
+        self.explains = self.explains or explains
+        if explains != self.explains:
             raise InputError(
-                f'`targets` "label" explains the {attribution.explains} in this batch, and the {self.explains} in one '
+                f'`targets` "label" explains the {explains} in this batch, and the {self.explains} in one '
                 'before: its float labels look like classes in one of them only. Say which, with `targets="output"` '
                 "for a regression, or with whole numbers as labels."
             )
 
-    def _baselines(self, attribution: Attribution, batch: SaliencyBatch) -> dict[str, Tensor]:
-        """Maps that know nothing of the model, on the same grid; none where there is no object to lie on."""
-        masks = batch.object_masks
-        if masks is None or not self.baselines:
-            return {}
-        return {
-            name: make(batch.image_size, masks.device).expand(masks.shape)
-            for name, make in BASELINES.items()
-            if name not in attribution.maps
+    def _without_idle(self, results: ScoreResults) -> ScoreResults:
+        """The results without those scores of model-free maps that say nothing of how they lie on the object."""
+        added = set(BASELINES) - set(self.config.method_table) if self.config.with_baselines else set()
+        kept = {
+            key: each
+            for key, each in results.samples.items()
+            if key.map not in added or key.score in self._judged
         }
-
-    def _without_idle(self, sheet: ScoreSheet, others: set[str]) -> ScoreSheet:
-        """Of the maps that know nothing, only what tells how well they lie on the object."""
-        kept = {}
-        for name, each in sheet.evidence.items():
-            map_name, _, score = name.partition("/")
-            if map_name not in others or score in self._judged:
-                kept[name] = each
-        return replace(sheet, evidence=kept)
+        return replace(results, samples=kept)
 
     @cached_property
     def _judged(self) -> set[str]:
-        """The scores that tell how well a map lies on the object."""
-        metrics = resolve_scores(self.recipe.scores).items()
+        """The scores of how well a map lies on the object."""
+        metrics = resolve_scores(self.config.scores).items()
         return {
             name
             for name, metric in metrics
             if needs(metric) == {"mask"} and metric.higher_is_better is not None
         }
-
-
-def _with_maps(attribution: Attribution, others: dict[str, Tensor]) -> Attribution:
-    ones = torch.ones(len(attribution), device=attribution.logits.device)
-    peaks = {**attribution.peaks, **dict.fromkeys(others, ones)}
-    return replace(attribution, maps={**attribution.maps, **others}, peaks=peaks)
 
 
 A_BATCH, READING = "Evaluating a batch", "Reading the test batch"
@@ -249,12 +215,10 @@ A_BATCH, READING = "Evaluating a batch", "Reading the test batch"
 class Plan:
     """What is evaluated; the fields are arguments of `SaliencyEvaluation`."""
 
-    recipe: Recipe
-    target_layer: TargetLayers | None
+    config: LookConfig
     adapter: Adapter | None
     class_names: Any
     chunk_size: int | None
-    baselines: bool
     resume: bool
     directory: Path | None
     log_prefix: str
@@ -266,7 +230,7 @@ class Plan:
 
 @dataclass
 class Stream:
-    """One evaluation on its way.
+    """One evaluation in progress.
 
     Args:
         trainer: that runs.
@@ -297,7 +261,7 @@ class Stream:
     unlabelled: int = 0
     failed: int = 0
     first_digest: int | None = None
-    evaluating: Evaluating | None = None
+    evaluator: BatchEvaluator | None = None
 
     @staticmethod
     def begin(
@@ -309,7 +273,9 @@ class Stream:
             InputError: where another program evaluates into the same directory at this moment.
         """
         _claim(trainer, plan.directory)
-        settings = same_everywhere(trainer, settings_of(plan.recipe, module, plan.target_layer, plan.adapter))
+        settings = same_everywhere(
+            trainer, settings_of(plan.config, module, plan.config.target_layer, plan.adapter)
+        )
         root = plan.directory or Path(trainer.default_root_dir) / "lightning_gcam"
         directory = plan.parts_in(root, settings)
         if not plan.resume and trainer.local_rank == 0:
@@ -343,12 +309,12 @@ class Stream:
             self.failed += 0 if self._take(samples, rows, positions[rows], batch) else len(rows)
 
     def end(self) -> None:
-        """Leave the directory to other programs."""
+        """Release the directory for other programs."""
         if self.plan.directory is not None:
             release(self.plan.directory)
 
     def say_where_it_stopped(self) -> None:
-        """What is kept, and how it goes on."""
+        """Log what is kept after an interrupt, and how to go on."""
         done = sum(map(len, self.positions))
         rank_zero_info(
             f"SaliencyEvaluation was interrupted with {done} samples done in this process. They are kept in "
@@ -356,7 +322,7 @@ class Stream:
         )
 
     def _usable(self, samples: SaliencyBatch, positions: Numbers) -> list[int]:
-        """The rows that are no second time of another and have a label, if any has."""
+        """The rows that are counted in this process and have a label, if any has one."""
         counts, labels = self.places.counts(positions), samples.labels
         if labels is not None and labels.ndim == 1 and not labels.is_floating_point():
             labelled = (labels >= 0).cpu().numpy()
@@ -365,53 +331,61 @@ class Stream:
         return [int(row) for row in np.flatnonzero(counts)]
 
     def _take(self, whole: SaliencyBatch, rows: list[int], positions: Numbers, batch: Any) -> bool:
-        """Whether these rows of a batch are done, in an earlier run or now."""
+        """Evaluate these rows of a batch, unless an earlier run did; whether they are done."""
         if self.failures.has_given_up:
-            return self._knows(whole, rows, positions)
+            return self._is_known(whole, rows, positions)
         succeeded = False
-        with self.failures.guard(A_BATCH, before_training=self.evaluating is None):
+        with self.failures.guard(A_BATCH, before_training=self.evaluator is None):
             samples = whole.select(rows)
             digests = digests_of(samples)
             if self._are_done(positions, digests):
                 return True
-            evaluating = self.evaluating = self.evaluating or self._prepared(samples, batch)
-            found = evaluating.measure(samples, self._leave_out)
+            evaluator = self.evaluator = self.evaluator or self._prepared(samples, batch)
+            found = evaluator.measure(samples, self._leave_out)
             self.parts.save(Part(positions, digests, *found))
             self.positions.append(positions)
             succeeded = True
         self.failures.count(succeeded=succeeded, work=A_BATCH)
         return succeeded
 
-    def _knows(self, whole: SaliencyBatch, rows: list[int], positions: Numbers) -> bool:
-        """After too many failures nothing is tried any more; what an earlier run has done is still in the table."""
+    def _is_known(self, whole: SaliencyBatch, rows: list[int], positions: Numbers) -> bool:
+        """Whether an earlier run has done these rows, where nothing is tried any more after too many failures."""
         with self.failures.guard(A_BATCH):
             return self._are_done(positions, digests_of(whole.select(rows)))
         return False
 
     def _are_done(self, positions: Numbers, digests: Numbers) -> bool:
-        """Whether an earlier run has done these very samples; then they are in the table."""
+        """Whether an earlier run has done these very samples; then they are counted."""
         known: bool = [self.done.get(position) for position in positions.tolist()] == digests.tolist()
         if known:
             self.positions.append(positions)
         return known
 
-    def _prepared(self, samples: SaliencyBatch, batch: Any) -> Evaluating:
-        """Find the layer, or take the one that was found when it began; and try one sample all the way."""
+    def _prepared(self, samples: SaliencyBatch, batch: Any) -> BatchEvaluator:
+        """Find the layer, or take that of the interrupted run, and analyze one sample as a dry run."""
         warn_of_full_masks(samples.object_masks)
         plan, known = self.plan, self.parts.remembered()
-        layer = known.get("layers", plan.target_layer)
-        with whole_numbers_explained(batch):
-            found = prepare(self.trainer, self.module, samples, layer, plan.recipe)
+        forward = through_wrapper(self.trainer, plan.config.forward)
+        config = replace(
+            plan.config, target_layer=known.get("layers", plan.config.target_layer), forward=forward
+        )
+        with whole_numbers_explained(batch), torch.inference_mode(False), precision(self.trainer):
+            one = as_inputs(self.trainer, one_labelled(samples), self.module.device)
+            found = dry_run(self.module, one, config, whole=samples)
         names = [each.name for each in found]
         self.parts.remember({**self.settings, "layers": names})
-        return Evaluating(self.trainer, self.module, names, plan.recipe, plan.chunk_size, plan.baselines)
+        config = replace(plan.config, target_layer=names)
+        return BatchEvaluator(self.trainer, self.module, config, plan.chunk_size)
 
-    def _leave_out(self, score: str, error: Exception) -> None:
-        self.failures.report(f'The score "{score}"', error)
+    def _leave_out(self, what: str, error: Exception) -> None:
+        """Warn of a score that fails; where the model itself fails, the batch does, and is tried again later."""
+        if what == PERTURBING:
+            raise error
+        self.failures.report(what, error)
 
 
 def _claim(trainer: Trainer, directory: Path | None) -> None:
-    """Rank zero decides for all processes: where only one raised, the others would wait for it."""
+    """Claim the directory; rank zero decides for all processes, since the others would wait for one that raises."""
     is_free = True
     if directory is not None and trainer.is_global_zero:
         with suppress(OSError):  # what cannot be written there is said where it is written

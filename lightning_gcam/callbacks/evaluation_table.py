@@ -1,4 +1,4 @@
-"""The end of an evaluation: all processes' numbers in one table, which is printed, written and logged."""
+"""The table of an evaluation, made of all processes' numbers; printed, written and logged."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from lightning_gcam.callbacks.distributed import gather, same_everywhere
 from lightning_gcam.callbacks.error_policy import FailurePolicy
-from lightning_gcam.callbacks.evaluation_runner import Stream
 from lightning_gcam.callbacks.positions import Numbers
 from lightning_gcam.callbacks.trainer_state import logged_step
 from lightning_gcam.evaluation import (
@@ -20,6 +20,7 @@ from lightning_gcam.evaluation import (
     Columns,
     EvaluationResult,
     Facts,
+    Parts,
     measure_columns,
     print_table,
     write_result,
@@ -31,13 +32,39 @@ from lightning_gcam.loggers.files import next_version
 from lightning_gcam.loggers.tensorboard import left_as_found
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.metrics.baselines import BASELINES
+from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import Trainer, rank_zero_info, rank_zero_warn
 
 
 @dataclass(frozen=True)
+class EvaluationState:
+    """How far an evaluation has come in this process.
+
+    Args:
+        config: what is computed.
+        parts: the numbers of the samples that are done, on disk.
+        positions: of the samples that this process was handed and that are done, batch by batch.
+        unlabelled: how many samples had no label.
+        failed: how many could not be done.
+        first_digest: of the first sample, where every process should be handed the same ones.
+        device: that the model is on.
+        weights: the checksum of the model's.
+    """
+
+    config: LookConfig
+    parts: Parts
+    positions: list[Numbers]
+    unlabelled: int
+    failed: int
+    first_digest: int | None
+    device: torch.device
+    weights: str
+
+
+@dataclass(frozen=True)
 class _Share:
-    """What one process has done."""
+    """The samples of one process, as it sends them to the others."""
 
     positions: Numbers
     names: list[Column]
@@ -50,17 +77,17 @@ class _Share:
     first_digest: int | None = None
 
     @staticmethod
-    def of(stream: Stream) -> _Share:
-        positions = np.concatenate([np.zeros(0, dtype=np.int64), *stream.positions])
-        parts = stream.parts
+    def of(done: EvaluationState) -> _Share:
+        positions = np.concatenate([np.zeros(0, dtype=np.int64), *done.positions])
+        parts = done.parts
         layers = list(parts.remembered().get("layers", [])) if len(positions) else []
-        costs, counts = parts.costs(positions), (stream.unlabelled, stream.failed)
-        return _Share(positions, parts.names(), parts.several(), *costs, *counts, layers, stream.first_digest)
+        costs, counts = parts.costs(positions), (done.unlabelled, done.failed)
+        return _Share(positions, parts.names(), parts.several(), *costs, *counts, layers, done.first_digest)
 
 
 @dataclass
 class Table:
-    """Where the table of an evaluation goes.
+    """The output of an evaluation: makes the table, and prints, writes and logs it.
 
     Args:
         directory: of the files; a new one where it is left out.
@@ -73,13 +100,13 @@ class Table:
     about: dict[str, Any] = field(default_factory=dict)
     written_to: Path | None = None
 
-    def make(self, trainer: Trainer, stream: Stream) -> EvaluationResult:
-        """The table of all processes' samples, the same in each of them.
+    def make(self, trainer: Trainer, done: EvaluationState) -> EvaluationResult:
+        """Make the table of all processes' samples, the same in each of them.
 
         Raises:
             InputError: where no sample could be evaluated.
         """
-        shares = gather(trainer, lambda: _Share.of(stream))
+        shares = gather(trainer, lambda: _Share.of(done))
         own = shares[trainer.global_rank].positions
         positions = np.concatenate([share.positions for share in shares])
         if not len(positions):
@@ -96,16 +123,16 @@ class Table:
         )
         maps = list(dict.fromkeys(name.map for name in names))
         names.sort(key=lambda name: (name.map in BASELINES, maps.index(name.map)))
-        small = Columns.cat(gather(trainer, lambda: stream.parts.read(own, names))).select(order)
+        small = Columns.cat(gather(trainer, lambda: done.parts.read(own, names))).select(order)
 
         def read(name: Column) -> Columns:
             if name not in several:
                 return small
-            return Columns.cat(gather(trainer, lambda: stream.parts.read(own, [name], [name]))).select(order)
+            return Columns.cat(gather(trainer, lambda: done.parts.read(own, [name], [name]))).select(order)
 
-        metrics = resolve_scores(stream.plan.recipe.scores)
+        metrics = resolve_scores(done.config.scores)
         rows = measure_columns(names, metrics, read, resamples=self.resamples)
-        result = EvaluationResult(rows, self._facts(trainer, stream, shares, names))
+        result = EvaluationResult(rows, self._facts(trainer, done, shares, names))
         return EvaluationResult.from_plain(same_everywhere(trainer, result.to_plain()))
 
     def show(
@@ -137,27 +164,29 @@ class Table:
                 log_table(logger, f"{log_prefix}/table", rows, step)
                 logger.save()
 
-    def tidy(self, trainer: Trainer, stream: Stream, result: EvaluationResult) -> None:
-        """Take away what was kept for going on; where a batch or the writing failed, it stays for the next time."""
+    def tidy(self, trainer: Trainer, parts: Parts, result: EvaluationResult) -> None:
+        """Remove what was kept for going on, unless a batch or the writing failed."""
         is_rehearsal = bool(getattr(trainer, "fast_dev_run", False))
         found = same_everywhere(trainer, {"is_written": self.written_to is not None or is_rehearsal})
         trainer.strategy.barrier()
         if not found["is_written"]:
             rank_zero_warn(
-                f"The table could not be written. What is done is kept in {stream.parts.directory}: run the same "
+                f"The table could not be written. What is done is kept in {parts.directory}: run the same "
                 "again, and the table is written without computing anything a second time."
             )
         elif result.facts.failed:
             rank_zero_warn(
                 f"{result.facts.failed} samples could not be evaluated and are not in the table. What is done is kept "
-                f"in {stream.parts.directory}: run the same again, and only they are tried."
+                f"in {parts.directory}: run the same again, and only they are tried."
             )
         elif trainer.local_rank == 0:
-            stream.parts.remove()
+            parts.remove()
 
-    def _facts(self, trainer: Trainer, stream: Stream, shares: list[_Share], names: list[Column]) -> Facts:
+    def _facts(
+        self, trainer: Trainer, done: EvaluationState, shares: list[_Share], names: list[Column]
+    ) -> Facts:
         samples = sum(len(share.positions) for share in shares)
-        targets = stream.plan.recipe.targets
+        targets = done.config.targets
         return Facts(
             methods=list(dict.fromkeys(name.map for name in names)),
             scores=list(dict.fromkeys(name.score for name in names)),
@@ -168,11 +197,11 @@ class Table:
             failed=sum(share.failed for share in shares),
             forwards=sum(share.forwards for share in shares) / samples,
             seconds=sum(share.seconds for share in shares),
-            device=device_in_words(stream.module.device),
+            device=device_in_words(done.device),
             processes=trainer.world_size,
             precision=str(trainer.precision),
             seed=seed(),
-            weights=stream.settings["weights"],
+            weights=done.weights,
             versions=versions(),
             command=command(),
             resamples=self.resamples,
@@ -185,7 +214,7 @@ def _in_order(lists: list[list[Column]]) -> list[Column]:
 
 
 def _check_layers(shares: list[_Share]) -> None:
-    """Each process finds the layer by itself, on a sample of its own."""
+    """Refuse different layers: each process finds the layer by itself, on a sample of its own."""
     found = {tuple(share.layers) for share in shares if share.layers}
     if len(found) > 1:
         words = " and ".join(sorted(", ".join(each) for each in found))
@@ -193,7 +222,7 @@ def _check_layers(shares: list[_Share]) -> None:
 
 
 def _warn_of_own_data(shares: list[_Share]) -> None:
-    """Each process counts its share of samples that all are handed; of samples of its own the rest is left out."""
+    """Warn where processes have samples of their own, of which each counts only its share."""
     if len({share.first_digest for share in shares} - {None}) > 1:
         rank_zero_warn(
             f"SaliencyEvaluation counted one in {len(shares)} of the samples: each process was handed samples of its "
@@ -217,7 +246,7 @@ def _written(directory: Path, result: EvaluationResult) -> tuple[Path, Path]:
 
 
 def _saved_elsewhere(result: EvaluationResult) -> str:
-    """Where the table is, as a sentence."""
+    """Save the table in a new directory, or print it, and say where it is."""
     with suppress(OSError):
         elsewhere = Path(tempfile.mkdtemp(prefix="lightning_gcam-"))
         try:

@@ -1,4 +1,4 @@
-"""Which sample of the dataset each one is that a process is handed, so that none is counted twice."""
+"""The position in the dataset of each sample that a process is handed, so that none is counted twice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Places:
 
     @staticmethod
     def of(trainer: Trainer, loader: Any) -> Places:
-        """Those of a dataloader, from its start."""
+        """The positions of a dataloader's samples, from its start."""
         batch_sampler = getattr(loader, "batch_sampler", None)
         sampler = getattr(batch_sampler if batch_sampler is not None else loader, "sampler", None)
         if isinstance(sampler, DistributedSampler):
@@ -53,7 +53,7 @@ class Places:
         return Places(trainer.global_rank, trainer.world_size, all_to_each=in_order)
 
     def size_of(self, batch: Any, loader: Any) -> int:
-        """How many samples a batch holds that could not be read, so that those behind it keep their positions.
+        """The number of samples of a batch that could not be read, so that later ones keep their positions.
 
         Args:
             batch: as the dataloader delivered it.
@@ -84,11 +84,11 @@ class Places:
 
     @property
     def reached(self) -> int:
-        """How many samples all processes together were handed, as far as this one can tell."""
+        """The number of samples that all processes together were handed, as far as this one can tell."""
         return self.delivered if self.all_to_each else self.delivered * self.processes
 
     def counts(self, positions: Numbers) -> npt.NDArray[np.bool_]:
-        """Which of them are this process's to count, and not a second time of another.
+        """Whether each position counts in this process, and is no repetition.
 
         Example:
             >>> Places(rank=1, processes=2, last=5).counts(np.array([3, 5]))

@@ -1,4 +1,4 @@
-"""A look sent to the loggers, and what is said of it once."""
+"""A look sent to the loggers, and the messages that are logged once a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, cast
 from torch import Tensor
 
 from lightning_gcam.callbacks.error_policy import FailurePolicy
-from lightning_gcam.callbacks.look import Recipe
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
 from lightning_gcam.data.fixed_samples import FixedBatch
@@ -18,8 +17,8 @@ from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write
 from lightning_gcam.loggers.files import directory_of, next_version
 from lightning_gcam.loggers.tensorboard import left_as_found
 from lightning_gcam.metrics import needs_mask, resolve_scores
+from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord
-from lightning_gcam.pipeline.scoring import Scores
 from lightning_gcam.shortcuts.checks import takes_masks
 from lightning_gcam.utils.isolation import same_random_streams
 from lightning_gcam.utils.lightning_compat import Trainer, in_both, rank_zero_info
@@ -28,22 +27,22 @@ from lightning_gcam.utils.lightning_compat import Trainer, in_both, rank_zero_in
 def announce(
     record: SaliencyRecord,
     layers: Sequence[TargetLayer],
-    scores: Scores,
-    targets: Targets,
-    checks: Sequence[str] = (),
+    config: LookConfig,
 ) -> None:
-    """One line: which layer, which samples, which scores; and one where scores are left out for want of masks."""
+    """Log the layer, the samples and the scores in one line, and which scores are left out for want of masks."""
     batch, prefix = record.batch, record.stamp.log_prefix
-    methods = dict.fromkeys(name.partition("@")[0] for name in record.attribution.maps)
+    methods = dict.fromkeys(record.attribution.source_of(name).method for name in record.attribution.maps)
     where = " and ".join(str(layer) for layer in layers)
     rank_zero_info(
         f"SaliencyMonitor: {len(batch)} fixed samples{_of_classes(record)}, {', '.join(methods)} for "
-        f"{_explained(record, targets)} at layer{'s' if len(layers) > 1 else ''} {where}; logs {record.tag} and "
+        f"{_explained(record, config.targets)} at layer{'s' if len(layers) > 1 else ''} {where}; logs {record.tag} and "
         f"{prefix}/{{{', '.join(name for name in record.scores if not name.startswith('centre/'))}}}."
     )
     if batch.object_masks is None:
-        left_out = [name for name, metric in resolve_scores(scores).items() if needs_mask(metric)]
-        left_out += [name for name in checks if takes_masks(name)] if record.reliance is not None else []
+        left_out = [name for name, metric in resolve_scores(config.scores).items() if needs_mask(metric)]
+        left_out += (
+            [name for name in config.check_names if takes_masks(name)] if record.reliance is not None else []
+        )
     else:
         left_out = []
     if left_out:
@@ -54,7 +53,7 @@ def announce(
 
 
 def _of_classes(record: SaliencyRecord) -> str:
-    """How many classes the samples' labels name."""
+    """The number of classes of the samples, in words."""
     labels = record.batch.labels
     if labels is None or are_measurements(labels):
         return ""
@@ -64,7 +63,7 @@ def _of_classes(record: SaliencyRecord) -> str:
 
 
 def say_what_dense_logits_mean(record: SaliencyRecord) -> None:
-    """Where a dense head's logits are summed, and what that does to the scores."""
+    """Log where a dense head's logits are summed, and what that does to the scores."""
     where = "in its mask" if bool(cast(Tensor, record.attribution.in_mask).all()) else "where it is predicted"
     rank_zero_info(
         f"The model gives logits at every position: a map explains the sum of a class's logits over the positions "
@@ -74,7 +73,7 @@ def say_what_dense_logits_mean(record: SaliencyRecord) -> None:
 
 
 def say_what_probabilities_mean(record: SaliencyRecord) -> None:
-    """That the model gives probabilities, and how they are read."""
+    """Log that the model gives probabilities, and how they are read."""
     squash = record.attribution.squash
     ends = {"log_sigmoid": "the logarithm of a sigmoid", "log_softmax": "the logarithm of a softmax"}
     rank_zero_info(
@@ -84,7 +83,7 @@ def say_what_probabilities_mean(record: SaliencyRecord) -> None:
 
 
 def description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None) -> str:
-    """Which layers are looked at, why, and which others would do, as a text of a few lines."""
+    """The target layers, why they were chosen, and which others would do, as a text of a few lines."""
     if layers:
         return "\n".join(f"SaliencyMonitor looks at layer {layer.describe()}" for layer in layers)
     if named is not None:
@@ -101,7 +100,7 @@ _COINCIDE = {"grad_cam": "Grad-CAM", "xgrad_cam": "XGrad-CAM", "hires_cam": "HiR
 
 
 def say_what_even_gradients_mean(layer: TargetLayer, methods: Collection[str]) -> None:
-    """Why several of the methods give one and the same map here, and which earlier layer tells them apart."""
+    """Log why several methods give the same map here, and at which earlier layer they differ."""
     same = [words for name, words in _COINCIDE.items() if name in methods]
     with_guidance = "guidance_cam" in methods
     if len(same) < 2 and not with_guidance:
@@ -124,7 +123,7 @@ FEW_CELLS = 16
 
 
 def say_what_a_coarse_grid_means(record: SaliencyRecord, layers: Sequence[TargetLayer]) -> None:
-    """How little a map of a few cells tells of where, and which earlier layer is finer; nothing of any other grid."""
+    """Log that a map of a few cells is coarse, and which earlier layer is finer; nothing for a finer grid."""
     height, width = record.batch.image_size
     for layer in layers:
         if layer.grid is None or math.prod(layer.grid) >= FEW_CELLS:
@@ -144,13 +143,12 @@ def say_what_a_coarse_grid_means(record: SaliencyRecord, layers: Sequence[Target
 
 
 def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
-    """What a person should know before reading the scores, each as a kind and a sentence to be said once."""
+    """The warnings about samples, classes and maps that a reader of the scores needs, each as a kind and a sentence."""
     yield from _about_samples(record, fixed)
     yield from _about_classes(record)
     n = len(record.batch)
     for name, peaks in record.attribution.peaks.items():
-        method, _, layer = name.partition("@")
-        layer = layer or record.attribution.target_layer
+        method, layer = record.attribution.source_of(name)
         broken, blank = int((~peaks.isfinite()).sum()), int((peaks == 0).sum())
         if broken:
             yield (
@@ -177,7 +175,7 @@ _NO_CLASSES = {
 
 
 def _about_classes(record: SaliencyRecord) -> Iterator[tuple[str, str]]:
-    """Where the output holds no classes."""
+    """The warning about an output that holds no classes."""
     explains = record.attribution.explains
     if explains not in _NO_CLASSES or record.subject != "score":
         return
@@ -232,7 +230,7 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
 
 
 def _words_on_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
-    """Which image sizes were left out, and the adapter that makes them one."""
+    """The warning about images of other sizes, with the adapter that resizes them."""
     height, width = record.batch.image_size
     names = "" if record.stamp.class_names is None else f", class_names={list(record.stamp.class_names)!r}"
     return (
@@ -260,10 +258,10 @@ def _explained(record: SaliencyRecord, targets: Targets) -> str:
 
 
 class Display:
-    """Show the looks of one run.
+    """Send the looks of one run to the loggers.
 
     Args:
-        failures: told what could not be shown.
+        failures: the policy for what could not be shown.
         directory: where files go where there is no logger; a new one where it is left out.
     """
 
@@ -284,7 +282,7 @@ class Display:
         record: SaliencyRecord,
         fixed: FixedBatch,
         layers: Sequence[TargetLayer],
-        recipe: Recipe,
+        config: LookConfig,
     ) -> None:
         """Show the picture and the words of a look; only rank zero does."""
         is_rehearsal = getattr(trainer, "fast_dev_run", False)
@@ -295,7 +293,7 @@ class Display:
         if not trainer.is_global_zero:
             return
         with self.failures.guard("Saying what is looked at"):
-            self._announce(record, layers, recipe)
+            self._announce(record, layers, config)
         to_files = not trainer.loggers and not is_rehearsal
         is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:
@@ -329,7 +327,7 @@ class Display:
                 write_scores(self.directory, record)
 
     def keep_metrics(self, trainer: Trainer, step: int) -> None:
-        """Put the user's own numbers of the epoch that has ended on the pages beside the files.
+        """Add the user's own metrics of the epoch that has ended to the pages beside the files.
 
         Call it between epochs: there Lightning has reduced them already, and nothing is computed by reading them.
         """
@@ -351,20 +349,20 @@ class Display:
             self._pages.setdefault(directory, ReportLogger(directory)).log_look(record)
 
     def _draws(self, record: SaliencyRecord) -> bool:
-        """Draw once, for all loggers: where that fails, it is told once."""
+        """Draw the look once for all loggers; whether that succeeded."""
         with self.failures.guard("Drawing the look"):
             return record.overlay is not None
         return False
 
-    def _announce(self, record: SaliencyRecord, layers: Sequence[TargetLayer], recipe: Recipe) -> None:
-        """Say once what is looked at."""
+    def _announce(self, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig) -> None:
+        """Log once a run what is looked at."""
         if self._announced or not layers:
             return
         self._announced = True
-        announce(record, layers, recipe.scores, recipe.targets, recipe.checks.names)
+        announce(record, layers, config)
         say_what_a_coarse_grid_means(record, layers)
         if record.attribution.even_gradients:
-            say_what_even_gradients_mean(layers[0], recipe.methods)
+            say_what_even_gradients_mean(layers[0], config.method_table)
         if record.attribution.squash is not None and record.attribution.explains == "classes":
             say_what_probabilities_mean(record)
         if record.attribution.in_mask is not None and record.attribution.explains == "classes":
@@ -372,5 +370,5 @@ class Display:
 
 
 def _logging_to(logger: Any) -> str:
-    """Pictures and scores that do not reach a logger are one failure."""
+    """The name of the failure to log a look, the same for its pictures and its scores."""
     return f"Logging the look to {type(logger).__name__}"

@@ -1,4 +1,4 @@
-"""What a checkpoint kept of a monitor, read back: the whole of it, or nothing where a part is not as it should be."""
+"""The state of a monitor in a checkpoint, read as a whole, or refused where a part is not as it should be."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_gcam.callbacks.look import Recipe
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import FixedBatch, Selection
-from lightning_gcam.pipeline.history import Memory
+from lightning_gcam.pipeline.config import LookConfig
+from lightning_gcam.pipeline.history import LookHistory
 from lightning_gcam.utils.errors import InputError
 
 _CHOICE = ("num_samples", "selection")
@@ -21,21 +21,21 @@ _SAMPLES = ("batch", *_CHOICE)
 
 @dataclass(frozen=True)
 class Kept:
-    """What a checkpoint holds of a monitor.
+    """The state of a monitor in a checkpoint.
 
     Args:
         fixed_batch: the state of a `FixedBatch`; empty where there were no samples yet.
         target_layer: the names of the layers; None where there was none yet.
         history: a row for each look.
         settings: see `settings_of`.
-        memory: the earlier looks that later ones are compared with; None where nothing is compared.
+        looks: the earlier looks that later ones are compared with; None where nothing is compared.
     """
 
     fixed_batch: dict[str, Any]
     target_layer: list[str] | None
     history: list[dict[str, float]]
     settings: dict[str, Any]
-    memory: Memory | None
+    looks: LookHistory | None
 
     @staticmethod
     def of(state: Any) -> Kept:
@@ -52,11 +52,11 @@ class Kept:
             _layers(parts["target_layer"]),
             _history(parts["history"]),
             check_mapping("settings", parts["settings"]),
-            _memory(parts["memory"]) if "memory" in parts else None,
+            _looks(parts["memory"]) if "memory" in parts else None,
         )
 
     def changed(self, now: Mapping[str, Any]) -> list[str]:
-        """The settings that are others now, in words."""
+        """The settings that differ now, in words."""
         names = [*now, *(name for name in self.settings if name not in now)]
         if self.settings.get("batch") != now.get("batch"):
             names = [name for name in names if name not in _CHOICE]
@@ -70,23 +70,23 @@ class Kept:
         return any(self.settings.get(name) != now.get(name) for name in _SAMPLES)
 
 
-def settings_of(recipe: Recipe, num_samples: int, selection: Selection, by_hand: bool) -> dict[str, Any]:
-    """What decides whether two looks can be compared, as plain data.
+def settings_of(config: LookConfig, num_samples: int, selection: Selection, by_hand: bool) -> dict[str, Any]:
+    """The settings that decide whether two looks can be compared, as plain data.
 
     Args:
-        recipe: what is computed.
-        num_samples: how many samples were asked for.
+        config: what is computed.
+        num_samples: how many samples are wanted.
         selection: how they are chosen.
         by_hand: whether they were given instead.
     """
-    targets = recipe.targets
+    targets = config.targets
     chosen = None if by_hand else (selection if isinstance(selection, str) else list(selection))
     return {
         "batch": "given" if by_hand else None,
         "num_samples": None if by_hand else num_samples,
         "selection": chosen,
-        "methods": list(recipe.methods),
-        "fuse": recipe.fuse,
+        "methods": list(config.method_table),
+        "fuse": config.fuse,
         "targets": getattr(targets, "__name__", "a callable") if callable(targets) else targets,
     }
 
@@ -99,7 +99,7 @@ def names_of(layers: str | Sequence[str]) -> list[str]:
 def check_mapping(
     name: str, value: Any, required: Collection[str] = (), optional: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """A mapping with all of the required keys, and none but these and the optional ones.
+    """Check that a mapping has all required keys, and no unknown ones.
 
     Args:
         name: of the part, for the error.
@@ -160,7 +160,7 @@ def _history(value: Any) -> list[dict[str, float]]:
     return rows
 
 
-def _memory(value: Any) -> Memory:
+def _looks(value: Any) -> LookHistory:
     state = check_mapping("memory", value, {"maps", "confidence", "step", "tops"}, ())
     for maps in check_mapping("maps", state["maps"]).values():
         if not all(isinstance(each, Tensor) for each in check_mapping("maps", maps).values()):
@@ -170,9 +170,9 @@ def _memory(value: Any) -> Memory:
         raise _unlike("memory", "numbers as `confidence` and `tops`", numbers)
     if state["step"] is not None and not isinstance(state["step"], int):
         raise _unlike("step", "a whole number or None", state["step"])
-    memory = Memory()
-    memory.load_state_dict(state)
-    return memory
+    looks = LookHistory()
+    looks.load_state_dict(state)
+    return looks
 
 
 def _is_whole_numbers(value: Any) -> bool:

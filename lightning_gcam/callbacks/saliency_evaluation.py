@@ -13,8 +13,7 @@ from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.distributed import holds_whole_model
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.evaluation_runner import Plan, Stream, settings_of
-from lightning_gcam.callbacks.evaluation_table import Table
-from lightning_gcam.callbacks.look import Recipe
+from lightning_gcam.callbacks.evaluation_table import EvaluationState, Table
 from lightning_gcam.callbacks.sample_collector import (
     check_index,
     delivered_by,
@@ -22,13 +21,13 @@ from lightning_gcam.callbacks.sample_collector import (
     part_of,
     steps_fetch_batches,
 )
-from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.layers import check_fuse, resolve_target_layers
 from lightning_gcam.cam.layouts import Reshape
-from lightning_gcam.cam.registry import Methods, resolve_methods
+from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter
 from lightning_gcam.evaluation import EvaluationResult, Parts
-from lightning_gcam.pipeline.scoring import Scores, check_streamed_scores
+from lightning_gcam.pipeline.config import LookConfig, Scores, check_streamed_scores
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import same_on_any_disk
 from lightning_gcam.utils.lightning_compat import Callback, LightningModule, Trainer
@@ -119,20 +118,23 @@ class SaliencyEvaluation(Callback):
         check_fuse(fuse, target_layer)
         check_streamed_scores(scores)
         folder = Path(directory) if directory is not None else None
-        recipe = Recipe(
-            resolve_methods(methods),
+        config = LookConfig(
+            methods,
+            target_layer,
             targets,
             scores,
             forward,
             reshape_transform,
             fuse,
+            checks=(),
             multi_label=multi_label,
+            with_baselines=baselines,
         )
-        how = (target_layer, adapter, class_names, chunk_size, baselines, resume, folder, log_prefix)
+        how = (adapter, class_names, chunk_size, resume, folder, log_prefix)
         self.dataloader_idx = dataloader_idx
         self.log_prefix = log_prefix
         self.result: EvaluationResult | None = None
-        self._plan = Plan(recipe, *how)
+        self._plan = Plan(config, *how)
         self._failures = FailurePolicy(on_error, "the test")
         self._table = Table(folder, resamples, dict(about or {}))
         self._stream: Stream | None = None
@@ -151,7 +153,7 @@ class SaliencyEvaluation(Callback):
         root = self._plan.directory
         if root is None or not self._plan.resume:
             return False
-        settings = settings_of(self._plan.recipe, module, self._plan.target_layer, self._plan.adapter)
+        settings = settings_of(self._plan.config, module, self._plan.config.target_layer, self._plan.adapter)
         return bool(Parts(self._plan.parts_in(root, settings)).done())
 
     # -------------------------------------------------------------------------------- hooks: they only route
@@ -167,8 +169,8 @@ class SaliencyEvaluation(Callback):
                 "SaliencyEvaluation lets each process explain samples of its own, for which it needs the whole model; "
                 f'{type(trainer.strategy).__name__} gives it a part. Test with `strategy="ddp"`, or on one device.'
             )
-        if self._plan.target_layer is not None:
-            resolve_target_layers(pl_module, self._plan.target_layer)
+        if self._plan.config.target_layer is not None:
+            resolve_target_layers(pl_module, self._plan.config.target_layer)
         self._check_alone(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -208,23 +210,23 @@ class SaliencyEvaluation(Callback):
         stream, self._stream = self._stream, None
         if stream is not None:
             try:
-                self.result = self._table.make(trainer, stream)
+                self.result = self._table.make(trainer, _state_of(stream))
                 try:
                     self._table.show(trainer, self.result, self.log_prefix, self._failures)
                 finally:  # where showing raises in one process, the others wait for it here
-                    self._table.tidy(trainer, stream, self.result)
+                    self._table.tidy(trainer, stream.parts, self.result)
             finally:
                 stream.end()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say where it can go on."""
+        """Log where it can go on."""
         if self._stream is not None:
             self._stream.say_where_it_stopped()
             self._stream.end()
 
     @property
     def state_key(self) -> str:
-        """Two evaluations are told apart."""
+        """The key of this evaluation's state, by its prefix."""
         return self._generate_state_key(log_prefix=self.log_prefix)
 
     def _receive(self, trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int | None) -> None:
@@ -241,3 +243,17 @@ class SaliencyEvaluation(Callback):
                 f'`log_prefix` "{self.log_prefix}" is used by two SaliencyEvaluations. Give each its own, different in '
                 "more than capital letters: some disks do not tell these apart."
             )
+
+
+def _state_of(stream: Stream) -> EvaluationState:
+    """How far an evaluation has come in this process."""
+    return EvaluationState(
+        stream.plan.config,
+        stream.parts,
+        stream.positions,
+        stream.unlabelled,
+        stream.failed,
+        stream.first_digest,
+        stream.module.device,
+        stream.settings["weights"],
+    )

@@ -1,11 +1,11 @@
-"""`SaliencyMonitor`: looks at the same samples again and again while a network trains."""
+"""`SaliencyMonitor`: computes and logs the saliency of the same samples at every look of a training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,36 +19,73 @@ from lightning_gcam.callbacks.averaging import (
     weights_may_change,
     weights_of,
 )
-from lightning_gcam.callbacks.distributed import all_have, first_layers
-from lightning_gcam.callbacks.error_policy import FailurePolicy
-from lightning_gcam.callbacks.look import Look, Recipe, prepare
+from lightning_gcam.callbacks.distributed import (
+    all_have,
+    first_layers,
+    map_fn_of,
+    same_record,
+    through_wrapper,
+)
+from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
 from lightning_gcam.callbacks.publisher import Display, description
 from lightning_gcam.callbacks.resuming import Kept, names_of, settings_of
 from lightning_gcam.callbacks.sample_collector import Collection, steps_fetch_batches
 from lightning_gcam.callbacks.trainer_state import (
     Schedule,
+    as_inputs,
     is_fitting,
     logged_step,
     moment,
     no_training_time_spent,
+    precision,
 )
-from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.layers import TargetLayer, check_fuse, resolve_target_layers
 from lightning_gcam.cam.layouts import Reshape
-from lightning_gcam.cam.registry import Methods, resolve_methods
+from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter, SaliencyBatch
 from lightning_gcam.data.fixed_samples import Selection
 from lightning_gcam.loggers import ReportLogger
-from lightning_gcam.pipeline.causal_checks import NO_CHECKS, CausalChecks
-from lightning_gcam.pipeline.history import Memory
+from lightning_gcam.pipeline.config import LookConfig, Scores, check_final_scores, check_scores
+from lightning_gcam.pipeline.history import LookHistory
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
-from lightning_gcam.pipeline.scoring import Scores, check_final_scores, check_scores
+from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled
 from lightning_gcam.shortcuts import Checks, Removal
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import same_on_any_disk
 from lightning_gcam.utils.lightning_compat import Callback, LightningModule, Trainer
 from lightning_gcam.visual import Normalize, check_normalize, check_scale
+
+
+@runtime_checkable
+class SaliencyLookHook(Protocol):
+    """A callback with the hook `on_saliency_look`, which a `SaliencyMonitor` in the same Trainer calls.
+
+    Example:
+        >>> class CountLooks(Callback):
+        ...     looks = 0
+        ...     def on_saliency_look(self, trainer, pl_module, monitor, record):
+        ...         self.looks += record is not None
+        >>> isinstance(CountLooks(), SaliencyLookHook), isinstance(Callback(), SaliencyLookHook)
+        (True, False)
+    """
+
+    def on_saliency_look(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        monitor: SaliencyMonitor,
+        record: SaliencyRecord | None,
+    ) -> None:
+        """Take what a look found, right behind it, in every process.
+
+        Args:
+            trainer: that runs.
+            pl_module: the model.
+            monitor: whose look it is.
+            record: the look; None where it failed.
+        """
 
 
 class SaliencyMonitor(Callback):
@@ -80,8 +117,8 @@ class SaliencyMonitor(Callback):
             after the first validation, so these looks begin there; with `batch` they begin at once.
         scores: names, metrics with `update(saliency, mask)`, or a mapping from names to metrics; None for all that
             the annotation allows.
-        final_scores: further ones, taken once at the end of a fit and logged as `saliency/final/<score>`: for those
-            that cost many forwards, as `insertion` and `deletion` do.
+        final_scores: further ones, taken once at the end of a fit, logged as `saliency/final/<score>` and kept in
+            `monitor.final_record`: for those that cost many forwards, as `insertion` and `deletion` do.
         checks: what the model relies on, a forward each: names out of `lightning_gcam.shortcuts.available_checks`,
             which are logged as `saliency/<check>`; None for all that the annotation allows, `[]` for none.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
@@ -162,25 +199,27 @@ class SaliencyMonitor(Callback):
         self.sample_images = sample_images
         self.last_record: SaliencyRecord | None = None
         self.history: list[dict[str, float]] = []
-        self.final_scores: dict[str, float] = {}
-        self._recipe = Recipe(
-            resolve_methods(methods),
+        self.final_record: SaliencyRecord | None = None
+        self._config = LookConfig(
+            methods,
+            None,  # known when the layer is found
             targets,
             scores,
             forward,
             reshape_transform,
             fuse,
-            CausalChecks.of(checks, removal),
+            checks,
+            removal,
             draws_earlier=show_change or scale == "run",
         )
-        final = replace(self._recipe, scores=final_scores, checks=NO_CHECKS, draws_earlier=False)
-        self._final_recipe = final if final_scores else None
+        final = replace(self._config, scores=final_scores, checks=(), draws_earlier=False)
+        self._final_config = final if final_scores else None
         self._collection = Collection(num_samples, selection, batch, adapter, class_names, dataloader_idx)
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._failures = FailurePolicy(on_error)
-        self._memory = Memory()
+        self._looks = LookHistory()
         self._display = Display(self._failures)
-        self._settings = settings_of(self._recipe, num_samples, selection, batch is not None)
+        self._settings = settings_of(self._config, num_samples, selection, batch is not None)
         self._layers: list[TargetLayer] = []
         self._known_layers: list[str] | None = None
         self._looked_at = (-1, -1)
@@ -217,7 +256,7 @@ class SaliencyMonitor(Callback):
         self._failures = FailurePolicy(self._failures.on_error)
         directory = self._display.directory if stage != "fit" else None
         self._display = Display(self._failures, directory)
-        self._memory.begin_run()
+        self._looks.begin_run()
         self._weights = {}
         if stage == "fit":
             self._goes_on = False
@@ -229,7 +268,7 @@ class SaliencyMonitor(Callback):
             resolve_target_layers(pl_module, self.target_layer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Without validation data there is nothing to look at, but for samples given by hand."""
+        """Prepare samples given by hand, and refuse a fit without validation data otherwise."""
         self._schedule.begin(trainer)
         if trainer.enable_validation and not self._goes_on:
             self._collection.collect_anew()
@@ -242,17 +281,17 @@ class SaliencyMonitor(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Where no sanity check ran, the dataloaders are seen here for the first time."""
+        """Choose the dataloader, where no sanity check did."""
         self._begin_stream(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The numbers of the epoch before are complete."""
+        """Send the metrics of the epoch before, which are complete now."""
         self._display.keep_metrics(trainer, logged_step(trainer) - 1)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Where no sanity check ran, the first training batch serves to find the layer before the first step."""
+        """Find the layer with the first training batch, where no sanity check ran."""
         if not self._layers and batch_idx == 0 and trainer.global_step == 0:
             samples = self._collection.read_or_none(batch)
             images = SaliencyBatch(samples.images) if samples is not None else None
@@ -290,11 +329,11 @@ class SaliencyMonitor(Callback):
         self._display.finish()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A new stream of validation batches begins."""
+        """Begin a new stream of validation batches."""
         self._begin_stream(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A new stream of test batches begins."""
+        """Begin a new stream of test batches."""
         self._begin_stream(trainer)
 
     def on_validation_batch_start(
@@ -357,7 +396,7 @@ class SaliencyMonitor(Callback):
 
     @property
     def state_key(self) -> str:
-        """Two monitors keep their own state."""
+        """The key of this monitor's state, by its prefix."""
         return self._generate_state_key(log_prefix=self.log_prefix)
 
     def state_dict(self) -> dict[str, Any]:
@@ -369,17 +408,17 @@ class SaliencyMonitor(Callback):
             "history": list(self.history),
             "settings": dict(self._settings),
         }
-        if self._recipe.compares_looks:
-            state["memory"] = self._memory.state_dict()
+        if self._config.compares_looks:
+            state["memory"] = self._looks.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the samples, the layer and the history of the run that is resumed."""
+        """Take over the samples, the layer and the history of the run that is resumed."""
         with self._failures.guard("Going on with the looks of the checkpoint (it begins afresh)"):
             self._resume(Kept.of(state_dict))
 
     def _resume(self, kept: Kept) -> None:
-        """Take of a checkpoint what can be compared with the looks to come, and say what is left."""
+        """Take over from a checkpoint what can be compared with the looks to come, and warn of the rest."""
         self._goes_on = True
         changed = kept.changed(self._settings)
         has_samples = not kept.has_other_samples(self._settings)
@@ -391,7 +430,7 @@ class SaliencyMonitor(Callback):
             self._collection.load_state_dict(kept.fixed_batch)
         self._known_layers = kept.target_layer
         if not changed:
-            self.history, self._memory = kept.history, kept.memory or Memory()
+            self.history, self._looks = kept.history, kept.looks or LookHistory()
         elif kept.history or kept.fixed_batch:
             self._failures.warn_once(
                 "not compared",
@@ -400,9 +439,9 @@ class SaliencyMonitor(Callback):
             )
 
     def _forget(self) -> None:
-        """Another training begins: what was found in the last one is not its own."""
-        self.history, self.last_record, self.final_scores = [], None, {}
-        self._memory, self._known_layers = Memory(), None
+        """Forget what was found in another training."""
+        self.history, self.last_record, self.final_record = [], None, None
+        self._looks, self._known_layers = LookHistory(), None
         self._collection.begin_run()
 
     # -------------------------------------------------------------------------------- the fixed samples
@@ -468,18 +507,32 @@ class SaliencyMonitor(Callback):
     ) -> list[TargetLayer]:
         """The layers that were named, those of the checkpoint, or the one that is found."""
         if self.target_layer is not None or self._known_layers is None:
-            return prepare(trainer, pl_module, samples, self.target_layer, self._recipe)
+            return self._dry_run(trainer, pl_module, samples, self.target_layer)
         try:
-            return prepare(trainer, pl_module, samples, self._known_layers, self._recipe)
+            return self._dry_run(trainer, pl_module, samples, self._known_layers)
         except InputError:
-            layers = prepare(trainer, pl_module, samples, None, self._recipe)
+            layers = self._dry_run(trainer, pl_module, samples, None)
         self._failures.warn_once(
             "another layer",
             f"The layer of the checkpoint ({', '.join(self._known_layers)}) cannot be looked at in this model. It is "
             f'searched anew: the looks are at "{layers[0].name}", and the history begins afresh.',
         )
-        self._known_layers, self.history, self._memory = None, [], Memory()
+        self._known_layers, self.history, self._looks = None, [], LookHistory()
         return layers
+
+    def _dry_run(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        samples: SaliencyBatch,
+        target_layer: str | Sequence[str] | None,
+    ) -> list[TargetLayer]:
+        """Find the layers, and analyze one sample all the way."""
+        forward = through_wrapper(trainer, self._config.forward)
+        config = replace(self._config, target_layer=target_layer, forward=forward)
+        with precision(trainer):
+            one = as_inputs(trainer, one_labelled(samples), pl_module.device)
+            return dry_run(pl_module, one, config, whole=samples)
 
     def _end_stream(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -495,7 +548,7 @@ class SaliencyMonitor(Callback):
                 "This validation lacks samples of the one before, so that others were chosen. The looks before cannot "
                 "be compared with those to come: the history begins afresh.",
             )
-            self.history, self._memory = [], Memory()
+            self.history, self._looks = [], LookHistory()
         validated = self._weights.pop("validated", None)
         with as_validated(trainer, pl_module, self, validated, self._failures):
             self._look_and_log(trainer, pl_module, logged_step(trainer))
@@ -528,50 +581,74 @@ class SaliencyMonitor(Callback):
             and same_weights(weights, self._weights.get("seen"))
         ):
             return self.last_record  # a validation right behind a look at a step meets the same weights
-        record = self._record(trainer, pl_module, step, self._recipe)
+        record = self._record(trainer, pl_module, step, self._config)
         self._failures.count(succeeded=record is not None)
         if record is not None:
             self._looked_at, self._weights["seen"], self.last_record = now, weights, record
             self.history.append(record.row)
-            self._display.show(trainer, record, self._collection.fixed, self._layers, self._recipe)
+            self._display.show(trainer, record, self._collection.fixed, self._layers, self._config)
         self._hand_over(trainer, pl_module, record)
         return record
 
     def _hand_over(self, trainer: Trainer, pl_module: LightningModule, record: SaliencyRecord | None) -> None:
-        """Call `on_saliency_look` of every callback that has it, at once, wherever it stands in the list."""
+        """Call `on_saliency_look` of every callback that has it, wherever it stands in the list."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             with self._failures.guard(f"`on_saliency_look` of {type(callback).__name__}"):
-                if callable(hook := getattr(callback, "on_saliency_look", None)):
-                    hook(trainer, pl_module, self, record)
+                if isinstance(callback, SaliencyLookHook):
+                    callback.on_saliency_look(trainer, pl_module, self, record)
 
     def _look_at_the_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The costly scores, once; they are logged as `<prefix>/final/<score>`."""
-        if self._final_recipe is None or not self._collection.fixed.is_closed or self._failures.has_given_up:
+        """Compute the final scores, once; they are logged as `<prefix>/final/<score>`."""
+        if self._final_config is None or not self._collection.fixed.is_closed or self._failures.has_given_up:
             return
         last = self.last_record if moment(trainer) == self._looked_at else None
         step = last.step if last is not None else logged_step(trainer) - 1
         with averaged(trainer, pl_module):
-            record = self._record(trainer, pl_module, step, self._final_recipe)
+            record = self._record(trainer, pl_module, step, self._final_config)
         if record is None:
             return
-        self.final_scores = record.scores
+        self.final_record = record
         named = replace(record, scores={f"final/{name}": value for name, value in record.scores.items()})
         self._display.add_scores(trainer, named)
 
     def _record(
-        self, trainer: Trainer, pl_module: LightningModule, step: int, recipe: Recipe
+        self, trainer: Trainer, pl_module: LightningModule, step: int, config: LookConfig
     ) -> SaliencyRecord | None:
+        """Analyze the fixed samples with all processes; None in each of them where one failed."""
         layers = first_layers(trainer, [layer.name for layer in self._layers])
         if not layers:
             return None
         style = (self.class_names, self.normalize, self.scale, self.show_change)
         stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style, sample_images=self.sample_images)
+        fixed, forward = self._collection.fixed, through_wrapper(trainer, config.forward)
+        map_fn = map_fn_of(trainer, pl_module)
+        try:
+            with torch.inference_mode(False):
+                record = analyze(
+                    pl_module,
+                    map_fn(lambda _: self._samples(trainer, pl_module)),
+                    replace(config, target_layer=layers, forward=forward),
+                    map_fn,
+                    stamp=stamp,
+                    history=self._looks,
+                    chunk_size=fixed.largest_batch,  # never more than the dataloader delivers
+                    largest_label=fixed.largest_label,
+                    on_failure=self._failures.report,
+                )
+        except Exception as error:
+            self._failures.report(THE_LOOK, error)
+            return None
+        fixed.largest_batch = record.chunk_size or fixed.largest_batch
+        return same_record(trainer, record)
+
+    def _samples(self, trainer: Trainer, pl_module: LightningModule) -> SaliencyBatch:
+        """The fixed samples where the model is, as it takes them now."""
         fixed = self._collection.fixed
-        look = Look(trainer, pl_module, fixed, layers, recipe, self._memory, self._failures)
-        return look.take(stamp)
+        fixed.to(pl_module.device)
+        return as_inputs(trainer, fixed.samples, pl_module.device)
 
     def _check_alone(self, trainer: Trainer) -> None:
-        """Two monitors under one name would overwrite each other's tags and state."""
+        """Refuse two monitors under one name, which would overwrite each other's tags and state."""
         callbacks = getattr(trainer, "callbacks", [])
         others = [each for each in callbacks if isinstance(each, SaliencyMonitor) and each is not self]
         if any(same_on_any_disk(each.log_prefix, self.log_prefix) for each in others):

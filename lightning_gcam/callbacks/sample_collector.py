@@ -126,7 +126,7 @@ class Taken:
 
 
 class Collection:
-    """The way of the fixed samples from a stream of batches into a `FixedBatch`.
+    """Collect the fixed samples from a stream of batches into a `FixedBatch`.
 
     Args:
         num_samples: as in `FixedBatch`.
@@ -162,7 +162,7 @@ class Collection:
         self._said: set[str] = set()
 
     def begin_run(self) -> None:
-        """Another run begins: what was said before is said again."""
+        """Begin another run, in which every message may be logged again."""
         self._said = set()
 
     def collect_anew(self) -> None:
@@ -177,7 +177,7 @@ class Collection:
         return not self.fixed.is_closed or self._to_verify
 
     def begin(self, trainer: Trainer) -> None:
-        """A new stream begins; what the sanity check delivered comes again.
+        """Begin a new stream; the sanity check's samples come again.
 
         Raises:
             InputError: where the chosen dataloader is not there.
@@ -189,7 +189,7 @@ class Collection:
         self._places = Places.of(trainer, self._loader(trainer))
 
     def choose_loader(self, trainer: Trainer) -> None:
-        """Say which of several dataloaders it is, once.
+        """Log which of several dataloaders the samples come from, once.
 
         Raises:
             InputError: where the chosen dataloader is not there, and the dataloaders are not reloaded between epochs.
@@ -242,7 +242,7 @@ class Collection:
         """Take the next batch of this process.
 
         Returns:
-            The position of the first sample that is another one than in the checkpoint, told once; else None.
+            The position of the first sample that is another one than in the checkpoint, once; else None.
         """
         positions = self._places.take(len(samples))
         positions[~self._places.counts(positions)] = _A_SECOND_TIME
@@ -262,7 +262,7 @@ class Collection:
         self._to_verify = bool(self.fixed.positions)
 
     def end(self, trainer: Trainer) -> int | Exception | None:
-        """The stream has ended: settle the samples, the same in every process.
+        """End the stream, and settle the samples, the same in every process.
 
         Call it outside of every guard: all processes have to reach what they exchange here.
 
@@ -308,7 +308,7 @@ class Collection:
         return as_saliency_batch(batch, self.adapter, self.class_names)
 
     def read_or_none(self, batch: Any) -> SaliencyBatch | None:
-        """A training batch may have a layout of its own (two crops, mixed images); then the validation decides."""
+        """Read a training batch; None where its layout is not understood (two crops, mixed images)."""
         try:
             return self.read(batch)
         except Exception:

@@ -13,6 +13,7 @@ from lightning_gcam.callbacks.trainer_state import is_fitting
 from lightning_gcam.loggers import log_alert, write_alert
 from lightning_gcam.loggers.tensorboard import left_as_found
 from lightning_gcam.metrics import resolve_scores
+from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Evidence, Finding, Thresholds, judge, plain_of
@@ -30,8 +31,8 @@ _DECISIVE = ("background_only_accuracy", "suspect_swap_accuracy")
 _SCORES = ("energy", "energy_chance", "suspect_lift", "blank_rate")
 
 
-class Watch:
-    """The last looks of one monitor, and what was said of them.
+class RecentLooks:
+    """The last looks of one monitor, and the kinds of evidence that were alerted already.
 
     Args:
         thresholds: as in `judge`.
@@ -42,33 +43,33 @@ class Watch:
         self._thresholds = thresholds
         self._looks_in_a_row = looks_in_a_row
         self._recent: list[Evidence] = []
-        self._told: list[str] = []
+        self._alerted: list[str] = []
 
-    def hear(self, evidence: Evidence) -> Finding | None:
-        """What is new with one more look: a kind of evidence not told before, or told before a silence."""
+    def add(self, evidence: Evidence) -> Finding | None:
+        """Add a look; the finding is one of a kind not alerted yet, or alerted before a look without any."""
         self._recent = [*self._recent, evidence][-self._looks_in_a_row :]
         finding = judge(self._recent, self._thresholds, self._looks_in_a_row)
         kinds = list(finding.kinds) if finding is not None else []
-        is_new = any(kind not in self._told for kind in kinds)
-        self._told = list(dict.fromkeys([*self._told, *kinds])) if kinds else []
+        is_new = any(kind not in self._alerted for kind in kinds)
+        self._alerted = list(dict.fromkeys([*self._alerted, *kinds])) if kinds else []
         return finding if is_new else None
 
-    def miss(self) -> None:
-        """A look of which nothing can be judged: the looks before it and behind it are not in a row."""
+    def interrupt(self) -> None:
+        """Add a look that cannot be judged: the looks before it and behind it are not in a row."""
         self._recent = []
 
     def state_dict(self) -> dict[str, Any]:
         """Plain Python only."""
-        return {"recent": [each.to_plain() for each in self._recent], "told": self._told}
+        return {"recent": [each.to_plain() for each in self._recent], "told": self._alerted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the looks of the run that is resumed."""
+        """Take over the looks of the run that is resumed."""
         self._recent = [Evidence.from_plain(each) for each in state["recent"]]
-        self._told = list(state["told"])
+        self._alerted = list(state["told"])
 
 
 def evidence_of(record: SaliencyRecord) -> Evidence | None:
-    """What a look measured, with the saliency of its first method; None where nothing of it can be judged."""
+    """The checks of a look, and the scores of its first method; None where nothing of it can be judged."""
     if record.reliance is None or why_not(record) is not None:
         return None
     taken = {name: record.scores[name] for name in _SCORES if _is_ours(record, name)}
@@ -80,12 +81,13 @@ def evidence_of(record: SaliencyRecord) -> Evidence | None:
 
 def _is_ours(record: SaliencyRecord, name: str) -> bool:
     """Whether the look has the score of that name, and it is not one of the user's own under the same name."""
-    metric, _ = record.sheet.evidence.get(name, (None, None))
+    key = ScoreKey(next(iter(record.attribution.maps)), name)
+    metric, _ = record.results.samples.get(key, (None, None))
     return name in record.scores and type(metric) is type(resolve_scores(name)[name])
 
 
 def why_not(record: SaliencyRecord) -> str | None:
-    """Why the alarm cannot judge a look, and what to give it; None where it can."""
+    """The reason why the alarm cannot judge a look, and what to give it; None where it can."""
     batch, reliance = record.batch, record.reliance
     measured = reliance.scores if reliance is not None else {}
     if any(name in measured for name in _DECISIVE):
@@ -106,7 +108,7 @@ def why_not(record: SaliencyRecord) -> str | None:
 
 
 class ShortcutAlarm(Callback):
-    """Read every look of the `SaliencyMonitor`s, and speak where a model seems to be right for another reason.
+    """Judge every look of the `SaliencyMonitor`s, and alert where a model seems to be right for another reason.
 
     It speaks when accuracy is clearly above chance and, on several looks in a row, the class survives without the
     object, or dies with the suspect region exchanged (see `lightning_gcam.shortcuts.judge`). It says what was measured,
@@ -154,12 +156,12 @@ class ShortcutAlarm(Callback):
         self.stop = stop
         self.alerts: list[dict[str, Any]] = []
         self._failures = FailurePolicy(on_error)
-        self._watches: dict[str, Watch] = {}
+        self._recent_looks: dict[str, RecentLooks] = {}
 
     # -------------------------------------------------------------------------------- hooks: they only route
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin a run: forget the looks of the last one, and refuse to watch nothing."""
+        """Begin a run: forget the looks of the last one, and refuse a Trainer without a monitor."""
         callbacks = getattr(trainer, "callbacks", [])
         if not any(isinstance(each, SaliencyMonitor) for each in callbacks):
             raise InputError(
@@ -168,7 +170,7 @@ class ShortcutAlarm(Callback):
             )
         self._failures = FailurePolicy(self._failures.on_error)
         if stage == "fit":
-            self._watches = {}
+            self._recent_looks = {}
             if trainer.global_step == 0:
                 self.alerts = []
 
@@ -179,41 +181,39 @@ class ShortcutAlarm(Callback):
         monitor: SaliencyMonitor,
         record: SaliencyRecord | None,
     ) -> None:
-        """A monitor has looked (None: in vain), in all processes alike; only looks of a fit count."""
+        """Judge a monitor's look (None where it failed), in all processes alike; only looks of a fit count."""
         if is_fitting(trainer):
             with self._failures.guard("Reading the look"):
-                self._hear(trainer, monitor, record)
+                self._judge(trainer, monitor, record)
 
     def state_dict(self) -> dict[str, Any]:
-        """Alerts and the looks in a row: plain Python only."""
-        watches = {prefix: watch.state_dict() for prefix, watch in self._watches.items()}
+        """The alerts and the looks in a row: plain Python only."""
+        watches = {prefix: recent.state_dict() for prefix, recent in self._recent_looks.items()}
         return {"alerts": list(self.alerts), "watches": watches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the alerts and the looks of the run that is resumed; with none where they cannot be read."""
+        """Take over the alerts and looks of the run that is resumed; none where they cannot be read."""
         with self._failures.guard("Going on with the alerts of the checkpoint (it begins afresh)"):
             alerts, watches = _read(state_dict, self.thresholds, self.looks_in_a_row)
-            self.alerts, self._watches = alerts, watches
+            self.alerts, self._recent_looks = alerts, watches
 
     # -------------------------------------------------------------------------------- one look
 
-    def _hear(self, trainer: Trainer, monitor: SaliencyMonitor, record: SaliencyRecord | None) -> None:
-        watch, prefix = self._watch(monitor.log_prefix), monitor.log_prefix
+    def _judge(self, trainer: Trainer, monitor: SaliencyMonitor, record: SaliencyRecord | None) -> None:
+        prefix = monitor.log_prefix
+        if prefix not in self._recent_looks:
+            self._recent_looks[prefix] = RecentLooks(self.thresholds, self.looks_in_a_row)
+        recent = self._recent_looks[prefix]
         if record is not None and (reason := why_not(record)) is not None:
             words = f"ShortcutAlarm cannot judge this run: {reason}"
             self._failures.warn_once(f"cannot judge:{prefix}", words)
         evidence = evidence_of(record) if record is not None else None
         if evidence is None:
-            watch.miss()
-        elif (finding := watch.hear(evidence)) is not None:
-            self._speak(trainer, monitor, finding)
+            recent.interrupt()
+        elif (finding := recent.add(evidence)) is not None:
+            self._alert(trainer, monitor, finding)
 
-    def _watch(self, prefix: str) -> Watch:
-        if prefix not in self._watches:
-            self._watches[prefix] = Watch(self.thresholds, self.looks_in_a_row)
-        return self._watches[prefix]
-
-    def _speak(self, trainer: Trainer, monitor: SaliencyMonitor, finding: Finding) -> None:
+    def _alert(self, trainer: Trainer, monitor: SaliencyMonitor, finding: Finding) -> None:
         alert = {**plain_of(finding), "log_prefix": monitor.log_prefix}
         self.alerts.append(alert)
         if self.stop:
@@ -238,7 +238,7 @@ class ShortcutAlarm(Callback):
 
 def _read(
     state: Any, thresholds: Thresholds, looks_in_a_row: int
-) -> tuple[list[dict[str, Any]], dict[str, Watch]]:
+) -> tuple[list[dict[str, Any]], dict[str, RecentLooks]]:
     """The alerts and the watches of a checkpoint.
 
     Raises:
@@ -248,9 +248,9 @@ def _read(
     if not isinstance(parts["alerts"], list):
         raise InputError(f"`alerts` should be a list; got {type(parts['alerts']).__name__}.")
     alerts = [check_mapping("alerts", each) for each in parts["alerts"]]
-    watches: dict[str, Watch] = {}
+    watches: dict[str, RecentLooks] = {}
     for prefix, each in check_mapping("watches", parts["watches"]).items():
-        watches[prefix] = Watch(thresholds, looks_in_a_row)
+        watches[prefix] = RecentLooks(thresholds, looks_in_a_row)
         try:
             watches[prefix].load_state_dict(check_mapping("watches", each, {"recent", "told"}, ()))
         except InputError:

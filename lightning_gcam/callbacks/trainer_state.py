@@ -1,13 +1,15 @@
-"""What a callback reads off the Trainer: the step, the precision, and whether a look is due."""
+"""The Trainer's state as the callbacks need it: the step, the precision, and whether a look is due."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.utils.lightning_compat import Trainer
 
 
@@ -47,6 +49,12 @@ def as_input(trainer: Trainer, images: Tensor) -> Tensor:
     return converted if isinstance(converted, torch.Tensor) else images
 
 
+def as_inputs(trainer: Trainer, batch: SaliencyBatch, device: torch.device) -> SaliencyBatch:
+    """The samples on `device`, their images in the dtype that the Trainer's precision gives to every batch."""
+    batch = batch.to(device)
+    return replace(batch, images=as_input(trainer, batch.images))
+
+
 class Schedule:
     """After the validation of every n-th epoch, after every n-th optimizer step, or both.
 
@@ -66,17 +74,17 @@ class Schedule:
         return self.every_n_train_steps is not None
 
     def begin(self, trainer: Trainer) -> None:
-        """A fit begins, or goes on from a checkpoint in the middle of an accumulation."""
+        """Begin a fit, or go on from a checkpoint in the middle of an accumulation."""
         self._last_global_step = trainer.global_step
 
     def is_epoch_due(self, trainer: Trainer) -> bool:
-        """Asked at the end of a validation; `validate` and `test` by themselves always look."""
+        """Whether a look is due at the end of a validation; always in `validate` and `test` by themselves."""
         if not is_fitting(trainer):
             return True
         return self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def is_step_due(self, trainer: Trainer) -> bool:
-        """Asked after every batch; true once a step, for with accumulated gradients several batches share one."""
+        """Whether a look is due after a batch; once a step, of which accumulated batches share one."""
         new, self._last_global_step = trainer.global_step != self._last_global_step, trainer.global_step
         return (
             new

@@ -1,4 +1,4 @@
-"""`lightning-gcam`: what is done with a run once it is written, and the evaluation of a model on published data."""
+"""The command line: reports on written runs, and the evaluation of a model on published data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 from lightning_gcam.cli.evaluate import add_evaluate
 from lightning_gcam.cli.report import add_report, add_strip
@@ -47,5 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_report(commands)
     add_strip(commands)
-    add_evaluate(commands)
+    add_evaluate(commands, _evaluate)
     return parser
+
+
+def _evaluate(chosen: argparse.Namespace) -> Path | None:
+    """Evaluate. Only this command loads torch, so that the others, and `--help`, are quick."""
+    from lightning_gcam.cli.evaluation_run import evaluate
+
+    return evaluate(chosen)

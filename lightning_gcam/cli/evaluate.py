@@ -1,8 +1,9 @@
-"""`lightning-gcam evaluate`: its arguments; what it does is in `evaluation_run.py`."""
+"""The arguments of `lightning-gcam evaluate`; the evaluation itself is in `evaluation_run.py`."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ examples:
 """
 
 
-def add_evaluate(commands: Any) -> None:
-    """Declare `evaluate`."""
+def add_evaluate(commands: Any, run: Callable[[argparse.Namespace], Path | None]) -> None:
+    """Add the command `evaluate` to the parser.
+
+    Args:
+        commands: the parser's commands.
+        run: carries the command out, and gives the path of the table, in the process that writes it.
+    """
     parser = commands.add_parser(
         "evaluate",
         help="a table of saliency methods and scores over a published dataset",
@@ -33,19 +39,12 @@ def add_evaluate(commands: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run_evaluate, parser=parser)
+    parser.set_defaults(run=run, parser=parser)
     parser.add_argument("dataset", choices=DATASETS, metavar="DATASET", help=", ".join(DATASETS))
     _add_data(parser.add_argument_group("the data"))
     _add_model(parser.add_argument_group("the model"))
     _add_table(parser.add_argument_group("what is compared"))
     _add_run(parser.add_argument_group("the run"))
-
-
-def run_evaluate(chosen: argparse.Namespace) -> Path | None:
-    """Evaluate; the path of the table, in the process that writes."""
-    from lightning_gcam.cli.evaluation_run import evaluate
-
-    return evaluate(chosen)
 
 
 def words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `lightning-gcam evaluate` does: data, model and callback, and a Trainer that tests."""
+"""The command `lightning-gcam evaluate`: data, model and callback, and a Trainer that tests."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _already(output: Path) -> InputError:
 
 
 def _evaluation(chosen: argparse.Namespace, output: Path) -> SaliencyEvaluation:
-    """The callback; what it refuses are wrong arguments."""
+    """Make the callback, and report what it refuses as wrong arguments."""
     layers = list(chain(*chosen.target_layer)) if chosen.target_layer else None
     try:
         return SaliencyEvaluation(
@@ -155,6 +155,6 @@ def _outputs(model: Explained, image_size: int) -> int:
 
 
 def _model_name(chosen: argparse.Namespace) -> str:
-    """For a directory."""
+    """The model's name as it stands in a directory's name."""
     name: str = chosen.model or chosen.module
     return name.replace(":", "-").replace("/", "-")

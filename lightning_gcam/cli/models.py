@@ -35,7 +35,7 @@ class Explained(LightningModule):
         self._scale: tuple[Tensor, Tensor] | None = None
 
     def renormalize(self, given: Stats) -> None:
-        """Images come normalized in one way, and the model was trained with another: change the one into the other.
+        """Convert images from the dataset's normalization into the one that the model was trained with.
 
         Args:
             given: the normalization of the images that come.
@@ -56,7 +56,7 @@ class Explained(LightningModule):
         return run(self.model, images, None)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Nothing: the callback does all."""
+        """Do nothing: the callback evaluates."""
 
 
 def build_model(

@@ -1,4 +1,4 @@
-"""`lightning-gcam report` and `strip`: what is done with a run once it is written."""
+"""The commands `lightning-gcam report` and `strip`, which read the files of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TensorBoard's events. Of files and events each look is one whole picture, and it
 
 
 def add_report(commands: Any) -> None:
-    """Declare `report`."""
+    """Add the command `report` to the parser."""
     report = commands.add_parser(
         "report",
         help="one HTML page of a run, or of several",
@@ -41,7 +41,7 @@ def add_report(commands: Any) -> None:
 
 
 def add_strip(commands: Any) -> None:
-    """Declare `strip`."""
+    """Add the command `strip` to the parser."""
     strip = commands.add_parser(
         "strip",
         help="each sample's maps over the looks: a row of pictures, and an animation",
@@ -72,7 +72,7 @@ def whole(text: str) -> int:
 
 
 def run_strip(chosen: argparse.Namespace) -> Path:
-    """Write the pictures; their directory."""
+    """Write the pictures, and return their directory."""
     from lightning_gcam.report import read_run
     from lightning_gcam.report.filmstrip import write_strips
 

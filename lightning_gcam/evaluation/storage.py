@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.samples import PerSample
-from lightning_gcam.pipeline.scoring import ScoreSheet
 from lightning_gcam.utils.files import UNFINISHED, atomic_write, atomic_write_text
 from lightning_gcam.utils.lightning_compat import rank_zero_warn
 
@@ -60,17 +60,9 @@ class Columns:
         return len(self.reasons)
 
     @staticmethod
-    def of(sheet: ScoreSheet, maps: Sequence[str], n: int) -> Columns:
-        """The numbers of a batch, as `score_maps` found them.
-
-        Args:
-            sheet: the scores of a batch.
-            maps: the names of its maps, in order: the scores of the first are named without it.
-            n: how many samples it has.
-        """
-        found: dict[Column, PerSample] = {}
-        for name, (_, sample) in sheet.evidence.items():
-            found[_column(name, maps)] = sample
+    def of(results: ScoreResults, n: int) -> Columns:
+        """The numbers of a batch of n samples, as `score_maps` found them."""
+        found = {Column(*key): sample for key, (_, sample) in results.samples.items()}
         names = tuple(found)
         reasons = np.full((n, len(names)), ABSENT, dtype=np.uint8)
         numbers = np.zeros((n, len(names)), dtype=np.float32)
@@ -116,13 +108,6 @@ class Columns:
         return PerSample(
             torch.from_numpy(values[there]), reasons == COUNTED, reasons == BLANK, reasons == NO_MASK
         )
-
-
-def _column(name: str, maps: Sequence[str]) -> Column:
-    for other in maps[1:]:
-        if name.startswith(f"{other}/"):
-            return Column(other, name.removeprefix(f"{other}/"))
-    return Column(maps[0], name)
 
 
 def _reasons(sample: PerSample) -> npt.NDArray[np.uint8]:

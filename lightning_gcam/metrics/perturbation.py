@@ -286,6 +286,7 @@ class PerturbedOutputs:
         probabilities: The explained class's probability for each image of a perturbation, ``(N, steps + 1)``.
         maps: The maps of the images of a perturbation, ``(N, H, W)``.
         random_maps: The maps of the same model with random weights, ``(N, H, W)`` by the map's name.
+        logits: The logits of changed versions of the images, ``(N, K)`` by the version's name.
 
     Example:
         >>> import torch
@@ -301,9 +302,11 @@ class PerturbedOutputs:
     probabilities: dict[PerturbedKey, Tensor] = field(default_factory=dict)
     maps: dict[PerturbedKey, Tensor] = field(default_factory=dict)
     random_maps: dict[str, Tensor] = field(default_factory=dict)
+    logits: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        every = (*self.probabilities.values(), *self.maps.values(), *self.random_maps.values())
+        groups = (self.probabilities, self.maps, self.random_maps, self.logits)
+        every = [rows for group in groups for rows in group.values()]
         return len(every[0]) if every else 0
 
     def to(self, device: torch.device | str) -> PerturbedOutputs:
@@ -322,6 +325,7 @@ class PerturbedOutputs:
             {key: torch.cat([part.probabilities[key] for part in parts]) for key in first.probabilities},
             {key: torch.cat([part.maps[key] for part in parts]) for key in first.maps},
             {name: torch.cat([part.random_maps[name] for part in parts]) for name in first.random_maps},
+            {name: torch.cat([part.logits[name] for part in parts]) for name in first.logits},
         )
 
     @staticmethod
@@ -332,6 +336,7 @@ class PerturbedOutputs:
             merged.probabilities.update(outputs.probabilities)
             merged.maps.update(outputs.maps)
             merged.random_maps.update(outputs.random_maps)
+            merged.logits.update(outputs.logits)
         return merged
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> PerturbedOutputs:
@@ -340,4 +345,5 @@ class PerturbedOutputs:
             {key: change(rows) for key, rows in self.probabilities.items()},
             {key: change(rows) for key, rows in self.maps.items()},
             {name: change(rows) for name, rows in self.random_maps.items()},
+            {name: change(rows) for name, rows in self.logits.items()},
         )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.capture import Captured, Forward, capture_layers, plain_eager
-from lightning_gcam.cam.context import MethodContext
+from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.layer_search import is_even
 from lightning_gcam.cam.layers import (
     Fuse,
@@ -24,13 +23,22 @@ from lightning_gcam.cam.layers import (
     resolve_target_layers,
 )
 from lightning_gcam.cam.layouts import Reshape
-from lightning_gcam.cam.registry import AnyMethod, Methods, ModelMethod, resolve_methods
+from lightning_gcam.cam.maps import (
+    ScaledMaps,
+    full_precision,
+    maps_of_model_methods,
+    scale_map,
+    scaled_maps,
+)
+from lightning_gcam.cam.registry import Methods, resolve_methods
 from lightning_gcam.cam.squashing import Squash, squashed
-from lightning_gcam.cam.targets import Explains, Targets
+from lightning_gcam.cam.targets import Explains, Labels, Targets, are_measurements
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.data import saliency_batch as checks
+from lightning_gcam.data.saliency_batch import check_masks
+from lightning_gcam.pipeline.captions import MapSource
 from lightning_gcam.pipeline.rendering import Style, draw
-from lightning_gcam.utils.errors import InputError, of_the_users
+from lightning_gcam.utils.chunking import in_chunks
+from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import untouched
 from lightning_gcam.visual import Figure, Normalize, check_scale
 
@@ -62,6 +70,7 @@ class Attribution:
             maps belong to a batch that is kept elsewhere, as those of a `SaliencyRecord` do.
         squash: what the model's forward ends with beyond its logits: "sigmoid", "softmax", "log_sigmoid" or
             "log_softmax", which is undone; None where it gives logits.
+        sources: the method and the layer of each map; read them with `source_of`.
     """
 
     maps: dict[str, Tensor]
@@ -75,6 +84,7 @@ class Attribution:
     in_mask: Tensor | None = None
     images: Tensor | None = field(default=None, repr=False)
     squash: Squash | None = None
+    sources: dict[str, MapSource] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -83,6 +93,10 @@ class Attribution:
     def outputs(self) -> Tensor:
         """`(N, K)`, what the logits are in the model's own terms: probabilities, where its forward gives these."""
         return squashed(self.logits, self.squash)
+
+    def source_of(self, name: str) -> MapSource:
+        """The method and the layer of the map `name`; a map that was added under its own name is its own method."""
+        return self.sources.get(name, MapSource(name, self.target_layer))
 
     def show(
         self,
@@ -180,7 +194,7 @@ def _batch_of(samples: Tensor | SaliencyBatch | None, n: int) -> SaliencyBatch:
 
 def attribute(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | SaliencyBatch,
     targets: Targets = None,
     *,
     methods: Methods = "guidance_cam",
@@ -200,13 +214,13 @@ def attribute(
     Args:
         model: any `nn.Module`.
         images: `(N, C, H, W)` on the model's device, as its forward takes them: floating point, or whole numbers such
-            as uint8.
-        targets: whose score is explained: None or "predicted" for each sample's predicted class; an int for one class;
-            `(N,)` classes (a negative one stands for the predicted class); `(N, K)` multi-hot; "output" for the output
-            of a regression itself, which float targets of a single output that are not all 0 or 1 ask for, too; or a
-            callable `outputs -> (N,)` of what the model gave, for an embedding, say. Left out, an output that shows by
-            its form that it holds no classes is explained as a whole: rows of norm 1 by their norm before that, a
-            reconstruction by its error.
+            as uint8; or a `SaliencyBatch`, whose object masks are used where `masks` is left out.
+        targets: whose score is explained: None or "predicted" for each sample's predicted class; "label" for the labels
+            of a `SaliencyBatch`, as `SaliencyMonitor` explains them; an int for one class; `(N,)` classes (a negative
+            one stands for the predicted class); `(N, K)` multi-hot; "output" for the output of a regression itself,
+            which float targets of a single output that are not all 0 or 1 mean, too; or a callable `outputs -> (N,)`
+            of what the model gave, for an embedding, say. Left out, an output that shows by its form that it holds no
+            classes is explained as a whole: rows of norm 1 by their norm before that, a reconstruction by its error.
         methods: a name (see `lightning_gcam.cam.available_methods`), a callable
             `(activations, gradients) -> (N, h, w)`, a `lightning_gcam.cam.ModelMethod`, several of them, or a mapping
             from the maps' names to callables.
@@ -231,9 +245,14 @@ def attribute(
         >>> attribution.maps["guidance_cam"].shape, attribution.target_layer
         (torch.Size([5, 8, 8]), '1')
     """
+    if isinstance(targets, str) and targets == "label":
+        targets = _labels_for(images)
+    if isinstance(images, SaliencyBatch):
+        masks = masks if masks is not None else images.object_masks
+        images = images.images
     table = resolve_methods(methods)
     _check(images)
-    checks.check_masks(masks, (len(images), images.shape[-2], images.shape[-1]))
+    check_masks(masks, (len(images), images.shape[-2], images.shape[-1]))
     check_fuse(fuse, target_layer)
     if target_layer is None:
         target_layer = find_target_layer(
@@ -250,16 +269,17 @@ def attribute(
             reshape=reshape_transform,
             masks=masks,
         )
-        asked = [_asked(table, model, images, each, targets, forward) for each in captured]
-    with torch.inference_mode(False), torch.no_grad(), _full_precision(images):
+        again = [maps_of_model_methods(table, model, images, each, targets, forward) for each in captured]
+    with torch.inference_mode(False), torch.no_grad(), full_precision(images):
         size, score = (images.shape[-2], images.shape[-1]), captured[0].score
-        at_layers = [_scaled_maps(table, *each, size) for each in zip(captured, asked, strict=True)]
-        scaled = _fused(at_layers, fuse) if fuse is not None else _named(at_layers, list(layers))
+        at_layers = [scaled_maps(table, *each, size) for each in zip(captured, again, strict=True)]
+        where = layers_in_words(list(layers), fuse)
+        scaled, sources = _fused(at_layers, fuse, where) if fuse is not None else _named(at_layers, [*layers])
         return Attribution(
             maps={name: map_ for name, (map_, _) in scaled.items()},
             logits=score.logits,
             targets=score.targets,
-            target_layer=layers_in_words(list(layers), fuse),
+            target_layer=where,
             peaks={name: peak for name, (_, peak) in scaled.items()},
             even_gradients=all(is_even(each.gradients) for each in captured),
             explains=score.explains,
@@ -267,74 +287,111 @@ def attribute(
             in_mask=score.in_mask,
             images=images,
             squash=score.squash,
+            sources=sources,
         )
 
 
-ScaledMaps = dict[str, tuple[Tensor, Tensor]]
-"""Maps `(N, H, W)` in [0, 1] and their raw peaks `(N,)`, by name."""
+def _labels_for(batch: Tensor | SaliencyBatch) -> Labels | None:
+    if not isinstance(batch, SaliencyBatch):
+        raise InputError(
+            '`targets` "label" explains the labels of a `SaliencyBatch`, and `images` holds none: give '
+            "`SaliencyBatch(images, labels)`, or the labels themselves as `targets`."
+        )
+    return labels_of(batch)
 
 
-def _asked(
-    methods: dict[str, AnyMethod],
-    model: nn.Module,
-    images: Tensor,
-    captured: Captured,
-    targets: Targets,
-    forward: Forward | None,
-) -> dict[str, Tensor]:
-    """The raw maps of those methods that run the model again."""
-    scored = {name: method for name, method in methods.items() if isinstance(method, ModelMethod)}
-    if not scored:
-        return {}
-    with plain_eager():
-        images = images.clone()  # one made in inference mode has no gradient
-        context = MethodContext(model, images, captured, targets, forward)
-        with _full_precision(images):
-            return {name: method(context.named(name)) for name, method in scored.items()}
+Sources = dict[str, MapSource]
 
 
-def _full_precision(images: Tensor) -> AbstractContextManager[object]:
-    """Autocast would round the weighted sums."""
-    return torch.autocast(images.device.type, enabled=False)
+def _named(at_layers: Sequence[ScaledMaps], layers: Sequence[str]) -> tuple[ScaledMaps, Sources]:
+    """All maps by name, and the method and layer of each."""
+    named: ScaledMaps = {}
+    sources: Sources = {}
+    for layer, maps in zip(layers, at_layers, strict=True):
+        for method, scaled in maps.items():
+            name = map_name(method, layer, layers)
+            named[name], sources[name] = scaled, MapSource(method, layer)
+    return named, sources
 
 
-def _scaled_maps(
-    methods: dict[str, AnyMethod], captured: Captured, asked: dict[str, Tensor], size: tuple[int, int]
-) -> ScaledMaps:
-    finite, explained = _finite(captured), captured.score.is_of_something[:, None, None]
-    maps: ScaledMaps = {}
-    for name, method in methods.items():
-        if isinstance(method, ModelMethod):
-            raw = _checked(name, asked[name], (len(finite), None, None))
-            raw = torch.where(explained, raw, 0.0)
-        else:
-            expected = (len(finite), *captured.activations.shape[2:])
-            with of_the_users("methods", captured.activations):
-                found = method(captured.activations, captured.gradients)
-            raw = _checked(name, found, expected)
-        maps[name] = _scale(raw, size, finite)
-    return maps
-
-
-def _named(at_layers: Sequence[ScaledMaps], layers: Sequence[str]) -> ScaledMaps:
-    """All maps under names that tell method and layer."""
-    return {
-        map_name(method, layer, layers): scaled
-        for layer, maps in zip(layers, at_layers, strict=True)
-        for method, scaled in maps.items()
-    }
-
-
-def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse) -> ScaledMaps:
+def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse, where: str) -> tuple[ScaledMaps, Sources]:
     """Each method's maps of all layers as one, scaled again; what is not finite at one layer is blank."""
     fused: ScaledMaps = {}
     for method in at_layers[0]:
         maps, peaks = zip(*(maps[method] for maps in at_layers), strict=True)
         one = fuse_maps(maps, fuse)
-        fused[method] = _scale(
-            one, (one.shape[-2], one.shape[-1]), torch.isfinite(torch.stack(peaks)).all(dim=0)
+        finite = torch.isfinite(torch.stack(peaks)).all(dim=0)
+        fused[method] = scale_map(one, (one.shape[-2], one.shape[-1]), finite)
+    return fused, {method: MapSource(method, where) for method in fused}
+
+
+def attribute_in_chunks(
+    model: nn.Module,
+    batch: SaliencyBatch,
+    targets: Targets = "label",
+    *,
+    chunk_size: int | None = None,
+    **options: Any,
+) -> tuple[Attribution, int]:
+    """Attribute a batch chunk by chunk; where memory runs out, in chunks half as large.
+
+    Args:
+        model: any `nn.Module`.
+        batch: the samples, on the model's device.
+        targets: as in `analyze`.
+        chunk_size: how many samples to run at once; all where it is left out.
+        options: the further arguments of `attribute`.
+
+    Returns:
+        The attribution of the whole batch, and the size of the chunks that went through.
+
+    Raises:
+        InputError: where the number of targets is not the number of samples.
+        RuntimeError: where memory does not suffice for a single sample.
+    """
+    if isinstance(targets, str) and targets == "label":
+        targets = labels_of(batch)
+    masks = batch.object_masks
+
+    def work(chunk: slice) -> Attribution:
+        part = attribute(
+            model,
+            batch.images[chunk],
+            _targets_of(targets, chunk, len(batch)),
+            masks=masks[chunk] if masks is not None else None,
+            **options,
         )
-    return fused
+        return replace(part, images=None)  # the batch has them
+
+    parts, size = in_chunks(len(batch), work, chunk_size)
+    return Attribution.cat(parts), size
+
+
+def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | None:
+    """A batch's labels as targets; None where there are none.
+
+    Args:
+        batch: the samples.
+        whole: the batch that they are a part of: whether labels name classes or measure something is seen in all.
+    """
+    if batch.labels is None:
+        return None
+    all_labels = whole.labels if whole is not None and whole.labels is not None else batch.labels
+    return Labels(batch.labels, are_measurements(all_labels), of_batch=True)
+
+
+def _targets_of(targets: Targets, chunk: slice, n: int) -> Targets:
+    """The targets of a chunk of n samples.
+
+    Raises:
+        InputError: where the number of targets is not the number of samples.
+    """
+    if targets is None or isinstance(targets, (str, int)) or callable(targets):
+        return targets
+    given = targets if isinstance(targets, Labels) else Labels.of(torch.as_tensor(targets))
+    if len(given) != n:
+        raise InputError(f"`targets` must hold {n} classes, one per sample; got {len(given)}.")
+    return given[chunk]
 
 
 def _check(images: Tensor) -> None:
@@ -348,43 +405,3 @@ def _check(images: Tensor) -> None:
         )
     if not len(images):
         raise InputError(f"`images` holds no sample; got {tuple(images.shape)}. Give at least one.")
-
-
-def _checked(name: str, result: Any, expected: tuple[int | None, ...]) -> Tensor:
-    """A method's map, rectified (a callable of the user's may give negative values)."""
-    if not isinstance(result, Tensor) or not _fits(tuple(result.shape), expected):
-        came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        rows, *grid = expected
-        size = expected if None not in grid else f"({rows}, h, w)"
-        raise InputError(
-            f'`methods` "{name}" must give (N, h, w) = {size}; got {came}. Sum over the channels, say.'
-        )
-    return result.detach().float().relu()
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    """Whether a shape is the expected one; None stands for any length but 0."""
-    if len(shape) != len(expected):
-        return False
-    return all(
-        length == want if want is not None else length for length, want in zip(shape, expected, strict=True)
-    )
-
-
-def _finite(captured: Captured) -> Tensor:
-    """Whether each sample's activations and gradients are; a map does not always show it: ReLU makes -inf a zero."""
-    both = torch.isfinite(captured.activations) & torch.isfinite(captured.gradients)
-    return both.flatten(1).all(dim=1)
-
-
-def _scale(raw: Tensor, size: tuple[int, int], finite: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank."""
-    peaks = raw.flatten(1).amax(dim=1)
-    finite = finite & torch.isfinite(raw).flatten(1).all(dim=1)
-    peaks = torch.where(finite, peaks, torch.nan)
-    alive = finite & (peaks > 0)
-    divisor = torch.where(alive, peaks, 1.0)[:, None, None]
-    unit = torch.where(alive[:, None, None], raw, 0.0) / divisor
-    resized = nn.functional.interpolate(unit[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-    largest = resized.flatten(1).amax(dim=1)[:, None, None]
-    return (resized / torch.where(largest > 0, largest, 1.0)).clamp(0, 1), peaks

@@ -1,14 +1,15 @@
-"""The words of a look: what each sample is and was taken for, whether that is right, and what the maps explain."""
+"""The captions of a look: each sample's true and predicted class, whether that is right, and what the maps explain."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import (
     Explains,
     are_marks,
@@ -19,15 +20,65 @@ from lightning_gcam.cam.targets import (
 )
 from lightning_gcam.data import SaliencyBatch
 
-if TYPE_CHECKING:
-    from lightning_gcam.pipeline.attribution import Attribution
-
-
 ClassNames = Sequence[str] | None
 """A name for each class; its number where there is none."""
 
 
-def subject_of(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None) -> Explains:
+class MapSource(NamedTuple):
+    """The method and the layer that a map was computed with; fused layers are joined as in `target_layer`."""
+
+    method: str
+    layer: str
+
+
+class Explanation(Protocol):
+    """The fields of an `Attribution` that captions and pictures need; see there for what each holds."""
+
+    @property
+    def maps(self) -> Mapping[str, Tensor]:
+        """The saliency `(N, H, W)` of each map, by name."""
+
+    @property
+    def peaks(self) -> Mapping[str, Tensor]:
+        """Each map's maximum `(N,)` before scaling, by name."""
+
+    @property
+    def logits(self) -> Tensor:
+        """`(N, K)`, before any sigmoid or softmax."""
+
+    @property
+    def outputs(self) -> Tensor:
+        """`(N, K)`, as the model's forward gives them."""
+
+    @property
+    def targets(self) -> Tensor | None:
+        """The explained classes `(N,)` or marks `(N, K)`; None where no class is explained."""
+
+    @property
+    def target_layer(self) -> str:
+        """The layer's name, or several in one line."""
+
+    @property
+    def explains(self) -> Explains:
+        """What the maps explain."""
+
+    @property
+    def values(self) -> Tensor | None:
+        """The explained number of each sample, `(N,)`."""
+
+    @property
+    def in_mask(self) -> Tensor | None:
+        """For a dense head, whether each sample's logits were summed over its mask, `(N,)` bool."""
+
+    @property
+    def squash(self) -> Squash | None:
+        """What the forward ends with beyond its logits."""
+
+    def source_of(self, name: str) -> MapSource:
+        """The method and the layer of the map `name`."""
+
+
+def subject_of(batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames = None) -> Explains:
     """What the model's output is, as far as can be known: scores of "classes", a regression's "output", or neither.
 
     What shows that it holds no classes (see `cam.regions.form_of` and `instead_of_classes`) is neither, a "score".
@@ -59,11 +110,11 @@ def subject_of(batch: SaliencyBatch, attribution: Attribution, class_names: Clas
 
 def instead_of_classes(
     batch: SaliencyBatch,
-    attribution: Attribution,
+    attribution: Explanation,
     class_names: ClassNames = None,
     largest_label: int = -1,
 ) -> Literal["norm", "output"] | None:
-    """What the maps had better explain, where the labels show that the output holds no classes; None where it may.
+    """What the maps should explain where the labels show that the output holds no classes; None where it may hold them.
 
     Form tells most (see `cam.regions.form_of`); this is what only the samples together can tell, at one look:
 
@@ -142,7 +193,7 @@ def marks_of(batch: SaliencyBatch, num_logits: int) -> Tensor | None:
     return labels > 0 if are_marks(labels) else None
 
 
-def has_own_sigmoids(batch: SaliencyBatch, attribution: Attribution, multi_label: bool = False) -> bool:
+def has_own_sigmoids(batch: SaliencyBatch, attribution: Explanation, multi_label: bool = False) -> bool:
     """Whether each logit has a sigmoid of its own: as the model says itself, else as the labels show.
 
     Args:
@@ -155,7 +206,7 @@ def has_own_sigmoids(batch: SaliencyBatch, attribution: Attribution, multi_label
     return multi_label or marks_of(batch, attribution.logits.shape[1]) is not None
 
 
-def probabilities(batch: SaliencyBatch, attribution: Attribution) -> Tensor:
+def probabilities(batch: SaliencyBatch, attribution: Explanation) -> Tensor:
     """The predicted class's probability, `(N,)`: softmax, or sigmoid for one logit and for marks of several classes.
 
     Where the model gives probabilities, these.
@@ -166,12 +217,12 @@ def probabilities(batch: SaliencyBatch, attribution: Attribution) -> Tensor:
     return shares.gather(1, predictions[:, None]).squeeze(1)
 
 
-def _shares(batch: SaliencyBatch, attribution: Attribution) -> Tensor:
+def _shares(batch: SaliencyBatch, attribution: Explanation) -> Tensor:
     return shares_of(attribution.logits, has_own_sigmoids(batch, attribution))
 
 
 def correct(
-    batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None
+    batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames = None
 ) -> list[bool | None]:
     """Whether each prediction is right (where several classes can be marked: all that are, and no other).
 
@@ -195,8 +246,8 @@ def correct(
     return [each if known else None for each, known in zip(right, judged, strict=True)]
 
 
-def captions(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None) -> list[str]:
-    """One line per sample: its name, what it is, and what the model makes of it.
+def captions(batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames = None) -> list[str]:
+    """One line per sample: its name, its true class, and the model's prediction.
 
     That is the predicted class and its probability ("true cat · predicted dog (0.91)"), all that are more likely than
     not where several can be marked ("predicted dog (0.91), cat (0.62)", or "predicted none"), the output of a
@@ -211,12 +262,12 @@ def captions(batch: SaliencyBatch, attribution: Attribution, class_names: ClassN
     return [" · ".join(part for part in row if part) for row in zip(*parts, strict=True)]
 
 
-def explained(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames = None) -> str:
+def explained(batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames = None) -> str:
     """What the maps explain, in a few words; for a dense head also where its logits were summed."""
     return _whose(batch, attribution, class_names) + _where(attribution)
 
 
-def _whose(batch: SaliencyBatch, attribution: Attribution, class_names: ClassNames) -> str:
+def _whose(batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames) -> str:
     targets, labels = attribution.targets, batch.labels
     if attribution.explains in _WHOLE:
         return f"maps of {_WHOLE[attribution.explains]}"
@@ -245,8 +296,8 @@ def _are_of_labels(targets: Tensor, labels: Tensor) -> bool:
     return bool(has_one.any()) and bool((targets == labels)[has_one].all())
 
 
-def _where(attribution: Attribution) -> str:
-    """A callable sums a dense head's logits as it likes."""
+def _where(attribution: Explanation) -> str:
+    """Where a dense head's logits were summed, in words; empty for a callable, which sums as it likes."""
     if attribution.in_mask is None or attribution.explains == "score":
         return ""
     elsewhere = "over the image" if attribution.explains == "output" else "where it is predicted"
@@ -271,7 +322,7 @@ def _true(batch: SaliencyBatch, subject: Explains, class_names: ClassNames) -> l
 
 
 def _found(
-    batch: SaliencyBatch, attribution: Attribution, subject: Explains, class_names: ClassNames
+    batch: SaliencyBatch, attribution: Explanation, subject: Explains, class_names: ClassNames
 ) -> list[str]:
     if subject == "output":
         return [f"predicted {_number(value)}" for value in attribution.outputs[:, 0].tolist()]

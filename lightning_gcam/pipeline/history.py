@@ -1,4 +1,4 @@
-"""What a run keeps of its looks: earlier maps and peaks, the maps of random weights, and what never changes."""
+"""The history of a run's looks: earlier maps and peaks, and what is the same at every look."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.model_outputs import Answers, class_probabilities
+from lightning_gcam.pipeline.model_outputs import class_probabilities
 from lightning_gcam.pipeline.rendering import Earlier
 
 PREVIOUS, FIRST, BEST = "previous", "first", "best"
 
 
-class Memory:
-    """The maps of the previous, the first and the best look, on the CPU; and answers that are the same at every look.
+class LookHistory:
+    """The maps of the previous, the first and the best look, on the CPU; and results that are the same at every look.
 
     The best look is the one at which the explained classes were the most probable, on average.
 
     Example:
-        >>> memory = Memory()
-        >>> memory.earlier("previous", "grad_cam") is None
-        True
+        >>> history = LookHistory()
+        >>> history.maps
+        {}
     """
 
     def __init__(self) -> None:
         self._baselines: list[tuple[list[tuple[str, Any]], dict[str, float]]] = []
-        self._random_maps: Answers | None = None
+        self._random_maps: PerturbedOutputs | None = None
         self._explained: Tensor | None = None
         self._maps: dict[str, dict[str, Tensor]] = {}
         self._confidence = float("-inf")
@@ -36,25 +37,21 @@ class Memory:
         self._tops: dict[str, float] = {}
 
     def begin_run(self) -> None:
-        """Another run may look at another layer; the earlier looks stay, as the history does."""
+        """Forget what depends on the target layer, which another run may change; the earlier looks stay."""
         self._random_maps, self._baselines = None, []
 
-    def earlier(self, since: str, map_name: str) -> Tensor | None:
-        """The maps `(N, H, W)` of an earlier look; None where there was none.
-
-        Args:
-            since: "previous", "first" or "best".
-            map_name: as in `Attribution.maps`.
-        """
-        return self._maps.get(since, {}).get(map_name)
+    @property
+    def maps(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """The maps `(N, H, W)` by name, of the "previous", the "first" and the "best" look, where there was one."""
+        return self._maps
 
     @property
     def for_picture(self) -> Earlier:
-        """What the picture of the next look shows of those before."""
+        """The earlier looks as the picture of the next one shows them."""
         return Earlier(self._step, self._maps.get(PREVIOUS, {}), dict(self._tops))
 
     def keep(self, attribution: Attribution, step: int | None = None) -> None:
-        """A look was taken, at `step`: it is the previous one of the next."""
+        """Keep the maps of the look at `step`: it is the previous one of the next."""
         self._step = step
         for name, peaks in attribution.peaks.items():
             self._tops[name] = max(self._tops.get(name, 0.0), float(peaks.nan_to_num(0, 0, 0).max()))
@@ -65,25 +62,25 @@ class Memory:
         if confidence > self._confidence:
             self._maps[BEST], self._confidence = maps, confidence
 
-    def random_maps(self, attribution: Attribution) -> Answers | None:
+    def random_maps(self, attribution: Attribution) -> PerturbedOutputs | None:
         """The maps of the model with random weights; None where they are not known for the classes explained now."""
         return self._random_maps if _same(attribution.targets, self._explained) else None
 
-    def keep_random_maps(self, answers: Answers, attribution: Attribution) -> None:
-        """Note them: they are the same at every look, as long as the explained classes are."""
-        if len(answers):  # else asking failed, and may go well the next time
-            self._random_maps, self._explained = answers, attribution.targets
+    def keep_random_maps(self, outputs: PerturbedOutputs, attribution: Attribution) -> None:
+        """Keep the maps of random weights: they stay the same while the explained classes do."""
+        if len(outputs):  # else computing them failed, and may succeed the next time
+            self._random_maps, self._explained = outputs, attribution.targets
 
     def baselines_of(self, scores: Any) -> dict[str, float] | None:
-        """What maps that know nothing of the model have for `scores`; None where that is not known.
+        """The `scores` of maps that do not depend on the model; None where they were not computed yet.
 
         Args:
-            scores: as they were asked for. Metrics are told apart as objects: two of one name may be set differently.
+            scores: as they were given. Metrics are compared as objects: two of one name may be set differently.
         """
-        return next((found for asked, found in self._baselines if _are_same(asked, _parts(scores))), None)
+        return next((found for given, found in self._baselines if _are_same(given, _parts(scores))), None)
 
     def keep_baselines(self, scores: Any, found: dict[str, float]) -> None:
-        """Note them: they are the same at every look of a run."""
+        """Keep the scores of maps that do not depend on the model: they are the same at every look of a run."""
         self._baselines.append((_parts(scores), found))
 
     def state_dict(self) -> dict[str, Any]:
@@ -92,13 +89,13 @@ class Memory:
         return {"maps": dict(self._maps), **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the looks of a checkpoint."""
+        """Take over the looks of a checkpoint."""
         self._maps, self._confidence = dict(state["maps"]), float(state["confidence"])
         self._step, self._tops = state.get("step"), dict(state.get("tops", {}))
 
 
 def _parts(scores: Any) -> list[tuple[str, Any]]:
-    """Each score that was asked for, with the name that it was given."""
+    """Each score that was given, with its name."""
     if isinstance(scores, Mapping):
         return list(scores.items())
     return [("", each) for each in scores] if isinstance(scores, (list, tuple)) else [("", scores)]

@@ -1,35 +1,25 @@
-"""`SaliencyRecord`: all that one look produced; and `record_saliency()`: from a model and a batch to a record."""
+"""`SaliencyRecord`: everything that one look produced."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_gcam.cam.capture import Forward
-from lightning_gcam.cam.layers import Fuse, TargetLayers
-from lightning_gcam.cam.layouts import Reshape
-from lightning_gcam.cam.registry import Methods
-from lightning_gcam.cam.targets import Explains, Targets, predict
+from lightning_gcam.cam.targets import Explains, predict
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import sample_names
-from lightning_gcam.metrics import GroupedMeasurement, Measurement, resolve_scores
+from lightning_gcam.metrics import GroupedMeasurement, Measurement
+from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.pipeline import captions
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.causal_checks import CausalChecks, with_checks
-from lightning_gcam.pipeline.chunks import attribute_in_chunks
-from lightning_gcam.pipeline.model_outputs import Answers, Inquiry, answer_images, ask, ask_random_model
 from lightning_gcam.pipeline.rendering import Earlier, Style, draw, title_of
-from lightning_gcam.pipeline.scoring import Scores, ScoreSheet, score_maps
-from lightning_gcam.shortcuts import Checks, Reliance, Removal
+from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.shortcuts.regions import classes_of_labels
-from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 from lightning_gcam.visual import Figure, Normalize, check_scale
 from lightning_gcam.visual.images import Scale
 from lightning_gcam.visual.layout import Layout, cut_samples, plan
@@ -82,19 +72,21 @@ class SaliencyRecord:
         scores: plain numbers by name: `energy` for the first method, `<method>/energy` for each further one. A score
             that does not exist (no mask, every map blank) is not in it. The causal checks stand among them.
         stamp: when, and under which names.
-        sheet: what each score was computed from, for `measurements`.
+        results: what each score was computed from, for `measurements`.
         reliance: the causal checks with n, interval and chance; None where the labels or the output are no classes, the
-            logits are dense, or no check was asked for.
+            logits are dense, or no check was to be made.
         earlier: what the picture shows of the looks before.
+        chunk_size: how many images this process ran at once; None where it ran all of them.
     """
 
     batch: SaliencyBatch
     attribution: Attribution
     scores: dict[str, float]
     stamp: Stamp = field(default_factory=Stamp)
-    sheet: ScoreSheet = field(default_factory=ScoreSheet)
+    results: ScoreResults = field(default_factory=ScoreResults)
     reliance: Reliance | None = None
     earlier: Earlier = field(default_factory=Earlier)
+    chunk_size: int | None = None
 
     @property
     def step(self) -> int:
@@ -149,25 +141,25 @@ class SaliencyRecord:
     @cached_property
     def measurements(self) -> dict[str, Measurement]:
         """Each score with its n, what was left out, and a bootstrap interval."""
-        return {name: found.overall for name, found in self.sheet.measure().items()}
+        return {name: found.overall for name, found in self.results.measure().items()}
 
     @cached_property
     def class_measurements(self) -> dict[str, GroupedMeasurement]:
         """The same for each class of the labels, with the worst one named; empty where no label names a class."""
         classes = classes_of_labels(self.batch)
-        return self.sheet.measure(classes, self.stamp.class_names) if classes is not None else {}
+        return self.results.measure(classes, self.stamp.class_names) if classes is not None else {}
 
     @cached_property
     def group_measurements(self) -> dict[str, GroupedMeasurement]:
         """The same for each of the samples' groups; empty where they have none."""
-        return self.sheet.measure(self.batch.groups) if self.batch.groups is not None else {}
+        return self.results.measure(self.batch.groups) if self.batch.groups is not None else {}
 
     @property
     def table(self) -> list[dict[str, str | float | int]]:
         """A row for each score, each causal check, each baseline and each group: value, n, left out, interval."""
         checks = self.reliance.measurements if self.reliance is not None else {}
         rows = [_row(name, "all", found) for name, found in {**self.measurements, **checks}.items()]
-        rows += [_row(name, "all", value) for name, value in self.sheet.baselines.items()]
+        rows += [_row(name, "all", value) for name, value in self.results.baselines.items()]
         for name, found in self.group_measurements.items():
             rows += [_row(name, f"group {group}", each) for group, each in found.groups.items()]
         return rows
@@ -226,85 +218,3 @@ def _row(score: str, samples: str, found: Measurement | float) -> dict[str, str 
     low, high = found.interval if found.interval is not None else ("", "")
     values = (score, samples, found.value, found.n, found.left_out, low, high)
     return dict(zip(columns, values, strict=True))
-
-
-def record_saliency(
-    model: nn.Module,
-    batch: SaliencyBatch,
-    *,
-    methods: Methods = "guidance_cam",
-    target_layer: TargetLayers | None = None,
-    targets: Targets = "label",
-    scores: Scores = None,
-    reshape_transform: Reshape | None = None,
-    forward: Forward | None = None,
-    chunk_size: int | None = None,
-    stamp: Stamp | None = None,
-    fuse: Fuse | None = None,
-    checks: Checks = None,
-    removal: Removal = DEFAULT_REMOVAL,
-) -> SaliencyRecord:
-    """Look once: compute the maps of a batch and score them.
-
-    Args:
-        model: any `nn.Module`; it is left exactly as it was.
-        batch: the samples, on the model's device.
-        methods: as in `attribute`.
-        target_layer: as in `attribute`.
-        targets: "label" for each sample's label (float labels of a single output that are not all 0 or 1 explain the
-            output itself; without labels the predicted class is explained, as None does in `attribute`), or as in
-            `attribute`. Logits at every position are summed over the object's mask or boxes.
-        scores: names, metrics, or a mapping from names to metrics; None for those that are on by default.
-        reshape_transform: as in `attribute`.
-        forward: as in `attribute`.
-        chunk_size: how many samples to run at once; all where it is left out.
-        stamp: when the look was taken, and under which names it is shown.
-        fuse: as in `attribute`.
-        checks: the causal checks (see `lightning_gcam.shortcuts.available_checks`), a forward each; None for all that
-            the annotation allows, `[]` for none.
-        removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
-            `(N, H, W)` bool to images.
-
-    Returns:
-        A `SaliencyRecord`.
-
-    Raises:
-        InputError: naming the argument, what came, and what to do.
-
-    Example:
-        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-        >>> masks = torch.zeros(2, 8, 8, dtype=torch.bool)
-        >>> masks[:, :4] = True
-        >>> batch = SaliencyBatch(torch.rand(2, 1, 8, 8), labels=torch.tensor([0, 1]), masks=masks)
-        >>> record = record_saliency(model, batch)
-        >>> list(record.scores)[:2]
-        ['energy', 'energy_chance']
-    """
-    causal = CausalChecks.of(checks, removal)
-    options: dict[str, Any] = {
-        "methods": methods,
-        "target_layer": target_layer,
-        "reshape_transform": reshape_transform,
-        "forward": forward,
-        "fuse": fuse,
-    }
-    with torch.inference_mode(False):
-        stamp = stamp or Stamp()
-        attribution, size = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
-        instead = captions.instead_of_classes(batch, attribution, stamp.class_names)
-        if instead is not None and isinstance(targets, str) and targets == "label":
-            targets = instead
-            attribution, size = attribute_in_chunks(model, batch, targets, chunk_size=chunk_size, **options)
-        inquiry = Inquiry.of(resolve_scores(scores))
-        how = {"targets": targets, "chunk_size": chunk_size, **options}
-        answers = ask(model, batch, attribution, inquiry, **how)
-        if inquiry.random_maps:
-            answers = Answers.merged([answers, ask_random_model(model, batch, attribution, **how)])
-        sheet = score_maps(attribution, batch, scores, answers=answers)
-        reliance = None
-        if causal.apply_to(batch, attribution, stamp.class_names):
-            changed = causal.changes(batch, attribution)
-            how = {"chunk_size": size, "forward": forward, "squash": attribution.squash}
-            said, _ = answer_images(model, batch, changed, **how)
-            reliance = causal.measure(batch, attribution, said.values)
-        return SaliencyRecord(batch, attribution, with_checks(sheet.values, reliance), stamp, sheet, reliance)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,6 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.pipeline import captions
 from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
 from lightning_gcam.visual.images import Scale
-
-if TYPE_CHECKING:
-    from lightning_gcam.pipeline.attribution import Attribution
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Style:
 
 def draw(
     batch: SaliencyBatch,
-    attribution: Attribution,
+    attribution: captions.Explanation,
     style: Style,
     *,
     when: str = "",
@@ -75,7 +71,7 @@ def draw(
         `(height, width, 3)`, uint8.
     """
     earlier = earlier or Earlier()
-    names, maps = list(attribution.maps), attribution.maps
+    names, maps = list(attribution.maps), dict(attribution.maps)
     if style.scale != "own":
         maps = {name: _raw(name, attribution) for name in names}
     before = earlier.tops if style.scale == "run" else {}
@@ -85,7 +81,7 @@ def draw(
         maps,
         captions=words if words is not None else captions.captions(batch, attribution, style.class_names),
         correct=captions.correct(batch, attribution, style.class_names),
-        headings=[_heading(name) for name in names],
+        headings=[_heading(name, attribution) for name in names],
         notes={name: _notes(name, attribution, tops[name], style.scale) for name in names},
         masks=batch.masks,
         boxes=batch.boxes,
@@ -98,25 +94,25 @@ def draw(
     )
 
 
-def title_of(when: str, batch: SaliencyBatch, attribution: Attribution, style: Style) -> str:
+def title_of(when: str, batch: SaliencyBatch, attribution: captions.Explanation, style: Style) -> str:
     """The line above a picture: when, the layer, what the maps explain, which channels are shown."""
     explained = captions.explained(batch, attribution, style.class_names)
     words = [when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])]
     return " · ".join(word for word in words if word)
 
 
-def _raw(name: str, attribution: Attribution) -> Tensor:
+def _raw(name: str, attribution: captions.Explanation) -> Tensor:
     """The map before it was scaled."""
     peaks = attribution.peaks[name].float().nan_to_num(0, 0, 0)
     return attribution.maps[name] * peaks.to(attribution.maps[name].device)[:, None, None]
 
 
-def _highest(name: str, attribution: Attribution) -> float:
+def _highest(name: str, attribution: captions.Explanation) -> float:
     """The highest raw peak of all samples; 0 where every map is blank."""
     return float(attribution.peaks[name].float().nan_to_num(0, 0, 0).max())
 
 
-def _comparable(earlier: Earlier, attribution: Attribution) -> dict[str, Tensor]:
+def _comparable(earlier: Earlier, attribution: captions.Explanation) -> dict[str, Tensor]:
     """The earlier maps of the same samples."""
     now = attribution.maps
     return {
@@ -124,13 +120,14 @@ def _comparable(earlier: Earlier, attribution: Attribution) -> dict[str, Tensor]
     }
 
 
-def _heading(name: str) -> str:
+def _heading(name: str, attribution: captions.Explanation) -> str:
     """A map's name above its column: "grad cam · layer2_1" for "grad_cam@layer2_1"."""
-    method, at, layer = name.partition("@")
-    return method.replace("_", " ") + (f" · {layer}" if at else "")
+    source = attribution.source_of(name)
+    at_layer = "" if name == source.method else f" · {source.layer}"
+    return source.method.replace("_", " ") + at_layer
 
 
-def _notes(name: str, attribution: Attribution, top: float, scale: Scale) -> list[str]:
+def _notes(name: str, attribution: captions.Explanation, top: float, scale: Scale) -> list[str]:
     """Each map's raw peak, and that of the brightest where they share a scale."""
     peaks = attribution.peaks[name].tolist()
     return [

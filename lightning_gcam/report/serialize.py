@@ -115,7 +115,8 @@ def predicted(record: SaliencyRecord) -> list[dict[str, Any]]:
 def sample_scores(record: SaliencyRecord) -> list[dict[str, float]]:
     """Each sample's own number of every score that is a mean over samples; left out where it does not count."""
     scores: list[dict[str, float]] = [{} for _ in range(len(record.batch))]
-    for name, (_, sample) in record.sheet.evidence.items():
+    for key, (_, sample) in record.results.samples.items():
+        name = record.results.name_of(key)
         if sample.values.ndim != 1 or len(sample.values) != len(scores):
             continue
         for row, value, counts in zip(scores, sample.values.tolist(), sample.counted.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""What the model relies on: the same samples with the object removed, or parts exchanged, and what it answers then."""
+"""What the model relies on: its accuracy on the same samples with the object removed, or with parts exchanged."""
 
 from lightning_gcam.shortcuts.checks import Checks, available_checks, changed_images, resolve_checks
 from lightning_gcam.shortcuts.detector import Evidence, Finding, Thresholds, judge, message_of, plain_of

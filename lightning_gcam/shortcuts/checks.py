@@ -35,7 +35,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "suspect_swap_accuracy": ("suspect_swap",),
     "salient_flips": ("salient_outside", "random_outside"),
 }
-"""Each check, and the questions it takes: the one place where both get their names."""
+"""Each check, and the changed versions it needs: the one place where both get their names."""
 
 
 def available_checks() -> tuple[str, ...]:
@@ -50,12 +50,12 @@ def available_checks() -> tuple[str, ...]:
 
 
 def takes_masks(check: str) -> bool:
-    """Whether a check takes the objects' masks or boxes; the one that does not takes a suspect region."""
+    """Whether a check needs the objects' masks or boxes; the one that does not needs a suspect region."""
     return check != "suspect_swap_accuracy"
 
 
 def resolve_checks(checks: Checks) -> tuple[str, ...]:
-    """Turn what a user asked for into names of checks, each once.
+    """The names of the checks that a user gave, each once.
 
     Args:
         checks: a name, several, or None for all.
@@ -85,11 +85,11 @@ def changed_images(
     removal: Removal = DEFAULT_REMOVAL,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """The changed versions of a batch that the checks ask the model about, as far as its annotation allows.
+    """The changed versions of a batch that the checks need, as far as its annotation allows.
 
     - "background_only": the object removed, in a square around it that hides its outline.
     - "object_only": all but the object (with a thin rim) in one colour, the mean over the backgrounds of all samples.
-      (A blurred background would keep a frame's colour or a tint; a callable `removal` is asked instead.)
+      (A blurred background would keep a frame's colour or a tint; a callable `removal` is called instead.)
     - "background_swap": the object on the background of a sample of another class, whose own object is removed.
     - "suspect_swap": the suspect region of a sample of another class in the place of the sample's own. Objects are
       left where they are: what of them lies in the region is neither covered nor lent.
@@ -131,7 +131,7 @@ def image_changes(
     removal: Removal = DEFAULT_REMOVAL,
     seed: int = 0,
 ) -> dict[str, Make]:
-    """As `changed_images`, but the images are made when they are needed, of as many samples as fit into memory.
+    """Functions that make the images of `changed_images` for some samples, so that no more exist than fit memory.
 
     The regions that are changed are kept for all samples: a byte a pixel each. A callable `removal` is called with the
     images that are made at once.
@@ -155,7 +155,7 @@ def image_changes(
 
 
 def _exactly(make: Make) -> Make:
-    """Images are changed in their own precision, whatever the model computes in."""
+    """Change images in their own precision, whatever the model computes in."""
 
     def made(rows: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
@@ -165,7 +165,7 @@ def _exactly(make: Make) -> Make:
 
 
 def _on_objects(images: Tensor, ground: Ground, removal: Removal) -> dict[str, Make]:
-    """The versions that take masks."""
+    """The versions that need masks."""
     around, objects, partners = ground.around, ground.objects, ground.partners
     if around is None or objects is None or not (ground.known & ground.masked).any():
         return {}
@@ -180,7 +180,7 @@ def _on_objects(images: Tensor, ground: Ground, removal: Removal) -> dict[str, M
 
 
 def _on_the_suspect(images: Tensor, ground: Ground, removal: Removal) -> dict[str, Make]:
-    """The version that takes a suspect region."""
+    """The version that needs a suspect region."""
     suspect, around, objects = ground.suspect, ground.around, ground.objects
     if suspect is None or not (ground.suspect_partners >= 0).any():
         return {}
@@ -203,7 +203,7 @@ def _on_the_suspect(images: Tensor, ground: Ground, removal: Removal) -> dict[st
 def _on_saliency(
     images: Tensor, ground: Ground, maps: Tensor, removal: Removal, seed: int
 ) -> dict[str, Make]:
-    """The versions that take maps and masks."""
+    """The versions that need maps and masks."""
     masks, around, partners = ground.masks, ground.around, ground.partners
     if masks is None or around is None or not (partners >= 0).any():
         return {}
@@ -234,7 +234,7 @@ def _without(images: Tensor, regions: Tensor, removal: Removal) -> Make:
 
 
 def _lenders(partners: Tensor) -> Tensor:
-    """Whose images are lent; any where nobody lends."""
+    """The row of each sample's donor; any row where it has none."""
     return partners.clamp(min=0)
 
 

@@ -1,4 +1,4 @@
-"""When the checks of several looks are worth an alarm, and in which words."""
+"""The rule of the alarm: the causal checks of several looks, judged by thresholds, and the message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS: tuple[Kind, ...] = ("survives without the object", "dies with the suspect
 
 @dataclass(frozen=True)
 class Thresholds:
-    """From where on a look counts. All are shares, but `suspect_lift`. The defaults are those of docs/shortcuts.md.
+    """The values from which on a look counts, derived in docs/shortcuts.md. All are shares, but `suspect_lift`.
 
     Args:
         survives: of the accuracy above chance, the share that is left without the object, at least.
@@ -57,7 +57,7 @@ _ON_IT = 3.0
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one look measured.
+    """The checks and scores of one look.
 
     Args:
         step: of the look.
@@ -83,14 +83,14 @@ class Evidence:
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> Evidence:
-        """What `to_plain` gave, back again."""
+        """Read what `to_plain` wrote."""
         reliance = Reliance.from_plain(plain["reliance"])
         return Evidence(int(plain["step"]), int(plain["epoch"]), reliance, dict(plain["scores"]))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the last looks say together.
+    """The kinds of evidence that the last looks have in common.
 
     Args:
         kinds: which of the causal checks hold, at every one of them.
@@ -110,7 +110,7 @@ def judge(
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
     looks_in_a_row: int = 2,
 ) -> Finding | None:
-    """Say what the last looks show together; None where they do not.
+    """Judge the last looks: the kinds of evidence that all of them show, or None.
 
     A look counts where accuracy is above chance (the lower end of its interval is), and where
 
@@ -147,7 +147,7 @@ def judge(
 
 
 def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> tuple[Kind, ...]:
-    """Which causal checks hold at one look."""
+    """The kinds of evidence that one look shows."""
     accuracy = reliance.measurements.get("accuracy")
     if accuracy is None or not _is_above(accuracy, reliance.chance):
         return ()

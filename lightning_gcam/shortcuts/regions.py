@@ -33,7 +33,7 @@ def boxes_of(regions: Tensor) -> Tensor:
 
 
 def _ends(there: Tensor) -> tuple[Tensor, Tensor]:
-    """The first place that is there, and the one past the last, `(N,)` each; 0 and 0 where none is."""
+    """The first marked position, and the one past the last, `(N,)` each; 0 and 0 where none is marked."""
     places = torch.arange(there.shape[1], device=there.device).expand_as(there)
     last = torch.where(there, places + 1, 0).amax(dim=1)
     first = torch.where(there, places, there.shape[1]).amin(dim=1)
@@ -109,7 +109,7 @@ def _filled(like: Tensor, left: Tensor, right: Tensor, top: Tensor, bottom: Tens
 
 
 def partners_of(classes: Tensor, usable: Tensor) -> Tensor:
-    """Give each sample a partner of another class, always the same one.
+    """Choose a donor of another class for each sample, always the same one.
 
     In the order of their classes, each takes the one that is as many places on as the largest class has samples: so
     every sample is taken once, and none by its own class. Where one class holds more than half of them, those that are
@@ -142,7 +142,7 @@ def partners_of(classes: Tensor, usable: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ground:
-    """The parts of an annotation that the checks use.
+    """The annotation of a batch as the checks use it: classes, regions and donors.
 
     Args:
         labels: `(N,)` int64 classes, or `(N, K)` bool marks.
@@ -168,7 +168,7 @@ class Ground:
 
 
 def ground_of(batch: SaliencyBatch) -> Ground | None:
-    """Read a batch; None where its labels are no classes, or there are none.
+    """Read the annotation of a batch; None where its labels are no classes, or missing.
 
     Example:
         >>> batch = SaliencyBatch(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, -1]))
@@ -269,7 +269,7 @@ def same_elsewhere(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
 
 
 def _moved(region: Tensor, around: Tensor, generator: torch.Generator) -> Tensor:
-    """One region `(H, W)` at another place: one at a time, since a correlation takes many times a region's memory."""
+    """Move one region `(H, W)` to another place; one, since a correlation takes many times a region's memory."""
     size = region.shape
     conjugate = torch.fft.rfft2(region.cpu().double()).conj()
     met = [

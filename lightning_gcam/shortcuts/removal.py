@@ -23,7 +23,7 @@ _CELLS = 32
 
 
 def check_removal(removal: Any) -> None:
-    """Refuse what does not say how a region is removed.
+    """Refuse a `removal` that is not known.
 
     Raises:
         InputError: naming what came.
@@ -72,7 +72,7 @@ def in_floats(images: Tensor) -> Tensor:
 
 
 def in_dtype_of(images: Tensor, made: Tensor) -> Tensor:
-    """What was made of images in their dtype again; whole numbers are rounded, and clamped to what it holds."""
+    """Convert floats to the dtype of the images; whole numbers are rounded, and clamped to the dtype's range."""
     if images.is_floating_point() or images.dtype == torch.bool or not made.is_floating_point():
         return made.to(images)
     limits = torch.iinfo(images.dtype)
@@ -86,7 +86,7 @@ def _mean(images: Tensor, regions: Tensor) -> Tensor:
 
 
 def _blur(images: Tensor, regions: Tensor) -> Tensor:
-    """A normalized convolution: pixels of the region count for nothing (Knutsson and Westin, 1993)."""
+    """Blur by a normalized convolution: pixels of the region do not count (Knutsson and Westin, 1993)."""
     boxes = boxes_of(regions).tolist()
     return torch.stack([_blur_one(*each) for each in zip(images, regions, boxes, strict=True)])
 
@@ -155,7 +155,7 @@ _FILLS: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def exchange(images: Tensor, lent: Tensor, has_partner: Tensor, regions: Tensor) -> Tensor:
-    """Give each image, in its region, what its partner has at the same place.
+    """Replace each image's region by what its donor has at the same place.
 
     Args:
         images: `(N, C, H, W)`.
@@ -175,7 +175,7 @@ def exchange(images: Tensor, lent: Tensor, has_partner: Tensor, regions: Tensor)
 def exchange_regions(
     images: Tensor, lent: Tensor, has_partner: Tensor, regions: Tensor, lent_regions: Tensor, to: Tensor
 ) -> Tensor:
-    """Give each image, in its region, what its partner has in its own: the boxes around both are laid on each other.
+    """Replace each image's region by the donor's region: the boxes around both are laid on each other.
 
     Args:
         images: `(N, C, H, W)`.

@@ -1,4 +1,4 @@
-"""What the causal checks measured: accuracy with n, interval and chance."""
+"""The results of the causal checks: accuracy with n, interval and chance."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def chance_level(labels: Tensor, num_logits: int) -> float:
 
 
 def chance_of_marks(marks: Tensor) -> tuple[float, float]:
-    """What guessing reaches where a sample may be of several classes: of the labels, and of whole samples.
+    """The accuracy of a guess where a sample may be of several classes: of the labels, and of whole samples.
 
     The first guesses for each label what most samples have, the second for all samples the commonest row.
 
@@ -141,12 +141,12 @@ def chance_of_marks(marks: Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Reliance:
-    """Accuracy on the samples as they are and on changed versions of them, each with n, what was left out and how sure.
+    """Accuracy on the samples as they are and on changed versions of them, with n, samples left out, and interval.
 
     Args:
         measurements: "accuracy" first, then each check that could be made.
-        chance: what guessing reaches on these samples.
-        exact_chance: what guessing reaches of "exact_match"; None where a sample is of one class.
+        chance: the accuracy of a guess on these samples.
+        exact_chance: the "exact_match" of a guess; None where a sample is of one class.
 
     Example:
         >>> accuracy = Measurement(0.75, 4, 0, 0, 0, (0.3, 0.95))
@@ -172,7 +172,7 @@ class Reliance:
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> Reliance:
-        """What `to_plain` gave, back again."""
+        """Read what `to_plain` wrote."""
         measurements = {name: _of_plain(each) for name, each in plain["measurements"].items()}
         return Reliance(measurements, float(plain["chance"]), plain.get("exact_chance"))
 
@@ -199,21 +199,21 @@ def measure_reliance(
     maps: Tensor | None = None,
     own_sigmoids: bool = True,
 ) -> Reliance:
-    """Compare the answers to changed images with the labels, or with each other.
+    """Compare the predictions for changed images with the labels, or with each other.
 
-    Where a check can only speak of some of the samples, the accuracy of just these as they are stands beside it, as
+    Where a check can count only some of the samples, the accuracy of just these as they are stands beside it, as
     `<check>_before`.
 
     An accuracy is the share of samples whose predicted class is their label. Where a sample may be of several classes,
     one is predicted that is more likely than not; an accuracy is then the share of all labels, marked or not, that are
     predicted right (the mean over the labels), and `exact_match` that of the samples all of whose labels are, as in the
     picture. `salient_flips` is the share whose prediction changes with the most salient region outside of the object
-    replaced, less that with a random one of the same shape, in [-1, 1], 0 where saliency tells nothing. All speak of
+    replaced, less that with a random one of the same shape, in [-1, 1], 0 where saliency tells nothing. All count
     the samples with a class and, where there are any, with an object that has something beside it.
 
     Args:
         batch: the samples.
-        logits: `(N, K)`, the model's answers to them as they are.
+        logits: `(N, K)`, of the samples as they are.
         answers: `(N, K)` logits by the name of the version; see `changed_images`.
         maps: the saliency that `changed_images` was given, to leave out samples whose map is blank.
         own_sigmoids: whether each logit has a sigmoid of its own, where a sample may be of several classes.
@@ -238,7 +238,7 @@ def measure_reliance(
         maps = maps.to(ground.known.device).nan_to_num(0.0)
         salient = (maps > 0) & ~ground.around if ground.around is not None else maps > 0
         blank = ~salient.flatten(1).any(dim=1)  # nothing salient outside is no answer either
-    table = _Table(ground, logits, answers, blank, are_marks(ground.labels), own_sigmoids)
+    table = _Versions(ground, logits, answers, blank, are_marks(ground.labels), own_sigmoids)
     measurements = {"accuracy": table.accuracy(logits, table.counted)}
     if table.several:
         measurements["exact_match"] = table.exact_match(table.counted)
@@ -258,8 +258,8 @@ BEFORE = "_before"
 
 
 @dataclass(frozen=True)
-class _Table:
-    """The answers beside what of the samples they speak for."""
+class _Versions:
+    """The logits of all versions, and the samples that each check counts."""
 
     ground: Ground
     logits: Tensor
@@ -270,7 +270,7 @@ class _Table:
 
     @property
     def counted(self) -> Tensor:
-        """The samples that everything speaks of, where possible: `(N,)` bool."""
+        """The samples with a class and, where there are any, with an object: `(N,)` bool."""
         known, masked = self.ground.known, self.ground.masked
         return known & masked if (known & masked).any() else known
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.metrics import PositionalConcentration
-from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.run import record_saliency
 from tests.toys import (
     CLASSES,
     LIGHTNING_SAYS,
@@ -279,5 +280,5 @@ def test_whole_number_images_are_asked_as_whole_numbers(tmp_path: Path) -> None:
 def test_costly_scores_at_the_end_ask_no_check_again(tmp_path: Path) -> None:
     monitor = SaliencyMonitor(num_samples=8, final_scores=["average_drop"])
     toy_trainer(tmp_path, monitor).fit(Toy(), toy_loader(32), toy_loader())
-    assert "average_drop" in monitor.final_scores
-    assert checks_of(monitor.final_scores) == []
+    assert "average_drop" in monitor.final_record.scores
+    assert checks_of(monitor.final_record.scores) == []

@@ -24,7 +24,7 @@ from lightning_gcam import SaliencyBatch, SaliencyEvaluation, attribute
 from lightning_gcam.evaluation import EvaluationResult, print_table, read_result
 from lightning_gcam.evaluation.table import plain_table
 from lightning_gcam.metrics import PointingGame, functional
-from lightning_gcam.pipeline.record import record_saliency
+from lightning_gcam.pipeline.run import record_saliency
 from tests.loggers.wandb_reader import history
 from tests.toys import PACKAGES, Toy, listening, toy_loader, toy_of, toy_samples, toy_trainer
 from tests.witness import random_streams
@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_a_look_at_all_samples_at_once(tmp_path: Path) 
     }
     assert found == pytest.approx(expected, rel=1e-5)
     assert {row.n for row in result.rows} == {24}
-    for name, value in record.sheet.baselines.items():
+    for name, value in record.results.baselines.items():
         assert result.row(*name.split("/")).value == pytest.approx(value, rel=1e-6), name
 
 
@@ -462,13 +462,13 @@ def test_of_several_dataloaders_one_is_taken(tmp_path: Path) -> None:
 def test_a_score_of_ones_own_settings_is_another_one(tmp_path: Path) -> None:
     """Its tolerance is part of what an interrupted evaluation is compared by."""
     from lightning_gcam.callbacks.evaluation_runner import fingerprint, settings_of
-    from lightning_gcam.callbacks.look import Recipe
+    from lightning_gcam.pipeline.config import LookConfig
 
     module = toy()
 
     def of(tolerance: int) -> str:
-        recipe = Recipe({}, "label", {"pointing": PointingGame(tolerance=tolerance)}, None, None)
-        return fingerprint(settings_of(recipe, module, None, None))
+        config = LookConfig(scores={"pointing": PointingGame(tolerance=tolerance)})
+        return fingerprint(settings_of(config, module, None, None))
 
     assert of(3) == of(3) != of(15)
 

@@ -149,7 +149,7 @@ def test_a_batch_that_fails_costs_its_own_samples_only(
             raise OSError("cannot be read")
         return batch
 
-    real_digests, real_measure = stream.digests_of, stream.Evaluating.measure
+    real_digests, real_measure = stream.digests_of, stream.BatchEvaluator.measure
 
     def digests(samples: SaliencyBatch) -> Any:
         if fails("noting"):
@@ -169,7 +169,7 @@ def test_a_batch_that_fails_costs_its_own_samples_only(
         return found
 
     monkeypatch.setattr(stream, "digests_of", digests)
-    monkeypatch.setattr(stream.Evaluating, "measure", measure)
+    monkeypatch.setattr(stream.BatchEvaluator, "measure", measure)
     monkeypatch.setattr(Places, "take", take)
     evaluation = SaliencyEvaluation(
         scores=["energy"],

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from lightning_gcam.callbacks.look import Recipe
-from lightning_gcam.cam import resolve_methods
+from lightning_gcam.pipeline.attribution import labels_of
 from lightning_gcam.utils.errors import InputError
 from tests.toys import LIGHTNING_SAYS, listening, toy_samples, toy_trainer
 
@@ -123,14 +122,9 @@ def test_measurements_beside_several_outputs_are_refused_before_training(
 def test_a_share_of_a_regression_is_one_whatever_its_labels() -> None:
     """Each process, and the look before the first one, sees a part of the samples."""
     batch = SaliencyBatch(torch.rand(3, 1, 8, 8), labels=torch.tensor([1.0, 0.0, 2.5]))
-    recipe = Recipe(resolve_methods("grad_cam"), "label", None, None, None)
-    share = recipe.targets_of(batch.select([0, 1]), batch)
-    assert share.measure  # type: ignore[union-attr]
-    assert share.values.tolist() == [1.0, 0.0]  # type: ignore[union-attr]
-    assert (
-        Recipe(resolve_methods("grad_cam"), "predicted", None, None, None).targets_of(share, batch)
-        == "predicted"
-    )
+    share = labels_of(batch.select([0, 1]), batch)
+    assert share is not None and share.measure
+    assert share.values.tolist() == [1.0, 0.0]
 
 
 # ------------------------------------------------------------------------------------- classes, marked or numbered

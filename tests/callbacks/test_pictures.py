@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from lightning_gcam import SaliencyMonitor, SaliencyRecord
-from lightning_gcam.pipeline.record import record_saliency
+from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.utils.errors import InputError
 from tests.toys import LIGHTNING_SAYS, Toy, decoded, toy_loader, toy_trainer
 
@@ -83,8 +83,8 @@ def test_nothing_is_kept_where_no_picture_asks_for_it(tmp_path: Path, options: d
 
 def test_the_scores_of_the_end_are_no_look_of_their_own(tmp_path: Path) -> None:
     looks, _, monitor = train(tmp_path, 2, final_scores=["average_drop"], **EARLIER)
-    assert monitor._memory.for_picture.step == looks.records[-1].step
-    assert monitor.final_scores
+    assert monitor._looks.for_picture.step == looks.records[-1].step
+    assert monitor.final_record is not None
 
 
 def test_the_change_is_of_the_monitors_own_looks_only(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_scores_that_ask_the_model_leave_the_training_as_it_was(module: Any, tmp
     assert differences(without, with_) == []
     assert rows_without.rows == rows_with.rows
     assert set(monitor.history[-1]) >= {"energy", *COSTLY, "layer_cam/insertion"}
-    assert set(monitor.final_scores) >= {"deletion", "coherency", "layer_cam/deletion"}
+    assert set(monitor.final_record.scores) >= {"deletion", "coherency", "layer_cam/deletion"}
 
 
 def test_every_question_is_asked_in_the_precision_of_the_validation(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_final_scores_are_taken_once_and_logged_under_a_name_of_their_own(tmp_pa
     fit(tmp_path, monitor, logger=logger, log_every_n_steps=1)
     events = EventAccumulator(logger.log_dir, size_guidance={"scalars": 0, "tensors": 0}).Reload()
     (final,) = events.Scalars("saliency/final/insertion")
-    assert final.value == pytest.approx(monitor.final_scores["insertion"])
+    assert final.value == pytest.approx(monitor.final_record.scores["insertion"])
     assert final.step == events.Scalars("saliency/energy")[-1].step
     assert not any("insertion" in row for row in monitor.history)
 
@@ -120,7 +120,7 @@ def test_final_scores_reach_the_files(tmp_path: Path, with_logger: bool) -> None
     (path,) = tmp_path.rglob(name)
     with path.open(newline="", encoding="utf-8") as file:
         found = [row[column] for row in csv.DictReader(file) if row.get(column)]
-    assert [float(each) for each in found] == pytest.approx([monitor.final_scores["insertion"]])
+    assert [float(each) for each in found] == pytest.approx([monitor.final_record.scores["insertion"]])
 
 
 def test_each_look_has_its_measurements_in_a_file_and_in_tensorboard(tmp_path: Path) -> None:
@@ -173,9 +173,7 @@ def test_a_drift_at_the_end_is_refused(tmp_path: Path) -> None:
         SaliencyMonitor(final_scores=["insertion", "drift"])
 
 
-@pytest.mark.parametrize(
-    "where", ["data.fixed_samples.FixedBatch.to", "pipeline.causal_checks.measure_reliance"]
-)
+@pytest.mark.parametrize("where", ["data.fixed_samples.FixedBatch.to", "pipeline.run.measure_reliance"])
 def test_nothing_of_a_look_ends_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

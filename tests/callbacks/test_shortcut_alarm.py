@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, ShortcutAlarm
-from lightning_gcam.callbacks.shortcut_alarm import Watch
+from lightning_gcam.callbacks.shortcut_alarm import RecentLooks
 from lightning_gcam.loggers import log_alert
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
@@ -246,26 +246,26 @@ NOTHING = evidence(accuracy=1.0, background_only=0.1, suspect_swap=1.0)
     ],
 )
 def test_once_and_again_where_there_is_something_new(looks: list[Evidence], spoken_at: list[int]) -> None:
-    watch = Watch(Thresholds(), 2)
-    assert [index for index, look in enumerate(looks) if watch.hear(look) is not None] == spoken_at
+    watch = RecentLooks(Thresholds(), 2)
+    assert [index for index, look in enumerate(looks) if watch.add(look) is not None] == spoken_at
 
 
 def test_looks_beside_one_that_cannot_be_judged_are_not_in_a_row() -> None:
-    watch = Watch(Thresholds(), 2)
-    assert watch.hear(SURVIVES) is None
-    watch.miss()
-    assert watch.hear(SURVIVES) is None
-    assert watch.hear(SURVIVES) is not None
+    watch = RecentLooks(Thresholds(), 2)
+    assert watch.add(SURVIVES) is None
+    watch.interrupt()
+    assert watch.add(SURVIVES) is None
+    assert watch.add(SURVIVES) is not None
 
 
 def test_a_watch_goes_on_from_its_state() -> None:
     for cut in range(5):
         looks = [SURVIVES, SURVIVES, BOTH, BOTH, NOTHING]
-        whole, before, after = (Watch(Thresholds(), 2) for _ in range(3))
-        expected = [whole.hear(look) for look in looks]
-        found = [before.hear(look) for look in looks[:cut]]
+        whole, before, after = (RecentLooks(Thresholds(), 2) for _ in range(3))
+        expected = [whole.add(look) for look in looks]
+        found = [before.add(look) for look in looks[:cut]]
         after.load_state_dict(json.loads(json.dumps(before.state_dict())))
-        assert found + [after.hear(look) for look in looks[cut:]] == expected
+        assert found + [after.add(look) for look in looks[cut:]] == expected
 
 
 # ------------------------------------------------------------------------------------ where it cannot judge

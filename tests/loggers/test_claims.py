@@ -18,7 +18,8 @@ from lightning_gcam import SaliencyBatch, SaliencyEvaluation, SaliencyRecord
 from lightning_gcam.loggers import ReportLogger, write_alert, write_look
 from lightning_gcam.loggers import files as claims
 from lightning_gcam.loggers.files import is_ours, next_version, own_directory, release
-from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.report import read_run
 from lightning_gcam.utils.errors import InputError
 from tests.toys import Toy, toy_loader, toy_network, toy_samples, toy_trainer

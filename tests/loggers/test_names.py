@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, SaliencyRecord
 from lightning_gcam.data.saliency_batch import sample_names
 from lightning_gcam.loggers import log_alert, log_saliency, log_table
-from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.report import read_run
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import LONGEST, safe_name, safe_path, same_on_any_disk, shortened

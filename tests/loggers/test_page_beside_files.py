@@ -39,7 +39,7 @@ def test_the_report_lies_beside_the_files(tmp_path: Path, package: ModuleType, w
     curves = run["curves"]
     assert curves["val_loss"][0] == [3, 7], "the user's own metrics, of the last epoch too"
     assert curves["saliency/energy"][1] == [row["energy"] for row in monitor.history]
-    assert curves["saliency/final/insertion"][1] == [monitor.final_scores["insertion"]]
+    assert curves["saliency/final/insertion"][1] == [monitor.final_record.scores["insertion"]]
 
 
 def test_the_alarm_is_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from lightning_gcam import SaliencyBatch, SaliencyRecord
 from lightning_gcam.loggers import log_saliency
-from lightning_gcam.pipeline.record import Stamp, record_saliency
+from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.run import record_saliency
 from tests.loggers.backends import Wandb, alike
 from tests.loggers.wandb_reader import OfflineRun
 from tests.toys import CLASSES, PACKAGES, SIZE, decoded, toy_network, toy_samples

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam.pipeline.model_outputs import answer_images
+from lightning_gcam.pipeline.model_outputs import logits_for_versions
 from lightning_gcam.shortcuts import changed_images
 from lightning_gcam.shortcuts.checks import image_changes
 from lightning_gcam.shortcuts.regions import boxes_of, with_rim
@@ -120,12 +120,12 @@ def test_where_memory_runs_out_fewer_images_are_made_at_once() -> None:
 
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, 2))
     changes = image_changes(batch, maps, removal=scarce)
-    answers, size = answer_images(network, batch, changes, chunk_size=6)
+    answers, size = logits_for_versions(network, batch, changes, chunk_size=6)
     assert size <= 2
     assert max(made) <= 2
     whole = changed_images(batch, maps, removal=lambda images, regions: torch.zeros_like(images))
     for name, images in whole.items():
-        torch.testing.assert_close(answers.values[name], network(images).detach())
-    some, _ = answer_images(network, batch, changes, rows=[3, 1], chunk_size=2)
-    for name, logits in some.values.items():
-        torch.testing.assert_close(logits, answers.values[name][[3, 1]])
+        torch.testing.assert_close(answers.logits[name], network(images).detach())
+    some, _ = logits_for_versions(network, batch, changes, rows=[3, 1], chunk_size=2)
+    for name, logits in some.logits.items():
+        torch.testing.assert_close(logits, answers.logits[name][[3, 1]])

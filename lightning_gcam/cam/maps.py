@@ -1,0 +1,112 @@
+"""Saliency maps at the images' size, scaled to [0, 1], from the activations and gradients of one pass."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.capture import Captured, plain_eager
+from lightning_gcam.cam.context import MethodContext
+from lightning_gcam.cam.registry import AnyMethod, ModelMethod
+from lightning_gcam.cam.targets import Targets
+from lightning_gcam.utils.errors import InputError, of_the_users
+
+ScaledMaps = dict[str, tuple[Tensor, Tensor]]
+"""Maps `(N, H, W)` in [0, 1] and their raw peaks `(N,)`, by name."""
+
+
+def maps_of_model_methods(
+    methods: dict[str, AnyMethod],
+    model: nn.Module,
+    images: Tensor,
+    captured: Captured,
+    targets: Targets,
+    forward: Forward | None,
+) -> dict[str, Tensor]:
+    """The raw maps `(N, h, w)` of the methods that run the model again, by name; the other methods are left out."""
+    again = {name: method for name, method in methods.items() if isinstance(method, ModelMethod)}
+    if not again:
+        return {}
+    with plain_eager():
+        images = images.clone()  # one made in inference mode has no gradient
+        context = MethodContext(model, images, captured, targets, forward)
+        with full_precision(images):
+            return {name: method(context.named(name)) for name, method in again.items()}
+
+
+def full_precision(images: Tensor) -> AbstractContextManager[object]:
+    """Without autocast, which would round the weighted sums."""
+    return torch.autocast(images.device.type, enabled=False)
+
+
+def scaled_maps(
+    methods: dict[str, AnyMethod], captured: Captured, raw_maps: dict[str, Tensor], size: tuple[int, int]
+) -> ScaledMaps:
+    """The map of each method at one layer, at the images' size and scaled to [0, 1], with its maximum before scaling.
+
+    Args:
+        methods: by the maps' names.
+        captured: the layer's activations and gradients.
+        raw_maps: what `maps_of_model_methods` gave.
+        size: height and width of the images.
+
+    Raises:
+        InputError: where a callable of the user's gives something else than one map a sample.
+    """
+    finite, explained = _finite(captured), captured.score.is_of_something[:, None, None]
+    maps: ScaledMaps = {}
+    for name, method in methods.items():
+        if isinstance(method, ModelMethod):
+            raw = _checked(name, raw_maps[name], (len(finite), None, None))
+            raw = torch.where(explained, raw, 0.0)
+        else:
+            expected = (len(finite), *captured.activations.shape[2:])
+            with of_the_users("methods", captured.activations):
+                found = method(captured.activations, captured.gradients)
+            raw = _checked(name, found, expected)
+        maps[name] = scale_map(raw, size, finite)
+    return maps
+
+
+def _checked(name: str, result: Any, expected: tuple[int | None, ...]) -> Tensor:
+    """A method's map, rectified (a callable of the user's may give negative values)."""
+    if not isinstance(result, Tensor) or not _fits(tuple(result.shape), expected):
+        came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        rows, *grid = expected
+        size = expected if None not in grid else f"({rows}, h, w)"
+        raise InputError(
+            f'`methods` "{name}" must give (N, h, w) = {size}; got {came}. Sum over the channels, say.'
+        )
+    return result.detach().float().relu()
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether a shape is the expected one; None stands for any length but 0."""
+    if len(shape) != len(expected):
+        return False
+    return all(
+        length == want if want is not None else length for length, want in zip(shape, expected, strict=True)
+    )
+
+
+def _finite(captured: Captured) -> Tensor:
+    """Whether each sample's activations and gradients are; a map does not always show it: ReLU makes -inf a zero."""
+    both = torch.isfinite(captured.activations) & torch.isfinite(captured.gradients)
+    return both.flatten(1).all(dim=1)
+
+
+def scale_map(raw: Tensor, size: tuple[int, int], finite: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank."""
+    peaks = raw.flatten(1).amax(dim=1)
+    finite = finite & torch.isfinite(raw).flatten(1).all(dim=1)
+    peaks = torch.where(finite, peaks, torch.nan)
+    alive = finite & (peaks > 0)
+    divisor = torch.where(alive, peaks, 1.0)[:, None, None]
+    unit = torch.where(alive[:, None, None], raw, 0.0) / divisor
+    resized = nn.functional.interpolate(unit[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    largest = resized.flatten(1).amax(dim=1)[:, None, None]
+    return (resized / torch.where(largest > 0, largest, 1.0)).clamp(0, 1), peaks

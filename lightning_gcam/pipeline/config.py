@@ -1,0 +1,186 @@
+"""What a look computes: methods, targets, scores and causal checks, refused early where they cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torchmetrics import Metric
+
+from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.layers import Fuse, TargetLayers
+from lightning_gcam.cam.layouts import Reshape
+from lightning_gcam.cam.registry import AnyMethod, Methods, resolve_methods
+from lightning_gcam.cam.targets import Targets
+from lightning_gcam.metrics import SampleScore, needs, resolve_scores
+from lightning_gcam.pipeline.model_outputs import OutputNeeds
+from lightning_gcam.shortcuts import Checks, Removal, check_removal, resolve_checks
+from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
+from lightning_gcam.utils.errors import InputError
+
+Scores = str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None
+"""Names, metrics `update(saliency, mask)`, or a mapping from names to metrics; None for the default ones."""
+
+PERTURBING, CHECKING = "Asking the model for the scores", "Checking what the model relies on"
+"""The steps that may fail without the look: the names by which `on_failure` of `analyze` is called."""
+
+_KNOWN_NEEDS = frozenset({"mask", "suspect", "forwards", "maps", "earlier", "random", "other"})
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """What a look computes.
+
+    Args:
+        methods: as in `attribute`.
+        target_layer: as in `attribute`.
+        targets: "label" for each sample's label (float labels of a single output that are not all 0 or 1 explain the
+            output itself; without labels the predicted class is explained, as None does in `attribute`), or as in
+            `attribute`. Logits at every position are summed over the object's mask or boxes.
+        scores: names, metrics, or a mapping from names to metrics; None for those that are on by default.
+        forward: as in `attribute`.
+        reshape_transform: as in `attribute`.
+        fuse: as in `attribute`.
+        checks: the causal checks (see `lightning_gcam.shortcuts.available_checks`), a forward each; None for all that
+            the annotation allows, `[]` for none.
+        removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
+            `(N, H, W)` bool to images.
+        multi_label: whether each logit has a sigmoid of its own also where a sample is labelled with one class.
+        draws_earlier: whether the picture shows something of the looks before.
+        with_baselines: whether a uniform map and a Gaussian in the middle are scored as maps of their own.
+
+    Raises:
+        InputError: naming the argument, what came, and what to do.
+
+    Example:
+        >>> config = LookConfig(methods=["grad_cam", "layer_cam"], checks="salient_flips")
+        >>> list(config.method_table), config.check_names
+        (['grad_cam', 'layer_cam'], ('salient_flips',))
+    """
+
+    methods: Methods = "guidance_cam"
+    target_layer: TargetLayers | None = None
+    targets: Targets = "label"
+    scores: Scores = None
+    forward: Forward | None = None
+    reshape_transform: Reshape | None = None
+    fuse: Fuse | None = None
+    checks: Checks = None
+    removal: Removal = DEFAULT_REMOVAL
+    multi_label: bool = False
+    draws_earlier: bool = False
+    with_baselines: bool = False
+
+    def __post_init__(self) -> None:
+        check_removal(self.removal)
+        _ = self.method_table, self.check_names
+
+    @cached_property
+    def method_table(self) -> dict[str, AnyMethod]:
+        """The methods by the names of their maps."""
+        return resolve_methods(self.methods)
+
+    @cached_property
+    def check_names(self) -> tuple[str, ...]:
+        """The causal checks, each once."""
+        return resolve_checks(self.checks)
+
+    @cached_property
+    def output_needs(self) -> OutputNeeds:
+        """The outputs for perturbed images that the scores need."""
+        return OutputNeeds.of(resolve_scores(self.scores))
+
+    @cached_property
+    def compares_looks(self) -> bool:
+        """Whether a score, or the picture, compares a look with an earlier one."""
+        return self.draws_earlier or compares_looks(self.scores)
+
+    @property
+    def explains_labels(self) -> bool:
+        """Whether the samples' labels are what the maps explain."""
+        return isinstance(self.targets, str) and self.targets == "label"
+
+    @property
+    def explains_classes(self) -> bool:
+        """Whether the labels have to be classes of the logits, as far as the targets tell."""
+        return not callable(self.targets) and self.targets != "output"
+
+    @property
+    def attribute_options(self) -> dict[str, Any]:
+        """The arguments of `attribute` beside the model, the images and the targets."""
+        return {
+            "methods": self.method_table,
+            "target_layer": self.target_layer,
+            "forward": self.forward,
+            "reshape_transform": self.reshape_transform,
+            "fuse": self.fuse,
+        }
+
+
+def check_scores(scores: Scores) -> None:
+    """Refuse scores that are not known, and metrics that need what a look does not have.
+
+    Raises:
+        InputError: naming the score and what it needs.
+
+    Example:
+        >>> check_scores(["iou", "gini"])
+    """
+    for name, metric in resolve_scores(scores).items():
+        beyond = needs(metric) - _KNOWN_NEEDS
+        if beyond or (needs(metric) & {"forwards", "maps"} and getattr(metric, "perturbation", None) is None):
+            lacking = " and ".join(sorted(beyond)) or "answers of the model, but has no `perturbation`"
+            raise InputError(
+                f'`scores` "{name}" needs {lacking}, which a look does not compute. Leave it out, and compute it by '
+                "itself from `monitor.last_record` (see docs/scores.md)."
+            )
+
+
+def check_final_scores(scores: Scores) -> None:
+    """As `check_scores`; and a look at the end has no earlier one to compare with.
+
+    Raises:
+        InputError: naming the score, and what to do.
+    """
+    check_scores(scores)
+    if compares_looks(scores):
+        raise InputError(
+            "`final_scores` holds a drift, which compares a look with an earlier one. Ask for it at every look, with "
+            "`scores=`."
+        )
+
+
+def check_streamed_scores(scores: Scores) -> None:
+    """As `check_scores`; and of a whole dataset only numbers of single samples are kept, and each is seen once.
+
+    Raises:
+        InputError: naming the score, and what to do.
+
+    Example:
+        >>> check_streamed_scores(["energy", "insertion"])
+    """
+    check_scores(scores)
+    for name, metric in resolve_scores(scores).items():
+        if "earlier" in needs(metric):
+            raise InputError(
+                f'`scores` "{name}" compares a look with an earlier one, and an evaluation looks at each sample once. '
+                "Leave it out; SaliencyMonitor has it."
+            )
+        if not isinstance(metric, SampleScore):
+            raise InputError(
+                f'`scores` "{name}" is a {type(metric).__name__}, which gives one value for all samples; an evaluation '
+                "keeps a number of each, for intervals and for going on. Write it as a "
+                "`lightning_gcam.metrics.SampleScore`."
+            )
+
+
+def compares_looks(scores: Scores) -> bool:
+    """Whether one of the scores compares a look with an earlier one.
+
+    Example:
+        >>> compares_looks(["energy", "drift"]), compares_looks(None)
+        (True, False)
+    """
+    return any("earlier" in needs(metric) for metric in resolve_scores(scores).values())

@@ -1,0 +1,392 @@
+"""One look: maps, perturbed outputs, scores and causal checks, in a Trainer or without one.
+
+`analyze` is the only place where these steps are put together. How their work is divided among processes is the
+caller's `map_fn`; everything else is the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
+from lightning_gcam.cam.targets import Targets, check_labels
+from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.metrics.baselines import BASELINES
+from lightning_gcam.metrics.measurement import ScoreResults
+from lightning_gcam.metrics.perturbation import PerturbedOutputs
+from lightning_gcam.pipeline.attribution import Attribution, attribute, attribute_in_chunks, labels_of
+from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
+from lightning_gcam.pipeline.config import CHECKING, PERTURBING, LookConfig
+from lightning_gcam.pipeline.history import LookHistory
+from lightning_gcam.pipeline.model_outputs import (
+    logits_for_versions,
+    maps_of_random_weights,
+    outputs_for_perturbed,
+)
+from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
+from lightning_gcam.pipeline.rendering import Earlier
+from lightning_gcam.pipeline.scoring import score_maps
+from lightning_gcam.shortcuts import Reliance, measure_reliance
+from lightning_gcam.shortcuts.checks import image_changes
+from lightning_gcam.shortcuts.regions import classes_of_labels
+from lightning_gcam.utils.errors import InputError
+
+Result = TypeVar("Result")
+OnFailure = Callable[[str, Exception], None]
+"""Called with the name of a step, or of a score, and the error; the look goes on without it where this returns."""
+
+
+class MapFn(Protocol):
+    """How the work of a look is divided among processes."""
+
+    def __call__(self, work: Callable[[list[int]], Result], n: int | None = None) -> Result:
+        """Do the work, with the same result in every process; where it fails in one, raise in all of them.
+
+        Args:
+            work: from the numbers of some samples to one row for each.
+            n: how many samples there are; where it is left out, every process does the whole work, given no numbers.
+        """
+
+
+def in_one_process(work: Callable[[list[int]], Result], n: int | None = None) -> Result:
+    """Do the whole work here.
+
+    Example:
+        >>> in_one_process(lambda rows: rows, 3)
+        [0, 1, 2]
+    """
+    return work(list(range(n or 0)))
+
+
+def analyze(
+    model: nn.Module,
+    batch: SaliencyBatch,
+    config: LookConfig | None = None,
+    map_fn: MapFn = in_one_process,
+    *,
+    stamp: Stamp | None = None,
+    history: LookHistory | None = None,
+    chunk_size: int | None = None,
+    largest_label: int = -1,
+    on_failure: OnFailure | None = None,
+) -> SaliencyRecord:
+    """Compute the maps of a batch, score them, and check what the model relies on.
+
+    Args:
+        model: any `nn.Module`; it is left exactly as it was.
+        batch: the samples, on the model's device.
+        config: what is computed; the defaults where it is left out.
+        map_fn: divides the work among processes; all of it is done here where it is left out.
+        stamp: when the look was taken, and under which names it is shown.
+        history: the earlier looks, for what compares looks; this one is added to it.
+        chunk_size: how many samples to run at once; all where it is left out, fewer where memory runs out.
+        largest_label: of all samples that the batch was chosen from; see `instead_of_classes`.
+        on_failure: called where perturbed outputs, a check or a score fails, which are then left out; it raises where
+            this is left out.
+
+    Returns:
+        A `SaliencyRecord`.
+
+    Raises:
+        InputError: naming the argument, what came, and what to do.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+        >>> masks[:, :4] = True
+        >>> batch = SaliencyBatch(torch.rand(2, 1, 8, 8), labels=torch.tensor([0, 1]), masks=masks)
+        >>> record = analyze(model, batch, LookConfig(methods="grad_cam", scores=["energy"]))
+        >>> list(record.scores)[:2]
+        ['energy', 'energy_chance']
+    """
+    stamp, size = stamp or Stamp(), chunk_size
+    look = _Look(model, batch, config or LookConfig(), map_fn, on_failure)
+    with torch.inference_mode(False):
+        attribution, size = look.attribution(size)
+        instead, is_checked = map_fn(lambda _: look.interpretation(attribution, stamp, largest_label))
+        if instead is not None:
+            look = replace(look, config=replace(look.config, targets=instead))
+            attribution, size = look.attribution(size)
+            _, is_checked = map_fn(lambda _: look.interpretation(attribution, stamp, largest_label))
+        outputs = look.perturbed_outputs(attribution, history, size)
+        results, scored, earlier = map_fn(lambda _: look.scores(attribution, outputs, history, stamp))
+        reliance = None
+        if is_checked:
+            reliance, size = look.reliance(attribution, size)
+        scores = with_checks(results.values, reliance)
+        return SaliencyRecord(batch, scored, scores, stamp, results, reliance, earlier, size)
+
+
+def record_saliency(
+    model: nn.Module,
+    batch: SaliencyBatch,
+    *,
+    stamp: Stamp | None = None,
+    chunk_size: int | None = None,
+    **config: Any,
+) -> SaliencyRecord:
+    """Call `analyze` with the fields of a `LookConfig` as arguments.
+
+    Args:
+        model: as in `analyze`.
+        batch: as in `analyze`.
+        stamp: as in `analyze`.
+        chunk_size: as in `analyze`.
+        config: the fields of `LookConfig`.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> record_saliency(model, SaliencyBatch(torch.rand(2, 1, 8, 8)), scores=["gini"]).predictions.shape
+        torch.Size([2])
+    """
+    return analyze(model, batch, LookConfig(**config), stamp=stamp, chunk_size=chunk_size)
+
+
+def one_labelled(batch: SaliencyBatch) -> SaliencyBatch:
+    """The first sample with a label (a negative one means "none"); the first one where the labels are no classes.
+
+    Example:
+        >>> one_labelled(SaliencyBatch(torch.zeros(3, 1, 2, 2), labels=torch.tensor([-1, 4, 2]))).labels
+        tensor([4])
+    """
+    labels = batch.labels
+    first = int((labels >= 0).int().argmax()) if labels is not None and labels.ndim == 1 else 0
+    return batch.select([first])
+
+
+def dry_run(
+    model: nn.Module, batch: SaliencyBatch, config: LookConfig, *, whole: SaliencyBatch | None = None
+) -> list[TargetLayer]:
+    """Find the target layers and analyze a batch of one sample, before training time is spent.
+
+    Args:
+        model: any `nn.Module`.
+        batch: the sample (see `one_labelled`), on the model's device.
+        config: what the looks will compute.
+        whole: the batch that the sample is a part of: its labels show whether they name classes or measure something.
+
+    Returns:
+        The layers that are named in `config`, or the one that was found.
+
+    Raises:
+        InputError: naming the argument, what came, and what to do. What fails for another reason behind the maps is
+            left to the first look.
+    """
+    whole = whole if whole is not None else batch
+    layers = _find_layers(model, batch, config)
+    config = replace(config, target_layer=[layer.name for layer in layers])
+    options = {**config.attribute_options, "methods": "grad_cam"}
+    with torch.inference_mode(False):
+        tried = attribute(model, batch.images, masks=batch.object_masks, **options)
+        has_classes = config.explains_classes and tried.explains == "classes"
+        if whole.labels is not None and whole.labels.ndim == 1 and has_classes:
+            check_labels(whole.labels, tried.logits.shape[1])
+        if config.explains_labels:
+            config = replace(config, targets=labels_of(batch, whole))
+        analyze(model, batch, replace(config, with_baselines=False), on_failure=_raise_input_error)
+    return layers
+
+
+def _raise_input_error(_: str, error: Exception) -> None:
+    if isinstance(error, InputError):
+        raise error
+
+
+def _find_layers(model: nn.Module, batch: SaliencyBatch, config: LookConfig) -> list[TargetLayer]:
+    """The layers that `config` names, or the one that is found."""
+    if config.target_layer is None:
+        how = {"forward": config.forward, "reshape_transform": config.reshape_transform}
+        return [find_target_layer(model, batch.images, **how)]  # type: ignore[arg-type]
+    named = resolve_target_layers(model, config.target_layer)
+    return [TargetLayer(name, layer) for name, layer in named.items()]
+
+
+def with_checks(scores: dict[str, float], reliance: Reliance | None) -> dict[str, float]:
+    """The scores and the checks of a look in one dict; a score of the user's that has a check's name stays.
+
+    Example:
+        >>> with_checks({"accuracy": 0.5}, Reliance({}, 0.1))
+        {'accuracy': 0.5}
+    """
+    checks = reliance.scores if reliance is not None else {}
+    return {**scores, **{name: value for name, value in checks.items() if name not in scores}}
+
+
+def can_be_checked(
+    batch: SaliencyBatch,
+    attribution: Attribution,
+    config: LookConfig,
+    class_names: Sequence[str] | None = None,
+) -> bool:
+    """Whether causal checks can be measured: the labels are classes, and the model gives one score for each.
+
+    The logits of a dense head cannot: they are read at the object, which the checks take away.
+    """
+    labels, k = classes_of_labels(batch), attribution.logits.shape[1]
+    if not config.check_names or labels is None or attribution.in_mask is not None:
+        return False
+    fits = labels.shape[1] == k if labels.ndim == 2 else int(labels.max()) < max(k, 2)
+    return fits and subject_of(batch, attribution, class_names) == "classes"
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The steps of one look; each gives the same in every process."""
+
+    model: nn.Module
+    batch: SaliencyBatch
+    config: LookConfig
+    map_fn: MapFn
+    on_failure: OnFailure | None
+
+    def attribution(self, chunk_size: int | None) -> tuple[Attribution, int | None]:
+        """The maps of all samples, on the device of the images, and the size of the chunks that this process ran."""
+        size = chunk_size
+
+        def work(rows: list[int]) -> Attribution:
+            nonlocal size
+            part, options = self.batch.select(rows), self.config.attribute_options
+            targets = labels_of(part, self.batch) if self.config.explains_labels else self.config.targets
+            maps, size = attribute_in_chunks(self.model, part, targets, chunk_size=chunk_size, **options)
+            return maps
+
+        return self.map_fn(work, len(self.batch)).to(self.batch.images.device), size
+
+    def interpretation(
+        self, attribution: Attribution, stamp: Stamp, largest_label: int
+    ) -> tuple[Targets, bool]:
+        """What to explain instead of the labels' classes, where the output holds none; and whether to run checks."""
+        names, instead = stamp.class_names, None
+        if self.config.explains_labels:
+            instead = instead_of_classes(self.batch, attribution, names, largest_label)
+        return instead, can_be_checked(self.batch, attribution, self.config, names)
+
+    def perturbed_outputs(
+        self, attribution: Attribution, history: LookHistory | None, chunk_size: int | None
+    ) -> PerturbedOutputs:
+        """The outputs for perturbed images that the scores need; none where computing them failed."""
+        needs, how = self.config.output_needs, {**self.config.attribute_options, "chunk_size": chunk_size}
+
+        def perturbed(rows: list[int]) -> PerturbedOutputs:
+            part, several, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
+            maps = attribution.select(rows)
+            return outputs_for_perturbed(
+                self.model, part, maps, needs, targets=targets, multi_label=several, **how
+            )
+
+        def of_random_weights(rows: list[int]) -> PerturbedOutputs:
+            part, maps = self.batch.select(rows), attribution.select(rows)
+            return maps_of_random_weights(self.model, part, maps, targets=self.config.targets, **how)
+
+        outputs = self._tried(PERTURBING, perturbed) if needs.perturbations else PerturbedOutputs()
+        if not needs.random_maps:
+            return outputs
+        random = history.random_maps(attribution) if history is not None else None
+        if random is None:
+            random = self._tried(PERTURBING, of_random_weights)
+            if history is not None:
+                history.keep_random_maps(random, attribution)
+        return PerturbedOutputs.merged([outputs, random])
+
+    def scores(
+        self,
+        attribution: Attribution,
+        outputs: PerturbedOutputs,
+        history: LookHistory | None,
+        stamp: Stamp,
+    ) -> tuple[ScoreResults, Attribution, Earlier]:
+        """The scores, the maps that were scored, and the earlier looks for the picture; then this look is the last."""
+        scored = self._with_baselines(attribution) if self.config.with_baselines else attribution
+        results = score_maps(
+            scored,
+            self.batch,
+            self.config.scores,
+            self._leave_out if self.on_failure is not None else None,
+            outputs=outputs.to(self.batch.images.device),
+            earlier=history.maps if history is not None else None,
+            baselines=history.baselines_of(self.config.scores) if history is not None else None,
+            multi_label=self.config.multi_label,
+        )
+        if history is None:
+            return results, scored, Earlier()
+        history.keep_baselines(self.config.scores, results.baselines)
+        earlier = history.for_picture
+        if self.config.compares_looks:
+            history.keep(attribution, stamp.step)
+        return results, scored, earlier
+
+    def reliance(
+        self, attribution: Attribution, chunk_size: int | None
+    ) -> tuple[Reliance | None, int | None]:
+        """The causal checks, None where one of them failed; and the size of the chunks that this process ran.
+
+        Every process makes the changed images of its share; regions and donors belong to the batch as a whole.
+        """
+        maps, names, removal = first_map(attribution), self.config.check_names, self.config.removal
+        size = chunk_size
+
+        def logits(rows: list[int]) -> PerturbedOutputs:
+            nonlocal size
+            outputs, size = logits_for_versions(
+                self.model,
+                self.batch,
+                image_changes(self.batch, maps, names, removal),
+                rows=rows,
+                chunk_size=chunk_size,
+                forward=self.config.forward,
+                squash=attribution.squash,
+            )
+            return outputs
+
+        found = self._tried(CHECKING, logits).to(self.batch.images.device)
+        try:
+            several = has_own_sigmoids(self.batch, attribution)
+            measured = self.map_fn(
+                lambda _: measure_reliance(
+                    self.batch, attribution.logits, found.logits, maps, own_sigmoids=several
+                )
+            )
+        except Exception as error:
+            self._report(CHECKING, error)
+            return None, size
+        return measured, size
+
+    def _with_baselines(self, attribution: Attribution) -> Attribution:
+        """The maps and, on the same grid, those that do not depend on the model; where there is an object to lie on."""
+        masks = self.batch.object_masks
+        if masks is None:
+            return attribution
+        others = {
+            name: make(self.batch.image_size, masks.device).expand(masks.shape)
+            for name, make in BASELINES.items()
+            if name not in attribution.maps
+        }
+        ones = torch.ones(len(attribution), device=attribution.logits.device)
+        peaks = {**attribution.peaks, **dict.fromkeys(others, ones)}
+        return replace(attribution, maps={**attribution.maps, **others}, peaks=peaks)
+
+    def _tried(self, step: str, work: Callable[[list[int]], PerturbedOutputs]) -> PerturbedOutputs:
+        """The outputs of all samples; none where computing them failed."""
+        try:
+            return self.map_fn(work, len(self.batch))
+        except Exception as error:
+            self._report(step, error)
+            return PerturbedOutputs()
+
+    def _leave_out(self, score: str, error: Exception) -> None:
+        self._report(f'The score "{score}"', error)
+
+    def _report(self, step: str, error: Exception) -> None:
+        if self.on_failure is None:
+            raise error
+        self.on_failure(step, error)
+
+
+def first_map(attribution: Attribution) -> Tensor:
+    """The map `(N, H, W)` of the first method at the first layer."""
+    return next(iter(attribution.maps.values()))
