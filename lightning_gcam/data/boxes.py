@@ -121,11 +121,11 @@ def _per_sample(boxes: Any, n: int) -> Sequence[Any]:
         return [boxes] if n == 1 else [tv_tensors.wrap(each[None], like=boxes) for each in rows]
     if is_one_sample:
         return [boxes]
-    boxes = _rows(boxes, n)
+    boxes = _box_rows(boxes, n)
     return list(boxes) if isinstance(boxes, Tensor) and boxes.ndim else boxes if is_list(boxes) else [boxes]
 
 
-def _rows(boxes: Any, n: int) -> Any:
+def _box_rows(boxes: Any, n: int) -> Any:
     try:
         return rows_of(boxes, n)
     except ValueError:

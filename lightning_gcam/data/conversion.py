@@ -125,7 +125,7 @@ def read_labels(labels: Any, images: Tensor, class_names: Sequence[str] | None =
     n = len(images)
     if are_words(labels):
         labels = classes_of(plain(labels), class_names)
-    found = as_tensor(_rows(labels, n))
+    found = as_tensor(_label_rows(labels, n))
     if found is None:
         asked(check_labels, labels, (n, 0, 0))
         raise Unclear("`labels` hold different numbers of classes.")
@@ -140,7 +140,7 @@ def read_labels(labels: Any, images: Tensor, class_names: Sequence[str] | None =
     return found if found.ndim == 1 else _read_rows(found, array_code("labels", labels))
 
 
-def _rows(labels: Any, n: int) -> Any:
+def _label_rows(labels: Any, n: int) -> Any:
     try:
         return rows_of(labels, n)
     except ValueError:

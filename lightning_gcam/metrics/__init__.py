@@ -2,7 +2,6 @@
 
 from lightning_gcam.metrics.adcc import ADCC, Coherency, Complexity
 from lightning_gcam.metrics.base import SampleMean, SampleScore
-from lightning_gcam.metrics.baselines import baseline_scores
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
 from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift, SuspectLift
 from lightning_gcam.metrics.faithfulness import AverageDrop, AverageGain, AverageIncrease, WinRate
@@ -19,6 +18,7 @@ from lightning_gcam.metrics.perturbation import Perturbation
 from lightning_gcam.metrics.pointing import PointingGame, RelevanceRankAccuracy
 from lightning_gcam.metrics.registry import (
     available_scores,
+    baseline_scores,
     default_scores,
     needs,
     needs_mask,

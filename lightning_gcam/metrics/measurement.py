@@ -13,15 +13,16 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_gcam.metrics.base import SampleScore
-from lightning_gcam.metrics.intervals import (
+from lightning_gcam.metrics.samples import (
+    PerSample,
     bootstrap_interval,
     cat_groups,
     check_groups,
     group_members,
     group_numbers,
     no_groups,
+    score_counted,
 )
-from lightning_gcam.metrics.samples import PerSample, score_counted
 from lightning_gcam.utils.errors import InputError
 
 _COUNTED, _BLANK, _NO_MASK, _UNDEFINED = range(4)

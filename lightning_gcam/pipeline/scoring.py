@@ -20,7 +20,7 @@ from lightning_gcam.metrics import (
     needs,
     resolve_scores,
 )
-from lightning_gcam.metrics.baselines import BASELINES, with_boxes
+from lightning_gcam.metrics.registry import BASELINES, with_boxes
 from lightning_gcam.metrics.samples import PerSample, score_counted
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.captions import has_own_sigmoids
