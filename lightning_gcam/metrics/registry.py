@@ -9,14 +9,29 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_gcam.metrics.adcc import ADCC, Coherency, Complexity
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
-from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift, SuspectLift
-from lightning_gcam.metrics.faithfulness import AverageDrop, AverageGain, AverageIncrease, WinRate
-from lightning_gcam.metrics.overlap import BestSaliencyIoU, PixelAveragePrecision, SaliencyIoU
-from lightning_gcam.metrics.pointing import PointingGame, RelevanceRankAccuracy
-from lightning_gcam.metrics.similarity import RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
-from lightning_gcam.metrics.sparsity import BlankRate, PositionalConcentration, SaliencyEntropy, SaliencyGini
+from lightning_gcam.metrics.faithfulness import ADCC, AverageDrop, AverageGain, AverageIncrease, WinRate
+from lightning_gcam.metrics.localization import (
+    EnergyChance,
+    EnergyPointingGame,
+    PointingGame,
+    RegionLift,
+    SuspectLift,
+)
+from lightning_gcam.metrics.overlap import (
+    BestSaliencyIoU,
+    PixelAveragePrecision,
+    RelevanceRankAccuracy,
+    SaliencyIoU,
+)
+from lightning_gcam.metrics.similarity import Coherency, RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
+from lightning_gcam.metrics.sparsity import (
+    BlankRate,
+    Complexity,
+    PositionalConcentration,
+    SaliencyEntropy,
+    SaliencyGini,
+)
 from lightning_gcam.metrics.wsol import MaxBoxAccuracy
 from lightning_gcam.utils.errors import InputError, InputTypeError
 
