@@ -144,6 +144,8 @@ def random_model_ssim(saliency: Tensor, randomized: Tensor) -> Tensor:
     return mean_counted(_random_model_ssim_update(saliency, randomized))
 
 
+# Not torchmetrics' `spearman_corrcoef`: it gives 0 for a map that is the same everywhere, which has no order and is
+# left out here, and its epsilon makes 0.9999997 of two equal maps of 6 pixels.
 def average_ranks(values: Tensor) -> Tensor:
     """Rank each row, ties by their mean rank, from above 0 to 1: ``(N, K)`` to ``(N, K)`` float32."""
     ordered = values.sort(dim=1).values
