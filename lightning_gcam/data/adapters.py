@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_convert  # type: ignore[import-untyped]  # it carries no types
 
 from lightning_gcam.data.conversion import classes_of, read_boxes, read_images, read_labels
 from lightning_gcam.data.masks import is_dense, read_masks
@@ -297,9 +298,8 @@ def _from_shares(boxes: Any, size: Size) -> Any:
     found = as_tensor(boxes)
     if found is None or found.shape[-1:] != (4,) or not bool((found <= 1).all()):
         return boxes
-    centre, extent = found.reshape(-1, 4).float().split(2, dim=1)
-    scale = centre.new_tensor([size[2], size[1]])
-    return torch.cat([(centre - extent / 2) * scale, (centre + extent / 2) * scale], dim=1)
+    corners = box_convert(found.reshape(-1, 4).float(), in_fmt="cxcywh", out_fmt="xyxy")
+    return corners * corners.new_tensor([size[2], size[1]] * 2)
 
 
 def targets_of(parts: Parts, size: Size) -> list[Parts] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision import tv_tensors  # type: ignore[import-untyped]  # it carries no types
+from torchvision.ops import box_convert  # type: ignore[import-untyped]
 
 from lightning_gcam.data.refusal import Unclear, array_code, asked
 from lightning_gcam.data.saliency_batch import Size, check_boxes, check_images, check_labels, shape_of
@@ -210,6 +211,9 @@ FORMATS: dict[str, str] = {
 }
 """What four numbers of a box may be, and the code that makes corners of them."""
 
+_TORCHVISION = {CORNERS: "xyxy", EXTENT: "xywh", CENTRE: "cxcywh"}
+"""What torchvision calls these formats."""
+
 
 def read_boxes(
     boxes: Any, size: Size, device: torch.device | str = "cpu", formats: Sequence[str] = ()
@@ -275,10 +279,7 @@ def _of_format(boxes: list[Tensor], name: str, size: Size) -> list[Tensor]:
     """Corners in pixels; whole numbers stay whole where nothing is divided."""
     unit = [size[2], size[1]] if _are_shares(boxes, size) else [1, 1]
     scaled = [each * each.new_tensor(unit * 2) for each in boxes]
-    if name == CORNERS:
-        return scaled
-    near = [each[:, :2] - each[:, 2:] / 2 if name == CENTRE else each[:, :2] for each in scaled]
-    return [torch.cat([first, first + each[:, 2:]], dim=1) for first, each in zip(near, scaled, strict=True)]
+    return [box_convert(each, in_fmt=_TORCHVISION[name], out_fmt="xyxy") for each in scaled]
 
 
 def _fit(boxes: list[Tensor], size: Size, name: str) -> bool:

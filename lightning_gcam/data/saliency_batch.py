@@ -205,7 +205,8 @@ class SaliencyBatch:
             return self.masks
         if self.boxes is not None:
             size = self.image_size
-            return torch.stack([_boxes_to_mask(boxes, size) for boxes in self.boxes]).to(self.images.device)
+            masks = [boxes_to_masks(boxes, size).any(dim=0) for boxes in self.boxes]
+            return torch.stack(masks).to(self.images.device)
         return None
 
     @property
@@ -332,15 +333,24 @@ def _join(name: str, values: list[Any]) -> Any:
     return [each for value in values for each in value]
 
 
-def _boxes_to_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The union of boxes `(M, 4)` xyxy: the pixels whose centre lies in one of them."""
+def boxes_to_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes as masks, one each, `(M, H, W)` bool: the pixels whose centre lies in the box.
+
+    Args:
+        boxes: `(M, 4)`, each row `x1, y1, x2, y2` in pixels; a whole `x2` is the first column behind the box.
+        size: height and width of the image.
+
+    Example:
+        >>> boxes_to_masks(torch.tensor([[0.0, 0.0, 2.0, 1.0]]), (2, 3)).int()
+        tensor([[[1, 1, 0],
+                 [0, 0, 0]]], dtype=torch.int32)
+    """
     height, width = size
     rows = torch.arange(height, device=boxes.device) + 0.5
     columns = torch.arange(width, device=boxes.device) + 0.5
-    x1, y1, x2, y2 = boxes.reshape(-1, 4).float().unbind(dim=1)
-    in_rows = (rows >= y1[:, None]) & (rows < y2[:, None])
-    in_columns = (columns >= x1[:, None]) & (columns < x2[:, None])
-    return (in_rows[:, :, None] & in_columns[:, None, :]).any(dim=0)
+    x1, y1, x2, y2 = boxes.reshape(-1, 4).float()[..., None].unbind(dim=1)
+    in_rows, in_columns = (rows >= y1) & (rows < y2), (columns >= x1) & (columns < x2)
+    return in_rows[:, :, None] & in_columns[:, None, :]
 
 
 _ELSEWHERE = re.compile(r"[^A-Za-z0-9_./-]+")

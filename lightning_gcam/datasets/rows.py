@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import VOCDetection  # type: ignore[import-untyped]  # it carries no types
 
-from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.utils.errors import InputError
 
 
@@ -242,19 +241,6 @@ def read_rgb(path: Path, layout: Layout, named_by: str) -> Image.Image:
     """A picture in three channels, whatever it has in its file; arguments and errors as of :func:`opened`."""
     with opened(path, layout, named_by) as picture:
         return picture.convert("RGB")
-
-
-def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The pixels `(H, W)` bool whose centre lies in one of the boxes `(M, 4)`.
-
-    Example:
-        >>> inside(torch.tensor([[0.0, 0.0, 2.0, 1.0]]), (2, 3)).int()
-        tensor([[1, 1, 0],
-                [0, 0, 0]], dtype=torch.int32)
-    """
-    masks = SaliencyBatch(torch.zeros(1, 1, *size), boxes=[boxes]).object_masks
-    assert masks is not None
-    return masks[0]
 
 
 LONGEST_SIDE = 65_535
