@@ -1,4 +1,10 @@
-"""Datasets with an annotation of every object: PASCAL VOC 2012 and COCO 2014, as their owners lay them out."""
+"""Datasets with an annotation of every object: PASCAL VOC 2012 and COCO 2014, as their owners lay them out.
+
+torchvision lists the files and parses VOC's XML, and pycocotools decodes COCO's outlines.
+`wrap_dataset_for_transforms_v2` is not laid over them: it gives whole images with all objects, where a row here is one
+class, known before a picture is opened; it takes VOC's pixel numbers, which count from 1, as edges and fails at those
+with a fraction; it drops VOC's flag `difficult`; and beside a segmentation it has no boxes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""ImageNet's validation set with its boxes."""
+"""ImageNet's validation set with its boxes.
+
+torchvision's `ImageFolder` lists the images where they lie in folders of classes. Its `ImageNet` is not used: it wants
+the archive of the devkit beside them, and reads neither boxes nor Kaggle's layout.
+"""
 
 from __future__ import annotations
 
