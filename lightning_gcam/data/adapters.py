@@ -1,4 +1,4 @@
-"""From any batch, detection targets included, to a `SaliencyBatch`."""
+"""Convert any batch, detection targets included, into a `SaliencyBatch`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torchvision.ops import box_convert  # type: ignore[import-untyped]  # it ca
 from lightning_gcam.data.conversion import classes_of, read_boxes, read_images, read_labels
 from lightning_gcam.data.masks import is_dense, read_masks
 from lightning_gcam.data.readers import BOX_FORMATS, annotation_among, find_parts
-from lightning_gcam.data.refusal import Parts, Unclear, adapter_code, asked, describe, refusal
 from lightning_gcam.data.saliency_batch import (
     SaliencyBatch,
     Size,
@@ -23,6 +22,14 @@ from lightning_gcam.data.saliency_batch import (
     shape_of,
 )
 from lightning_gcam.data.structure import are_words, as_tensor, is_binary, is_list, named_parts, plain
+from lightning_gcam.data.unreadable import (
+    Parts,
+    UnreadableBatch,
+    adapter_code,
+    check_part,
+    describe,
+    error_message,
+)
 from lightning_gcam.utils.errors import InputError
 
 Adapter = Callable[[Any], Any]
@@ -68,22 +75,23 @@ def as_saliency_batch(
 
 
 def _read(batch: Any, class_names: Sequence[str] | None, *, adapted: bool) -> SaliencyBatch:
+    """Read a batch without the user's adapter; an error contains the code of an adapter that would work."""
     parts: Parts | None = None
     try:
         parts = find_parts(batch)
         return _build(parts, class_names)
-    except Unclear as unclear:
+    except UnreadableBatch as unclear:
         unclear.parts = parts or unclear.parts
-        raise InputError(refusal(batch, unclear, _read_adapted, adapted=adapted)) from None
+        raise InputError(error_message(batch, unclear, _read_adapted, adapted=adapted)) from None
 
 
 def _read_adapted(batch: Any) -> SaliencyBatch:
-    """What an adapter gave, as it will be read when it is handed over."""
+    """Read what an adapter returned as it will be read in training."""
     return batch if isinstance(batch, SaliencyBatch) else _read(batch, None, adapted=True)
 
 
 def adapter_for(batch: Any, images: str) -> str:
-    """The code of an adapter for a batch that can be read, but of which the images are to be other ones.
+    """Write the code of an adapter for a batch that can be read, but whose images should be others.
 
     Args:
         batch: as it came.
@@ -95,12 +103,13 @@ def adapter_for(batch: Any, images: str) -> str:
     """
     try:
         parts = find_parts(batch)
-    except Unclear:
+    except UnreadableBatch:
         parts = {}
-    return f"adapter=lambda batch: {adapter_code(batch, Unclear(parts=parts, images=images))}"
+    return f"adapter=lambda batch: {adapter_code(batch, UnreadableBatch(parts=parts, images=images))}"
 
 
 def _adapted(batch: Any, adapter: Adapter) -> Any:
+    """Call the user's adapter; an error names it and the batch."""
     try:
         return adapter(batch)
     except Exception as error:
@@ -110,7 +119,7 @@ def _adapted(batch: Any, adapter: Adapter) -> Any:
 
 
 def _build(parts: Parts, class_names: Sequence[str] | None) -> SaliencyBatch:
-    """What the parts mean, together."""
+    """Convert the parts of a batch into a `SaliencyBatch`."""
     images = read_images(parts["images"], parts.get("labels"))
     size, device = (len(images), images.shape[-2], images.shape[-1]), images.device
     targets = parts.get("objects") or targets_of(parts, size)
@@ -123,25 +132,28 @@ def _build(parts: Parts, class_names: Sequence[str] | None) -> SaliencyBatch:
     formats = parts.get("box_formats", ())
     boxes = read_boxes(parts["boxes"], size, device, formats) if "boxes" in parts else None
     suspect, groups = _suspect(parts.get("suspect"), device), _groups(parts.get("groups"), device)
-    asked(check_suspect, suspect, size)
-    asked(check_groups, groups, size)
+    check_part(check_suspect, suspect, size)
+    check_part(check_groups, groups, size)
     return SaliencyBatch(
         images, labels, masks, boxes, suspect, groups, _names(parts.get("names"), len(images))
     )
 
 
 def _suspect(suspect: Any, device: torch.device) -> Any:
-    """Whatever is not zero is in the region, where the numbers are a region's."""
+    """Convert a suspect region to bool: every number but zero is inside."""
     found = as_tensor(suspect)
     if found is None:
         return suspect
     found = found.squeeze(1) if found.ndim == 4 and found.shape[1] == 1 else found
     if not found.is_complex() and found.ndim in (2, 3) and is_dense(found.reshape(-1, *found.shape[-2:])):
-        raise Unclear(f"`suspect` {shape_of(found)} holds a number at every pixel: it must be a region.")
+        raise UnreadableBatch(
+            f"`suspect` {shape_of(found)} holds a number at every pixel: it must be a region."
+        )
     return (found != 0).to(device)
 
 
 def _groups(groups: Any, device: torch.device) -> Any:
+    """Convert group numbers `(N,)` or `(N, 1)` to `(N,)`."""
     found = as_tensor(groups)
     if found is None:
         return groups
@@ -149,7 +161,7 @@ def _groups(groups: Any, device: torch.device) -> Any:
 
 
 def _names(names: Any, n: int) -> list[str] | None:
-    """Names are for captions only: what is not one word or number for each sample is let be."""
+    """Return N names, or None where the part has not one word or number for each sample: they only caption."""
     names = plain(names)
     if isinstance(names, Tensor):
         names = names.tolist()
@@ -158,7 +170,7 @@ def _names(names: Any, n: int) -> list[str] | None:
 
 
 @dataclass(frozen=True)
-class Objects:
+class ImageObjects:
     """The M objects of one image.
 
     Args:
@@ -176,23 +188,25 @@ class Objects:
 
     @property
     def areas(self) -> Tensor | None:
-        """Of each object `(M,)`, in pixels: of its mask, or else of its box."""
+        """The area of each object `(M,)` in pixels: of its mask, or else of its box."""
         if self.masks is not None:
             return self.masks.flatten(1).sum(dim=1)
         if self.boxes is None:
             return None
         return (self.boxes[:, 2:] - self.boxes[:, :2]).clamp(min=0).prod(dim=1).nan_to_num()
 
-    def of_largest_class(self) -> tuple[int, Objects]:
-        """The class of the largest object, the first of several, and all objects of that class; -1 and none, else."""
+    def of_largest_class(self) -> tuple[int, ImageObjects]:
+        """Return the class of the largest object and all objects of that class; -1 and none without objects."""
         if self.labels is None or not len(self):
             return -1, self
         areas = self.areas
         if areas is None and len(self.labels.unique()) > 1:
-            raise Unclear("An image has objects of several classes, and nothing says how large they are.")
+            raise UnreadableBatch(
+                "An image has objects of several classes, and nothing says how large they are."
+            )
         label = int(self.labels[areas.argmax() if areas is not None else 0])
         rows = self.labels == label
-        return label, Objects(self.labels[rows], _rows(self.boxes, rows), _rows(self.masks, rows))
+        return label, ImageObjects(self.labels[rows], _rows(self.boxes, rows), _rows(self.masks, rows))
 
 
 def _rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
@@ -200,7 +214,7 @@ def _rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
 
 
 def read_objects(targets: Sequence[Any], images: Tensor, class_names: Sequence[str] | None = None) -> Parts:
-    """From detection targets to one label, mask and set of boxes per sample, on the images' device.
+    """Convert detection targets to one label, mask and set of boxes per sample, on the images' device.
 
     The label is the class of the largest object, by its mask or else its box; the mask and the boxes are those of all
     objects of that class. An image without objects has the label -1, "none". Without labels all objects count.
@@ -214,7 +228,7 @@ def read_objects(targets: Sequence[Any], images: Tensor, class_names: Sequence[s
 
     Raises:
         InputError: words that are no class names.
-        Unclear: parts that do not belong together.
+        UnreadableBatch: parts that do not belong together.
 
     Example:
         >>> target = {"labels": [4, 7], "boxes": [[0.0, 0.0, 2.0, 2.0], [2.0, 2.0, 8.0, 8.0]]}
@@ -222,7 +236,7 @@ def read_objects(targets: Sequence[Any], images: Tensor, class_names: Sequence[s
         {'labels': tensor([7]), 'boxes': [tensor([[2., 2., 8., 8.]])]}
     """
     if len(targets) != len(images):
-        raise Unclear(f"There are {len(targets)} detection targets for {len(images)} images.")
+        raise UnreadableBatch(f"There are {len(targets)} detection targets for {len(images)} images.")
     size, device = (1, images.shape[-2], images.shape[-1]), images.device
     every = [_objects_of(named_parts(each) or {}, size, device, class_names) for each in targets]
     full = [each for each in every if len(each)]
@@ -230,7 +244,7 @@ def read_objects(targets: Sequence[Any], images: Tensor, class_names: Sequence[s
     found: Parts = {}
     if any(each.labels is not None for each in every):
         if any(each.labels is None for each in full):
-            raise Unclear("Only some of the images have labels for their objects.")
+            raise UnreadableBatch("Only some of the images have labels for their objects.")
         found["labels"] = torch.tensor(labels, device=device)
     if full and all(each.masks is not None for each in full):
         found["masks"] = torch.stack([_union(each.masks, size, device) for each in kept])
@@ -241,12 +255,14 @@ def read_objects(targets: Sequence[Any], images: Tensor, class_names: Sequence[s
 
 
 def _union(masks: Tensor | None, size: Size, device: torch.device) -> Tensor:
+    """The union `(H, W)` of the objects' masks `(M, H, W)`; empty where there are none."""
     return masks.any(dim=0) if masks is not None else torch.zeros(size[1:], dtype=torch.bool, device=device)
 
 
 def _objects_of(
     target: Mapping[Any, Any], size: Size, device: torch.device, class_names: Sequence[str] | None
-) -> Objects:
+) -> ImageObjects:
+    """Convert the detection target of one image."""
     parts = annotation_among(target, None)
     masks = _masks_of(parts["masks"], size).to(device) if "masks" in parts else None
     labels = _labels_of(parts["labels"], class_names).to(device) if "labels" in parts else None
@@ -254,7 +270,9 @@ def _objects_of(
     if "boxes" in parts:
         formats = parts.get("box_formats", ())
         boxes = (
-            _from_shares(parts["boxes"], size) if "class_labels" in target and not formats else parts["boxes"]
+            _shares_to_corners(parts["boxes"], size)
+            if "class_labels" in target and not formats
+            else parts["boxes"]
         )
         (boxes,) = read_boxes([boxes], size, device, formats)
     counts = [len(each) for each in (boxes, masks) if each is not None]
@@ -262,39 +280,40 @@ def _objects_of(
         labels = labels.expand(counts[0] if counts else 1)
     counts += [len(labels)] if labels is not None else []
     if len(set(counts)) > 1:
-        raise Unclear(
+        raise UnreadableBatch(
             f"An image has {' and '.join(map(str, counts))} boxes, masks or labels; one each is expected."
         )
-    return Objects(labels, boxes, masks)
+    return ImageObjects(labels, boxes, masks)
 
 
 def _labels_of(labels: Any, class_names: Sequence[str] | None) -> Tensor:
-    """`(M,)`, or `()` where there is one for the whole image."""
+    """Convert the classes of an image's objects: `(M,)`, or `()` where there is one for the whole image."""
     labels = plain(labels)
     if are_words(labels):
         is_one = isinstance(labels, str)
         labels = classes_of(labels, class_names)[0 if is_one else slice(None)]
     found = as_tensor(labels)
     if found is None or found.ndim > 1 or not _are_whole(found):
-        raise Unclear(f"The labels of an image's objects must be classes (M,); got {came(labels)}.")
+        raise UnreadableBatch(f"The labels of an image's objects must be classes (M,); got {came(labels)}.")
     return found.long()
 
 
 def _masks_of(masks: Any, size: Size) -> Tensor:
+    """Convert the masks of an image's objects to `(M, H, W)` bool."""
     found = as_tensor(masks)
     found = found.squeeze(1) if found is not None and found.ndim == 4 and found.shape[1] == 1 else found
     found = found[None] if found is not None and found.shape == size[1:] else found
     if found is not None and found.ndim == 3 and not len(found):
         return torch.zeros(0, *size[1:], dtype=torch.bool)
     if found is None or found.ndim != 3 or tuple(found.shape[1:]) != size[1:]:
-        raise Unclear(
+        raise UnreadableBatch(
             f"The masks of an image's objects must be (M, {size[1]}, {size[2]}); got {came(masks)}."
         )
     return found != 0
 
 
-def _from_shares(boxes: Any, size: Size) -> Any:
-    """Centre, width and height as shares of the image become corners in pixels; numbers beyond 1 stay as they are."""
+def _shares_to_corners(boxes: Any, size: Size) -> Any:
+    """Convert centre, width and height as shares of the image to corners in pixels; numbers beyond 1 stay."""
     found = as_tensor(boxes)
     if found is None or found.shape[-1:] != (4,) or not bool((found <= 1).all()):
         return boxes
@@ -303,7 +322,7 @@ def _from_shares(boxes: Any, size: Size) -> Any:
 
 
 def targets_of(parts: Parts, size: Size) -> list[Parts] | None:
-    """The targets of a batch that holds classes, boxes or masks of several objects in columns; None for any other.
+    """Split a batch with columns of classes, boxes or masks of several objects into targets; None for any other.
 
     Hugging Face's Mask2Former has them so (`class_labels`, `mask_labels`), and torchgeo (`label`, `bbox_xyxy`).
 
@@ -312,7 +331,7 @@ def targets_of(parts: Parts, size: Size) -> list[Parts] | None:
         size: N, H and W of its images.
 
     Raises:
-        Unclear: where the columns could as well be marks of several classes.
+        UnreadableBatch: where the columns could as well be marks of several classes.
     """
     n, labels = size[0], plain(parts.get("labels"))
     columns = {key: parts[key] for key in ("boxes", "masks") if key in parts}
@@ -321,17 +340,17 @@ def targets_of(parts: Parts, size: Size) -> list[Parts] | None:
         return None
     if any(not hasattr(column, "__len__") or len(column) != n for column in columns.values()):
         return None
-    names = {key: _name_of(key, parts) for key in columns}
+    names = {key: _format_name(key, parts) for key in columns}
     rows = [{"labels": labels[row], **{key: each[row] for key, each in columns.items()}} for row in range(n)]
     if not all(_belong_together(row, size[1:]) for row in rows):
         return None
     if is_table and is_binary(labels):
-        raise Unclear("`labels` could be marks of classes, or the class of each box.")
+        raise UnreadableBatch("`labels` could be marks of classes, or the class of each box.")
     return [{names.get(key, key): each for key, each in row.items()} for row in rows]
 
 
-def _name_of(field: str, parts: Parts) -> str:
-    """A name under which a column is read again as what its own name said."""
+def _format_name(field: str, parts: Parts) -> str:
+    """A name under which a column of boxes is read in the format that its own name stated."""
     formats = parts.get("box_formats", ()) if field == "boxes" else ()
     return next((f"boxes_{word}" for word, each in BOX_FORMATS.items() if each == formats), field)
 
@@ -351,6 +370,7 @@ def _belong_together(target: Parts, image_size: tuple[int, int]) -> bool:
 
 
 def _are_whole(numbers: Tensor) -> bool:
+    """Whether all numbers are whole and real."""
     return not numbers.is_complex() and (
         not numbers.is_floating_point() or torch.equal(numbers, numbers.round())
     )

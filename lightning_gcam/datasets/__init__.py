@@ -20,7 +20,7 @@ _DATASETS: dict[str, type[DatasetModule]] = {
 
 
 def available_datasets() -> tuple[str, ...]:
-    """The names that `dataset_module` knows.
+    """Return the names that `dataset_module` takes.
 
     Example:
         >>> available_datasets()
@@ -39,7 +39,7 @@ def dataset_module(
     limit: int | None = None,
     **options: Any,
 ) -> DatasetModule:
-    """The LightningDataModule of a dataset, over the files as their owner publishes them.
+    """Make the LightningDataModule of a dataset, over the files as their owner publishes them.
 
     Args:
         name: one of `available_datasets()`.

@@ -19,24 +19,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import (  # type: ignore[import-untyped]  # it carries no types
+    CocoDetection,
     VOCDetection,
     VOCSegmentation,
 )
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert  # type: ignore[import-untyped]
 
 from lightning_gcam.data.saliency_batch import boxes_to_masks
 from lightning_gcam.datasets.base import DatasetModule, check_choice
 from lightning_gcam.datasets.rows import (
+    AnnotatedImage,
+    AnnotatedObject,
     Annotation,
-    Layout,
-    Marked,
-    MarkedImage,
+    DirectoryLayout,
     Source,
     boxes_of,
     check_size,
     opened,
-    read_marked,
     read_rgb,
+    read_xml,
 )
 from lightning_gcam.utils.errors import InputError, did_you_mean
 
@@ -50,7 +51,7 @@ VOID = 255
 """Pixels around objects, and difficult objects: neither object nor background."""
 
 _VOC_FOLDER = "VOCdevkit/VOC2012"
-VOC_LAYOUT = Layout(
+VOC_LAYOUT = DirectoryLayout(
     "voc2012",
     (
         f"{_VOC_FOLDER}/JPEGImages/<name>.jpg",
@@ -131,22 +132,22 @@ class VocSource(Source):
         self._pictures = [Path(each) for each in listed.images]
         self._segmentations = [Path(each) for each in listed.masks] if annotation == "masks" else None
         self._annotations = root / _VOC_FOLDER / "Annotations"
-        self._marked: dict[int, MarkedImage] = {}
+        self._annotated: dict[int, AnnotatedImage] = {}
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     def name(self, image: int) -> str:
-        """The name of the file, such as "2007_000033"."""
+        """Return the name of the file, such as "2007_000033"."""
         return self._pictures[image].stem
 
     def shares(self, image: int) -> Mapping[int, float]:
-        """By the boxes of the objects that count."""
-        marked = self._read(image)
+        """Return the share of the image that each class's boxes cover, without ignored objects."""
+        annotated = self._read(image)
         found: dict[int, float] = {}
-        for each in marked.objects:
+        for each in annotated.objects:
             if not each.is_unclear:
-                height, width = marked.size
+                height, width = annotated.size
                 box = boxes_of([each], first=1)[0]
                 area = float((box[2] - box[0]) * (box[3] - box[1]))
                 label = VOC_CLASSES.index(each.name)
@@ -154,19 +155,19 @@ class VocSource(Source):
         return found
 
     def picture(self, image: int) -> Image.Image:
-        """The image, RGB."""
+        """Open the image, RGB."""
         return read_rgb(self._pictures[image], VOC_LAYOUT, self._list)
 
     def annotation(self, image: int, label: int) -> Annotation:
-        """The objects that count; void is what the segmentation, or VOC's flag, says of neither."""
-        marked = self._read(image)
-        of_class = [each for each in marked.objects if each.name == VOC_CLASSES[label]]
+        """Return the class's objects; void is what the segmentation leaves void, or the boxes of ignored objects."""
+        annotated = self._read(image)
+        of_class = [each for each in annotated.objects if each.name == VOC_CLASSES[label]]
         boxes = boxes_of([each for each in of_class if not each.is_unclear], first=1)
         if self._segmentations is not None:
             numbers = self._segmentation(image)
             return Annotation(boxes, numbers == label + 1, numbers == VOID)
         unclear = boxes_of([each for each in of_class if each.is_unclear], first=1)
-        void, objects = (boxes_to_masks(each, marked.size).any(dim=0) for each in (unclear, boxes))
+        void, objects = (boxes_to_masks(each, annotated.size).any(dim=0) for each in (unclear, boxes))
         return Annotation(boxes, void=void & ~objects)
 
     def _segmentation(self, image: int) -> Tensor:
@@ -174,27 +175,28 @@ class VocSource(Source):
         with opened(self._segmentations[image], VOC_LAYOUT, self._list) as picture:
             return torch.from_numpy(np.array(picture))  # of the palette, the numbers
 
-    def _read(self, image: int) -> MarkedImage:
-        if image not in self._marked:
+    def _read(self, image: int) -> AnnotatedImage:
+        if image not in self._annotated:
             path = self._annotations / f"{self.name(image)}.xml"
-            marked = read_marked(path, VOC_LAYOUT, self._list)
-            for each in marked.objects:
+            annotated = read_xml(path, VOC_LAYOUT, self._list)
+            for each in annotated.objects:
                 _check_class(each, path)
-            self._marked[image] = marked
-        return self._marked[image]
+            self._annotated[image] = annotated
+        return self._annotated[image]
 
 
-def _check_class(marked: Marked, path: Path) -> None:
-    if marked.name not in VOC_CLASSES:
+def _check_class(found: AnnotatedObject, path: Path) -> None:
+    """Raise where an object is of no class of VOC."""
+    if found.name not in VOC_CLASSES:
         raise InputError(
-            f'"{path}" names "{marked.name}", which is no class of VOC 2012. {did_you_mean(marked.name, VOC_CLASSES)} '
+            f'"{path}" names "{found.name}", which is no class of VOC 2012. {did_you_mean(found.name, VOC_CLASSES)} '
             "Is this another dataset in VOC's format?"
         )
 
 
 _COCO_INSTANCES = "annotations/instances_val2014.json"
 _COCO_IMAGES = "val2014"
-COCO_LAYOUT = Layout(
+COCO_LAYOUT = DirectoryLayout(
     "coco2014",
     (f"{_COCO_IMAGES}/COCO_val2014_<number>.jpg", _COCO_INSTANCES),
     "Get val2014.zip and annotations_trainval2014.zip from their owner, https://cocodataset.org/#download, and unpack "
@@ -259,11 +261,11 @@ class CocoSource(Source):
         return len(self._ids)
 
     def name(self, image: int) -> str:
-        """The name of the file, such as "COCO_val2014_000000000042"."""
+        """Return the name of the file, such as "COCO_val2014_000000000042"."""
         return Path(self._about(image)["file_name"]).stem
 
     def shares(self, image: int) -> Mapping[int, float]:
-        """By the areas of the instances, as the file states them; crowds do not count."""
+        """Return the share of the image that each class's instances cover, as the file states it, without crowds."""
         about = self._about(image)
         found: dict[int, float] = {}
         for each in self._instances(image):
@@ -273,11 +275,11 @@ class CocoSource(Source):
         return found
 
     def picture(self, image: int) -> Image.Image:
-        """The image, RGB."""
+        """Open the image, RGB."""
         return read_rgb(self._folder / self._about(image)["file_name"], COCO_LAYOUT, _COCO_INSTANCES)
 
     def annotation(self, image: int, label: int) -> Annotation:
-        """The class's instances; void is its crowds."""
+        """Return the class's instances; void is its crowds."""
         of_class = [each for each in self._instances(image) if self._labels[each["category_id"]] == label]
         objects = [each for each in of_class if not each["iscrowd"]]
         mask = self._union(image, objects)
@@ -305,8 +307,7 @@ class CocoSource(Source):
 
 
 def _read_coco(folder: Path, path: Path) -> tuple[Any, list[int]]:
-    """Pycocotools' index, and the images' ids in their order; without what it prints."""
-    from torchvision.datasets import CocoDetection  # type: ignore[import-untyped]  # it carries no types
+    """Return pycocotools' index and the images' ids in order, and suppress what it prints."""
 
     with contextlib.redirect_stdout(io.StringIO()):
         reader = CocoDetection(str(folder), annFile=str(path))
@@ -314,12 +315,14 @@ def _read_coco(folder: Path, path: Path) -> tuple[Any, list[int]]:
 
 
 def _check_categories(annotations: Iterable[Mapping[str, Any]], labels: Mapping[int, int]) -> None:
+    """Raise where an annotation is of no category of the file."""
     unknown = next((each["category_id"] for each in annotations if each["category_id"] not in labels), None)
     if unknown is not None:
         raise ValueError(f"category {unknown} is not among its categories")
 
 
 def _require_pycocotools() -> None:
+    """Raise where pycocotools is not installed."""
     try:
         import pycocotools.coco  # type: ignore[import-untyped]  # noqa: F401 - it carries no types
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""How well does the saliency sit on the object, and does it say what the model does: one torchmetrics class a score."""
+"""How well the saliency lies on the object, and how well it explains the model: a torchmetrics class for each score."""
 
 from lightning_gcam.metrics.base import SampleMean, SampleScore
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC

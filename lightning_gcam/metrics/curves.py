@@ -82,7 +82,7 @@ def deletion_auc(curves: Tensor, blank: Tensor | None = None) -> Tensor:
 
 
 class _CurveAUC(SampleScore):
-    """Common to both: how many steps a curve has, what fills the pixels, how ``update`` is called, and the plot."""
+    """Common to both: the number of steps of a curve, what fills the pixels, how ``update`` is called, and the plot."""
 
     requires: frozenset[str] = frozenset({"forwards"})
 

@@ -201,7 +201,7 @@ class BestSaliencyIoU(SampleMean):
     """Mean intersection over union at the one threshold, the same for all samples, where it is highest.
 
     The threshold is chosen on the very samples that are scored, so this is an upper bound on what one fixed
-    threshold reaches on others; ``best_threshold`` says which it was. A sample whose map is blank (all zero,
+    threshold reaches on others; ``best_threshold`` is that one. A sample whose map is blank (all zero,
     or not finite) or whose mask is empty is left out, and counted in ``left_out``.
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least

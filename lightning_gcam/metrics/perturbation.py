@@ -157,7 +157,7 @@ def filled(images: Tensor, fill: Fill) -> Tensor:
 
 
 def check_fill(fill: Fill) -> None:
-    """Refuse what does not say how pixels are filled.
+    """Refuse a fill that is neither one of the names nor a callable.
 
     Raises:
         InputError: If it is neither one of the names nor a callable.
@@ -171,7 +171,7 @@ def check_fill(fill: Fill) -> None:
 def _steps(
     start: Tensor, end: Tensor, maps: Tensor, steps: int, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """From start to end, the most salient pixels first."""
+    """Change images from ``start`` to ``end``, the most salient pixels first."""
     n, pixels = len(maps), maps[0].numel() if len(maps) else 0
     order = find_blank(maps)[0].flatten(1).argsort(dim=1, descending=True, stable=True)
     ranks = order.argsort(dim=1).reshape(maps.shape).to(start.device)
@@ -184,7 +184,7 @@ def _steps(
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur along each axis, the border repeated."""
+    """Blur with a Gaussian along each axis, the border repeated."""
     radius = max(round(3 * sigma), 1)
     offset = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
@@ -212,7 +212,7 @@ def _check_pair(images: Tensor, maps: Tensor) -> None:
 
 
 def _check_steps(images: Tensor, maps: Tensor, steps: int, chunk_size: int) -> None:
-    """Refuse before the first image is asked for: a generator would wait until then."""
+    """Refuse wrong arguments before the first image is made: a generator would wait until then."""
     _check_pair(images, maps)
     check_count("steps", steps)
     check_count("chunk_size", chunk_size)
@@ -377,7 +377,7 @@ def check_probabilities(name: str, values: Tensor, like: Tensor | None = None, n
 
 
 def scored(values: Tensor, defined: Tensor, blank: Tensor | None) -> PerSample:
-    """Put numbers beside which samples count: those that are defined, and whose map is not blank.
+    """Combine numbers with which samples count: those that are defined, and whose map is not blank.
 
     Args:
         values: ``(N, *shape)`` float32.

@@ -1,4 +1,4 @@
-"""The names of the scores, how a request for scores becomes metrics, and the baselines every score is compared with."""
+"""The names of the scores, how a request becomes metrics, and the baselines that scores are compared with."""
 
 import difflib
 import math
@@ -86,7 +86,7 @@ def available_scores() -> tuple[str, ...]:
 
 
 def default_scores() -> tuple[str, ...]:
-    """Return the names of the scores that are taken where nobody asks for others: none costs a forward.
+    """Return the names of the scores that are on by default: none costs a forward.
 
     Example:
         >>> from lightning_gcam.metrics import default_scores
@@ -99,7 +99,7 @@ def default_scores() -> tuple[str, ...]:
 def resolve_scores(
     scores: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None,
 ) -> dict[str, Metric]:
-    """Turn what a user asked for into fresh metrics by name.
+    """Convert a request for scores to fresh metrics by name.
 
     Args:
         scores: ``None`` for those of :func:`default_scores`; a name out of :func:`available_scores`; a
@@ -134,10 +134,10 @@ def resolve_scores(
 
 
 def needs_mask(metric: Metric) -> bool:
-    """Say whether a metric can only be updated with a mask.
+    """Return whether a metric can only be updated with a mask.
 
     Args:
-        metric: Any metric. It says so itself by an attribute ``requires_mask``; one without it is taken to
+        metric: Any metric. An attribute ``requires_mask`` states it; one without it is taken to
             need one.
 
     Example:
@@ -149,11 +149,10 @@ def needs_mask(metric: Metric) -> bool:
 
 
 def needs(metric: Metric) -> frozenset[str]:
-    """Say what a metric's ``update`` takes beside the saliency maps; see :class:`SampleScore` for the words.
+    """Return what a metric's ``update`` takes beside the saliency maps; see :class:`SampleScore` for the words.
 
     Args:
-        metric: Any metric. It says so itself by an attribute ``requires``; of one without it, ``needs_mask``
-            tells.
+        metric: Any metric. An attribute ``requires`` states it; of one without it, ``needs_mask`` decides.
 
     Example:
         >>> from lightning_gcam.metrics import AverageDrop, PointingGame, needs
@@ -163,14 +162,14 @@ def needs(metric: Metric) -> frozenset[str]:
     requires: frozenset[str] | None = getattr(metric, "requires", None)
     if requires is None:
         requires = frozenset({"mask"})
-    # A subclass of a score that needs a mask may say, in the shorter way, that it needs none.
+    # A subclass of a score that needs a mask may state by `requires_mask` that it needs none.
     return requires if needs_mask(metric) else requires - {"mask"}
 
 
 def _named(
     scores: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None,
 ) -> Iterator[tuple[str, Metric]]:
-    """Each score that was asked for, with its name."""
+    """Yield each requested score with its name."""
     if scores is None:
         scores = default_scores()
     if isinstance(scores, (str, Metric)):
@@ -184,7 +183,7 @@ def _named(
 
 
 def _mapped(name: str, metric: Metric) -> tuple[str, Metric]:
-    """One entry of a mapping."""
+    """Check one entry of a mapping, and copy its metric."""
     if not isinstance(name, str):
         raise InputTypeError(
             f"`scores` must be keyed by names, got the key {name!r}. Name each metric with a string."
@@ -195,7 +194,7 @@ def _mapped(name: str, metric: Metric) -> tuple[str, Metric]:
 
 
 def _listed(score: str | Metric) -> tuple[str, Metric]:
-    """One entry of a sequence."""
+    """Name one entry of a sequence, and make its metric."""
     if isinstance(score, str):
         return score, _by_name(score)
     if isinstance(score, Metric):
@@ -204,7 +203,7 @@ def _listed(score: str | Metric) -> tuple[str, Metric]:
 
 
 def _by_name(name: str) -> Metric:
-    """A fresh metric out of the table."""
+    """Make a fresh metric by its name."""
     if name not in _SCORES:
         near = difflib.get_close_matches(name, _SCORES, n=2)
         hint = "Did you mean " + " or ".join(f'"{n}"' for n in near) + "? " if near else ""
@@ -213,7 +212,7 @@ def _by_name(name: str) -> Metric:
 
 
 def _fresh(metric: Metric) -> Metric:
-    """A copy that starts from nothing: the caller's own metric is never updated here."""
+    """Copy a metric and reset the copy: the caller's own is never updated here."""
     metric = metric.clone()
     metric.reset()
     return metric
@@ -232,12 +231,13 @@ def _with_chance(metrics: dict[str, Metric]) -> dict[str, Metric]:
 
 
 def _snake_case(name: str) -> str:
-    """``PointingGame`` to ``pointing_game``; ``IoU`` is one word."""
+    """Convert ``PointingGame`` to ``pointing_game``; ``IoU`` is one word."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.replace("IoU", "Iou"))
     return words.lower()
 
 
 def _expected(score: object) -> str:
+    """Write the error for a request of the wrong type."""
     return (
         "`scores` must be a name, a torchmetrics.Metric, a sequence of these or a mapping from names to "
         f"metrics, got {_describe(score)}."
@@ -245,7 +245,7 @@ def _expected(score: object) -> str:
 
 
 def _describe(score: object) -> str:
-    """What came; a class where an instance was meant is the likely slip."""
+    """Describe what came; a class where an instance was meant is the likely slip."""
     if isinstance(score, type):
         return f"the class {score.__name__}. Make an instance: `{score.__name__}()`"
     return type(score).__name__
@@ -318,7 +318,7 @@ def baseline_scores(
     scores: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
     boxes: Sequence[Tensor] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Score a uniform map and a Gaussian in the middle on the same masks: what takes no model at all.
+    """Score a uniform map and a Gaussian in the middle on the same masks: what needs no model at all.
 
     Args:
         mask: ``(N, H, W)`` bool, True on the object.
@@ -359,10 +359,10 @@ def baseline_scores(
 
 
 def with_boxes(metric: Metric, boxes: Sequence[Tensor] | None) -> tuple[Sequence[Tensor], ...]:
-    """What a metric's ``update`` takes behind the mask: the boxes, where it takes them and there are some.
+    """Return what a metric's ``update`` takes behind the mask: the boxes, where it takes them and there are some.
 
     Args:
-        metric: Any metric. It says so itself by an attribute ``takes_boxes``.
+        metric: Any metric. An attribute ``takes_boxes`` states it.
         boxes: N tensors ``(M, 4)``, or ``None``.
 
     Example:

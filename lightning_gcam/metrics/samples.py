@@ -23,7 +23,7 @@ class PerSample(NamedTuple):
     counted: Tensor
     """``(N,)`` bool."""
     blank: Tensor | None = None
-    """``(N,)`` bool: left out because its map is blank; ``None`` where nobody asked."""
+    """``(N,)`` bool: left out because its map is blank; ``None`` where that is not distinguished."""
     no_mask: Tensor | None = None
     """``(N,)`` bool: left out because its mask is empty; no sample is both."""
 
@@ -80,7 +80,7 @@ def mean_counted(sample: PerSample) -> Tensor:
     return score_counted(sample)
 
 
-class Scorable(NamedTuple):
+class CheckedBatch(NamedTuple):
     """A checked batch: maps and masks on one device, and which samples count."""
 
     saliency: Tensor
@@ -95,11 +95,11 @@ class Scorable(NamedTuple):
     """``(N,)`` bool: the map is not blank, but the mask is empty."""
 
     def scored(self, values: Tensor) -> PerSample:
-        """Put ``values``, one number or one row per sample, beside which samples count, and why others do not."""
+        """Combine one number or one row per sample with which samples count, and why others do not."""
         return PerSample(values, self.counted, self.blank, self.no_mask)
 
 
-def prepare(saliency: Tensor, mask: Tensor) -> Scorable:
+def prepare(saliency: Tensor, mask: Tensor) -> CheckedBatch:
     """Check a batch and make it ready to be scored.
 
     Args:
@@ -115,11 +115,11 @@ def prepare(saliency: Tensor, mask: Tensor) -> Scorable:
     saliency, blank = find_blank(saliency)
     mask = mask.to(saliency.device)
     filled = mask.flatten(1).any(dim=1)
-    return Scorable(saliency, mask, ~blank & filled, blank, ~blank & ~filled)
+    return CheckedBatch(saliency, mask, ~blank & filled, blank, ~blank & ~filled)
 
 
 def find_blank(saliency: Tensor) -> tuple[Tensor, Tensor]:
-    """Say which maps have nothing to score, all zero or not finite, and make these all zero.
+    """Return which maps have nothing to score, all zero or not finite, and make these all zero.
 
     Args:
         saliency: ``(N, H, W)``, floating, at least 0.
@@ -249,7 +249,7 @@ def count_above(saliency: Tensor, mask: Tensor, thresholds: Tensor) -> tuple[Ten
 
 
 def _at_least(counts: Tensor) -> Tensor:
-    """From "reaches exactly k thresholds" to "reaches the k-th", for k from 1."""
+    """Convert counts of "exactly k thresholds" to counts of "at least k", for k from 1."""
     return counts.flip(1).cumsum(dim=1).flip(1)[:, 1:]
 
 
@@ -265,7 +265,7 @@ def bootstrap_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Give the percentile bootstrap interval of a score over its samples.
+    """Compute the percentile bootstrap interval of a score over its samples.
 
     The samples are drawn with replacement, ``resamples`` times, by a generator of its own: the same numbers
     give the same interval, in whichever order they come, and no other random stream moves. With fewer than
@@ -327,7 +327,7 @@ def bootstrap_interval(
 
 
 def _at_an_end(rows: Tensor, bounds: tuple[float, float] | None, tail: float) -> tuple[float, float] | None:
-    """The exact interval where all numbers are at the same end of their bounds, else None."""
+    """Compute the exact interval where all numbers are at the same end of their bounds, else None."""
     if bounds is None or rows.ndim != 1 or len(rows) == 0:
         return None
     low, high = bounds
@@ -340,7 +340,7 @@ def _at_an_end(rows: Tensor, bounds: tuple[float, float] | None, tail: float) ->
 
 
 def _in_order(flat: Tensor) -> Tensor:
-    """The rows in an order of their own: it must not matter which process saw which sample."""
+    """Sort the rows: it must not matter which process had which sample."""
     keys = flat.numpy()
     return flat[torch.from_numpy(np.lexsort(keys.T))]
 
@@ -363,26 +363,26 @@ def check_groups(groups: Tensor, n: int) -> None:
 
 
 def group_numbers(groups: Tensor) -> Tensor:
-    """The numbers of each sample's groups, ``(N, K)``, from ``(N,)`` numbers or an ``(N, K)`` multi-hot."""
+    """Return the numbers of each sample's groups, ``(N, K)``, from ``(N,)`` numbers or an ``(N, K)`` multi-hot."""
     if groups.ndim == 1:
         return groups.long()[:, None]
     return torch.where(groups > 0, torch.arange(groups.shape[1], device=groups.device), -1)
 
 
 def no_groups(device: torch.device) -> Tensor:
-    """No sample's groups, ``(0, 1)``."""
+    """Return the groups of no sample, ``(0, 1)``."""
     return torch.zeros(0, 1, dtype=torch.int64, device=device)
 
 
 def cat_groups(groups: Tensor | list[Tensor]) -> Tensor:
-    """One ``(N, K)`` of several, the narrower ones filled up with no group."""
+    """Join several ``(N, K)`` to one, the narrower ones filled up with no group."""
     parts = [groups] if isinstance(groups, Tensor) else groups
     widest = max(each.shape[1] for each in parts)
     return torch.cat([pad(each, (0, widest - each.shape[1]), value=-1) for each in parts])
 
 
 def group_members(numbers: Tensor) -> dict[int, Tensor]:
-    """Say who is in which group: ``(N,)`` bool by number, only groups with a member, in the numbers' order.
+    """Return who is in which group: ``(N,)`` bool by number, only groups with a member, in the numbers' order.
 
     Args:
         numbers: ``(N, K)`` integers, the numbers of each sample's groups; negative for none.

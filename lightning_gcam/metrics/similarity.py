@@ -13,7 +13,7 @@ from lightning_gcam.utils.errors import InputError
 
 
 def _pair(saliency: Tensor, other: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Both maps as float32 on one device, ``(N, H, W)``, and where one of them is blank, ``(N,)``."""
+    """Return both maps as float32 on one device, ``(N, H, W)``, and where one of them is blank, ``(N,)``."""
     check_saliency(saliency)
     if not isinstance(other, Tensor) or not other.is_floating_point() or other.shape != saliency.shape:
         came = f"{other.dtype} {tuple(other.shape)}" if isinstance(other, Tensor) else type(other).__name__
@@ -156,7 +156,7 @@ def average_ranks(values: Tensor) -> Tensor:
 
 def pearson(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Correlate each row with its other one: ``(N,)``, and where neither is the same everywhere ``(N,)``."""
-    # Asked of the values themselves: a mean of equal numbers is rounded, and leaves a little of each.
+    # By the values themselves: a mean of equal numbers is rounded, and leaves a little of each.
     varied = [each.amax(dim=1) > each.amin(dim=1) for each in (first, second)]
     first, second = first - first.mean(dim=1, keepdim=True), second - second.mean(dim=1, keepdim=True)
     # To unit length one by one: the product of two squares of small numbers would underflow.

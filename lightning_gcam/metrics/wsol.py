@@ -9,8 +9,8 @@ from torchvision.ops import box_iou, masks_to_boxes  # type: ignore[import-untyp
 
 from lightning_gcam.metrics.base import SampleMean
 from lightning_gcam.metrics.samples import (
+    CheckedBatch,
     PerSample,
-    Scorable,
     check_count,
     even_thresholds,
     prepare,
@@ -64,7 +64,7 @@ class GrowingRegions:
         self.roots = pixels[:0]
 
     def add(self, pixels: Tensor) -> Components:
-        """Add pixels, by their index into the flattened batch, and give the components that there are now.
+        """Add pixels, by their index into the flattened batch, and return the components that there are now.
 
         Args:
             pixels: ``(K,)`` int64, none of them added before.
@@ -85,7 +85,7 @@ class GrowingRegions:
         return Components(self.roots // size, self.boxes[self.roots], self.areas[self.roots])
 
     def root_of(self, pixels: Tensor) -> Tensor:
-        """Follow each pixel to the root of its component, and let it name that from now on."""
+        """Find the root of each pixel's component, and point the pixel to it from now on."""
         roots = self.parents[pixels]
         while not torch.equal(further := self.parents[roots], roots):
             roots = further
@@ -93,7 +93,7 @@ class GrowingRegions:
         return roots
 
     def _join(self, first: Tensor, second: Tensor) -> None:
-        """Make one component of the two ends of each pair: the lower root names the highest beside it."""
+        """Make one component of the two ends of each pair: the lower root points to the highest beside it."""
         while True:
             first, second = self.root_of(first), self.root_of(second)
             apart = first != second
@@ -104,7 +104,7 @@ class GrowingRegions:
             self.parents.scatter_reduce_(0, lower, higher, "amax")
 
     def _neighbours(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Each pixel with each of its neighbours that is inside."""
+        """Return each pixel with each of its neighbours that is inside."""
         column, row = pixels % self.width, pixels // self.width % self.height
         pairs = []
         for down in (-1, 0, 1):
@@ -216,7 +216,7 @@ def check_version(version: int) -> None:
         raise InputError(f"`version` must be 1 (MaxBoxAcc) or 2 (MaxBoxAccV2), got {version!r}.")
 
 
-def _boxes_of(batch: Scorable, boxes: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
+def _boxes_of(batch: CheckedBatch, boxes: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
     """The objects' boxes ``(N, M, 4)``, filled up with boxes of no area, and which samples have one ``(N,)``."""
     if boxes is None:
         there = batch.mask.flatten(1).any(dim=1)
@@ -238,7 +238,7 @@ def _boxes_of(batch: Scorable, boxes: Sequence[Tensor] | None) -> tuple[Tensor, 
     return filled, has_area
 
 
-def _overlaps(batch: Scorable, thresholds: Tensor, truth: Tensor, largest_only: bool) -> Tensor:
+def _overlaps(batch: CheckedBatch, thresholds: Tensor, truth: Tensor, largest_only: bool) -> Tensor:
     """The highest IoU of a component's box with one of the objects' boxes, at each threshold: ``(N, T)``."""
     saliency = batch.saliency.flatten(1)
     levels = thresholds.to(saliency.device) * saliency.amax(dim=1, keepdim=True)

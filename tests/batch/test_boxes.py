@@ -252,7 +252,7 @@ def test_the_corners_are_those_of_the_code_to_copy(name: str, dtype: torch.dtype
     """torchvision converts; the code that an error offers for the same numbers does not need it."""
     boxes = (torch.rand(50, 4, generator=torch.Generator().manual_seed(0)) * 90 + 2).to(dtype)
 
-    (found,) = conversion._of_format([boxes], name, (1, 100, 100))
+    (found,) = conversion._corners_in_pixels([boxes], name, (1, 100, 100))
 
     expected = eval(conversion.FORMATS[name], {"torch": torch, "each": boxes})
     assert found.dtype == expected.dtype
