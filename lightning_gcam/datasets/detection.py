@@ -308,7 +308,6 @@ class CocoSource(Source):
 
 def _read_coco(folder: Path, path: Path) -> tuple[Any, list[int]]:
     """Return pycocotools' index and the images' ids in order, and suppress what it prints."""
-
     with contextlib.redirect_stdout(io.StringIO()):
         reader = CocoDetection(str(folder), annFile=str(path))
     return reader.coco, list(reader.ids)

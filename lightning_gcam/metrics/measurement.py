@@ -350,7 +350,7 @@ class ScoreResults:
             >>> [results.name_of(ScoreKey(name, "energy")) for name in results.maps]
             ['energy', 'grad_cam/energy']
         """
-        return key.score if key.map == self.maps[0] else f"{key.map}/{key.score}"
+        return key.score if self.maps[:1] == (key.map,) else f"{key.map}/{key.score}"
 
     def measure(
         self, groups: Tensor | None = None, names: Sequence[str] | None = None
