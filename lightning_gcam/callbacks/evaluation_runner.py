@@ -28,8 +28,8 @@ from lightning_gcam.data.masks import warn_of_full_masks
 from lightning_gcam.evaluation import Columns, Part, Parts
 from lightning_gcam.loggers.files import is_ours, release
 from lightning_gcam.metrics import needs, resolve_scores
-from lightning_gcam.metrics.baselines import BASELINES
 from lightning_gcam.metrics.measurement import ScoreResults
+from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import labels_of
 from lightning_gcam.pipeline.config import PERTURBING, LookConfig
 from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled

@@ -31,7 +31,7 @@ from lightning_gcam.loggers import log_table
 from lightning_gcam.loggers.files import next_version
 from lightning_gcam.loggers.tensorboard import left_as_found
 from lightning_gcam.metrics import resolve_scores
-from lightning_gcam.metrics.baselines import BASELINES
+from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import Trainer, rank_zero_info, rank_zero_warn

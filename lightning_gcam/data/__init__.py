@@ -1,4 +1,4 @@
-"""Annotated samples, and the adapters that read them out of any batch."""
+"""Annotated samples (`SaliencyBatch`), and how they are read out of any batch."""
 
 from lightning_gcam.data.adapters import Adapter, as_saliency_batch
 from lightning_gcam.data.saliency_batch import SaliencyBatch

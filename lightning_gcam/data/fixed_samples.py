@@ -1,4 +1,4 @@
-"""`FixedBatch`: the samples that every look of a run is taken of."""
+"""`FixedBatch`: chooses the samples that every look of a run uses, and keeps them."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Offered:
-    """What one process, or several, would keep of the samples that were offered to it.
+    """The samples that one process, or several, would keep, and how many came.
 
     Args:
-        samples: the candidates, of every image size that is still in question.
+        samples: the candidates, of every image size that may still be chosen.
         delivered: how many usable samples of each image size came.
         unlabelled: how many samples had a negative label.
         largest_label: the largest label of a class among all that were offered; -1 where there was none.
@@ -60,7 +60,7 @@ class Offered:
     largest_label: int = -1
 
     def __add__(self, other: Offered) -> Offered:
-        """Both together, in the order of the stream."""
+        """Join the candidates of two processes, in the order of the stream."""
         samples = sorted([*self.samples, *other.samples], key=lambda sample: sample.position)
         return Offered(
             samples,
@@ -78,7 +78,7 @@ class Offered:
         return min(firsts, key=lambda size: (-self.delivered[size], firsts[size]), default=None)
 
 
-class _OfOneSize:
+class _SizeSelection:
     """The samples to keep among those of one image size.
 
     Args:
@@ -90,15 +90,15 @@ class _OfOneSize:
         self.num_samples, self.balanced = num_samples, balanced
         self.kept: list[Sample] = []
 
-    def has_use_for(self, group: int) -> bool:
-        """Whether there is room, or the class has two fewer than the largest one."""
+    def accepts(self, group: int) -> bool:
+        """Whether a sample of this class would be kept: there is room, or its class has two fewer than the largest."""
         if len(self.kept) < self.num_samples:
             return True
         counts = Counter(sample.group for sample in self.kept)
         return self.balanced and max(counts.values()) - counts[group] >= 2
 
     def keep(self, sample: Sample) -> None:
-        """Keep the sample; where there is no room, the last one of the largest class gives way."""
+        """Keep the sample; where there is no room, the last one of the largest class is dropped."""
         if len(self.kept) >= self.num_samples:
             ((largest, _),) = Counter(kept.group for kept in self.kept).most_common(1)
             last = max(index for index, kept in enumerate(self.kept) if kept.group == largest)
@@ -170,7 +170,7 @@ class FixedBatch:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the samples are settled."""
+        """Whether the samples are chosen."""
         return self._samples is not None
 
     @property
@@ -186,14 +186,14 @@ class FixedBatch:
 
     @classmethod
     def of(cls, samples: SaliencyBatch) -> FixedBatch:
-        """Samples that were given by hand: nothing is chosen."""
+        """Make a fixed batch of samples that were given by hand: nothing is chosen."""
         fixed = cls(len(samples))
         fixed._samples, fixed.largest_batch = samples, len(samples)
         warn_of_full_masks(samples.object_masks)
         return fixed
 
     def offer(self, batch: SaliencyBatch, positions: Sequence[int] | None = None) -> None:
-        """Look at the next batch of the stream and keep copies of the samples that are wanted.
+        """Take the next batch of the stream, and keep copies of the samples that are wanted.
 
         Args:
             batch: the samples.
@@ -217,17 +217,17 @@ class FixedBatch:
         self._delivered[size] += len(usable)
         of_size = self._sizes.setdefault(size, self._empty())
         for row in usable:
-            if of_size.has_use_for(groups[row]):  # asked before the copy is made: most samples are not wanted
+            if of_size.accepts(groups[row]):  # before the copy is made: most samples are not wanted
                 of_size.keep(Sample(positions[row], groups[row], batch.select([row])))
         self._bound_memory()
 
     def candidates(self) -> Offered:
-        """What was kept so far."""
+        """Return what was kept so far."""
         samples = [sample for each in self._sizes.values() for sample in each.kept]
         return Offered(samples, Counter(self._delivered), self._unlabelled, self._largest_label)
 
     def close(self, offered: Offered | None = None) -> None:
-        """Settle the choice: of the commonest image size, as balanced as its samples allow.
+        """Choose the samples: of the commonest image size, as balanced as its samples allow.
 
         Args:
             offered: what all processes would keep; this process's own where it is left out.
@@ -241,7 +241,7 @@ class FixedBatch:
             samples = _ungrouped(samples)
         choice = self._empty()
         for sample in sorted(samples, key=lambda sample: sample.position):
-            if sample.size == size and choice.has_use_for(sample.group):
+            if sample.size == size and choice.accepts(sample.group):
                 choice.keep(sample)
         if not choice.kept:
             raise InputError(
@@ -260,13 +260,13 @@ class FixedBatch:
 
     def reset(self) -> None:
         """Forget what was offered so far (the sanity check's batches come again in the first validation)."""
-        self._sizes: dict[ImageSize, _OfOneSize] = {}
+        self._sizes: dict[ImageSize, _SizeSelection] = {}
         self._delivered: Counter[ImageSize] = Counter()
         self._seen, self._unlabelled, self._measured = 0, 0, False
         self._largest_label = -1
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain Python only; empty before `close()`."""
+        """Return the chosen samples as tensors and plain Python only; empty before `close()`."""
         if self._samples is None:
             return {}
         return {
@@ -278,7 +278,7 @@ class FixedBatch:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Hold the samples of a `state_dict()` again."""
+        """Restore the samples of a `state_dict()`."""
         if state:
             self._samples = SaliencyBatch(**state["samples"])
             self.positions, self.largest_batch = list(state["positions"]), int(state["chunk"])
@@ -291,7 +291,7 @@ class FixedBatch:
             self._samples = self._samples.to(device)
 
     def first_difference(self, batch: SaliencyBatch, positions: Sequence[int]) -> int | None:
-        """The first position at which a batch of the stream differs from the kept sample, or None.
+        """Return the first position at which a batch differs from the kept sample, or None.
 
         Args:
             batch: a batch of a later validation.
@@ -304,7 +304,7 @@ class FixedBatch:
         return None
 
     def found_in(self, batch: SaliencyBatch) -> set[int]:
-        """The rows of the kept samples that are in a batch of the stream, wherever they stand in it."""
+        """Return the rows of the kept samples that are in a batch, wherever they stand in it."""
         kept, other = self.samples.images, batch.images.to(self.samples.images.device)
         if kept.shape[1:] != other.shape[1:]:
             return set()
@@ -323,29 +323,29 @@ class FixedBatch:
         return position >= 0 and (self._wanted is None or position in self._wanted)
 
     def _place_in_batch(self, sample: Sample) -> tuple[int, int]:
-        """By class, then as they came; or in the order in which the positions were given."""
+        """The sort key of a sample: by class, then as they came; or in the order in which the positions were given."""
         if self._wanted is not None:
             return self._wanted.index(sample.position), 0
         return sample.group, sample.position
 
-    def _empty(self) -> _OfOneSize:
-        return _OfOneSize(self.num_samples, self._balanced)
+    def _empty(self) -> _SizeSelection:
+        return _SizeSelection(self.num_samples, self._balanced)
 
     def _bound_memory(self) -> None:
-        """Where images come in many sizes, forget the samples of the rarest ones so far."""
+        """Drop the samples of the rarest image sizes where too many are kept."""
         while sum(len(each.kept) for each in self._sizes.values()) > _MOST_KEPT * self.num_samples:
             rarest = min(reversed(self._sizes), key=self._delivered.__getitem__)
             del self._sizes[rarest]
 
 
 def _mixed_fields(batches: Sequence[SaliencyBatch]) -> list[str]:
-    """What only some of the samples came with, and which is therefore kept for none of them."""
+    """Name the fields that only some of the samples came with, which are kept for none of them."""
     names = [field.name for field in fields(SaliencyBatch)]
     return [name for name in names if len({getattr(each, name) is None for each in batches}) > 1]
 
 
 def _groups(batch: SaliencyBatch) -> list[int]:
-    """The class of each sample, the first marked one of a multi-hot row; 0 where there are no labels."""
+    """Return the class of each sample, the first marked one of a multi-hot row; 0 where there are no labels."""
     labels = batch.labels
     if labels is None:
         return [0] * len(batch)
@@ -353,7 +353,7 @@ def _groups(batch: SaliencyBatch) -> list[int]:
 
 
 def _largest_label(batch: SaliencyBatch) -> int:
-    """The largest label that names a class; -1 where there is none."""
+    """Return the largest label that is a class; -1 where there is none."""
     labels = batch.labels
     if labels is None or labels.ndim != 1 or labels.is_floating_point() or not len(labels):
         return -1
@@ -361,16 +361,17 @@ def _largest_label(batch: SaliencyBatch) -> int:
 
 
 def _ungrouped(samples: Sequence[Sample]) -> list[Sample]:
-    """There are no classes to balance over."""
+    """Return the samples without classes to balance over."""
     return [replace(sample, group=0) for sample in samples]
 
 
 def _thumbnails(images: torch.Tensor) -> torch.Tensor:
-    """`(N, 16 C)`: the means over a grid of 4 x 4."""
+    """Average the images over a grid of 4 x 4: `(N, 16 C)`."""
     return torch.nn.functional.adaptive_avg_pool2d(images.float(), 4).flatten(1)
 
 
 def _same_sample(kept: SaliencyBatch, row: int, batch: SaliencyBatch, other: int) -> bool:
+    """Whether a kept sample and one of a batch have the same image, label, mask and boxes."""
     left, right = kept.images[row], batch.images[other].to(kept.images.device)
     if left.shape != right.shape or not torch.allclose(left.float(), right.float(), rtol=1e-3, atol=1e-3):
         return False
@@ -381,7 +382,7 @@ def _same_sample(kept: SaliencyBatch, row: int, batch: SaliencyBatch, other: int
 
 
 def _same_row(kept: Any, row: int, values: Any, other: int) -> bool:
-    """Whether one sample's annotation is the same; a field that only one of them has differs."""
+    """Whether one field of two samples is the same; one that only one of them has differs."""
     if kept is None or values is None:
         return kept is values
     return torch.equal(kept[row], values[other].to(kept[row].device))

@@ -1,4 +1,4 @@
-"""Masks in any form as `(N, H, W)` bool, and dense targets that are none."""
+"""Convert masks in any form to `(N, H, W)` bool, and tell them from dense targets, which are none."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gcam.data.refusal import Unclear, array_code
 from lightning_gcam.data.saliency_batch import Size, came, shape_of
 from lightning_gcam.data.structure import as_tensor
+from lightning_gcam.data.unreadable import UnreadableBatch, array_code
 from lightning_gcam.utils.lightning_compat import rank_zero_warn
 
 MANY = 64
@@ -23,7 +23,7 @@ def is_whole(numbers: Tensor) -> bool:
 
 
 def is_dense(stack: Tensor) -> bool:
-    """Whether numbers at every pixel are a measurement and no mask, in which what is not zero is the object.
+    """Whether numbers at every pixel are a measurement, and no mask in which what is not zero is the object.
 
     A mask is boolean, holds few whole numbers (0 and 1, 255, classes, instances), or is soft: between 0 and 1, at least
     half of it exactly 0, and what is not 0 in whole areas (the points of a laser scanner are not); or only its edges
@@ -43,7 +43,7 @@ def is_dense(stack: Tensor) -> bool:
 
 
 def has_soft_edges(stack: Tensor) -> bool:
-    """Whether `(N, H, W)` is a mask of 0 and 1, or 0 and 255, that was resized: only some pixels lie between the two.
+    """Whether `(N, H, W)` is a mask of 0 and 1, or 0 and 255, that was resized: few pixels lie between the two.
 
     Of the pixels three in four are empty or full and one in twenty is empty; half of those that are not empty are full.
 
@@ -86,19 +86,19 @@ def is_area(inside: Tensor) -> bool:
 
 
 def has_many_numbers(stack: Tensor) -> bool:
-    """Most of the first images hold more than `MANY` numbers; of small ones, more than one to four pixels."""
+    """Whether most of the first images hold more than `MANY` numbers; of small ones, more than one to four pixels."""
     some, most = stack[:_ENOUGH], min(MANY, max(8, stack[0].numel() // 4))
-    return sum(how_many(each) > most for each in some) * 2 > len(some)
+    return sum(count_distinct(each) > most for each in some) * 2 > len(some)
 
 
 _ENOUGH, _COUNTED = 8, 1 << 16
 
 
-def how_many(numbers: Tensor) -> int:
-    """How many different whole numbers there are; counted one by one where they lie close, which sorting is not.
+def count_distinct(numbers: Tensor) -> int:
+    """Count the different whole numbers; one by one where they lie close, which is quicker than sorting.
 
     Example:
-        >>> how_many(torch.tensor([[0, 255], [255, 7]])), how_many(torch.tensor([1.0, 1e9]))
+        >>> count_distinct(torch.tensor([[0, 255], [255, 7]])), count_distinct(torch.tensor([1.0, 1e9]))
         (3, 2)
     """
     low, high = numbers.min(), numbers.max()
@@ -143,7 +143,7 @@ class Segmentation:
         return inside or [each for each in found if each == VOID]
 
     def of(self, labels: Tensor) -> Tensor:
-        """The pixels of each sample's class `(N,)` or classes `(N, K)`; none where all is background."""
+        """Return the pixels of each sample's class `(N,)` or classes `(N, K)`; none where all is background."""
         if labels.ndim == 1:
             shows_any = ((self.numbers > 0) & (self.numbers != VOID)).flatten(1).any(dim=1)
             return (self.numbers == labels[:, None, None]) & (shows_any & (labels >= 0))[:, None, None]
@@ -152,12 +152,12 @@ class Segmentation:
         return (labels > 0).gather(1, places).reshape(known.shape) & known
 
     def largest(self) -> Tensor:
-        """The class with the most pixels in each sample `(N,)`, neither background nor void; -1 where there is none."""
+        """Return the class with the most pixels in each sample `(N,)`, not background or void; -1 for none."""
         return torch.tensor([_largest(each) for each in self.numbers], device=self.numbers.device)
 
 
 def _counted(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """The numbers from 0 that occur, and how often."""
+    """Return the numbers from 0 that occur, and how often."""
     numbers = numbers[numbers >= 0]
     if not numbers.numel() or int(numbers.max()) >= _FEW:
         found, counts = numbers.unique(return_counts=True)
@@ -168,6 +168,7 @@ def _counted(numbers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _largest(numbers: Tensor) -> int:
+    """Return the class with the most pixels in one segmentation `(H, W)`; -1 where there is none."""
     classes, counts = _counted(numbers[(numbers > 0) & (numbers != VOID)])
     return int(classes[counts.argmax()]) if len(classes) else -1
 
@@ -175,7 +176,7 @@ def _largest(numbers: Tensor) -> int:
 def read_masks(
     masks: Any, labels: Tensor | None, size: Size, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor | None]:
-    """Masks in any form as objects `(N, H, W)` bool, and the labels: those that came, or else the segmentation's.
+    """Convert masks to objects `(N, H, W)` bool, and give the labels: those that came, or the segmentation's.
 
     A mask of one number beside the background is the object. In a segmentation of several, the object is the pixels
     of the sample's label; where there are no labels, the label is the class with the most pixels that is neither 0
@@ -188,7 +189,7 @@ def read_masks(
         device: where the labels are, and the result is held.
 
     Raises:
-        Unclear: another form or size, or numbers that do not belong to the labels.
+        UnreadableBatch: another form or size, or numbers that do not belong to the labels.
 
     Example:
         >>> read_masks([[[0, 7], [7, 3]]], None, (1, 2, 2))
@@ -199,7 +200,7 @@ def read_masks(
     if stack.dtype == torch.bool:
         return stack, labels
     if is_dense(stack):
-        raise _of_a_dense_target(masks, stack)
+        raise _dense_target(masks, stack)
     if not is_whole(stack) or has_many_numbers(stack):
         return _read_shares(masks, stack, labels), labels
     segmentation = Segmentation(stack.long())
@@ -209,11 +210,11 @@ def read_masks(
         return segmentation.of(labels), labels
     if labels is None or len(foreground) < 2:
         return segmentation.numbers == (foreground or [VOID])[0], labels  # void where there is nothing at all
-    return _of_labels(masks, segmentation, labels), labels
+    return _masks_of_labels(masks, segmentation, labels), labels
 
 
 def _as_stack(masks: Any, labels: Tensor | None, size: Size) -> Tensor:
-    """One `(H, W)` for each sample."""
+    """Convert masks to one `(H, W)` for each sample."""
     found = as_tensor(masks)
     found = (
         found.squeeze(-1)
@@ -224,9 +225,9 @@ def _as_stack(masks: Any, labels: Tensor | None, size: Size) -> Tensor:
     if found is not None and found.shape == size[1:] and size[0] == 1:
         found = found[None]
     if found is None or tuple(found.shape) != size:
-        raise _another_form(masks, found, labels, size)
+        raise _wrong_shape(masks, found, labels, size)
     if found.is_complex() or not bool(torch.isfinite(found).all()):
-        raise Unclear(f"`masks` {shape_of(found)} hold NaN or infinity, or are complex.")
+        raise UnreadableBatch(f"`masks` {shape_of(found)} hold NaN or infinity, or are complex.")
     return found
 
 
@@ -234,28 +235,32 @@ def _has_last_channel(masks: Tensor, size: Size) -> bool:
     return tuple(masks.shape) == (*size, 1) and size[2] != 1
 
 
-def _another_form(masks: Any, found: Tensor | None, labels: Tensor | None, size: Size) -> Unclear:
+def _wrong_shape(masks: Any, found: Tensor | None, labels: Tensor | None, size: Size) -> UnreadableBatch:
+    """The error for masks of another size or form, with the code that settles it."""
     expected = f"`masks` must have the size of the images, {size}; got"
     if found is None or found.ndim not in (3, 4) or len(found) != size[0]:
-        return Unclear(f"{expected} {came(masks)}.")
+        return UnreadableBatch(f"{expected} {came(masks)}.")
     code = array_code("masks", masks)
     if found.is_complex() or is_dense(found.flatten(0, -3)):
-        return Unclear(f"{expected} {shape_of(found)}, whose numbers are no mask's either.")
+        return UnreadableBatch(f"{expected} {shape_of(found)}, whose numbers are no mask's either.")
     if found.ndim == 4 and tuple(found.shape[2:]) == size[1:]:
         reason = f"{expected} {shape_of(found)}. Its {found.shape[1]} channels may be instances or classes."
-        return Unclear(reason, masks=f"({code} != 0).any(dim=1)")
+        return UnreadableBatch(reason, masks=f"({code} != 0).any(dim=1)")
     reason = f'{expected} {shape_of(found)}. Resize them first, with mode "nearest".'
     shape = (-1, 1 if found.ndim == 3 else found.shape[1], *found.shape[-2:])
     resized = f"torch.nn.functional.interpolate({code}.float().reshape{shape}, size={size[1:]})"
     if found.ndim == 3 and is_whole(found) and len(Segmentation(found.long()).foreground) > 1:
-        return Unclear(reason, batch=f"({{images}}, {'{labels}, ' if labels is not None else ''}{resized})")
-    return Unclear(reason, masks=f"({resized} != 0).any(dim=1)")
+        return UnreadableBatch(
+            reason, batch=f"({{images}}, {'{labels}, ' if labels is not None else ''}{resized})"
+        )
+    return UnreadableBatch(reason, masks=f"({resized} != 0).any(dim=1)")
 
 
-def _of_a_dense_target(masks: Any, stack: Tensor) -> Unclear:
+def _dense_target(masks: Any, stack: Tensor) -> UnreadableBatch:
+    """The error for masks that are a dense target."""
     what = "numbers that are not whole"
     if is_whole(stack):
-        what = f"{how_many(stack[0])} different numbers in an image"
+        what = f"{count_distinct(stack[0])} different numbers in an image"
     reason = (
         f"`masks` {shape_of(stack)} hold {what}: neither classes nor an object's mask, but a dense target (a depth "
         "map, a second image), which is left out here. A soft mask is one where `> 0.5`."
@@ -265,28 +270,30 @@ def _of_a_dense_target(masks: Any, stack: Tensor) -> Unclear:
         bool((stack >= 0).all()) and 2 * int(inside.sum()) <= inside.numel() and is_area(inside)
     )
     if is_of_larger_numbers and not is_whole(stack):
-        return Unclear(reason, masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0")
-    return Unclear(reason)
+        return UnreadableBatch(
+            reason, masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0"
+        )
+    return UnreadableBatch(reason)
 
 
 def _read_shares(masks: Any, stack: Tensor, labels: Tensor | None) -> Tensor:
-    """Numbers between 0 and 1, or 255, most of them 0: a mask that was resized, or drawn with soft edges."""
+    """Convert numbers between 0 and 1, or 255, most of them 0: a mask that was resized, or drawn with soft edges."""
     if labels is None:
-        raise Unclear(
+        raise UnreadableBatch(
             f"`masks` {shape_of(stack)} hold numbers that are not whole, and nothing else came with the images.",
             masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0",
         )
     return stack != 0
 
 
-def _of_labels(masks: Any, segmentation: Segmentation, labels: Tensor) -> Tensor:
-    """The object of each label, if these numbers are the labels': most of the samples must show theirs."""
+def _masks_of_labels(masks: Any, segmentation: Segmentation, labels: Tensor) -> Tensor:
+    """Return the object of each label, if these numbers are the labels': most of the samples must show theirs."""
     found = segmentation.of(labels)
     labelled = labels >= 0 if labels.ndim == 1 else (labels > 0).any(dim=1)
     seen = found.flatten(1).any(dim=1) & labelled
     if int(seen.sum()) * 2 < int(labelled.sum()):
         numbers = ", ".join(map(str, segmentation.foreground[:6]))
-        raise Unclear(
+        raise UnreadableBatch(
             f"`masks` {shape_of(segmentation.numbers)} hold the numbers {numbers}, which are not the labels'.",
             masks=f"{array_code('masks', masks)}.reshape{(-1, *found.shape[1:])} != 0",
         )

@@ -1,4 +1,4 @@
-"""Which part of a batch is what: by its key, by its order, by its form."""
+"""Find which part of a batch is which field: by its key, by its order, by its form."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 from lightning_gcam.data import saliency_batch as checks
 from lightning_gcam.data import structure as forms
-from lightning_gcam.data.boxes import CENTRE, CORNERS, EXTENT
-from lightning_gcam.data.refusal import Column, Parts, Unclear, access
+from lightning_gcam.data.conversion import CENTRE, CORNERS, EXTENT
 from lightning_gcam.data.structure import (
     are_objects,
     are_words,
@@ -22,6 +21,7 @@ from lightning_gcam.data.structure import (
     named_parts,
     plain,
 )
+from lightning_gcam.data.unreadable import CollatedPart, Parts, UnreadableBatch, access
 
 KEYS = {
     "images": ("images", "image", "pixel_values", "x", "inputs", "input", "imgs", "img", "data", "samples"),
@@ -46,39 +46,39 @@ timm and Hugging Face datasets (`image`, `img`, `label`, `fine_label`), Hugging 
 albumentations (`bboxes`, `class_labels`, `category_ids`), anomalib (`gt_label`, `gt_mask`), WILDS (`x`, `y_true`)."""
 
 BOX_FORMATS = {"xywh": (EXTENT,), "coco": (EXTENT,), "cxcywh": (CENTRE,), "yolo": (CENTRE,)}
-"""What the last word in the name of boxes says of them: `bbox_xywh`, `boxes_cxcywh`, `bboxes_yolo`."""
+"""The format that the last word in the name of boxes means: `bbox_xywh`, `boxes_cxcywh`, `bboxes_yolo`."""
 
 _COCO = ("category_id", "category", "iscrowd")
 """What stands beside a `bbox` in COCO's annotations, where it is x, y, width, height."""
 
 SUREST = "pixel_values"
-"""The one name that says by itself that the model takes it; a raw image may stand beside it."""
+"""The one name that by itself means that the model takes it; a raw image may stand beside it."""
 
 _FORMS: dict[str, Callable[[Any], bool]] = {
     "images": is_image_batch,
     "labels": lambda value: are_words(value) or dimensions(value) < 3,
     "masks": is_segmentation,
 }
-"""What tells several parts of one name apart."""
+"""The test that chooses among several parts of one name."""
 
 
 def images_among(named: Mapping[Any, Any]) -> Any | None:
-    """The part that is the images by its name, or None.
+    """Return the part that is the images by its name, or None.
 
     Raises:
-        Unclear: where two could be.
+        UnreadableBatch: where two could be.
     """
-    candidates = {key: value for key, value in _called(named, "images") if not _holds_images(value)}
+    candidates = {key: value for key, value in _named_fields(named, "images") if not _holds_images(value)}
     if SUREST in candidates:
         return candidates[SUREST]
-    return _one_of(candidates, "images", {}) if candidates else None
+    return _only_candidate(candidates, "images", {}) if candidates else None
 
 
 def annotation_among(named: Mapping[Any, Any], images: Any) -> Parts:
-    """Every other field, where its name says so; a label that is as large as the image is a segmentation.
+    """Return every other field by its name; a label that is as large as the image is a segmentation.
 
     Raises:
-        Unclear: where two different parts could be the same field.
+        UnreadableBatch: where two different parts could be the same field.
 
     Example:
         >>> import torch
@@ -86,7 +86,7 @@ def annotation_among(named: Mapping[Any, Any], images: Any) -> Parts:
         >>> list(annotation_among({"label": segmentation}, images))
         ['masks']
     """
-    candidates = {field: dict(_called(named, field)) for field in KEYS if field != "images"}
+    candidates = {field: dict(_named_fields(named, field)) for field in KEYS if field != "images"}
     candidates["objects"] = {}
     for key, value in list(candidates["labels"].items()):
         for field, fits in (("objects", are_objects), ("masks", _segmentation_of(images))):
@@ -96,13 +96,13 @@ def annotation_among(named: Mapping[Any, Any], images: Any) -> Parts:
     found: Parts = {}
     for field, values in candidates.items():
         if values:
-            found[field] = _one_of(values, field, {"images": images, **found})
+            found[field] = _only_candidate(values, field, {"images": images, **found})
     formats = _box_formats(named, found.get("boxes"))
     return {**found, "box_formats": formats} if formats else found
 
 
 def _box_formats(named: Mapping[Any, Any], boxes: Any) -> tuple[str, ...]:
-    """What the name of the boxes says of their numbers; nothing where there are none, or it leaves corners."""
+    """Return the formats that the name of the boxes states; none where there are no boxes, or they are corners."""
     name = next(
         (str(key).lower() for key, value in named.items() if boxes is not None and value is boxes), ""
     )
@@ -112,7 +112,7 @@ def _box_formats(named: Mapping[Any, Any], boxes: Any) -> tuple[str, ...]:
 
 
 def _segmentation_of(images: Any) -> Callable[[Any], bool]:
-    """Whether a part is a segmentation of `images`; of any, where there are none."""
+    """Return a test whether a part is a segmentation of `images`; of any, where there are none."""
     if images is None:
         return is_segmentation
     size = size_of_first(images)
@@ -120,7 +120,7 @@ def _segmentation_of(images: Any) -> Callable[[Any], bool]:
 
 
 def size_of_first(images: Any) -> tuple[int, int]:
-    """The height and width of the first image; 0 and 0 where it is none.
+    """Return the height and width of the first image; 0 and 0 where it is none.
 
     Example:
         >>> import torch
@@ -135,8 +135,8 @@ def size_of_first(images: Any) -> tuple[int, int]:
     return shape[-2], shape[-1]
 
 
-def _called(named: Mapping[Any, Any], field: str) -> Iterator[tuple[Any, Any]]:
-    """The parts that go by one of a field's names. A part that is None is none; one with parts is looked into later."""
+def _named_fields(named: Mapping[Any, Any], field: str) -> Iterator[tuple[Any, Any]]:
+    """Yield the parts that go by one of a field's names, without None and what has parts of its own."""
     for key, value in named.items():
         is_known = isinstance(key, str) and (key.lower() in KEYS[field] or _is_format(field, key.lower()))
         if is_known and value is not None and named_parts(value) is None:
@@ -150,26 +150,26 @@ def _is_format(field: str, key: str) -> bool:
 
 
 def _holds_images(value: Any) -> bool:
-    """A whole batch may be called `data`."""
+    """Whether a list holds images, and so is a whole batch: some call it `data`."""
     return is_list(value) and any(is_image_batch(each) for each in value)
 
 
-def _one_of(candidates: Mapping[Any, Any], field: str, parts: Parts) -> Any:
-    """The only one that can be it, numbers before words; the first where they are the same."""
+def _only_candidate(candidates: Mapping[Any, Any], field: str, parts: Parts) -> Any:
+    """Return the only part that can be the field, numbers before words; the first where they are the same."""
     fits = _FORMS.get(field, lambda value: True)
     likely = {key: value for key, value in candidates.items() if len(candidates) == 1 or fits(value)}
     if field == "labels" and not all(map(are_words, likely.values())):
         likely = {key: value for key, value in likely.items() if not are_words(value)}
     keys, values = list(likely or candidates), list((likely or candidates).values())
-    if field == "names" or all(same(values[0], each) for each in values[1:]):
+    if field == "names" or all(are_equal(values[0], each) for each in values[1:]):
         return values[0]
-    raise Unclear(
+    raise UnreadableBatch(
         f"{' and '.join(map(repr, keys))} could each be the {field}, and they differ.",
         {**parts, field: values[0]},
     )
 
 
-def same(left: Any, right: Any) -> bool:
+def are_equal(left: Any, right: Any) -> bool:
     """Whether two parts hold the same."""
     first, second = as_tensor(left), as_tensor(right)
     if first is None or second is None:
@@ -182,23 +182,24 @@ Reader = Callable[[Any], Parts | None]
 
 
 def find_parts(batch: Any) -> Parts:
-    """The parts of a batch, as they came.
+    """Return the parts of a batch, as they came.
 
     Raises:
-        Unclear: where there is no reading, or more than one.
+        UnreadableBatch: where there is no reading, or more than one.
 
     Example:
         >>> import torch
         >>> list(find_parts((torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))))
         ['images', 'labels']
     """
-    found = _first(READERS, batch)
+    found = _first_reading(READERS, batch)
     if found is None:
-        raise Unclear()
+        raise UnreadableBatch()
     return found
 
 
-def _first(readers: Sequence[Reader], batch: Any) -> Parts | None:
+def _first_reading(readers: Sequence[Reader], batch: Any) -> Parts | None:
+    """Return the parts that the first fitting reader finds, or None."""
     return next((found for read in readers if (found := read(batch)) is not None), None)
 
 
@@ -206,33 +207,36 @@ def _first(readers: Sequence[Reader], batch: Any) -> Parts | None:
 
 
 def _images_alone(batch: Any) -> Parts | None:
+    """Read images without annotation."""
     return {"images": batch} if forms.is_array(batch) else None
 
 
 def _by_name(batch: Any) -> Parts | None:
-    """Parts with names, some of them perhaps one level further in: `{"image": ..., "target": {"label": ...}}`."""
+    """Read parts with names, some of them perhaps one level deeper: `{"image": ..., "target": {"label": ...}}`."""
     named = named_parts(batch)
     images = images_among(named) if named is not None else None
     if named is None or images is None:
         return None
     found = {"images": images, **annotation_among(named, images)}
-    return {**_further_in(named.values(), found), **found}
+    return {**_nested_fields(named.values(), found), **found}
 
 
-def _further_in(values: Any, found: Parts) -> Parts:
-    """What stands one level further in, beside the images; something that has images of its own is another batch."""
+def _nested_fields(values: Any, found: Parts) -> Parts:
+    """Return the fields that stand one level deeper, beside the images; what has images of its own is another batch."""
     nested: Parts = {}
     for inner in filter(None, map(named_parts, values)):
         if images_among(inner) is not None:
             continue
         for field, value in annotation_among(inner, found["images"]).items():
-            if field not in found and not same(nested.setdefault(field, value), value):
-                raise Unclear(f"Two parts further in could each be the {field}, and they differ.", found)
+            if field not in found and not are_equal(nested.setdefault(field, value), value):
+                raise UnreadableBatch(
+                    f"Two parts further in could each be the {field}, and they differ.", found
+                )
     return nested
 
 
 def _named_samples(batch: Any) -> Parts | None:
-    """A list of samples that were not collated, each with names: `[{"image": ..., "label": ...}, ...]`."""
+    """Read a list of samples that were not collated, each with names: `[{"image": ..., "label": ...}, ...]`."""
     if not isinstance(batch, list) or not batch:
         return None
     names = [named_parts(each) or {} for each in batch]
@@ -243,7 +247,7 @@ def _named_samples(batch: Any) -> Parts | None:
 
 
 def _unnamed_samples(batch: Any) -> Parts | None:
-    """A list of samples that were not collated, each a tuple: `[(image, label), ...]`."""
+    """Read a list of samples that were not collated, each a tuple: `[(image, label), ...]`."""
     if not isinstance(batch, list) or not batch:
         return None
     if not all(isinstance(each, tuple) and len(each) > 1 and _is_one_image(each[0]) for each in batch):
@@ -252,7 +256,7 @@ def _unnamed_samples(batch: Any) -> Parts | None:
     if len(columns) == len(batch) and all(_is_one_image(part) for column in columns for part in column):
         by_row, by_column = (len({part.shape for part in parts}) for parts in (batch[0], columns[0]))
         if by_row == by_column == 1:
-            raise Unclear(
+            raise UnreadableBatch(
                 "It could be a list of samples, or a list of images and a list of masks.",
                 batch="SaliencyBatch(images=torch.stack(list(batch[0])))",
             )
@@ -265,12 +269,12 @@ def _is_one_image(value: Any) -> bool:
     return forms.dimensions(value) == 3
 
 
-def _column(parts: list[Any], code: str) -> Column:
-    return Column(parts, f"[each{code} for each in batch]")
+def _column(parts: list[Any], code: str) -> CollatedPart:
+    return CollatedPart(parts, f"[each{code} for each in batch]")
 
 
 def _in_order(batch: Any) -> Parts | None:
-    """Parts without names: the first that has the form of images, and the others by `FORMS`."""
+    """Read parts without names: the first that has the form of images, and the others by `FORMS`."""
     if not isinstance(batch, (tuple, list)):
         return None
     place = next((index for index, each in enumerate(batch) if forms.is_image_batch(each)), None)
@@ -281,55 +285,61 @@ def _in_order(batch: Any) -> Parts | None:
     found: Parts = {"images": batch[place]}
     for value in [*batch[:place], *batch[place + 1 :]]:
         if value is not None:
-            _add(found, value)
+            _add_part(found, value)
     return _words_are_names(found)
 
 
-def _add(found: Parts, value: Any) -> None:
-    """Add an unnamed part to those that were found."""
-    inner, images = named_parts(value), _Images.of(found["images"])
+def _add_part(found: Parts, value: Any) -> None:
+    """Add a part without a name to those that were found."""
+    inner, images = named_parts(value), _ImageShape.of(found["images"])
     if inner is not None:
         new = annotation_among(inner, found["images"])
     else:
         field = next((field for field, fits in FORMS if fits(value, images)), None)
         if field is None:
-            raise _unknown(found, value, images)
+            raise _unknown_part(found, value, images)
         new = {field: value}
     twice = next((field for field in new if field in found), None)
     if twice is not None:
-        raise Unclear(f"Two parts could each be the {twice}.", found)
+        raise UnreadableBatch(f"Two parts could each be the {twice}.", found)
     found.update(new)
 
 
-def _unknown(found: Parts, value: Any, images: _Images) -> Unclear:
-    """No part of a batch of images: keypoints `(N, P, 2)` and poses, say, which have no place in a SaliencyBatch."""
+def _unknown_part(found: Parts, value: Any, images: _ImageShape) -> UnreadableBatch:
+    """The error for a part that is no field, such as keypoints `(N, P, 2)` and poses."""
     if not forms.is_array(value):
-        return Unclear("Not every part of it is known.", found)
+        return UnreadableBatch("Not every part of it is known.", found)
     fits = (
         f"{checks.shape_of(plain(value))} fits neither masks of images of {images.size} nor boxes nor labels"
     )
     recipe = "#keypoints" if forms.dimensions(value) == 3 else ""
-    return Unclear(f"Not every part of it is known: {fits}.", found, recipe=recipe)
+    return UnreadableBatch(f"Not every part of it is known: {fits}.", found, recipe=recipe)
 
 
 def _words_are_names(found: Parts) -> Parts:
-    """Words beside numbers are names; by themselves they are labels."""
+    """Take words beside numbers for names; by themselves they are labels."""
     if "words" in found:
         found["names" if {"labels", "objects"} & found.keys() else "labels"] = found.pop("words")
     return found
 
 
-def _inside(batch: Any) -> Parts | None:
-    """A batch inside of another structure, where nothing else there is an array."""
+def _nested_batch(batch: Any) -> Parts | None:
+    """Read a batch inside of another structure, where nothing else there is an array."""
     named = named_parts(batch)
     parts = {access(batch, key): each for key, each in named.items()} if named is not None else {}
     if named is None and is_list(batch):
         parts = {f"[{index}]": each for index, each in enumerate(batch)}
     if any(forms.is_array(each) for each in parts.values()):
         return None
-    found = {code: inner for code, each in parts.items() if (inner := _first(READERS[:-1], each)) is not None}
+    found = {
+        code: inner
+        for code, each in parts.items()
+        if (inner := _first_reading(READERS[:-1], each)) is not None
+    }
     if len(found) > 1:
-        raise Unclear(f"{len(found)} parts of it could each be the batch.", batch=f"batch{next(iter(found))}")
+        raise UnreadableBatch(
+            f"{len(found)} parts of it could each be the batch.", batch=f"batch{next(iter(found))}"
+        )
     return next(iter(found.values()), None)
 
 
@@ -339,7 +349,7 @@ READERS: tuple[Reader, ...] = (
     _named_samples,
     _unnamed_samples,
     _in_order,
-    _inside,
+    _nested_batch,
 )
 """The structures in order; the first that fits wins."""
 
@@ -348,28 +358,28 @@ READERS: tuple[Reader, ...] = (
 
 
 @dataclass(frozen=True)
-class _Images:
+class _ImageShape:
     """How many images there are, and the height and width of the first."""
 
     n: int
     size: tuple[int, int]
 
     @staticmethod
-    def of(images: Any) -> _Images:
-        return _Images(len(plain(images)), size_of_first(images))
+    def of(images: Any) -> _ImageShape:
+        return _ImageShape(len(plain(images)), size_of_first(images))
 
 
-def _are_masks_as_narrow_as_boxes(value: Any, images: _Images) -> bool:
-    """`(N, M, 4)` beside images of M x 4 pixels are masks, unless the numbers could be corners."""
+def _are_masks_as_narrow_as_boxes(value: Any, images: _ImageShape) -> bool:
+    """Whether a part `(N, M, 4)` beside images of M x 4 pixels is masks: it is, unless it could be corners."""
     array = as_tensor(value)
     if array is None or array.ndim < 3 or tuple(array.shape[-2:]) != images.size:
         return False
     if forms.are_boxes(value, images.n) and forms.are_single_boxes(array.reshape(-1, 4), images.size):
-        raise Unclear("A part of it could be masks as well as boxes.")
+        raise UnreadableBatch("A part of it could be masks as well as boxes.")
     return True
 
 
-FORMS: tuple[tuple[str, Callable[[Any, _Images], bool]], ...] = (
+FORMS: tuple[tuple[str, Callable[[Any, _ImageShape], bool]], ...] = (
     ("boxes", lambda value, images: forms.are_tv_boxes(value)),
     ("masks", lambda value, images: forms.is_tv_mask(value)),
     ("objects", lambda value, images: forms.are_objects(value, images.n)),

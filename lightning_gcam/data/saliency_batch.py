@@ -19,12 +19,12 @@ Size = tuple[int, int, int]
 
 
 def shape_of(tensor: Tensor) -> str:
-    """A tensor's shape and dtype, for messages."""
+    """Write a tensor's shape and dtype, for messages."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def came(value: Any) -> str:
-    """What was handed over, in a word or two, for messages."""
+    """Describe what was handed over in a word or two, for messages."""
     if isinstance(value, Tensor):
         return shape_of(value)
     kind = type(value).__name__
@@ -34,7 +34,7 @@ def came(value: Any) -> str:
 
 
 def check_images(images: Any) -> None:
-    """`(N, C, H, W)`, at least one."""
+    """Check that images are a tensor `(N, C, H, W)` of real numbers, at least one sample."""
     if not isinstance(images, Tensor):
         raise InputError(
             f"`images` must be a tensor (N, C, H, W); got {came(images)}. Make it one, as with `torch.stack(images)`."
@@ -53,7 +53,7 @@ def check_images(images: Any) -> None:
 
 
 def check_labels(labels: Any, size: Size) -> None:
-    """`(N,)` or `(N, K)`, finite real numbers."""
+    """Check that labels are `(N,)` or `(N, K)` finite real numbers."""
     if labels is None:
         return
     n = size[0]
@@ -78,7 +78,7 @@ RESIZE = (
 
 
 def check_masks(masks: Any, size: Size) -> None:
-    """`(N, H, W)` bool."""
+    """Check that masks are `(N, H, W)` bool."""
     if masks is None:
         return
     if not isinstance(masks, Tensor) or tuple(masks.shape) != size:
@@ -90,7 +90,7 @@ def check_masks(masks: Any, size: Size) -> None:
 
 
 def check_boxes(boxes: Any, size: Size) -> None:
-    """N tensors `(M, 4)`."""
+    """Check that boxes are a list of N tensors `(M, 4)`."""
     if boxes is None:
         return
     if not isinstance(boxes, list) or len(boxes) != size[0]:
@@ -107,7 +107,7 @@ def check_boxes(boxes: Any, size: Size) -> None:
 
 
 def check_suspect(suspect: Any, size: Size) -> None:
-    """`(H, W)` or `(N, H, W)` bool."""
+    """Check that a suspect region is `(H, W)` or `(N, H, W)` bool."""
     if suspect is None:
         return
     allowed = (size[1:], size)
@@ -124,7 +124,7 @@ def check_suspect(suspect: Any, size: Size) -> None:
 
 
 def check_groups(groups: Any, size: Size) -> None:
-    """`(N,)` integer."""
+    """Check that groups are `(N,)` integers."""
     if groups is None:
         return
     if not isinstance(groups, Tensor) or tuple(groups.shape) != (size[0],) or groups.is_floating_point():
@@ -135,7 +135,7 @@ def check_groups(groups: Any, size: Size) -> None:
 
 
 def check_names(names: Any, size: Size) -> None:
-    """N names."""
+    """Check that there are N names."""
     if names is not None and len(names) != size[0]:
         raise InputError(
             f"`names` must hold {size[0]} names, one per sample; got {len(names)}. Give one for each, or None."
@@ -205,7 +205,8 @@ class SaliencyBatch:
             return self.masks
         if self.boxes is not None:
             size = self.image_size
-            return torch.stack([_boxes_to_mask(boxes, size) for boxes in self.boxes]).to(self.images.device)
+            masks = [boxes_to_masks(boxes, size).any(dim=0) for boxes in self.boxes]
+            return torch.stack(masks).to(self.images.device)
         return None
 
     @property
@@ -216,17 +217,17 @@ class SaliencyBatch:
         return labels is not None and is_column and not torch.equal(labels, labels.round())
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> SaliencyBatch:
-        """The same batch with `function` applied to each of its tensors."""
+        """Return the same batch with `function` applied to each of its tensors."""
         return replace(
             self, **{field.name: _apply(function, getattr(self, field.name)) for field in fields(self)}
         )
 
     def to(self, device: torch.device | str) -> SaliencyBatch:
-        """The same batch on `device`."""
+        """Return the same batch on `device`."""
         return self.map_tensors(lambda tensor: tensor.to(device))
 
     def select(self, rows: Sequence[int]) -> SaliencyBatch:
-        """The samples at `rows`, in that order, as copies that share no memory with this batch."""
+        """Return the samples at `rows`, in that order, as copies that share no memory with this batch."""
         chosen = torch.tensor(list(rows), dtype=torch.long)
         is_shared = self.suspect is not None and self.suspect.ndim == 2  # one region for all samples
         names = [name for name in _field_names() if not (is_shared and name == "suspect")]
@@ -236,7 +237,7 @@ class SaliencyBatch:
         return replace(self, **per_sample)
 
     def resized(self, size: tuple[int, int]) -> SaliencyBatch:
-        """The same samples with images of another size, their masks, boxes and suspect region along.
+        """Return the same samples with images of another size, their masks, boxes and suspect region along.
 
         Args:
             size: height and width, in pixels.
@@ -266,7 +267,7 @@ class SaliencyBatch:
 
     @staticmethod
     def cat(batches: Sequence[SaliencyBatch]) -> SaliencyBatch:
-        """One batch of all samples in order; a field is kept where every batch has it."""
+        """Join several batches in order; a field is kept where every batch has it."""
         if len(batches) == 1:
             return batches[0]
         joined = {name: _join(name, [getattr(each, name) for each in batches]) for name in _field_names()}
@@ -276,14 +277,14 @@ class SaliencyBatch:
         return SaliencyBatch(**joined)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, lists and strings only, on the CPU, so that a checkpoint loads with `weights_only=True`."""
+        """Return tensors, lists and strings only, on the CPU, so that a checkpoint loads with `weights_only=True`."""
         return {
             name: getattr(self.to("cpu"), name) for name in _field_names() if getattr(self, name) is not None
         }
 
 
 def _resized_region(region: Tensor | None, size: tuple[int, int]) -> Tensor | None:
-    """`(H, W)` or `(N, H, W)` bool in another size."""
+    """Resize a region `(H, W)` or `(N, H, W)` bool."""
     if region is None:
         return None
     stack = region if region.ndim == 3 else region[None]
@@ -332,15 +333,24 @@ def _join(name: str, values: list[Any]) -> Any:
     return [each for value in values for each in value]
 
 
-def _boxes_to_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The union of boxes `(M, 4)` xyxy: the pixels whose centre lies in one of them."""
+def boxes_to_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Convert boxes to masks `(M, H, W)` bool, one each: the pixels whose centre lies in the box.
+
+    Args:
+        boxes: `(M, 4)`, each row `x1, y1, x2, y2` in pixels; a whole `x2` is the first column behind the box.
+        size: height and width of the image.
+
+    Example:
+        >>> boxes_to_masks(torch.tensor([[0.0, 0.0, 2.0, 1.0]]), (2, 3)).int()
+        tensor([[[1, 1, 0],
+                 [0, 0, 0]]], dtype=torch.int32)
+    """
     height, width = size
     rows = torch.arange(height, device=boxes.device) + 0.5
     columns = torch.arange(width, device=boxes.device) + 0.5
-    x1, y1, x2, y2 = boxes.reshape(-1, 4).float().unbind(dim=1)
-    in_rows = (rows >= y1[:, None]) & (rows < y2[:, None])
-    in_columns = (columns >= x1[:, None]) & (columns < x2[:, None])
-    return (in_rows[:, :, None] & in_columns[:, None, :]).any(dim=0)
+    x1, y1, x2, y2 = boxes.reshape(-1, 4).float()[..., None].unbind(dim=1)
+    in_rows, in_columns = (rows >= y1) & (rows < y2), (columns >= x1) & (columns < x2)
+    return in_rows[:, :, None] & in_columns[:, None, :]
 
 
 _ELSEWHERE = re.compile(r"[^A-Za-z0-9_./-]+")
@@ -351,7 +361,7 @@ _LONGEST = 80
 
 
 def sample_names(batch: SaliencyBatch) -> list[str]:
-    """Each sample's name with the signs that every backend takes, or its number where it has none.
+    """Return each sample's name with the signs that every backend takes, or its number where it has none.
 
     Where two come out alike, or would on a disk that does not tell capital letters apart, all get their numbers in
     front. A name never leads out of the folder it is put into, and one that is too long for a file's ends in a

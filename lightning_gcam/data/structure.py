@@ -1,4 +1,4 @@
-"""The parts of a batch of any structure, and what each can be by its form."""
+"""Take a batch of any structure apart, and test what each part can be by its form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "longdoubl
 
 
 def plain(value: Any) -> Any:
-    """`value` as a plain tensor where it is an array, as a list where it holds words; anything else as it is.
+    """Convert an array to a plain tensor, and an array of words to a list; anything else stays as it is.
 
     Tensors of a class of their own (`tv_tensors`, MONAI's `MetaTensor`) share their memory with the result; numpy
     arrays are copied, for theirs may be read-only. A nested tensor becomes a list, a sparse one is filled in.
@@ -48,7 +48,7 @@ def _from_numpy(array: np.ndarray[Any, Any] | np.generic) -> Any:
 
 
 def as_tensor(value: Any) -> Tensor | None:
-    """An array, a number, or lists of equal lengths of either, as one plain tensor; None for anything else.
+    """Convert an array, a number, or lists of equal lengths of either to one plain tensor; None for anything else.
 
     Example:
         >>> as_tensor([[1, 2], torch.tensor([3, 4])])
@@ -76,7 +76,7 @@ def as_tensor(value: Any) -> Tensor | None:
 
 
 def rows_of(value: Any, n: int) -> Any:
-    """`value` with a row for each of `n` samples: torch's `default_collate` makes columns of lists of numbers.
+    """Return a row for each of `n` samples: torch's `default_collate` makes columns of lists of numbers.
 
     Raises:
         ValueError: where rows and columns are as many.
@@ -97,6 +97,7 @@ def rows_of(value: Any, n: int) -> Any:
 
 
 def _number(value: float) -> Tensor | None:
+    """Convert a number to a tensor, or None where it has more than 64 bits."""
     try:
         return torch.tensor(value)
     except (OverflowError, RuntimeError, ValueError):  # more than 64 bits
@@ -109,7 +110,7 @@ def is_list(value: Any) -> TypeGuard[Sequence[Any]]:
 
 
 def named_parts(value: Any) -> dict[Any, Any] | None:
-    """The parts of a mapping, a named tuple or a dataclass by name; None for anything else.
+    """Return the parts of a mapping, a named tuple or a dataclass by name; None for anything else.
 
     What counts is what it can do: Hugging Face's `BatchFeature` has keys, and so has a `TensorDict`.
 
@@ -129,7 +130,7 @@ def named_parts(value: Any) -> dict[Any, Any] | None:
 
 
 def dimensions(value: Any) -> int:
-    """Of an array, or of lists of equal lengths; -1 for anything else."""
+    """Count the dimensions of an array, or of lists of equal lengths; -1 for anything else."""
     tensor = as_tensor(value)
     return tensor.ndim if tensor is not None else -1
 
@@ -140,12 +141,12 @@ def is_array(value: Any) -> bool:
 
 
 def is_tv_mask(value: Any) -> bool:
-    """Whether `value` says by its class that it is a mask, or a list of such."""
+    """Whether `value` is a `tv_tensors.Mask`, or a list of such."""
     return _is_made_of(tv_tensors.Mask, value)
 
 
 def are_tv_boxes(value: Any) -> bool:
-    """Whether `value` says by its class that it is boxes, or a list of such."""
+    """Whether `value` is `tv_tensors.BoundingBoxes`, or a list of such."""
     return _is_made_of(tv_tensors.BoundingBoxes, value)
 
 
@@ -155,7 +156,7 @@ def _is_made_of(kind: type, value: Any) -> bool:
 
 
 def is_image_batch(value: Any) -> bool:
-    """`(N, C, H, W)` numbers, or a list of `(C, H, W)` of any sizes."""
+    """Whether `value` is `(N, C, H, W)` numbers, or a list of `(C, H, W)` of any sizes."""
     if is_tv_mask(value):
         return False
     if is_list(array := plain(value)):
@@ -164,7 +165,7 @@ def is_image_batch(value: Any) -> bool:
 
 
 def is_segmentation(value: Any) -> bool:
-    """`(N, H, W)`, with a channel or without, or a list of such as `(H, W)` or `(C, H, W)`."""
+    """Whether `value` is `(N, H, W)`, with a channel or without, or a list of such as `(H, W)` or `(C, H, W)`."""
     if is_list(array := plain(value)):
         return bool(array) and all(is_array(each) and each.ndim in (2, 3) for each in array)
     return is_array(value) and array.ndim in (3, 4)
@@ -193,11 +194,11 @@ def _has_aspect(shape: tuple[int, ...], image_size: tuple[int, int]) -> bool:
 
 
 LARGEST_POSE = 4
-"""The side of the largest matrix that says where something is: a camera's pose, in homogeneous coordinates."""
+"""The side of the largest matrix of a position: a camera's pose, in homogeneous coordinates."""
 
 
 def are_boxes(value: Any, n: int) -> bool:
-    """`(N, M, 4)`, or a list of N `(M, 4)`, `(4,)` or empty ones."""
+    """Whether `value` is `(N, M, 4)`, or a list of N `(M, 4)`, `(4,)` or empty ones."""
     if is_list(array := plain(value)):
         shapes = [each.shape for each in map(as_tensor, array) if each is not None]
         are_fours = [shape[-1:] == (4,) for shape in shapes]
@@ -207,7 +208,7 @@ def are_boxes(value: Any, n: int) -> bool:
 
 
 def are_single_boxes(value: Any, image_size: tuple[int, int]) -> bool:
-    """`(N, 4)` numbers that can be corners of boxes in the image, and are not marks of four classes."""
+    """Whether `value` is `(N, 4)` numbers that can be corners in the image, and are not marks of four classes."""
     array = plain(value)
     if (
         not (is_array(value) and array.ndim == 2 and array.shape[1] == 4)
@@ -221,20 +222,20 @@ def are_single_boxes(value: Any, image_size: tuple[int, int]) -> bool:
 
 
 def are_labels(value: Any, n: int) -> bool:
-    """A number or several for each sample."""
+    """Whether `value` holds a number or several for each sample."""
     if is_list(array := plain(value)):
         return len(array) == n and all(0 <= dimensions(each) <= 1 for each in array)
     return dimensions(value) == 0 or (is_array(value) and array.ndim in (1, 2))
 
 
 def are_words_for(value: Any, n: int) -> bool:
-    """A word for each sample."""
+    """Whether `value` holds a word for each sample."""
     words = plain(value)
     return are_words(words) and (len(words) == n if is_list(words) else n == 1)
 
 
 def are_words(value: Any) -> bool:
-    """A string, or a list of strings."""
+    """Whether `value` is a string, or a list of strings."""
     words = plain(value)
     return isinstance(words, str) or (
         is_list(words) and bool(words) and all(isinstance(each, str) for each in words)
@@ -242,7 +243,7 @@ def are_words(value: Any) -> bool:
 
 
 def are_objects(value: Any, n: int | None = None) -> bool:
-    """A list with something that has named parts for each sample: torchvision's detection targets."""
+    """Whether `value` holds something with named parts for each sample, as torchvision's detection targets."""
     return (
         is_list(value)
         and bool(value)

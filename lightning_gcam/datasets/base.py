@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_gcam.datasets.rows import Annotation, Rows, Source, collate, rows_of
+from lightning_gcam.datasets.rows import Annotation, RowDataset, Source, collate, rows_of
 from lightning_gcam.utils.errors import InputError, did_you_mean
 from lightning_gcam.utils.lightning_compat import LightningDataModule
 
@@ -23,7 +23,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Preparation:
-    """Resize to a square without cropping, scale to [0, 1], normalize.
+    """Resize pictures to a square without cropping, scale them to [0, 1], and normalize them.
 
     Nothing is cut off, so every object stays in the picture; what is not square is squeezed. The image is resized
     bilinearly with antialiasing. A pixel of a mask is the object where its centre lies on one, which is how the
@@ -58,7 +58,7 @@ class Preparation:
         )
 
     def __call__(self, picture: Image, annotation: Annotation) -> dict[str, Any]:
-        """`image` `(3, size, size)` float32, and of `boxes`, `mask` and `void` those that the annotation has."""
+        """Return `image` `(3, size, size)` float32, and of `boxes`, `mask` and `void` those that the annotation has."""
         from torchvision import tv_tensors  # type: ignore[import-untyped]
 
         width, height = picture.size
@@ -91,7 +91,7 @@ _MOST = 1_000_000
 
 
 def read_class_map(class_map: Mapping[str, int], class_names: Sequence[str]) -> dict[int, int]:
-    """From the dataset's number of a class to the model's output for it.
+    """Convert a map from classes' names to outputs into one from the dataset's numbers to outputs.
 
     Args:
         class_map: name of a class to the place of its output; classes that are not in it are left out.
@@ -133,7 +133,7 @@ def read_class_map(class_map: Mapping[str, int], class_names: Sequence[str]) -> 
 
 
 def mapped_names(class_names: Sequence[str], labels: Mapping[int, int]) -> tuple[str, ...]:
-    """Names in the order of the labels that are delivered; an output that no class is mapped to goes by its number.
+    """Name the labels in their order; an output that no class is mapped to goes by its number.
 
     Example:
         >>> mapped_names(["cat", "dog"], {1: 2})
@@ -205,16 +205,16 @@ class DatasetModule(LightningDataModule):
 
     @abstractmethod
     def _open(self) -> Source:
-        """The files under `root`."""
+        """Open the files under `root`."""
 
     @cached_property
     def source(self) -> Source:
-        """The dataset's files, opened when first asked for."""
+        """The dataset's files, opened at the first use."""
         return self._open()
 
     @cached_property
     def labels(self) -> dict[int, int]:
-        """From the dataset's number of a class to the label that is delivered."""
+        """The label that is delivered for each of the dataset's class numbers."""
         names = self.source.class_names
         if self.class_map is None:
             return {place: place for place in range(len(names))}
@@ -222,7 +222,7 @@ class DatasetModule(LightningDataModule):
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """Of the labels, in their order."""
+        """The names of the labels, in their order."""
         return mapped_names(self.source.class_names, self.labels)
 
     @property
@@ -231,7 +231,7 @@ class DatasetModule(LightningDataModule):
         return len(self.class_names)
 
     @cached_property
-    def dataset(self) -> Rows:
+    def dataset(self) -> RowDataset:
         """The rows, each as a dict without the batch dimension.
 
         Raises:
@@ -246,7 +246,7 @@ class DatasetModule(LightningDataModule):
                 f'`root` "{self.root}": among {among} images no row is left with `subset="{self.subset}"`'
                 f"{' and this `class_map`' if self.class_map is not None else ''}. Ask for more."
             )
-        return Rows(self.source, rows, Preparation(self.image_size, *self.normalize), self.labels)
+        return RowDataset(self.source, rows, Preparation(self.image_size, *self.normalize), self.labels)
 
     def check_outputs(self, outputs: int) -> None:
         """Refuse a model whose outputs cannot be the classes.
@@ -270,15 +270,15 @@ class DatasetModule(LightningDataModule):
             )
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the annotation of every image that is asked for."""
+        """Read the annotation of every image in use."""
         self.dataset  # noqa: B018 - what is missing is said before the first batch
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The rows in order; the same as for the test."""
+        """Return the rows in order; the same as for the test."""
         return self._loader()
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The rows in order."""
+        """Return the rows in order."""
         return self._loader()
 
     def _loader(self) -> DataLoader[dict[str, Any]]:
@@ -288,6 +288,7 @@ class DatasetModule(LightningDataModule):
 
 
 def _check_whole(name: str, value: Any, least: int) -> None:
+    """Raise where an argument is no whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(
             f"`{name}` must be a whole number, {least} or more; got {value!r}. Give such a number."
@@ -295,7 +296,7 @@ def _check_whole(name: str, value: Any, least: int) -> None:
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Refuse a word that is none of the choices.
+    """Raise where a word is none of the choices.
 
     Raises:
         InputError: naming the argument, the choices, and what came.

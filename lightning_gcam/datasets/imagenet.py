@@ -1,4 +1,8 @@
-"""ImageNet's validation set with its boxes."""
+"""ImageNet's validation set with its boxes.
+
+torchvision's `ImageFolder` lists the images where they lie in folders of classes. Its `ImageNet` is not used: it needs
+the archive of the devkit beside them, and reads neither boxes nor Kaggle's layout.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]  # it carries no types
 
 from lightning_gcam.datasets.base import DatasetModule, check_choice
-from lightning_gcam.datasets.rows import Annotation, Layout, Source, boxes_of, read_marked, read_rgb
+from lightning_gcam.datasets.rows import Annotation, DirectoryLayout, Source, boxes_of, read_rgb, read_xml
 from lightning_gcam.utils.errors import InputError
 
 T = TypeVar("T")
@@ -26,19 +30,19 @@ SOLUTION = "LOC_val_solution.csv"
 
 
 def read_mapping(path: Path) -> dict[str, str]:
-    """From a wnid to its words, of Kaggle's "n01440764 tench, Tinca tinca" on each line."""
+    """Read the words of each wnid from Kaggle's list: "n01440764 tench, Tinca tinca" on each line."""
     pairs = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     return {wnid: words.strip() for wnid, words in pairs}
 
 
 def read_solution(path: Path) -> dict[str, str]:
-    """From an image's name to its wnid, of Kaggle's "ILSVRC2012_val_00048981,n03995372 85 1 499 272"."""
+    """Read the wnid of each image from Kaggle's table: "ILSVRC2012_val_00048981,n03995372 85 1 499 272"."""
     with path.open(encoding="utf-8", newline="") as file:
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
 
 
 def read_meta(path: Path) -> list[tuple[int, str, str]]:
-    """ILSVRC id, wnid and words of each class in the devkit's meta.mat; those with children are no classes.
+    """Read ILSVRC id, wnid and words of each class from the devkit's meta.mat; those with children are no classes.
 
     Raises:
         InputError: without scipy.
@@ -55,26 +59,26 @@ def read_meta(path: Path) -> list[tuple[int, str, str]]:
 
 
 def read_truth(path: Path, meta: Iterable[tuple[int, str, str]]) -> list[str]:
-    """The wnid of each image in the order of their numbers, of the devkit's list of ILSVRC ids."""
+    """Read the wnid of each image, in the order of their numbers, from the devkit's list of ILSVRC ids."""
     wnids = {number: wnid for number, wnid, _ in meta}
     return [wnids[int(line)] for line in path.read_text(encoding="ascii").split()]
 
 
-def words_of(root: Path, layout: Layout) -> dict[str, str]:
-    """From a wnid to its words, from whichever list is there; empty where there is none.
+def class_words(root: Path, layout: DirectoryLayout) -> dict[str, str]:
+    """Return the words of each wnid from whichever list is there; empty where there is none.
 
     Raises:
         InputError: where a list is in another form.
     """
     if (root / MAPPING).is_file():
-        return reading(layout, root / MAPPING, read_mapping)
+        return read_file(layout, root / MAPPING, read_mapping)
     if (root / META).is_file():
-        return {wnid: words for _, wnid, words in reading(layout, root / META, read_meta)}
+        return {wnid: words for _, wnid, words in read_file(layout, root / META, read_meta)}
     return {}
 
 
-def wnids_of(root: Path, names: Sequence[str], layout: Layout) -> list[str]:
-    """The wnid of each of the images, from whichever list is there.
+def wnids_of(root: Path, names: Sequence[str], layout: DirectoryLayout) -> list[str]:
+    """Return the wnid of each of the images from whichever list is there.
 
     Args:
         root: the folder with the lists.
@@ -86,18 +90,18 @@ def wnids_of(root: Path, names: Sequence[str], layout: Layout) -> list[str]:
     """
     found = layout.require(root, SOLUTION, TRUTH)
     if found.name == SOLUTION:
-        solution = reading(layout, found, read_solution)
+        solution = read_file(layout, found, read_solution)
         lacking = next((name for name in names if name not in solution), None)
         if lacking is None:
             return [solution[name] for name in names]
         raise InputError(f'"{found}" has no line for "{lacking}". Are image and list of the same set?')
-    meta = reading(layout, layout.require(root, META), read_meta)
-    truth = reading(layout, found, lambda path: read_truth(path, meta))
+    meta = read_file(layout, layout.require(root, META), read_meta)
+    truth = read_file(layout, found, lambda path: read_truth(path, meta))
     return [truth[_number_of(name, len(truth), found)] for name in names]
 
 
 def _number_of(name: str, count: int, path: Path) -> int:
-    """Images are numbered from 1: ILSVRC2012_val_00000001."""
+    """Return the place of an image in the devkit's list, from its name: ILSVRC2012_val_00000001 is the first."""
     number = name.rpartition("_")[2]
     if not number.isdecimal() or not 0 < int(number) <= count:
         raise InputError(
@@ -107,8 +111,8 @@ def _number_of(name: str, count: int, path: Path) -> int:
     return int(number) - 1
 
 
-def reading(layout: Layout, path: Path, read: Callable[[Path], T]) -> T:
-    """What `read` makes of a file.
+def read_file(layout: DirectoryLayout, path: Path, read: Callable[[Path], T]) -> T:
+    """Read a file of the dataset by `read`; an error names the file.
 
     Raises:
         InputError: where it fails.
@@ -122,7 +126,7 @@ def reading(layout: Layout, path: Path, read: Callable[[Path], T]) -> T:
 
 
 def names_of(wnids: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
-    """A name for each class: its first word, with the wnid where two have the same; the wnid where there are no words.
+    """Name each class: its first word, with the wnid where two have the same; the wnid where there are no words.
 
     Example:
         >>> names_of(["n02012849", "n03126707", "n99999999"], {"n02012849": "crane, bird", "n03126707": "crane"})
@@ -140,7 +144,7 @@ _IMAGES = ("val", _KAGGLE)
 _BOXES = ("ILSVRC2012_bbox_val_v3/val", "val", "ILSVRC/Annotations/CLS-LOC/val")
 _ENDINGS = (".jpeg", ".jpg")
 
-IMAGENET_LAYOUT = Layout(
+IMAGENET_LAYOUT = DirectoryLayout(
     "imagenet",
     (
         "val/<wnid>/ILSVRC2012_val_<number>.JPEG, or all of them in val/ with",
@@ -209,7 +213,7 @@ class ImageNetSource(Source):
     def __init__(self, root: Path, *, with_boxes: bool) -> None:
         folder = IMAGENET_LAYOUT.require(root, *_IMAGES)
         self._paths, self._wnids = _listed(root, folder)
-        words = words_of(root, IMAGENET_LAYOUT)
+        words = class_words(root, IMAGENET_LAYOUT)
         classes = sorted(words) or sorted(_folders(folder)) or sorted(set(self._wnids))
         unknown = next((wnid for wnid in self._wnids if wnid not in set(classes)), None)
         if unknown is not None:
@@ -225,25 +229,25 @@ class ImageNetSource(Source):
         return len(self._paths)
 
     def name(self, image: int) -> str:
-        """The name of the file, such as "ILSVRC2012_val_00000001"."""
+        """Return the name of the file, such as "ILSVRC2012_val_00000001"."""
         return self._paths[image].stem
 
     def shares(self, image: int) -> Mapping[int, float]:
-        """The image's only class; how much it covers is not asked of an image without another."""
+        """Return the image's only class, with a share of 1: nothing else in the image is annotated."""
         return {self._labels[self._wnids[image]]: 1.0}
 
     def picture(self, image: int) -> Image.Image:
-        """The image, RGB; a few of the owner's are grey or CMYK."""
+        """Open the image, RGB; a few of the owner's are grey or CMYK."""
         return read_rgb(self._paths[image], IMAGENET_LAYOUT, "its folder")
 
     def annotation(self, image: int, label: int) -> Annotation:
-        """The boxes of the image's class, inside of the image."""
+        """Return the boxes of the image's class, cut off at the image's edge."""
         if self._boxes is None:
             return Annotation()
         path = self._boxes / f"{self.name(image)}.xml"
-        marked = read_marked(path, IMAGENET_LAYOUT, "the image of that name")
-        boxes = boxes_of([each for each in marked.objects if each.name == self._wnids[image]], first=0)
-        height, width = marked.size
+        annotated = read_xml(path, IMAGENET_LAYOUT, "the image of that name")
+        boxes = boxes_of([each for each in annotated.objects if each.name == self._wnids[image]], first=0)
+        height, width = annotated.size
         return Annotation(torch.minimum(boxes, torch.tensor([width, height, width, height])))
 
 
@@ -252,7 +256,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _listed(root: Path, folder: Path) -> tuple[list[Path], list[str]]:
-    """The images in the order of their names, and the wnid of each."""
+    """List the images in the order of their names, and the wnid of each."""
     if _folders(folder):
         try:
             reader = ImageFolder(str(folder))
@@ -266,7 +270,7 @@ def _listed(root: Path, folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _boxes_folder(root: Path) -> Path:
-    """The first folder that holds an annotation."""
+    """Return the first folder that holds an annotation."""
     for each in _BOXES:
         if next((root / each).glob("*.xml"), None) is not None:
             return root / each

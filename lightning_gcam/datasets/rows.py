@@ -1,4 +1,4 @@
-"""Rows of a published dataset: an image with the masks or boxes of one of its classes, and how files are read."""
+"""Rows of a published dataset (an image with the masks or boxes of one of its classes), and how files are read."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import VOCDetection  # type: ignore[import-untyped]  # it carries no types
 
-from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What a dataset looks like on the disk.
+class DirectoryLayout:
+    """Which files of a dataset lie where, and the errors for those that are missing.
 
     Args:
         dataset: its name in `available_datasets()`.
@@ -31,7 +30,7 @@ class Layout:
         source: where to get it, and what to unpack.
 
     Example:
-        >>> layout = Layout("numbers", ("digits/<name>.png",), "Get digits.zip from https://example.org.")
+        >>> layout = DirectoryLayout("numbers", ("digits/<name>.png",), "Get digits.zip from https://example.org.")
         >>> layout.require(Path("no/such/folder"), "digits")
         Traceback (most recent call last):
             ...
@@ -46,7 +45,7 @@ class Layout:
     source: str
 
     def require(self, root: Path, *relatives: str) -> Path:
-        """The first of `relatives` that is there, below `root`.
+        """Return the first of `relatives` that is there, below `root`.
 
         Raises:
             InputError: where none is, with the whole layout and its owner's address.
@@ -62,14 +61,14 @@ class Layout:
         return found
 
     def missing(self, path: Path, named_by: str) -> InputError:
-        """What is raised for a file that a list names and that is not there."""
+        """Make the error for a file that a list names and that is not there."""
         return InputError(
             f'"{path}" is not there, and {named_by} names it. Was an archive not unpacked to its end? '
             f"{self._expected()}"
         )
 
     def unreadable(self, path: Path, error: Exception) -> InputError:
-        """What is raised for a file that is there and has another form than its owner gives it."""
+        """Make the error for a file that is there and has another form than its owner gives it."""
         cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return InputError(
             f'"{path}" cannot be read as a file of "{self.dataset}" ({cause}). Was it changed, or cut off? Get it '
@@ -81,7 +80,7 @@ class Layout:
         return f'For "{self.dataset}" it holds:\n{tree}\n{self.source}'
 
     def _nearby(self, root: Path, relatives: tuple[str, ...]) -> str:
-        """People give the folder inside of the one that is meant."""
+        """Name a folder above `root` that holds the files: people give one inside of the one that is meant."""
         for outer in list(root.absolute().parents)[:3]:
             if any((outer / each).exists() for each in relatives):
                 return f' "{outer}" does: give that one.'
@@ -94,7 +93,7 @@ SMALL = 0.25
 
 @dataclass(frozen=True)
 class Annotation:
-    """Where the objects of one class are in one image, as its owner says, in pixels of the file.
+    """Where the objects of one class are in one image, in pixels of the file.
 
     Args:
         boxes: `(M, 4)` float, x1, y1, x2, y2, the end behind the last pixel; None where the dataset has none.
@@ -114,27 +113,27 @@ class Source(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many images."""
+        """Return how many images there are."""
 
     @abstractmethod
     def name(self, image: int) -> str:
-        """What the owner calls an image."""
+        """Return the owner's name of an image."""
 
     @abstractmethod
     def shares(self, image: int) -> Mapping[int, float]:
-        """Each class present, and the share of the image that its objects cover: their areas, summed."""
+        """Return the classes present, each with the share of the image that its objects cover: their areas, summed."""
 
     @abstractmethod
     def picture(self, image: int) -> Image.Image:
-        """The image, RGB."""
+        """Open the image, RGB."""
 
     @abstractmethod
     def annotation(self, image: int, label: int) -> Annotation:
-        """Where the objects of a class are that is present."""
+        """Return where the objects of a class are that is present."""
 
 
 @dataclass(frozen=True)
-class Row:
+class DatasetRow:
     """One class in one image.
 
     Args:
@@ -148,8 +147,8 @@ class Row:
     difficult: bool
 
 
-def rows_of(source: Source, limit: int | None = None) -> list[Row]:
-    """A row for each class present in each of the first `limit` images, by image and then by class.
+def rows_of(source: Source, limit: int | None = None) -> list[DatasetRow]:
+    """Make a row for each class present in each of the first `limit` images, by image and then by class.
 
     A row is difficult where its class covers less than a quarter of the image and another class is present: the
     difficult subset of the pointing game, which has nothing to do with VOC's flag of that name.
@@ -161,12 +160,12 @@ def rows_of(source: Source, limit: int | None = None) -> list[Row]:
     for image in range(min(len(source), limit if limit is not None else len(source))):
         shares = source.shares(image)
         for label in sorted(shares):
-            rows.append(Row(image, label, len(shares) > 1 and shares[label] < SMALL))
+            rows.append(DatasetRow(image, label, len(shares) > 1 and shares[label] < SMALL))
     return rows
 
 
-class Rows(Dataset[dict[str, Any]]):
-    """The rows as samples.
+class RowDataset(Dataset[dict[str, Any]]):
+    """A torch dataset of rows.
 
     Args:
         source: the files.
@@ -178,7 +177,7 @@ class Rows(Dataset[dict[str, Any]]):
     def __init__(
         self,
         source: Source,
-        rows: Sequence[Row],
+        rows: Sequence[DatasetRow],
         prepare: Callable[[Image.Image, Annotation], dict[str, Any]],
         labels: Mapping[int, int],
     ) -> None:
@@ -199,7 +198,7 @@ class Rows(Dataset[dict[str, Any]]):
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Samples as one batch: tensors of one size stacked, boxes and names listed.
+    """Collate samples: tensors of one size are stacked, boxes and names listed.
 
     Example:
         >>> batch = collate([{"label": 3, "name": "a"}, {"label": 5, "name": "b"}])
@@ -216,13 +215,13 @@ def _column(key: str, values: list[Any]) -> Any:
 
 
 @contextmanager
-def opened(path: Path, layout: Layout, named_by: str) -> Iterator[Image.Image]:
-    """A picture as it is in its file, open for the length of a `with`.
+def opened(path: Path, layout: DirectoryLayout, named_by: str) -> Iterator[Image.Image]:
+    """Open a picture as it is in its file, for the length of a `with`.
 
     Args:
         path: the file.
         layout: of its dataset, for the errors.
-        named_by: what says that the file should be there.
+        named_by: the list or folder by which the file should be there.
 
     Raises:
         InputError: where it is not there, or is no picture.
@@ -238,23 +237,10 @@ def opened(path: Path, layout: Layout, named_by: str) -> Iterator[Image.Image]:
         yield picture
 
 
-def read_rgb(path: Path, layout: Layout, named_by: str) -> Image.Image:
-    """A picture in three channels, whatever it has in its file; arguments and errors as of :func:`opened`."""
+def read_rgb(path: Path, layout: DirectoryLayout, named_by: str) -> Image.Image:
+    """Read a picture in three channels, whatever it has in its file; arguments and errors as of :func:`opened`."""
     with opened(path, layout, named_by) as picture:
         return picture.convert("RGB")
-
-
-def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The pixels `(H, W)` bool whose centre lies in one of the boxes `(M, 4)`.
-
-    Example:
-        >>> inside(torch.tensor([[0.0, 0.0, 2.0, 1.0]]), (2, 3)).int()
-        tensor([[1, 1, 0],
-                [0, 0, 0]], dtype=torch.int32)
-    """
-    masks = SaliencyBatch(torch.zeros(1, 1, *size), boxes=[boxes]).object_masks
-    assert masks is not None
-    return masks[0]
 
 
 LONGEST_SIDE = 65_535
@@ -262,8 +248,8 @@ LONGEST_SIDE = 65_535
 
 
 @dataclass(frozen=True)
-class Marked:
-    """One object in a box.
+class AnnotatedObject:
+    """One object of an XML annotation: its class and its box.
 
     Args:
         name: of its class.
@@ -277,20 +263,20 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class MarkedImage:
-    """What one file says: height and width of its image, and the objects."""
+class AnnotatedImage:
+    """The content of one XML annotation: height and width of its image, and the objects."""
 
     size: tuple[int, int]
-    objects: tuple[Marked, ...]
+    objects: tuple[AnnotatedObject, ...]
 
 
-def read_marked(path: Path, layout: Layout, named_by: str) -> MarkedImage:
-    """Read one file.
+def read_xml(path: Path, layout: DirectoryLayout, named_by: str) -> AnnotatedImage:
+    """Read one XML annotation.
 
     Args:
         path: the XML.
         layout: of its dataset, for the errors.
-        named_by: what says that the file should be there.
+        named_by: the list or folder by which the file should be there.
 
     Raises:
         InputError: where it is not there, or has another form.
@@ -298,7 +284,7 @@ def read_marked(path: Path, layout: Layout, named_by: str) -> MarkedImage:
     try:
         tree = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
         size = check_size(int(tree["size"]["height"]), int(tree["size"]["width"]))
-        return MarkedImage(size, tuple(_marked(each) for each in tree["object"]))
+        return AnnotatedImage(size, tuple(_read_object(each) for each in tree["object"]))
     except FileNotFoundError:
         raise layout.missing(path, named_by) from None
     except RecursionError:
@@ -308,7 +294,7 @@ def read_marked(path: Path, layout: Layout, named_by: str) -> MarkedImage:
 
 
 def check_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of an image, as a file states them.
+    """Return height and width of an image; raise where no image has them.
 
     Raises:
         ValueError: where no image has them.
@@ -322,24 +308,24 @@ def check_size(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
-def _marked(found: Mapping[str, Any]) -> Marked:
+def _read_object(found: Mapping[str, Any]) -> AnnotatedObject:
     box = found["bndbox"]
     xmin, ymin, xmax, ymax = (float(box[corner]) for corner in ("xmin", "ymin", "xmax", "ymax"))
     if not (math.isfinite(xmin + ymin + xmax + ymax) and xmin <= xmax and ymin <= ymax):
         raise ValueError(f"a box from {xmin}, {ymin} to {xmax}, {ymax}")
-    is_unclear = found.get("difficult", "0") == "1"  # left out where nobody was asked
-    return Marked(found["name"], (xmin, ymin, xmax, ymax), is_unclear)
+    is_unclear = found.get("difficult", "0") == "1"  # not every file has it
+    return AnnotatedObject(found["name"], (xmin, ymin, xmax, ymax), is_unclear)
 
 
-def boxes_of(objects: list[Marked], first: int) -> Tensor:
-    """The objects' boxes `(M, 4)` float32, from pixel numbers to edges: a box ends behind its last pixel.
+def boxes_of(objects: list[AnnotatedObject], first: int) -> Tensor:
+    """Convert pixel numbers to edges, `(M, 4)` float32: a box ends behind its last pixel.
 
     Args:
         objects: any number of them.
         first: the number that the file gives the first pixel, 0 or 1.
 
     Example:
-        >>> boxes_of([Marked("cat", (1.0, 1.0, 3.0, 2.0), False)], first=1)
+        >>> boxes_of([AnnotatedObject("cat", (1.0, 1.0, 3.0, 2.0), False)], first=1)
         tensor([[0., 0., 3., 2.]])
     """
     corners = torch.tensor([each.corners for each in objects], dtype=torch.float32).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""The common base of the scores: sums over the samples that count, and what a score makes of them."""
+"""The base classes of the scores: sums over the samples that count, and the score made of them."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ Values = Tensor | float | Sequence[Tensor | float] | None
 class SampleScore(Metric):
     """A score made of sums over the samples that count; those left out are counted too, by their reason.
 
-    A score is a subclass that says, in :meth:`_score`, what a sample's number (or row of numbers) is and
-    whether it counts, and in :meth:`_value` what the sums make; left out, that is their mean. The states are
+    A score is a subclass that computes, in :meth:`_score`, a sample's number (or row of numbers) and
+    whether it counts, and in :meth:`_value` the score from the sums; left out, that is their mean. The states are
     sums, so neither the split into batches nor the number of processes changes a result. The inputs may be on
     any device: each sample's numbers are moved to the metric's own. The total is float64, which MPS does not
     have: there, leave the metric on the CPU, or call ``metric.set_dtype(torch.float32)`` before
     ``metric.to("mps")``.
 
-    What ``update`` takes differs; ``requires`` says what that is:
+    What ``update`` takes differs; ``requires`` lists it:
 
         - ``"mask"``: the object's mask, after the saliency.
         - ``"suspect"``: the suspect region, in the place of the mask.
@@ -34,8 +34,8 @@ class SampleScore(Metric):
         - ``"earlier"``, ``"random"``, ``"other"``: maps of an earlier look, of the same model with random
           weights; what another method reaches.
 
-    ``cost`` says how many forwards of the samples that takes beyond the look itself, and ``perturbation`` with which
-    images; ``None`` where the model is not asked. ``takes_boxes`` says that ``update`` takes each sample's boxes
+    ``cost`` is how many forwards of the samples that takes beyond the look itself, and ``perturbation`` makes their
+    images; ``None`` where no model is run. ``takes_boxes`` states that ``update`` takes each sample's boxes
     behind the mask, where there are some.
 
     Args:
@@ -104,10 +104,10 @@ class SampleScore(Metric):
 
     @abstractmethod
     def _score(self, *args: Any, **kwargs: Any) -> PerSample:
-        """Give each sample its numbers, and say which samples count."""
+        """Return each sample's numbers, and which samples count."""
 
     def _value(self, total: Tensor, n: Tensor) -> Tensor:
-        """From sums ``(..., *shape)`` over ``(...)`` samples to the score ``(...)``, float32."""
+        """Compute the score ``(...)`` float32 from sums ``(..., *shape)`` over ``(...)`` samples."""
         return _mean_compute(total, n)
 
     def per_sample(self, *args: Any, **kwargs: Any) -> PerSample:
@@ -160,7 +160,7 @@ class SampleScore(Metric):
 class SampleMean(SampleScore):
     """Mean, over the samples that count, of one number that a map and its mask give.
 
-    A score is a subclass that says, in :meth:`_score`, what a sample's number is and whether it counts; see
+    A score is a subclass that computes, in :meth:`_score`, a sample's number and whether it counts; see
     :class:`SampleScore` for the rest.
 
     As input to ``forward`` and ``update`` the metric accepts:
@@ -190,7 +190,7 @@ class SampleMean(SampleScore):
 
     @abstractmethod
     def _score(self, saliency: Tensor, mask: Tensor) -> PerSample:
-        """Give each sample its number, and say which samples count."""
+        """Return each sample's number, and which samples count."""
 
     def update(self, saliency: Tensor, mask: Tensor) -> None:
         """Add a batch of maps and masks, both ``(N, H, W)``."""

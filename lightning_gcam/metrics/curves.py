@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, trapezoid
 
 from lightning_gcam.metrics.base import SampleScore, Values
-from lightning_gcam.metrics.faithfulness import check_probabilities, scored
-from lightning_gcam.metrics.perturbation import Fill, Perturbation, check_fill
+from lightning_gcam.metrics.perturbation import Fill, Perturbation, check_fill, check_probabilities, scored
 from lightning_gcam.metrics.samples import PerSample, check_count, mean_counted, sum_counted
 from lightning_gcam.utils.errors import InputError
 
@@ -83,7 +82,7 @@ def deletion_auc(curves: Tensor, blank: Tensor | None = None) -> Tensor:
 
 
 class _CurveAUC(SampleScore):
-    """Common to both: how many steps a curve has, what fills the pixels, how ``update`` is called, and the plot."""
+    """Common to both: the number of steps of a curve, what fills the pixels, how ``update`` is called, and the plot."""
 
     requires: frozenset[str] = frozenset({"forwards"})
 

@@ -1,4 +1,4 @@
-"""A score as a measurement: its value, how many samples it speaks for, how sure it is, and the worst group."""
+"""A score with its number of samples, what was left out, a bootstrap interval, and the worst group."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_gcam.metrics.base import SampleScore
-from lightning_gcam.metrics.intervals import (
+from lightning_gcam.metrics.samples import (
+    PerSample,
     bootstrap_interval,
     cat_groups,
     check_groups,
     group_members,
     group_numbers,
     no_groups,
+    score_counted,
 )
-from lightning_gcam.metrics.samples import PerSample, score_counted
 from lightning_gcam.utils.errors import InputError
 
 _COUNTED, _BLANK, _NO_MASK, _UNDEFINED = range(4)
 
 
 class Measurement(NamedTuple):
-    """One score, and what it takes to trust it.
+    """One score with the number of samples and its interval.
 
     Example:
         >>> from lightning_gcam.metrics import Measurement
@@ -163,7 +164,7 @@ class Measured(Metric):
         return _grouped(self.score, *self._together(), self.names, self.resamples, self.seed)
 
     def _together(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All rows, reasons and groups; of no length where there are none."""
+        """Return all rows, reasons and groups; of no length where there are none."""
         # After the processes were brought together the states are tensors, and no more lists.
         if len(self.rows) == 0:
             nothing = torch.zeros(0, *self.score.total.shape, device=self.device)
@@ -187,7 +188,7 @@ def _grouped(
     resamples: int,
     seed: int,
 ) -> GroupedMeasurement:
-    """The score over all samples, and over each group of them."""
+    """Measure the score over all samples, and over each group of them."""
     groups: dict[int | str, Measurement] = {}
     for number, members in group_members(numbers).items():
         name = names[number] if names is not None and number < len(names) else number
@@ -197,7 +198,7 @@ def _grouped(
 
 
 def _measured(score: SampleScore, rows: Tensor, reasons: Tensor, resamples: int, seed: int) -> Measurement:
-    """One measurement of the samples given."""
+    """Measure the score over the samples given."""
     counted = reasons == _COUNTED
     blank, no_mask, undefined = (int((reasons == reason).sum()) for reason in (_BLANK, _NO_MASK, _UNDEFINED))
     if not counted.any():
@@ -209,7 +210,7 @@ def _measured(score: SampleScore, rows: Tensor, reasons: Tensor, resamples: int,
 
 
 def _bounds(score: SampleScore) -> tuple[float, float] | None:
-    """What a sample's number lies between, where the score is their plain mean."""
+    """Return the bounds of a sample's number, where the score is their plain mean; None where it is not."""
     low, high = score.plot_lower_bound, score.plot_upper_bound
     plain = type(score)._value is SampleScore._value
     return (low, high) if plain and low is not None and high is not None else None
@@ -349,7 +350,7 @@ class ScoreResults:
             >>> [results.name_of(ScoreKey(name, "energy")) for name in results.maps]
             ['energy', 'grad_cam/energy']
         """
-        return key.score if key.map == self.maps[0] else f"{key.map}/{key.score}"
+        return key.score if self.maps[:1] == (key.map,) else f"{key.map}/{key.score}"
 
     def measure(
         self, groups: Tensor | None = None, names: Sequence[str] | None = None
@@ -375,7 +376,7 @@ def worst_group(groups: dict[int | str, Measurement], higher_is_better: bool | N
 
 
 def _reasons(sample: PerSample) -> Tensor:
-    """Why each sample is left out, or that it counts: ``(N,)`` uint8."""
+    """Return why each sample is left out, or that it counts: ``(N,)`` uint8."""
     reasons = torch.where(sample.counted, _COUNTED, _UNDEFINED)
     for marked, reason in ((sample.no_mask, _NO_MASK), (sample.blank, _BLANK)):
         if marked is not None:

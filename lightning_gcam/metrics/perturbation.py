@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from lightning_gcam.metrics.samples import check_count, check_saliency, find_blank
+from lightning_gcam.metrics.samples import PerSample, check_count, check_saliency, find_blank
 from lightning_gcam.utils.errors import InputError
 
 Fill = Literal["zero", "blur", "mean"] | Callable[[Tensor], Tensor]
@@ -157,7 +157,7 @@ def filled(images: Tensor, fill: Fill) -> Tensor:
 
 
 def check_fill(fill: Fill) -> None:
-    """Refuse what does not say how pixels are filled.
+    """Refuse a fill that is neither one of the names nor a callable.
 
     Raises:
         InputError: If it is neither one of the names nor a callable.
@@ -171,7 +171,7 @@ def check_fill(fill: Fill) -> None:
 def _steps(
     start: Tensor, end: Tensor, maps: Tensor, steps: int, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """From start to end, the most salient pixels first."""
+    """Change images from ``start`` to ``end``, the most salient pixels first."""
     n, pixels = len(maps), maps[0].numel() if len(maps) else 0
     order = find_blank(maps)[0].flatten(1).argsort(dim=1, descending=True, stable=True)
     ranks = order.argsort(dim=1).reshape(maps.shape).to(start.device)
@@ -184,7 +184,7 @@ def _steps(
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur along each axis, the border repeated."""
+    """Blur with a Gaussian along each axis, the border repeated."""
     radius = max(round(3 * sigma), 1)
     offset = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
@@ -212,7 +212,7 @@ def _check_pair(images: Tensor, maps: Tensor) -> None:
 
 
 def _check_steps(images: Tensor, maps: Tensor, steps: int, chunk_size: int) -> None:
-    """Refuse before the first image is asked for: a generator would wait until then."""
+    """Refuse wrong arguments before the first image is made: a generator would wait until then."""
     _check_pair(images, maps)
     check_count("steps", steps)
     check_count("chunk_size", chunk_size)
@@ -347,3 +347,58 @@ class PerturbedOutputs:
             {name: change(rows) for name, rows in self.random_maps.items()},
             {name: change(rows) for name, rows in self.logits.items()},
         )
+
+
+def check_probabilities(name: str, values: Tensor, like: Tensor | None = None, ndim: int = 1) -> Tensor:
+    """Refuse what is not a floating tensor of probabilities, and give it as float32, without its graph.
+
+    Args:
+        name: The argument, for the message.
+        values: ``(N,)``, or ``(N, K)`` where ``ndim`` is 2; NaN where there is none.
+        like: Another one that it must be as long as.
+        ndim: How many axes it has.
+
+    Raises:
+        InputError: Naming the argument.
+    """
+    shape = ("(N,)", "(N, K)")[ndim - 1]
+    if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != ndim:
+        came = (
+            f"{values.dtype} {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        )
+        raise InputError(
+            f"`{name}` must be floating probabilities {shape}, one of the explained class a sample, got {came}. "
+            "They come from forwards; this score cannot be taken from maps and masks."
+        )
+    if like is not None and len(values) != len(like):
+        raise InputError(f"`{name}` must hold {len(like)} samples, as many as the others, got {len(values)}.")
+    values = values.detach().to(torch.float32)
+    if ((values < 0) | (values > 1)).any():
+        low, high = values.nan_to_num(0).aminmax()
+        raise InputError(
+            f"`{name}` must be probabilities in [0, 1], got values from {low:.3g} to {high:.3g}. "
+            "Give a softmax or a sigmoid of the logits."
+        )
+    return values
+
+
+def scored(values: Tensor, defined: Tensor, blank: Tensor | None) -> PerSample:
+    """Combine numbers with which samples count: those that are defined, and whose map is not blank.
+
+    Args:
+        values: ``(N, *shape)`` float32.
+        defined: ``(N,)`` bool.
+        blank: ``(N,)`` bool, or ``None`` where no map is.
+
+    Raises:
+        InputError: If ``blank`` is not ``(N,)`` bool.
+    """
+    if blank is None:
+        blank = torch.zeros_like(defined)
+    if not isinstance(blank, Tensor) or blank.dtype != torch.bool or blank.shape != defined.shape:
+        came = f"{blank.dtype} {tuple(blank.shape)}" if isinstance(blank, Tensor) else type(blank).__name__
+        raise InputError(
+            f"`blank` must be bool {tuple(defined.shape)}, True where a map is blank, got {came}."
+        )
+    blank = blank.to(defined.device)
+    return PerSample(values, defined & ~blank, blank)

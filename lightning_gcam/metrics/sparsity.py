@@ -122,7 +122,7 @@ def _positional_concentration_compute(total: Tensor, n: Tensor) -> Tensor:
 
 
 def positional_concentration(saliency: Tensor, mask: Tensor) -> Tensor:
-    """Say how much fewer places the saliency takes, over all samples, than the objects do.
+    """Compute how much fewer places the saliency takes, over all samples, than the objects do.
 
     On a grid of 8 x 8 cells, let P be the mean over the samples of S / sum(S), and Q the mean of M / |M|, both
     distributions over the cells, with the entropies H(P) and H(Q); the result is 1 - H(P) / H(Q). 0: the
@@ -179,8 +179,7 @@ def blank_rate(saliency: Tensor) -> Tensor:
     """Return the share of samples whose map is blank: all zero, or not finite.
 
     Every sample counts. Such maps happen (a zero-initialised head before the first step, a class with no
-    evidence), and every other score leaves them out, so this one says how much of the batch the others speak
-    for.
+    evidence), and every other score leaves them out, so this one is the share of the batch that they do not cover.
 
     Args:
         saliency: ``(N, H, W)``, floating, at least 0, of any scale.
@@ -208,7 +207,7 @@ class SaliencyGini(SampleScore):
     or not finite) is left out, and counted in ``left_out``.
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and a ``mask`` that it does not look at. ``compute`` returns a float32 scalar in [0, 1), NaN if every
+    0, and a ``mask`` that it does not use. ``compute`` returns a float32 scalar in [0, 1), NaN if every
     sample was left out.
 
     Args:
@@ -245,7 +244,7 @@ class SaliencyEntropy(SampleScore):
     or not finite) is left out, and counted in ``left_out``.
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and a ``mask`` that it does not look at. ``compute`` returns a float32 scalar in [0, 1], NaN if every
+    0, and a ``mask`` that it does not use. ``compute`` returns a float32 scalar in [0, 1], NaN if every
     sample was left out.
 
     Args:
@@ -323,10 +322,10 @@ class BlankRate(SampleMean):
 
     Every sample counts, with or without a mask; ``left_out`` is always 0. Such maps happen (a
     zero-initialised head before the first step, a class with no evidence), and every other score leaves them
-    out, so this one says how much of the batch the others speak for.
+    out, so this one is the share of the batch that they do not cover.
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and a ``mask`` that it does not look at. ``compute`` returns a float32 scalar in [0, 1], NaN if there
+    0, and a ``mask`` that it does not use. ``compute`` returns a float32 scalar in [0, 1], NaN if there
     was no sample.
 
     Args:
@@ -348,6 +347,77 @@ class BlankRate(SampleMean):
 
     def _score(self, saliency: Tensor, mask: Tensor | None = None) -> PerSample:
         return _blank_rate_update(saliency)
+
+    def update(self, saliency: Tensor, mask: Tensor | None = None) -> None:
+        """Add a batch of maps ``(N, H, W)``; the mask is taken so that all scores can be called alike."""
+        self._add(self._score(saliency))
+
+
+def _complexity_update(saliency: Tensor) -> PerSample:
+    """Mean of each map, scaled by its peak."""
+    check_saliency(saliency)
+    saliency, blank = find_blank(saliency)
+    scaled = saliency / saliency.amax(dim=(1, 2), keepdim=True)
+    return PerSample(scaled.mean(dim=(1, 2)), ~blank, blank)
+
+
+def complexity(saliency: Tensor) -> Tensor:
+    """Average the mean of the maps' pixels, each map scaled by its peak: 1 for a uniform map, 1/(HW) for a pixel.
+
+    A sample whose map is blank (all zero, or not finite) is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+
+    Returns:
+        A float32 scalar in (0, 1], lower is better, on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating.
+        ValueError: If its shape is not ``(N, H, W)``, or it has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import complexity
+        >>> complexity(torch.tensor([[[4.0, 2.0], [0.0, 0.0]]]))
+        tensor(0.3750)
+
+    Source:
+        Poppi et al., 2021, arXiv 2104.10252 (the L1 norm, as a share of the number of pixels).
+    """
+    return mean_counted(_complexity_update(saliency))
+
+
+class Complexity(SampleScore):
+    """Mean of the maps' pixels, each map scaled by its peak: 1 for a uniform map, 1/(HW) for a single pixel.
+
+    A sample whose map is blank (all zero, or not finite) is left out, and counted in ``left_out``.
+
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
+    0, and a ``mask`` that it does not use. ``compute`` returns a float32 scalar in (0, 1], NaN if every
+    sample was left out.
+
+    Args:
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: In ``update``, if ``saliency`` is not floating.
+        ValueError: In ``update``, if its shape is not ``(N, H, W)``, or it has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import Complexity
+        >>> Complexity()(torch.tensor([[[4.0, 2.0], [0.0, 0.0]]]))
+        tensor(0.3750)
+
+    Source:
+        Poppi et al., 2021, arXiv 2104.10252 (the L1 norm, as a share of the number of pixels).
+    """
+
+    higher_is_better: bool | None = False
+
+    def _score(self, saliency: Tensor, mask: Tensor | None = None) -> PerSample:
+        return _complexity_update(saliency)
 
     def update(self, saliency: Tensor, mask: Tensor | None = None) -> None:
         """Add a batch of maps ``(N, H, W)``; the mask is taken so that all scores can be called alike."""

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou, masks_to_boxes  # type: ignore[import-untyped]  # it carries no types
 
 from lightning_gcam.metrics.base import SampleMean
 from lightning_gcam.metrics.samples import (
+    CheckedBatch,
     PerSample,
-    Scorable,
     check_count,
     even_thresholds,
     prepare,
@@ -29,6 +30,8 @@ class Components(NamedTuple):
     """``(R,)`` int64: how many pixels."""
 
 
+# Not `scipy.ndimage.label`, four times as fast on a CPU (0.6 s and 2.4 s for 16 maps of 224 x 224 at 100
+# thresholds): SciPy is no dependency, and maps on another device would have to be copied for it.
 class GrowingRegions:
     """Regions on N grids, at first empty, to which pixels are added; two that touch become one component.
 
@@ -61,7 +64,7 @@ class GrowingRegions:
         self.roots = pixels[:0]
 
     def add(self, pixels: Tensor) -> Components:
-        """Add pixels, by their index into the flattened batch, and give the components that there are now.
+        """Add pixels, by their index into the flattened batch, and return the components that there are now.
 
         Args:
             pixels: ``(K,)`` int64, none of them added before.
@@ -82,7 +85,7 @@ class GrowingRegions:
         return Components(self.roots // size, self.boxes[self.roots], self.areas[self.roots])
 
     def root_of(self, pixels: Tensor) -> Tensor:
-        """Follow each pixel to the root of its component, and let it name that from now on."""
+        """Find the root of each pixel's component, and point the pixel to it from now on."""
         roots = self.parents[pixels]
         while not torch.equal(further := self.parents[roots], roots):
             roots = further
@@ -90,7 +93,7 @@ class GrowingRegions:
         return roots
 
     def _join(self, first: Tensor, second: Tensor) -> None:
-        """Make one component of the two ends of each pair: the lower root names the highest beside it."""
+        """Make one component of the two ends of each pair: the lower root points to the highest beside it."""
         while True:
             first, second = self.root_of(first), self.root_of(second)
             apart = first != second
@@ -101,7 +104,7 @@ class GrowingRegions:
             self.parents.scatter_reduce_(0, lower, higher, "amax")
 
     def _neighbours(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Each pixel with each of its neighbours that is inside."""
+        """Return each pixel with each of its neighbours that is inside."""
         column, row = pixels % self.width, pixels // self.width % self.height
         pairs = []
         for down in (-1, 0, 1):
@@ -213,10 +216,14 @@ def check_version(version: int) -> None:
         raise InputError(f"`version` must be 1 (MaxBoxAcc) or 2 (MaxBoxAccV2), got {version!r}.")
 
 
-def _boxes_of(batch: Scorable, boxes: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
+def _boxes_of(batch: CheckedBatch, boxes: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
     """The objects' boxes ``(N, M, 4)``, filled up with boxes of no area, and which samples have one ``(N,)``."""
     if boxes is None:
-        return _box_around(batch.mask)[:, None], batch.mask.flatten(1).any(dim=1)
+        there = batch.mask.flatten(1).any(dim=1)
+        around = torch.zeros(len(there), 1, 4, device=there.device)
+        # torchvision's boxes end on their last pixel, ours behind it
+        around[there, 0] = masks_to_boxes(batch.mask[there]) + around.new_tensor([0, 0, 1, 1])
+        return around, there
     shapes = [tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in boxes]
     if len(boxes) != len(batch.mask) or not all(len(each) == 2 and each[-1] == 4 for each in shapes):
         raise InputError(
@@ -231,7 +238,7 @@ def _boxes_of(batch: Scorable, boxes: Sequence[Tensor] | None) -> tuple[Tensor, 
     return filled, has_area
 
 
-def _overlaps(batch: Scorable, thresholds: Tensor, truth: Tensor, largest_only: bool) -> Tensor:
+def _overlaps(batch: CheckedBatch, thresholds: Tensor, truth: Tensor, largest_only: bool) -> Tensor:
     """The highest IoU of a component's box with one of the objects' boxes, at each threshold: ``(N, T)``."""
     saliency = batch.saliency.flatten(1)
     levels = thresholds.to(saliency.device) * saliency.amax(dim=1, keepdim=True)
@@ -256,27 +263,14 @@ def _best_overlap(found: Components, truth: Tensor, largest_only: bool) -> Tenso
         most = areas.new_zeros(len(truth)).scatter_reduce(0, samples, areas, "amax")
         largest = areas == most[samples]
         samples, boxes = samples[largest], boxes[largest]
-    overlap = _iou(boxes[:, None], truth[samples]).amax(dim=1)
+    overlap = _box_overlaps(boxes, truth[samples]).amax(dim=1)
     return overlap.new_zeros(len(truth)).scatter_reduce(0, samples, overlap, "amax")
 
 
-def _box_around(mask: Tensor) -> Tensor:
-    """The box around all of each mask, ``(N, 4)``; of no meaning where the mask is empty."""
-    edges = []
-    for along in (mask.any(dim=1), mask.any(dim=2)):
-        first, last = along.int().argmax(dim=1), along.shape[1] - along.flip(1).int().argmax(dim=1)
-        edges.append((first, last))
-    (left, right), (top, bottom) = edges
-    return torch.stack([left, top, right, bottom], dim=1).float()
-
-
-def _iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of boxes ``(..., 4)``; 0 where neither has an area."""
-    near, far = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
-    common = (far - near).clamp(min=0).prod(dim=-1)
-    areas = [(each[..., 2:] - each[..., :2]).clamp(min=0).prod(dim=-1) for each in (boxes, others)]
-    union = areas[0] + areas[1] - common
-    return torch.where(union > 0, common / union, 0.0)
+def _box_overlaps(boxes: Tensor, others: Tensor) -> Tensor:
+    """IoU of boxes ``(R, 4)``, each with M of its own ``(R, M, 4)``: ``(R, M)``, 0 where neither has an area."""
+    overlaps: Tensor = torch.vmap(box_iou)(boxes[:, None], others)
+    return overlaps[:, 0].nan_to_num()
 
 
 class MaxBoxAccuracy(SampleMean):

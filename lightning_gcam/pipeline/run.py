@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
 from lightning_gcam.cam.targets import Targets, check_labels
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.metrics.baselines import BASELINES
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
+from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import Attribution, attribute, attribute_in_chunks, labels_of
 from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
 from lightning_gcam.pipeline.config import CHECKING, PERTURBING, LookConfig

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as tv_functional
 
+from lightning_gcam.data.saliency_batch import boxes_to_masks
 from lightning_gcam.datasets.base import IMAGENET_MEAN, IMAGENET_STD, Preparation
-from lightning_gcam.datasets.rows import Annotation, inside
+from lightning_gcam.datasets.rows import Annotation
 
 
 def test_channels_are_scaled_and_normalized() -> None:
@@ -45,8 +46,9 @@ def test_no_boxes_stay_no_boxes() -> None:
 def test_mask_and_box_of_an_object_stay_the_same_pixels(box: tuple[int, int, int, int], size: int) -> None:
     """Both are read at the pixels' centres, so they agree to the pixel, enlarged or reduced."""
     boxes = torch.tensor([box], dtype=torch.float32)
-    sample = Preparation(size)(Image.new("RGB", (60, 40)), Annotation(boxes, inside(boxes, (40, 60))))
-    assert sample["mask"].equal(inside(sample["boxes"], (size, size)))
+    mask = boxes_to_masks(boxes, (40, 60)).any(dim=0)
+    sample = Preparation(size)(Image.new("RGB", (60, 40)), Annotation(boxes, mask))
+    assert sample["mask"].equal(boxes_to_masks(sample["boxes"], (size, size)).any(dim=0))
 
 
 def test_the_mask_lies_on_its_object() -> None:

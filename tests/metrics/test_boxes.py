@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import box_iou, masks_to_boxes
+from torchvision.ops import masks_to_boxes
 
 from lightning_gcam.metrics import MaxBoxAccuracy
 from lightning_gcam.metrics.functional import max_box_accuracy
-from lightning_gcam.metrics.wsol import Components, GrowingRegions, _iou
+from lightning_gcam.metrics.wsol import Components, GrowingRegions, _box_overlaps
 
 
 def regions(seed: int, density: float, size: tuple[int, int] = (13, 11)) -> torch.Tensor:
@@ -80,13 +80,43 @@ def test_grids_do_not_touch_each_other() -> None:
     assert grown(torch.ones(3, 2, 2, dtype=torch.bool))[1].areas.tolist() == [4, 4, 4]
 
 
-def test_overlap_against_torchvision() -> None:
+def test_overlap_by_counting_pixels() -> None:
+    """Also of boxes without an area, and of boxes that are upside down, which hold nothing."""
     generator = torch.Generator().manual_seed(0)
-    near = torch.randint(0, 10, (2, 30, 2), generator=generator)
-    first, second = torch.cat(
-        [near, near + torch.randint(1, 9, near.shape, generator=generator)], dim=2
-    ).float()
-    torch.testing.assert_close(_iou(first, second), box_iou(first, second).diagonal())
+    boxes = torch.randint(0, 10, (30, 4), generator=generator)
+    boxes[:, 2:] += boxes[:, :2]
+    others = torch.randint(0, 10, (30, 5, 4), generator=generator)
+    others[:20, :, 2:] += others[:20, :, :2]
+    found = _box_overlaps(boxes.float(), others.float())
+    for row, box in enumerate(boxes.tolist()):
+        for column, other in enumerate(others[row].tolist()):
+            first, second = pixels_in(box), pixels_in(other)
+            expected = len(first & second) / max(len(first | second), 1)
+            assert found[row, column].item() == pytest.approx(expected)
+
+
+def pixels_in(box: list[int]) -> set[tuple[int, int]]:
+    left, top, right, bottom = box
+    return {(row, column) for row in range(top, bottom) for column in range(left, right)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_box_around_each_mask_stands_for_boxes_that_are_left_out(seed) -> None:
+    masks = regions(seed, 0.02)
+    masks[1] = False
+    saliency = regions(seed + 9, 0.5).float()
+    boxes = []
+    for mask in masks:
+        rows, columns = mask.any(dim=1).nonzero().flatten(), mask.any(dim=0).nonzero().flatten()
+        if len(rows):
+            boxes.append(torch.tensor([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]]).float())
+        else:
+            boxes.append(torch.zeros(0, 4))
+    without, given = MaxBoxAccuracy(), MaxBoxAccuracy()
+    without.update(saliency, masks)
+    given.update(saliency, masks, boxes)
+    assert torch.equal(without.total, given.total)
+    assert without.n == given.n == int(masks.flatten(1).any(dim=1).sum())
 
 
 def test_a_map_that_equals_the_object_matches_at_every_overlap() -> None:
@@ -111,7 +141,7 @@ def test_the_authors_box_is_one_pixel_too_large() -> None:
     assert sides == [11, 11]
     intersection = (truth[2] - truth[0] + 1) * (truth[3] - truth[1] + 1)
     assert intersection / (sides[0] * sides[1]) == pytest.approx(100 / 121)
-    assert _iou(ours, torch.tensor([[5.0, 5, 15, 15]])).item() == 1
+    assert _box_overlaps(ours, torch.tensor([[[5.0, 5, 15, 15]]])).item() == 1
 
 
 @pytest.mark.parametrize(

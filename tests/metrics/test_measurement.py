@@ -22,7 +22,8 @@ from lightning_gcam.metrics import (
     measure_groups,
     resolve_scores,
 )
-from lightning_gcam.metrics.intervals import bootstrap_interval
+from lightning_gcam.metrics.measurement import ScoreKey, ScoreResults
+from lightning_gcam.metrics.samples import bootstrap_interval
 
 GROUPS = torch.tensor([0, 1, 1, 0, -1, 1, 1])
 every_score = pytest.mark.parametrize("name", available_scores())
@@ -240,3 +241,24 @@ def test_a_fixed_seed_and_no_other_stream() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert bootstrap_interval(rows) == bootstrap_interval(rows.flip(0)) == first
     assert bootstrap_interval(rows, seed=1) != first
+
+
+def test_results_are_measured_under_the_names_they_are_logged_by() -> None:
+    """The first map's scores go without its name, also where a map's name or a score's has a slash."""
+    energy, mask = EnergyPointingGame(), torch.tensor([[[True, False]]] * 2)
+    maps = {"a": torch.tensor([[[3.0, 1.0]], [[1.0, 3.0]]]), "b/c": torch.tensor([[[1.0, 0.0]]] * 2)}
+    samples = {
+        ScoreKey(name, "x/energy"): (energy, energy.per_sample(each, mask)) for name, each in maps.items()
+    }
+    results = ScoreResults(samples=samples, maps=tuple(maps))
+    found = results.measure(torch.tensor([0, 1]), ["cats", "dogs"])
+    assert {name: each.overall.value for name, each in found.items()} == {
+        "x/energy": 0.5,
+        "b/c/x/energy": 1.0,
+    }
+    assert {name: each.value for name, each in found["x/energy"].groups.items()} == {
+        "cats": 0.75,
+        "dogs": 0.25,
+    }
+    assert results.measure()["x/energy"].groups == {}
+    assert [results.name_of(key) for key in samples] == list(found)

@@ -1,13 +1,15 @@
-"""The images that the faithfulness scores ask about: by hand, and what must hold for all of them."""
+"""The images of the faithfulness scores, by hand and by invariants; and the model's outputs for them."""
 
 from __future__ import annotations
+
+import pickle
 
 import pytest
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
 from lightning_gcam.metrics.functional import deletion_steps, insertion_steps, keep_salient
-from lightning_gcam.metrics.perturbation import filled
+from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs, filled
 
 IMAGES = torch.rand(3, 2, 8, 6, generator=torch.Generator().manual_seed(0)) + 1
 MAPS = torch.rand(3, 8, 6, generator=torch.Generator().manual_seed(1))
@@ -144,3 +146,47 @@ def test_what_does_not_fit_is_refused_at_the_call(make) -> None:
 def test_wrong_counts_are_refused_at_the_call(make, name) -> None:
     with pytest.raises(ValueError, match=rf"`{name}` must be an integer of at least 1, got 0"):
         make(IMAGES, MAPS, **{name: 0})
+
+
+KEPT = PerturbedKey("grad_cam", 0)
+
+
+def outputs(*rows: float) -> PerturbedOutputs:
+    """A probability, a map and a random map for each sample."""
+    values = torch.tensor(rows)
+    return PerturbedOutputs(
+        {KEPT: values[:, None]},
+        {KEPT: values[:, None, None].expand(-1, 2, 3)},
+        {"grad_cam": -values[:, None, None].expand(-1, 2, 3)},
+    )
+
+
+def assert_same(found: PerturbedOutputs, expected: PerturbedOutputs) -> None:
+    for field in ("probabilities", "maps", "random_maps"):
+        ours, theirs = getattr(found, field), getattr(expected, field)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_outputs_have_a_row_a_sample() -> None:
+    assert len(outputs(0.1, 0.2)) == 2
+    assert len(PerturbedOutputs()) == 0
+    assert len(PerturbedOutputs(random_maps={"grad_cam": torch.zeros(3, 2, 2)})) == 3
+    assert_same(outputs(0.1, 0.2, 0.3).select([2, 0]), outputs(0.3, 0.1))
+    assert_same(outputs(0.1, 0.2).to("cpu"), outputs(0.1, 0.2))
+
+
+def test_outputs_of_several_batches_and_of_several_runs_are_joined() -> None:
+    assert_same(PerturbedOutputs.cat([outputs(0.1), outputs(0.2, 0.3)]), outputs(0.1, 0.2, 0.3))
+    whole = outputs(0.1, 0.2)
+    parts = [
+        PerturbedOutputs(whole.probabilities),
+        PerturbedOutputs(),
+        PerturbedOutputs(maps=whole.maps, random_maps=whole.random_maps),
+    ]
+    assert_same(PerturbedOutputs.merged(parts), whole)
+    assert parts[0].maps == parts[1].probabilities == {}  # joined out of place
+
+
+def test_outputs_can_be_sent_to_another_process() -> None:
+    assert_same(pickle.loads(pickle.dumps(outputs(0.1, 0.2))), outputs(0.1, 0.2))

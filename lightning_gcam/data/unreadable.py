@@ -1,4 +1,4 @@
-"""Why a batch cannot be read, with an `adapter=` to copy that was tried on it."""
+"""The error for a batch that cannot be read, with the code of an adapter that was tried on it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Parts = dict[str, Any]
 """What was found in a batch: the fields of a `SaliencyBatch`, and `objects`, one dict per sample."""
 
 
-class Unclear(Exception):
-    """A batch can be read in more than one way, or in none.
+class UnreadableBatch(Exception):
+    """Raised where a batch can be read in more than one way, or in none.
 
     Args:
         reason: a sentence for the message.
@@ -50,32 +50,32 @@ class Unclear(Exception):
         self.settles = settles
 
 
-class Column(list[Any]):
-    """One part of each sample of a batch that was delivered sample by sample; `code` gives it from the batch."""
+class CollatedPart(list[Any]):
+    """One field of a batch that came as a list of samples; `code` is the expression that collects it from the batch."""
 
     def __init__(self, values: list[Any], code: str) -> None:
         super().__init__(values)
         self.code = code
 
 
-def asked(check: Callable[[Any, checks.Size], None], value: Any, size: checks.Size) -> None:
-    """What `SaliencyBatch` asks of a field, asked of a part of a batch, where an adapter may settle it.
+def check_part(check: Callable[[Any, checks.Size], None], value: Any, size: checks.Size) -> None:
+    """Run one of the checks of `SaliencyBatch` on a part of a batch, where an adapter may settle what it finds.
 
     Raises:
-        Unclear: in the words of the check.
+        UnreadableBatch: in the words of the check.
     """
     try:
         check(value, size)
     except InputError as error:
-        raise Unclear(str(error)) from None
+        raise UnreadableBatch(str(error)) from None
 
 
 RECIPES = "docs/recipes.md"
 """Where what is not supported by itself has a worked example."""
 
 
-def refusal(batch: Any, unclear: Unclear, reads: Reads, *, adapted: bool = False) -> str:
-    """The message: what came, what is not clear about it, and what to do.
+def error_message(batch: Any, unclear: UnreadableBatch, reads: Reads, *, adapted: bool = False) -> str:
+    """Write the message: what came, what is not clear about it, and what to do.
 
     Args:
         batch: as it came.
@@ -96,8 +96,8 @@ def refusal(batch: Any, unclear: Unclear, reads: Reads, *, adapted: bool = False
     return f"{came}{reason} {remedy}{see}, for example:\n    adapter=lambda batch: {code}"
 
 
-def working_code(batch: Any, unclear: Unclear, reads: Reads) -> str | None:
-    """The body of an adapter that does settle what is unclear, with as many fields as go; None where none does.
+def working_code(batch: Any, unclear: UnreadableBatch, reads: Reads) -> str | None:
+    """Write the body of an adapter that reads the batch, with as many fields as possible; None where none does.
 
     Each is run on the batch. Masks that fill every image are worse than none: all scores are then at their best.
     """
@@ -113,9 +113,9 @@ def working_code(batch: Any, unclear: Unclear, reads: Reads) -> str | None:
 
 
 def adapter_code(
-    batch: Any, unclear: Unclear, fields: Sequence[str] = ("images", "labels", "masks", "boxes")
+    batch: Any, unclear: UnreadableBatch, fields: Sequence[str] = ("images", "labels", "masks", "boxes")
 ) -> str:
-    """The body of an adapter that would settle what is unclear.
+    """Write the body of an adapter that would settle what is unclear.
 
     Args:
         batch: as it came.
@@ -125,7 +125,7 @@ def adapter_code(
     Example:
         >>> import torch
         >>> batch = {"view": torch.zeros(2, 3, 8, 8), "truth": torch.tensor([0, 1])}
-        >>> adapter_code(batch, Unclear())
+        >>> adapter_code(batch, UnreadableBatch())
         'SaliencyBatch(images=batch["view"], labels=batch["truth"])'
     """
     parts = {**_likely_parts(batch), **unclear.parts}
@@ -152,11 +152,11 @@ CHECKS = {
     "masks": checks.check_masks,
     "boxes": checks.check_boxes,
 }
-"""The fields that an example names, and what `SaliencyBatch` asks of each."""
+"""The fields that an example names, and the check of `SaliencyBatch` for each."""
 
 
 def _code(field: str, value: Any, size: checks.Size | None) -> str | None:
-    """The code for a part that is clear: as it came, or as a tensor; None where `SaliencyBatch` takes neither."""
+    """Write the code for a part that is clear: as it came, or as a tensor; None where `SaliencyBatch` takes neither."""
     for code, candidate in ((f"{{{field}}}", value), (array_code(field, value), as_tensor(value))):
         if isinstance(candidate, Tensor) and (candidate.is_nested or candidate.layout is not torch.strided):
             continue
@@ -167,12 +167,12 @@ def _code(field: str, value: Any, size: checks.Size | None) -> str | None:
 
 
 def _are_shares(field: str, value: Any) -> bool:
-    """Labels that `SaliencyBatch` would take as they are, and that mean something else."""
+    """Whether labels are shares of classes, which `SaliencyBatch` would take as marks."""
     return field == "labels" and value.ndim == 2 and not is_binary(value)
 
 
 def array_code(field: str, value: Any) -> str:
-    """The code for a part as a tensor, to be completed by what gives the part.
+    """Write the code that converts a part to a tensor, with `{field}` for the part.
 
     Example:
         >>> array_code("masks", [np.zeros((8, 8))])
@@ -193,7 +193,7 @@ def _size_of(images: Any) -> checks.Size | None:
 
 
 def _likely_parts(batch: Any) -> Parts:
-    """The first four-dimensional array as the images, and the first whole numbers, one for each, as the labels."""
+    """Guess the images (the first array of four dimensions) and the labels (the first whole numbers, one for each)."""
     arrays = [value for _, value in _walk(batch) if is_array(value)]
     images = next((each for each in arrays if each.ndim == 4), None)
     if images is None:
@@ -204,20 +204,20 @@ def _likely_parts(batch: Any) -> Parts:
 
 
 def path_of(batch: Any, part: Any) -> str | None:
-    """The code that gives `part` from `batch`, or None where it is not in it.
+    """Return the code that takes `part` out of `batch`, or None where it is not in it.
 
     Example:
         >>> part = [1]
         >>> path_of({"inside": (0, part)}, part)
         'batch["inside"][1]'
     """
-    if isinstance(part, Column):
+    if isinstance(part, CollatedPart):
         return part.code
     return next((path for path, value in _walk(batch) if value is part), None)
 
 
 def _walk(value: Any, path: str = "batch", depth: int = 3) -> Iterator[tuple[str, Any]]:
-    """A batch and its parts, down to some depth, with the code that gives each."""
+    """Yield a batch and its parts, down to some depth, with the code that takes each."""
     yield path, value
     if depth and (named := named_parts(value)) is not None:
         for key, each in named.items():
@@ -229,7 +229,7 @@ def _walk(value: Any, path: str = "batch", depth: int = 3) -> Iterator[tuple[str
 
 
 def access(value: Any, key: Any) -> str:
-    """The code that takes the part `key` of something with named parts.
+    """Return the code that takes the part `key` of something with named parts.
 
     Example:
         >>> access({"image": 1}, "image")
@@ -241,7 +241,7 @@ def access(value: Any, key: Any) -> str:
 
 
 def describe(value: Any, depth: int = 0) -> str:
-    """The structure of a batch in a few words, with the shapes that were seen.
+    """Describe the structure of a batch in a few words, with the shapes in it.
 
     Example:
         >>> import torch
