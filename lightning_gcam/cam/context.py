@@ -232,6 +232,19 @@ class MethodContext:
         ]
         return torch.stack(drawn).to(self.images.device)
 
+    def noisy_images(self, rows: Tensor, numbers: Tensor, spread: float) -> Tensor:
+        """Samples with normal noise added, `(B, C, H, W)` float32.
+
+        Args:
+            rows: `(B,)` int64, which samples.
+            numbers: `(B,)` int64, which draw of each.
+            spread: the standard deviation, as a share of each sample's own range.
+        """
+        images = self.images[rows].float()
+        least, most = images.flatten(1).aminmax(dim=1)
+        sigma = spread * (most - least)
+        return images + sigma[:, None, None, None] * self.noise(rows, numbers, tuple(images.shape[1:]))
+
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform noise in [0, 1) for each sample, drawn as `noise` is.
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lightning_gcam.cam.context import MethodContext, gradients_from
 from lightning_gcam.cam.layout_evidence import recalled, see
 from lightning_gcam.cam.layouts import Reshape, find_layout, main_tensor, with_main_tensor
-from lightning_gcam.cam.methods.smoothing import noisy
 from lightning_gcam.cam.registry import register_model_method
 
 
@@ -65,7 +64,7 @@ def smooth_full_grad(context: MethodContext, draws: int = 25, spread: float = 0.
 
     Source: the authors' code to arXiv 1905.00780, with its `draws` and `spread`.
     """
-    change = lambda rows, numbers: noisy(context, rows, numbers, spread)  # noqa: E731
+    change = lambda rows, numbers: context.noisy_images(rows, numbers, spread)  # noqa: E731
     return _full_gradient(context, "smooth_full_grad", change, draws)
 
 

@@ -40,7 +40,7 @@ def smooth_grad_cam_plus_plus(context: MethodContext, draws: int = 25, spread: f
     """
 
     def powers(rows: Tensor, numbers: Tensor) -> Tensor:
-        gradients = context.capture(noisy(context, rows, numbers, spread), rows).gradients
+        gradients = context.capture(context.noisy_images(rows, numbers, spread), rows).gradients
         return torch.stack([gradients, gradients**2, gradients**3], dim=1)
 
     first, second, third = context.mean(powers, draws).unbind(dim=1)
@@ -48,22 +48,6 @@ def smooth_grad_cam_plus_plus(context: MethodContext, draws: int = 25, spread: f
     alpha = torch.where((second != 0) & (denominator != 0), second / denominator, 0.0)
     weights = (alpha * first.relu()).sum(dim=(2, 3))
     return torch.einsum("nc,nchw->nhw", weights, context.activations).relu()
-
-
-def noisy(context: MethodContext, rows: Tensor, numbers: Tensor, spread: float) -> Tensor:
-    """Samples with normal noise, `(B, C, H, W)` float32.
-
-    Args:
-        context: of the samples.
-        rows: `(B,)`, which samples.
-        numbers: `(B,)`, which draw.
-        spread: the standard deviation, as a share of each sample's own range.
-    """
-    images = context.images[rows].float()
-    least, most = images.flatten(1).aminmax(dim=1)
-    sigma = spread * (most - least)
-    noise = context.noise(rows, numbers, tuple(images.shape[1:]))
-    return images + sigma[:, None, None, None] * noise
 
 
 @register_model_method("cameras")

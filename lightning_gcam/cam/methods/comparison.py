@@ -1,4 +1,4 @@
-"""Methods at the images, computed by captum: integrated gradients, guided Grad-CAM, occlusion."""
+"""Maps to compare the others with: three computed by captum at the images, and two that use nothing of the model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.context import MethodContext, check_graph, check_takes_gradients, without_gradient
@@ -175,3 +176,51 @@ def _out_of_place(model: nn.Module) -> Iterator[None]:
     finally:
         for each in inplace:
             each.inplace = True
+
+
+CENTRE_SIGMA = 1 / 4
+"""The standard deviation of the centre map, as a share of each side."""
+
+
+@register_model_method("random")
+def random(context: MethodContext) -> Tensor:
+    """Uniform noise on the layer's grid: as coarse as the other maps, and as blind as can be.
+
+    It is drawn by a generator that is seeded by the sample's pixels: the same at every look, in every batch.
+
+    Cost: none.
+
+    Args:
+        context: of the samples.
+
+    Returns:
+        `(N, h, w)` in [0, 1).
+    """
+    _, _, height, width = context.activations.shape
+    return context.uniform((height, width))
+
+
+@register_model_method("centre")
+def centre(context: MethodContext) -> Tensor:
+    """A Gaussian in the middle, its standard deviation a quarter of each side.
+
+    Photographers put objects in the middle, so that this map, which sees no image, does well on many data sets.
+
+    Cost: none.
+
+    Args:
+        context: of the samples.
+
+    Returns:
+        `(N, h, w)` in (0, 1].
+
+    Source: the centre baseline of the pointing game (Fong et al., arXiv 1910.08485); the same as
+    `lightning_gcam.metrics.functional.centre_map`, on the layer's grid.
+    """
+    n, _, *grid = context.activations.shape
+    positions = [torch.arange(side, device=context.images.device) - (side - 1) / 2 for side in grid]
+    rows, columns = (
+        torch.exp(-0.5 * (each / (CENTRE_SIGMA * side)) ** 2)
+        for each, side in zip(positions, grid, strict=True)
+    )
+    return (rows[:, None] * columns).expand(n, *grid)
