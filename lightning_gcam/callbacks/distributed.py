@@ -11,7 +11,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.calling import Forward
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import FixedBatch, Offered, Sample
 from lightning_gcam.pipeline.attribution import Attribution

@@ -14,7 +14,7 @@ from torch import nn
 from lightning_gcam.callbacks.distributed import same_everywhere, share_out, through_wrapper, together
 from lightning_gcam.callbacks.error_policy import ASKING, CHECKING, THE_LOOK, FailurePolicy
 from lightning_gcam.callbacks.trainer_state import as_input, precision
-from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.layers import (
     Fuse,
     TargetLayer,

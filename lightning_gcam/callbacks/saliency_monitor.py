@@ -32,7 +32,7 @@ from lightning_gcam.callbacks.trainer_state import (
     moment,
     no_training_time_spent,
 )
-from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.layers import TargetLayer, check_fuse, resolve_target_layers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods, resolve_methods

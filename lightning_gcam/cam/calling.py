@@ -13,11 +13,10 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.differentiable import recurrent_layers_without_cudnn
 from lightning_gcam.cam.layouts import find_layout, leaves_of, main_tensor
 from lightning_gcam.cam.outputs import RECIPES, find_raw_logits
 from lightning_gcam.utils.errors import OF_THE_MACHINE, InputError
-from lightning_gcam.utils.isolation import is_sharded, untouched
+from lightning_gcam.utils.isolation import is_sharded, recurrent_layers_without_cudnn, untouched
 from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
 
 _SAMPLES = 2

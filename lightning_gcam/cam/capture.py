@@ -15,16 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
-from lightning_gcam.cam.calling import quantized_explained, run
-from lightning_gcam.cam.calls import call_of_the_images
-from lightning_gcam.cam.differentiable import without_checkpoints
+from lightning_gcam.cam.calling import Forward, quantized_explained, run
 from lightning_gcam.cam.layout_evidence import Run, layout_of
 from lightning_gcam.cam.layouts import Reshape, main_tensor, with_main_tensor
 from lightning_gcam.cam.outputs import Head, has_graph, read_head
 from lightning_gcam.cam.regions import score_of_head
+from lightning_gcam.cam.suitability import call_of_the_images
 from lightning_gcam.cam.targets import Score, Targets
 from lightning_gcam.utils.errors import InputError, of_the_users
+from lightning_gcam.utils.isolation import plain_eager
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def capture(
         model: the model, in the mode it is to be looked at in (see `lightning_gcam.utils.isolation.untouched`).
         images: `(N, C, H, W)`, on the model's device.
         layer: a submodule that the forward calls; where it is called more than once, the last call that the score
-            depends on and that is computed from the images counts (see `lightning_gcam.cam.calls`).
+            depends on and that is computed from the images counts (see `lightning_gcam.cam.suitability`).
         targets: as in `score_of_head`.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
         reshape: from the layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
@@ -132,34 +131,6 @@ def capture_layers(
         ]
 
 
-@contextmanager
-def plain_eager() -> Iterator[None]:
-    """Outside of inference mode, of compiled code and of checkpoints, without a graph: the ground every look stands on.
-
-    Hooks added to a compiled module would not be called, and tensors made in inference mode have no gradient.
-    """
-    stance = torch.compiler.set_stance("force_eager")
-    with (
-        stance,
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _without_autocast_cache(),
-        without_checkpoints(),
-    ):
-        yield
-
-
-@contextmanager
-def _without_autocast_cache() -> Iterator[None]:
-    """Weights that autocast casts without a graph must not reach the training from its cache."""
-    before = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(before)
-
-
 AtLayer = tuple[Tensor, Tensor, int]
 """What a layer returned, the gradient of the score with respect to it, and which of its calls that was."""
 
@@ -189,7 +160,7 @@ def _activations_and_gradients(
         has_score = score.values.requires_grad
         influential = _influential(calls, score.values) if has_score else [[] for _ in layers]
         at_layers = [
-            _of_the_images(model, images, layer, each, forward, call)
+            _of_the_images(model, images, layer, each, lambda images: run(model, images, forward), call)
             for layer, each in zip(layers, influential, strict=True)
         ]
         found = [each for each in at_layers if each is not None]
@@ -253,7 +224,7 @@ def _of_the_images(
     images: Tensor,
     layer: nn.Module,
     at_layer: list[AtLayer],
-    forward: Forward | None,
+    again: Run,
     call: int | None,
 ) -> AtLayer | None:
     """The call that the map is made of; None where there is none."""
@@ -261,7 +232,7 @@ def _of_the_images(
         return at_layer[0] if at_layer else None
     if (known := next((each for each in at_layer if each[2] == call), None)) is not None:
         return known
-    found = call_of_the_images(model, images, layer, {call: output for output, _, call in at_layer}, forward)
+    found = call_of_the_images(model, images, layer, {call: output for output, _, call in at_layer}, again)
     return next(each for each in at_layer if each[2] == found)
 
 

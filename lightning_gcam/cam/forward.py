@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import Forward, run
-from lightning_gcam.cam.capture import plain_eager
 from lightning_gcam.cam.outputs import Head, read_head
 from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.utils.errors import InputError
-from lightning_gcam.utils.isolation import is_sharded
+from lightning_gcam.utils.isolation import is_sharded, plain_eager
 
 
 def in_place_of_zeros(model: nn.Module) -> dict[str, Tensor]:

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
-from lightning_gcam.cam.calling import Forward
-from lightning_gcam.cam.forward import called_with, in_place_of_zeros
 from lightning_gcam.cam.layout_evidence import CHANGES, FOUND, Run, Seen, layouts_seen, remember
 from lightning_gcam.cam.layouts import (
     Layout,
@@ -51,62 +49,52 @@ class Spatial:
 
 @dataclass(frozen=True)
 class Probe:
-    """The spatial layers in the order in which they finish, and the parameters that were zero in the model.
+    """The spatial layers in the order in which they finish.
 
     Args:
         layers: none where the output depends on none.
-        zeros: by their names.
         is_finite: whether the logits were; where they were not, gradients may be missing that are there else.
         passed_over: the names of those that are live and left out, see `lightning_gcam.cam.suitability`.
         is_dense: whether the logits are of every position, and the layers only those before the network goes up again.
     """
 
     layers: list[Spatial]
-    zeros: tuple[str, ...]
     is_finite: bool = True
     passed_over: tuple[str, ...] = ()
     is_dense: bool = False
 
 
-def probe(
-    model: nn.Module, images: Tensor, forward: Forward | None = None, reshape: Reshape | None = None
-) -> Probe:
-    """Run the model once, with random numbers in the place of parameters that are all zero.
-
-    A head that starts at zero would else hide every layer before the first training step. The random ones are handed
-    over by `torch.func.functional_call`: the model is not touched.
+def probe(model: nn.Module, images: Tensor, run: Run, reshape: Reshape | None = None) -> Probe:
+    """Run the model once, and find the submodules whose output is a grid over the image.
 
     Args:
         model: in the mode it is to be looked at in (see `lightning_gcam.utils.isolation.untouched`).
         images: `(N, C, H, W)`; a copy that may be written on. One is enough.
-        forward: `(model, images) -> output`; the model is called with the images where it is left out.
+        run: calls the model with images.
         reshape: from a layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
     """
-    replaced = in_place_of_zeros(model)
-    zeros = tuple(replaced)
-    run = called_with(replaced, forward)
     with torch.enable_grad(), _recorded(model, images, reshape) as outputs:
         leaf = images.requires_grad_() if images.is_floating_point() else images
-        output = run(model, leaf.clone())
+        output = run(leaf.clone())
         logits = find_logits(output, len(images))
         candidates = [each for each in outputs if each.tensor.requires_grad]
         is_finite = bool(torch.isfinite(logits).all())
         if not candidates or not logits.requires_grad:
-            return Probe([], zeros, is_finite)
+            return Probe([], is_finite)
         score = (logits.float() * _uneven(logits)).sum()
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
     raw = find_raw_logits(output, len(images))
     is_dense = raw.ndim == 4
     outputs_and_gradients = list(zip(_of_the_image(candidates, leaf), gradients, strict=True))
     pairs, passed_over = _suitable(outputs_and_gradients, maps_of_all_heads(output, raw))
-    calls = _read(_last_calls(pairs), images, lambda changed: run(model, changed), is_dense=is_dense)
+    calls = _read(_last_calls(pairs), images, run, is_dense=is_dense)
     layers = [_judged(*each) for each in calls]
     for each, layout, _ in calls if reshape is None else ():
         if layout.is_sure or layout.locality is not None:
             remember(each.module, each.tensor.shape, _size(images), layout)
     if is_dense:
         layers = _before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw)
-    return Probe(layers, zeros, is_finite, passed_over, is_dense)
+    return Probe(layers, is_finite, passed_over, is_dense)
 
 
 def _read(

@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import no_gradient_explained
-from lightning_gcam.cam.capture import Forward, plain_eager
+from lightning_gcam.cam.calling import Forward, no_gradient_explained
+from lightning_gcam.cam.forward import called_with, in_place_of_zeros
 from lightning_gcam.cam.layer_search import Probe, Spatial, probe
 from lightning_gcam.cam.layout_evidence import CONFIRMED, unseen
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.utils.errors import InputError, did_you_mean
-from lightning_gcam.utils.isolation import untouched
+from lightning_gcam.utils.isolation import plain_eager, untouched
 
 
 class NotFinite(ArithmeticError):
@@ -103,7 +103,11 @@ def find_target_layer(
         '1'
     """
     with untouched(model), plain_eager():
-        found = probe(model, images[:1].detach().clone(), forward, reshape_transform)
+        weights = in_place_of_zeros(model)
+        call = called_with(weights, forward)
+        found = probe(
+            model, images[:1].detach().clone(), lambda images: call(model, images), reshape_transform
+        )
         live = [each for each in found.layers if each.is_live]
         if not found.is_finite and live[-1:] != found.layers[-1:]:
             raise NotFinite(
@@ -114,7 +118,7 @@ def find_target_layer(
         if live:
             chosen = _choose(live)
             others = tuple(_target_layer(each) for each in _others(live, chosen))
-            return _target_layer(chosen, _why(found, live, chosen), others)
+            return _target_layer(chosen, _why(found, live, chosen, tuple(weights)), others)
         if said := no_gradient_explained(model, images[:1], forward):
             raise InputError(said)
     raise InputError(
@@ -171,7 +175,7 @@ def _alike(left: Spatial, right: Spatial) -> bool:
     return left.layout.kind == right.layout.kind and left.layout.grid == right.layout.grid
 
 
-def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
+def _why(found: Probe, live: list[Spatial], chosen: Spatial, zeros: tuple[str, ...]) -> str:
     """The reasons, as sentences."""
     last = live[-1]
     which = f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last to run"
@@ -192,9 +196,9 @@ def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
         reasons.append("its gradients are constant over space")
     if not chosen.layout.is_sure and (chosen.layout.locality or 0.0) < CONFIRMED:
         reasons.append(f"its layout is read off its shape: {unseen(chosen.layout)}")
-    if found.zeros:
-        more = f" and {len(found.zeros) - 1} more" if len(found.zeros) > 1 else ""
-        reasons.append(f'"{found.zeros[-1]}"{more}, all zero so far, stood in with random numbers to find it')
+    if zeros:
+        more = f" and {len(zeros) - 1} more" if len(zeros) > 1 else ""
+        reasons.append(f'"{zeros[-1]}"{more}, all zero so far, stood in with random numbers to find it')
     return "; ".join(reasons)
 
 

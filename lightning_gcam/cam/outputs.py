@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.squashing import Squash, squash_of, unsquashed
-from lightning_gcam.cam.suitability import corner
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
 
@@ -109,13 +108,27 @@ _LAYERS = ("Convolution", "Mkldnn", "Cudnn", "Miopen", "Addmm", "Mm", "Bmm")
 
 
 def _layers_behind(tensor: Tensor) -> int:
-    node = get_gradient_edge(tensor).node
+    return sum(each.name().startswith(_LAYERS) for each in nodes_behind(get_gradient_edge(tensor).node))
+
+
+def nodes_behind(node: Node) -> Iterator[Node]:
+    """Walk through the autograd graph from a node back to the leaves; each node once, the first is `node` itself."""
     seen, stack = {node}, [node]
     while stack:
-        behind = {each for each, _ in stack.pop().next_functions if each is not None} - seen
+        yield (current := stack.pop())
+        behind = {each for each, _ in current.next_functions if each is not None} - seen
         seen |= behind
         stack += behind
-    return sum(each.name().startswith(_LAYERS) for each in seen)
+
+
+def leads_to_all(node: Node, goals: set[Node]) -> bool:
+    """Whether the graph behind a node, the node included, holds all of some others."""
+    left = set(goals)
+    for each in nodes_behind(node) if left else ():
+        left.discard(each)
+        if not left:
+            break
+    return not left
 
 
 _SAID: set[str] = set()
@@ -200,6 +213,12 @@ def find_logits(output: Any, batch_size: int) -> Tensor:
     """
     logits = read_head(output, batch_size).logits
     return corner(logits) if logits.ndim == 4 else logits
+
+
+def corner(logits: Tensor) -> Tensor:
+    """The mean logits `(N, K)` of a corner of `(N, K, h, w)`: a quarter of each side, rounded down."""
+    rows, columns = (max(side // 4, 1) for side in logits.shape[2:])
+    return logits[:, :, :rows, :columns].mean(dim=(2, 3))
 
 
 def find_raw_logits(output: Any, batch_size: int) -> Tensor:
@@ -332,15 +351,7 @@ def _is_computed_from(later: Tensor, earlier: Tensor) -> bool:
     """Whether the graph behind `later` holds the node that made `earlier`."""
     if not (later.requires_grad and earlier.requires_grad):
         return False
-    goal, seen, stack = get_gradient_edge(earlier).node, set[Node](), [get_gradient_edge(later).node]
-    while stack:
-        node = stack.pop()
-        if node is goal:
-            return True
-        behind = {each for each, _ in node.next_functions if each is not None} - seen
-        seen |= behind
-        stack += behind
-    return False
+    return leads_to_all(get_gradient_edge(later).node, {get_gradient_edge(earlier).node})
 
 
 def _ambiguous(places: dict[str, Tensor]) -> str:

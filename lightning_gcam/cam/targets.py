@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_gcam.cam.outputs import find_logits as find_logits  # for those who want both
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.utils.errors import InputError
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.capture import Captured, Forward, capture_layers, plain_eager
+from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.capture import Captured, capture_layers
 from lightning_gcam.cam.context import MethodContext
 from lightning_gcam.cam.layer_search import is_even
 from lightning_gcam.cam.layers import (
@@ -31,7 +32,7 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data import saliency_batch as checks
 from lightning_gcam.pipeline.rendering import Style, draw
 from lightning_gcam.utils.errors import InputError, of_the_users
-from lightning_gcam.utils.isolation import untouched
+from lightning_gcam.utils.isolation import plain_eager, untouched
 from lightning_gcam.visual import Figure, Normalize, check_scale
 
 

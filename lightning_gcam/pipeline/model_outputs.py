@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.forward import called_with, in_place_of_all, logits_of
 from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.cam.squashing import Squash

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.capture import Forward
+from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.layers import Fuse, TargetLayers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from lightning_gcam.utils.snapshots import generators_in, parameters_put_back, same_bits
@@ -281,3 +282,104 @@ def _is_lightning_module(module: nn.Module) -> bool:
 
 def _silence(*_: Any, **__: Any) -> None:
     """Stand in for `LightningModule.log` while a look is taken."""
+
+
+# ---------------------------------------------------------------------- how torch runs inside
+
+
+@contextmanager
+def plain_eager() -> Iterator[None]:
+    """Outside of inference mode, of compiled code and of checkpoints, without a graph: the ground every look stands on.
+
+    Hooks added to a compiled module would not be called, and tensors made in inference mode have no gradient.
+    """
+    stance = torch.compiler.set_stance("force_eager")
+    with (
+        stance,
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _without_autocast_cache(),
+        without_checkpoints(),
+    ):
+        yield
+
+
+@contextmanager
+def _without_autocast_cache() -> Iterator[None]:
+    """Weights that autocast casts without a graph must not reach the training from its cache."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+@contextmanager
+def without_checkpoints() -> Iterator[None]:
+    """Inside, `torch.utils.checkpoint` calls its function and does no more.
+
+    A reentrant checkpoint is none for `torch.autograd.grad`. One that is not would run its part of the network a second
+    time in the backward pass, where the random weights that stand in for zeros (see `probe`) are gone again.
+    """
+    module = torch.utils.checkpoint
+    with ExitStack() as stack:
+        stack.enter_context(_in_place_of(module.CheckpointFunction, "apply", staticmethod(_apply)))
+        for name in _GENERATORS:
+            if hasattr(module, name):
+                stack.enter_context(_in_place_of(module, name, _nothing_around))
+        yield
+
+
+@contextmanager
+def _in_place_of(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Inside, an attribute has another value; one that was inherited is so again behind it."""
+    own = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+
+_GENERATORS = ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")
+"""What torch runs around the function of a checkpoint that is not reentrant, in older and in newer releases."""
+
+
+def _apply(function: Callable[..., Any], preserve_rng_state: bool, *inputs: Any) -> Any:
+    return function(*inputs)
+
+
+def _nothing_around(*_: Any, **__: Any) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def recurrent_layers_without_cudnn(model: nn.Module) -> Iterator[None]:
+    """Inside, the model's `nn.RNN`, `nn.LSTM` and `nn.GRU` run without cuDNN, whose backward wants training mode.
+
+    Everything else runs as it did: a whole forward without cuDNN would be slow, and of other bits.
+    """
+    before: list[bool] = []
+
+    def off(*_: Any) -> None:
+        before.append(torch.backends.cudnn.enabled)
+        torch.backends.cudnn.enabled = False
+
+    def back(*_: Any) -> None:
+        if before:
+            torch.backends.cudnn.enabled = before.pop()
+
+    with ExitStack() as stack:
+        for each in model.modules():
+            if isinstance(each, nn.RNNBase):
+                stack.callback(each.register_forward_pre_hook(off).remove)
+                stack.callback(each.register_forward_hook(back, always_call=True).remove)
+        try:
+            yield
+        finally:
+            while before:
+                back()
