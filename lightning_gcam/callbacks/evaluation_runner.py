@@ -23,7 +23,7 @@ from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.look import Recipe, prepare
 from lightning_gcam.callbacks.positions import Numbers, Places, checksum, digests_of
 from lightning_gcam.callbacks.trainer_state import as_input, precision
-from lightning_gcam.cam.calling import Forward, run
+from lightning_gcam.cam.calling import Forward, call_model
 from lightning_gcam.cam.layers import TargetLayers
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.masks import warn_of_full_masks
@@ -120,7 +120,7 @@ class CountedForward:
     def __call__(self, module: nn.Module, images: Tensor) -> Any:
         """The module's output."""
         self.images += len(images)
-        return run(module, images, self.forward)
+        return call_model(module, images, self.forward)
 
 
 @dataclass

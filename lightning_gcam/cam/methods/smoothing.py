@@ -95,13 +95,13 @@ _CELLS = 2**24
 
 
 def _sizes(size: tuple[int, int], steps: int, largest: float) -> list[tuple[int, int]]:
-    """From the size itself to `largest` times that."""
+    """The sizes in even steps, from the size itself to `largest` times that."""
     factors = [1 + (largest - 1) * step / max(steps - 1, 1) for step in range(steps)]
     return [(round(size[0] * factor), round(size[1] * factor)) for factor in factors]
 
 
 def _at_size(context: MethodContext, size: tuple[int, int], rows: Tensor, _: Tensor) -> Tensor:
-    """Activations and gradients `(B, 2, C, h, w)` of samples that are shown at another size."""
+    """Activations and gradients `(B, 2, C, h, w)` of samples resized to another size."""
     images = context.images[rows]
     if size != context.size:
         images = nn.functional.interpolate(images.float(), size, mode="bicubic", align_corners=False)
@@ -125,7 +125,7 @@ def _at_size(context: MethodContext, size: tuple[int, int], rows: Tensor, _: Ten
 
 
 def _enlarged(pairs: Tensor, size: tuple[int, int]) -> Tensor:
-    """`(N, 2, C, h, w)` as `(N, 2, C, H, W)`."""
+    """Resize `(N, 2, C, h, w)` bilinearly to `(N, 2, C, H, W)`."""
     flat = nn.functional.interpolate(pairs.flatten(0, 1), size, mode="bilinear", align_corners=False)
     enlarged: Tensor = flat.unflatten(0, pairs.shape[:2])
     return enlarged
