@@ -81,9 +81,9 @@ def test_a_compiled_training_is_the_same_bit_for_bit(
 @pytest.mark.skipif(OLD, reason="this torch calls hooks that are added to compiled code")
 def test_inside_compiled_code_a_hook_is_never_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Why a look runs the module uncompiled."""
-    monkeypatch.setattr("lightning_gcam.cam.capture.torch.compiler.set_stance", lambda _: nullcontext())
+    monkeypatch.setattr("lightning_gcam.utils.isolation.torch.compiler.set_stance", lambda _: nullcontext())
     # another global state than the code was compiled under is a reason to compile anew, which would see the hook
-    monkeypatch.setattr("lightning_gcam.cam.capture._without_autocast_cache", nullcontext)
+    monkeypatch.setattr("lightning_gcam.utils.isolation._without_autocast_cache", nullcontext)
     monkeypatch.setattr("lightning_gcam.utils.isolation.parameters_put_back", lambda _: nullcontext())
     with pytest.raises(InputError, match="was not called by the forward"):
         train(in_place, tmp_path, monitor=_monitor(target_layer="net.2"))

@@ -22,7 +22,7 @@ from lightning_gcam.callbacks.distributed import same_everywhere, through_wrappe
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, Places, checksum, digests_of
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
-from lightning_gcam.cam.calling import Forward, run
+from lightning_gcam.cam.calling import Forward, call_model
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.masks import warn_of_full_masks
 from lightning_gcam.evaluation import Columns, Part, Parts
@@ -118,7 +118,7 @@ class CountedForward:
     def __call__(self, module: nn.Module, images: Tensor) -> Any:
         """The module's output."""
         self.images += len(images)
-        return run(module, images, self.forward)
+        return call_model(module, images, self.forward)
 
 
 @dataclass

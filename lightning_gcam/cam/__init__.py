@@ -1,4 +1,4 @@
-"""Class activation maps: the methods, the layer, and the one pass that feeds them."""
+"""Class activation maps: the methods, finding the target layer, and capturing activations and gradients there."""
 
 from lightning_gcam.cam import methods as methods  # registered once the package is imported
 from lightning_gcam.cam.context import MethodContext

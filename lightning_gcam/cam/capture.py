@@ -1,4 +1,4 @@
-"""One forward and one gradient: the activations of one or several layers, and the score's gradients at them.
+"""Activations of one or several layers, and the score's gradients there, by one forward and one gradient.
 
 The forward runs without a graph down to the first layer and with one from there, so a look costs little more than a
 plain forward, in time and in memory. Gradients are taken with `torch.autograd.grad`, to the captured activations only:
@@ -15,50 +15,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward as Forward  # for those who want both
-from lightning_gcam.cam.calling import quantized_explained, run
-from lightning_gcam.cam.calls import call_of_the_images
-from lightning_gcam.cam.differentiable import without_checkpoints
+from lightning_gcam.cam.calling import Forward, call_model, quantized_message
 from lightning_gcam.cam.layout_evidence import Run, layout_of
 from lightning_gcam.cam.layouts import Reshape, main_tensor, with_main_tensor
 from lightning_gcam.cam.outputs import Head, has_graph, read_head
 from lightning_gcam.cam.regions import score_of_head
-from lightning_gcam.cam.targets import Score, Targets
+from lightning_gcam.cam.suitability import call_of_the_images
+from lightning_gcam.cam.targets import Targets, TargetScore
 from lightning_gcam.utils.errors import InputError, of_the_users
+from lightning_gcam.utils.isolation import plain_eager
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where in a forward activations are taken, and how they are read.
+class LayerCall:
+    """One call of a layer in a forward, and the reshape of its output to a grid.
 
     Args:
         layer: the module.
         call: which of its calls counts, from 0.
         reshape: from its output to `(N, C, h, w)`.
-        read_off: whether the reshape was read off the output's shape, and holds for images of this size only.
+        is_inferred: whether the reshape was inferred from the output's shape, and holds for images of this size only.
     """
 
     layer: nn.Module
     call: int
     reshape: Reshape
-    read_off: bool = False
+    is_inferred: bool = False
 
 
 @dataclass(frozen=True)
 class Captured:
-    """What one pass gave at one layer.
+    """The activations and gradients of one layer, and the score they belong to.
 
     Args:
         activations: `(N, C, h, w)` float32.
         gradients: of the score with respect to the activations, `(N, C, h, w)` float32.
         score: what was explained, without its graph.
-        place: where they were taken.
+        layer_call: the call of the layer that they are of.
     """
 
     activations: Tensor
     gradients: Tensor
-    score: Score
-    place: Place
+    score: TargetScore
+    layer_call: LayerCall
 
     @property
     def logits(self) -> Tensor:
@@ -67,12 +66,12 @@ class Captured:
 
     @property
     def targets(self) -> Tensor | None:
-        """The classes that were explained; None where the score does not speak of classes."""
+        """The classes that were explained; None where the score does not measure classes."""
         return self.score.targets
 
 
-Read = Callable[[Head], Score]
-"""From what a model gives to the score that is explained."""
+ScoreFunction = Callable[[Head], TargetScore]
+"""From the model's output to the score that is explained."""
 
 
 def capture(
@@ -84,28 +83,36 @@ def capture(
     forward: Forward | None = None,
     reshape: Reshape | None = None,
     masks: Tensor | None = None,
-    read: Read | None = None,
+    score_fn: ScoreFunction | None = None,
     call: int | None = None,
 ) -> Captured:
     """Run the model once and take the gradient of the targets' score at `layer`.
 
     Args:
-        model: the model, in the mode it is to be looked at in (see `lightning_gcam.utils.isolation.untouched`).
+        model: the model, in eval mode (see `lightning_gcam.utils.isolation.untouched`).
         images: `(N, C, H, W)`, on the model's device.
         layer: a submodule that the forward calls; where it is called more than once, the last call that the score
-            depends on and that is computed from the images counts (see `lightning_gcam.cam.calls`).
+            depends on and that is computed from the images counts (see `lightning_gcam.cam.suitability`).
         targets: as in `score_of_head`.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
-        reshape: from the layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
+        reshape: from the layer's output to `(N, C, h, w)`; inferred from the shapes where it is left out.
         masks: `(N, H, W)` bool, the regions over which dense logits are summed.
-        read: from what the model gives to the score, in the place of `targets` and `masks`.
+        score_fn: from the model's output to the score, in the place of `targets` and `masks`.
         call: which of the layer's calls counts, where that is known.
 
     Raises:
         InputError: the layer is not called, gives no grid, or does not influence the score.
     """
     return capture_layers(
-        model, images, [layer], targets, forward=forward, reshape=reshape, masks=masks, read=read, call=call
+        model,
+        images,
+        [layer],
+        targets,
+        forward=forward,
+        reshape=reshape,
+        masks=masks,
+        score_fn=score_fn,
+        call=call,
     )[0]
 
 
@@ -118,61 +125,33 @@ def capture_layers(
     forward: Forward | None = None,
     reshape: Reshape | None = None,
     masks: Tensor | None = None,
-    read: Read | None = None,
+    score_fn: ScoreFunction | None = None,
     call: int | None = None,
 ) -> list[Captured]:
-    """As `capture` at several layers, in one forward and one gradient; the graph starts at the first that is called."""
-    read = read or (lambda head: score_of_head(head, targets, masks, images))
+    """As `capture`, at several layers in one forward and one gradient; the graph starts at the first one called."""
+    score_fn = score_fn or (lambda head: score_of_head(head, targets, masks, images))
     with plain_eager():
-        at_layers, score = _activations_and_gradients(model, images, layers, read, forward, call)
+        at_layers, score = _activations_and_gradients(model, images, layers, score_fn, forward, call)
         score = score.detached()
         return [
-            _as_captured(each, layer, images, reshape, score, lambda images: run(model, images, forward))
+            _as_grid(each, layer, images, reshape, score, lambda images: call_model(model, images, forward))
             for each, layer in zip(at_layers, layers, strict=True)
         ]
 
 
-@contextmanager
-def plain_eager() -> Iterator[None]:
-    """Outside of inference mode, of compiled code and of checkpoints, without a graph: the ground every look stands on.
-
-    Hooks added to a compiled module would not be called, and tensors made in inference mode have no gradient.
-    """
-    stance = torch.compiler.set_stance("force_eager")
-    with (
-        stance,
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _without_autocast_cache(),
-        without_checkpoints(),
-    ):
-        yield
-
-
-@contextmanager
-def _without_autocast_cache() -> Iterator[None]:
-    """Weights that autocast casts without a graph must not reach the training from its cache."""
-    before = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(before)
-
-
 AtLayer = tuple[Tensor, Tensor, int]
-"""What a layer returned, the gradient of the score with respect to it, and which of its calls that was."""
+"""A layer's output, the gradient of the score with respect to it, and the number of the call, from 0."""
 
 
 def _activations_and_gradients(
     model: nn.Module,
     images: Tensor,
     layers: Sequence[nn.Module],
-    read: Read,
+    score_fn: ScoreFunction,
     forward: Forward | None,
     call: int | None,
-) -> tuple[list[AtLayer], Score]:
-    """For each layer its activations and their gradients, and the score.
+) -> tuple[list[AtLayer], TargetScore]:
+    """The output of each layer with its gradient, and the score.
 
     The graph starts at the first layer. A model that runs a layer under its own `no_grad` turns the graph off again
     behind it; only then is the forward repeated with the graph on from the start.
@@ -180,30 +159,36 @@ def _activations_and_gradients(
     has_score = False
     for from_the_start in (False, True):
         with torch.set_grad_enabled(from_the_start), _recorded(layers) as calls:
-            output = run(model, images.clone(), forward)  # it may write on them: `images.sub_(mean)`
+            output = call_model(model, images.clone(), forward)  # it may write on them: `images.sub_(mean)`
             _check_called(model, layers, calls)
             if not (from_the_start or has_graph(output)):
                 continue
             with torch.enable_grad():
-                score = read(read_head(output, len(images)))
+                score = score_fn(read_head(output, len(images)))
         has_score = score.values.requires_grad
         influential = _influential(calls, score.values) if has_score else [[] for _ in layers]
         at_layers = [
-            _of_the_images(model, images, layer, each, forward, call)
+            _call_to_explain(
+                model, images, layer, each, lambda images: call_model(model, images, forward), call
+            )
             for layer, each in zip(layers, influential, strict=True)
         ]
         found = [each for each in at_layers if each is not None]
         if len(found) == len(layers):
             return found, score
     raise InputError(
-        quantized_explained(model)
-        or (_without_influence(model, layers, at_layers) if has_score else _without_graph(model, layers))
+        quantized_message(model)
+        or (
+            _message_without_influence(model, layers, at_layers)
+            if has_score
+            else _message_without_graph(model, layers)
+        )
     )
 
 
 @contextmanager
 def _recorded(layers: Sequence[nn.Module]) -> Iterator[list[list[Tensor]]]:
-    """Hand over what each layer returns, call by call, as a part of a graph that starts at the first of them.
+    """Collect the outputs of each layer, call by call, in a graph that starts at the first of them.
 
     The network goes on with a *clone*: an in-place operation behind the layer (`ReLU(inplace=True)`) would else
     overwrite the activations, or be refused because they are a leaf.
@@ -228,17 +213,19 @@ def _recorded(layers: Sequence[nn.Module]) -> Iterator[list[list[Tensor]]]:
 
 
 def _check_called(model: nn.Module, layers: Sequence[nn.Module], calls: list[list[Tensor]]) -> None:
+    """Refuse a layer that did not run, or returned no floating-point tensor."""
     for layer, own in zip(layers, calls, strict=True):
         if not own:
             raise InputError(
-                quantized_explained(model)
-                or f"`target_layer` {_in_words(model, layer)} was not called by the forward of {type(model).__name__}, "
-                f"or gave no tensor of floating point. Name one that runs, or leave it out to have one found. {_LISTED}"
+                quantized_message(model)
+                or f"`target_layer` {_kind_and_name(model, layer)} was not called by the forward of "
+                f"{type(model).__name__}, or gave no tensor of floating point. "
+                f"Name one that runs, or leave it out to have one found. {_LISTED}"
             )
 
 
 def _influential(calls: list[list[Tensor]], score: Tensor) -> list[list[AtLayer]]:
-    """For each layer those of its calls that the score depends on."""
+    """The calls of each layer that the score depends on, with their gradients."""
     live = [[(output, call) for call, output in enumerate(own) if output.requires_grad] for own in calls]
     gradients = iter(_gradients(score, [output for own in live for output, _ in own]))
     triples = [[(output, next(gradients), call) for output, call in own] for own in live]
@@ -248,20 +235,20 @@ def _influential(calls: list[list[Tensor]], score: Tensor) -> list[list[AtLayer]
     ]
 
 
-def _of_the_images(
+def _call_to_explain(
     model: nn.Module,
     images: Tensor,
     layer: nn.Module,
     at_layer: list[AtLayer],
-    forward: Forward | None,
+    rerun: Run,
     call: int | None,
 ) -> AtLayer | None:
-    """The call that the map is made of; None where there is none."""
+    """The call that the map is made from; None where there is none."""
     if len(at_layer) < 2:
         return at_layer[0] if at_layer else None
     if (known := next((each for each in at_layer if each[2] == call), None)) is not None:
         return known
-    found = call_of_the_images(model, images, layer, {call: output for output, _, call in at_layer}, forward)
+    found = call_of_the_images(model, images, layer, {call: output for output, _, call in at_layer}, rerun)
     return next(each for each in at_layer if each[2] == found)
 
 
@@ -270,19 +257,21 @@ def _gradients(score: Tensor, outputs: list[Tensor]) -> tuple[Tensor | None, ...
     return torch.autograd.grad(score, outputs, torch.ones_like(score), allow_unused=True)
 
 
-def _without_influence(
+def _message_without_influence(
     model: nn.Module, layers: Sequence[nn.Module], at_layers: Sequence[AtLayer | None]
 ) -> str:
+    """The message for a layer that runs, and that the score does not depend on."""
     which = next(layer for layer, found in zip(layers, at_layers, strict=True) if found is None)
     return (
-        f"The score does not depend on `target_layer` {_in_words(model, which)}: it runs, but the logits of "
+        f"The score does not depend on `target_layer` {_kind_and_name(model, which)}: it runs, but the logits of "
         f"{type(model).__name__} are not computed from it. Name a layer that leads to the logits, or leave it out to "
         f"have one found. {_LISTED}"
     )
 
 
-def _without_graph(model: nn.Module, layers: Sequence[nn.Module]) -> str:
-    named = " and ".join(_in_words(model, layer) for layer in layers)
+def _message_without_graph(model: nn.Module, layers: Sequence[nn.Module]) -> str:
+    """The message for layers from which no graph leads to the score."""
+    named = " and ".join(_kind_and_name(model, layer) for layer in layers)
     return (
         f"The score does not depend on `target_layer` {named} through differentiable operations. Does the forward of "
         f"{type(model).__name__} run under `inference_mode`, or detach its features? Name a later layer, or leave it "
@@ -293,27 +282,34 @@ def _without_graph(model: nn.Module, layers: Sequence[nn.Module]) -> str:
 _LISTED = "(`find_target_layer(model, images).describe()` lists those that would do.)"
 
 
-def _in_words(model: nn.Module, layer: nn.Module) -> str:
-    """The layer's kind and name."""
+def _kind_and_name(model: nn.Module, layer: nn.Module) -> str:
+    """A layer's class and its name in the model, for messages."""
     name = next((name for name, module in model.named_modules() if module is layer), "")
     return f'{type(layer).__name__} "{name}"'
 
 
-def _as_captured(
-    at_layer: AtLayer, layer: nn.Module, images: Tensor, reshape: Reshape | None, score: Score, again: Run
+def _as_grid(
+    at_layer: AtLayer,
+    layer: nn.Module,
+    images: Tensor,
+    reshape: Reshape | None,
+    score: TargetScore,
+    rerun: Run,
 ) -> Captured:
-    """Activations and gradients as `(N, C, h, w)` float32."""
+    """Reshape a layer's activations and gradients to `(N, C, h, w)` float32."""
     activations, gradients, call = at_layer
-    view = reshape or _read(layer, call, activations.detach(), images, again)
+    view = reshape or _find_reshape(layer, call, activations.detach(), images, rerun)
     with of_the_users("reshape_transform", activations):
         grid = view(activations.detach())
     if grid.ndim != 4:
         raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")
-    return Captured(grid.float(), view(gradients).float(), score, Place(layer, call, view, reshape is None))
+    return Captured(
+        grid.float(), view(gradients).float(), score, LayerCall(layer, call, view, reshape is None)
+    )
 
 
-def _read(layer: nn.Module, call: int, activations: Tensor, images: Tensor, again: Run) -> Reshape:
-    layout = layout_of(layer, call, activations, images, again)
+def _find_reshape(layer: nn.Module, call: int, activations: Tensor, images: Tensor, rerun: Run) -> Reshape:
+    layout = layout_of(layer, call, activations, images, rerun)
     if layout is None:
         why = (
             "more than one dimension may count the images, and a forward of another number of images did not tell which"
@@ -323,13 +319,13 @@ def _read(layer: nn.Module, call: int, activations: Tensor, images: Tensor, agai
         raise InputError(
             f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: {why}. "
             "Name a layer that has one, or pass `reshape_transform=`, a function from this output to "
-            f"(N, C, h, w).{_folded_in_words(activations, images)}"
+            f"(N, C, h, w).{_folded_batch_message(activations, images)}"
         )
     return layout.reshape
 
 
-def _folded_in_words(activations: Tensor, images: Tensor) -> str:
-    """The `reshape_transform` of frames, or of a pair, that stand in the batch; empty where it cannot be that."""
+def _folded_batch_message(activations: Tensor, images: Tensor) -> str:
+    """The advice on `reshape_transform` for frames or pairs folded into the batch; empty where they cannot be."""
     rows, rest = divmod(len(activations), len(images))
     if activations.ndim != 4 or rows < 2 or rest:
         return ""
@@ -342,11 +338,11 @@ def _folded_in_words(activations: Tensor, images: Tensor) -> str:
 
 
 @contextmanager
-def replaced(place: Place, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Inside, the network goes on with changed activations at `place`; tokens before the patches stay as they are.
+def activations_replaced(layer_call: LayerCall, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replace the activations of one call of a layer inside; tokens before the patches stay as they are.
 
     Args:
-        place: the layer, which of its calls, and how its output is read.
+        layer_call: the layer, which of its calls, and the reshape of its output.
         change: from the activations `(B, C, h, w)` float32 to others of the same shape.
 
     Raises:
@@ -355,7 +351,8 @@ def replaced(place: Place, change: Callable[[Tensor], Tensor]) -> Iterator[None]
     Example:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.ReLU(), nn.Flatten())
-        >>> with replaced(Place(model[0], 0, lambda output: output), lambda activations: activations + 1):
+        >>> call = LayerCall(model[0], 0, lambda output: output)
+        >>> with activations_replaced(call, lambda activations: activations + 1):
         ...     model(torch.tensor([[[[-1.0, 2.0]]]]))
         tensor([[1., 3.]])
     """
@@ -367,11 +364,11 @@ def replaced(place: Place, change: Callable[[Tensor], Tensor]) -> Iterator[None]
         if tensor is None or not tensor.is_floating_point():
             return None
         calls += 1
-        if calls != place.call + 1:
+        if calls != layer_call.call + 1:
             return None
-        return with_main_tensor(output, _with_grid(tensor, place.reshape, change))
+        return with_main_tensor(output, _with_grid(tensor, layer_call.reshape, change))
 
-    hook = place.layer.register_forward_hook(replace)
+    hook = layer_call.layer.register_forward_hook(replace)
     try:
         yield
     finally:
@@ -379,20 +376,20 @@ def replaced(place: Place, change: Callable[[Tensor], Tensor]) -> Iterator[None]
 
 
 def _with_grid(output: Tensor, reshape: Reshape, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """The output with the cells of its grid changed, found by where the reshape takes each number from."""
+    """Change the cells of the grid in a layer's output; the reshape of a numbered tensor shows where they are."""
     flat, grid = output.reshape(-1), reshape(output)
-    places = reshape(torch.arange(output.numel(), device=output.device).view(output.shape)).reshape(-1)
-    if places.is_floating_point() or not _same(flat[places], grid.reshape(-1)):
+    positions = reshape(torch.arange(output.numel(), device=output.device).view(output.shape)).reshape(-1)
+    if positions.is_floating_point() or not _same(flat[positions], grid.reshape(-1)):
         raise InputError(
             "`methods` that replace the layer's activations (ablation_cam) need a `reshape_transform` that only picks "
             "and reorders the numbers of the layer's output, so that they can be put back; yours computes new ones. "
             "Leave these methods out, or name a `target_layer` whose output is a grid."
         )
     changed = flat.clone()
-    changed[places] = change(grid.float()).to(output.dtype).reshape(-1)
+    changed[positions] = change(grid.float()).to(output.dtype).reshape(-1)
     return changed.view(output.shape)
 
 
 def _same(left: Tensor, right: Tensor) -> bool:
-    """Equality in which a NaN equals itself."""
+    """Whether two tensors are equal, where a NaN equals itself."""
     return left.shape == right.shape and bool(((left == right) | left.isnan()).all())

@@ -1,4 +1,4 @@
-"""`MethodContext`: one batch, one model and the explained score, for methods that run the model on changed images."""
+"""`MethodContext`: the model, the batch and the explained score, for methods that run the model on perturbed images."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward, run
-from lightning_gcam.cam.capture import Captured, capture, replaced
+from lightning_gcam.cam.calling import Forward, call_model
+from lightning_gcam.cam.capture import Captured, activations_replaced, capture
 from lightning_gcam.cam.forward import head_of
 from lightning_gcam.cam.outputs import Head
 from lightning_gcam.cam.regions import same_score
-from lightning_gcam.cam.targets import Score, Targets
+from lightning_gcam.cam.targets import Targets, TargetScore
 from lightning_gcam.utils.chunking import in_chunks
 from lightning_gcam.utils.errors import InputError
 
 Change = Callable[[Tensor, Tensor], Tensor]
-"""`(rows, numbers) -> images (B, C, H, W)`: the change of that number of the sample in that row, each `(B,)`."""
+"""`(rows, numbers) -> images (B, C, H, W)`: for each pair, `(B,)` both, that perturbation of the sample in that row."""
 
 Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(activations, rows, numbers) -> activations`, `(B, C, h, w)` each."""
 
-AT_ONCE = 16
-"""How many changed images go through at once, at least; as many as there are samples, where these are more."""
+LEAST_CHUNK = 16
+"""How many perturbed images are run at once, or as many as there are samples where these are more."""
 
 
 class MethodContext:
-    """One batch, one model, and the score that the maps explain: of the images, and of changes of them.
+    """Computes the score that the maps explain for perturbed images, and activations and gradients for them.
 
-    What it is asked is of the same class as the maps, whatever the model predicts for a changed image, and of the same
+    The score is of the same class as the maps, whatever the model predicts for a perturbed image, and of the same
     region of a dense head. In eval mode samples do not mix, so that a batch gives what its samples give one by one.
 
     Args:
-        model: in the mode it is to be looked at in (see `lightning_gcam.utils.isolation.untouched`).
+        model: in eval mode (see `lightning_gcam.utils.isolation.untouched`).
         images: `(N, C, H, W)`, as the model takes them.
-        captured: what the one pass gave at the target layer.
-        targets: as in `attribute`; only a callable is asked again.
+        captured: activations and gradients at the target layer, of the images as they are.
+        targets: as in `attribute`; only a callable is called again.
         forward: as in `attribute`.
-        label: what the progress bar says.
-        at_once: how many changed images to run at once; half as many, and so on, where memory runs out.
+        label: the text of the progress bar.
+        at_once: how many perturbed images to run at once; half as many, and so on, where memory runs out.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class MethodContext:
         self.label = label
         self._targets = targets
         self._forward = forward
-        self._at_once = at_once or max(len(images), AT_ONCE)
+        self._at_once = at_once or max(len(images), LEAST_CHUNK)
         device = images.device.type
         self._autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 
     def named(self, label: str) -> MethodContext:
-        """The same context, whose progress bar says `label`."""
+        """Set the text of the progress bar, and return the context."""
         self.label = label
         return self
 
@@ -77,12 +77,12 @@ class MethodContext:
 
     @property
     def activations(self) -> Tensor:
-        """Of the target layer, `(N, C, h, w)` float32."""
+        """The activations of the target layer, `(N, C, h, w)` float32."""
         return self.captured.activations
 
     @property
     def gradients(self) -> Tensor:
-        """Of the score with respect to the activations, `(N, C, h, w)` float32."""
+        """The gradients of the score with respect to the activations, `(N, C, h, w)` float32."""
         return self.captured.gradients
 
     @property
@@ -102,7 +102,7 @@ class MethodContext:
 
         Args:
             images: `(B, C, H, W)` of any floating dtype; they are cast to that of the samples.
-            rows: `(B,)` int64, of which sample each is a change.
+            rows: `(B,)` int64, of which sample each is a perturbation.
 
         Returns:
             `(B,)` float32, before any softmax.
@@ -112,69 +112,70 @@ class MethodContext:
         return same_score(head, self.captured.score, rows, self._targets).float()
 
     def run(self, images: Tensor) -> Any:
-        """Whatever the model gives for some images, in one forward."""
+        """The output of the model for some images, as it returns it, in one forward."""
         with self._precision():
-            return run(self.model, self._as_input(images), self._forward)
+            return call_model(self.model, self._as_input(images), self._forward)
 
     def capture(self, images: Tensor, rows: Tensor) -> Captured:
         """Activations and gradients at the target layer for some images, in one forward and one gradient.
 
         Args:
             images: `(B, C, H, W)`, as in `values`; of another size than the samples, where the model takes that.
-            rows: `(B,)` int64, of which sample each is a change.
+            rows: `(B,)` int64, of which sample each is a perturbation.
         """
-        place, score = self.captured.place, self.captured.score
-        other_grid = place.read_off and images.shape[-2:] != self.images.shape[-2:]
+        layer_call, score = self.captured.layer_call, self.captured.score
+        other_grid = layer_call.is_inferred and images.shape[-2:] != self.images.shape[-2:]
         with self._precision():
             return capture(
                 self.model,
                 self._as_input(images),
-                place.layer,
+                layer_call.layer,
                 forward=self._forward,
-                reshape=None if other_grid else place.reshape,
-                read=lambda head: _score(head, score, rows, self._targets),
-                call=place.call,
+                reshape=None if other_grid else layer_call.reshape,
+                score_fn=lambda head: _score_again(head, score, rows, self._targets),
+                call=layer_call.call,
             )
 
-    # ------------------------------------------------------------------------------- many, in pieces
+    # ------------------------------------------------------------------------------- many, in chunks
 
     def scores(self, change: Change, count: int, where: Tensor | None = None) -> Tensor:
-        """The score of each sample, changed in `count` ways.
+        """The score of each sample under `count` perturbations.
 
         Args:
-            change: gives the changed images, a piece at a time.
-            count: how many changes there are of each sample.
-            where: `(N, count)` bool, which of them are asked; all where it is left out.
+            change: gives the perturbed images, a chunk at a time.
+            count: how many perturbations there are of each sample.
+            where: `(N, count)` bool, which of them are computed; all where it is left out.
 
         Returns:
-            `(N, count)` float32, 0 where none was asked.
+            `(N, count)` float32, 0 where none was computed.
         """
         return self._filled(lambda rows, numbers: self.values(change(rows, numbers), rows), count, where)
 
     def scores_with(self, replace: Replace, count: int, where: Tensor | None = None) -> Tensor:
-        """The score of each sample with the target layer's activations replaced, in `count` ways.
+        """The score of each sample under `count` replacements of the target layer's activations.
 
         Args:
-            replace: gives other activations, a piece at a time.
-            count: how many changes there are of each sample.
-            where: `(N, count)` bool, which of them are asked; all where it is left out.
+            replace: gives other activations, a chunk at a time.
+            count: how many replacements there are of each sample.
+            where: `(N, count)` bool, which of them are computed; all where it is left out.
 
         Returns:
-            `(N, count)` float32, 0 where none was asked.
+            `(N, count)` float32, 0 where none was computed.
         """
 
-        def ask(rows: Tensor, numbers: Tensor) -> Tensor:
-            with replaced(self.captured.place, lambda activations: replace(activations, rows, numbers)):
+        def compute(rows: Tensor, numbers: Tensor) -> Tensor:
+            change = lambda activations: replace(activations, rows, numbers)  # noqa: E731
+            with activations_replaced(self.captured.layer_call, change):
                 return self.values(self.images[rows], rows)
 
-        return self._filled(ask, count, where)
+        return self._filled(compute, count, where)
 
     def mean(self, work: Change, count: int) -> Tensor:
-        """The mean over `count` changes of each sample of whatever `work` makes of them.
+        """The mean of what `work` computes over `count` perturbations of each sample.
 
         Args:
             work: `(rows, numbers) -> (B, ...)`, run for at most N of them at once: it may take gradients.
-            count: how many changes there are of each sample.
+            count: how many perturbations there are of each sample.
 
         Returns:
             `(N, ...)` float32.
@@ -182,8 +183,8 @@ class MethodContext:
         pairs = self._pairs(count)
         total: list[Tensor] = []
 
-        def add(piece: slice) -> None:
-            rows, numbers = pairs[piece].unbind(dim=1)
+        def add(chunk: slice) -> None:
+            rows, numbers = pairs[chunk].unbind(dim=1)
             part = work(rows, numbers).float()
             if not total:
                 total.append(part.new_zeros(len(self), *part.shape[1:]))
@@ -195,18 +196,21 @@ class MethodContext:
             self._at_once = size
         return total[0] / count
 
-    def _filled(self, ask: Callable[[Tensor, Tensor], Tensor], count: int, where: Tensor | None) -> Tensor:
+    def _filled(
+        self, compute: Callable[[Tensor, Tensor], Tensor], count: int, where: Tensor | None
+    ) -> Tensor:
+        """Compute one number for each pair of a row and a number, in chunks: `(N, count)`, 0 elsewhere."""
         pairs = self._pairs(count, where)
         found = torch.zeros(len(self), count, device=self.images.device)
         if len(pairs):
             parts, self._at_once = in_chunks(
-                len(pairs), lambda piece: ask(*pairs[piece].unbind(dim=1)), self._at_once, self.label
+                len(pairs), lambda chunk: compute(*pairs[chunk].unbind(dim=1)), self._at_once, self.label
             )
             found[pairs[:, 0], pairs[:, 1]] = torch.cat(parts)
         return found
 
     def _pairs(self, count: int, where: Tensor | None = None) -> Tensor:
-        """All pairs of a row and a number that are asked, `(M, 2)`."""
+        """All pairs of a row and a number that are computed, `(M, 2)`."""
         if where is None:
             where = torch.ones(len(self), count, dtype=torch.bool, device=self.images.device)
         return where.nonzero()
@@ -214,14 +218,14 @@ class MethodContext:
     # ------------------------------------------------------------------------------- noise
 
     def noise(self, rows: Tensor, numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Normal noise for changes of samples, the same at every look and in whatever batch a sample comes.
+        """Normal noise for perturbations of samples, the same at every look and in whatever batch a sample comes.
 
-        Each is drawn by a generator of its own, seeded by the sample's pixels and the number of the change.
+        Each is drawn by a generator of its own, seeded by the sample's pixels and the number of the perturbation.
 
         Args:
             rows: `(B,)` int64.
             numbers: `(B,)` int64.
-            shape: of the noise of one change.
+            shape: of the noise of one perturbation.
 
         Returns:
             `(B, *shape)` float32 on the images' device, mean 0 and standard deviation 1.
@@ -231,6 +235,19 @@ class MethodContext:
             for row, number in zip(rows.tolist(), numbers.tolist(), strict=True)
         ]
         return torch.stack(drawn).to(self.images.device)
+
+    def noisy_images(self, rows: Tensor, numbers: Tensor, spread: float) -> Tensor:
+        """Samples with normal noise added, `(B, C, H, W)` float32.
+
+        Args:
+            rows: `(B,)` int64, which samples.
+            numbers: `(B,)` int64, which draw of each.
+            spread: the standard deviation, as a share of each sample's own range.
+        """
+        images = self.images[rows].float()
+        least, most = images.flatten(1).aminmax(dim=1)
+        sigma = spread * (most - least)
+        return images + sigma[:, None, None, None] * self.noise(rows, numbers, tuple(images.shape[1:]))
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform noise in [0, 1) for each sample, drawn as `noise` is.
@@ -242,11 +259,12 @@ class MethodContext:
         return torch.stack(drawn).to(self.images.device)
 
     def _generator(self, row: int, number: int) -> torch.Generator:
+        """A generator seeded by a sample's pixels and the number of a perturbation."""
         return torch.Generator().manual_seed((self._seeds[row] + number) % 2**63)
 
     @cached_property
     def _seeds(self) -> list[int]:
-        """A number for each sample, from its pixels."""
+        """A seed for each sample, from its pixels."""
         raw = self.images.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
         digests = (hashlib.blake2b(each.tobytes(), digest_size=8).digest() for each in raw)
         return [int.from_bytes(each, "little") for each in digests]
@@ -254,7 +272,7 @@ class MethodContext:
     # ------------------------------------------------------------------------------- how the model is run
 
     def _as_input(self, images: Tensor) -> Tensor:
-        """Images of the samples' dtype; whole numbers are rounded into their range."""
+        """Convert images to the samples' dtype; whole numbers are rounded and clamped to its range."""
         kind = self.images.dtype
         if images.dtype == kind or kind.is_floating_point:
             return images.to(kind)
@@ -262,16 +280,16 @@ class MethodContext:
         return images.round().clamp(range_.min, range_.max).to(kind)
 
     def _precision(self) -> AbstractContextManager[object]:
-        """Autocast as it was outside: the arithmetic between forwards is done without."""
+        """Autocast as it was where the context was made; the arithmetic between forwards is done without."""
         device, dtype, enabled = self._autocast
         return torch.autocast(device, dtype=dtype, enabled=enabled)
 
 
-def _score(head: Head, score: Score, rows: Tensor, targets: Targets) -> Score:
-    """As a `Score` of the changed images."""
+def _score_again(head: Head, score: TargetScore, rows: Tensor, targets: Targets) -> TargetScore:
+    """The score of perturbed images as a `TargetScore`."""
     values, logits = same_score(head, score, rows, targets), head.logits
     mean = logits if logits.ndim == 2 else logits.mean(dim=(2, 3))
-    return Score(values, None, mean, score.explains)
+    return TargetScore(values, None, mean, score.explains)
 
 
 def gradients_from(
@@ -285,10 +303,10 @@ def gradients_from(
 
     Args:
         context: of the samples.
-        name: of the method, for the error.
+        name: of the method, for messages.
         images: `(B, C, H, W)`.
-        rows: `(B,)`, of which sample each is a change.
-        others: called behind the forward: the other tensors.
+        rows: `(B,)`, of which sample each is a perturbation.
+        others: called after the forward, gives the other tensors.
 
     Returns:
         One a tensor, the images' first; None where the score does not depend on it.
@@ -304,7 +322,7 @@ def gradients_from(
         inputs = [leaf, *others()]
         found = torch.autograd.grad(values, inputs, torch.ones_like(values), allow_unused=True)
     if found[0] is None:
-        raise InputError(without_gradient(context, name))
+        raise InputError(no_gradient_at_images(context, name))
     return list(found)
 
 
@@ -322,17 +340,17 @@ def check_takes_gradients(context: MethodContext, name: str) -> None:
 
 
 def check_graph(context: MethodContext, name: str, values: Tensor) -> None:
-    """Refuse a model that cuts the graph between its images and the score.
+    """Refuse a score that no graph connects with the images.
 
     Raises:
         InputError: naming the method.
     """
     if not values.requires_grad:
-        raise InputError(without_gradient(context, name))
+        raise InputError(no_gradient_at_images(context, name))
 
 
-def without_gradient(context: MethodContext, name: str) -> str:
-    """What is said where no gradient reaches the images."""
+def no_gradient_at_images(context: MethodContext, name: str) -> str:
+    """The message for a model in which no gradient reaches the images."""
     return (
         f'`methods` "{name}" takes the gradient at the images, and none reaches them: does the forward of '
         f"{type(context.model).__name__} run a part under `no_grad`, or detach its features? Leave the method out."

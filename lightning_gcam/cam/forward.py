@@ -1,4 +1,4 @@
-"""One forward without a graph, and the model with other weights in the place of its own."""
+"""The logits of one forward without a graph, and a forward with random weights in the place of the model's own."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward, run
-from lightning_gcam.cam.capture import plain_eager
+from lightning_gcam.cam.calling import Forward, call_model
 from lightning_gcam.cam.outputs import Head, read_head
 from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.utils.errors import InputError
-from lightning_gcam.utils.isolation import is_sharded
+from lightning_gcam.utils.isolation import is_sharded, plain_eager
 
 
-def in_place_of_zeros(model: nn.Module) -> dict[str, Tensor]:
-    """Random values for the parameters that are all zero, from a generator of their own; biases may be zero.
+def random_weights_for_zeros(model: nn.Module) -> dict[str, Tensor]:
+    """Random values for those parameters, biases apart, that are all zero, by their names.
 
-    Of sharded parameters each process sees a piece, which may be empty: they are left as they are.
+    They are drawn by a generator of their own. Of sharded parameters each process has a part, which may be empty: there
+    are none for them.
     """
     if is_sharded(model):
         return {}
@@ -34,7 +34,7 @@ def in_place_of_zeros(model: nn.Module) -> dict[str, Tensor]:
 
 
 def in_place_of_all(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
-    """Random values for all parameters, as if nothing had been learned, and the statistics of no data.
+    """Random values for all parameters, and initial running statistics, as of a model that has learned nothing.
 
     Weights are normal with the variance that keeps a ReLU network's activations in range (He et al. 2015), scales of
     norms uniform in [0.5, 1.5], biases zero; running means are 0 and running variances 1.
@@ -69,7 +69,7 @@ def in_place_of_all(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
 
 
 def called_with(weights: dict[str, Tensor], forward: Forward | None) -> Forward:
-    """A `forward` that runs the model with these weights in the place of its own, by `torch.func.functional_call`.
+    """A `forward` that runs a model with these weights in the place of its own, by `torch.func.functional_call`.
 
     Args:
         weights: by their names in the model.
@@ -78,13 +78,13 @@ def called_with(weights: dict[str, Tensor], forward: Forward | None) -> Forward:
     inside = {f"model.{name}": values for name, values in weights.items()}
 
     def call(model: nn.Module, images: Tensor) -> Any:
-        return torch.func.functional_call(_Caller(model, forward), inside, (images,))
+        return torch.func.functional_call(_WrappedForward(model, forward), inside, (images,))
 
     return call
 
 
-class _Caller(nn.Module):
-    """The model behind its `forward`, as one module that `functional_call` can run with other weights."""
+class _WrappedForward(nn.Module):
+    """A module whose forward calls a model by a `forward=`, so that `functional_call` can replace the weights."""
 
     def __init__(self, model: nn.Module, forward: Forward | None) -> None:
         super().__init__()
@@ -92,10 +92,11 @@ class _Caller(nn.Module):
         self.call = forward
 
     def forward(self, images: Tensor) -> Any:
-        return run(self.model, images, self.call)
+        return call_model(self.model, images, self.call)
 
 
 def _random_like(parameter: Tensor, generator: torch.Generator) -> Tensor:
+    """Random values of a parameter's shape: normal for weights, uniform around 1 for scales."""
     shape = parameter.shape
     if len(shape) < 2:  # the scale of a norm or of a residual branch
         values = torch.empty(shape).uniform_(0.5, 1.5, generator=generator)
@@ -113,15 +114,15 @@ def logits_of(
     masks: Tensor | None = None,
     squash: Squash | Literal["unknown"] | None = "unknown",
 ) -> Tensor:
-    """The logits of one forward, read as `attribute` reads them.
+    """The logits of one forward, found in the output as `attribute` finds them.
 
     Args:
-        model: the model, in the mode it is to be looked at in (see `lightning_gcam.utils.isolation.untouched`).
+        model: the model, in eval mode (see `lightning_gcam.utils.isolation.untouched`).
         images: `(N, C, H, W)`, on the model's device.
-        targets: as in `attribute`; they say over which region a dense head's logits are averaged.
+        targets: as in `attribute`; they decide over which region a dense head's logits are averaged.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
         masks: `(N, H, W)` bool, the regions of a dense head.
-        squash: what the model does to its logits, as in `Attribution`; a softmax is seen without that.
+        squash: what the model applies to its logits, as in `Attribution`; a softmax is recognised without that.
 
     Returns:
         `(N, K)` float32, without a graph.
@@ -145,15 +146,15 @@ def head_of(
     forward: Forward | None,
     squash: Squash | Literal["unknown"] | None = "unknown",
 ) -> Head:
-    """What the model gives in one forward, `(N, K)` or `(N, K, h, w)`, with a graph where it is on.
+    """The outputs and logits of one forward, `(N, K)` or `(N, K, h, w)`, with a graph where gradients are enabled.
 
-    Of several outputs without a name, only a graph shows which are the logits.
+    Where the model returns several tensors without names, only a graph shows which are the logits.
     """
-    output = run(model, images.clone(), forward)
+    output = call_model(model, images.clone(), forward)
     try:
         return read_head(output, len(images), squash)
     except InputError:
         with torch.enable_grad():
             # of a frozen model the graph begins at the images
             images = images.clone().requires_grad_(images.is_floating_point())
-            return read_head(run(model, images, forward), len(images), squash)
+            return read_head(call_model(model, images, forward), len(images), squash)

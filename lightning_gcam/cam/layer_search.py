@@ -1,4 +1,4 @@
-"""One forward and one gradient with every submodule watched: which outputs are grids, and which still matter."""
+"""The spatial layers of a model that influence its output, found by one forward and one gradient."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
-from lightning_gcam.cam.calling import Forward
-from lightning_gcam.cam.forward import called_with, in_place_of_zeros
-from lightning_gcam.cam.layout_evidence import CHANGES, FOUND, Run, Seen, layouts_seen, remember
+from lightning_gcam.cam.layout_evidence import (
+    CHANGES,
+    FOUND,
+    ObservedShape,
+    Run,
+    measure_layouts,
+    remember_layout,
+)
 from lightning_gcam.cam.layouts import (
     Layout,
     Reshape,
@@ -31,13 +36,13 @@ from lightning_gcam.cam.suitability import unsuitable, up_to_the_bottleneck
 
 
 @dataclass(frozen=True)
-class Spatial:
+class SpatialLayer:
     """A submodule whose output is a grid over the image.
 
     Args:
         name: in `model.named_modules()`.
         module: the submodule.
-        layout: how its output is read.
+        layout: of its output.
         is_live: whether its positions influence the output of the model.
         is_even: whether the gradient is the same at all positions of a channel (and not zero).
     """
@@ -50,71 +55,61 @@ class Spatial:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """The spatial layers in the order in which they finish, and the parameters that were zero in the model.
+class ProbeResult:
+    """The spatial layers in the order in which they finish, and facts about the model's output.
 
     Args:
         layers: none where the output depends on none.
-        zeros: by their names.
-        is_finite: whether the logits were; where they were not, gradients may be missing that are there else.
+        is_finite: whether the logits are; where they are not, gradients may be missing.
         passed_over: the names of those that are live and left out, see `lightning_gcam.cam.suitability`.
         is_dense: whether the logits are of every position, and the layers only those before the network goes up again.
     """
 
-    layers: list[Spatial]
-    zeros: tuple[str, ...]
+    layers: list[SpatialLayer]
     is_finite: bool = True
     passed_over: tuple[str, ...] = ()
     is_dense: bool = False
 
 
-def probe(
-    model: nn.Module, images: Tensor, forward: Forward | None = None, reshape: Reshape | None = None
-) -> Probe:
-    """Run the model once, with random numbers in the place of parameters that are all zero.
-
-    A head that starts at zero would else hide every layer before the first training step. The random ones are handed
-    over by `torch.func.functional_call`: the model is not touched.
+def probe_layers(model: nn.Module, images: Tensor, run: Run, reshape: Reshape | None = None) -> ProbeResult:
+    """Find the submodules whose output is a grid over the image, by one forward and one gradient.
 
     Args:
-        model: in the mode it is to be looked at in (see `lightning_gcam.utils.isolation.untouched`).
+        model: in eval mode (see `lightning_gcam.utils.isolation.untouched`).
         images: `(N, C, H, W)`; a copy that may be written on. One is enough.
-        forward: `(model, images) -> output`; the model is called with the images where it is left out.
-        reshape: from a layer's output to `(N, C, h, w)`; read off the shapes where it is left out.
+        run: calls the model with images.
+        reshape: from a layer's output to `(N, C, h, w)`; inferred from the shapes where it is left out.
     """
-    replaced = in_place_of_zeros(model)
-    zeros = tuple(replaced)
-    run = called_with(replaced, forward)
     with torch.enable_grad(), _recorded(model, images, reshape) as outputs:
         leaf = images.requires_grad_() if images.is_floating_point() else images
-        output = run(model, leaf.clone())
+        output = run(leaf.clone())
         logits = find_logits(output, len(images))
         candidates = [each for each in outputs if each.tensor.requires_grad]
         is_finite = bool(torch.isfinite(logits).all())
         if not candidates or not logits.requires_grad:
-            return Probe([], zeros, is_finite)
-        score = (logits.float() * _uneven(logits)).sum()
+            return ProbeResult([], is_finite)
+        score = (logits.float() * _uneven_weights(logits)).sum()
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
     raw = find_raw_logits(output, len(images))
     is_dense = raw.ndim == 4
-    outputs_and_gradients = list(zip(_of_the_image(candidates, leaf), gradients, strict=True))
+    outputs_and_gradients = list(zip(_from_image(candidates, leaf), gradients, strict=True))
     pairs, passed_over = _suitable(outputs_and_gradients, maps_of_all_heads(output, raw))
-    calls = _read(_last_calls(pairs), images, lambda changed: run(model, changed), is_dense=is_dense)
-    layers = [_judged(*each) for each in calls]
+    calls = _with_layouts(_last_calls(pairs), images, run, is_dense=is_dense)
+    layers = [_spatial_layer(*each) for each in calls]
     for each, layout, _ in calls if reshape is None else ():
         if layout.is_sure or layout.locality is not None:
-            remember(each.module, each.tensor.shape, _size(images), layout)
+            remember_layout(each.module, each.tensor.shape, _image_size(images), layout)
     if is_dense:
         layers = _before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw)
-    return Probe(layers, zeros, is_finite, passed_over, is_dense)
+    return ProbeResult(layers, is_finite, passed_over, is_dense)
 
 
-def _read(
-    calls: list[tuple[_Output, Tensor | None]], images: Tensor, run: Run, *, is_dense: bool
-) -> list[tuple[_Output, Layout, Tensor | None]]:
-    """Those whose outputs are grids: as their kind says, or as is seen in one more forward where it says nothing.
+def _with_layouts(
+    calls: list[tuple[_LayerOutput, Tensor | None]], images: Tensor, run: Run, *, is_dense: bool
+) -> list[tuple[_LayerOutput, Layout, Tensor | None]]:
+    """The outputs that are grids, each with its layout: by the layer's kind, or measured in one more forward.
 
-    Where a layer that is sure comes behind all that are not, and no decoder is to be cut off, there is nothing to see.
+    Where a layer of a sure kind comes after all others, and no decoder is to be cut off, nothing is measured.
     """
     sure = [
         position
@@ -122,21 +117,23 @@ def _read(
         if _is_sure(output) and gradient is not None and gradient.any()
     ]
     first = sure[-1] + 1 if sure and not is_dense else 0
-    unsure: dict[nn.Module, dict[int, Seen]] = {}
+    unsure: dict[nn.Module, dict[int, ObservedShape]] = {}
     for output, gradient in calls[first:]:
         if gradient is not None and not _is_sure(output):
-            unsure.setdefault(output.module, {})[output.call] = Seen(output.tensor.shape, len(images))
-    found = _layouts_seen(run, images, unsure) if unsure else {}
+            unsure.setdefault(output.module, {})[output.call] = ObservedShape(
+                output.tensor.shape, len(images)
+            )
+    found = _try_to_measure(run, images, unsure) if unsure else {}
     read = []
     for output, gradient in calls:
         layout = found.get(output.module, {}).get(output.call, output.layout)
-        if layout is not None and _may_be(output, layout, _size(images)):
+        if layout is not None and _is_plausible(output, layout, _image_size(images)):
             read.append((output, layout, gradient))
     return read
 
 
-def _may_be(output: _Output, layout: Layout, image_size: tuple[int, int]) -> bool:
-    """Whether a block may have a layout: channels first at another aspect than the image's is declared, or seen.
+def _is_plausible(output: _LayerOutput, layout: Layout, image_size: tuple[int, int]) -> bool:
+    """Whether an output may have a layout: channels first at another aspect than the image's needs evidence.
 
     A block may hold convolutions and give something else, such as a number for each head, token and channel; what a
     convolution, a pool or a norm gave in the same shape is a map of the image at any aspect.
@@ -145,23 +142,25 @@ def _may_be(output: _Output, layout: Layout, image_size: tuple[int, int]) -> boo
     return is_of_aspect or output.is_declared or (layout.locality or 0.0) >= FOUND
 
 
-def _is_sure(output: _Output) -> bool:
+def _is_sure(output: _LayerOutput) -> bool:
+    """Whether the layer's kind alone determines the layout."""
     return output.layout is not None and output.layout.is_sure
 
 
-def _layouts_seen(
-    run: Run, images: Tensor, unsure: dict[nn.Module, dict[int, Seen]]
+def _try_to_measure(
+    run: Run, images: Tensor, unsure: dict[nn.Module, dict[int, ObservedShape]]
 ) -> dict[nn.Module, dict[int, Layout | None]]:
+    """Measure layouts; none where the model takes no other number of images."""
     try:
-        return layouts_seen(run, images[:1].detach(), unsure, CHANGES + 1)
+        return measure_layouts(run, images[:1].detach(), unsure, CHANGES + 1)
     except Exception:  # of the user's forward, which takes one image only: the shapes have to do
         return {}
 
 
 def _before_the_decoder(
-    layers: list[Spatial], gradients: Sequence[Tensor | None], images: Tensor, logits: Tensor
-) -> list[Spatial]:
-    """Of a network that gives logits at every position, the live layers up to its bottleneck."""
+    layers: list[SpatialLayer], gradients: Sequence[Tensor | None], images: Tensor, logits: Tensor
+) -> list[SpatialLayer]:
+    """The live layers up to the bottleneck of a network that gives logits at every position."""
     live = [
         (layer, layer.layout.reshape(gradient))
         for layer, gradient in zip(layers, gradients, strict=True)
@@ -170,16 +169,19 @@ def _before_the_decoder(
     if not live:
         return layers
     grid = (logits.shape[2], logits.shape[3])
-    return up_to_the_bottleneck([layer for layer, _ in live], [each for _, each in live], _size(images), grid)
+    return up_to_the_bottleneck(
+        [layer for layer, _ in live], [each for _, each in live], _image_size(images), grid
+    )
 
 
-def _size(images: Tensor) -> tuple[int, int]:
+def _image_size(images: Tensor) -> tuple[int, int]:
+    """Height and width of the images."""
     return images.shape[-2], images.shape[-1]
 
 
 @dataclass(frozen=True)
-class _Output:
-    """What one call of a module returned, and its layout as far as it can be known without evidence."""
+class _LayerOutput:
+    """What one call of a submodule returned, and its layout as far as its shape and kind determine it."""
 
     name: str
     module: nn.Module
@@ -190,36 +192,36 @@ class _Output:
     """Whether a convolution, a pool or a norm gave something of this shape."""
 
 
-def _uneven(logits: Tensor) -> Tensor:
-    """Weights that differ from class to class: a softmax or a normalisation cancels an even sum."""
+def _uneven_weights(logits: Tensor) -> Tensor:
+    """Weights that differ from class to class: a softmax or a normalisation cancels a sum with equal ones."""
     return torch.linspace(1.0, 2.0, logits.shape[1], device=logits.device)
 
 
-# ------------------------------------------------------------------------------------------- what was recorded
+# ------------------------------------------------------------------------------------------- recording outputs
 
 
 @dataclass
 class _Recorder:
-    """Keeps the outputs that are grids, in the order in which the modules finish."""
+    """Collects the outputs that may be grids, in the order in which the submodules finish."""
 
     images: Tensor
     reshape: Reshape | None
-    outputs: list[_Output] = field(default_factory=list)
+    outputs: list[_LayerOutput] = field(default_factory=list)
     lengths: set[int] = field(default_factory=set)
     declared: set[torch.Size] = field(default_factory=set)
     calls: Counter[nn.Module] = field(default_factory=Counter)
 
     def declare(self, module: nn.Module, output: Any) -> None:
-        """Note the shape of what a convolution, a pool or a norm gave: what has it too lies alike."""
+        """Remember the shape of what a convolution, a pool or a norm returned: other outputs of it have its layout."""
         tensor = main_tensor(output)
         if tensor is not None and self.reshape is None and declares_channels_first(module):
             self.declared.add(tensor.shape)
 
     def keep(self, name: str, module: nn.Module, output: Any) -> Any:
-        """Note the output, and hand it on as `capture` would: as one that only what comes behind it can have used.
+        """Collect the output, and return a copy of it to the network, as `capture` does.
 
-        A network that returns its features, and also what it pooled from them, hands on a score that has passed the
-        features by.
+        Only later modules use the copy. A network that returns its features, and also what it pooled from them, would
+        otherwise give a score that does not depend on the features.
         """
         self.declare(module, output)
         tensor = main_tensor(output)
@@ -228,21 +230,24 @@ class _Recorder:
         call = self.calls[module]
         self.calls[module] += 1
         layout = self._layout(tensor, module)
-        if (layout is None and not self._may_be_a_grid(tensor)) or self._is_attention(tensor):
+        if (layout is None and not self._may_be_grid(tensor)) or self._is_attention(tensor):
             return output
         if layout is not None and layout.kind.startswith("tokens"):
             self.lengths.add(tensor.shape[1 - layout.batch])
         torch.set_grad_enabled(True)
-        noted = tensor.view_as(tensor)
-        self.outputs.append(_Output(name, module, noted, layout, call, tensor.shape in self.declared))
-        return with_main_tensor(output, noted.clone())  # what comes behind it may write on it
+        collected = tensor.view_as(tensor)
+        self.outputs.append(
+            _LayerOutput(name, module, collected, layout, call, tensor.shape in self.declared)
+        )
+        return with_main_tensor(output, collected.clone())  # what comes behind it may write on it
 
     def _layout(self, tensor: Tensor, module: nn.Module) -> Layout | None:
+        """The layout by shape and kind, or by the user's `reshape_transform`."""
         if self.reshape is None:
-            found = find_layout(tensor, _size(self.images), len(self.images), module)
+            found = find_layout(tensor, _image_size(self.images), len(self.images), module)
             if found is None or declares_channels_first(module):
                 return found
-            is_alike = tensor.shape in self.declared and only_channels_first(tensor, _size(self.images))
+            is_alike = tensor.shape in self.declared and only_channels_first(tensor, _image_size(self.images))
             return replace(found, is_sure=is_alike)
         try:
             grid = self.reshape(tensor)
@@ -252,15 +257,15 @@ class _Recorder:
             return None
         return Layout("by `reshape_transform`", (grid.shape[2], grid.shape[3]), self.reshape, is_sure=True)
 
-    def _may_be_a_grid(self, tensor: Tensor) -> bool:
-        """Whether evidence could make one of an output whose shape says nothing."""
+    def _may_be_grid(self, tensor: Tensor) -> bool:
+        """Whether an output without a likely layout could be measured to be a grid."""
         if self.reshape is not None or sum(side > 1 for side in tensor.shape) < 2 or 1 not in tensor.shape:
             return False
         batch = tensor.shape.index(1)
-        return next(readings(tensor, batch, _size(self.images)), None) is not None
+        return next(readings(tensor, batch, _image_size(self.images)), None) is not None
 
     def _is_attention(self, tensor: Tensor) -> bool:
-        """A weight for each pair of tokens has the shape of a grid, too: as wide and as high as a sequence is long."""
+        """Whether an output holds a weight for each pair of tokens: as wide and as high as a sequence is long."""
         return tensor.ndim == 4 and any(
             tuple(shape) == (length, length)
             for length in self.lengths
@@ -269,8 +274,8 @@ class _Recorder:
 
 
 @contextmanager
-def _recorded(model: nn.Module, images: Tensor, reshape: Reshape | None) -> Iterator[list[_Output]]:
-    """Keep every submodule's spatial output, in the order in which the submodules finish.
+def _recorded(model: nn.Module, images: Tensor, reshape: Reshape | None) -> Iterator[list[_LayerOutput]]:
+    """Collect every submodule's spatial output, in the order in which the submodules finish.
 
     The graph is turned on before each submodule: the user's own `no_grad` around a frozen backbone would hide it. Where
     images are whole numbers it starts at the first floating point that a submodule takes, for theirs have no gradient.
@@ -299,7 +304,7 @@ def _recorded(model: nn.Module, images: Tensor, reshape: Reshape | None) -> Iter
 
 
 def _with_graph(value: Any) -> Any:
-    """`value`, as the start of a graph where it is a tensor that can have a gradient and has none yet."""
+    """Start a graph at a value that is a tensor of floating point without one; return others as they are."""
     starts = isinstance(value, Tensor) and value.is_floating_point() and not value.requires_grad
     return value.detach().clone().requires_grad_().clone() if starts else value
 
@@ -308,16 +313,17 @@ PASSES_ON = (
     *("Dropout", "DropPath", "Identity", "Pool", "Flatten", "Softmax"),
     *("FakeQuant", "Observer", "QuantStub"),  # of quantization-aware training
 )
-"""Words in the names of layers that add nothing to look at."""
+"""Words in the class names of layers that compute no features."""
 
 
 def _only_passes_on(module: nn.Module) -> bool:
+    """Whether a layer computes no features of its own, such as a dropout or a pool."""
     has_parts = any(not _only_passes_on(child) for child in module.children())
     return not has_parts and any(word in type(module).__name__ for word in PASSES_ON)
 
 
-def _of_the_image(outputs: list[_Output], leaf: Tensor) -> list[_Output | None]:
-    """The outputs that were computed from the image; a table of relative positions may have a grid's shape, too.
+def _from_image(outputs: list[_LayerOutput], leaf: Tensor) -> list[_LayerOutput | None]:
+    """Keep the outputs that are computed from the image; a table of relative positions may have a grid's shape, too.
 
     Where none was (the features are detached on the way), all of them may have been.
     """
@@ -332,7 +338,7 @@ def _of_the_image(outputs: list[_Output], leaf: Tensor) -> list[_Output | None]:
 
 
 def _leads_to(start: Node, goal: Node, seen: dict[Node, bool]) -> bool:
-    """Whether the graph behind `start` holds `goal`; `seen` keeps the answers, and the nodes alive."""
+    """Whether the graph behind `start` holds `goal`; `seen` caches the results, and keeps the nodes alive."""
     seen[goal] = True
     stack = [start]
     while stack:
@@ -348,9 +354,9 @@ def _leads_to(start: Node, goal: Node, seen: dict[Node, bool]) -> bool:
 
 
 def _suitable(
-    pairs: Sequence[tuple[_Output | None, Tensor | None]], maps: Sequence[Tensor]
-) -> tuple[Sequence[tuple[_Output | None, Tensor | None]], tuple[str, ...]]:
-    """Those that are good to look at, and the names of the others; all, where the output depends on none of these."""
+    pairs: Sequence[tuple[_LayerOutput | None, Tensor | None]], maps: Sequence[Tensor]
+) -> tuple[Sequence[tuple[_LayerOutput | None, Tensor | None]], tuple[str, ...]]:
+    """Drop unsuitable layers, and return their names; keep all where the output depends on no suitable one."""
     there = [(output, gradient) for output, gradient in pairs if output is not None]
     bad = unsuitable([each.module for each, _ in there], [each.tensor for each, _ in there], maps)
     good = [pair for pair, is_bad in zip(there, bad, strict=True) if not is_bad]
@@ -364,11 +370,13 @@ def _suitable(
     return good, tuple(dict.fromkeys(others))
 
 
-# -------------------------------------------------------------------------------------------------- judgement
+# -------------------------------------------------------------------------------------------------- results
 
 
-def _last_calls(pairs: Sequence[tuple[_Output | None, Tensor | None]]) -> list[tuple[_Output, Tensor | None]]:
-    """One call a module, in order: the last that the score depends on, which is the one that `capture` takes."""
+def _last_calls(
+    pairs: Sequence[tuple[_LayerOutput | None, Tensor | None]],
+) -> list[tuple[_LayerOutput, Tensor | None]]:
+    """One call for each submodule, in order: the last that the score depends on, as in `capture`."""
     last: dict[str, int] = {}
     for position, (output, gradient) in enumerate(pairs):
         if output is not None and (gradient is not None or output.name not in last):
@@ -377,10 +385,11 @@ def _last_calls(pairs: Sequence[tuple[_Output | None, Tensor | None]]) -> list[t
     return [(output, gradient) for output, gradient in kept if output is not None]
 
 
-def _judged(output: _Output, layout: Layout, gradient: Tensor | None) -> Spatial:
+def _spatial_layer(output: _LayerOutput, layout: Layout, gradient: Tensor | None) -> SpatialLayer:
+    """A submodule's output with its layout as a `SpatialLayer`; its gradient decides whether it is live."""
     grid = layout.reshape(gradient) if gradient is not None else None
     is_live = grid is not None and bool(torch.isfinite(grid).all() and grid.abs().amax() > 0)
-    return Spatial(
+    return SpatialLayer(
         output.name, output.module, layout, is_live, grid is not None and is_live and is_even(grid)
     )
 

@@ -1,4 +1,4 @@
-"""The target layer, found or named, and the maps of several layers made one."""
+"""Finding the target layer, or resolving its name, and fusing the maps of several layers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import no_gradient_explained
-from lightning_gcam.cam.capture import Forward, plain_eager
-from lightning_gcam.cam.layer_search import Probe, Spatial, probe
-from lightning_gcam.cam.layout_evidence import CONFIRMED, unseen
+from lightning_gcam.cam.calling import Forward, no_gradient_message
+from lightning_gcam.cam.forward import called_with, random_weights_for_zeros
+from lightning_gcam.cam.layer_search import ProbeResult, SpatialLayer, probe_layers
+from lightning_gcam.cam.layout_evidence import CONFIRMED, unconfirmed_reason
 from lightning_gcam.cam.layouts import Reshape
-from lightning_gcam.utils.errors import InputError, did_you_mean
-from lightning_gcam.utils.isolation import untouched
+from lightning_gcam.utils.errors import InputError, check_known, did_you_mean
+from lightning_gcam.utils.isolation import plain_eager, untouched
 
 
 class NotFinite(ArithmeticError):
-    """The model's output holds NaN or infinity, so that its layers cannot be told apart now."""
+    """Raised where NaN or infinity in the model's output hides which layers influence it."""
 
 
 @dataclass(frozen=True)
 class TargetLayer:
-    """A layer that was chosen, by its name in `model.named_modules()`.
+    """The chosen layer: its name in `model.named_modules()`, its grid, and the reasons for it.
 
     Args:
         name: such as "layer4" or "encoder.layers.encoder_layer_11.ln_1".
@@ -49,7 +49,7 @@ class TargetLayer:
         return tuple(each.name for each in self.others)
 
     def describe(self) -> str:
-        """What was chosen, why, and which other layers would do, in three lines.
+        """The choice, the reasons, and other layers that would do, in three lines.
 
         Example:
             >>> import torch
@@ -103,7 +103,11 @@ def find_target_layer(
         '1'
     """
     with untouched(model), plain_eager():
-        found = probe(model, images[:1].detach().clone(), forward, reshape_transform)
+        weights = random_weights_for_zeros(model)
+        call = called_with(weights, forward)
+        found = probe_layers(
+            model, images[:1].detach().clone(), lambda images: call(model, images), reshape_transform
+        )
         live = [each for each in found.layers if each.is_live]
         if not found.is_finite and live[-1:] != found.layers[-1:]:
             raise NotFinite(
@@ -112,11 +116,11 @@ def find_target_layer(
                 "and are the images? Else name `target_layer`."
             )
         if live:
-            chosen = _choose(live)
+            chosen = _preferred(live)
             others = tuple(_target_layer(each) for each in _others(live, chosen))
-            return _target_layer(chosen, _why(found, live, chosen), others)
-        if said := no_gradient_explained(model, images[:1], forward):
-            raise InputError(said)
+            return _target_layer(chosen, _reasons(found, live, chosen, tuple(weights)), others)
+        if message := no_gradient_message(model, images[:1], forward):
+            raise InputError(message)
     raise InputError(
         f"{type(model).__name__} has no spatial layer that influences its output, so there is nothing to draw. "
         "Saliency maps need a convolutional network or a vision transformer; name `target_layer` (and "
@@ -154,32 +158,36 @@ def resolve_target_layer(model: nn.Module, target_layer: str | nn.Module) -> tup
     return target_layer, modules[target_layer]
 
 
-def _choose(live: list[Spatial]) -> Spatial:
-    """The last; where that is inside of a block of tokens, the last norm before it: the residual stream."""
+def _preferred(live: list[SpatialLayer]) -> SpatialLayer:
+    """The last live layer; where that is inside a block of tokens, the last norm before it: the residual stream."""
     last = live[-1]
     if not last.layout.kind.startswith("tokens") or any(_is_norm(each) for each in last.module.modules()):
         return last
-    norms = [each for each in live if _is_norm(each.module) and _alike(each, last)]
+    norms = [each for each in live if _is_norm(each.module) and _have_same_layout(each, last)]
     return norms[-1] if norms else last
 
 
 def _is_norm(module: nn.Module) -> bool:
+    """Whether a module is a normalisation, by the name of its class."""
     return "norm" in type(module).__name__.lower()
 
 
-def _alike(left: Spatial, right: Spatial) -> bool:
+def _have_same_layout(left: SpatialLayer, right: SpatialLayer) -> bool:
+    """Whether two layers' outputs have one kind of layout and one grid."""
     return left.layout.kind == right.layout.kind and left.layout.grid == right.layout.grid
 
 
-def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
-    """The reasons, as sentences."""
+def _reasons(
+    found: ProbeResult, live: list[SpatialLayer], chosen: SpatialLayer, zeros: tuple[str, ...]
+) -> str:
+    """The reasons for the chosen layer, in one line."""
     last = live[-1]
     which = f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last to run"
     reasons = [f"{which} before the network goes up to the image's size again" if found.is_dense else which]
     if chosen is not last:
         reasons = [
             f'"{last.name}", the last to run that is spatial and whose positions influence the output, is a part of '
-            f"{_whole(last)}; this is the norm before it, which holds the residual stream"
+            f"{_block_name(last)}; this is the norm before it, which holds the residual stream"
         ]
     behind = found.layers[found.layers.index(last) + 1 :]
     if behind:
@@ -191,20 +199,20 @@ def _why(found: Probe, live: list[Spatial], chosen: Spatial) -> str:
     if chosen.is_even:
         reasons.append("its gradients are constant over space")
     if not chosen.layout.is_sure and (chosen.layout.locality or 0.0) < CONFIRMED:
-        reasons.append(f"its layout is read off its shape: {unseen(chosen.layout)}")
-    if found.zeros:
-        more = f" and {len(found.zeros) - 1} more" if len(found.zeros) > 1 else ""
-        reasons.append(f'"{found.zeros[-1]}"{more}, all zero so far, stood in with random numbers to find it')
+        reasons.append(f"its layout is read off its shape: {unconfirmed_reason(chosen.layout)}")
+    if zeros:
+        more = f" and {len(zeros) - 1} more" if len(zeros) > 1 else ""
+        reasons.append(f'"{zeros[-1]}"{more}, all zero so far, stood in with random numbers to find it')
     return "; ".join(reasons)
 
 
-def _whole(part: Spatial) -> str:
-    """What a layer inside of a block of tokens is a part of."""
+def _block_name(part: SpatialLayer) -> str:
+    """The kind of block that a layer is a part of, in words."""
     words = f"{part.name} {type(part.module).__name__}".lower()
     return "an attention" if "attention" in words or "attn" in words else "a block"
 
 
-def _others(live: list[Spatial], chosen: Spatial) -> list[Spatial]:
+def _others(live: list[SpatialLayer], chosen: SpatialLayer) -> list[SpatialLayer]:
     """Earlier layers that would do, the nearest first.
 
     The last one of each finer grid, as long as the grids get coarser; with tokens, the same norm or block of earlier
@@ -221,9 +229,12 @@ def _others(live: list[Spatial], chosen: Spatial) -> list[Spatial]:
     return finer or as_fine[-1:]
 
 
-def _last_of_each_finer_grid(before: list[Spatial], chosen: Spatial) -> list[Spatial]:
-    """A grid that is finer than one before it has been scaled up again, or is no map of the image at all."""
-    found: dict[int, Spatial] = {}
+def _last_of_each_finer_grid(before: list[SpatialLayer], chosen: SpatialLayer) -> list[SpatialLayer]:
+    """The last layer of each grid that is finer than the chosen one's and no finer than those before it.
+
+    A grid that is finer than one before it has been scaled up again, or is no map of the image at all.
+    """
+    found: dict[int, SpatialLayer] = {}
     coarsest = math.inf
     for each in before:
         cells = math.prod(each.layout.grid)
@@ -233,7 +244,8 @@ def _last_of_each_finer_grid(before: list[Spatial], chosen: Spatial) -> list[Spa
     return [found[cells] for cells in sorted(found)]
 
 
-def _target_layer(spatial: Spatial, why: str = "", others: tuple[TargetLayer, ...] = ()) -> TargetLayer:
+def _target_layer(spatial: SpatialLayer, why: str = "", others: tuple[TargetLayer, ...] = ()) -> TargetLayer:
+    """A spatial layer as a `TargetLayer`."""
     return TargetLayer(spatial.name, spatial.module, spatial.layout.grid, spatial.layout.kind, why, others)
 
 
@@ -257,7 +269,7 @@ def resolve_target_layers(model: nn.Module, target_layer: TargetLayers) -> dict[
         {'1': Tanh(), '0': ReLU()}
     """
     layers: dict[str, nn.Module] = {}
-    for each in one_or_several(target_layer):
+    for each in as_list_of_layers(target_layer):
         name, layer = resolve_target_layer(model, each)
         if any(layer is other for other in layers.values()):
             raise InputError(f'`target_layer` holds "{name}" twice. Name each layer once.')
@@ -265,8 +277,8 @@ def resolve_target_layers(model: nn.Module, target_layer: TargetLayers) -> dict[
     return layers
 
 
-def one_or_several(target_layer: TargetLayers) -> list[str | nn.Module]:
-    """The layers that were given, as a list.
+def as_list_of_layers(target_layer: TargetLayers) -> list[str | nn.Module]:
+    """One target layer or several as a list.
 
     Raises:
         InputError: where it is empty.
@@ -281,16 +293,15 @@ def one_or_several(target_layer: TargetLayers) -> list[str | nn.Module]:
 
 
 def check_fuse(fuse: Fuse | None, target_layer: TargetLayers | None) -> None:
-    """Refuse an unknown word, and a fusion of less than two layers.
+    """Refuse an unknown way to fuse maps, and a fusion of less than two layers.
 
     Raises:
         InputError: naming what came.
     """
     if fuse is None:
         return
-    if fuse not in _SIGNS:
-        raise InputError(f'`fuse` "{fuse}" is not known. {did_you_mean(str(fuse), _SIGNS)}')
-    if target_layer is None or len(one_or_several(target_layer)) < 2:
+    check_known("fuse", fuse, _SIGNS)
+    if target_layer is None or len(as_list_of_layers(target_layer)) < 2:
         raise InputError(
             f'`fuse="{fuse}"` makes one map of several layers, but `target_layer` is {target_layer!r}. Name at least '
             "two layers, or leave `fuse` out."
@@ -298,7 +309,7 @@ def check_fuse(fuse: Fuse | None, target_layer: TargetLayers | None) -> None:
 
 
 def map_name(method: str, layer: str, layers: Sequence[str]) -> str:
-    """What a map is called: after its method, and of several layers after its own, too.
+    """The name of a map: its method's, with the layer's behind it where there are several layers.
 
     Example:
         >>> map_name("grad_cam", "layer4", ["layer4"]), map_name("grad_cam", "layer4", ["layer3", "layer4"])
@@ -308,7 +319,7 @@ def map_name(method: str, layer: str, layers: Sequence[str]) -> str:
 
 
 def layers_in_words(layers: Sequence[str], fuse: Fuse | None = None) -> str:
-    """The layers' names in one line.
+    """The names of the layers in one line.
 
     Example:
         >>> layers_in_words(["layer3", "layer4"], "product")
@@ -318,7 +329,7 @@ def layers_in_words(layers: Sequence[str], fuse: Fuse | None = None) -> str:
 
 
 def fuse_maps(maps: Sequence[Tensor], fuse: Fuse) -> Tensor:
-    r"""One map of several layers' maps: what all of them show (product), or what they show together (mean).
+    r"""Fuse the maps of several layers into one, by their product or their mean.
 
     $$ S = \prod_l S_l \qquad \text{or} \qquad S = \frac{1}{L} \sum_l S_l $$
 

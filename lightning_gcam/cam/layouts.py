@@ -1,4 +1,4 @@
-"""Any layer's output as a grid `(N, C, h, w)`: the layouts that its kind, its shape and evidence can mean."""
+"""Layouts of layers' outputs, by the layer's kind and the output's shape, and their views as `(N, C, h, w)`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_PREFIX_TOKENS = 8
 
 @dataclass(frozen=True)
 class Layout:
-    """How one output is laid out.
+    """The layout of one output: its grid, and the view that makes it `(N, C, h, w)`.
 
     Args:
         kind: in words, for people.
@@ -29,9 +29,9 @@ class Layout:
         reshape: the view that makes it `(N, C, h, w)`.
         batch: which dimension of the output counts the images.
         channel: which one holds the channels.
-        is_sure: whether the layer's kind says so, so that no evidence is needed.
-        locality: how well the cells were seen to follow the image, from -1 to 1; None where that was not looked at, or
-            nothing could be told.
+        is_sure: whether the layer's kind determines it, so that no evidence is needed.
+        locality: how well the cells follow the image, from -1 to 1 (see `lightning_gcam.cam.layout_evidence`); None
+            where it was not measured.
     """
 
     kind: str
@@ -49,9 +49,9 @@ def find_layout(
     batch_size: int | None = None,
     module: nn.Module | None = None,
 ) -> Layout | None:
-    """Read `output` as a grid over an image of `image_size` (H, W), or None where it is not one.
+    """The likely layout of an output as a grid over an image of `image_size` (H, W); None where it is no grid.
 
-    This is what the shape and the kind of the layer say. Several readings may fit a shape: `evidence.py` decides.
+    It follows from the shape and the kind of the layer. Several layouts may fit a shape: `layout_evidence` decides.
 
     Args:
         output: what a layer returned, `(N, ...)`, or `(L, N, C)` where tokens come first.
@@ -79,7 +79,7 @@ def find_layout(
 def layout_by_shape(
     output: Tensor, batch: int, image_size: tuple[int, int], module: nn.Module | None = None
 ) -> Layout | None:
-    """As `find_layout`, where it is known which dimension counts the images."""
+    """As `find_layout`, for a known dimension that counts the images."""
     if not output.is_floating_point():
         return None
     if batch == 1:
@@ -124,7 +124,7 @@ def declares_channels_first(module: nn.Module) -> bool:
 
 
 def _declared(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
-    """`(N, C, h, w)` or `(N, C, L)` of a layer that declares it, at any aspect ratio."""
+    """The layout of a layer that gives `(N, C, h, w)` or `(N, C, L)` by its kind, at any aspect ratio."""
     if output.ndim == 4:
         grid = (output.shape[2], output.shape[3])
         is_sure = fits(grid, image_size, slack=2.0)
@@ -151,19 +151,21 @@ def is_grid(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
 
 
 def _channels_first(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
+    """The layout `(N, C, h, w)`, where the shape fits it."""
     if output.ndim != 4 or not fits(grid := (output.shape[2], output.shape[3]), image_size, slack=2.0):
         return None
     return Layout("channels first", grid, lambda tensor: tensor)
 
 
 def _channels_last(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
+    """The layout `(N, h, w, C)`, where the shape fits it."""
     if output.ndim != 4 or not fits(grid := (output.shape[1], output.shape[2]), image_size, slack=2.0):
         return None
     return Layout("channels last", grid, lambda tensor: tensor.permute(0, 3, 1, 2), channel=3)
 
 
 def _tokens(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
-    """`(N, L, C)`: up to eight prefix tokens, then one token a patch, row by row."""
+    """The layout `(N, L, C)`: up to eight prefix tokens, then one token a patch, row by row."""
     if output.ndim != 3 or (found := find_patches(output.shape[1], image_size)) is None:
         return None
     prefix, grid = found
@@ -171,7 +173,7 @@ def _tokens(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
 
 
 def _tokens_first(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
-    """`(L, N, C)`, as `nn.MultiheadAttention` likes them."""
+    """The layout `(L, N, C)`, which `nn.MultiheadAttention` uses by default."""
     if output.ndim != 3 or (found := find_patches(len(output), image_size)) is None:
         return None
     prefix, grid = found
@@ -182,21 +184,23 @@ def _tokens_first(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
 
 
 def _tokens_in_words(prefix: int) -> str:
+    """The kind of a layout with this many tokens before the patches, in words."""
     return f"tokens, {prefix} before the patches" if prefix else "tokens"
 
 
 def _tokens_to_grid(prefix: int, grid: tuple[int, int]) -> Reshape:
+    """The view of tokens `(N, L, C)` without their prefix as `(N, C, h, w)`."""
     return lambda tensor: tensor[:, prefix:].transpose(1, 2).reshape(len(tensor), -1, *grid)
 
 
 LAYOUTS = (_channels_first, _channels_last, _tokens)
-"""The readers in order; the first that fits wins."""
+"""The functions that infer a layout from a shape, in order; the first that fits is taken."""
 
 
 def find_patches(length: int, image_size: tuple[int, int]) -> tuple[int, tuple[int, int]] | None:
-    """How many tokens of a sequence stand before its patches, and the grid of these.
+    """The number of tokens before the patches of a sequence, and the grid of the patches.
 
-    Several readings may fit (4 x 5 patches behind 4 tokens, or 4 x 6). One with exactly the image's aspect ratio goes
+    Several may fit (4 x 5 patches behind 4 tokens, or 4 x 6). One with exactly the image's aspect ratio goes
     first, then one whose patches may be squares, then the one with fewest tokens before it.
     """
     readings = [
@@ -221,6 +225,7 @@ def _grids_of(patches: int, image_size: tuple[int, int]) -> list[tuple[int, int]
 
 
 def _is_exact(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
+    """Whether a grid has exactly the image's aspect ratio."""
     return grid[0] * image_size[1] == grid[1] * image_size[0]
 
 
@@ -243,7 +248,7 @@ def fits(grid: tuple[int, int], image_size: tuple[int, int], slack: float) -> bo
 
 
 def main_tensor(output: Any) -> Tensor | None:
-    """The tensor that a layer's output is about: itself, or the first floating tensor of 3-D or more inside it."""
+    """The tensor of a layer's output: itself, or the first floating-point tensor of 3-D or more inside it."""
     if isinstance(output, Tensor):
         return output
     return next(
@@ -257,7 +262,7 @@ def main_tensor(output: Any) -> Tensor | None:
 
 
 def with_main_tensor(output: Any, tensor: Tensor) -> Any:
-    """`output` with its `main_tensor` replaced by `tensor`; containers are copied and keep their type."""
+    """Replace the `main_tensor` of an output; containers are copied and keep their type."""
     if isinstance(output, Tensor):
         return tensor
     main = main_tensor(output)
@@ -265,7 +270,7 @@ def with_main_tensor(output: Any, tensor: Tensor) -> Any:
 
 
 def leaves_of(output: Any) -> Iterator[Any]:
-    """What lies in tuples, lists, dicts, named tuples, registered classes, dataclasses and mappings, in order."""
+    """The leaves of nested tuples, lists, dicts, named tuples, registered classes and dataclasses, in order."""
     for leaf in pytree.tree_leaves(output):
         parts = _parts(leaf)
         if parts is None:
@@ -282,6 +287,7 @@ def _mapped(output: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def _mapped_leaf(leaf: Any, function: Callable[[Any], Any]) -> Any:
+    """A leaf of torch's trees with `function` applied to it, or to the leaves that it holds all the same."""
     parts = _parts(leaf)
     if parts is None:
         return function(leaf)
@@ -295,7 +301,7 @@ def _mapped_leaf(leaf: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def _parts(leaf: Any) -> dict[Any, Any] | None:
-    """What a leaf of torch's trees holds all the same: they know no dataclasses and no classes derived from dict."""
+    """The parts of a dataclass or of a class derived from dict, which are leaves for torch; None for other leaves."""
     if isinstance(leaf, MutableMapping):
         return dict(leaf)
     if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
@@ -309,7 +315,7 @@ MAX_SUFFIX_TOKENS = 2
 
 
 def readings(output: Tensor, batch: int, image_size: tuple[int, int]) -> Iterator[Layout]:
-    """All readings of an output, the commonest first.
+    """All possible layouts of an output, the commonest first.
 
     Args:
         output: of three or four dimensions.
@@ -332,7 +338,7 @@ def readings(output: Tensor, batch: int, image_size: tuple[int, int]) -> Iterato
 
 
 def _planes(output: Tensor, batch: int, rest: list[int]) -> Iterator[Layout]:
-    """`(N, C, h, w)` in any order of its dimensions."""
+    """The layouts of four dimensions: `(N, C, h, w)` in any order."""
     for channel in (rest[0], rest[2], rest[1]):
         first, second = (each for each in rest if each != channel)
         for rows, columns in ((first, second), (second, first)):
@@ -341,10 +347,12 @@ def _planes(output: Tensor, batch: int, rest: list[int]) -> Iterator[Layout]:
 
 
 def _permuted(order: tuple[int, ...]) -> Reshape:
+    """The view with the dimensions in another order."""
     return lambda tensor: tensor.permute(order)
 
 
 def _in_words(order: tuple[int, ...]) -> str:
+    """The kind of a layout with its dimensions in this order, in words."""
     if order in ((0, 1, 2, 3), (0, 3, 1, 2)):
         return "channels first" if order[1] == 1 else "channels last"
     letters = dict(zip(order, "NChw", strict=True))
@@ -353,22 +361,22 @@ def _in_words(order: tuple[int, ...]) -> str:
 
 
 def _sequences(output: Tensor, batch: int, length: int, image_size: tuple[int, int]) -> Iterator[Layout]:
-    """`(N, L, C)` in any order of its dimensions, for each grid that the cells may form."""
+    """The layouts of three dimensions: `(N, L, C)` in any order, for each grid that the cells may form."""
     cells, channel = output.shape[length], 3 - batch - length
     letters = {batch: "N", length: "L", channel: "C"}
     order = f"({', '.join(letters[each] for each in range(3))})"
-    for form in dict.fromkeys(_forms(cells, image_size)):
+    for form in dict.fromkeys(_token_grids(cells, image_size)):
         words = ["tokens" if length < channel else "channels first"]
         words += [f"{form.before} before the patches"] if form.before else []
         words += [f"{form.behind} behind the patches"] if form.behind else []
         words += [order] if order != "(N, L, C)" else []
         words += ["column by column"] if form.by_columns else []
-        reshape = _folded((batch, channel, length), slice(form.before, cells - form.behind), form)
+        reshape = _unfold_tokens((batch, channel, length), slice(form.before, cells - form.behind), form)
         yield Layout(", ".join(words), form.grid, reshape, batch, channel)
 
 
-class Form(NamedTuple):
-    """Tokens before the patches, tokens behind them, the grid, and whether it is filled column by column."""
+class TokenGrid(NamedTuple):
+    """A grid of tokens: those before and behind it, its size, and whether it is filled column by column."""
 
     before: int
     behind: int
@@ -376,25 +384,26 @@ class Form(NamedTuple):
     by_columns: bool = False
 
 
-def _folded(order: tuple[int, ...], cells: slice, form: Form) -> Reshape:
+def _unfold_tokens(order: tuple[int, ...], cells: slice, form: TokenGrid) -> Reshape:
+    """The view of a sequence as a grid of tokens `(N, C, h, w)`."""
     if form.by_columns:
         return lambda tensor: tensor.permute(order)[:, :, cells].unflatten(2, form.grid[::-1]).transpose(2, 3)
     return lambda tensor: tensor.permute(order)[:, :, cells].unflatten(2, form.grid)
 
 
-def _forms(length: int, image_size: tuple[int, int]) -> Iterator[Form]:
-    """The one that has the image's aspect ratio first; then others of as many patches; then any."""
+def _token_grids(length: int, image_size: tuple[int, int]) -> Iterator[TokenGrid]:
+    """The grids that a sequence may form: those of the image's aspect ratio first, then any."""
     likely = find_patches(length, image_size)
     if likely is not None:
         beside, grid = likely
-        yield Form(beside, 0, grid)
+        yield TokenGrid(beside, 0, grid)
         for behind in range(1, min(beside, MAX_SUFFIX_TOKENS) + 1):
-            yield Form(beside - behind, behind, grid)
-        yield Form(beside, 0, grid, by_columns=True)
+            yield TokenGrid(beside - behind, behind, grid)
+        yield TokenGrid(beside, 0, grid, by_columns=True)
     for beside in sorted({0, 1, likely[0] if likely is not None else 0}):
         patches = length - beside
         for rows in (each for each in range(1, patches + 1) if patches % each == 0):
             grid = (rows, patches // rows)
-            yield Form(beside, 0, grid)
+            yield TokenGrid(beside, 0, grid)
             if 1 not in grid:
-                yield Form(beside, 0, grid, by_columns=True)
+                yield TokenGrid(beside, 0, grid, by_columns=True)

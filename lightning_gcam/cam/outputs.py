@@ -1,4 +1,4 @@
-"""Where the logits are in what a model returns."""
+"""Finding the logits in a model's output."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.squashing import Squash, squash_of, unsquashed
-from lightning_gcam.cam.suitability import corner
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
 
 RECIPES = "docs/recipes.md"
-"""Where what is not supported by itself has a worked example."""
+"""The page with worked examples for outputs that are not supported by themselves."""
 
 
-def taken_out_of(output: Any, fits: Callable[[Any], bool]) -> str:
-    """What to do about an output without logits at its top: a `forward=` that was tried on it, or a recipe.
+def forward_advice(output: Any, fits: Callable[[Any], bool]) -> str:
+    """The advice for an output without logits at its top level: a `forward=` that was tried on it, or a recipe.
 
     Args:
-        output: what the model gave.
+        output: what the model returned.
         fits: whether a part of it can be the logits.
 
     Example:
         >>> import torch
-        >>> print(taken_out_of({"heads": {"main": torch.zeros(2, 5)}}, lambda part: isinstance(part, Tensor)))
+        >>> print(forward_advice({"heads": {"main": torch.zeros(2, 5)}}, lambda part: isinstance(part, Tensor)))
         Pass `forward=`, a function from the model and the images to the logits, for example:
             forward=lambda model, images: model(images)["heads"]["main"]
     """
@@ -35,12 +34,12 @@ def taken_out_of(output: Any, fits: Callable[[Any], bool]) -> str:
     code = next((path for path, part in _parts_of(output, "") if fits(part)), None)
     if code is not None:
         return f"{remedy}, for example:\n    forward=lambda model, images: model(images){code}"
-    words, section = _of_kind(output)
+    words, section = _recipe_for(output)
     return f"{words}{remedy}; no part of this output would do, see {RECIPES}{section}."
 
 
-def _of_kind(output: Any) -> tuple[str, str]:
-    """What an output is by its form, in a sentence, and the recipe for it."""
+def _recipe_for(output: Any) -> tuple[str, str]:
+    """A sentence about the kind of an output, and the section of the recipes for it."""
     if isinstance(output, (list, tuple)) and output and all(isinstance(each, Mapping) for each in output):
         return "A list of detections, one dict an image, has no score of each class. ", "#detection-models"
     if isinstance(output, Tensor) and not output.is_floating_point():
@@ -51,7 +50,7 @@ def _of_kind(output: Any) -> tuple[str, str]:
 
 
 def _parts_of(output: Any, path: str, depth: int = 4) -> Iterator[tuple[str, Any]]:
-    """The parts of mappings and tuples with the code that gives them; a list has one a sample, in no sure order."""
+    """The nested parts of mappings and tuples, each with the code that gives it; lists hold one part a sample."""
     yield path, output
     if not depth:
         return
@@ -65,13 +64,14 @@ def _parts_of(output: Any, path: str, depth: int = 4) -> Iterator[tuple[str, Any
 
 
 def main_head(maps: Mapping[str, Tensor]) -> Tensor | None:
-    """The largest of several maps of one width (deep supervision), and of equally large ones that of the deepest head.
+    """The logits among several maps of one width (deep supervision): the largest, by the deepest head.
 
-    The deepest head has the most convolutions and linear layers behind it: it is computed from more than the others, or
-    from the others by more than arithmetic. The first of several such is taken.
+    Of equally large maps that of the deepest head is taken. It has the most convolutions and linear layers behind it:
+    it is computed from more than the others, or from the others by more than arithmetic. Of several such it is the
+    first.
 
     Args:
-        maps: what the model returned, by the code that reads it off.
+        maps: what the model returned, by the code that gives it.
 
     Returns:
         One of them; None where they are not all maps of one width.
@@ -101,7 +101,7 @@ def main_head(maps: Mapping[str, Tensor]) -> Tensor | None:
         )
     place = max(largest, key=lambda each: _layers_behind(largest[each]) if largest[each].requires_grad else 0)
     if len(live) == len(maps):  # else the graph starts behind some of them
-        _say(place, len(maps))
+        _log_choice(place, len(maps))
     return maps[place]
 
 
@@ -109,41 +109,57 @@ _LAYERS = ("Convolution", "Mkldnn", "Cudnn", "Miopen", "Addmm", "Mm", "Bmm")
 
 
 def _layers_behind(tensor: Tensor) -> int:
-    node = get_gradient_edge(tensor).node
+    """The number of convolutions and linear layers in the graph behind a tensor."""
+    return sum(each.name().startswith(_LAYERS) for each in nodes_behind(get_gradient_edge(tensor).node))
+
+
+def nodes_behind(node: Node) -> Iterator[Node]:
+    """Walk through the autograd graph from a node back to the leaves; each node once, the first is `node` itself."""
     seen, stack = {node}, [node]
     while stack:
-        behind = {each for each, _ in stack.pop().next_functions if each is not None} - seen
+        yield (current := stack.pop())
+        behind = {each for each, _ in current.next_functions if each is not None} - seen
         seen |= behind
         stack += behind
-    return sum(each.name().startswith(_LAYERS) for each in seen)
 
 
-_SAID: set[str] = set()
+def leads_to_all(node: Node, goals: set[Node]) -> bool:
+    """Whether the graph behind a node, the node included, holds all of some others."""
+    left = set(goals)
+    for each in nodes_behind(node) if left else ():
+        left.discard(each)
+        if not left:
+            break
+    return not left
 
 
-def _say(place: str, count: int) -> None:
-    said = (
+_LOGGED: set[str] = set()
+
+
+def _log_choice(place: str, count: int) -> None:
+    """Log once which of several maps of logits is explained."""
+    message = (
         f"The model returns {count} maps of logits (deep supervision). Explained is output{place}, the largest and "
         "deepest one. For another one, pass `forward=`."
     )
-    if said not in _SAID:
-        _SAID.add(said)
-        rank_zero_info(said)
+    if message not in _LOGGED:
+        _LOGGED.add(message)
+        rank_zero_info(message)
 
 
 LOGIT_NAMES = (
     *("logits", "class_logits", "cls_logits", "logit", "out", "scores", "score"),
     *("preds", "pred", "predictions", "prediction", "y_hat", "y_pred", "output", "outputs"),
 )
-"""What the logits are called, the surest name first."""
+"""Likely names of the logits in a model's output, the surest first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What a model says of each sample.
+    """The outputs of a model for N samples, and the logits in front of them.
 
     Args:
-        outputs: as it gave them, `(N, K)`, or `(N, K, h, w)` from a dense head.
+        outputs: as the model returned them, `(N, K)`, or `(N, K, h, w)` from a dense head.
         logits: the same before any sigmoid or softmax, see `lightning_gcam.cam.squashing`.
         squash: what lies between the two; None where they are the same.
     """
@@ -157,12 +173,12 @@ class Head:
 
 
 def read_head(output: Any, batch_size: int, squash: Squash | Literal["unknown"] | None = "unknown") -> Head:
-    """The logits in a model's output, also where its forward ends with a sigmoid or a softmax.
+    """The outputs and the logits of a model, also where its forward ends with a sigmoid or a softmax.
 
     Args:
         output: as in `find_raw_logits`.
         batch_size: N.
-        squash: what is known of the model already: without a graph a sigmoid cannot be seen.
+        squash: what the model is known to apply to its logits: without a graph a sigmoid is not recognised.
 
     Raises:
         InputError: as `find_raw_logits`.
@@ -182,7 +198,7 @@ def read_head(output: Any, batch_size: int, squash: Squash | Literal["unknown"] 
 def find_logits(output: Any, batch_size: int) -> Tensor:
     """The logits `(N, K)` in a model's output, before any sigmoid or softmax; of a dense head the mean of a corner.
 
-    That is for finding the layer: which positions matter to others can be seen of a part only.
+    That is for finding the layer: only a part of the logits shows which positions influence others.
 
     Args:
         output: as in `find_raw_logits`.
@@ -202,12 +218,18 @@ def find_logits(output: Any, batch_size: int) -> Tensor:
     return corner(logits) if logits.ndim == 4 else logits
 
 
+def corner(logits: Tensor) -> Tensor:
+    """The mean logits `(N, K)` of a corner of `(N, K, h, w)`: a quarter of each side, rounded down."""
+    rows, columns = (max(side // 4, 1) for side in logits.shape[2:])
+    return logits[:, :, :rows, :columns].mean(dim=(2, 3))
+
+
 def find_raw_logits(output: Any, batch_size: int) -> Tensor:
-    """The logits in a model's output as it gave them: `(N, K)`, or `(N, K, h, w)` from a dense head.
+    """The logits or probabilities in a model's output, as it returned them: `(N, K)`, or `(N, K, h, w)` if dense.
 
     Of several tensors, the one with the surest name (`LOGIT_NAMES`) is taken; without names one number a class goes
     before a map a class, and of several the one that is computed from the others (the logits are computed from the
-    embedding, which takes a graph to see), whatever their widths: a second head is as wide as the first, and so are the
+    embedding, which only a graph shows), whatever their widths: a second head is as wide as the first, and so are the
     mean and the variance of a VAE. Of maps of one width it is the first (the others are auxiliary).
 
     Args:
@@ -215,8 +237,8 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
         batch_size: N.
 
     Raises:
-        InputError: where no tensor of N rows is found, or several that cannot be told apart; the message says what
-            came and shows `forward=`.
+        InputError: where no tensor of N rows is found, or several without a sign which are the logits. The
+            message names what came and shows `forward=`.
 
     Example:
         >>> import torch
@@ -227,11 +249,11 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
     """
     if batch_size == 1 and isinstance(output, Tensor) and output.ndim < 2:
         output = output.reshape(1, -1)  # `.squeeze()` took the only sample too
-    places = {place: each for place, each in _places(output).items() if _is_logits(each, batch_size)}
+    places = {place: each for place, each in _parts_at_top(output).items() if _is_logits(each, batch_size)}
     if not places:
         raise InputError(
             f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. "
-            + taken_out_of(output, lambda part: _is_logits(part, batch_size))
+            + forward_advice(output, lambda part: _is_logits(part, batch_size))
         )
     found = _by_name(places)
     if found is None:
@@ -241,7 +263,7 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
 
 def maps_of_all_heads(output: Any, logits: Tensor) -> list[Tensor]:
     """The maps in a model's output that are as wide as its dense logits; none where these are not dense."""
-    places = _places(output).values()
+    places = _parts_at_top(output).values()
     return [
         each
         for each in places
@@ -251,11 +273,11 @@ def maps_of_all_heads(output: Any, logits: Tensor) -> list[Tensor]:
 
 def has_graph(output: Any) -> bool:
     """Whether a gradient can be taken of anything in a model's output."""
-    return any(isinstance(each, Tensor) and each.requires_grad for each in _places(output).values())
+    return any(isinstance(each, Tensor) and each.requires_grad for each in _parts_at_top(output).values())
 
 
-def _places(output: Any) -> dict[str, Any]:
-    """What a model returned, by the code that reads it off: `""`, `[0]`, `["logits"]` or `.logits`."""
+def _parts_at_top(output: Any) -> dict[str, Any]:
+    """The parts of a model's output, each by the code that gives it: `""`, `[0]`, `["logits"]` or `.logits`."""
     if isinstance(output, Tensor):
         return {"": output}
     if isinstance(output, Mapping):
@@ -271,6 +293,7 @@ def _places(output: Any) -> dict[str, Any]:
 
 
 def _is_logits(value: Any, batch_size: int) -> bool:
+    """Whether a value has the shape and the dtype of logits for this many samples."""
     return (
         isinstance(value, Tensor)
         and value.is_floating_point()
@@ -280,12 +303,13 @@ def _is_logits(value: Any, batch_size: int) -> bool:
 
 
 def _by_name(places: dict[str, Tensor]) -> Tensor | None:
+    """The part with the surest name of `LOGIT_NAMES`; None where none has one."""
     named = (places.get(place) for name in LOGIT_NAMES for place in (f".{name}", f'["{name}"]'))
     return next((each for each in named if each is not None), None)
 
 
 def _by_graph(places: dict[str, Tensor]) -> Tensor:
-    """The first of those that are computed from all others; of maps, from all others of another width."""
+    """The first part that is computed from all others; of maps, from all others of another width."""
     rows = {place: _in_rows(each) for place, each in places.items()}
     flat = {place: each for place, each in rows.items() if each.ndim == 2} or rows
     live = {place: each for place, each in flat.items() if each.requires_grad} or flat
@@ -302,11 +326,11 @@ def _by_graph(places: dict[str, Tensor]) -> Tensor:
         ]
         if all(_is_computed_from(each, other) for other in others):
             return places[place]
-    raise InputError(_ambiguous(live))
+    raise InputError(_message_ambiguous(live))
 
 
 def _is_repeated(each: Tensor, place: str, places: dict[str, Tensor]) -> bool:
-    """Whether an earlier place holds the same tensor."""
+    """Whether an earlier part is the same tensor."""
     before = list(places)[: list(places).index(place)]
     return any(
         places[other].data_ptr() == each.data_ptr() and places[other].shape == each.shape for other in before
@@ -314,14 +338,14 @@ def _is_repeated(each: Tensor, place: str, places: dict[str, Tensor]) -> bool:
 
 
 def _is_squashed(each: Tensor, places: dict[str, Tensor]) -> bool:
-    """Whether these are the probabilities of logits that stand in another place."""
+    """Whether a part holds the probabilities of logits that are another part."""
     _, nodes = squash_of(each)
     behind = {node for node, _ in nodes[-1].next_functions if node is not None} if nodes else set()
     return any(other.grad_fn in behind for other in places.values())
 
 
 def _in_rows(logits: Tensor) -> Tensor:
-    """One number per sample as `(N, 1)`, and a map of a single position as `(N, K)`."""
+    """Reshape one number per sample to `(N, 1)`, and a map of a single position to `(N, K)`."""
     if logits.ndim == 1:
         return logits.unsqueeze(1)
     is_one_position = logits.ndim == 4 and logits.shape[2:].numel() == 1
@@ -332,18 +356,11 @@ def _is_computed_from(later: Tensor, earlier: Tensor) -> bool:
     """Whether the graph behind `later` holds the node that made `earlier`."""
     if not (later.requires_grad and earlier.requires_grad):
         return False
-    goal, seen, stack = get_gradient_edge(earlier).node, set[Node](), [get_gradient_edge(later).node]
-    while stack:
-        node = stack.pop()
-        if node is goal:
-            return True
-        behind = {each for each, _ in node.next_functions if each is not None} - seen
-        seen |= behind
-        stack += behind
-    return False
+    return leads_to_all(get_gradient_edge(later).node, {get_gradient_edge(earlier).node})
 
 
-def _ambiguous(places: dict[str, Tensor]) -> str:
+def _message_ambiguous(places: dict[str, Tensor]) -> str:
+    """The message for several parts of which none is recognised as the logits."""
     shapes = " and ".join(_shape(each) for each in places.values())
     narrowest = min(places, key=lambda place: (places[place].shape[1] == 1, places[place].shape[1]))
     return (
@@ -354,10 +371,12 @@ def _ambiguous(places: dict[str, Tensor]) -> str:
 
 
 def _shape(tensor: Tensor) -> str:
+    """The shape and the dtype of a tensor, for messages."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _describe(output: Any) -> str:
+    """A model's output in words, for messages."""
     if isinstance(output, Tensor):
         return f"a tensor {_shape(output)}"
     if isinstance(output, Mapping):

@@ -1,4 +1,4 @@
-"""The score of any head; that of a dense one, which gives logits at every position, is summed over a region."""
+"""The score of any model output; for dense logits, one at every position, it is summed over a region."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lightning_gcam.cam.squashing import before_normalising
 from lightning_gcam.cam.targets import (
     Explains,
     Labels,
-    Score,
     Targets,
+    TargetScore,
     as_labels,
-    asks_for_output,
     checked_score,
     classes_of,
+    explains_output,
     predict,
     score_of,
     score_of_classes,
@@ -27,14 +27,14 @@ from lightning_gcam.utils.errors import of_the_users
 
 def score_of_head(
     head: Head, targets: Targets, masks: Tensor | None = None, images: Tensor | None = None
-) -> Score:
-    """The score of whatever a model gives: of classes, by their logits; of anything else, by its outputs as they are.
+) -> TargetScore:
+    """The score of a model's output: of classes, by their logits; of anything else, by the outputs as they are.
 
-    Where nothing else was asked for (no targets, or a batch's labels), what shows by its form that it holds no classes
-    is explained as a whole, see `form_of`.
+    Without targets, or with a batch's labels, an output whose form shows that it holds no classes is explained as a
+    whole, see `form_of`.
 
     Args:
-        head: what the model gave.
+        head: the model's output.
         targets: as in `score_of`; or "norm" or "error".
         masks: as in `score_of_regions`.
         images: `(N, C, H, W)`, what a reconstruction is compared with.
@@ -55,7 +55,7 @@ def score_of_head(
         with of_the_users("targets", head.outputs):
             found = targets(head.outputs)
         score = _score_at(head.logits, lambda _: found, masks)
-    elif asks_for_output(as_labels(targets, head.outputs.device), head.outputs.shape[1]):
+    elif explains_output(as_labels(targets, head.outputs.device), head.outputs.shape[1]):
         return _score_at(head.outputs, targets, masks)
     else:
         score = _score_at(head.logits, targets, masks)
@@ -63,14 +63,14 @@ def score_of_head(
 
 
 def form_of(head: Head, masks: Tensor | None, images: Tensor | None) -> Explains | None:
-    """What an output is that shows by its form that it holds no classes; None for one that may hold them.
+    """What an output without classes is explained as, recognised by its form; None where it may hold classes.
 
     - "error", a reconstruction: it has the images' own shape, and the samples have no masks that would make it a
       segmentation; or one row as long as an image has numbers, 64 at least.
     - "norm", an embedding: its rows were divided by something, and have norm 1. (A softmax was recognised before.)
 
-    Both can be seen of a single sample, so that pieces of a batch, processes and looks agree; and neither depends on
-    how much a network has learned.
+    Both are recognised from a single sample, so that chunks of a batch, processes and looks agree; and neither depends
+    on how much a network has learned.
     """
     shape = tuple(head.outputs.shape)
     if images is not None:
@@ -85,14 +85,15 @@ def form_of(head: Head, masks: Tensor | None, images: Tensor | None) -> Explains
 _FEWEST_OF_A_PICTURE = 64
 
 
-def _score_of_whole(head: Head, explains: Explains, images: Tensor | None) -> Score:
-    """The norm of each row, or its mean squared distance from the image; rows of norm 1 as they were before."""
+def _score_of_whole(head: Head, explains: Explains, images: Tensor | None) -> TargetScore:
+    """The score of a whole output: the norm of each row, or its mean squared distance from the image."""
     means = head.outputs if head.outputs.ndim == 2 else head.outputs.float().mean(dim=(2, 3))
     against = images.detach() if explains == "error" and images is not None else None
-    return Score(_of_whole(head.outputs, against), None, means, explains, images=against)
+    return TargetScore(_of_whole(head.outputs, against), None, means, explains, images=against)
 
 
 def _of_whole(outputs: Tensor, images: Tensor | None) -> Tensor:
+    """The norm of each row, before it was normalized to 1, or its mean squared distance from the image: `(N,)`."""
     rows = outputs.flatten(1)
     if images is not None:
         return (rows.float() - images.flatten(1).float()).square().mean(dim=1)
@@ -101,11 +102,12 @@ def _of_whole(outputs: Tensor, images: Tensor | None) -> Tensor:
     return norms
 
 
-def _score_at(logits: Tensor, targets: Targets, masks: Tensor | None) -> Score:
+def _score_at(logits: Tensor, targets: Targets, masks: Tensor | None) -> TargetScore:
+    """The score of logits or outputs, over regions where there is one at every position."""
     return score_of(logits, targets) if logits.ndim == 2 else score_of_regions(logits, targets, masks)
 
 
-def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = None) -> Score:
+def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = None) -> TargetScore:
     r"""The logit of each sample's class, summed over a region of the sample.
 
     $$ s = \sum_{(i, j) \in M} y^c_{ij} $$
@@ -137,11 +139,11 @@ def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = No
     whole = masks | ~in_mask[:, None, None]
     if callable(targets):
         values = checked_score(targets(logits), len(logits))
-        return Score(values, None, _mean(logits, whole), "score", in_mask)
+        return TargetScore(values, None, _mean(logits, whole), "score", in_mask)
     targets = as_labels(targets, logits.device)
-    if asks_for_output(targets, logits.shape[1]):
+    if explains_output(targets, logits.shape[1]):
         mean = _mean(logits, whole)
-        return Score(mean[:, 0] * _cells(whole), None, mean, "output", in_mask, whole)
+        return TargetScore(mean[:, 0] * _cells(whole), None, mean, "output", in_mask, whole)
     if targets is None and logits.shape[1] == 1:
         targets = 1
     votes = predict(logits.detach())
@@ -149,22 +151,22 @@ def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = No
         in_mask, predict(_mean(logits.detach(), whole)), votes.flatten(1).mode(dim=1).values
     )
     classes = classes_of(targets, predicted, logits.shape[1])
-    region = torch.where(in_mask[:, None, None], masks, _given_to(classes, votes))
+    region = torch.where(in_mask[:, None, None], masks, _predicted_region(classes, votes))
     score = score_of_classes(_mean(logits, region), classes)
     values = score.values * _cells(region)
-    return Score(values, score.targets, score.logits, in_mask=in_mask, region=region)
+    return TargetScore(values, score.targets, score.logits, in_mask=in_mask, region=region)
 
 
-def same_score(head: Head, score: Score, rows: Tensor, targets: Targets = None) -> Tensor:
-    """The number that `score` holds of its samples, read from what the model gives for changed images of them.
+def same_score(head: Head, score: TargetScore, rows: Tensor, targets: Targets = None) -> Tensor:
+    """The same score as `score` of the samples, for perturbed images of them: `(B,)`.
 
-    It is of the same classes, whatever is predicted for the changed images, and over the same regions.
+    It is of the same classes, whatever is predicted for the perturbed images, and over the same regions.
 
     Args:
         head: `(B, K)`, or `(B, K, h, w)` from a dense head, on a grid of any size.
         score: of the N samples as they were.
-        rows: `(B,)`, of which sample each is a change.
-        targets: what was asked for, of which only a callable counts; it gets all B rows.
+        rows: `(B,)`, of which sample each is a perturbation.
+        targets: as in `attribute`; only a callable counts, and gets all B rows.
 
     Returns:
         `(B,)`, with the logits' graph.
@@ -193,7 +195,7 @@ def same_score(head: Head, score: Score, rows: Tensor, targets: Targets = None) 
 
 
 def _on_grid(masks: Tensor | None, logits: Tensor) -> Tensor:
-    """The masks at the logits' size, by the nearest pixel; an object that falls between them is where it touches."""
+    """Resize masks to the logits' size by the nearest pixel; an object between these is kept where it touches any."""
     n, _, *size = logits.shape
     if masks is None:
         return torch.zeros(n, *size, dtype=torch.bool, device=logits.device)
@@ -203,19 +205,20 @@ def _on_grid(masks: Tensor | None, logits: Tensor) -> Tensor:
     return torch.where(nearest.flatten(1).any(dim=1)[:, None, None], nearest, touched)
 
 
-def _given_to(classes: Tensor, votes: Tensor) -> Tensor:
-    """The positions `(N, h, w)` whose class is the sample's, or one of those marked."""
+def _predicted_region(classes: Tensor, votes: Tensor) -> Tensor:
+    """The positions `(N, h, w)` whose predicted class is the sample's, or one of those marked."""
     if classes.ndim == 1:
         return votes == classes[:, None, None]
     return classes.bool().gather(1, votes.flatten(1)).view_as(votes)
 
 
 def _cells(region: Tensor) -> Tensor:
+    """The number of positions in each sample's region: `(N,)`."""
     return region.flatten(1).sum(dim=1)
 
 
 def _mean(logits: Tensor, region: Tensor) -> Tensor:
-    """The mean over each sample's region `(N, K)`; over everything, where that is empty."""
+    """The mean of the logits over each sample's region, `(N, K)`; over all positions where that is empty."""
     region = region | ~region.flatten(1).any(dim=1)[:, None, None]
     wide = torch.promote_types(logits.dtype, torch.float32)
     return torch.where(region[:, None], logits, 0).sum(dim=(2, 3), dtype=wide) / _cells(region)[:, None]

@@ -1,4 +1,4 @@
-"""CAM methods by their names: functions of activations and gradients, and functions that run the model again."""
+"""The table of CAM methods by name: functions of activations and gradients, or functions that run the model again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Method = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ModelMethod:
-    """A method that needs the model again: it is handed a `lightning_gcam.cam.MethodContext`, and gives the maps.
+    """A method that runs the model again: a function from a `lightning_gcam.cam.MethodContext` to the maps.
 
     Args:
         function: `context -> (N, a, b)`, on a grid of any size.
-        name: what its maps are called; the function's own name where it is left out.
-        requires: a package that it stands on, which the extra of the same name installs.
+        name: of its maps; the function's own name where it is left out.
+        requires: a package that it needs, which the extra of the same name installs.
 
     Example:
         >>> from functools import partial
@@ -40,12 +40,12 @@ class ModelMethod:
             object.__setattr__(self, "name", _name_of(self.function))
 
     def __call__(self, context: Any) -> Tensor:
-        """The maps."""
+        """Compute the maps."""
         return self.function(context)
 
 
 AnyMethod = Method | ModelMethod
-"""What a look can compute."""
+"""A method of either kind."""
 
 Methods = AnyMethod | str | Sequence[AnyMethod | str] | Mapping[str, AnyMethod]
 """A name, a callable, several of them, or callables by the names their maps are to have. (`LightningCLI` tries them in
@@ -57,7 +57,7 @@ Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
 def register_method(name: str) -> Callable[[Method], Method]:
-    """Make a function known under `name`, so that it can be asked for as `methods="name"`.
+    """Register a function of activations and gradients under `name`, for `methods="name"`.
 
     Args:
         name: the name; it must be free.
@@ -82,11 +82,11 @@ def register_method(name: str) -> Callable[[Method], Method]:
 
 
 def register_model_method(name: str, *, requires: str | None = None) -> Callable[[Function], Function]:
-    """Register a function that runs the model again under `name`, so that it can be asked for as `methods="name"`.
+    """Register a function that runs the model again under `name`, for `methods="name"`.
 
     Args:
         name: the name; it must be free.
-        requires: a package that it stands on, which the extra of the same name installs.
+        requires: a package that it needs, which the extra of the same name installs.
 
     Raises:
         InputError: where the name is taken.
@@ -109,6 +109,7 @@ def register_model_method(name: str, *, requires: str | None = None) -> Callable
 
 
 def _register(name: str, method: AnyMethod) -> None:
+    """Put a method into the table, unless another has its name."""
     before = _METHODS.get(name, method)
     if _function_of(before) is not _function_of(method) and not _same_source(before, method):
         raise InputError(f'`name` "{name}" is taken by another method. Choose another name.')
@@ -116,6 +117,7 @@ def _register(name: str, method: AnyMethod) -> None:
 
 
 def _function_of(method: AnyMethod) -> Callable[..., Tensor]:
+    """The function of a method of either kind."""
     return method.function if isinstance(method, ModelMethod) else method
 
 
@@ -126,7 +128,7 @@ def _same_source(left: AnyMethod, right: AnyMethod) -> bool:
 
 
 def available_methods() -> tuple[str, ...]:
-    """The names that `methods=` knows, in the order they were registered.
+    """The names of all registered methods, in the order they were registered.
 
     Example:
         >>> from lightning_gcam.cam import available_methods
@@ -137,7 +139,7 @@ def available_methods() -> tuple[str, ...]:
 
 
 def resolve_methods(methods: Methods) -> dict[str, AnyMethod]:
-    """Names and callables as an ordered table from name to method.
+    """Resolve names and callables to an ordered table from name to method.
 
     Args:
         methods: one name, one callable `(activations, gradients) -> (N, h, w)`, a `ModelMethod`, or several of them.
@@ -173,11 +175,12 @@ def resolve_methods(methods: Methods) -> dict[str, AnyMethod]:
 
 
 def _resolve(method: str | AnyMethod) -> tuple[str, AnyMethod]:
+    """The name of a method and the method itself, from either."""
     if isinstance(method, ModelMethod):
         return method.name, method
     if callable(method):
-        scored = {id(each.function): each for each in _METHODS.values() if isinstance(each, ModelMethod)}
-        known = scored.get(id(method))
+        with_model = {id(each.function): each for each in _METHODS.values() if isinstance(each, ModelMethod)}
+        known = with_model.get(id(method))
         return (known.name, known) if known is not None else (_name_of(method), method)
     if not isinstance(method, str):
         raise InputError(
@@ -190,6 +193,7 @@ def _resolve(method: str | AnyMethod) -> tuple[str, AnyMethod]:
 
 
 def _check_installed(name: str, method: AnyMethod) -> None:
+    """Refuse a method whose package is not installed."""
     package = method.requires if isinstance(method, ModelMethod) else None
     if package is not None and importlib.util.find_spec(package) is None:
         raise InputError(
@@ -199,4 +203,5 @@ def _check_installed(name: str, method: AnyMethod) -> None:
 
 
 def _name_of(method: Callable[..., Any]) -> str:
+    """The `__name__` of a callable, or that of its class."""
     return str(getattr(method, "__name__", type(method).__name__)).strip("<>")

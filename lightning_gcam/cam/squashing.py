@@ -1,4 +1,4 @@
-"""Probabilities in the place of logits: how they are recognised, and how the logits in front of them are had."""
+"""Recognising probabilities in the place of logits, and computing the logits in front of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 Squash = Literal["sigmoid", "softmax", "log_sigmoid", "log_softmax"]
-"""What a model's forward ends with, beyond its logits."""
+"""The function that a model's forward applies to its logits."""
 
 _NODES: dict[str, Squash] = {
     "Sigmoid": "sigmoid",
@@ -22,22 +22,22 @@ _SHAPES = (
     *("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Transpose", "Permute", "T"),
     *("Clone", "Alias", "ToCopy"),
 )
-"""Operations that give the same numbers in another form."""
+"""Operations that return the same numbers in another shape."""
 _PARTS = ("Select", "Slice")
 _CLAMPS = ("Clamp", "ClampMin", "ClampMax")
 _LINEAR = ("Addmm", "Mm", "Addbmm", "Bmm", "Baddbmm", "Convolution", "NativeBatchNorm", "CudnnBatchNorm")
-"""What gives logits, whatever their values are."""
+"""Operations whose results are logits, whatever their values."""
 _TOLERANCE = 1e-2
 """By how much a sum of probabilities may miss 1: half precision rounds each of them."""
 
 
 def squash_of(outputs: Tensor) -> tuple[Squash | None, list[Node]]:
-    """What the outputs have gone through behind the logits, and the nodes through which the gradient is to pass as is.
+    """The function that was applied to the logits, and the nodes through which the gradient passes unchanged.
 
-    It is read off the autograd graph: the last operation that is no change of form is a sigmoid, a softmax or their
-    logarithm. A softmax is also told by its values, which the graph does not always show (a mean of several softmaxes,
-    `stack([1 - p, p])`): in [0, 1] with rows that sum to 1, or at most 0 with exponentials that do, unless they come
-    straight from a linear layer. Values in [0, 1] alone are no proof of a sigmoid: logits can lie there, too.
+    It is found in the autograd graph: the last operation that does not only reshape is a sigmoid, a softmax or their
+    logarithm. A softmax is also recognised by its values, as the graph does not always show it (a mean of several
+    softmaxes, `stack([1 - p, p])`): in [0, 1] with rows that sum to 1, or at most 0 with exponentials that do, unless
+    they come straight from a linear layer. Values in [0, 1] alone are no proof of a sigmoid: logits can lie there, too.
 
     Args:
         outputs: `(N, K)`, or `(N, K, h, w)`.
@@ -75,7 +75,7 @@ def squash_of(outputs: Tensor) -> tuple[Squash | None, list[Node]]:
 
 
 def unsquashed(outputs: Tensor, squash: Squash | None, nodes: list[Node]) -> Tensor:
-    """The logits in front of a squashing; those of a softmax up to a number that all classes of a sample share.
+    """The logits in front of a squashing; those of a softmax up to a constant of each sample.
 
     Their gradient is that of the logits, however saturated the probabilities are, where the graph has the node of the
     squashing; elsewhere it is taken through it. A gradient of the outputs themselves stays what it is.
@@ -100,13 +100,13 @@ def unsquashed(outputs: Tensor, squash: Squash | None, nodes: list[Node]) -> Ten
         return _inverse(outputs, squash)
     from_logits: list[bool] = []
     for node in nodes:
-        node.register_hook(lambda *gradients: _pass(*gradients) if from_logits else None)
-    logits: Tensor = _PassOn.apply(outputs, squash, from_logits)
+        node.register_hook(lambda *gradients: _pass_gradient(*gradients) if from_logits else None)
+    logits: Tensor = _StraightThrough.apply(outputs, squash, from_logits)
     return logits
 
 
 def squashed(logits: Tensor, squash: Squash | None) -> Tensor:
-    """What the model gave, from its logits.
+    """The outputs of the model, from its logits.
 
     Example:
         >>> squashed(torch.zeros(1, 2), "softmax").tolist(), squashed(torch.zeros(1, 2), None).tolist()
@@ -125,7 +125,7 @@ def squashed(logits: Tensor, squash: Squash | None) -> Tensor:
 
 
 def before_normalising(outputs: Tensor) -> Tensor | None:
-    """The rows `(N, K)` that were divided by their norm to give these; None where that is not what was done.
+    """The rows `(N, K)` whose normalization gave the outputs; None where the outputs are not normalized.
 
     Example:
         >>> z = torch.tensor([[3.0, 4.0]], requires_grad=True)
@@ -142,13 +142,14 @@ def before_normalising(outputs: Tensor) -> Tensor | None:
 
 
 def _have_norm_one(rows: Tensor) -> bool:
+    """Whether every row has norm 1."""
     if rows.ndim != 2 or rows.shape[1] < 2:
         return False
     return bool(((rows.detach().float().norm(dim=1) - 1).abs() < _TOLERANCE / 2).all())
 
 
 def _chain(outputs: Tensor) -> Iterator[Node]:
-    """The operations behind the outputs, the last first, up to the first that does more than change their form."""
+    """The operations behind the outputs, the last first, up to the first that does more than reshape them."""
     node = outputs.grad_fn
     while node is not None:
         yield node
@@ -163,6 +164,7 @@ def _kind(node: Node) -> str:
 
 
 def _by_value(outputs: Tensor) -> Squash | None:
+    """The softmax, or its logarithm, that the outputs are by their values; None for neither."""
     values = outputs.detach().float()
     if values.shape[1] < 2 or not values.numel():
         return None
@@ -171,11 +173,13 @@ def _by_value(outputs: Tensor) -> Squash | None:
     return "log_softmax" if bool((values <= 1e-6).all()) and _sum_to_one(values.exp()) else None
 
 
-def _sum_to_one(shares: Tensor) -> bool:
-    return bool(((shares.sum(dim=1) - 1).abs() < _TOLERANCE).all())
+def _sum_to_one(probabilities: Tensor) -> bool:
+    """Whether every sample's probabilities sum to 1."""
+    return bool(((probabilities.sum(dim=1) - 1).abs() < _TOLERANCE).all())
 
 
 def _inverse(outputs: Tensor, squash: Squash) -> Tensor:
+    """The logits by the inverse function, in float32 or wider."""
     values = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
     smallest, below_one = torch.finfo(values.dtype).tiny, 1 - torch.finfo(values.dtype).eps / 2
     if squash == "log_softmax":
@@ -187,14 +191,14 @@ def _inverse(outputs: Tensor, squash: Squash) -> Tensor:
     return values - (-torch.expm1(values).clamp(max=-smallest)).log()
 
 
-def _pass(gradients: tuple[Tensor | None, ...], of_outputs: tuple[Tensor, ...]) -> Any:
-    """The gradient of what a node gave as that of what it took."""
+def _pass_gradient(gradients: tuple[Tensor | None, ...], of_outputs: tuple[Tensor, ...]) -> Any:
+    """Use the gradient of a node's output as that of its input."""
     first, *others = gradients
     return None if first is None else (of_outputs[0].to(first.dtype), *others)
 
 
-class _PassOn(torch.autograd.Function):
-    """The logits, by value; their gradient becomes that of the outputs, and `from_logits` says that it came so."""
+class _StraightThrough(torch.autograd.Function):
+    """The logits by value; their gradient is passed to the outputs unchanged, and `from_logits` records that."""
 
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, squash: Squash, from_logits: list[bool]) -> Tensor:

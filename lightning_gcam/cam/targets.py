@@ -1,4 +1,4 @@
-"""From logits to the score that is explained: the target class, or the output itself; one number per sample."""
+"""The score that is explained, one number per sample: the logit of the target class, or the output itself."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_gcam.cam.outputs import find_logits as find_logits  # for those who want both
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.utils.errors import InputError
 
 Explains = Literal["classes", "output", "score", "norm", "error"]
-"""What a score speaks of: classes; the single output of a regression; whatever a callable makes of the output; the norm
-of an embedding; the error of a reconstruction."""
+"""What a score measures: classes; the single output of a regression; whatever a callable computes from the output; the
+norm of an embedding; the error of a reconstruction."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A batch's labels, and whether they measure something (a regression's) instead of naming classes.
+    """A batch's labels, and whether they are measurements (of a regression) and not classes.
 
     A part of a batch does not show it: of the measurements 0.5, 1.0 and 2.0 the second alone might be a class.
 
     Args:
         values: `(N,)`, or `(N, K)` multi-hot.
         measure: see `are_measurements`.
-        of_batch: whether they came with the samples, and were not asked for: then they name classes of the output only
+        of_batch: whether they came with the samples, and not as `targets=`: then they name classes of the output only
             if it has any.
     """
 
@@ -37,7 +36,7 @@ class Labels:
 
     @staticmethod
     def of(values: Tensor) -> Labels:
-        """All labels of a batch."""
+        """The labels of a whole batch."""
         return Labels(values, are_measurements(values))
 
     def __len__(self) -> int:
@@ -53,19 +52,19 @@ Targets = int | str | Sequence[int] | Tensor | Labels | Callable[[Tensor], Tenso
 
 
 @dataclass(frozen=True)
-class Score:
-    """The number per sample whose gradient is taken, and what it speaks of.
+class TargetScore:
+    """The number per sample whose gradient is taken, and what it measures.
 
     Args:
         values: `(N,)`.
-        targets: the classes `(N,)` or `(N, K)`; None where it does not speak of classes.
+        targets: the classes `(N,)` or `(N, K)`; None where it does not measure classes.
         logits: `(N, K)`; those of a dense head averaged over each sample's region.
-        explains: what the score speaks of.
+        explains: what the score measures.
         in_mask: `(N,)` bool: whether a dense head's logits were summed over the mask that was given; None for a head
             that is not dense.
         region: `(N, h, w)` bool: the positions over which a dense head's logits were summed; None for a head that is
             not dense, and for a callable.
-        squash: what the model does to its logits; its outputs are these where None.
+        squash: what the model applies to its logits; its outputs are these where None.
         images: `(N, C, H, W)`, what a reconstruction is compared with; None for anything else.
     """
 
@@ -85,8 +84,8 @@ class Score:
             return torch.ones_like(self.values, dtype=torch.bool)
         return self.region.flatten(1).any(dim=1)
 
-    def detached(self) -> Score:
-        """The same numbers without their graph."""
+    def detached(self) -> TargetScore:
+        """The same score without its graph."""
         return replace(self, values=self.values.detach(), logits=self.logits.detach())
 
 
@@ -104,7 +103,7 @@ def predict(logits: Tensor) -> Tensor:
 
 
 def shares_of(logits: Tensor, several: bool) -> Tensor:
-    """The probability of each class, `(N, K)` float32: of one class out of K, or of each by itself.
+    """The probability of each class, `(N, K)` float32, by a softmax over the classes or a sigmoid for each.
 
     Args:
         logits: `(N, K)`; a single one gives the probability of class 1.
@@ -130,9 +129,9 @@ def predict_marks(logits: Tensor, several: bool = True) -> Tensor:
 
 
 def are_marks(labels: Tensor) -> bool:
-    """Whether labels mark several classes a sample: rows `(N, K)` of which some do not hold exactly one mark.
+    """Whether labels are multi-hot: rows `(N, K)` of which some do not mark exactly one class.
 
-    One mark in every row is one class of many, one-hot: nothing says that there could have been two.
+    One mark in every row is one class of many, one-hot: nothing shows that there could have been two.
 
     Example:
         >>> are_marks(torch.tensor([[1, 1], [0, 1]])), are_marks(torch.eye(2)), are_marks(torch.tensor([1, 0]))
@@ -142,13 +141,13 @@ def are_marks(labels: Tensor) -> bool:
 
 
 def are_measurements(labels: Tensor) -> bool:
-    """Whether labels measure something: numbers of which some are neither whole nor one of the two classes.
+    """Whether labels are measurements: numbers of which some are neither whole nor one of the two classes.
 
     With several outputs whole numbers are classes all the same; with a single one, labels up to 1 are its two classes
     and negative ones mean "none".
 
     Args:
-        labels: `(N,)` or `(N, 1)`; anything else does not measure.
+        labels: `(N,)` or `(N, 1)`; anything else are no measurements.
 
     Example:
         >>> are_measurements(torch.tensor([3.2, 1.0])), are_measurements(torch.tensor([0.0, 1.0]))
@@ -160,7 +159,7 @@ def are_measurements(labels: Tensor) -> bool:
     return bool(((labels != labels.round()) | (labels > 1)).any())
 
 
-def score_of(logits: Tensor, targets: Targets) -> Score:
+def score_of(logits: Tensor, targets: Targets) -> TargetScore:
     """The score of the target class of each sample, before any softmax.
 
     Args:
@@ -181,26 +180,26 @@ def score_of(logits: Tensor, targets: Targets) -> Score:
         tensor([ 3.1000, -0.5000])
     """
     if callable(targets):
-        return Score(checked_score(targets(logits), len(logits)), None, logits, "score")
+        return TargetScore(checked_score(targets(logits), len(logits)), None, logits, "score")
     targets = as_labels(targets, logits.device)
-    if asks_for_output(targets, logits.shape[1]):
-        return Score(logits[:, 0], None, logits, "output")
+    if explains_output(targets, logits.shape[1]):
+        return TargetScore(logits[:, 0], None, logits, "output")
     return score_of_classes(logits, classes_of(targets, predict(logits.detach()), logits.shape[1]))
 
 
-def score_of_classes(logits: Tensor, classes: Tensor) -> Score:
+def score_of_classes(logits: Tensor, classes: Tensor) -> TargetScore:
     """The logit of each sample's class `(N,)`, or the sum of its marked ones `(N, K)`."""
     if classes.ndim == 2:
         classes = classes.to(logits.dtype)
-        return Score((logits * classes).sum(dim=1), classes, logits)
+        return TargetScore((logits * classes).sum(dim=1), classes, logits)
     check_classes(classes, logits.shape[1])
     if logits.shape[1] == 1:
-        return Score(torch.where(classes > 0, logits[:, 0], -logits[:, 0]), classes, logits)
-    return Score(logits.gather(1, classes[:, None]).squeeze(1), classes, logits)
+        return TargetScore(torch.where(classes > 0, logits[:, 0], -logits[:, 0]), classes, logits)
+    return TargetScore(logits.gather(1, classes[:, None]).squeeze(1), classes, logits)
 
 
 def as_labels(targets: Any, device: torch.device) -> Labels | int | str | None:
-    """Targets in whatever form as a word, a class, or `Labels` on `device`.
+    """Convert targets to a word, a class, or `Labels` on `device`.
 
     Raises:
         InputError: where they are neither a word nor numbers.
@@ -213,7 +212,8 @@ def as_labels(targets: Any, device: torch.device) -> Labels | int | str | None:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f'`targets` must be classes, as numbers from 0 in the order of the logits, or "predicted", "output", or a '
-            f"callable on the logits; got {type(targets).__name__} {_shown(targets)}. Give each class by its number."
+            f"callable on the logits; got {type(targets).__name__} {_shortened_repr(targets)}. Give each "
+            "class by its number."
         ) from error
     if values.ndim == 0:
         return int(values)
@@ -223,11 +223,11 @@ def as_labels(targets: Any, device: torch.device) -> Labels | int | str | None:
     return Labels(values, are_measurements(values) if measure is None else measure, of_batch)
 
 
-def asks_for_output(targets: Labels | int | str | None, num_logits: int) -> bool:
-    """Whether the output itself is to be explained: it was asked for, or it is one number and the labels measure it.
+def explains_output(targets: Labels | int | str | None, num_logits: int) -> bool:
+    """Whether the output itself is explained: by `targets="output"`, or because labels are measurements of one output.
 
     Raises:
-        InputError: where "output" is asked for and there are several.
+        InputError: where `targets="output"`, and the model gives several numbers.
     """
     if targets == "output" and num_logits != 1:
         raise InputError(
@@ -238,7 +238,7 @@ def asks_for_output(targets: Labels | int | str | None, num_logits: int) -> bool
 
 
 def classes_of(targets: Labels | int | str | None, predicted: Tensor, num_logits: int) -> Tensor:
-    """The classes `(N,)` or marks `(N, K)` that are asked for.
+    """The target classes `(N,)`, or the marked classes `(N, K)`.
 
     Args:
         targets: as `as_labels` gives them.
@@ -268,12 +268,12 @@ def classes_of(targets: Labels | int | str | None, predicted: Tensor, num_logits
     if classes.ndim == 2:
         none = ~(classes != 0).any(dim=1)
         return torch.where(none[:, None], _marks(predicted, classes), classes)
-    check_whole(classes, num_logits)
+    check_no_fractions(classes, num_logits)
     return torch.where(classes < 0, predicted, classes.long())
 
 
 def _marks(classes: Tensor, like: Tensor) -> Tensor:
-    """One mark a row."""
+    """One marked class a row, in the shape and dtype of `like`."""
     return torch.zeros_like(like).scatter_(1, classes[:, None], 1)
 
 
@@ -285,16 +285,16 @@ def check_labels(labels: Tensor, num_logits: int) -> None:
         num_logits: K.
 
     Raises:
-        InputError: as `check_classes` and `check_whole`.
+        InputError: as `check_classes` and `check_no_fractions`.
     """
     if num_logits == 1 and are_measurements(labels):
         return
-    check_whole(labels, num_logits, "labels")
+    check_no_fractions(labels, num_logits, "labels")
     check_classes(labels[labels >= 0], num_logits, "labels")
 
 
-def check_whole(classes: Tensor, num_logits: int, argument: str = "targets") -> None:
-    """Refuse numbers that are no classes.
+def check_no_fractions(classes: Tensor, num_logits: int, argument: str = "targets") -> None:
+    """Refuse numbers with a fraction, which are no classes.
 
     Raises:
         InputError: naming the number.
@@ -332,17 +332,17 @@ def check_classes(classes: Tensor, num_logits: int, argument: str = "targets") -
         )
 
 
-def _shown(value: Any) -> str:
-    """As it is written, in short."""
+def _shortened_repr(value: Any) -> str:
+    """The `repr` of a value, at most 80 characters long."""
     written = repr(value)
     return written if len(written) <= 80 else f"{written[:77]}..."
 
 
 def checked_score(values: Any, n: int) -> Tensor:
-    """What a callable gave, if it is one number per sample.
+    """Refuse what a callable returned as the score, unless it is one number per sample.
 
     Raises:
-        InputError: saying what it gave.
+        InputError: naming what it returned.
     """
     if not isinstance(values, Tensor) or tuple(values.shape) != (n,):
         came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import run
+from lightning_gcam.cam.calling import call_model
 from lightning_gcam.utils.errors import InputError, did_you_mean
 from lightning_gcam.utils.lightning_compat import LightningModule, rank_zero_info, rank_zero_warn
 
@@ -53,7 +53,7 @@ class Explained(LightningModule):
         if self._scale is not None:
             factor, shift = (each.to(images) for each in self._scale)
             images = images * factor + shift
-        return run(self.model, images, None)
+        return call_model(self.model, images, None)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Do nothing: the callback evaluates."""

@@ -1,1 +1,1 @@
-"""Tools that know nothing of saliency: errors, files, chunks, isolation, and both Lightning packages as one."""
+"""Tools without any saliency: errors, files, chunks, isolation, and one interface to both Lightning packages."""

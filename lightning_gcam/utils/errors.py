@@ -1,4 +1,4 @@
-"""The one error that this package raises on purpose, and what its messages are made of."""
+"""The errors for unusable input, the checks of common arguments, and the parts that error messages share."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """What was handed in cannot be used.
+    """Raised where an argument, or what a model or a file gives, cannot be used.
 
     The message names the argument, what was expected, what came, and what to do. It is a `ValueError`, so code
-    that does not know this package can catch it too.
+    that does not use this package's errors can catch it too.
     """
 
 
 class InputTypeError(InputError, TypeError):
-    """What was handed in is of a type that cannot be used; to code that does not know this package, a `TypeError`."""
+    """An `InputError` for a value of the wrong type, which is a `TypeError` too."""
 
 
 def words_of(error: BaseException) -> str:
-    """What an exception says; a substitute where its own `__str__` raises, which must not hide the first failure.
+    """The message of an exception; a substitute where its own `__str__` raises, which must not hide the first failure.
 
     Example:
         >>> words_of(ValueError("too small"))
@@ -35,7 +35,7 @@ def words_of(error: BaseException) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The known names nearest to `name`, as a sentence to append to an error; all of them where none is near.
+    """A sentence for an error message with the known names most similar to `name`, or all where none is similar.
 
     Example:
         >>> did_you_mean("grad_can", ["grad_cam", "layer_cam"])
@@ -51,13 +51,100 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Known: {shown}{', ...' if len(choices) > 20 else ''}."
 
 
-OF_THE_MACHINE = re.compile(r"memory|CUDA|CUDNN|cuDNN|CUBLAS|NCCL|device")
-"""What an error says that is nobody's mistake."""
+MACHINE_FAILURE = re.compile(r"memory|CUDA|CUDNN|cuDNN|CUBLAS|NCCL|device")
+"""Words in the message of an error that comes from the device or its memory, and not from what was handed in."""
+
+
+def is_whole_number(value: Any, least: int = 1) -> bool:
+    """Whether a value is an integer of at least `least`; True and False are none.
+
+    Example:
+        >>> is_whole_number(3), is_whole_number(True), is_whole_number(2.0), is_whole_number(0)
+        (True, False, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_whole(
+    name: str, value: Any, least: int = 1, *, expected: str | None = None, remedy: str = ""
+) -> None:
+    """Refuse what is not a whole number of at least `least`.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        least: the smallest number that is accepted.
+        expected: what the argument takes, in words, where it is more than such a number.
+        remedy: a sentence about what to do.
+
+    Raises:
+        InputError: naming the argument, what was expected, and what came.
+
+    Example:
+        >>> check_whole("num_samples", 0)
+        Traceback (most recent call last):
+        ...
+        lightning_gcam.utils.errors.InputError: `num_samples` must be a whole number from 1; got 0.
+    """
+    if not is_whole_number(value, least):
+        expected = f"a whole number from {least}" if expected is None else expected
+        raise InputError(f"`{name}` must be {expected}; got {value!r}.{f' {remedy}' if remedy else ''}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        InputError: naming the argument and what came.
+
+    Example:
+        >>> check_flag("show_change", 1)
+        Traceback (most recent call last):
+        ...
+        lightning_gcam.utils.errors.InputError: `show_change` must be True or False; got 1.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"`{name}` must be True or False; got {value!r}.")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Refuse a word that is none of a few choices; the message lists them all.
+
+    Raises:
+        InputError: naming the argument, the choices, and what came.
+
+    Example:
+        >>> check_choice("subset", "none", ("all", "difficult"))
+        Traceback (most recent call last):
+        ...
+        lightning_gcam.utils.errors.InputError: `subset` must be "all" or "difficult"; got 'none'. Choose one of them.
+    """
+    choices = list(choices)
+    if value not in choices:
+        listed = " or ".join(f'"{each}"' for each in choices)
+        raise InputError(f"`{name}` must be {listed}; got {value!r}. Choose one of them.")
+
+
+def check_known(name: str, value: Any, known: Iterable[str]) -> None:
+    """Refuse a name that is not among the known ones; the message gives the most similar.
+
+    Raises:
+        InputError: naming the argument, what came, and the most similar names.
+
+    Example:
+        >>> check_known("fuse", "produkt", ["product", "mean"])
+        Traceback (most recent call last):
+        ...
+        lightning_gcam.utils.errors.InputError: `fuse` "produkt" is not known. Did you mean "product"?
+    """
+    known = list(known)
+    if value not in known:
+        raise InputError(f'`{name}` "{value}" is not known. {did_you_mean(str(value), known)}')
 
 
 @contextmanager
 def of_the_users(argument: str, given: Any) -> Iterator[None]:
-    """Run a function of the user's on `given`; where it raises, refuse the argument, whatever the error's type.
+    """Turn any error that a user's function raises on the tensor `given` into an `InputError` about the argument.
 
     Raises:
         InputError: naming the argument, what it was given, and what it raised.
@@ -67,7 +154,7 @@ def of_the_users(argument: str, given: Any) -> Iterator[None]:
     except InputError:
         raise
     except (RuntimeError, TypeError, LookupError, AttributeError, ValueError) as error:
-        if OF_THE_MACHINE.search(words_of(error)):
+        if MACHINE_FAILURE.search(words_of(error)):
             raise
         raise InputError(
             f"`{argument}` failed on {tuple(given.shape)} {str(given.dtype).removeprefix('torch.')}: "

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and any name as part of a path."""
+"""Atomic writing of files, and names made safe as parts of a path."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from typing import IO, Any
 from urllib.parse import quote
 
 LONGEST = 100
-"""Most signs of one part. File systems take 255 bytes, MLflow puts a whole tag into one of them, and W&B takes 128."""
+"""The most characters of one part of a path.
+
+File systems take 255 bytes, MLflow puts a whole tag into one of them, and W&B takes 128."""
 
 _DEVICES = {
     *("CON", "PRN", "AUX", "NUL"),
     *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10)),
 }
-"""What Windows takes for a device, whatever ending stands behind it."""
+"""The names that Windows reserves for devices, with any suffix."""
 
 
 def safe_name(name: str) -> str:
-    """A name as one component of a path: ASCII letters, digits, "_.-~" and spaces stay, all else is percent-encoded.
+    """Encode a name as one component of a path.
 
-    Dots and spaces at either end and the names of Windows' devices are encoded too. `urllib.parse.unquote` gives the
-    name back, unless it was too long: then its end is a checksum. No two names come out alike; which would where a file
-    system does not tell capital letters apart, `same_on_any_disk` says.
+    ASCII letters, digits, "_.-~" and spaces stay, all else is percent-encoded. Dots and spaces at either end and the
+    names of Windows' devices are encoded too. `urllib.parse.unquote` gives the name back, unless it was too long: then
+    its end is a checksum. No two names come out alike; those that would where a file system does not tell capital
+    letters apart are found by `same_on_any_disk`.
 
     Args:
         name: any text.
@@ -50,7 +53,7 @@ def safe_name(name: str) -> str:
 
 
 def safe_path(name: str) -> str:
-    """A name with slashes as a path below a folder: each part by `safe_name`, and no part of it is empty.
+    """Encode a name with slashes as a relative path: each part by `safe_name`, and no part is empty.
 
     Args:
         name: any text, such as a tag.
@@ -73,11 +76,11 @@ def same_on_any_disk(name: str, other: str) -> bool:
 
 
 def shortened(name: str, most: int, whole: str | None = None) -> str:
-    """The beginning of a name that is too long, with a checksum behind it: `most` signs.
+    """Shorten a name to at most `most` characters, the last of which are a checksum of the whole name.
 
     Args:
         name: what is shortened, whether or not it is too long.
-        most: how many signs are left at most.
+        most: how many characters are left at most.
         whole: what the checksum is of, where `name` is only a part of it.
 
     Example:
@@ -91,7 +94,7 @@ def shortened(name: str, most: int, whole: str | None = None) -> str:
 
 
 UNFINISHED = ".part"
-"""How a file's name ends before it is whole; one is left where the process is killed."""
+"""The suffix of a file that is still being written; one is left behind where the process is killed."""
 
 
 def atomic_write(path: Path) -> AbstractContextManager[IO[bytes]]:
@@ -116,7 +119,7 @@ def atomic_write_text(path: Path, newline: str | None = None) -> AbstractContext
 
     Args:
         path: as in `atomic_write`.
-        newline: as in `open`; the module `csv` wants "".
+        newline: as in `open`; the module `csv` needs "".
     """
     # half of a surrogate pair, as in a file name that is no UTF-8, is written as its escape
     return _replacing(path, mode="x", newline=newline, encoding="utf-8", errors="backslashreplace")
@@ -124,7 +127,7 @@ def atomic_write_text(path: Path, newline: str | None = None) -> AbstractContext
 
 @contextmanager
 def atomic_write_texts(paths: Sequence[Path], newline: str | None = None) -> Iterator[list[IO[str]]]:
-    """As `atomic_write_text`, for several files: all are on disk before the first, in this order, has its name.
+    """As `atomic_write_text`, for several files: all are on disk before the first of them gets its name.
 
     Args:
         paths: of the files.
@@ -141,6 +144,7 @@ def atomic_write_texts(paths: Sequence[Path], newline: str | None = None) -> Ite
 
 @contextmanager
 def _replacing(path: Path, **options: Any) -> Iterator[IO[Any]]:
+    """Write a temporary file beside `path`, and rename it to `path` when the block ends without an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name[:40]}.{secrets.token_hex(8)}{UNFINISHED}")
     # mode "x" is O_EXCL: whatever another has laid there, a link to elsewhere too, is an error and is not written to
@@ -158,7 +162,7 @@ def _replacing(path: Path, **options: Any) -> Iterator[IO[Any]]:
 
 
 def _put_on_disk(descriptor: int) -> None:
-    """Without it a machine that loses its power may keep the rename and lose what was written before it."""
+    """Flush a file to the disk, so that after a loss of power no renamed file is empty."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -166,17 +170,17 @@ def _put_on_disk(descriptor: int) -> None:
             errno.EINVAL,
             errno.ENOSYS,
             errno.ENOTSUP,
-        ):  # a file system that knows no fsync
+        ):  # a file system without fsync
             raise
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    r"""A path or a name for a message of one line: what cannot be printed is escaped.
+    r"""Escape the unprintable characters of a path or a name, for a message of one line.
 
     Example:
         >>> printable("runs/ü\n\x1b[31m\udcff")
         'runs/ü\\n\\x1b[31m\\udcff'
     """
     return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in os.fspath(text)
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in os.fspath(text)
     )

@@ -1,4 +1,4 @@
-"""The model, its buffers, modes and the random streams left exactly as they were."""
+"""Context managers around a look: model and random streams stay exactly as they were, and torch runs eagerly."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from lightning_gcam.utils.snapshots import generators_in, parameters_put_back, same_bits
+from lightning_gcam.utils.snapshots import generator_restorers, parameters_put_back, same_bits
 
 
 @contextmanager
@@ -36,13 +37,13 @@ def untouched(module: nn.Module) -> Iterator[None]:
         True
     """
     with ExitStack() as stack:
-        stack.enter_context(_random_streams())
+        stack.enter_context(same_random_streams())
         stack.enter_context(_generators(module))
         stack.enter_context(_attributes(module))
         stack.enter_context(_training_flags(module))
         stack.enter_context(_buffers(module))
         stack.enter_context(_silenced_log(module))
-        stack.enter_context(_parameters(module))  # last: it sees every operation inside of it
+        stack.enter_context(_parameters(module))  # last: it intercepts every operation inside of it
         yield
 
 
@@ -56,12 +57,6 @@ def same_random_streams() -> Iterator[None]:
         >>> bool(torch.rand(1) == drawn)
         True
     """
-    with _random_streams():
-        yield
-
-
-@contextmanager
-def _random_streams() -> Iterator[None]:
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     devices = [(restore, read()) for read, restore in _device_streams()]
     try:
@@ -75,7 +70,7 @@ def _random_streams() -> Iterator[None]:
 
 
 def _device_streams() -> list[tuple[Callable[[], Any], Callable[[Any], None]]]:
-    """How to read and restore the random streams of the accelerators in use; asking must not initialise one."""
+    """The functions that read and restore the random streams of the accelerators in use; none is initialised here."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return [(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)]
     if torch.backends.mps.is_available():
@@ -85,7 +80,10 @@ def _device_streams() -> list[tuple[Callable[[], Any], Callable[[Any], None]]]:
 
 @contextmanager
 def _training_flags(module: nn.Module) -> Iterator[None]:
-    """Flag by flag, as attributes: `.train()` would un-freeze a frozen BatchNorm and may run a user's override."""
+    """Put every submodule in eval mode, and restore its flag.
+
+    Flag by flag, as attributes: `.train()` would un-freeze a frozen BatchNorm and may run a user's override.
+    """
     flags = [(each, each.training) for each in module.modules()]
     try:
         for each, _ in flags:
@@ -98,7 +96,7 @@ def _training_flags(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _buffers(module: nn.Module) -> Iterator[None]:
-    """Buffers that a forward in eval mode wrote, replaced or added are as before; untouched ones are not written."""
+    """Restore buffers that a forward in eval mode wrote, replaced or added; untouched ones are not written."""
     registered = [(owner, dict(owner._buffers.items())) for owner in module.modules()]
     saved = [
         (owner, name, buffer, buffer.detach().clone())
@@ -111,15 +109,15 @@ def _buffers(module: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for owner, name, buffer, values in saved:
-                _write_back(buffer, values)
+                _restore_values(buffer, values)
                 if getattr(owner, name, None) is not buffer:
                     owner._buffers[name] = buffer
         for owner, before in registered:
-            _take_away_new_buffers(owner, before)
+            _remove_new_buffers(owner, before)
 
 
-def _take_away_new_buffers(owner: nn.Module, before: dict[str, Tensor | None]) -> None:
-    """What our forward was the first to build; see `_attributes`."""
+def _remove_new_buffers(owner: nn.Module, before: dict[str, Tensor | None]) -> None:
+    """Remove the buffers that our forward was the first to build; see `_attributes`."""
     for name, buffer in list(owner._buffers.items()):
         if name not in before:
             del owner._buffers[name]
@@ -129,7 +127,7 @@ def _take_away_new_buffers(owner: nn.Module, before: dict[str, Tensor | None]) -
 
 @contextmanager
 def _parameters(module: nn.Module) -> Iterator[None]:
-    """Parameters that a forward writes on, in eval mode too: a norm that is kept, weights tied by a copy.
+    """Restore parameters that a forward writes on, in eval mode too: a norm that is kept, weights tied by a copy.
 
     Sharded ones are gathered and freed again by every forward, and are left alone.
     """
@@ -139,8 +137,10 @@ def _parameters(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _generators(module: nn.Module) -> Iterator[None]:
-    """The random streams that the module holds itself, in its attributes."""
-    restores = generators_in([value for each in module.modules() for value in _own(vars(each))])
+    """Restore the random generators that the module itself holds in its attributes."""
+    restores = generator_restorers(
+        [value for each in module.modules() for value in _own_attributes(vars(each))]
+    )
     try:
         yield
     finally:
@@ -150,16 +150,16 @@ def _generators(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _attributes(module: nn.Module) -> Iterator[None]:
-    """What a forward notes in attributes: a count of its calls, folded weights, a table that it builds once.
+    """Restore attributes that a forward writes: a count of its calls, folded weights, a table that it builds once.
 
     A cache that our forward was the first to build would hold what the training would have built later, or from other
-    images. All notes go together, one level deep, so that no flag says "built" of what was taken away. Sharded modules
+    images. All are restored together, one level deep, so that no flag marks as built what was removed. Sharded modules
     keep their own state in attributes and are left alone.
     """
     modules = [] if is_sharded(module) else list(module.modules())
-    owners = [(each, type(each), _noted(vars(each))) for each in modules]
+    owners = [(each, type(each), _plain_attributes(vars(each))) for each in modules]
     values = [value for _, _, notes in owners for value in notes.values()]
-    values += [hooks for each in modules for hooks in _hooks(each)]
+    values += [hooks for each in modules for hooks in _hook_tables(each)]
     containers = [(each, _contents(each)) for each in values if isinstance(each, (dict, list, set, deque))]
     arrays = [(each, each.copy()) for each in values if type(each) is np.ndarray and each.flags.writeable]
     tensors = [
@@ -172,34 +172,34 @@ def _attributes(module: nn.Module) -> Iterator[None]:
     finally:
         for owner, kind, notes in owners:
             if type(owner) is kind:  # else a lazy module that has just taken its shape
-                _put_back(vars(owner), notes)
+                _restore_attributes(vars(owner), notes)
         for container, contents in containers:
-            _refill(container, contents)
+            _restore_contents(container, contents)
         for array, numbers in arrays:
             if array.tobytes() != numbers.tobytes():
                 array[...] = numbers
         with torch.no_grad():
             for tensor, bits in tensors:
-                _write_back(tensor, bits)
+                _restore_values(tensor, bits)
 
 
 _OF_TORCH = frozenset(vars(nn.Module()))
-_KEPT_BY_TORCH = _OF_TORCH - {"_parameters", "_modules"}
+_RESTORED_ELSEWHERE = _OF_TORCH - {"_parameters", "_modules"}
 
 
-def _noted(attributes: dict[str, Any]) -> dict[str, Any]:
-    """All attributes but hooks, and what is put back by itself."""
-    beside = _KEPT_BY_TORCH | {"log", "log_dict"}
+def _plain_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
+    """All attributes but hooks, parameters, submodules and the silenced `log`, which are restored by themselves."""
+    beside = _RESTORED_ELSEWHERE | {"log", "log_dict"}
     return {name: value for name, value in attributes.items() if name not in beside}
 
 
-def _own(attributes: dict[str, Any]) -> Iterator[Any]:
-    """The values that are none of torch's: of these each module has about twenty, and a look should cost little."""
+def _own_attributes(attributes: dict[str, Any]) -> Iterator[Any]:
+    """The values of attributes beyond those that every `nn.Module` has, which are too many to search each time."""
     return (value for name, value in attributes.items() if name not in _OF_TORCH)
 
 
-def _hooks(module: nn.Module) -> list[Any]:
-    """The tables of its hooks: a model may add some in its first forward, and note that it did (transformers does)."""
+def _hook_tables(module: nn.Module) -> list[Any]:
+    """The tables of a module's hooks: a forward may add some the first time it runs (as in transformers)."""
     return [table for name, table in vars(module).items() if "hooks" in name and isinstance(table, dict)]
 
 
@@ -207,7 +207,7 @@ def is_sharded(module: nn.Module) -> bool:
     """Whether this process holds only its share of the parameters (FSDP, `fully_shard`, tensor parallelism).
 
     Args:
-        module: the model; where FSDP wraps it from outside, its parameters say so.
+        module: the model; where FSDP wraps it from outside, its parameters show it.
 
     Example:
         >>> is_sharded(nn.Linear(2, 2))
@@ -217,21 +217,25 @@ def is_sharded(module: nn.Module) -> bool:
     return of_torch or any(hasattr(each, "_fsdp_flattened") for each in module.parameters())
 
 
-def _put_back(attributes: dict[str, Any], notes: dict[str, Any]) -> None:
-    for name in _noted(attributes).keys() - notes.keys():
+def _restore_attributes(attributes: dict[str, Any], notes: dict[str, Any]) -> None:
+    """Give a module its attributes back, and remove those that are new."""
+    for name in _plain_attributes(attributes).keys() - notes.keys():
         del attributes[name]
     attributes.update(notes)
 
 
 def _contents(container: Any) -> list[Any]:
+    """The items of a container as a list; of a dict, pairs."""
     return list(container.items()) if isinstance(container, dict) else list(container)
 
 
-def _refill(container: Any, contents: list[Any]) -> None:
-    """Give a dict, list, set or deque its contents back, in place, where they are other ones now."""
+def _restore_contents(container: Any, contents: list[Any]) -> None:
+    """Give a dict, list, set or deque its contents back, in place, where they differ."""
     now = _contents(container)
     pairs = isinstance(container, dict)
-    if len(now) == len(contents) and all(_is(*both, pairs) for both in zip(now, contents, strict=True)):
+    if len(now) == len(contents) and all(
+        _is_same_item(*both, pairs) for both in zip(now, contents, strict=True)
+    ):
         return
     container.clear()
     if isinstance(container, (list, deque)):
@@ -240,11 +244,12 @@ def _refill(container: Any, contents: list[Any]) -> None:
         container.update(contents)
 
 
-def _is(left: Any, right: Any, pairs: bool) -> bool:
+def _is_same_item(left: Any, right: Any, pairs: bool) -> bool:
     return left[0] is right[0] and left[1] is right[1] if pairs else left is right
 
 
-def _write_back(tensor: Tensor, values: Tensor) -> None:
+def _restore_values(tensor: Tensor, values: Tensor) -> None:
+    """Write values back into a tensor where its bits differ."""
     if tensor.shape != values.shape:
         tensor.resize_(
             values.shape
@@ -255,7 +260,7 @@ def _write_back(tensor: Tensor, values: Tensor) -> None:
 
 @contextmanager
 def _silenced_log(module: nn.Module) -> Iterator[None]:
-    """A module that calls `self.log` in its forward must not log a second time for our sake."""
+    """Replace `log` and `log_dict` of every LightningModule by a function that does nothing: its forward may log."""
     loggers = [each for each in module.modules() if _is_lightning_module(each)]
     names = ("log", "log_dict")
     before: list[dict[str, Any]] = [
@@ -263,7 +268,7 @@ def _silenced_log(module: nn.Module) -> Iterator[None]:
     ]
     try:
         for each in loggers:
-            each.__dict__["log"] = each.__dict__["log_dict"] = _silence
+            each.__dict__["log"] = each.__dict__["log_dict"] = _log_nothing
         yield
     finally:
         for each, own in zip(loggers, before, strict=True):
@@ -273,11 +278,115 @@ def _silenced_log(module: nn.Module) -> Iterator[None]:
 
 
 def _is_lightning_module(module: nn.Module) -> bool:
+    """Whether a module can log, as a LightningModule does."""
     methods: list[Callable[..., Any] | None] = [
         getattr(type(module), name, None) for name in ("log", "log_dict")
     ]
     return all(callable(method) for method in methods)
 
 
-def _silence(*_: Any, **__: Any) -> None:
-    """Stand in for `LightningModule.log` while a look is taken."""
+def _log_nothing(*_: Any, **__: Any) -> None:
+    """Do nothing, in the place of `LightningModule.log` during a look."""
+
+
+# ---------------------------------------------------------------------- how torch runs inside
+
+
+@contextmanager
+def plain_eager() -> Iterator[None]:
+    """Run a look eagerly and without a graph: outside of inference mode, of compiled code and of checkpoints.
+
+    Hooks added to a compiled module would not be called, and tensors made in inference mode have no gradient.
+    """
+    stance = torch.compiler.set_stance("force_eager")
+    with (
+        stance,
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _without_autocast_cache(),
+        without_checkpoints(),
+    ):
+        yield
+
+
+@contextmanager
+def _without_autocast_cache() -> Iterator[None]:
+    """Turn autocast's cache off: weights that it casts without a graph must not reach the training."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+@contextmanager
+def without_checkpoints() -> Iterator[None]:
+    """Make `torch.utils.checkpoint` call its function and do nothing else inside.
+
+    A reentrant checkpoint is none for `torch.autograd.grad`. One that is not would run its part of the network a second
+    time in the backward pass, where weights that were replaced for this forward only are gone again.
+    """
+    module = torch.utils.checkpoint
+    with ExitStack() as stack:
+        stack.enter_context(
+            _replaced_attribute(module.CheckpointFunction, "apply", staticmethod(_call_function))
+        )
+        for name in _GENERATORS:
+            if hasattr(module, name):
+                stack.enter_context(_replaced_attribute(module, name, _yield_once))
+        yield
+
+
+@contextmanager
+def _replaced_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute another value inside; an inherited one is inherited again behind it."""
+    own = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+
+_GENERATORS = ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")
+"""The generators that torch runs around a checkpoint that is not reentrant, in older and in newer releases."""
+
+
+def _call_function(function: Callable[..., Any], preserve_rng_state: bool, *inputs: Any) -> Any:
+    return function(*inputs)
+
+
+def _yield_once(*_: Any, **__: Any) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def recurrent_layers_without_cudnn(model: nn.Module) -> Iterator[None]:
+    """Run the model's `nn.RNN`, `nn.LSTM` and `nn.GRU` without cuDNN, whose backward needs training mode.
+
+    Everything else runs as it did: a whole forward without cuDNN would be slow, and of other bits.
+    """
+    before: list[bool] = []
+
+    def off(*_: Any) -> None:
+        before.append(torch.backends.cudnn.enabled)
+        torch.backends.cudnn.enabled = False
+
+    def back(*_: Any) -> None:
+        if before:
+            torch.backends.cudnn.enabled = before.pop()
+
+    with ExitStack() as stack:
+        for each in model.modules():
+            if isinstance(each, nn.RNNBase):
+                stack.callback(each.register_forward_pre_hook(off).remove)
+                stack.callback(each.register_forward_hook(back, always_call=True).remove)
+        try:
+            yield
+        finally:
+            while before:
+                back()

@@ -39,34 +39,36 @@ _NAMES = ("lightning.pytorch", "pytorch_lightning")
 
 
 def _installed(name: str) -> bool:
+    """Whether a package can be imported, without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # `lightning` itself is absent
         return False
 
 
-class _SpeakingPackage:
-    """Sends each of Lightning's messages to the logger of the package that speaks.
+class _CallersLogger:
+    """Forwards each of Lightning's messages to the logger of the Lightning package whose code logs it.
 
     Importing a Lightning package points `lightning_utilities`' one logger at itself. With both imported, a user who
-    silenced the one they use would hear it through the other.
+    silenced the logger of the one they use would get its messages through the other's.
     """
 
     def __getattr__(self, name: str) -> Any:
         return getattr(logging.getLogger(f"{self._package()}.utilities.rank_zero"), name)
 
     def _package(self) -> str:
+        """The name of the Lightning package that the nearest calling frame belongs to."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             module = str(frame.f_globals.get("__name__", ""))
-            for package, prefixes in _SPEAKERS.items():
+            for package, prefixes in _CALLERS.items():
                 if module.startswith(prefixes):
                     return package
             frame = frame.f_back
         return _PACKAGES[-1].__name__
 
 
-_SPEAKERS = {
+_CALLERS = {
     "lightning.pytorch": ("lightning.",),
     "pytorch_lightning": ("pytorch_lightning.", "lightning_fabric."),
 }
@@ -76,7 +78,7 @@ def _import_all() -> tuple[ModuleType, ...]:
     """Import every Lightning package there is, so that one callback can inherit from each one's `Callback`."""
     found = tuple(importlib.import_module(name) for name in _NAMES if _installed(name))
     if len(found) > 1:
-        rank_zero.log = _SpeakingPackage()  # type: ignore[assignment]
+        rank_zero.log = _CallersLogger()  # type: ignore[assignment]
     return found
 
 
@@ -84,7 +86,7 @@ _PACKAGES = _import_all()
 
 
 def in_both(path: str) -> tuple[type[Any], ...]:
-    """The class at `path` ("loggers.TensorBoardLogger") in each Lightning package that is installed."""
+    """The classes at `path` ("loggers.TensorBoardLogger"), one of each installed Lightning package."""
     module, _, name = path.rpartition(".")
     modules = (importlib.import_module(f"{package.__name__}.{module}") for package in _PACKAGES)
     return tuple(getattr(each, name) for each in modules)
@@ -102,15 +104,15 @@ if not TYPE_CHECKING:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that writes; before a Trainer has said so, it is."""
+    """Whether this process has rank zero; it has where no Trainer set a rank."""
     return int(getattr(rank_zero.rank_zero_only, "rank", None) or 0) == 0
 
 
 def rank_zero_info(message: str) -> None:
-    """Say `message` once, on rank zero, where Lightning says its own."""
+    """Log a message on rank zero only, by the logger that Lightning logs to."""
     rank_zero.rank_zero_info(message)
 
 
 def rank_zero_warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn on rank zero."""
+    """Issue a warning on rank zero only."""
     rank_zero.rank_zero_warn(message, category=category)

@@ -1,4 +1,4 @@
-"""What a forward itself changes, put back: parameters that it writes on, generators that it draws from."""
+"""Restoring what a forward itself changes: parameters that it writes on, generators that it draws from."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 Restore = Callable[[], None]
 
 
-def generators_in(values: Iterable[Any]) -> list[Restore]:
-    """What gives each generator among the values its state of now back.
+def generator_restorers(values: Iterable[Any]) -> list[Restore]:
+    """Functions that restore the present state of each random generator among some values.
 
     Args:
         values: generators are looked for among them, in lists, tuples, sets and dicts, and in the attributes of other
@@ -26,7 +26,7 @@ def generators_in(values: Iterable[Any]) -> list[Restore]:
 
     Example:
         >>> generator = random.Random(0)
-        >>> (restore,) = generators_in([[generator]])
+        >>> (restore,) = generator_restorers([[generator]])
         >>> first = generator.random()
         >>> restore()
         >>> generator.random() == first
@@ -46,6 +46,7 @@ _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, torch.Ten
 
 
 def _inside(value: Any) -> Iterable[Any]:
+    """The items of a container, or the attributes of another object; nothing of tensors, modules and plain values."""
     if type(value) in _PLAIN:
         return ()
     if isinstance(value, dict):
@@ -53,36 +54,37 @@ def _inside(value: Any) -> Iterable[Any]:
     if isinstance(value, (list, tuple, set, frozenset)):
         return list(value)
     if isinstance(value, (torch.Tensor, torch.nn.Module, type)):
-        return ()  # its modules are looked at themselves
+        return ()  # its modules are among the values themselves
     return list(getattr(value, "__dict__", {}).values())
 
 
 def _restoring(generator: Any) -> Restore | None:
-    """None for one that has no state, as that of the operating system."""
+    """A function that restores the state of a generator; None for one without a state, such as the system's."""
     if isinstance(generator, torch.Generator):
-        return _later(generator.set_state, generator.get_state())
+        return _bound(generator.set_state, generator.get_state())
     if isinstance(generator, np.random.Generator):
         generator = generator.bit_generator
     if isinstance(generator, np.random.BitGenerator):
-        return _later(lambda state: setattr(generator, "state", state), generator.state)
+        return _bound(lambda state: setattr(generator, "state", state), generator.state)
     if isinstance(generator, np.random.RandomState):
-        return _later(generator.set_state, generator.get_state())
+        return _bound(generator.set_state, generator.get_state())
     try:
-        return _later(generator.setstate, generator.getstate())
+        return _bound(generator.setstate, generator.getstate())
     except NotImplementedError:
         return None
 
 
-def _later(function: Callable[[Any], Any], state: Any) -> Restore:
+def _bound(function: Callable[[Any], Any], state: Any) -> Restore:
+    """A function without arguments that calls `function(state)`."""
     return lambda: function(state)
 
 
 @contextmanager
 def parameters_put_back(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Give parameters their values, their memory, `requires_grad` and `.grad` back behind the body.
+    """Restore the values, the memory, `requires_grad` and `.grad` of parameters when the block ends.
 
     A copy of all parameters at each look would take as much memory as the network. Only what is written on is copied,
-    just before it is: every operation that writes is seen on its way, through `.data` and views of it, too.
+    just before it is: a dispatch mode intercepts every operation that writes, through `.data` and views of it, too.
 
     Args:
         parameters: those of a module; shapes that are still to be found and sharded ones are left alone.
@@ -95,20 +97,22 @@ def parameters_put_back(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
         >>> layer.weight.item() == before
         True
     """
-    notes = [_Note(each) for each in parameters if _has_memory(each)]
-    watch = _Watch(tensor for note in notes for tensor in (note.data, note.grad_data) if tensor is not None)
+    states = [_ParameterState(each) for each in parameters if _has_memory(each)]
+    copies = _CopyOnWrite(
+        tensor for state in states for tensor in (state.data, state.grad_data) if tensor is not None
+    )
     try:
-        with watch if notes else nullcontext():
+        with copies if states else nullcontext():
             yield
     finally:
         with torch.no_grad():
-            watch.write_back()
-        for note in notes:
-            note.put_back()
+            copies.write_back()
+        for state in states:
+            state.restore()
 
 
 def same_bits(left: Tensor, right: Tensor) -> bool:
-    """Equality in which a NaN equals itself, and 0 is not -0.
+    """Whether two tensors hold the same bits: a NaN equals itself, and 0 is not -0.
 
     Example:
         >>> same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
@@ -118,11 +122,12 @@ def same_bits(left: Tensor, right: Tensor) -> bool:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
+    """The memory of a tensor as a row of uint8."""
     return tensor.detach().reshape(-1).view(torch.uint8)
 
 
 def _has_memory(parameter: Tensor) -> bool:
-    """Whether it lies in memory of its own; a lazy one does not yet, and some of torch's subclasses hold others."""
+    """Whether a tensor has memory of its own; a lazy one has none yet, and some of torch's subclasses hold others."""
     if is_lazy(parameter) or parameter.layout is not torch.strided:
         return False
     try:
@@ -132,10 +137,10 @@ def _has_memory(parameter: Tensor) -> bool:
     return True
 
 
-class _Note:
-    """Where a parameter and its gradient lie.
+class _ParameterState:
+    """The memory, the flag and the gradient that a parameter has now.
 
-    `.data` shares the memory and not the count of versions: what is put back breaks no graph of the training.
+    `.data` shares the memory and not the count of versions: restoring it breaks no graph of the training.
     """
 
     def __init__(self, parameter: nn.Parameter) -> None:
@@ -145,7 +150,8 @@ class _Note:
         self.grad = parameter.grad
         self.grad_data = self.grad.data if self.grad is not None and _has_memory(self.grad) else None
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
+        """Give the parameter its memory, its flag and its gradient back, where they are other ones."""
         if not _is_same_memory(self.parameter, self.data):
             self.parameter.data = self.data
         if self.parameter.requires_grad != self.requires_grad:
@@ -155,46 +161,49 @@ class _Note:
 
 
 def _is_same_memory(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors are the same view of the same memory."""
     return (left.data_ptr(), left.shape, left.stride(), left.dtype, left.device) == (
         *(right.data_ptr(), right.shape, right.stride()),
         *(right.dtype, right.device),
     )
 
 
-class _Watch(TorchDispatchMode):
-    """Keeps a copy of watched tensors when an operation is about to write on their memory."""
+class _CopyOnWrite(TorchDispatchMode):
+    """Copies the values of some tensors just before an operation writes on their memory."""
 
     supports_higher_order_operators = True
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
-        self._watched: dict[int, list[Tensor]] = {}
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._uncopied: dict[int, list[Tensor]] = {}
+        self._copies: list[tuple[Tensor, Tensor]] = []
         for each in tensors:
-            self._watched.setdefault(_memory(each), []).append(each)
+            self._uncopied.setdefault(_storage_id(each), []).append(each)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        for index, name in _written_by(func):
+        for index, name in _written_arguments(func):
             value = args[index] if index < len(args) else kwargs.get(name)
             for each in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(each, Tensor):
-                    self._keep(each)
+                    self._copy(each)
         return func(*args, **kwargs)
 
-    def _keep(self, written: Tensor) -> None:
-        for each in self._watched.pop(_memory(written), []):
-            self._kept.append((each, each.clone()))
+    def _copy(self, written: Tensor) -> None:
+        """Copy those tensors that share the memory of one that is about to be written on."""
+        for each in self._uncopied.pop(_storage_id(written), []):
+            self._copies.append((each, each.clone()))
 
     def write_back(self) -> None:
-        for tensor, values in self._kept:
+        """Write the copies back where the values differ from them."""
+        for tensor, values in self._copies:
             if not same_bits(tensor, values):
                 tensor.copy_(values)
 
 
-def _memory(tensor: Tensor) -> int:
+def _storage_id(tensor: Tensor) -> int:
     """A number for the memory that a tensor and its views share; 0 for what has none."""
     try:
         return int(tensor.untyped_storage()._cdata)
@@ -203,8 +212,8 @@ def _memory(tensor: Tensor) -> int:
 
 
 @cache
-def _written_by(func: Callable[..., Any]) -> tuple[tuple[int, str], ...]:
-    """The arguments that an operation of torch writes on, by place and by name."""
+def _written_arguments(func: Callable[..., Any]) -> tuple[tuple[int, str], ...]:
+    """The position and the name of each argument that an operation of torch writes on."""
     schema = getattr(func, "_schema", None)
     if schema is None or not schema.is_mutable:
         return ()

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam import find_target_layer
-from lightning_gcam.cam.suitability import corner, reaches_beyond_corner, up_to_the_bottleneck
+from lightning_gcam.cam.outputs import corner
+from lightning_gcam.cam.suitability import reaches_beyond_corner, up_to_the_bottleneck
 from tests.cam.nets import seeded
 
 

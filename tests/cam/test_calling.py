@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
-from lightning_gcam.cam.calling import run
+from lightning_gcam.cam.calling import call_model
 from lightning_gcam.utils.errors import InputError
 from tests.cam.nets import bits, cnn, pictures
 from tests.toys import listening
@@ -98,7 +98,7 @@ class Keywords(nn.Module):
 )
 def test_keywords_get_the_main_input(names: tuple[Any, ...], expected: str) -> None:
     model = Keywords(*names)
-    run(model, pictures(), None)
+    call_model(model, pictures(), None)
     assert model.seen == [expected]
     same_as_the_network(Keywords(*names), "net.features")
 
@@ -323,7 +323,7 @@ def test_whole_numbers_that_floats_would_not_help_are_shown_no_conversion() -> N
             return self.conv(images)
 
     with pytest.raises(InputError, match="Convert them as your training does, in an `adapter=`") as caught:
-        run(Embeds(), torch.zeros(2, 3, 4, 4, dtype=torch.uint8), None)
+        call_model(Embeds(), torch.zeros(2, 3, 4, 4, dtype=torch.uint8), None)
     assert "255" not in str(caught.value)
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam import layout_evidence as evidence
-from lightning_gcam.cam.layer_search import _may_be, _Output
-from lightning_gcam.cam.layout_evidence import Seen, batch_dimension, changed_images, locality
+from lightning_gcam.cam.layer_search import _is_plausible, _LayerOutput
+from lightning_gcam.cam.layout_evidence import ObservedShape, batch_dimension, changed_images, locality
 from lightning_gcam.cam.layouts import Layout
 
 CELL = 4
@@ -266,11 +266,13 @@ def test_a_change_keeps_half_of_the_image_and_its_values() -> None:
     [((3, 9, 9), (5, 9, 9), 0), ((9, 9, 3), (9, 9, 5), 2), ((3, 3), (5, 5), None), ((9, 9), (9, 9), None)],
 )
 def test_the_dimension_that_moves_is_the_batch(one: Any, other: Any, expected: int | None) -> None:
-    assert batch_dimension(Seen(torch.Size(one), 3), Seen(torch.Size(other), 5)) == expected
+    assert batch_dimension(ObservedShape(torch.Size(one), 3), ObservedShape(torch.Size(other), 5)) == expected
 
 
 def test_windows_are_no_batch() -> None:
-    assert batch_dimension(Seen(torch.Size([4, 9]), 1), Seen(torch.Size([20, 9]), 5)) is None
+    assert (
+        batch_dimension(ObservedShape(torch.Size([4, 9]), 1), ObservedShape(torch.Size([20, 9]), 5)) is None
+    )
 
 
 def test_the_right_reading_is_more_local_than_any_other() -> None:
@@ -325,6 +327,6 @@ def test_another_aspect_than_the_images_is_declared_or_seen(
 ) -> None:
     tensor = torch.zeros(1, 8, 50, 19)
     layout = Layout(kind, (50, 19), lambda output: output, locality=seen)
-    output = _Output("crpe", nn.Identity(), tensor, layout, 0, declared)
+    output = _LayerOutput("crpe", nn.Identity(), tensor, layout, 0, declared)
 
-    assert _may_be(output, layout, (224, 224)) == kept
+    assert _is_plausible(output, layout, (224, 224)) == kept

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer, resolve_target_layer
-from lightning_gcam.cam.forward import in_place_of_zeros
+from lightning_gcam.cam.forward import random_weights_for_zeros
 from lightning_gcam.cam.layers import TargetLayer
 from tests.cam.nets import CLASSES, GRID, bits, cnn, pictures, seeded, state_of
 
@@ -116,10 +116,10 @@ def test_weights_that_start_at_zero_hide_nothing(zero: str) -> None:
 
 def test_only_weights_at_zero_are_replaced_in_the_probe() -> None:
     model = cnn()
-    assert in_place_of_zeros(model) == {}
+    assert random_weights_for_zeros(model) == {}
     nn.init.zeros_(model.features[3].bias)
     nn.init.zeros_(model.head[3].weight)
-    replaced = in_place_of_zeros(model)
+    replaced = random_weights_for_zeros(model)
     assert list(replaced) == ["head.3.weight"]
     assert replaced["head.3.weight"].count_nonzero() == model.head[3].weight.numel()
 

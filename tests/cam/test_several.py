@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from lightning_gcam.cam.layers import (
+    as_list_of_layers,
     check_fuse,
     fuse_maps,
     layers_in_words,
     map_name,
-    one_or_several,
     resolve_target_layers,
 )
 from lightning_gcam.utils.errors import InputError
@@ -35,7 +35,7 @@ def test_several_layers_by_name_and_as_modules_in_the_order_given() -> None:
 
 def test_a_container_of_modules_is_one_layer() -> None:
     model = cnn()
-    assert one_or_several(model.features) == [model.features]
+    assert as_list_of_layers(model.features) == [model.features]
     assert list(resolve_target_layers(model, model.features)) == ["features"]
 
 

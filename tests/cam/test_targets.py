@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_gcam.cam.outputs import find_logits
 from lightning_gcam.cam.targets import (
     Labels,
     are_measurements,
     check_classes,
     check_labels,
-    find_logits,
     predict,
     score_of,
 )

@@ -96,7 +96,7 @@ def test_the_main_head_is_explained_at_the_bottleneck(order: str, layer: str | N
 
 
 def test_it_is_said_once_which_head_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main_head, "_SAID", set())
+    monkeypatch.setattr(main_head, "_LOGGED", set())
     model, images = supervised("of one size"), torch.rand(1, 3, 16, 16)
     with listening() as said:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""FullGrad: what the input and every bias of the network contribute to the score."""
+"""FullGrad: the contributions of the input and of every bias of the network to the score."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.context import MethodContext, gradients_from
-from lightning_gcam.cam.layout_evidence import recalled, see
+from lightning_gcam.cam.layout_evidence import measure_and_remember, remembered_layout
 from lightning_gcam.cam.layouts import Reshape, find_layout, main_tensor, with_main_tensor
-from lightning_gcam.cam.methods.smoothing import noisy
 from lightning_gcam.cam.registry import register_model_method
 
 
@@ -65,13 +64,14 @@ def smooth_full_grad(context: MethodContext, draws: int = 25, spread: float = 0.
 
     Source: the authors' code to arXiv 1905.00780, with its `draws` and `spread`.
     """
-    change = lambda rows, numbers: noisy(context, rows, numbers, spread)  # noqa: E731
+    change = lambda rows, numbers: context.noisy_images(rows, numbers, spread)  # noqa: E731
     return _full_gradient(context, "smooth_full_grad", change, draws)
 
 
 def _full_gradient(
     context: MethodContext, name: str, change: Callable[[Tensor, Tensor], Tensor], count: int
 ) -> Tensor:
+    """The map of contributions that are averaged over `count` perturbations of each sample."""
     shapes: list[torch.Size] = []
 
     def flat(rows: Tensor, numbers: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ def _full_gradient(
 
 
 def contributions(context: MethodContext, name: str, images: Tensor, rows: Tensor) -> list[Tensor]:
-    """What the input and the biases contribute, `(B, C, h, w)` each, the input's first."""
-    see(biased_layers(context.model), images, context.run)
+    """The contributions of the input and of the biases to the score, `(B, C, h, w)` each, the input's first."""
+    measure_and_remember(biased_layers(context.model), images, context.run)
     with _biases_recorded(context.model, images) as biased:
         gradients = gradients_from(context, name, images, rows, lambda: [output for output, _, _ in biased])
     parts = [gradients[0] * images] if gradients[0] is not None else []
@@ -100,20 +100,20 @@ def contributions(context: MethodContext, name: str, images: Tensor, rows: Tenso
 
 
 Biased = tuple[Tensor, Tensor, Reshape]
-"""What a layer returned, its bias, and how the output is read as a grid."""
+"""A layer's output, its bias, and the reshape of the output to a grid."""
 
 
 @contextmanager
 def _biases_recorded(model: nn.Module, images: Tensor) -> Iterator[list[Biased]]:
-    """Hand over the outputs of all layers that add a bias on a grid; the network goes on with clones of them."""
+    """Collect the outputs of all layers that add a bias on a grid; the network goes on with clones of them."""
     found: list[Biased] = []
 
-    def keep(module: nn.Module, _: Any, output: Any) -> Any:
+    def collect(module: nn.Module, _: Any, output: Any) -> Any:
         tensor, bias = main_tensor(output), bias_of(module)
         if tensor is None or bias is None or not tensor.requires_grad:
             return None
         size, n = (images.shape[-2], images.shape[-1]), len(images)
-        layout = recalled(module, tensor.shape, size, n) or find_layout(tensor, size, n, module)
+        layout = remembered_layout(module, tensor.shape, size, n) or find_layout(tensor, size, n, module)
         if layout is None or layout.reshape(tensor).shape[1] != len(bias):
             return None
         found.append((tensor, bias.detach(), layout.reshape))
@@ -123,7 +123,7 @@ def _biases_recorded(model: nn.Module, images: Tensor) -> Iterator[list[Biased]]
 
     with ExitStack() as stack:
         for module in biased_layers(model):
-            stack.callback(module.register_forward_hook(keep).remove)
+            stack.callback(module.register_forward_hook(collect).remove)
         yield found
 
 
@@ -133,7 +133,7 @@ def biased_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def bias_of(module: nn.Module) -> Tensor | None:
-    """What a layer adds in each channel, `(C,)`; None where it adds nothing.
+    """The bias that a layer adds to each channel, `(C,)`; None where it adds nothing.
 
     Example:
         >>> norm = nn.BatchNorm2d(1, eps=0.0)
@@ -152,6 +152,7 @@ def bias_of(module: nn.Module) -> Tensor | None:
 
 
 def _vector(value: Any) -> Tensor | None:
+    """A value that is a one-dimensional tensor of floating point; None for any other."""
     return value if isinstance(value, Tensor) and value.ndim == 1 and value.is_floating_point() else None
 
 

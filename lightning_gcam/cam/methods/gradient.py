@@ -150,7 +150,7 @@ def hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 @register_method("element_wise_grad_cam")
 def element_wise_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    r"""Element-wise Grad-CAM: what speaks for the class in each channel; what speaks against it is not set off.
+    r"""Element-wise Grad-CAM: the positive part of activations times gradients in each channel, summed.
 
     $$ S = \sum_k \mathrm{ReLU}(A_k g_k) $$
 
@@ -192,7 +192,7 @@ def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         activations: `(N, C, h, w)`.
-        gradients: `(N, C, h, w)`; not used, the map says nothing of a class.
+        gradients: `(N, C, h, w)`; not used, the map is the same for every class.
 
     Returns:
         `(N, h, w)`, >= 0; zero where no channel varies over space.
@@ -214,7 +214,7 @@ def eigen_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     r"""Eigen-Grad-CAM: the first principal component of activations times gradients.
 
     As Eigen-CAM, with $A_k g_k$ for $A_k$; the sign is the one with which the component rises where the sum
-    $\sum_k A_k g_k$ rises, which speaks for the class.
+    $\sum_k A_k g_k$ rises, which is evidence for the class.
 
     Args:
         activations: `(N, C, h, w)`.

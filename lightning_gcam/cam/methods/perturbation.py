@@ -17,7 +17,7 @@ def score_cam(context: MethodContext) -> Tensor:
        S = \mathrm{ReLU}(\sum_k w_k A_k) $$
 
     U brings a channel to the size of the image, s scales it to [0, 1]. The score of the baseline $X_b$ is the same for
-    all channels and drops out of the softmax, so that it is never asked for. A channel that is constant over space is
+    all channels and drops out of the softmax, so that it is never computed. A channel that is constant over space is
     no mask and gets no weight, as in the authors' code.
 
     Cost: one forward a channel that is not constant.
@@ -46,7 +46,7 @@ def ss_cam(context: MethodContext, draws: int = 35, sigma: float = 2.0) -> Tenso
     $$ w = \mathrm{softmax}_k\Big(\frac{1}{D} \sum_{d=1}^{D} y^c(X \circ (H_k + \epsilon_d)) - y^c(X_b)\Big), \quad
        \epsilon_d \sim N(0, \sigma^2), \quad S = \mathrm{ReLU}(\sum_k w_k A_k) $$
 
-    Cost: `draws` forwards a channel that is not constant, which is what the paper asks for and more than a training has
+    Cost: `draws` forwards a channel that is not constant, the number of the paper and more than a training has
     to spare: `ModelMethod(functools.partial(ss_cam, draws=4), "ss_cam")` is a cheaper one.
 
     Args:
@@ -131,8 +131,8 @@ def ablation_cam(context: MethodContext) -> Tensor:
 
     $$ w_k = \frac{y^c - y^c_k}{|y^c|}, \quad S = \mathrm{ReLU}(\sum_k w_k A_k) $$
 
-    The paper divides by $y^c$, which only scales the map where the score is positive, and turns what speaks for the
-    class into what speaks against it where the score is negative, as a logit may be; hence the absolute value. A score
+    The paper divides by $y^c$, which only scales the map where the score is positive, and turns evidence for the
+    class into evidence against it where the score is negative, as a logit may be; hence the absolute value. A score
     of exactly 0 is not divided by.
 
     Cost: one forward a channel that is not all zero.

@@ -40,7 +40,7 @@ def smooth_grad_cam_plus_plus(context: MethodContext, draws: int = 25, spread: f
     """
 
     def powers(rows: Tensor, numbers: Tensor) -> Tensor:
-        gradients = context.capture(noisy(context, rows, numbers, spread), rows).gradients
+        gradients = context.capture(context.noisy_images(rows, numbers, spread), rows).gradients
         return torch.stack([gradients, gradients**2, gradients**3], dim=1)
 
     first, second, third = context.mean(powers, draws).unbind(dim=1)
@@ -48,22 +48,6 @@ def smooth_grad_cam_plus_plus(context: MethodContext, draws: int = 25, spread: f
     alpha = torch.where((second != 0) & (denominator != 0), second / denominator, 0.0)
     weights = (alpha * first.relu()).sum(dim=(2, 3))
     return torch.einsum("nc,nchw->nhw", weights, context.activations).relu()
-
-
-def noisy(context: MethodContext, rows: Tensor, numbers: Tensor, spread: float) -> Tensor:
-    """Samples with normal noise, `(B, C, H, W)` float32.
-
-    Args:
-        context: of the samples.
-        rows: `(B,)`, which samples.
-        numbers: `(B,)`, which draw.
-        spread: the standard deviation, as a share of each sample's own range.
-    """
-    images = context.images[rows].float()
-    least, most = images.flatten(1).aminmax(dim=1)
-    sigma = spread * (most - least)
-    noise = context.noise(rows, numbers, tuple(images.shape[1:]))
-    return images + sigma[:, None, None, None] * noise
 
 
 @register_model_method("cameras")
@@ -111,13 +95,13 @@ _CELLS = 2**24
 
 
 def _sizes(size: tuple[int, int], steps: int, largest: float) -> list[tuple[int, int]]:
-    """From the size itself to `largest` times that."""
+    """The sizes in even steps, from the size itself to `largest` times that."""
     factors = [1 + (largest - 1) * step / max(steps - 1, 1) for step in range(steps)]
     return [(round(size[0] * factor), round(size[1] * factor)) for factor in factors]
 
 
 def _at_size(context: MethodContext, size: tuple[int, int], rows: Tensor, _: Tensor) -> Tensor:
-    """Activations and gradients `(B, 2, C, h, w)` of samples that are shown at another size."""
+    """Activations and gradients `(B, 2, C, h, w)` of samples resized to another size."""
     images = context.images[rows]
     if size != context.size:
         images = nn.functional.interpolate(images.float(), size, mode="bicubic", align_corners=False)
@@ -141,7 +125,7 @@ def _at_size(context: MethodContext, size: tuple[int, int], rows: Tensor, _: Ten
 
 
 def _enlarged(pairs: Tensor, size: tuple[int, int]) -> Tensor:
-    """`(N, 2, C, h, w)` as `(N, 2, C, H, W)`."""
+    """Resize `(N, 2, C, h, w)` bilinearly to `(N, 2, C, H, W)`."""
     flat = nn.functional.interpolate(pairs.flatten(0, 1), size, mode="bilinear", align_corners=False)
     enlarged: Tensor = flat.unflatten(0, pairs.shape[:2])
     return enlarged

@@ -1,4 +1,4 @@
-"""Methods at the images, computed by captum: integrated gradients, guided Grad-CAM, occlusion."""
+"""Maps to compare the others with: three computed by captum at the images, and two that use nothing of the model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.context import MethodContext, check_graph, check_takes_gradients, without_gradient
+from lightning_gcam.cam.context import (
+    MethodContext,
+    check_graph,
+    check_takes_gradients,
+    no_gradient_at_images,
+)
 from lightning_gcam.cam.methods.gradient import grad_cam
 from lightning_gcam.cam.registry import register_model_method
 from lightning_gcam.utils.errors import InputError
@@ -21,8 +27,8 @@ def integrated_gradients(context: MethodContext, steps: int = 50) -> Tensor:
 
     $$ S = \mathrm{ReLU}\Big(\sum_c x_c \int_0^1 \frac{\partial y(\alpha x)}{\partial x_c} d\alpha\Big) $$
 
-    Zeros are the mean colour where images are normalized. The map is rectified as the others are: it shows what speaks
-    for the class. The target layer plays no part.
+    Zeros are the mean colour where images are normalized. The map is rectified as the others are: it shows what raises
+    the score of the class. The target layer plays no part.
 
     Cost: `steps` forwards and gradients, with the graph from the image on.
 
@@ -41,7 +47,7 @@ def integrated_gradients(context: MethodContext, steps: int = 50) -> Tensor:
     """
     from captum.attr import IntegratedGradients  # type: ignore[import-untyped]
 
-    model = _Explained(context, "integrated_gradients")
+    model = _ScoreModule(context, "integrated_gradients")
 
     def work(rows: Tensor, _: Tensor) -> Tensor:
         found: Tensor = IntegratedGradients(model, multiply_by_inputs=True).attribute(
@@ -87,7 +93,7 @@ def guided_grad_cam(context: MethodContext) -> Tensor:
             "none (functions such as `torch.relu` cannot be seen, and other activations are not guided). Leave it out."
         )
     check_takes_gradients(context, "guided_grad_cam")
-    model = _Explained(context, "guided_grad_cam")
+    model = _ScoreModule(context, "guided_grad_cam")
 
     def work(rows: Tensor, _: Tensor) -> Tensor:
         try:
@@ -96,11 +102,11 @@ def guided_grad_cam(context: MethodContext) -> Tensor:
             )
         except RuntimeError as error:
             if "cannot register a hook" in str(error):  # captum's, at a ReLU that no gradient passes
-                raise InputError(without_gradient(context, "guided_grad_cam")) from error
+                raise InputError(no_gradient_at_images(context, "guided_grad_cam")) from error
             raise
         return found.detach().sum(dim=1)
 
-    with _out_of_place(context.model), warnings.catch_warnings():
+    with _no_inplace_relus(context.model), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")
         guided = context.mean(work, 1).relu()
     coarse = grad_cam(context.activations, context.gradients)[:, None]
@@ -111,7 +117,7 @@ def guided_grad_cam(context: MethodContext) -> Tensor:
 
 @register_model_method("occlusion", requires="captum")
 def occlusion(context: MethodContext, windows: int = 7) -> Tensor:
-    """Occlusion: what the score loses where a square of zeros covers the image; the mean over the squares of a pixel.
+    """Occlusion: by how much a square of zeros over the image lowers the score; each pixel's mean over its squares.
 
     Zeros are the mean colour where images are normalized. The target layer plays no part.
 
@@ -129,7 +135,7 @@ def occlusion(context: MethodContext, windows: int = 7) -> Tensor:
     """
     from captum.attr import Occlusion
 
-    model = _Explained(context, None)
+    model = _ScoreModule(context, None)
     channels = context.images.shape[1]
     window = [math.ceil(side / windows) for side in context.size]
     strides = [max(side // 2, 1) for side in window]
@@ -147,8 +153,8 @@ def occlusion(context: MethodContext, windows: int = 7) -> Tensor:
     return context.mean(work, 1).relu()
 
 
-class _Explained(nn.Module):
-    """The model as captum wants it: from images, and the rows they belong to, to the score that is explained."""
+class _ScoreModule(nn.Module):
+    """A module for captum: from images, and the rows they belong to, to the score that is explained."""
 
     def __init__(self, context: MethodContext, name: str | None) -> None:
         super().__init__()
@@ -165,8 +171,8 @@ class _Explained(nn.Module):
 
 
 @contextmanager
-def _out_of_place(model: nn.Module) -> Iterator[None]:
-    """The gradient of a ReLU that writes on its input cannot be changed."""
+def _no_inplace_relus(model: nn.Module) -> Iterator[None]:
+    """Run ReLUs out of place inside: the gradient of one that writes on its input cannot be changed."""
     inplace = [each for each in model.modules() if isinstance(each, nn.ReLU) and each.inplace]
     try:
         for each in inplace:
@@ -175,3 +181,51 @@ def _out_of_place(model: nn.Module) -> Iterator[None]:
     finally:
         for each in inplace:
             each.inplace = True
+
+
+CENTRE_SIGMA = 1 / 4
+"""The standard deviation of the centre map, as a share of each side."""
+
+
+@register_model_method("random")
+def random(context: MethodContext) -> Tensor:
+    """Uniform noise on the layer's grid, as coarse as the other maps.
+
+    It is drawn by a generator that is seeded by the sample's pixels: the same at every look, in every batch.
+
+    Cost: none.
+
+    Args:
+        context: of the samples.
+
+    Returns:
+        `(N, h, w)` in [0, 1).
+    """
+    _, _, height, width = context.activations.shape
+    return context.uniform((height, width))
+
+
+@register_model_method("centre")
+def centre(context: MethodContext) -> Tensor:
+    """A Gaussian in the middle, its standard deviation a quarter of each side.
+
+    Photographers put objects in the middle, so that this map, which sees no image, does well on many data sets.
+
+    Cost: none.
+
+    Args:
+        context: of the samples.
+
+    Returns:
+        `(N, h, w)` in (0, 1].
+
+    Source: the centre baseline of the pointing game (Fong et al., arXiv 1910.08485); the same as
+    `lightning_gcam.metrics.functional.centre_map`, on the layer's grid.
+    """
+    n, _, *grid = context.activations.shape
+    positions = [torch.arange(side, device=context.images.device) - (side - 1) / 2 for side in grid]
+    rows, columns = (
+        torch.exp(-0.5 * (each / (CENTRE_SIGMA * side)) ** 2)
+        for each, side in zip(positions, grid, strict=True)
+    )
+    return (rows[:, None] * columns).expand(n, *grid)
