@@ -29,7 +29,7 @@ from lightning_gcam.cam.layers import TargetLayers
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.masks import warn_of_full_masks
 from lightning_gcam.evaluation import Columns, Part, Parts
-from lightning_gcam.loggers.files import is_ours, release
+from lightning_gcam.loggers.disk import is_ours, release
 from lightning_gcam.metrics import needs, resolve_scores
 from lightning_gcam.metrics.baselines import BASELINES
 from lightning_gcam.pipeline.attribution import Attribution

@@ -27,8 +27,7 @@ from lightning_gcam.evaluation import (
 from lightning_gcam.evaluation.result import command, device_in_words, seed, versions
 from lightning_gcam.evaluation.table import as_csv
 from lightning_gcam.loggers import log_table
-from lightning_gcam.loggers.files import next_version
-from lightning_gcam.loggers.tensorboard import left_as_found
+from lightning_gcam.loggers.disk import left_as_found, next_version
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.metrics.baselines import BASELINES
 from lightning_gcam.utils.errors import InputError

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial, singledispatch
 from typing import Any
 
-from lightning_gcam.loggers.files import alert_to_files, directory_of, log_to_files, own_directory, run_all
+from lightning_gcam.loggers.disk import directory_of, own_directory, run_all
+from lightning_gcam.loggers.files import alert_to_files, log_to_files
 from lightning_gcam.loggers.mlflow import alert_to_mlflow, is_mlflow, log_to_mlflow, table_to_mlflow
 from lightning_gcam.loggers.report_logger import ReportLogger, alert_to_report, log_to_report
 from lightning_gcam.loggers.tensorboard import alert_to_tensorboard, log_to_tensorboard, markdown

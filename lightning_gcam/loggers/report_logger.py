@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_gcam.loggers.files import own_directory
+from lightning_gcam.loggers.disk import own_directory
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report import Store, build_page, plain_look, plain_samples
 from lightning_gcam.report.sources import DATA

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,41 +11,19 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
     LegacyEventFileLoader,
 )
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
-from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_gcam.loggers.files import run_all
+from lightning_gcam.loggers.disk import encoded, run_all
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import available_checks
 from lightning_gcam.utils.files import safe_path
 from lightning_gcam.utils.lightning_compat import rank_zero_info
-
-_QUALITY = 90
-
-
-def encoded(picture: npt.NDArray[np.uint8]) -> bytes:
-    """Encode without chroma subsampling, which would smear the colours of small maps.
-
-    A PNG takes three times as many bytes, and thirty times as long.
-
-    Args:
-        picture: `(H, W, 3)`, uint8.
-
-    Example:
-        >>> encoded(np.zeros((8, 8, 3), dtype=np.uint8))[6:10]
-        b'JFIF'
-    """
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="jpeg", quality=_QUALITY, subsampling=0)
-    return file.getvalue()
-
 
 _ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
 
@@ -132,52 +107,6 @@ def _written_so_far(writer: SummaryWriter) -> Any:
                 if value.tag == metadata.CONFIG_SUMMARY_TAG:
                     layout.ParseFromString(value.tensor.string_val[0])
     return layout
-
-
-@contextmanager
-def left_as_found(logger: Any) -> Iterator[None]:
-    """Take back what the body added to TensorBoard's event file where writing it fails, as on a full disk.
-
-    A thread writes the file. It ends with the first error and raises that again at every later call: a picture of ours
-    that finds no room would make Lightning's own row of numbers, which may find some, end the training. Half a record
-    would hide all that is written behind it, too.
-
-    Args:
-        logger: any; nothing is done where its `experiment` is no writer of an event file on a local disk.
-    """
-    events = _events_of(logger)
-    if events is None:
-        yield
-        return
-    events.flush()  # raises where the writer failed before: that is not ours to mend
-    size = os.path.getsize(events._file_name)
-    try:
-        yield
-        events.flush()
-    except Exception:
-        if events._async_writer._worker.exception is not None:
-            _take_back(events, size)
-        raise
-
-
-def _events_of(logger: Any) -> Any:
-    writer = getattr(logger, "experiment", None)
-    if not isinstance(writer, SummaryWriter):
-        return None
-    events = writer._get_file_writer().event_writer
-    worker = getattr(getattr(events, "_async_writer", None), "_worker", None)
-    # TensorFlow's own file, where that is installed, is kept open and cannot be cut from here
-    is_plain = getattr(getattr(events, "_general_file_writer", None), "fs_supports_append", False)
-    return events if is_plain and hasattr(worker, "exception") and os.path.isfile(events._file_name) else None
-
-
-def _take_back(events: Any, size: int) -> None:
-    """Cut the file to its size before, and let another thread go on with it."""
-    ended = events._async_writer._worker
-    os.truncate(events._file_name, size)
-    worker = event_file_writer._AsyncWriterThread(ended._queue, ended._record_writer, ended._flush_secs)
-    events._async_writer._worker = worker
-    worker.start()
 
 
 def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lightning_gcam.loggers.files import write_png
-from lightning_gcam.loggers.tensorboard import encoded
+from lightning_gcam.loggers.disk import encoded, write_png
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report.serialize import predicted, sample_scores, true_classes
 from lightning_gcam.utils.files import safe_path

@@ -16,8 +16,8 @@ import pytest
 
 from lightning_gcam import SaliencyBatch, SaliencyEvaluation, SaliencyRecord
 from lightning_gcam.loggers import ReportLogger, write_alert, write_look
-from lightning_gcam.loggers import files as claims
-from lightning_gcam.loggers.files import is_ours, next_version, own_directory, release
+from lightning_gcam.loggers import disk as claims
+from lightning_gcam.loggers.disk import is_ours, next_version, own_directory, release
 from lightning_gcam.pipeline.record import Stamp, record_saliency
 from lightning_gcam.report import read_run
 from lightning_gcam.utils.errors import InputError
