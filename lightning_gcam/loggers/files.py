@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gcam.loggers.disk import directory_of, own_directory, run_all, write_png
+from lightning_gcam.loggers.registry import Backend, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.utils.files import atomic_write_text, safe_path
-from lightning_gcam.utils.lightning_compat import rank_zero_info, rank_zero_warn
+from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info, rank_zero_warn
 
 
 def log_to_files(logger: Any, record: SaliencyRecord) -> None:
@@ -23,6 +24,37 @@ def log_to_files(logger: Any, record: SaliencyRecord) -> None:
         record: the look.
     """
     write_look(directory_of(logger), record)
+
+
+def log_by_log_image(logger: Any, record: SaliencyRecord) -> None:
+    """Call `log_image(key, images, step)`, the method that Lightning's own loggers with pictures share.
+
+    The key is the tag as `safe_path` writes it: such a logger may make a path of it.
+
+    Args:
+        logger: any logger with that method.
+        record: the look.
+    """
+    run_all(
+        partial(logger.log_image, key=safe_path(tag), images=[picture], step=record.step)
+        for tag, picture in record.pictures.items()
+    )
+
+
+def log_scalars_only(logger: Any, record: SaliencyRecord) -> None:
+    """Write the pictures of a look as files under the directory of `logger`, with one message a run that it gets none.
+
+    Args:
+        logger: any logger; the scores reach it as any other metric.
+        record: the look.
+    """
+    name = type(logger).__name__
+    if not (own_directory(directory_of(logger)) / safe_path(record.stamp.log_prefix)).exists():
+        rank_zero_info(
+            f"{name} is not known to take images (it has neither `log_image` nor an `experiment` with `add_image`), so "
+            f"it gets the scores alone. A function under `@log_saliency.register({name})` would show it the overlays."
+        )
+    log_to_files(logger, record)
 
 
 def write_look(directory: Path, record: SaliencyRecord) -> Path:
@@ -132,3 +164,15 @@ def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
             f"set aside as {aside.name}, and a new one begins."
         )
         return {}
+
+
+def _any_logger(logger: Any) -> bool:
+    return True
+
+
+# registered before all others, so the last to be tried
+register_backend(
+    Backend(log_scalars_only, alert_to_files, takes_look=_any_logger, takes_alert=_any_logger),
+)
+register_backend(Backend(log_by_log_image, alert_to_files, takes_look=has("log_image")))
+register_backend(Backend(log_to_files, alert_to_files, types=in_both("loggers.CSVLogger")))

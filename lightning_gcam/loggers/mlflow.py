@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_gcam.loggers.disk import run_all
+from lightning_gcam.loggers.registry import Backend, Rows, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.utils.files import safe_path
+from lightning_gcam.utils.lightning_compat import in_both
 
 
 def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
@@ -38,7 +40,7 @@ def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
     run_all(steps)
 
 
-def table_to_mlflow(logger: Any, tag: str, rows: Sequence[Mapping[str, object]], step: int) -> None:
+def table_to_mlflow(logger: Any, tag: str, rows: Rows, step: int) -> None:
     """Keep a table as a CSV file with the step in its name.
 
     Args:
@@ -91,9 +93,22 @@ def _log_picture(client: Any, run_id: str, tag: str, picture: npt.NDArray[np.uin
     client.log_image(run_id, picture, key=tag, step=step, **now)
 
 
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
+def _csv(rows: Rows) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+register_backend(
+    Backend(
+        log_look=log_to_mlflow,
+        log_alert=alert_to_mlflow,
+        log_table=table_to_mlflow,
+        types=in_both("loggers.MLFlowLogger"),
+        takes_look=is_mlflow,
+        takes_alert=is_mlflow,
+        takes_table=is_mlflow,
+    )
+)

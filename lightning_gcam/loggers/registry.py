@@ -1,51 +1,104 @@
-"""Where a look, an alert or a table goes, by what the logger can do."""
+"""The registered backends, and the public functions that send a look, an alert or a table to the right one.
+
+It imports no backend: each registers itself, see `register_backend`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial, singledispatch
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
 
-from lightning_gcam.loggers.disk import directory_of, own_directory, run_all
-from lightning_gcam.loggers.files import alert_to_files, log_to_files
-from lightning_gcam.loggers.mlflow import alert_to_mlflow, is_mlflow, log_to_mlflow, table_to_mlflow
-from lightning_gcam.loggers.report_logger import ReportLogger, alert_to_report, log_to_report
-from lightning_gcam.loggers.tensorboard import alert_to_tensorboard, log_to_tensorboard, markdown
-from lightning_gcam.loggers.wandb import alert_to_wandb, log_to_wandb
-from lightning_gcam.pipeline.record import SaliencyRecord
-from lightning_gcam.utils.files import safe_path
-from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
+if TYPE_CHECKING:
+    from lightning_gcam.pipeline.record import SaliencyRecord
+
+Rows = Sequence[Mapping[str, object]]
+"""The lines of a table; their keys are its columns."""
 
 
-def log_by_log_image(logger: Any, record: SaliencyRecord) -> None:
-    """Call `log_image(key, images, step)`, the method that Lightning's own loggers with pictures share.
-
-    The key is the tag as `safe_path` writes it: nobody knows whether such a logger makes a path of it.
+def has(path: str) -> Callable[[Any], bool]:
+    """A predicate on loggers: whether they have a method at `path`.
 
     Args:
-        logger: any logger with that method.
-        record: the look.
+        path: names with dots between them, such as "experiment.add_image".
+
+    Example:
+        >>> has("strip")("a word"), has("experiment.add_image")("a word")
+        (True, False)
     """
-    run_all(
-        partial(logger.log_image, key=safe_path(tag), images=[picture], step=record.step)
-        for tag, picture in record.pictures.items()
-    )
+    *attributes, method = path.split(".")
+
+    def has_method(logger: Any) -> bool:
+        for name in attributes:
+            logger = getattr(logger, name, None)
+        return callable(getattr(logger, method, None))
+
+    return has_method
 
 
-def log_scalars_only(logger: Any, record: SaliencyRecord) -> None:
-    """Say once a run that `logger` gets no pictures, and keep them as files under its directory.
+def no_logger(logger: Any) -> bool:
+    """A predicate on loggers that is never true."""
+    return False
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The functions that show a look, an alert and a table in one kind of logger, and which loggers they are for.
 
     Args:
-        logger: any logger; the scores reach it as any other metric.
-        record: the look.
+        log_look: called with the logger and the `SaliencyRecord` of each look.
+        log_alert: called with the logger and each of `ShortcutAlarm.alerts`, see the function of that name.
+        log_table: called with the logger, a tag, the rows (one at least) and the step, see the function of that name.
+            None for a backend without tables: then a table is shown only by what else the logger can do.
+        types: the logger types that all of this is for, with their subclasses.
+        takes_look: for loggers of other types: whether `log_look` can show a look in this one.
+        takes_alert: the same for `log_alert`.
+        takes_table: the same for `log_table`.
     """
-    name = type(logger).__name__
-    if not (own_directory(directory_of(logger)) / safe_path(record.stamp.log_prefix)).exists():
-        rank_zero_info(
-            f"{name} is not known to take images (it has neither `log_image` nor an `experiment` with `add_image`), so "
-            f"it gets the scores alone. A function under `@log_saliency.register({name})` would show it the overlays."
-        )
-    log_to_files(logger, record)
+
+    log_look: Callable[[Any, SaliencyRecord], None]
+    log_alert: Callable[[Any, Mapping[str, Any]], None]
+    log_table: Callable[[Any, str, Rows, int], None] | None = None
+    types: Sequence[type] = ()
+    takes_look: Callable[[Any], bool] = no_logger
+    takes_alert: Callable[[Any], bool] = no_logger
+    takes_table: Callable[[Any], bool] = no_logger
+
+
+_BACKENDS: list[Backend] = []
+"""All that are registered, the newest first: in this order they are tried for loggers of unknown types."""
+
+
+def register_backend(backend: Backend) -> None:
+    """Add a backend: from now on its functions serve the loggers that it is for.
+
+    Args:
+        backend: it takes the place of what was registered for the same types before.
+
+    Example:
+        >>> class Diary:
+        ...     def add(self, words: str) -> None:
+        ...         print(words)
+        >>> register_backend(
+        ...     Backend(
+        ...         log_look=lambda logger, record: logger.add(f"{record.tag} at step {record.step}"),
+        ...         log_alert=lambda logger, alert: logger.add(alert["message"]),
+        ...         log_table=lambda logger, tag, rows, step: logger.add(f"{tag}: {len(rows)} rows"),
+        ...         types=[Diary],
+        ...     )
+        ... )
+        >>> log_alert(Diary(), {"step": 7, "message": "Accuracy without the object: 0.96", "log_prefix": "saliency"})
+        Accuracy without the object: 0.96
+        >>> log_table(Diary(), "saliency/table", [{"score": "energy", "value": 0.5}], step=7)
+        saliency/table: 1 rows
+    """
+    _BACKENDS.insert(0, backend)
+    for kind in backend.types:
+        log_saliency.register(kind, backend.log_look)
+        log_alert.register(kind, backend.log_alert)
+        if backend.log_table is not None:
+            _log_rows.register(kind, backend.log_table)
 
 
 @singledispatch
@@ -60,25 +113,19 @@ def log_saliency(logger: Any, record: SaliencyRecord) -> None:
         record: the look.
 
     Example:
-        Add a backend::
+        Show the looks in a logger of your own, and leave alerts and tables as they are (`register_backend` takes all
+        three at once)::
 
             @log_saliency.register(MyLogger)
             def log_to_mine(logger, record):
                 logger.send_picture(record.tag, record.overlay, record.step)
     """
-    if callable(getattr(getattr(logger, "experiment", None), "add_image", None)):
-        log_to_tensorboard(logger, record)
-    elif is_mlflow(logger):
-        log_to_mlflow(logger, record)
-    elif callable(getattr(logger, "log_image", None)):
-        log_by_log_image(logger, record)
-    else:
-        log_scalars_only(logger, record)
+    next(backend for backend in _BACKENDS if backend.takes_look(logger)).log_look(logger, record)
 
 
 @singledispatch
 def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
-    """Show what `ShortcutAlarm` says where `logger` shows words.
+    """Show an alert of `ShortcutAlarm` where `logger` shows words.
 
     Args:
         logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
@@ -88,62 +135,33 @@ def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
             strings and lists.
 
     Example:
-        Add a backend::
+        Show the alerts alone in a logger of your own (`register_backend` takes looks and tables too)::
 
             @log_alert.register(MyLogger)
             def alert_to_mine(logger, alert):
                 logger.send_words(alert["message"], alert["step"])
     """
-    experiment = getattr(logger, "experiment", None)
-    if callable(getattr(experiment, "add_text", None)):
-        alert_to_tensorboard(logger, alert)
-    elif callable(getattr(experiment, "alert", None)):
-        alert_to_wandb(logger, alert)
-    elif is_mlflow(logger):
-        alert_to_mlflow(logger, alert)
-    else:
-        alert_to_files(logger, alert)
-
-
-for _path, _log_saliency, _log_alert in (
-    ("loggers.TensorBoardLogger", log_to_tensorboard, alert_to_tensorboard),
-    ("loggers.WandbLogger", log_to_wandb, alert_to_wandb),
-    ("loggers.MLFlowLogger", log_to_mlflow, alert_to_mlflow),
-    ("loggers.CSVLogger", log_to_files, alert_to_files),
-):
-    for _logger_type in in_both(_path):
-        log_saliency.register(_logger_type, _log_saliency)
-        log_alert.register(_logger_type, _log_alert)
-
-log_saliency.register(ReportLogger, log_to_report)
-log_alert.register(ReportLogger, alert_to_report)
-
-
-Rows = Sequence[Mapping[str, object]]
-"""The lines of a table; their keys are its columns."""
+    next(backend for backend in _BACKENDS if backend.takes_alert(logger)).log_alert(logger, alert)
 
 
 def log_table(logger: Any, tag: str, rows: Rows, step: int) -> None:
     """Show a table where `logger` can: as Markdown among TensorBoard's texts, a table in W&B, a CSV file in MLflow.
 
     Args:
-        logger: a Lightning logger of either package. It is served by what it can do: an `experiment` with `add_text` as
-            TensorBoard is, a method `log_table(key, columns, data, step=...)` as W&B is, or a run and an MLflow client.
-            Others show no tables.
+        logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
+            `experiment` with `add_text` as TensorBoard is, a method `log_table(key, columns, data, step=...)` as W&B
+            is, or a run and an MLflow client. Others show no tables.
         tag: its name.
         rows: its lines.
         step: on the logger's x-axis.
     """
-    if not rows:
-        return
-    experiment: Any = getattr(logger, "experiment", None)
-    if callable(getattr(experiment, "add_text", None)):
-        shown = [{name: "" if value is None else value for name, value in row.items()} for row in rows]
-        experiment.add_text(tag, markdown(shown), step)
-        experiment.flush()
-    elif callable(getattr(logger, "log_table", None)):
-        logger.log_table(
-            key=safe_path(tag), columns=list(rows[0]), data=[list(row.values()) for row in rows], step=step
-        )
-    elif is_mlflow(logger):
-        table_to_mlflow(logger, tag, rows, step)
+    if rows:
+        _log_rows(logger, tag, rows, step)
+
+
+@singledispatch
+def _log_rows(logger: Any, tag: str, rows: Rows, step: int) -> None:
+    for backend in _BACKENDS:
+        if backend.log_table is not None and backend.takes_table(logger):
+            backend.log_table(logger, tag, rows, step)
+            return

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gcam.loggers.disk import own_directory
+from lightning_gcam.loggers.registry import Backend, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report import Store, build_page, plain_look, plain_samples
 from lightning_gcam.report.sources import DATA
@@ -205,3 +206,6 @@ def alert_to_report(logger: Any, alert: Mapping[str, Any]) -> None:
 def _short(value: Any, most: int = 300) -> str:
     text = str(value)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+register_backend(Backend(log_look=log_to_report, log_alert=alert_to_report, types=[ReportLogger]))

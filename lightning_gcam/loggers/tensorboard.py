@@ -20,10 +20,11 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: igno
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_gcam.loggers.disk import encoded, run_all
+from lightning_gcam.loggers.registry import Backend, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import available_checks
 from lightning_gcam.utils.files import safe_path
-from lightning_gcam.utils.lightning_compat import rank_zero_info
+from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
 
 _ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
 
@@ -145,7 +146,22 @@ def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
     writer.flush()
 
 
-def markdown(rows: Sequence[Mapping[str, object]]) -> str:
+def table_to_tensorboard(logger: Any, tag: str, rows: Rows, step: int) -> None:
+    """Add a table to the tab Text, and flush it.
+
+    Args:
+        logger: a `TensorBoardLogger`, or any logger whose `experiment` has `add_text`.
+        tag: its name.
+        rows: its lines, one at least; their keys are its columns.
+        step: of it.
+    """
+    writer = logger.experiment
+    shown = [{name: "" if value is None else value for name, value in row.items()} for row in rows]
+    writer.add_text(tag, markdown(shown), step)
+    writer.flush()
+
+
+def markdown(rows: Rows) -> str:
     """A table as TensorBoard shows it among the texts."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(each) for each in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -165,3 +181,16 @@ def _add_picture(writer: Any, tag: str, picture: npt.NDArray[np.uint8], step: in
         writer._get_file_writer().add_summary(summary, step)
     else:
         writer.add_image(safe_path(tag), picture, global_step=step, dataformats="HWC")
+
+
+register_backend(
+    Backend(
+        log_look=log_to_tensorboard,
+        log_alert=alert_to_tensorboard,
+        log_table=table_to_tensorboard,
+        types=in_both("loggers.TensorBoardLogger"),
+        takes_look=has("experiment.add_image"),
+        takes_alert=has("experiment.add_text"),
+        takes_table=has("experiment.add_text"),
+    )
+)

@@ -13,9 +13,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from lightning_gcam.loggers.disk import encoded, write_png
+from lightning_gcam.loggers.registry import Backend, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report.serialize import predicted, sample_scores, true_classes
 from lightning_gcam.utils.files import safe_path
+from lightning_gcam.utils.lightning_compat import in_both
 from lightning_gcam.visual import to_display
 from lightning_gcam.visual.layout import cut_panels
 from lightning_gcam.visual.overlay import enlarge, shrink_images, shrink_maps
@@ -206,3 +208,28 @@ def alert_to_wandb(logger: Any, alert: Mapping[str, Any]) -> None:
         alert: as in `log_alert`.
     """
     logger.experiment.alert(f"{alert['log_prefix']}: ShortcutAlarm", alert["message"], level="WARN")
+
+
+def table_to_wandb(logger: Any, tag: str, rows: Rows, step: int) -> None:
+    """Log a table by `logger.log_table`, under the tag as `safe_path` writes it.
+
+    Args:
+        logger: a `WandbLogger`, or any logger with `log_table(key, columns, data, step=...)`.
+        tag: its name.
+        rows: its lines, one at least; their keys are its columns.
+        step: of it.
+    """
+    data = [list(row.values()) for row in rows]
+    logger.log_table(key=safe_path(tag), columns=list(rows[0]), data=data, step=step)
+
+
+register_backend(
+    Backend(
+        log_look=log_to_wandb,
+        log_alert=alert_to_wandb,
+        log_table=table_to_wandb,
+        types=in_both("loggers.WandbLogger"),
+        takes_alert=has("experiment.alert"),
+        takes_table=has("log_table"),
+    )
+)
