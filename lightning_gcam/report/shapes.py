@@ -16,7 +16,7 @@ from PIL import Image, features
 from torch import Tensor
 
 from lightning_gcam.report.reading import BrokenFile, finite_number, read_picture, step_of
-from lightning_gcam.visual.drawing import Color
+from lightning_gcam.visual.images import Color
 from lightning_gcam.visual.overlay import shrink_maps
 
 _SMALL = 96

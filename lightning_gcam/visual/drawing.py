@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lightning_gcam.visual.images import check_pictures, check_same_size
-
-Color: TypeAlias = tuple[int, int, int]
+from lightning_gcam.visual.images import Color, check_pictures, check_same_size
+from lightning_gcam.visual.layout import Box
 
 # Cyan and pink: neither occurs in inferno, and who does not see colours well can tell them apart.
 OBJECT_COLOR: Color = (64, 232, 255)
@@ -189,7 +188,6 @@ def _between(positions: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
-Box: TypeAlias = tuple[int, int, int, int]
 
 _SEPARATOR = " · "
 

@@ -15,8 +15,6 @@ from lightning_gcam.visual.drawing import (
     OBJECT_COLOR,
     PEAK_COLOR,
     SUSPECT_COLOR,
-    Box,
-    Color,
     box_edges,
     dash,
     draw_line,
@@ -25,6 +23,7 @@ from lightning_gcam.visual.drawing import (
     write,
 )
 from lightning_gcam.visual.images import (
+    Color,
     Scale,
     change_of,
     check_before,
@@ -34,7 +33,7 @@ from lightning_gcam.visual.images import (
     check_words,
     to_unit,
 )
-from lightning_gcam.visual.layout import Layout, plan
+from lightning_gcam.visual.layout import Box, Layout, plan
 from lightning_gcam.visual.overlay import (
     check_colormap,
     enlarge,

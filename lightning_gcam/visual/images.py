@@ -17,6 +17,9 @@ from torch import Tensor
 
 from lightning_gcam.utils.errors import InputError, did_you_mean
 
+Color: TypeAlias = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
 
 def check_pictures(images: Tensor, argument: str = "images") -> None:
     """Refuse what is not a batch of displayable pictures."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lightning_gcam.utils.errors import InputError
-from lightning_gcam.visual.drawing import Box
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels of the picture; right and bottom are the first ones outside."""
 
 MARGIN = 16
 _PAD = 8  # within a card

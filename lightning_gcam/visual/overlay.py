@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_gcam.utils.errors import InputError, did_you_mean
-from lightning_gcam.visual.drawing import Color
-from lightning_gcam.visual.images import check_pictures, check_same_size
+from lightning_gcam.visual.images import Color, check_pictures, check_same_size
 
 _ENTRIES = 256
 
