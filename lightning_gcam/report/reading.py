@@ -1,23 +1,24 @@
-"""What is read of a run's directory: whole and of the right kind, or left out with a reason.
+"""Reading the files of a run's directory: each is whole and of the right kind, or left out with a reason.
 
 A run that was killed, a full disk and other programs leave anything there, and a directory may come from a stranger.
 """
 
 from __future__ import annotations
 
-import csv
+import base64
+import binascii
 import io
 import json
 import math
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, features
 
 MOST_BYTES = 1 << 28
 """A file that is read at once and is larger is none of ours: a look of 1,000 samples takes a tenth of it."""
@@ -170,58 +171,6 @@ def json_lines(path: Path) -> Iterator[dict[str, Any] | BrokenFile]:
                 yield BrokenFile(f"line {number}: {error}")
 
 
-def csv_rows(path: Path) -> Iterator[dict[str, Any] | BrokenFile]:
-    """The rows of a table, each with its step; in place of a broken one what is wrong with it.
-
-    Raises:
-        BrokenFile: as `open_file`, and where there is no column "step".
-    """
-    with open_file(path, MOST_BYTES_OF_LINES) as file:
-        is_cut_off = _is_cut_off(file)
-        # what is not UTF-8 becomes halves of surrogate pairs: these rows are found, and the others read
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-        reader = csv.DictReader(text, strict=True)
-        try:
-            columns = reader.fieldnames or []
-        except csv.Error as error:
-            raise BrokenFile(f"it is no table ({error})") from error
-        if not columns:
-            raise BrokenFile("it is empty")
-        if "step" not in columns:
-            raise BrokenFile('it has no column "step"')
-        held: dict[str, Any] | BrokenFile | None = None  # the last row is known as such when no other comes
-        while (row := _next_row(reader)) is not None:
-            if held is not None:
-                yield held
-            held = row
-        if held is not None:
-            yield BrokenFile(f"line {reader.reader.line_num}: it is cut off") if is_cut_off else held
-
-
-def _is_cut_off(file: IO[bytes]) -> bool:
-    """Whether the last line does not end, as it does where a table is whole: half a number looks like a whole one."""
-    if file.seek(0, io.SEEK_END) == 0:
-        return False
-    file.seek(-1, io.SEEK_END)
-    last = file.read(1)
-    file.seek(0)
-    return last not in b"\r\n"
-
-
-def _next_row(reader: csv.DictReader[str]) -> dict[str, Any] | BrokenFile | None:
-    try:
-        row: dict[Any, Any] = next(reader)
-        if None in row or None in row.values():
-            raise BrokenFile("it has more or fewer cells than the table has columns")
-        if any("\udc80" <= sign <= "\udcff" for cell in row.values() for sign in cell):
-            raise BrokenFile("it is not UTF-8")
-        return {**row, "step": step_of(row["step"])}
-    except StopIteration:
-        return None
-    except (BrokenFile, csv.Error) as error:
-        return BrokenFile(f"line {reader.reader.line_num}: {error}")
-
-
 def read_picture(
     content: bytes, formats: tuple[str, ...] = ("PNG", "JPEG"), most: int = MOST_PIXELS
 ) -> npt.NDArray[np.uint8]:
@@ -251,3 +200,188 @@ def read_picture(
         Exception
     ) as error:  # Pillow raises whatever a broken file leads it to: SyntaxError, struct.error, ...
         raise BrokenFile("it is no picture, or half of one") from error
+
+
+_SMALL = 96
+"""An image of fewer pixels a side is kept as it is: of so few, every one is seen."""
+
+
+def data_uri(pixels: npt.NDArray[np.uint8], *, exact: bool = False) -> str:
+    """The smallest of PNG, WebP and JPEG, as a data URI.
+
+    Args:
+        pixels: `(H, W, 3)` or `(H, W, 4)`, uint8.
+        exact: whether every pixel must be kept, as it is for small pictures and those that are transparent.
+
+    Example:
+        >>> data_uri(np.zeros((8, 8, 3), dtype=np.uint8)).startswith("data:image/")
+        True
+    """
+    picture = Image.fromarray(pixels)
+    webp = bool(features.check("webp"))
+    ways: list[tuple[str, dict[str, Any]]] = [("png", {})]
+    if exact or max(pixels.shape[:2]) <= _SMALL:
+        ways += [("webp", {"lossless": True})] if webp else []
+    else:
+        ways += [("jpeg", {"quality": 85}), *([("webp", {"quality": 82})] if webp else [])]
+    encoded = {_encoded(picture, form, **options): form for form, options in ways}
+    smallest = min(encoded, key=len)
+    return f"data:image/{encoded[smallest]};base64,{base64.b64encode(smallest).decode()}"
+
+
+def _encoded(picture: Image.Image, form: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format=form, **options)
+    return file.getvalue()
+
+
+_MOST_OF_A_SAMPLE = 1 << 20
+"""Pixels; ours are shrunk to a sixteenth of it."""
+
+_FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
+
+
+def check_look(look: Any, step: int, samples: int | None) -> int:
+    """Check a look, as `plain_look` gives it.
+
+    Args:
+        look: parsed JSON.
+        step: which its file's name gives it.
+        samples: how many there are; None where that is not known.
+
+    Returns:
+        How many samples it has.
+
+    Raises:
+        BrokenFile: with the first part that does not fit.
+    """
+    _need(isinstance(look, dict), "it is no object")
+    own = step_of(look.get("step"))
+    _need(own == step, f"it is of step {own}, its name says {step}")
+    _need(look.get("epoch") is None or _is_number(look["epoch"]), "its epoch is no number")
+    for name in ("layer", "explains"):
+        _need(isinstance(look.get(name, ""), str), f"its {name} is no text")
+    _need(_are_numbers(look.get("scores", {})), "its scores are no numbers by name")
+    _need(_are_intervals(look.get("measured", {})), "what it has measured is no list of numbers by name")
+    rows = look.get("samples")
+    _need(isinstance(rows, list), "it has no samples")
+    _need(samples in (None, len(rows)), f"it has {len(rows)} samples, of which there are {samples}")
+    cells = _cells(look.get("size"))
+    for index, row in enumerate(rows):
+        _need(isinstance(row, dict), f"sample {index} is no object")
+        _check_words(row, index)
+        _check_maps(row.get("maps"), index, cells)
+    return len(rows)
+
+
+def mended_samples(samples: Any) -> tuple[list[dict[str, Any]], str | None]:
+    """What does not change from look to look, as `plain_samples` gives it; a grey square for what cannot be shown.
+
+    Args:
+        samples: parsed JSON.
+
+    Returns:
+        The samples, and what was wrong with the first that was; None where all are as they came.
+
+    Raises:
+        BrokenFile: where it is no list.
+    """
+    _need(isinstance(samples, list), "it is no list")
+    mended, first = [], None
+    for index, sample in enumerate(samples):
+        try:
+            _check_sample(sample)
+        except BrokenFile as error:
+            first = first or f"sample {index}: {error}; a grey square stands for it"
+            sample = unknown_sample()
+        mended.append(sample)
+    return mended, first
+
+
+def unknown_sample() -> dict[str, Any]:
+    """A grey square, for a sample of which nothing is known but its maps."""
+    return {"name": "", "classes": [], "image": data_uri(np.full((64, 64, 3), 128, dtype=np.uint8))}
+
+
+def picture_of(uri: str) -> npt.NDArray[np.uint8]:
+    """The pixels of a sample's data URI, `(H, W, 3)`.
+
+    Raises:
+        BrokenFile: where it is none, or not of a small picture.
+    """
+    head, _, cells = uri.partition(";base64,")
+    form = _FORMATS.get(head.removeprefix("data:image/"))
+    _need(head.startswith("data:image/") and form is not None, "its picture is no PNG, WebP or JPEG")
+    return read_picture(_decoded(cells), (str(form),), _MOST_OF_A_SAMPLE)
+
+
+def _check_sample(sample: Any) -> None:
+    _need(isinstance(sample, dict), "it is no object")
+    _need(isinstance(sample.get("name", ""), str), "its name is no text")
+    classes = sample.get("classes")
+    _need(
+        isinstance(classes, list) and all(isinstance(each, str) for each in classes),
+        "its classes are no texts",
+    )
+    _need(isinstance(sample.get("image"), str), "it has no picture")
+    picture_of(sample["image"])
+    if "outline" in sample:
+        _need(isinstance(sample["outline"], str), "its outline is no picture")
+        picture_of(sample["outline"])
+
+
+def _check_words(row: Mapping[str, Any], index: int) -> None:
+    _need(isinstance(row.get("caption"), str), f"sample {index} has no caption")
+    _need(isinstance(row.get("predicted", ""), str), f"the predicted class of sample {index} is no text")
+    _need(
+        row.get("probability") is None or _is_number(row["probability"]),
+        f"the probability of sample {index} is no number",
+    )
+    _need(row.get("right") in (None, True, False), f"sample {index} is neither right nor wrong")
+    _need(_are_numbers(row.get("scores")), f"the scores of sample {index} are no numbers by name")
+
+
+def _check_maps(maps: Any, index: int, cells: int) -> None:
+    _need(isinstance(maps, dict) and bool(maps), f"sample {index} has no maps")
+    for each in maps.values():
+        _need(isinstance(each, list) and len(each) == 4, f"a map of sample {index} has not four parts")
+        packed, peak, row, column = each
+        _need(isinstance(packed, str), f"a map of sample {index} has no cells")
+        _need(len(_decoded(packed)) == cells, f"a map of sample {index} has not {cells} cells")
+        _need(peak is None or _is_number(peak), f"the raw peak of a map of sample {index} is no number")
+        _need(_is_number(row) and _is_number(column), f"the peak of a map of sample {index} has no place")
+
+
+def _cells(size: Any) -> int:
+    is_pair = (
+        isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+    )
+    _need(is_pair, "the size of its maps is no pair of whole numbers")
+    return int(size[0] * size[1])
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BrokenFile("it has cells that are no base64") from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and finite_number(value) is not None
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(map(_is_number, values.values()))
+
+
+def _are_intervals(values: Any) -> bool:
+    return isinstance(values, dict) and all(
+        isinstance(each, list) and all(part is None or _is_number(part) for part in each)
+        for each in values.values()
+    )
+
+
+def _need(holds: bool, reason: str) -> None:
+    if not holds:
+        raise BrokenFile(reason)

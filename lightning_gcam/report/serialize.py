@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
 from lightning_gcam.pipeline import captions
 from lightning_gcam.pipeline.record import SaliencyRecord
-from lightning_gcam.report.shapes import data_uri, line_layer, map_side, pack_maps
+from lightning_gcam.report.reading import data_uri
 from lightning_gcam.visual import to_display
 from lightning_gcam.visual.grid import Regions, region_lines
+from lightning_gcam.visual.images import Color
 from lightning_gcam.visual.layout import plan
-from lightning_gcam.visual.overlay import peak_centers, shrink_images
+from lightning_gcam.visual.overlay import peak_centers, shrink_images, shrink_maps
+
+_LONGEST_MAP = 56
+"""The grid of a usual target layer is 7 to 28 cells a side; half of a stage before it is seen in twice as many."""
 
 
 def plain_samples(record: SaliencyRecord) -> list[dict[str, Any]]:
@@ -144,3 +154,60 @@ def _name(record: SaliencyRecord, index: int) -> str:
 def _finite(value: float) -> float | None:
     """Four digits, which is more than is shown; None where JSON has no word for it."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def map_side(maps: int) -> int:
+    """How many cells a map keeps along its longer side: 56 alone, fewer the more maps share the page.
+
+    Example:
+        >>> map_side(1), map_side(2), map_side(6)
+        (56, 39, 22)
+    """
+    return max(16, int(_LONGEST_MAP / math.sqrt(max(maps, 1))))
+
+
+def pack_maps(maps: Tensor, side: int) -> tuple[list[str], tuple[int, int]]:
+    """Maps as base64 of one byte a cell; a cell keeps the highest value it stands for.
+
+    Args:
+        maps: `(N, H, W)`, float in [0, 1]; NaN counts as 0.
+        side: the most cells along the longer side.
+
+    Returns:
+        A string for each map, and the height and width they share.
+
+    Example:
+        >>> pack_maps(torch.tensor([[[0.0, 1.0]]]), 8)
+        (['AP8='], (1, 2))
+    """
+    height, width = maps.shape[1:]
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    small = shrink_maps(maps.detach().float().nan_to_num(0).clamp(0, 1), *size)
+    cells = small.mul(255).round().to(torch.uint8).cpu().numpy()
+    return [base64.b64encode(each.tobytes()).decode() for each in cells], size
+
+
+def line_layer(lines: list[tuple[npt.NDArray[np.bool_], Color]]) -> npt.NDArray[np.uint8]:
+    """Lines with a dark edge on a transparent ground, to be laid over the picture.
+
+    Args:
+        lines: each `(H, W)` bool, and its colour.
+
+    Returns:
+        `(H, W, 4)`, uint8.
+    """
+    layer = np.zeros((*lines[0][0].shape, 4), dtype=np.uint8)
+    for line, color in lines:
+        around = np.zeros_like(line)
+        rows, columns = line.nonzero()
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                beside = (
+                    (rows + down).clip(0, line.shape[0] - 1),
+                    (columns + right).clip(0, line.shape[1] - 1),
+                )
+                around[beside] = True
+        layer[around] = (0, 0, 0, 128)
+        layer[line] = (*color, 255)
+    return layer

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 from lightning_gcam.report.reading import (
+    MOST_BYTES_OF_LINES,
     BrokenFile,
-    csv_rows,
+    data_uri,
     finite_number,
     open_file,
     read_bytes,
     read_picture,
     step_of,
 )
-from lightning_gcam.report.shapes import data_uri
 from lightning_gcam.report.storage import Run, Store, alert_of
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import printable
@@ -218,3 +220,55 @@ def _prefix(folder: Path, directory: Path) -> str:
     """What stood before the slash: the folder below the run; its own name where the run is the folder itself."""
     relative = folder.relative_to(directory)
     return unquote(relative.as_posix()) if relative.parts else folder.resolve().name
+
+
+def csv_rows(path: Path) -> Iterator[dict[str, Any] | BrokenFile]:
+    """The rows of a table, each with its step; in place of a broken one what is wrong with it.
+
+    Raises:
+        BrokenFile: as `open_file`, and where there is no column "step".
+    """
+    with open_file(path, MOST_BYTES_OF_LINES) as file:
+        is_cut_off = _is_cut_off(file)
+        # what is not UTF-8 becomes halves of surrogate pairs: these rows are found, and the others read
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        reader = csv.DictReader(text, strict=True)
+        try:
+            columns = reader.fieldnames or []
+        except csv.Error as error:
+            raise BrokenFile(f"it is no table ({error})") from error
+        if not columns:
+            raise BrokenFile("it is empty")
+        if "step" not in columns:
+            raise BrokenFile('it has no column "step"')
+        held: dict[str, Any] | BrokenFile | None = None  # the last row is known as such when no other comes
+        while (row := _next_row(reader)) is not None:
+            if held is not None:
+                yield held
+            held = row
+        if held is not None:
+            yield BrokenFile(f"line {reader.reader.line_num}: it is cut off") if is_cut_off else held
+
+
+def _is_cut_off(file: IO[bytes]) -> bool:
+    """Whether the last line does not end, as it does where a table is whole: half a number looks like a whole one."""
+    if file.seek(0, io.SEEK_END) == 0:
+        return False
+    file.seek(-1, io.SEEK_END)
+    last = file.read(1)
+    file.seek(0)
+    return last not in b"\r\n"
+
+
+def _next_row(reader: csv.DictReader[str]) -> dict[str, Any] | BrokenFile | None:
+    try:
+        row: dict[Any, Any] = next(reader)
+        if None in row or None in row.values():
+            raise BrokenFile("it has more or fewer cells than the table has columns")
+        if any("\udc80" <= sign <= "\udcff" for cell in row.values() for sign in cell):
+            raise BrokenFile("it is not UTF-8")
+        return {**row, "step": step_of(row["step"])}
+    except StopIteration:
+        return None
+    except (BrokenFile, csv.Error) as error:
+        return BrokenFile(f"line {reader.reader.line_num}: {error}")

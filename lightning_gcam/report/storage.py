@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from lightning_gcam.report.reading import BrokenFile, finite_number, json_lines, parse_json, read_text
-from lightning_gcam.report.shapes import check_look, mended_samples, unknown_sample
+from lightning_gcam.report.reading import (
+    BrokenFile,
+    check_look,
+    finite_number,
+    json_lines,
+    mended_samples,
+    parse_json,
+    read_text,
+    unknown_sample,
+)
 from lightning_gcam.utils.files import atomic_write_text, printable, safe_name
 
 Curves = dict[str, dict[int, float]]

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from lightning_gcam.report import Run, build_page, read_run
-from lightning_gcam.report.shapes import unknown_sample
+from lightning_gcam.report.reading import unknown_sample
 from tests.loggers.browser import Browser
 from tests.report.pages import EVIL, write_report
 

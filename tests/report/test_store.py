@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gcam.report import Store
-from lightning_gcam.report.shapes import unknown_sample
+from lightning_gcam.report.reading import unknown_sample
 
 
 def look(step: int, samples: int = 0, **more: Any) -> str:
