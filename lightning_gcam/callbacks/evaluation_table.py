@@ -24,8 +24,7 @@ from lightning_gcam.evaluation import (
     print_table,
     write_result,
 )
-from lightning_gcam.evaluation.result import command, device_in_words, seed, versions
-from lightning_gcam.evaluation.table import as_csv
+from lightning_gcam.evaluation.result import as_csv, command, device_in_words, seed, versions
 from lightning_gcam.loggers import log_table
 from lightning_gcam.loggers.disk import left_as_found, next_version
 from lightning_gcam.metrics import resolve_scores
