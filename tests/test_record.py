@@ -366,5 +366,5 @@ def test_a_score_that_a_look_cannot_compute_is_refused_at_the_door() -> None:
         InputError, match='`scores` "clairvoyant" needs future, which a look does not compute'
     ):
         SaliencyMonitor(scores=["energy", Clairvoyant()])
-    with pytest.raises(InputError, match="needs answers of the model, but has no `question`"):
+    with pytest.raises(InputError, match="needs answers of the model, but has no `perturbation`"):
         SaliencyMonitor(final_scores=[Mute()])

@@ -31,7 +31,7 @@ from lightning_gcam.data.masks import warn_of_full_masks
 from lightning_gcam.evaluation import Columns, Part, Parts
 from lightning_gcam.loggers.disk import is_ours, release
 from lightning_gcam.metrics import needs, resolve_scores
-from lightning_gcam.metrics.baselines import BASELINES
+from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.chunks import attribute_in_chunks
 from lightning_gcam.pipeline.model_outputs import Answers, ask, ask_random_model

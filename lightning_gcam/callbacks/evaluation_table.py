@@ -28,7 +28,7 @@ from lightning_gcam.evaluation.result import as_csv, command, device_in_words, s
 from lightning_gcam.loggers import log_table
 from lightning_gcam.loggers.disk import left_as_found, next_version
 from lightning_gcam.metrics import resolve_scores
-from lightning_gcam.metrics.baselines import BASELINES
+from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import Trainer, rank_zero_info, rank_zero_warn
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_gcam.data import saliency_batch as checks
 from lightning_gcam.data import structure as forms
-from lightning_gcam.data.boxes import CENTRE, CORNERS, EXTENT
+from lightning_gcam.data.conversion import CENTRE, CORNERS, EXTENT
 from lightning_gcam.data.refusal import Column, Parts, Unclear, access
 from lightning_gcam.data.structure import (
     are_objects,

@@ -1,11 +1,15 @@
 """How well does the saliency sit on the object, and does it say what the model does: one torchmetrics class a score."""
 
-from lightning_gcam.metrics.adcc import ADCC, Coherency, Complexity
 from lightning_gcam.metrics.base import SampleMean, SampleScore
-from lightning_gcam.metrics.baselines import baseline_scores
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
-from lightning_gcam.metrics.energy import EnergyChance, EnergyPointingGame, RegionLift, SuspectLift
-from lightning_gcam.metrics.faithfulness import AverageDrop, AverageGain, AverageIncrease, WinRate
+from lightning_gcam.metrics.faithfulness import ADCC, AverageDrop, AverageGain, AverageIncrease, WinRate
+from lightning_gcam.metrics.localization import (
+    EnergyChance,
+    EnergyPointingGame,
+    PointingGame,
+    RegionLift,
+    SuspectLift,
+)
 from lightning_gcam.metrics.measurement import (
     GroupedMeasurement,
     Measured,
@@ -14,18 +18,29 @@ from lightning_gcam.metrics.measurement import (
     measure_groups,
     measure_samples,
 )
-from lightning_gcam.metrics.overlap import BestSaliencyIoU, PixelAveragePrecision, SaliencyIoU
-from lightning_gcam.metrics.perturbation import Question
-from lightning_gcam.metrics.pointing import PointingGame, RelevanceRankAccuracy
+from lightning_gcam.metrics.overlap import (
+    BestSaliencyIoU,
+    PixelAveragePrecision,
+    RelevanceRankAccuracy,
+    SaliencyIoU,
+)
+from lightning_gcam.metrics.perturbation import Perturbation
 from lightning_gcam.metrics.registry import (
     available_scores,
+    baseline_scores,
     default_scores,
     needs,
     needs_mask,
     resolve_scores,
 )
-from lightning_gcam.metrics.similarity import RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
-from lightning_gcam.metrics.sparsity import BlankRate, PositionalConcentration, SaliencyEntropy, SaliencyGini
+from lightning_gcam.metrics.similarity import Coherency, RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
+from lightning_gcam.metrics.sparsity import (
+    BlankRate,
+    Complexity,
+    PositionalConcentration,
+    SaliencyEntropy,
+    SaliencyGini,
+)
 from lightning_gcam.metrics.wsol import MaxBoxAccuracy
 
 __all__ = [
@@ -45,10 +60,10 @@ __all__ = [
     "MaxBoxAccuracy",
     "Measured",
     "Measurement",
+    "Perturbation",
     "PixelAveragePrecision",
     "PointingGame",
     "PositionalConcentration",
-    "Question",
     "RandomModelSSIM",
     "RandomModelSimilarity",
     "RegionLift",

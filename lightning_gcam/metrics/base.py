@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_gcam.metrics.perturbation import Question
+from lightning_gcam.metrics.perturbation import Perturbation
 from lightning_gcam.metrics.samples import PerSample, _mean_compute, sum_counted
 
 Values = Tensor | float | Sequence[Tensor | float] | None
@@ -34,7 +34,7 @@ class SampleScore(Metric):
         - ``"earlier"``, ``"random"``, ``"other"``: maps of an earlier look, of the same model with random
           weights; what another method reaches.
 
-    ``cost`` says how many forwards of the samples that takes beyond the look itself, and ``question`` with which
+    ``cost`` says how many forwards of the samples that takes beyond the look itself, and ``perturbation`` with which
     images; ``None`` where the model is not asked. ``takes_boxes`` says that ``update`` takes each sample's boxes
     behind the mask, where there are some.
 
@@ -63,7 +63,7 @@ class SampleScore(Metric):
     requires: frozenset[str] = frozenset()
     takes_boxes: bool = False
     cost: int = 0
-    question: Question | None = None
+    perturbation: Perturbation | None = None
 
     total: Tensor
     n_scored: Tensor

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, trapezoid
 
 from lightning_gcam.metrics.base import SampleScore, Values
-from lightning_gcam.metrics.faithfulness import check_probabilities, scored
-from lightning_gcam.metrics.perturbation import Fill, Question, check_fill
+from lightning_gcam.metrics.perturbation import Fill, Perturbation, check_fill, check_probabilities, scored
 from lightning_gcam.metrics.samples import PerSample, check_count, mean_counted, sum_counted
 from lightning_gcam.utils.errors import InputError
 
@@ -98,7 +97,7 @@ class _CurveAUC(SampleScore):
         super().__init__(**kwargs)
         self.steps, self.fill = steps, fill
         self.cost = steps + 1
-        self.question = Question(self.kind, fill, steps)
+        self.perturbation = Perturbation(self.kind, fill, steps)
         self.add_state("curve_total", torch.zeros(steps + 1, dtype=torch.float64), dist_reduce_fx="sum")
 
     @property

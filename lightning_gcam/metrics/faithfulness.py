@@ -1,4 +1,4 @@
-"""How much of the class's probability is left where only the salient pixels are kept."""
+"""How much of the class's probability is left where only the salient pixels are kept; alone, and in ADCC."""
 
 from typing import Any
 
@@ -6,64 +6,11 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.metrics.base import SampleScore
-from lightning_gcam.metrics.perturbation import Fill, Question, check_fill
+from lightning_gcam.metrics.perturbation import Fill, Perturbation, check_fill, check_probabilities, scored
 from lightning_gcam.metrics.samples import PerSample, mean_counted
+from lightning_gcam.metrics.similarity import _coherency_update
+from lightning_gcam.metrics.sparsity import _complexity_update
 from lightning_gcam.utils.errors import InputError
-
-
-def check_probabilities(name: str, values: Tensor, like: Tensor | None = None, ndim: int = 1) -> Tensor:
-    """Refuse what is not a floating tensor of probabilities, and give it as float32, without its graph.
-
-    Args:
-        name: The argument, for the message.
-        values: ``(N,)``, or ``(N, K)`` where ``ndim`` is 2; NaN where there is none.
-        like: Another one that it must be as long as.
-        ndim: How many axes it has.
-
-    Raises:
-        InputError: Naming the argument.
-    """
-    shape = ("(N,)", "(N, K)")[ndim - 1]
-    if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != ndim:
-        came = (
-            f"{values.dtype} {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-        )
-        raise InputError(
-            f"`{name}` must be floating probabilities {shape}, one of the explained class a sample, got {came}. "
-            "They come from forwards; this score cannot be taken from maps and masks."
-        )
-    if like is not None and len(values) != len(like):
-        raise InputError(f"`{name}` must hold {len(like)} samples, as many as the others, got {len(values)}.")
-    values = values.detach().to(torch.float32)
-    if ((values < 0) | (values > 1)).any():
-        low, high = values.nan_to_num(0).aminmax()
-        raise InputError(
-            f"`{name}` must be probabilities in [0, 1], got values from {low:.3g} to {high:.3g}. "
-            "Give a softmax or a sigmoid of the logits."
-        )
-    return values
-
-
-def scored(values: Tensor, defined: Tensor, blank: Tensor | None) -> PerSample:
-    """Put numbers beside which samples count: those that are defined, and whose map is not blank.
-
-    Args:
-        values: ``(N, *shape)`` float32.
-        defined: ``(N,)`` bool.
-        blank: ``(N,)`` bool, or ``None`` where no map is.
-
-    Raises:
-        InputError: If ``blank`` is not ``(N,)`` bool.
-    """
-    if blank is None:
-        blank = torch.zeros_like(defined)
-    if not isinstance(blank, Tensor) or blank.dtype != torch.bool or blank.shape != defined.shape:
-        came = f"{blank.dtype} {tuple(blank.shape)}" if isinstance(blank, Tensor) else type(blank).__name__
-        raise InputError(
-            f"`blank` must be bool {tuple(defined.shape)}, True where a map is blank, got {came}."
-        )
-    blank = blank.to(defined.device)
-    return PerSample(values, defined & ~blank, blank)
 
 
 def _average_drop_update(before: Tensor, after: Tensor, blank: Tensor | None) -> PerSample:
@@ -229,7 +176,7 @@ class _KeptConfidence(SampleScore):
         super().__init__(**kwargs)
         check_fill(fill)
         self.fill = fill
-        self.question = Question("keep", fill)
+        self.perturbation = Perturbation("keep", fill)
 
     def update(self, before: Tensor, after: Tensor, blank: Tensor | None = None) -> None:
         """Add a batch of probabilities, both ``(N,)``, and perhaps which samples' maps are blank."""
@@ -372,7 +319,7 @@ class WinRate(SampleScore):
         super().__init__(**kwargs)
         check_fill(fill)
         self.fill = fill
-        self.question = Question("keep", fill)
+        self.perturbation = Perturbation("keep", fill)
 
     def _score(self, after: Tensor, other: Tensor, blank: Tensor | None = None) -> PerSample:
         return _win_rate_update(after, other, blank)
@@ -380,3 +327,96 @@ class WinRate(SampleScore):
     def update(self, after: Tensor, other: Tensor, blank: Tensor | None = None) -> None:
         """Add a batch of probabilities, both ``(N,)``, and perhaps which samples have a blank map."""
         self._add(self._score(after, other, blank))
+
+
+def _adcc_update(saliency: Tensor, kept: Tensor, before: Tensor, after: Tensor) -> PerSample:
+    """Harmonic mean of each sample's coherency, simplicity and rest of confidence."""
+    coherent, simple = _coherency_update(saliency, kept), _complexity_update(saliency)
+    drop = _average_drop_update(before, after, coherent.blank)
+    if len(drop.values) != len(saliency):
+        raise InputError(
+            f"`before` must hold {len(saliency)} samples, as many as `saliency`, got {len(before)}."
+        )
+    device = saliency.device
+    parts = torch.stack([coherent.values, 1 - simple.values, 1 - drop.values.to(device)])
+    # 3 abc / (ab + bc + ca): the harmonic mean, which is 0 where one of the three is.
+    pairs = parts[0] * parts[1] + parts[1] * parts[2] + parts[2] * parts[0]
+    values = torch.where(parts.prod(dim=0) > 0, 3 * parts.prod(dim=0) / pairs, 0.0)
+    return coherent._replace(values=values, counted=coherent.counted & drop.counted.to(device))
+
+
+def adcc(saliency: Tensor, kept: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Average the harmonic mean of coherency, 1 - complexity and 1 - drop, taken sample by sample.
+
+    3 / (1/coherency + 1/(1 - complexity) + 1/(1 - drop)), which is 0 where one of the three is: a map must be
+    coherent **and** simple **and** enough. A sample that one of the parts leaves out is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, the maps of the images.
+        kept: ``(N, H, W)``, the maps of ``keep_salient(images, saliency)``, of the same classes.
+        before: ``(N,)`` floating, probabilities of the explained class for the images.
+        after: ``(N,)`` floating, the same for ``keep_salient(images, saliency)``.
+
+    Returns:
+        A float32 scalar in [0, 1], higher is better, on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating.
+        ValueError: If shapes do not fit, a map has negative values, or these are not probabilities in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import adcc
+        >>> saliency = torch.tensor([[[1.0, 0.0]]])
+        >>> adcc(saliency, saliency, torch.tensor([0.8]), torch.tensor([0.8]))
+        tensor(0.7500)
+
+    Source:
+        Poppi et al., 2021, arXiv 2104.10252.
+    """
+    return mean_counted(_adcc_update(saliency, kept, before, after))
+
+
+class ADCC(SampleScore):
+    """Mean over the samples of the harmonic mean of coherency, 1 - complexity and 1 - average drop.
+
+    0 where one of the three is: a map must be coherent **and** simple **and** enough. A sample that one of the
+    parts leaves out is left out, and counted in ``left_out``.
+
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``kept``, both ``(N, H, W)``,
+    floating, at least 0: the maps of the images, and those of
+    :func:`keep_salient(images, saliency) <lightning_gcam.metrics.functional.keep_salient>`; and ``before`` and
+    ``after``, ``(N,)`` floating, the probabilities of the explained class for both. One pass over the kept
+    images gives ``kept`` and ``after``. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
+    was left out.
+
+    Args:
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: In ``update``, if ``saliency`` is not floating.
+        ValueError: In ``update``, if shapes do not fit, a map has negative values, or these are not
+            probabilities in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import ADCC
+        >>> saliency = torch.tensor([[[1.0, 0.0]]])
+        >>> ADCC()(saliency, saliency, torch.tensor([0.8]), torch.tensor([0.8]))
+        tensor(0.7500)
+
+    Source:
+        Poppi et al., "Revisiting The Evaluation of Class Activation Mapping for Explainability", 2021, arXiv
+        2104.10252.
+    """
+
+    requires: frozenset[str] = frozenset({"forwards", "maps"})
+    cost: int = 1
+    perturbation: Perturbation | None = Perturbation("keep", "zero")
+
+    def _score(self, saliency: Tensor, kept: Tensor, before: Tensor, after: Tensor) -> PerSample:
+        return _adcc_update(saliency, kept, before, after)
+
+    def update(self, saliency: Tensor, kept: Tensor, before: Tensor, after: Tensor) -> None:
+        """Add a batch: maps and maps of the kept images ``(N, H, W)``, and the probabilities of both ``(N,)``."""
+        self._add(self._score(saliency, kept, before, after))

@@ -1,16 +1,25 @@
 """The scores as pure functions: tensors of one batch in, one number out; and what they are made from."""
 
-from lightning_gcam.metrics.adcc import adcc, coherency, complexity
-from lightning_gcam.metrics.baselines import centre_map, uniform_map
 from lightning_gcam.metrics.curves import deletion_auc, insertion_auc
-from lightning_gcam.metrics.energy import energy_chance, energy_pointing_game, region_lift
-from lightning_gcam.metrics.faithfulness import average_drop, average_gain, average_increase, win_rate
-from lightning_gcam.metrics.overlap import best_saliency_iou, pixel_average_precision, saliency_iou
+from lightning_gcam.metrics.faithfulness import adcc, average_drop, average_gain, average_increase, win_rate
+from lightning_gcam.metrics.localization import (
+    energy_chance,
+    energy_pointing_game,
+    pointing_game,
+    region_lift,
+)
+from lightning_gcam.metrics.overlap import (
+    best_saliency_iou,
+    pixel_average_precision,
+    relevance_rank_accuracy,
+    saliency_iou,
+)
 from lightning_gcam.metrics.perturbation import deletion_steps, insertion_steps, keep_salient
-from lightning_gcam.metrics.pointing import pointing_game, relevance_rank_accuracy
-from lightning_gcam.metrics.similarity import drift, random_model_similarity, random_model_ssim
+from lightning_gcam.metrics.registry import centre_map, uniform_map
+from lightning_gcam.metrics.similarity import coherency, drift, random_model_similarity, random_model_ssim
 from lightning_gcam.metrics.sparsity import (
     blank_rate,
+    complexity,
     positional_concentration,
     saliency_entropy,
     saliency_gini,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -12,15 +13,16 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_gcam.metrics.base import SampleScore
-from lightning_gcam.metrics.intervals import (
+from lightning_gcam.metrics.samples import (
+    PerSample,
     bootstrap_interval,
     cat_groups,
     check_groups,
     group_members,
     group_numbers,
     no_groups,
+    score_counted,
 )
-from lightning_gcam.metrics.samples import PerSample, score_counted
 from lightning_gcam.utils.errors import InputError
 
 _COUNTED, _BLANK, _NO_MASK, _UNDEFINED = range(4)
@@ -310,6 +312,59 @@ def measure_samples(
     check_groups(groups, len(sample.counted))
     rows, reasons = sample.values.detach().cpu(), _reasons(sample).cpu()
     return _grouped(score, rows, reasons, group_numbers(groups).cpu(), names, resamples, seed)
+
+
+class ScoreKey(NamedTuple):
+    """Which map a score is of."""
+
+    map: str
+    """The map's name: a method's, or ``method@layer``."""
+    score: str
+    """The score's name."""
+
+
+@dataclass(frozen=True)
+class ScoreResults:
+    """The scores of all maps, and each sample's number that they were computed from.
+
+    Args:
+        values: Plain numbers by the name under which they are logged (see :meth:`name_of`); a score that does not
+            exist is not in it.
+        samples: The metric of each score, and each sample's number; not for those that are no mean over samples.
+        baselines: What a uniform map and a Gaussian in the middle score on the same masks, as ``uniform/<score>``
+            and ``centre/<score>``; the latter stand among the values, too.
+        maps: The names of the maps, in order.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    samples: dict[ScoreKey, tuple[SampleScore, PerSample]] = field(default_factory=dict)
+    baselines: dict[str, float] = field(default_factory=dict)
+    maps: tuple[str, ...] = ()
+
+    def name_of(self, key: ScoreKey) -> str:
+        """Return the name under which a score is logged: ``score`` for the first map, ``map/score`` for others.
+
+        Example:
+            >>> from lightning_gcam.metrics.measurement import ScoreKey, ScoreResults
+            >>> results = ScoreResults(maps=("guidance_cam", "grad_cam"))
+            >>> [results.name_of(ScoreKey(name, "energy")) for name in results.maps]
+            ['energy', 'grad_cam/energy']
+        """
+        return key.score if key.map == self.maps[0] else f"{key.map}/{key.score}"
+
+    def measure(
+        self, groups: Tensor | None = None, names: Sequence[str] | None = None
+    ) -> dict[str, GroupedMeasurement]:
+        """Measure each score over all samples and over each group of them; by the name it is logged under.
+
+        Args:
+            groups: ``(N,)`` integers, negative for none; or ``(N, K)`` multi-hot.
+            names: The groups' names, by number.
+        """
+        return {
+            self.name_of(key): measure_samples(metric, sample, groups=groups, names=names)
+            for key, (metric, sample) in self.samples.items()
+        }
 
 
 def worst_group(groups: dict[int | str, Measurement], higher_is_better: bool | None) -> int | str | None:

@@ -1,16 +1,16 @@
-"""Images changed by their maps: salient pixels kept, inserted or deleted."""
+"""Images perturbed by their maps (salient pixels kept, inserted or deleted), and what the model gives for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from lightning_gcam.metrics.samples import check_count, check_saliency, find_blank
+from lightning_gcam.metrics.samples import PerSample, check_count, check_saliency, find_blank
 from lightning_gcam.utils.errors import InputError
 
 Fill = Literal["zero", "blur", "mean"] | Callable[[Tensor], Tensor]
@@ -219,8 +219,8 @@ def _check_steps(images: Tensor, maps: Tensor, steps: int, chunk_size: int) -> N
 
 
 @dataclass(frozen=True)
-class Question:
-    """A way to change images by their maps; scores that ask the same share the model's answers.
+class Perturbation:
+    """A way to change images by their maps; scores with equal perturbations share the model's outputs.
 
     Args:
         kind: "keep" only the salient pixels, "insert" them one step after the other, or "delete" them.
@@ -229,8 +229,10 @@ class Question:
 
     Example:
         >>> from lightning_gcam.metrics import AverageDrop, AverageGain, InsertionAUC
-        >>> AverageDrop().question == AverageGain().question, InsertionAUC(steps=5).question.num_images
-        (True, 6)
+        >>> AverageDrop().perturbation == AverageGain().perturbation
+        True
+        >>> InsertionAUC(steps=5).perturbation.num_images
+        6
     """
 
     kind: Literal["keep", "insert", "delete"]
@@ -261,3 +263,136 @@ class Question:
             for rows in torch.arange(len(images), device=images.device).split(chunk_size):
                 index = torch.stack([rows, torch.zeros_like(rows)], dim=1)
                 yield index, keep_salient(images[rows], maps[rows], self.fill)
+
+
+class PerturbedKey(NamedTuple):
+    """Which images an output belongs to: the map that they were perturbed by, and how.
+
+    The perturbation is given by number and not by itself: a ``fill`` of the user's own may be a lambda, which
+    cannot be sent to another process.
+    """
+
+    map: str
+    """The name of the map."""
+    perturbation: int
+    """The position among the perturbations that the scores need."""
+
+
+@dataclass(frozen=True)
+class PerturbedOutputs:
+    """The model's outputs for perturbed images, one row a sample; empty where no score needs any.
+
+    Args:
+        probabilities: The explained class's probability for each image of a perturbation, ``(N, steps + 1)``.
+        maps: The maps of the images of a perturbation, ``(N, H, W)``.
+        random_maps: The maps of the same model with random weights, ``(N, H, W)`` by the map's name.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
+        >>> first = PerturbedOutputs({PerturbedKey("grad_cam", 0): torch.tensor([[0.9], [0.6]])})
+        >>> second = PerturbedOutputs({PerturbedKey("grad_cam", 0): torch.tensor([[0.3]])})
+        >>> both = PerturbedOutputs.cat([first, second])
+        >>> len(both), both.select([2, 0]).probabilities[PerturbedKey("grad_cam", 0)]
+        (3, tensor([[0.3000],
+                [0.9000]]))
+    """
+
+    probabilities: dict[PerturbedKey, Tensor] = field(default_factory=dict)
+    maps: dict[PerturbedKey, Tensor] = field(default_factory=dict)
+    random_maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        every = (*self.probabilities.values(), *self.maps.values(), *self.random_maps.values())
+        return len(every[0]) if every else 0
+
+    def to(self, device: torch.device | str) -> PerturbedOutputs:
+        """Return the same outputs on ``device``."""
+        return self._each(lambda rows: rows.to(device))
+
+    def select(self, rows: Sequence[int]) -> PerturbedOutputs:
+        """Return the outputs of the samples at ``rows``, in that order."""
+        return self._each(lambda every: every[list(rows)])
+
+    @staticmethod
+    def cat(parts: Sequence[PerturbedOutputs]) -> PerturbedOutputs:
+        """Join several batches with the same keys, in order."""
+        first = parts[0]
+        return PerturbedOutputs(
+            {key: torch.cat([part.probabilities[key] for part in parts]) for key in first.probabilities},
+            {key: torch.cat([part.maps[key] for part in parts]) for key in first.maps},
+            {name: torch.cat([part.random_maps[name] for part in parts]) for name in first.random_maps},
+        )
+
+    @staticmethod
+    def merged(several: Iterable[PerturbedOutputs]) -> PerturbedOutputs:
+        """Join different outputs of the same samples; of two with one key the later stays."""
+        merged = PerturbedOutputs()
+        for outputs in several:
+            merged.probabilities.update(outputs.probabilities)
+            merged.maps.update(outputs.maps)
+            merged.random_maps.update(outputs.random_maps)
+        return merged
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> PerturbedOutputs:
+        """Change every tensor alike."""
+        return PerturbedOutputs(
+            {key: change(rows) for key, rows in self.probabilities.items()},
+            {key: change(rows) for key, rows in self.maps.items()},
+            {name: change(rows) for name, rows in self.random_maps.items()},
+        )
+
+
+def check_probabilities(name: str, values: Tensor, like: Tensor | None = None, ndim: int = 1) -> Tensor:
+    """Refuse what is not a floating tensor of probabilities, and give it as float32, without its graph.
+
+    Args:
+        name: The argument, for the message.
+        values: ``(N,)``, or ``(N, K)`` where ``ndim`` is 2; NaN where there is none.
+        like: Another one that it must be as long as.
+        ndim: How many axes it has.
+
+    Raises:
+        InputError: Naming the argument.
+    """
+    shape = ("(N,)", "(N, K)")[ndim - 1]
+    if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != ndim:
+        came = (
+            f"{values.dtype} {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        )
+        raise InputError(
+            f"`{name}` must be floating probabilities {shape}, one of the explained class a sample, got {came}. "
+            "They come from forwards; this score cannot be taken from maps and masks."
+        )
+    if like is not None and len(values) != len(like):
+        raise InputError(f"`{name}` must hold {len(like)} samples, as many as the others, got {len(values)}.")
+    values = values.detach().to(torch.float32)
+    if ((values < 0) | (values > 1)).any():
+        low, high = values.nan_to_num(0).aminmax()
+        raise InputError(
+            f"`{name}` must be probabilities in [0, 1], got values from {low:.3g} to {high:.3g}. "
+            "Give a softmax or a sigmoid of the logits."
+        )
+    return values
+
+
+def scored(values: Tensor, defined: Tensor, blank: Tensor | None) -> PerSample:
+    """Put numbers beside which samples count: those that are defined, and whose map is not blank.
+
+    Args:
+        values: ``(N, *shape)`` float32.
+        defined: ``(N,)`` bool.
+        blank: ``(N,)`` bool, or ``None`` where no map is.
+
+    Raises:
+        InputError: If ``blank`` is not ``(N,)`` bool.
+    """
+    if blank is None:
+        blank = torch.zeros_like(defined)
+    if not isinstance(blank, Tensor) or blank.dtype != torch.bool or blank.shape != defined.shape:
+        came = f"{blank.dtype} {tuple(blank.shape)}" if isinstance(blank, Tensor) else type(blank).__name__
+        raise InputError(
+            f"`blank` must be bool {tuple(defined.shape)}, True where a map is blank, got {came}."
+        )
+    blank = blank.to(defined.device)
+    return PerSample(values, defined & ~blank, blank)

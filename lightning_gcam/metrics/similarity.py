@@ -1,4 +1,4 @@
-"""How much two maps of a sample are alike: over the looks, and against random weights."""
+"""How much two maps of a sample are alike: over the looks, against random weights, of the kept image."""
 
 from typing import Any, Literal
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lightning_gcam.metrics.base import SampleScore
+from lightning_gcam.metrics.perturbation import Perturbation
 from lightning_gcam.metrics.samples import PerSample, check_saliency, find_blank, mean_counted
 from lightning_gcam.utils.errors import InputError
 
@@ -282,3 +283,88 @@ class RandomModelSSIM(RandomModelSimilarity):
 
     def _score(self, saliency: Tensor, randomized: Tensor) -> PerSample:
         return _random_model_ssim_update(saliency, randomized)
+
+
+def _coherency_update(saliency: Tensor, kept: Tensor) -> PerSample:
+    """(1 + Pearson's correlation) / 2 of each map and that of the kept image; 0 where the latter is blank."""
+    check_saliency(saliency)
+    _, blank = find_blank(saliency)
+    saliency, kept, _ = _pair(saliency, kept, "kept")
+    first, second = (maps / maps.amax(dim=(1, 2), keepdim=True) for maps in (saliency, kept))
+    values, defined = pearson(first.flatten(1), second.flatten(1))
+    gone = (kept == 0).flatten(1).all(dim=1)
+    values = torch.where(gone, 0.0, (1 + values) / 2)
+    return PerSample(values, ~blank & (defined | gone), blank)
+
+
+def coherency(saliency: Tensor, kept: Tensor) -> Tensor:
+    """Average how much each map is like the map of the image of which only the salient pixels are left.
+
+    (1 + r) / 2, with Pearson's correlation r over the pixels of the two maps: a map that holds all that the
+    model looks at is found again. 0.5 is no correlation. Where the second map is blank, nothing was found
+    again, and the sample scores 0, as in the authors' code. A sample whose own map is blank (all zero, or not
+    finite), or one of whose maps is the same everywhere, is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, the maps of the images.
+        kept: ``(N, H, W)``, the maps of ``keep_salient(images, saliency)``, of the same classes.
+
+    Returns:
+        A float32 scalar in [0, 1], higher is better, on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating.
+        ValueError: If the shapes are not both ``(N, H, W)``, or a map has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import coherency
+        >>> coherency(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[2.0, 4.0, 6.0]]]))
+        tensor(1.)
+
+    Source:
+        Poppi et al., "Revisiting The Evaluation of Class Activation Mapping for Explainability", 2021, arXiv
+        2104.10252.
+    """
+    return mean_counted(_coherency_update(saliency, kept))
+
+
+class Coherency(SampleScore):
+    """How much each map is like the map of the image of which only the salient pixels are left: mean (1 + r) / 2.
+
+    r is Pearson's correlation over the pixels of the two maps; 0.5 is no correlation. Where the second map is
+    blank, the sample scores 0. A sample whose own map is blank (all zero, or not finite), or one of whose maps
+    is the same everywhere, is left out, and counted in ``left_out``.
+
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``kept``, both ``(N, H, W)``,
+    floating, at least 0: the maps of the images, and those of
+    :func:`keep_salient(images, saliency) <lightning_gcam.metrics.functional.keep_salient>`. ``compute``
+    returns a float32 scalar in [0, 1], NaN if every sample was left out.
+
+    Args:
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: In ``update``, if ``saliency`` is not floating.
+        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or a map has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import Coherency
+        >>> Coherency()(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[2.0, 4.0, 6.0]]]))
+        tensor(1.)
+
+    Source:
+        Poppi et al., 2021, arXiv 2104.10252.
+    """
+
+    requires: frozenset[str] = frozenset({"maps"})
+    cost: int = 1
+    perturbation: Perturbation | None = Perturbation("keep", "zero")
+
+    def _score(self, saliency: Tensor, kept: Tensor) -> PerSample:
+        return _coherency_update(saliency, kept)
+
+    def update(self, saliency: Tensor, kept: Tensor) -> None:
+        """Add a batch of maps, and of the maps of the kept images, both ``(N, H, W)``."""
+        self._add(self._score(saliency, kept))

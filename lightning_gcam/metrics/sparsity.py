@@ -352,3 +352,74 @@ class BlankRate(SampleMean):
     def update(self, saliency: Tensor, mask: Tensor | None = None) -> None:
         """Add a batch of maps ``(N, H, W)``; the mask is taken so that all scores can be called alike."""
         self._add(self._score(saliency))
+
+
+def _complexity_update(saliency: Tensor) -> PerSample:
+    """Mean of each map, scaled by its peak."""
+    check_saliency(saliency)
+    saliency, blank = find_blank(saliency)
+    scaled = saliency / saliency.amax(dim=(1, 2), keepdim=True)
+    return PerSample(scaled.mean(dim=(1, 2)), ~blank, blank)
+
+
+def complexity(saliency: Tensor) -> Tensor:
+    """Average the mean of the maps' pixels, each map scaled by its peak: 1 for a uniform map, 1/(HW) for a pixel.
+
+    A sample whose map is blank (all zero, or not finite) is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+
+    Returns:
+        A float32 scalar in (0, 1], lower is better, on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating.
+        ValueError: If its shape is not ``(N, H, W)``, or it has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import complexity
+        >>> complexity(torch.tensor([[[4.0, 2.0], [0.0, 0.0]]]))
+        tensor(0.3750)
+
+    Source:
+        Poppi et al., 2021, arXiv 2104.10252 (the L1 norm, as a share of the number of pixels).
+    """
+    return mean_counted(_complexity_update(saliency))
+
+
+class Complexity(SampleScore):
+    """Mean of the maps' pixels, each map scaled by its peak: 1 for a uniform map, 1/(HW) for a single pixel.
+
+    A sample whose map is blank (all zero, or not finite) is left out, and counted in ``left_out``.
+
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
+    0, and a ``mask`` that it does not look at. ``compute`` returns a float32 scalar in (0, 1], NaN if every
+    sample was left out.
+
+    Args:
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: In ``update``, if ``saliency`` is not floating.
+        ValueError: In ``update``, if its shape is not ``(N, H, W)``, or it has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import Complexity
+        >>> Complexity()(torch.tensor([[[4.0, 2.0], [0.0, 0.0]]]))
+        tensor(0.3750)
+
+    Source:
+        Poppi et al., 2021, arXiv 2104.10252 (the L1 norm, as a share of the number of pixels).
+    """
+
+    higher_is_better: bool | None = False
+
+    def _score(self, saliency: Tensor, mask: Tensor | None = None) -> PerSample:
+        return _complexity_update(saliency)
+
+    def update(self, saliency: Tensor, mask: Tensor | None = None) -> None:
+        """Add a batch of maps ``(N, H, W)``; the mask is taken so that all scores can be called alike."""
+        self._add(self._score(saliency))

@@ -17,7 +17,7 @@ from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import Targets, are_marks, shares_of
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.metrics import Question, needs
+from lightning_gcam.metrics import Perturbation, needs
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.captions import has_own_sigmoids
 from lightning_gcam.pipeline.chunks import attribute_in_chunks, in_chunks
@@ -69,7 +69,7 @@ class Inquiry:
         random_maps: whether the maps of the same model with random weights are wanted.
     """
 
-    questions: tuple[Question, ...] = ()
+    questions: tuple[Perturbation, ...] = ()
     with_probabilities: frozenset[int] = frozenset()
     with_maps: frozenset[int] = frozenset()
     random_maps: bool = False
@@ -81,9 +81,9 @@ class Inquiry:
         Example:
             >>> from lightning_gcam.metrics import resolve_scores
             >>> Inquiry.of(resolve_scores(["average_drop", "average_gain", "coherency", "energy"])).questions
-            (Question(kind='keep', fill='zero', steps=0),)
+            (Perturbation(kind='keep', fill='zero', steps=0),)
         """
-        asked = [(getattr(metric, "question", None), needs(metric)) for metric in metrics.values()]
+        asked = [(getattr(metric, "perturbation", None), needs(metric)) for metric in metrics.values()]
         questions = tuple(dict.fromkeys(question for question, _ in asked if question is not None))
 
         def those_who_need(answer: str) -> frozenset[int]:
@@ -255,7 +255,7 @@ class _Asked:
     options: dict[str, Any]
     multi_label: bool = False
 
-    def probabilities(self, question: Question, maps: Tensor) -> Tensor:
+    def probabilities(self, question: Perturbation, maps: Tensor) -> Tensor:
         """The explained class's probability for each image of a question, `(N, steps + 1)`."""
         classes, masks = _explained(self.attribution), self.batch.object_masks
         found = torch.full((len(self.batch), question.num_images), torch.nan, device=maps.device)
@@ -271,7 +271,7 @@ class _Asked:
                 found[rows, steps] = class_probabilities(logits, classes[rows], several)
         return found
 
-    def maps_of_kept(self, question: Question, name: str, maps: Tensor) -> Tensor:
+    def maps_of_kept(self, question: Perturbation, name: str, maps: Tensor) -> Tensor:
         """The map of the same name, of the images of which only what is salient is left."""
         images = torch.cat([each for _, each in question.images(self.batch.images, maps, len(maps))])
         method = name.partition("@")[0]

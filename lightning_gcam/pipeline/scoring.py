@@ -20,7 +20,7 @@ from lightning_gcam.metrics import (
     needs,
     resolve_scores,
 )
-from lightning_gcam.metrics.baselines import BASELINES, with_boxes
+from lightning_gcam.metrics.registry import BASELINES, with_boxes
 from lightning_gcam.metrics.samples import PerSample, score_counted
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.captions import has_own_sigmoids
@@ -56,8 +56,8 @@ def check_scores(scores: Scores) -> None:
     """
     for name, metric in resolve_scores(scores).items():
         beyond = needs(metric) - _KNOWN_NEEDS
-        if beyond or (needs(metric) & {"forwards", "maps"} and getattr(metric, "question", None) is None):
-            lacking = " and ".join(sorted(beyond)) or "answers of the model, but has no `question`"
+        if beyond or (needs(metric) & {"forwards", "maps"} and getattr(metric, "perturbation", None) is None):
+            lacking = " and ".join(sorted(beyond)) or "answers of the model, but has no `perturbation`"
             raise InputError(
                 f'`scores` "{name}" needs {lacking}, which a look does not compute. Leave it out, and compute it by '
                 "itself from `monitor.last_record` (see docs/scores.md)."
@@ -167,7 +167,7 @@ class _Look:
         return self._answered(metric, name, maps)
 
     def _answered(self, metric: Metric, name: str, maps: Tensor) -> Inputs | None:
-        what, number = needs(metric), self.inquiry.questions.index(metric.question)
+        what, number = needs(metric), self.inquiry.questions.index(metric.perturbation)
         if "maps" in what:
             kept = self.answers.values.get(kept_map(name, number))
             if kept is None or "forwards" not in what:

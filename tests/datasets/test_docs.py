@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from lightning_gcam.datasets import available_datasets
-from lightning_gcam.datasets.coco import COCO_LAYOUT
+from lightning_gcam.datasets.detection import COCO_LAYOUT, VOC_LAYOUT
 from lightning_gcam.datasets.imagenet import IMAGENET_LAYOUT
-from lightning_gcam.datasets.voc import VOC_LAYOUT
 from tests.datasets.trees import write_voc
 
 PAGE = (Path(__file__).parents[2] / "docs/datasets.md").read_text(encoding="utf-8")

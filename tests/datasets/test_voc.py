@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gcam.datasets import Voc2012
-from lightning_gcam.datasets.voc import VOC_CLASSES
+from lightning_gcam.datasets.detection import VOC_CLASSES
 from lightning_gcam.utils.errors import InputError
 from tests.datasets.trees import VOC_NAMES, VOC_SCENES, Scene, Thing, write_voc
 

@@ -22,7 +22,7 @@ from lightning_gcam.metrics import (
     measure_groups,
     resolve_scores,
 )
-from lightning_gcam.metrics.intervals import bootstrap_interval
+from lightning_gcam.metrics.samples import bootstrap_interval
 
 GROUPS = torch.tensor([0, 1, 1, 0, -1, 1, 1])
 every_score = pytest.mark.parametrize("name", available_scores())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightning_gcam.metrics import PointingGame
 from lightning_gcam.metrics.functional import pointing_game
-from lightning_gcam.metrics.pointing import dilate
+from lightning_gcam.metrics.localization import dilate
 
 
 def single(height: int, width: int, *pixels: tuple[int, int]) -> torch.Tensor:

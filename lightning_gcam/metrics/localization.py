@@ -1,12 +1,14 @@
-"""How much of the saliency lies on the object, and how much would by chance."""
+"""Where the saliency's mass and its peak lie: on the object, or on a suspect region."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 from lightning_gcam.metrics.base import SampleMean
-from lightning_gcam.metrics.samples import PerSample, mean_counted, prepare, score_counted
+from lightning_gcam.metrics.samples import PerSample, check_tolerance, mean_counted, prepare, score_counted
 
 
 def _energy_pointing_game_update(saliency: Tensor, mask: Tensor) -> PerSample:
@@ -274,3 +276,115 @@ class SuspectLift(RegionLift):
 
     higher_is_better: bool | None = False
     requires: frozenset[str] = frozenset({"suspect"})
+
+
+def dilate(mask: Tensor, tolerance: float) -> Tensor:
+    """Grow a mask by a Euclidean disc: True where a True pixel is at most ``tolerance`` pixels away.
+
+    Args:
+        mask: ``(N, H, W)`` bool.
+        tolerance: The disc's radius in pixels, between the centres of two pixels; at least 0.
+
+    Returns:
+        ``(N, H, W)`` bool.
+    """
+    # A radius past the grid reaches no further pixel, and costs quadratically.
+    radius = min(math.floor(tolerance), max(mask.shape[1:]))
+    if radius == 0:
+        return mask
+    offset = torch.arange(-radius, radius + 1, device=mask.device)
+    disc = offset[:, None] ** 2 + offset**2 <= tolerance**2
+    reached = conv2d(mask[:, None].float(), disc[None, None].float(), padding=radius)
+    # Counts of pixels: 0.5 stands clear of what a fast convolution rounds.
+    return reached[:, 0] > 0.5
+
+
+def _pointing_game_update(saliency: Tensor, mask: Tensor, tolerance: float) -> PerSample:
+    """Share of each map's peak pixels that lie in its grown mask: 0 or 1, unless several share the peak."""
+    batch = prepare(saliency, mask)
+    peak = (batch.saliency == batch.saliency.amax(dim=(1, 2), keepdim=True)).flatten(1)
+    hit = (peak & dilate(batch.mask, tolerance).flatten(1)).sum(dim=1)
+    return batch.scored(hit.float() / peak.sum(dim=1).float())
+
+
+def pointing_game(saliency: Tensor, mask: Tensor, tolerance: float = 0) -> Tensor:
+    """Average, over the samples, whether the peak of the saliency lies in the object.
+
+    Where several pixels share the peak, the share of them that lies in the object counts, so the result does
+    not depend on which one ``argmax`` would name. The mean is over samples, where the paper averages over
+    classes. A sample whose map is blank (all zero, or not finite) or whose mask is empty is left out.
+
+    Args:
+        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        mask: ``(N, H, W)`` bool, True on the object.
+        tolerance: How far from the object a peak may lie, in pixels of the mask's grid: a Euclidean disc. The
+            default 0 asks for the object itself; published tables often take 15.
+
+    Returns:
+        A float32 scalar in [0, 1], on the saliency's device; NaN if every sample was left out.
+
+    Raises:
+        TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If the shapes are not both ``(N, H, W)``, ``saliency`` has negative values, or
+            ``tolerance`` is negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics.functional import pointing_game
+        >>> saliency = torch.tensor([[[0.0, 1.0, 4.0]], [[4.0, 1.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, True, False]], [[True, True, False]]])
+        >>> pointing_game(saliency, mask)
+        tensor(0.5000)
+        >>> pointing_game(saliency, mask, tolerance=1)
+        tensor(1.)
+
+    Source:
+        Zhang et al., "Top-down Neural Attention by Excitation Backprop", 2016, arXiv 1608.00507.
+    """
+    check_tolerance(tolerance)
+    return mean_counted(_pointing_game_update(saliency, mask, tolerance))
+
+
+class PointingGame(SampleMean):
+    """Share of the samples whose saliency has its peak in the object.
+
+    Where several pixels share the peak, the share of them that lies in the object counts, so the result does
+    not depend on which one ``argmax`` would name. The mean is over samples, where the paper averages over
+    classes. A sample whose map is blank (all zero, or not finite) or whose mask is empty is left out, and
+    counted in ``left_out``.
+
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
+    0, and ``mask`` ``(N, H, W)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
+    was left out.
+
+    Args:
+        tolerance: How far from the object a peak may lie, in pixels of the mask's grid: a Euclidean disc. The
+            default 0 asks for the object itself; published tables often take 15.
+        kwargs: Passed on to :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
+        ValueError: If ``tolerance`` is negative or not finite; in ``update``, if the shapes are not both
+            ``(N, H, W)``, or ``saliency`` has negative values.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gcam.metrics import PointingGame
+        >>> saliency = torch.tensor([[[0.0, 1.0, 4.0]], [[4.0, 1.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, True, False]], [[True, True, False]]])
+        >>> PointingGame()(saliency, mask)
+        tensor(0.5000)
+        >>> PointingGame(tolerance=1)(saliency, mask)
+        tensor(1.)
+
+    Source:
+        Zhang et al., "Top-down Neural Attention by Excitation Backprop", 2016, arXiv 1608.00507.
+    """
+
+    def __init__(self, tolerance: float = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_tolerance(tolerance)
+        self.tolerance = tolerance
+
+    def _score(self, saliency: Tensor, mask: Tensor) -> PerSample:
+        return _pointing_game_update(saliency, mask, self.tolerance)
