@@ -15,9 +15,9 @@ from tensorboard.backend.event_processing.event_file_loader import (  # type: ig
     LegacyEventFileLoader,
 )
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import custom_scalars
 
 from lightning_gcam.loggers.disk import encoded, run_all
 from lightning_gcam.loggers.registry import Backend, Rows, has, register_backend
@@ -51,9 +51,20 @@ def lay_out(writer: SummaryWriter, prefix: str) -> None:
             f"tensorboard --logdir {writer.log_dir} --samples_per_plugin images=0"
         )
     prefixes.append(prefix)
-    theirs = [each for each in _written_so_far(writer).category if each.title not in prefixes]
-    layout = layout_pb2.Layout(category=[*theirs, *(_category(each, prefixes) for each in prefixes)])
-    writer._get_file_writer().add_summary(_summary(layout))
+    kept = [each for each in _written_so_far(writer).category if each.title not in prefixes]
+    own = {
+        each: {title: ["Multiline", tags] for title, tags in charts(each, prefixes).items()}
+        for each in prefixes
+    }
+    if not kept:
+        writer.add_custom_scalars(own)
+        return
+    summary = custom_scalars(own)
+    content = summary.value[0].tensor.string_val
+    content[0] = (
+        layout_pb2.Layout(category=kept).SerializeToString() + content[0]
+    )  # which joins their categories
+    writer._get_file_writer().add_summary(summary)
 
 
 def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]:
@@ -81,21 +92,6 @@ def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]
             f"^{at}/{check}$" for check in available_checks() if check.endswith("_accuracy")
         ],
     }
-
-
-def _category(prefix: str, prefixes: Sequence[str]) -> Any:
-    titled = [
-        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=expressions))
-        for title, expressions in charts(prefix, prefixes).items()
-    ]
-    return layout_pb2.Category(title=prefix, chart=titled)
-
-
-def _summary(layout: Any) -> Summary:
-    """As `SummaryWriter.add_custom_scalars` writes it, which takes no layout that was read back."""
-    content = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()])
-    about = metadata.create_summary_metadata()
-    return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=content, metadata=about)])
 
 
 def _written_so_far(writer: SummaryWriter) -> Any:
