@@ -33,7 +33,7 @@ from lightning_gcam.visual.images import (
     check_words,
     to_unit,
 )
-from lightning_gcam.visual.layout import Box, Layout, plan
+from lightning_gcam.visual.layout import Box, FigureLayout, plan
 from lightning_gcam.visual.overlay import (
     check_colormap,
     enlarge,
@@ -96,7 +96,7 @@ class Panel:
 
 
 def draw_panels(
-    images: Tensor, maps: Mapping[str, Tensor], regions: Regions, layout: Layout, heat: Heat
+    images: Tensor, maps: Mapping[str, Tensor], regions: Regions, layout: FigureLayout, heat: Heat
 ) -> list[Panel]:
     """The picture, and for each map its heatmap and perhaps its change."""
     small = shrink_images(images, *layout.work)
@@ -110,7 +110,7 @@ def draw_panels(
     return panels
 
 
-def region_lines(regions: Regions, layout: Layout, images: Tensor) -> list[tuple[Tensor, Color]]:
+def region_lines(regions: Regions, layout: FigureLayout, images: Tensor) -> list[tuple[Tensor, Color]]:
     """Every known region as a line `(N, h, w)`; the suspect one last, as it may be small."""
     lines, width = [], layout.line_width
     if regions.masks is not None:
@@ -126,7 +126,9 @@ def region_lines(regions: Regions, layout: Layout, images: Tensor) -> list[tuple
 Lines = Sequence[tuple[Tensor, Color]]
 
 
-def _heatmap(name: str, small: Tensor, values: Tensor, lines: Lines, layout: Layout, heat: Heat) -> Panel:
+def _heatmap(
+    name: str, small: Tensor, values: Tensor, lines: Lines, layout: FigureLayout, heat: Heat
+) -> Panel:
     saliency, blank = to_unit(values, heat.scale, (heat.tops or {}).get(name, 0.0))
     warm = enlarge(overlay(small, shrink_maps(saliency, *layout.work), heat.cmap, ALPHA), layout.factors)
     centers = peak_centers(saliency, *layout.panel)
@@ -135,7 +137,7 @@ def _heatmap(name: str, small: Tensor, values: Tensor, lines: Lines, layout: Lay
 
 
 def _change(
-    small: Tensor, values: Tensor, before: Tensor | None, lines: Lines, layout: Layout, heat: Heat
+    small: Tensor, values: Tensor, before: Tensor | None, lines: Lines, layout: FigureLayout, heat: Heat
 ) -> Panel:
     """What came and what went; where that cannot be told, the dimmed picture and why."""
     change, blank, was_blank = change_of(values, values if before is None else before)
@@ -158,7 +160,7 @@ def _drawn(pictures: Tensor, lines: Lines, blank: Tensor | None = None) -> Tenso
     return pictures
 
 
-def _shown(masks: Tensor, layout: Layout, device: torch.device) -> Tensor:
+def _shown(masks: Tensor, layout: FigureLayout, device: torch.device) -> Tensor:
     return enlarge(shrink_maps(masks.to(device).bool(), *layout.work), layout.factors)
 
 
@@ -183,7 +185,13 @@ def change_bar(alpha: float, width: int, height: int) -> Image.Image:
 
 
 def draw_legend(
-    canvas: Image.Image, layout: Layout, color: Color, *, heat: Heat, since: str, regions: tuple[bool, bool]
+    canvas: Image.Image,
+    layout: FigureLayout,
+    color: Color,
+    *,
+    heat: Heat,
+    since: str,
+    regions: tuple[bool, bool],
 ) -> None:
     """Draw the colour bars and the signs that occur; `regions`: is there an object, and a suspect region?"""
     bar, *rest, signs = layout.footer_boxes()
@@ -318,7 +326,9 @@ def render_grid(
     return np.array(canvas)
 
 
-def _canvas(panels: Sequence[Panel], layout: Layout, correct: Sequence[bool | None] | None) -> Image.Image:
+def _canvas(
+    panels: Sequence[Panel], layout: FigureLayout, correct: Sequence[bool | None] | None
+) -> Image.Image:
     """The page with its cards and panels; here the pixels leave the device, all at once."""
     canvas = Image.new("RGB", (layout.width, layout.height), _PAGE)
     draw = ImageDraw.Draw(canvas)
@@ -340,7 +350,7 @@ def _is_wrong(correct: Sequence[bool | None] | None, sample: int) -> bool:
 
 def _write_words(
     canvas: Image.Image,
-    layout: Layout,
+    layout: FigureLayout,
     captions: Sequence[str],
     correct: Sequence[bool | None] | None,
     headings: Sequence[str],
@@ -363,7 +373,11 @@ def _headings(names: Sequence[str], heat: Heat) -> list[str]:
 
 
 def _write_notes(
-    canvas: Image.Image, layout: Layout, maps: Sequence[str], notes: Mapping[str, Sequence[str]], heat: Heat
+    canvas: Image.Image,
+    layout: FigureLayout,
+    maps: Sequence[str],
+    notes: Mapping[str, Sequence[str]],
+    heat: Heat,
 ) -> None:
     for index, name in enumerate(maps):
         for sample, note in enumerate(notes.get(name, ())):
@@ -371,7 +385,7 @@ def _write_notes(
             write(canvas, box, note, layout.note_size, _QUIET, center=True)
 
 
-def _write_plates(canvas: Image.Image, layout: Layout, panels: Sequence[Panel]) -> None:
+def _write_plates(canvas: Image.Image, layout: FigureLayout, panels: Sequence[Panel]) -> None:
     for index, panel in enumerate(panels):
         for sample, word in enumerate(panel.words):
             if word:

@@ -25,7 +25,7 @@ _CELL = 128  # the narrowest that holds a method's name
 
 
 @dataclass(frozen=True)
-class Layout:
+class FigureLayout:
     """Sizes in pixels. A sample is a card: a caption, then its panels side by side, then their notes."""
 
     samples: int
@@ -158,7 +158,7 @@ class Layout:
         return card + _PAD + panel * (self.cell + _GAP)
 
 
-def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> Layout:
+def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> FigureLayout:
     """Lay out `samples` images of `height` x `width` with `maps` panels beside each, and `bars` colour bars below.
 
     Cards stand side by side so that the figure comes closest to a screen's proportions.
@@ -168,11 +168,13 @@ def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> Lay
         4
     """
     work, factors = _panel_size(height, width, samples * (maps + 1))
-    layouts = [Layout(samples, maps + 1, work, factors, blocks, bars) for blocks in range(1, samples + 1)]
+    layouts = [
+        FigureLayout(samples, maps + 1, work, factors, blocks, bars) for blocks in range(1, samples + 1)
+    ]
     return min(layouts, key=_cost)
 
 
-def _cost(layout: Layout) -> float:
+def _cost(layout: FigureLayout) -> float:
     """How far from a screen's proportions, and how much of the last row stays empty."""
     rows = math.ceil(layout.samples / layout.blocks)
     empty = rows * layout.blocks / layout.samples - 1
@@ -215,7 +217,7 @@ def _line(size: int) -> int:
 Picture = npt.NDArray[np.uint8]
 
 
-def cut_samples(figure: Picture, layout: Layout) -> list[Picture]:
+def cut_samples(figure: Picture, layout: FigureLayout) -> list[Picture]:
     """Cut out each sample's card, with the columns' headings above it.
 
     Args:
@@ -245,7 +247,7 @@ def cut_samples(figure: Picture, layout: Layout) -> list[Picture]:
     return cards
 
 
-def cut_panels(figure: Picture, layout: Layout) -> list[list[Picture]]:
+def cut_panels(figure: Picture, layout: FigureLayout) -> list[list[Picture]]:
     """Cut out each sample's panels: its picture, then a heatmap for each map.
 
     Args:
@@ -270,7 +272,7 @@ def _cut(figure: Picture, box: Box) -> Picture:
     return figure[top:bottom, left:right]
 
 
-def _check_drawn_by(layout: Layout, figure: Picture) -> None:
+def _check_drawn_by(layout: FigureLayout, figure: Picture) -> None:
     if figure.shape[:2] != (layout.height, layout.width):
         raise InputError(
             f"`layout` is of a figure of {layout.height} x {layout.width} pixels, but `figure` has "
