@@ -1,4 +1,4 @@
-"""The evaluation of a whole dataset: what is kept of each sample, and the table that is made of it."""
+"""The evaluation of a whole dataset: each sample's stored scores, and the table of their means."""
 
 from lightning_gcam.evaluation.result import (
     EvaluationResult,

@@ -1,4 +1,4 @@
-"""Where a look, an alert and a table are shown: a module a backend, each from a `SaliencyRecord` to the screen."""
+"""Log looks, alerts and tables to Lightning's loggers; each backend is one module."""
 
 # each import registers a backend; for a logger of an unknown type the last registered is tried first
 # isort: off

@@ -1,4 +1,4 @@
-"""What all backends need to write safely: a directory of this process's own, pictures as bytes, whole event files."""
+"""Writing files safely, for all backends: directories of one process each, encoded pictures, undamaged event files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lightning_gcam.utils.lightning_compat import rank_zero_warn
 
 
 def run_all(steps: Iterable[Callable[[], object]]) -> None:
-    """Run every step in order, also behind one that fails.
+    """Run every step in order, also after one that fails.
 
     Args:
         steps: functions without arguments.
@@ -50,18 +50,18 @@ def run_all(steps: Iterable[Callable[[], object]]) -> None:
 
 
 _LOCK = ".lightning_gcam.lock"
-_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-"""What the lock of another process is answered with; any other error says that this file system has no locks."""
+_LOCKED_ERRORS = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+"""The errors where another process has the lock; any other one means that this file system has no locks."""
 
-_MOST = 16
+_MOST_CLAIMS = 16
 """Locks at once: a process that trains a thousand runs, one after the other, must not keep a thousand files open."""
 
-_OURS: OrderedDict[tuple[int, Path], tuple[str, int | None]] = OrderedDict()
-"""By process and directory, where in it its files go, and the lock. A process that is forked off has none of these."""
+_CLAIMS: OrderedDict[tuple[int, Path], tuple[str, int | None]] = OrderedDict()
+"""For each process and directory the claimed subdirectory and its lock. A forked process has none of these."""
 
 
-def own_directory(directory: Path) -> Path:
-    """The directory itself, or `run_2`, `run_3` ... in it while other processes write there.
+def claimed_directory(directory: Path) -> Path:
+    """Return the directory itself, or `run_2`, `run_3` ... in it while other processes write there.
 
     The first process to come holds a lock until it ends, however it ends; a run that is resumed then gets the same
     directory again. Where a file system has no locks it is the directory itself.
@@ -72,40 +72,45 @@ def own_directory(directory: Path) -> Path:
     Example:
         >>> import tempfile
         >>> directory = Path(tempfile.mkdtemp())
-        >>> own_directory(directory) == directory
+        >>> claimed_directory(directory) == directory
         True
     """
     key = _key(directory)
-    if key not in _OURS:
-        _keep(key, next(taken for each in _candidates() if (taken := _take(directory, each)) is not None))
-        if within := _OURS[key][0]:
+    if key not in _CLAIMS:
+        _keep_claim(
+            key,
+            next(
+                taken for each in _subdirectories() if (taken := _try_to_claim(directory, each)) is not None
+            ),
+        )
+        if within := _CLAIMS[key][0]:
             rank_zero_warn(
                 f"Another process writes its looks to {directory}, so those of this one go to {directory / within}. "
                 "Give each run a directory of its own."
             )
-    _OURS.move_to_end(key)
-    return directory / _OURS[key][0]
+    _CLAIMS.move_to_end(key)
+    return directory / _CLAIMS[key][0]
 
 
 def is_ours(directory: Path) -> bool:
-    """Whether no other process writes to a directory; then none will, until this one ends.
+    """Claim a directory for this process; return whether it is claimed by no other.
 
     Args:
         directory: it is made where it is not there.
     """
     key = _key(directory)
-    if key not in _OURS and (taken := _take(directory)) is not None:
-        _keep(key, taken)
-    return key in _OURS and not _OURS[key][0]
+    if key not in _CLAIMS and (taken := _try_to_claim(directory)) is not None:
+        _keep_claim(key, taken)
+    return key in _CLAIMS and not _CLAIMS[key][0]
 
 
 def release(directory: Path) -> None:
-    """Leave a directory to other processes before this one ends: a notebook may stay open for days.
+    """Give a claimed directory up before this process ends: a notebook may stay open for days.
 
     Args:
-        directory: of `own_directory` or `is_ours`.
+        directory: of `claimed_directory` or `is_ours`.
     """
-    within, lock = _OURS.pop(_key(directory), ("", None))
+    within, lock = _CLAIMS.pop(_key(directory), ("", None))
     if lock is not None:
         with suppress(OSError):  # Windows removes no file that is open
             os.unlink(directory / within / _LOCK)
@@ -116,16 +121,16 @@ def _key(directory: Path) -> tuple[int, Path]:
     return os.getpid(), directory.resolve()
 
 
-def _keep(key: tuple[int, Path], taken: tuple[str, int | None]) -> None:
-    _OURS[key] = taken
-    while len(_OURS) > _MOST:
-        _, (_, lock) = _OURS.popitem(last=False)
+def _keep_claim(key: tuple[int, Path], taken: tuple[str, int | None]) -> None:
+    _CLAIMS[key] = taken
+    while len(_CLAIMS) > _MOST_CLAIMS:
+        _, (_, lock) = _CLAIMS.popitem(last=False)
         if lock is not None:
             os.close(lock)
 
 
-def _take(directory: Path, within: str = "") -> tuple[str, int | None] | None:
-    """The place in a directory and the file by which this process has it; None where another one has."""
+def _try_to_claim(directory: Path, within: str = "") -> tuple[str, int | None] | None:
+    """Lock a directory; return the subdirectory and the lock, or None where another process has it."""
     place = directory / within
     place.mkdir(parents=True, exist_ok=True)
     while True:
@@ -137,23 +142,23 @@ def _take(directory: Path, within: str = "") -> tuple[str, int | None] | None:
             _lock(file)
         except OSError as error:
             os.close(file)
-            return None if error.errno in _TAKEN else (within, None)
-        if _is_at(file, place / _LOCK):
+            return None if error.errno in _LOCKED_ERRORS else (within, None)
+        if _is_file_at(file, place / _LOCK):
             return within, file
         os.close(
             file
         )  # whoever had it has removed it since it was opened: a lock on it would be seen by nobody
 
 
-def _is_at(file: int, path: Path) -> bool:
-    """Whether an open file is the one at a path."""
+def _is_file_at(file: int, path: Path) -> bool:
+    """Return whether an open file is the one at a path."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except OSError:
         return False
 
 
-def _candidates() -> Iterator[str]:
+def _subdirectories() -> Iterator[str]:
     yield ""
     yield from (f"run_{number}" for number in count(2))
 
@@ -175,14 +180,14 @@ else:
 
 
 def directory_of(logger: Any) -> Path:
-    """Where the files of a logger are: its `log_dir`, else its `save_dir`, else the working directory."""
+    """Return the directory of a logger's files: its `log_dir`, else its `save_dir`, else the working directory."""
     return Path(getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None) or os.getcwd())
 
 
 def next_version(root: Path) -> Path:
-    """Make the first `version_<n>` under `root` that is not there yet, as Lightning's own loggers number their runs.
+    """Make the first `version_<n>` under `root` that does not exist, as Lightning's own loggers number their runs.
 
-    Two processes that ask at the same time are given two.
+    Two processes that call it at the same time get two.
 
     Args:
         root: the directory of all runs; it need not exist.
@@ -200,17 +205,17 @@ def next_version(root: Path) -> Path:
 
 
 def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> Path:
-    """Write a picture `(H, W, 3)` uint8 under another name, then rename it: it is never half there."""
+    """Write a picture `(H, W, 3)` uint8 as a PNG file, complete or not at all."""
     with atomic_write(path) as file:
         Image.fromarray(picture).save(file, format="png", compress_level=2)  # a third of 6's time
     return path
 
 
-_QUALITY = 90
+_JPEG_QUALITY = 90
 
 
-def encoded(picture: npt.NDArray[np.uint8]) -> bytes:
-    """Encode without chroma subsampling, which would smear the colours of small maps.
+def encode_jpeg(picture: npt.NDArray[np.uint8]) -> bytes:
+    """Encode a picture as a JPEG without chroma subsampling, which would smear the colours of small maps.
 
     A PNG takes three times as many bytes, and thirty times as long.
 
@@ -218,17 +223,17 @@ def encoded(picture: npt.NDArray[np.uint8]) -> bytes:
         picture: `(H, W, 3)`, uint8.
 
     Example:
-        >>> encoded(np.zeros((8, 8, 3), dtype=np.uint8))[6:10]
+        >>> encode_jpeg(np.zeros((8, 8, 3), dtype=np.uint8))[6:10]
         b'JFIF'
     """
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="jpeg", quality=_QUALITY, subsampling=0)
+    Image.fromarray(picture).save(file, format="jpeg", quality=_JPEG_QUALITY, subsampling=0)
     return file.getvalue()
 
 
 @contextmanager
 def left_as_found(logger: Any) -> Iterator[None]:
-    """Take back what the body added to TensorBoard's event file where writing it fails, as on a full disk.
+    """Remove what the block added to TensorBoard's event file where writing it fails, as on a full disk.
 
     A thread writes the file. It ends with the first error and raises that again at every later call: a picture of ours
     that finds no room would make Lightning's own row of numbers, which may find some, end the training. Half a record
@@ -237,7 +242,7 @@ def left_as_found(logger: Any) -> Iterator[None]:
     Args:
         logger: any; nothing is done where its `experiment` is no writer of an event file on a local disk.
     """
-    events = _events_of(logger)
+    events = _event_writer_of(logger)
     if events is None:
         yield
         return
@@ -248,11 +253,11 @@ def left_as_found(logger: Any) -> Iterator[None]:
         events.flush()
     except Exception:
         if events._async_writer._worker.exception is not None:
-            _take_back(events, size)
+            _truncate(events, size)
         raise
 
 
-def _events_of(logger: Any) -> Any:
+def _event_writer_of(logger: Any) -> Any:
     writer = getattr(logger, "experiment", None)
     if not isinstance(writer, SummaryWriter):
         return None
@@ -263,8 +268,8 @@ def _events_of(logger: Any) -> Any:
     return events if is_plain and hasattr(worker, "exception") and os.path.isfile(events._file_name) else None
 
 
-def _take_back(events: Any, size: int) -> None:
-    """Cut the file to its size before, and let another thread go on with it."""
+def _truncate(events: Any, size: int) -> None:
+    """Cut the file to its size before, and start another thread that writes it."""
     ended = events._async_writer._worker
     os.truncate(events._file_name, size)
     worker = event_file_writer._AsyncWriterThread(ended._queue, ended._record_writer, ended._flush_secs)

@@ -1,4 +1,4 @@
-"""A look as files: PNG, scores.csv, alerts.csv, in a directory of the run's own."""
+"""The backend of plain files: PNG, scores.csv and alerts.csv in the run's own directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_gcam.loggers.disk import directory_of, own_directory, run_all, write_png
+from lightning_gcam.loggers.disk import claimed_directory, directory_of, run_all, write_png
 from lightning_gcam.loggers.registry import Backend, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.utils.files import atomic_write_text, safe_path
@@ -42,14 +42,14 @@ def log_by_log_image(logger: Any, record: SaliencyRecord) -> None:
 
 
 def log_scalars_only(logger: Any, record: SaliencyRecord) -> None:
-    """Write the pictures of a look as files under the directory of `logger`, with one message a run that it gets none.
+    """Write the pictures of a look as files under the directory of `logger`, and report once that it gets none.
 
     Args:
         logger: any logger; the scores reach it as any other metric.
         record: the look.
     """
     name = type(logger).__name__
-    if not (own_directory(directory_of(logger)) / safe_path(record.stamp.log_prefix)).exists():
+    if not (claimed_directory(directory_of(logger)) / safe_path(record.stamp.log_prefix)).exists():
         rank_zero_info(
             f"{name} is not known to take images (it has neither `log_image` nor an `experiment` with `add_image`), so "
             f"it gets the scores alone. A function under `@log_saliency.register({name})` would show it the overlays."
@@ -73,7 +73,7 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
     Returns:
         The directory that holds the files: no `log_prefix` leads out of `directory`, see `safe_path`.
     """
-    directory = own_directory(directory)
+    directory = claimed_directory(directory)
     target = directory / safe_path(record.stamp.log_prefix)
     if not target.exists():
         rank_zero_info(f"Saliency overlays and scores.csv are written to {target}")
@@ -101,7 +101,7 @@ def write_scores(directory: Path, record: SaliencyRecord) -> None:
         directory: of the run.
         record: the look.
     """
-    target = own_directory(directory) / safe_path(record.stamp.log_prefix)
+    target = claimed_directory(directory) / safe_path(record.stamp.log_prefix)
     target.mkdir(parents=True, exist_ok=True)
     _add_row(target / "scores.csv", record.row)
 
@@ -117,7 +117,7 @@ def alert_to_files(logger: Any, alert: Mapping[str, Any]) -> None:
 
 
 def write_alert(directory: Path, alert: Mapping[str, Any]) -> Path:
-    """Add a line to `<prefix>/alerts.csv`, in the way of `write_look`.
+    """Add a line to `<prefix>/alerts.csv`, in the directory that `write_look` writes to.
 
     Args:
         directory: of the run.
@@ -126,14 +126,14 @@ def write_alert(directory: Path, alert: Mapping[str, Any]) -> Path:
     Returns:
         The file.
     """
-    path = own_directory(directory) / safe_path(str(alert["log_prefix"])) / "alerts.csv"
+    path = claimed_directory(directory) / safe_path(str(alert["log_prefix"])) / "alerts.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     _add_row(path, alert)
     return path
 
 
 def _add_row(path: Path, row: Mapping[str, Any]) -> None:
-    """One more line in a table, or further columns in the line of the same step. A list is written as JSON."""
+    """Add a line to a table, or further columns to the line of the same step. A list is written as JSON."""
     row = {name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()}
     rows = _read_rows(path)
     rows[row["step"]] = {**rows.get(row["step"], {}), **row}
@@ -149,7 +149,7 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
-    """The lines of a table by step. One that is not such a table is set aside, so that this one is not lost too."""
+    """Read the lines of a table by step. A file that is no such table is renamed, with a warning."""
     if not path.exists():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""MLflow: images with steps under a stable key, and what belongs to a look beside them as artifacts."""
+"""The backend for MLflow: images with steps under one key, tables and alerts as artifacts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
 
 
 def table_to_mlflow(logger: Any, tag: str, rows: Rows, step: int) -> None:
-    """Keep a table as a CSV file with the step in its name.
+    """Log a table as a CSV file with the step in its name.
 
     Args:
         logger: as in `log_to_mlflow`.
@@ -53,7 +53,7 @@ def table_to_mlflow(logger: Any, tag: str, rows: Rows, step: int) -> None:
 
 
 def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
-    """Set the tag `<prefix>/alarm`, which can be searched for in the list of runs, and keep each alert as a text.
+    """Set the tag `<prefix>/alarm`, by which runs can be searched, and log each alert as a text file.
 
     Args:
         logger: as in `log_to_mlflow`.
@@ -65,7 +65,7 @@ def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
 
 
 def is_mlflow(logger: Any) -> bool:
-    """Whether `logger` has a run and an MLflow client for it.
+    """Return whether a logger has a run and an MLflow client for it.
 
     Args:
         logger: any Lightning logger.
@@ -76,11 +76,11 @@ def is_mlflow(logger: Any) -> bool:
 
 
 _LONGEST_TAG = 5000
-"""Servers before MLflow 2.8 refuse a longer one."""
+"""The longest tag that servers before MLflow 2.8 accept."""
 
 
 def _safe(tag: str) -> str:
-    """MLflow makes a path of every name, takes few signs, and no tag that would lead out of its folder."""
+    """Convert a tag to a path of the few characters that MLflow allows."""
     return safe_path(tag).replace("%", "_").replace("~", "_")
 
 

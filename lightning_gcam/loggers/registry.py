@@ -18,7 +18,7 @@ Rows = Sequence[Mapping[str, object]]
 
 
 def has(path: str) -> Callable[[Any], bool]:
-    """A predicate on loggers: whether they have a method at `path`.
+    """Return a function that tests whether a logger has a method at `path`.
 
     Args:
         path: names with dots between them, such as "experiment.add_image".
@@ -38,13 +38,13 @@ def has(path: str) -> Callable[[Any], bool]:
 
 
 def no_logger(logger: Any) -> bool:
-    """A predicate on loggers that is never true."""
+    """Return False for every logger."""
     return False
 
 
 @dataclass(frozen=True)
 class Backend:
-    """The functions that show a look, an alert and a table in one kind of logger, and which loggers they are for.
+    """The functions that show looks, alerts and tables in one kind of logger, and which loggers they are for.
 
     Args:
         log_look: called with the logger and the `SaliencyRecord` of each look.
@@ -71,7 +71,7 @@ _BACKENDS: list[Backend] = []
 
 
 def register_backend(backend: Backend) -> None:
-    """Add a backend: from now on its functions serve the loggers that it is for.
+    """Register a backend: its functions are then called for the loggers that it is for.
 
     Args:
         backend: it takes the place of what was registered for the same types before.
@@ -125,7 +125,7 @@ def log_saliency(logger: Any, record: SaliencyRecord) -> None:
 
 @singledispatch
 def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
-    """Show an alert of `ShortcutAlarm` where `logger` shows words.
+    """Show an alert of `ShortcutAlarm` where `logger` shows text.
 
     Args:
         logger: a Lightning logger of either package. One that is not registered is served by what it can do: an

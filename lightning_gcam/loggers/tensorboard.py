@@ -1,4 +1,4 @@
-"""A look in TensorBoard: pictures, scalars, their layout on the page, and the event file."""
+"""The backend for TensorBoard: pictures, texts, and the layout of the scalars."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: igno
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars
 
-from lightning_gcam.loggers.disk import encoded, run_all
+from lightning_gcam.loggers.disk import encode_jpeg, run_all
 from lightning_gcam.loggers.registry import Backend, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import available_checks
@@ -28,12 +28,12 @@ from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
 
 _ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
 
-_LAID_OUT: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
-"""The prefixes that each writer has charts for."""
+_WITH_CHARTS: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
+"""For each writer the prefixes that have charts."""
 
 
-def lay_out(writer: SummaryWriter, prefix: str) -> None:
-    """Add the charts of a monitor to the layout of a run, and say how all looks are shown, once a run.
+def add_charts(writer: SummaryWriter, prefix: str) -> None:
+    """Add the charts of a monitor to the layout of a run, and report once a run how all looks are shown.
 
     TensorBoard takes the last layout that was written, as a whole. So the charts that the run has already, another
     monitor's or the user's own, are read back from its event file and stay.
@@ -42,7 +42,7 @@ def lay_out(writer: SummaryWriter, prefix: str) -> None:
         writer: of the run.
         prefix: the monitor's `log_prefix`.
     """
-    prefixes = _LAID_OUT.setdefault(writer, [])
+    prefixes = _WITH_CHARTS.setdefault(writer, [])
     if prefix in prefixes:
         return
     if not prefixes:
@@ -51,7 +51,7 @@ def lay_out(writer: SummaryWriter, prefix: str) -> None:
             f"tensorboard --logdir {writer.log_dir} --samples_per_plugin images=0"
         )
     prefixes.append(prefix)
-    kept = [each for each in _written_so_far(writer).category if each.title not in prefixes]
+    kept = [each for each in _last_layout(writer).category if each.title not in prefixes]
     own = {
         each: {title: ["Multiline", tags] for title, tags in charts(each, prefixes).items()}
         for each in prefixes
@@ -68,7 +68,7 @@ def lay_out(writer: SummaryWriter, prefix: str) -> None:
 
 
 def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]:
-    """The charts of a monitor, and the expressions that say which numbers are on each.
+    """Return the charts of a monitor, each with the expressions for the names of its numbers.
 
     The module's own accuracy is whatever it logs under a name that ends in "acc" or "accuracy". TensorBoard puts a
     chart's expressions into one, where a flag such as (?i) would be an error, and the chart empty.
@@ -94,8 +94,8 @@ def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]
     }
 
 
-def _written_so_far(writer: SummaryWriter) -> Any:
-    """The last layout in the writer's own file, which is small as long as there was no look; empty without one."""
+def _last_layout(writer: SummaryWriter) -> Any:
+    """Read the last layout in the writer's own file, which is small before the first look; empty if there is none."""
     writer.flush()
     layout = layout_pb2.Layout()
     for path in sorted(Path(writer.log_dir).glob("events.out.tfevents.*"))[-1:]:
@@ -118,16 +118,16 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
     """
     writer = logger.experiment
 
-    def write_words() -> None:
+    def write_texts() -> None:
         if isinstance(writer, SummaryWriter):
-            lay_out(writer, record.stamp.log_prefix)
+            add_charts(writer, record.stamp.log_prefix)
         if record.table and callable(getattr(writer, "add_text", None)):
             writer.add_text(f"{record.stamp.log_prefix}/measurements", markdown(record.table), record.step)
 
     pictures = [
         partial(_add_picture, writer, tag, each, record.step) for tag, each in record.pictures.items()
     ]
-    run_all([*pictures, write_words, lambda: writer.flush()])
+    run_all([*pictures, write_texts, lambda: writer.flush()])
 
 
 def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
@@ -158,7 +158,7 @@ def table_to_tensorboard(logger: Any, tag: str, rows: Rows, step: int) -> None:
 
 
 def markdown(rows: Rows) -> str:
-    """A table as TensorBoard shows it among the texts."""
+    """Format a table as Markdown."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(each) for each in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -171,7 +171,7 @@ def _add_picture(writer: Any, tag: str, picture: npt.NDArray[np.uint8], step: in
     if isinstance(writer, SummaryWriter):
         height, width, channels = picture.shape
         image = Summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=encoded(picture)
+            height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(picture)
         )
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
         writer._get_file_writer().add_summary(summary, step)

@@ -1,4 +1,4 @@
-"""Reading the files of a run's directory: each is whole and of the right kind, or left out with a reason.
+"""Read and check the files of a run's directory: each is valid, or left out with a reason.
 
 A run that was killed, a full disk and other programs leave anything there, and a directory may come from a stranger.
 """
@@ -36,11 +36,11 @@ LARGEST_STEP = 2**53
 
 
 class BrokenFile(Exception):
-    """A file, or a part of it, that cannot be used. The message says why."""
+    """A file, or a part of it, cannot be used; the message has the reason."""
 
 
 def open_file(path: Path, most: int = MOST_BYTES) -> IO[bytes]:
-    """Open a file for reading that is a regular one: reading from a pipe or a device may never end.
+    """Open a regular file for reading; reading from a pipe or a device might not end.
 
     Raises:
         BrokenFile: where it is something else, cannot be opened, or has more than `most` bytes.
@@ -57,7 +57,7 @@ def open_file(path: Path, most: int = MOST_BYTES) -> IO[bytes]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file.
+    """Read a whole file.
 
     Raises:
         BrokenFile: as `open_file`.
@@ -70,16 +70,16 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """All of a file, as text.
+    """Read a whole file as text.
 
     Raises:
         BrokenFile: as `open_file`, and where it is empty or not UTF-8.
     """
-    return text_of(read_bytes(path))
+    return decode_text(read_bytes(path))
 
 
-def text_of(content: bytes) -> str:
-    """Bytes as text.
+def decode_text(content: bytes) -> str:
+    """Decode UTF-8.
 
     Raises:
         BrokenFile: where there are none, or they are not UTF-8.
@@ -94,7 +94,7 @@ def text_of(content: bytes) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What JSON says; without NaN and infinity, which a browser does not take.
+    """Parse JSON without NaN and infinity, which browsers do not read.
 
     Raises:
         BrokenFile: where it is no JSON, or only the beginning of one.
@@ -118,7 +118,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def finite_number(value: Any) -> float | None:
-    """`value` as a float; None for words, and for what is not finite.
+    """Convert a value to a float; None for text, and for what is not finite.
 
     Example:
         >>> finite_number("0.5"), finite_number("no"), finite_number(float("nan")), finite_number(10**400)
@@ -131,16 +131,16 @@ def finite_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def step_of(value: Any) -> int:
-    """A step, from JSON or from a cell of a table.
+def parse_step(value: Any) -> int:
+    """Convert a step from JSON or from a cell of a table to an int.
 
     Raises:
         BrokenFile: where it is no whole number.
 
     Example:
-        >>> step_of("7"), step_of(7.0), step_of("7.0")
+        >>> parse_step("7"), parse_step(7.0), parse_step("7.0")
         (7, 7, 7)
-        >>> step_of("abc")
+        >>> parse_step("abc")
         Traceback (most recent call last):
             ...
         lightning_gcam.report.reading.BrokenFile: its step 'abc' is no whole number
@@ -153,7 +153,7 @@ def step_of(value: Any) -> int:
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any] | BrokenFile]:
-    """The objects of a file that has one a line, each with its step; in place of a broken one what is wrong with it.
+    """Yield the JSON object of each line, with its step; for a broken line the error.
 
     Raises:
         BrokenFile: as `open_file`.
@@ -163,10 +163,10 @@ def json_lines(path: Path) -> Iterator[dict[str, Any] | BrokenFile]:
             if not line.strip():
                 continue
             try:
-                row = parse_json(text_of(line))
+                row = parse_json(decode_text(line))
                 if not isinstance(row, dict):
                     raise BrokenFile("it is no object")
-                yield {**row, "step": step_of(row.get("step"))}
+                yield {**row, "step": parse_step(row.get("step"))}
             except BrokenFile as error:
                 yield BrokenFile(f"line {number}: {error}")
 
@@ -174,7 +174,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Any] | BrokenFile]:
 def read_picture(
     content: bytes, formats: tuple[str, ...] = ("PNG", "JPEG"), most: int = MOST_PIXELS
 ) -> npt.NDArray[np.uint8]:
-    """The pixels of an encoded picture, `(H, W, 3)`; its size is known before any memory is taken for it.
+    """Decode a picture to `(H, W, 3)`; its size is checked before memory is allocated.
 
     Args:
         content: the encoded picture.
@@ -207,7 +207,7 @@ _SMALL = 96
 
 
 def data_uri(pixels: npt.NDArray[np.uint8], *, exact: bool = False) -> str:
-    """The smallest of PNG, WebP and JPEG, as a data URI.
+    """Encode a picture as a data URI, in the smallest of PNG, WebP and JPEG.
 
     Args:
         pixels: `(H, W, 3)` or `(H, W, 4)`, uint8.
@@ -242,7 +242,7 @@ _FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
 
 
 def check_look(look: Any, step: int, samples: int | None) -> int:
-    """Check a look, as `plain_look` gives it.
+    """Check that a look has the form that `plain_look` returns.
 
     Args:
         look: parsed JSON.
@@ -255,27 +255,29 @@ def check_look(look: Any, step: int, samples: int | None) -> int:
     Raises:
         BrokenFile: with the first part that does not fit.
     """
-    _need(isinstance(look, dict), "it is no object")
-    own = step_of(look.get("step"))
-    _need(own == step, f"it is of step {own}, its name says {step}")
-    _need(look.get("epoch") is None or _is_number(look["epoch"]), "its epoch is no number")
+    _require(isinstance(look, dict), "it is no object")
+    own = parse_step(look.get("step"))
+    _require(own == step, f"it is of step {own}, its name says {step}")
+    _require(look.get("epoch") is None or _is_number(look["epoch"]), "its epoch is no number")
     for name in ("layer", "explains"):
-        _need(isinstance(look.get(name, ""), str), f"its {name} is no text")
-    _need(_are_numbers(look.get("scores", {})), "its scores are no numbers by name")
-    _need(_are_intervals(look.get("measured", {})), "what it has measured is no list of numbers by name")
+        _require(isinstance(look.get(name, ""), str), f"its {name} is no text")
+    _require(_are_numbers(look.get("scores", {})), "its scores are no numbers by name")
+    _require(
+        _are_number_lists(look.get("measured", {})), "what it has measured is no list of numbers by name"
+    )
     rows = look.get("samples")
-    _need(isinstance(rows, list), "it has no samples")
-    _need(samples in (None, len(rows)), f"it has {len(rows)} samples, of which there are {samples}")
-    cells = _cells(look.get("size"))
+    _require(isinstance(rows, list), "it has no samples")
+    _require(samples in (None, len(rows)), f"it has {len(rows)} samples, of which there are {samples}")
+    cells = _number_of_cells(look.get("size"))
     for index, row in enumerate(rows):
-        _need(isinstance(row, dict), f"sample {index} is no object")
+        _require(isinstance(row, dict), f"sample {index} is no object")
         _check_words(row, index)
         _check_maps(row.get("maps"), index, cells)
     return len(rows)
 
 
-def mended_samples(samples: Any) -> tuple[list[dict[str, Any]], str | None]:
-    """What does not change from look to look, as `plain_samples` gives it; a grey square for what cannot be shown.
+def repair_samples(samples: Any) -> tuple[list[dict[str, Any]], str | None]:
+    """Check samples of the form that `plain_samples` returns; a grey square replaces each broken one.
 
     Args:
         samples: parsed JSON.
@@ -286,81 +288,81 @@ def mended_samples(samples: Any) -> tuple[list[dict[str, Any]], str | None]:
     Raises:
         BrokenFile: where it is no list.
     """
-    _need(isinstance(samples, list), "it is no list")
+    _require(isinstance(samples, list), "it is no list")
     mended, first = [], None
     for index, sample in enumerate(samples):
         try:
             _check_sample(sample)
         except BrokenFile as error:
             first = first or f"sample {index}: {error}; a grey square stands for it"
-            sample = unknown_sample()
+            sample = placeholder_sample()
         mended.append(sample)
     return mended, first
 
 
-def unknown_sample() -> dict[str, Any]:
-    """A grey square, for a sample of which nothing is known but its maps."""
+def placeholder_sample() -> dict[str, Any]:
+    """Return a grey square for a sample of which only the maps are known."""
     return {"name": "", "classes": [], "image": data_uri(np.full((64, 64, 3), 128, dtype=np.uint8))}
 
 
-def picture_of(uri: str) -> npt.NDArray[np.uint8]:
-    """The pixels of a sample's data URI, `(H, W, 3)`.
+def decode_picture(uri: str) -> npt.NDArray[np.uint8]:
+    """Decode a sample's data URI to pixels `(H, W, 3)`.
 
     Raises:
         BrokenFile: where it is none, or not of a small picture.
     """
     head, _, cells = uri.partition(";base64,")
     form = _FORMATS.get(head.removeprefix("data:image/"))
-    _need(head.startswith("data:image/") and form is not None, "its picture is no PNG, WebP or JPEG")
-    return read_picture(_decoded(cells), (str(form),), _MOST_OF_A_SAMPLE)
+    _require(head.startswith("data:image/") and form is not None, "its picture is no PNG, WebP or JPEG")
+    return read_picture(_decode_base64(cells), (str(form),), _MOST_OF_A_SAMPLE)
 
 
 def _check_sample(sample: Any) -> None:
-    _need(isinstance(sample, dict), "it is no object")
-    _need(isinstance(sample.get("name", ""), str), "its name is no text")
+    _require(isinstance(sample, dict), "it is no object")
+    _require(isinstance(sample.get("name", ""), str), "its name is no text")
     classes = sample.get("classes")
-    _need(
+    _require(
         isinstance(classes, list) and all(isinstance(each, str) for each in classes),
         "its classes are no texts",
     )
-    _need(isinstance(sample.get("image"), str), "it has no picture")
-    picture_of(sample["image"])
+    _require(isinstance(sample.get("image"), str), "it has no picture")
+    decode_picture(sample["image"])
     if "outline" in sample:
-        _need(isinstance(sample["outline"], str), "its outline is no picture")
-        picture_of(sample["outline"])
+        _require(isinstance(sample["outline"], str), "its outline is no picture")
+        decode_picture(sample["outline"])
 
 
 def _check_words(row: Mapping[str, Any], index: int) -> None:
-    _need(isinstance(row.get("caption"), str), f"sample {index} has no caption")
-    _need(isinstance(row.get("predicted", ""), str), f"the predicted class of sample {index} is no text")
-    _need(
+    _require(isinstance(row.get("caption"), str), f"sample {index} has no caption")
+    _require(isinstance(row.get("predicted", ""), str), f"the predicted class of sample {index} is no text")
+    _require(
         row.get("probability") is None or _is_number(row["probability"]),
         f"the probability of sample {index} is no number",
     )
-    _need(row.get("right") in (None, True, False), f"sample {index} is neither right nor wrong")
-    _need(_are_numbers(row.get("scores")), f"the scores of sample {index} are no numbers by name")
+    _require(row.get("right") in (None, True, False), f"sample {index} is neither right nor wrong")
+    _require(_are_numbers(row.get("scores")), f"the scores of sample {index} are no numbers by name")
 
 
 def _check_maps(maps: Any, index: int, cells: int) -> None:
-    _need(isinstance(maps, dict) and bool(maps), f"sample {index} has no maps")
+    _require(isinstance(maps, dict) and bool(maps), f"sample {index} has no maps")
     for each in maps.values():
-        _need(isinstance(each, list) and len(each) == 4, f"a map of sample {index} has not four parts")
+        _require(isinstance(each, list) and len(each) == 4, f"a map of sample {index} has not four parts")
         packed, peak, row, column = each
-        _need(isinstance(packed, str), f"a map of sample {index} has no cells")
-        _need(len(_decoded(packed)) == cells, f"a map of sample {index} has not {cells} cells")
-        _need(peak is None or _is_number(peak), f"the raw peak of a map of sample {index} is no number")
-        _need(_is_number(row) and _is_number(column), f"the peak of a map of sample {index} has no place")
+        _require(isinstance(packed, str), f"a map of sample {index} has no cells")
+        _require(len(_decode_base64(packed)) == cells, f"a map of sample {index} has not {cells} cells")
+        _require(peak is None or _is_number(peak), f"the raw peak of a map of sample {index} is no number")
+        _require(_is_number(row) and _is_number(column), f"the peak of a map of sample {index} has no place")
 
 
-def _cells(size: Any) -> int:
+def _number_of_cells(size: Any) -> int:
     is_pair = (
         isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
     )
-    _need(is_pair, "the size of its maps is no pair of whole numbers")
+    _require(is_pair, "the size of its maps is no pair of whole numbers")
     return int(size[0] * size[1])
 
 
-def _decoded(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -375,13 +377,13 @@ def _are_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(map(_is_number, values.values()))
 
 
-def _are_intervals(values: Any) -> bool:
+def _are_number_lists(values: Any) -> bool:
     return isinstance(values, dict) and all(
         isinstance(each, list) and all(part is None or _is_number(part) for part in each)
         for each in values.values()
     )
 
 
-def _need(holds: bool, reason: str) -> None:
+def _require(holds: bool, reason: str) -> None:
     if not holds:
         raise BrokenFile(reason)

@@ -1,4 +1,4 @@
-"""A `SaliencyRecord` as plain data for the page: what stays the same from look to look, and what does not."""
+"""Convert a `SaliencyRecord` to plain data for the page: what stays the same at every look, and what does not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_MAP = 56
 
 
 def plain_samples(record: SaliencyRecord) -> list[dict[str, Any]]:
-    """What stays the same: each sample's picture, once, its outlines, its name and its classes.
+    """Return what stays the same at every look: each sample's picture, outlines, name and classes.
 
     Args:
         record: any look of the run.
@@ -45,7 +45,7 @@ def plain_samples(record: SaliencyRecord) -> list[dict[str, Any]]:
 
 
 def plain_look(record: SaliencyRecord) -> dict[str, Any]:
-    """What changes: scores with n and interval, and for each sample its words, its scores and its maps.
+    """Return what changes at every look: scores with n and interval, and each sample's caption, scores and maps.
 
     Args:
         record: the look.
@@ -84,7 +84,7 @@ def plain_look(record: SaliencyRecord) -> dict[str, Any]:
         "layer": attribution.target_layer,
         "explains": captions.explained(record.batch, attribution, record.stamp.class_names),
         "scores": {name: value for name, value in record.scores.items() if math.isfinite(value)},
-        "measured": _measured(record),
+        "measured": _measured_by_score(record),
         "size": list(size),
         "samples": words,
     }
@@ -103,7 +103,7 @@ def _outlines(record: SaliencyRecord, images: Any, layout: Any) -> list[dict[str
 
 
 def true_classes(record: SaliencyRecord) -> list[list[str]]:
-    """The names of each sample's true classes."""
+    """Return the names of each sample's true classes."""
     labels = record.batch.labels
     if labels is None or record.batch.has_measurements or _subject(record) != "classes":
         return [[]] * len(record.batch)
@@ -113,7 +113,7 @@ def true_classes(record: SaliencyRecord) -> list[list[str]]:
 
 
 def predicted(record: SaliencyRecord) -> list[dict[str, Any]]:
-    """Each sample's `predicted` class and its `probability`; nothing where the output is not of classes."""
+    """Return each sample's `predicted` class and its `probability`; nothing where the output is not of classes."""
     if _subject(record) != "classes":
         return [{}] * len(record.batch)
     return [
@@ -123,7 +123,7 @@ def predicted(record: SaliencyRecord) -> list[dict[str, Any]]:
 
 
 def sample_scores(record: SaliencyRecord) -> list[dict[str, float]]:
-    """Each sample's own number of every score that is a mean over samples; left out where it does not count."""
+    """Return each sample's value of every score that is a mean over samples, without those that do not count."""
     scores: list[dict[str, float]] = [{} for _ in range(len(record.batch))]
     for name, (_, sample) in record.sheet.evidence.items():
         if sample.values.ndim != 1 or len(sample.values) != len(scores):
@@ -134,7 +134,7 @@ def sample_scores(record: SaliencyRecord) -> list[dict[str, float]]:
     return scores
 
 
-def _measured(record: SaliencyRecord) -> dict[str, list[float | None]]:
+def _measured_by_score(record: SaliencyRecord) -> dict[str, list[float | None]]:
     checks = record.reliance.measurements if record.reliance is not None else {}
     return {
         name: [found.n, found.left_out, *(map(_finite, found.interval) if found.interval else (None, None))]
@@ -152,12 +152,12 @@ def _name(record: SaliencyRecord, index: int) -> str:
 
 
 def _finite(value: float) -> float | None:
-    """Four digits, which is more than is shown; None where JSON has no word for it."""
+    """Round to four digits; None for NaN and infinity, which JSON does not have."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def map_side(maps: int) -> int:
-    """How many cells a map keeps along its longer side: 56 alone, fewer the more maps share the page.
+    """Return how many cells a map keeps along its longer side: 56 for one map, fewer for several.
 
     Example:
         >>> map_side(1), map_side(2), map_side(6)
@@ -167,7 +167,7 @@ def map_side(maps: int) -> int:
 
 
 def pack_maps(maps: Tensor, side: int) -> tuple[list[str], tuple[int, int]]:
-    """Maps as base64 of one byte a cell; a cell keeps the highest value it stands for.
+    """Encode maps as base64 of one byte a cell; a cell has the highest value of its pixels.
 
     Args:
         maps: `(N, H, W)`, float in [0, 1]; NaN counts as 0.
@@ -189,7 +189,7 @@ def pack_maps(maps: Tensor, side: int) -> tuple[list[str], tuple[int, int]]:
 
 
 def line_layer(lines: list[tuple[npt.NDArray[np.bool_], Color]]) -> npt.NDArray[np.uint8]:
-    """Lines with a dark edge on a transparent ground, to be laid over the picture.
+    """Draw lines with a dark edge on a transparent layer.
 
     Args:
         lines: each `(H, W)` bool, and its colour.

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam.loggers.tensorboard import charts, lay_out
+from lightning_gcam.loggers.tensorboard import add_charts, charts
 from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_trainer
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -142,7 +142,7 @@ def test_the_event_is_what_add_custom_scalars_writes(tmp_path: Path) -> None:
         written, expected = SummaryWriter(tmp_path / name), SummaryWriter(tmp_path / f"{name} expected")
         if before:
             written.add_custom_scalars(before)
-        lay_out(written, "a")
+        add_charts(written, "a")
         expected.add_custom_scalars(after)
         for each in (written, expected):
             each.close()
@@ -161,7 +161,7 @@ def test_what_the_writers_own_method_cannot_say_stays(tmp_path: Path) -> None:
     summary.value[0].tensor.string_val[0] = layout_pb2.Layout(category=[theirs]).SerializeToString()
     writer._get_file_writer().add_summary(summary)
 
-    lay_out(writer, "saliency")
+    add_charts(writer, "saliency")
     writer.close()
 
     first, second = layout_of(layouts(tmp_path)[-1]).category
