@@ -49,10 +49,12 @@ FACADES = {
         "write_result",
     },
     "lightning_gcam.loggers": {
+        "Backend",
         "ReportLogger",
         "log_alert",
         "log_saliency",
         "log_table",
+        "register_backend",
         "write_alert",
         "write_look",
         "write_scores",

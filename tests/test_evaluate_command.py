@@ -355,7 +355,7 @@ def test_two_evaluations_do_not_write_into_one_directory(
     trees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = (
-        "import sys, time\nfrom pathlib import Path\nfrom lightning_gcam.loggers.files import is_ours\n"
+        "import sys, time\nfrom pathlib import Path\nfrom lightning_gcam.loggers.disk import is_ours\n"
         f"assert is_ours(Path({str(tmp_path / 'out')!r}))\nprint('has it', flush=True)\ntime.sleep(100)"
     )
     command = [sys.executable, "-c", other]

@@ -26,7 +26,7 @@ from lightning_gcam.cam.calling import Forward, call_model
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.masks import warn_of_full_masks
 from lightning_gcam.evaluation import Columns, Part, Parts
-from lightning_gcam.loggers.files import is_ours, release
+from lightning_gcam.loggers.disk import is_ours, release
 from lightning_gcam.metrics import needs, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.registry import BASELINES

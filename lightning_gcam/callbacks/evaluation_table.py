@@ -25,11 +25,9 @@ from lightning_gcam.evaluation import (
     print_table,
     write_result,
 )
-from lightning_gcam.evaluation.result import command, device_in_words, seed, versions
-from lightning_gcam.evaluation.table import as_csv
+from lightning_gcam.evaluation.result import as_csv, command, device_in_words, seed, versions
 from lightning_gcam.loggers import log_table
-from lightning_gcam.loggers.files import next_version
-from lightning_gcam.loggers.tensorboard import left_as_found
+from lightning_gcam.loggers.disk import left_as_found, next_version
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.config import LookConfig

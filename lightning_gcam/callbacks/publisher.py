@@ -14,8 +14,7 @@ from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
-from lightning_gcam.loggers.files import directory_of, next_version
-from lightning_gcam.loggers.tensorboard import left_as_found
+from lightning_gcam.loggers.disk import directory_of, left_as_found, next_version
 from lightning_gcam.metrics import needs_mask, resolve_scores
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord

@@ -15,8 +15,8 @@ from lightning_gcam.callbacks import SaliencyEvaluation
 from lightning_gcam.cam.forward import logits_of
 from lightning_gcam.cli.models import Explained, build_model
 from lightning_gcam.datasets import DatasetModule, dataset_module
-from lightning_gcam.evaluation.table import TABLE
-from lightning_gcam.loggers.files import is_ours
+from lightning_gcam.evaluation.result import TABLE
+from lightning_gcam.loggers.disk import is_ours
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import safe_name
 from lightning_gcam.utils.isolation import untouched

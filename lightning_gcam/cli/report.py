@@ -74,7 +74,7 @@ def whole(text: str) -> int:
 def run_strip(chosen: argparse.Namespace) -> Path:
     """Write the pictures, and return their directory."""
     from lightning_gcam.report import read_run
-    from lightning_gcam.report.filmstrip import write_strips
+    from lightning_gcam.report.page import write_strips
 
     run = read_run(chosen.path)
     _say_what_is_left_out(chosen.command, [run])

@@ -1,8 +1,15 @@
-"""The evaluation of a whole dataset: what is kept of each sample, and the table that is made of it."""
+"""The evaluation of a whole dataset: each sample's stored scores, and the table of their means."""
 
-from lightning_gcam.evaluation.result import EvaluationResult, Facts, Row, measure_columns
+from lightning_gcam.evaluation.result import (
+    EvaluationResult,
+    Facts,
+    Row,
+    measure_columns,
+    print_table,
+    read_result,
+    write_result,
+)
 from lightning_gcam.evaluation.storage import Column, Columns, Part, Parts
-from lightning_gcam.evaluation.table import print_table, read_result, write_result
 
 __all__ = [
     "Column",

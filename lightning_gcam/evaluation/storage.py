@@ -1,4 +1,4 @@
-"""Each sample's numbers, kept on disk batch by batch, so that an interrupted evaluation goes on."""
+"""Each sample's scores, stored on disk batch by batch, so that an interrupted evaluation can continue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_gcam.utils.files import UNFINISHED, atomic_write, atomic_write_te
 from lightning_gcam.utils.lightning_compat import rank_zero_warn
 
 COUNTED, BLANK, NO_MASK, UNDEFINED, ABSENT = range(5)
-"""Whether a sample counts for a score; ABSENT: nothing was there to score it with (a batch without masks, say)."""
+"""Whether a sample counts for a score, or why not; ABSENT: it could not be scored (a batch without masks, say)."""
 
 
 class Column(NamedTuple):
@@ -42,7 +42,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """The numbers of some samples.
+    """The scores of some samples, a column for each score of each map.
 
     Args:
         names: of the columns.
@@ -78,7 +78,7 @@ class Columns:
 
     @staticmethod
     def cat(parts: Sequence[Columns]) -> Columns:
-        """Several batches as one, in order; what one of them does not have is ABSENT there."""
+        """Concatenate several batches; a column that one of them does not have is ABSENT there."""
         if len(parts) == 1:
             return parts[0]
         names = tuple(dict.fromkeys(name for part in parts for name in part.names))
@@ -95,12 +95,12 @@ class Columns:
         return Columns(names, reasons, numbers, rows)
 
     def select(self, order: npt.NDArray[np.int64]) -> Columns:
-        """The samples at these places, in that order."""
+        """Select samples by their indices, in that order."""
         rows = {name: values[order] for name, values in self.rows.items()}
         return Columns(self.names, self.reasons[order], self.numbers[order], rows)
 
     def sample(self, column: Column) -> PerSample:
-        """One column, as the scores take it, without the samples that had nothing to be scored with."""
+        """Return one column as `PerSample`, without the samples that could not be scored."""
         index = self.names.index(column)
         there = self.reasons[:, index] != ABSENT
         values = self.rows[column] if column in self.rows else self.numbers[:, index]
@@ -127,7 +127,7 @@ Shapes = dict[Column, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Part:
-    """What one batch gave.
+    """The stored scores of one batch.
 
     Args:
         positions: `(N,)` int64, of its samples in the dataset.
@@ -145,7 +145,7 @@ class Part:
 
 
 class Parts:
-    """The batches that are done, of one evaluation: a directory of files, each written by one process.
+    """The stored batches of one evaluation: a directory of files, each written by one process.
 
     A file is written under another name and then renamed, so that one that is there is whole; one that cannot be read
     (a disk that was full, a machine that lost its power), or is of another layer than the others, is passed over with a
@@ -166,7 +166,7 @@ class Parts:
         self._layers = list(self.remembered().get("layers", []))
 
     def save(self, part: Part) -> Path:
-        """Keep a batch; it is on disk when this returns."""
+        """Store a batch; it is on disk when this returns."""
         self._last = max(time.time_ns(), self._last + 1)  # the order of the names is the order of writing
         path = self.directory / f"{self._last:020d}-{self._rank}.npz"
         columns = part.columns
@@ -185,14 +185,14 @@ class Parts:
         return path
 
     def done(self) -> dict[int, int]:
-        """The digest of each sample that is done, by its position."""
+        """Return the digest of each stored sample, by its position."""
         found: dict[int, int] = {}
         for file in self._files():
             found.update(zip(file["positions"].tolist(), file["digests"].tolist(), strict=True))
         return found
 
     def costs(self, positions: Numbers) -> tuple[float, float]:
-        """The forwards and the seconds that the samples at `positions` took, each its share of its batch."""
+        """Return the forwards and the seconds for the samples at `positions`, each its share of its batch."""
         shares: dict[int, Any] = {}
         for file in self._files():
             own = file["positions"].tolist()
@@ -201,14 +201,14 @@ class Parts:
         return float(total[0]), float(total[1])
 
     def names(self) -> list[Column]:
-        """The columns that there are, in the order in which they were first met."""
+        """Return all columns, in the order of their first batch."""
         found: dict[Column, None] = {}
         for file in self._files():
             found |= dict.fromkeys(_names(file))
         return list(found)
 
     def read(self, positions: Numbers, names: Sequence[Column], rows: Sequence[Column] = ()) -> Columns:
-        """The numbers of the samples at `positions`, in that order.
+        """Read the scores of the samples at `positions`, in that order.
 
         Args:
             positions: of samples; one that is not done has every number ABSENT.
@@ -239,20 +239,20 @@ class Parts:
         return Columns(tuple(names), reasons, numbers, several)
 
     def several(self) -> list[Column]:
-        """The columns of which a sample has several numbers."""
+        """Return the columns of which a sample has several numbers."""
         found: dict[Column, None] = {}
         for file in self._files():
             found |= {name: None for index, name in enumerate(_names(file)) if _member(index) in file}
         return list(found)
 
     def remember(self, facts: dict[str, Any]) -> None:
-        """Keep what all batches have in common, such as the layer that was found."""
+        """Store what all batches have in common, such as the target layer."""
         with atomic_write_text(self.directory / "common.json") as file:
             file.write(json.dumps(facts))
         self._layers = list(facts.get("layers", []))
 
     def remembered(self) -> dict[str, Any]:
-        """What was kept by `remember`; where that cannot be read, the layers that the batches are of, if any is."""
+        """Return what `remember` stored; where that cannot be read, the target layers of the batches, if any."""
         try:
             found = json.loads((self.directory / "common.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -264,7 +264,7 @@ class Parts:
         return {"layers": self._layers} if self._layers else {}
 
     def remove(self) -> None:
-        """Take the files away: the evaluation is finished, or is to begin again."""
+        """Delete the files: the evaluation is finished, or begins again."""
         self._layers, self._shapes, self._broken = [], {}, set()
         if not self.directory.is_dir():
             return
@@ -275,7 +275,7 @@ class Parts:
             self.directory.rmdir()
 
     def _files(self) -> Iterator[Any]:
-        """The files that can be read, the oldest first; each is open until the next."""
+        """Yield the valid files, the oldest first; each is open until the next."""
         paths = sorted(self.directory.glob("*.npz")) if self.directory.is_dir() else []
         for path in paths:
             if self._is_whole(path):
@@ -283,7 +283,7 @@ class Parts:
                     yield file
 
     def _is_whole(self, path: Path) -> bool:
-        """Whether a file can be read and fits those before it; it is said once of each that does not."""
+        """Return whether a file is valid and fits those before it; warn once of each that does not."""
         if path in self._shapes or path in self._broken:
             return path in self._shapes
         try:
@@ -303,7 +303,7 @@ class Parts:
 
 
 def _checked(path: Path) -> tuple[Shapes, list[str]]:
-    """The shapes of a file's columns, and its layers, which older files lack.
+    """Check a file; return the shapes of its columns and its target layers, which older files lack.
 
     Raises:
         Exception: where it is no whole file, or its arrays do not fit each other.

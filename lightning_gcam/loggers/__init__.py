@@ -1,14 +1,21 @@
-"""Where a look is shown, and what the alarm says: one function a backend, from a `SaliencyRecord` to the screen."""
+"""Log looks, alerts and tables to Lightning's loggers; each backend is one module."""
 
-from lightning_gcam.loggers.dispatch import log_alert, log_saliency, log_table
-from lightning_gcam.loggers.files import write_alert, write_look, write_scores
+# each import registers a backend; for a logger of an unknown type the last registered is tried first
+# isort: off
+from lightning_gcam.loggers import files, mlflow, wandb, tensorboard  # noqa: F401
 from lightning_gcam.loggers.report_logger import ReportLogger
 
+# isort: on
+from lightning_gcam.loggers.files import write_alert, write_look, write_scores
+from lightning_gcam.loggers.registry import Backend, log_alert, log_saliency, log_table, register_backend
+
 __all__ = [
+    "Backend",
     "ReportLogger",
     "log_alert",
     "log_saliency",
     "log_table",
+    "register_backend",
     "write_alert",
     "write_look",
     "write_scores",

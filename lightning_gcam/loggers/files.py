@@ -1,178 +1,19 @@
-"""A look as files: PNG, scores.csv, alerts.csv, in a directory of the run's own."""
+"""The backend of plain files: PNG, scores.csv and alerts.csv in the run's own directory."""
 
 from __future__ import annotations
 
 import csv
-import errno
 import json
-import os
-import re
-import sys
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
+from lightning_gcam.loggers.disk import claimed_directory, directory_of, run_all, write_png
+from lightning_gcam.loggers.registry import Backend, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
-from lightning_gcam.utils.files import atomic_write, atomic_write_text, safe_path
-from lightning_gcam.utils.lightning_compat import rank_zero_info, rank_zero_warn
-
-
-def run_all(steps: Iterable[Callable[[], object]]) -> None:
-    """Run every step in order, also behind one that fails.
-
-    Args:
-        steps: functions without arguments.
-
-    Raises:
-        Exception: the first failure, once all steps were run.
-
-    Example:
-        >>> run_all([lambda: print("scores"), lambda: 1 / 0, lambda: print("pictures")])
-        Traceback (most recent call last):
-            ...
-        ZeroDivisionError: division by zero
-    """
-    first: Exception | None = None
-    for step in steps:
-        try:
-            step()
-        except Exception as error:
-            first = first or error
-    if first is not None:
-        raise first
-
-
-_LOCK = ".lightning_gcam.lock"
-_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-"""What the lock of another process is answered with; any other error says that this file system has no locks."""
-
-_MOST = 16
-"""Locks at once: a process that trains a thousand runs, one after the other, must not keep a thousand files open."""
-
-_OURS: OrderedDict[tuple[int, Path], tuple[str, int | None]] = OrderedDict()
-"""By process and directory, where in it its files go, and the lock. A process that is forked off has none of these."""
-
-
-def own_directory(directory: Path) -> Path:
-    """The directory itself, or `run_2`, `run_3` ... in it while other processes write there.
-
-    The first process to come holds a lock until it ends, however it ends; a run that is resumed then gets the same
-    directory again. Where a file system has no locks it is the directory itself.
-
-    Args:
-        directory: of a run; it is made where it is not there.
-
-    Example:
-        >>> import tempfile
-        >>> directory = Path(tempfile.mkdtemp())
-        >>> own_directory(directory) == directory
-        True
-    """
-    key = _key(directory)
-    if key not in _OURS:
-        _keep(key, next(taken for each in _candidates() if (taken := _take(directory, each)) is not None))
-        if within := _OURS[key][0]:
-            rank_zero_warn(
-                f"Another process writes its looks to {directory}, so those of this one go to {directory / within}. "
-                "Give each run a directory of its own."
-            )
-    _OURS.move_to_end(key)
-    return directory / _OURS[key][0]
-
-
-def is_ours(directory: Path) -> bool:
-    """Whether no other process writes to a directory; then none will, until this one ends.
-
-    Args:
-        directory: it is made where it is not there.
-    """
-    key = _key(directory)
-    if key not in _OURS and (taken := _take(directory)) is not None:
-        _keep(key, taken)
-    return key in _OURS and not _OURS[key][0]
-
-
-def release(directory: Path) -> None:
-    """Leave a directory to other processes before this one ends: a notebook may stay open for days.
-
-    Args:
-        directory: of `own_directory` or `is_ours`.
-    """
-    within, lock = _OURS.pop(_key(directory), ("", None))
-    if lock is not None:
-        with suppress(OSError):  # Windows removes no file that is open
-            os.unlink(directory / within / _LOCK)
-        os.close(lock)
-
-
-def _key(directory: Path) -> tuple[int, Path]:
-    return os.getpid(), directory.resolve()
-
-
-def _keep(key: tuple[int, Path], taken: tuple[str, int | None]) -> None:
-    _OURS[key] = taken
-    while len(_OURS) > _MOST:
-        _, (_, lock) = _OURS.popitem(last=False)
-        if lock is not None:
-            os.close(lock)
-
-
-def _take(directory: Path, within: str = "") -> tuple[str, int | None] | None:
-    """The place in a directory and the file by which this process has it; None where another one has."""
-    place = directory / within
-    place.mkdir(parents=True, exist_ok=True)
-    while True:
-        try:
-            file = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError:  # another user's; what cannot be written here is said where it is written
-            return within, None
-        try:
-            _lock(file)
-        except OSError as error:
-            os.close(file)
-            return None if error.errno in _TAKEN else (within, None)
-        if _is_at(file, place / _LOCK):
-            return within, file
-        os.close(
-            file
-        )  # whoever had it has removed it since it was opened: a lock on it would be seen by nobody
-
-
-def _is_at(file: int, path: Path) -> bool:
-    """Whether an open file is the one at a path."""
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except OSError:
-        return False
-
-
-def _candidates() -> Iterator[str]:
-    yield ""
-    yield from (f"run_{number}" for number in count(2))
-
-
-if sys.platform == "win32":
-
-    def _lock(file: int) -> None:
-        import msvcrt
-
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-
-else:
-
-    def _lock(file: int) -> None:
-        """Of the process, not of the open file: a worker that is forked off does not hold it on."""
-        import fcntl
-
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+from lightning_gcam.utils.files import atomic_write_text, safe_path
+from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info, rank_zero_warn
 
 
 def log_to_files(logger: Any, record: SaliencyRecord) -> None:
@@ -183,6 +24,37 @@ def log_to_files(logger: Any, record: SaliencyRecord) -> None:
         record: the look.
     """
     write_look(directory_of(logger), record)
+
+
+def log_by_log_image(logger: Any, record: SaliencyRecord) -> None:
+    """Call `log_image(key, images, step)`, the method that Lightning's own loggers with pictures share.
+
+    The key is the tag as `safe_path` writes it: such a logger may make a path of it.
+
+    Args:
+        logger: any logger with that method.
+        record: the look.
+    """
+    run_all(
+        partial(logger.log_image, key=safe_path(tag), images=[picture], step=record.step)
+        for tag, picture in record.pictures.items()
+    )
+
+
+def log_scalars_only(logger: Any, record: SaliencyRecord) -> None:
+    """Write the pictures of a look as files under the directory of `logger`, and report once that it gets none.
+
+    Args:
+        logger: any logger; the scores reach it as any other metric.
+        record: the look.
+    """
+    name = type(logger).__name__
+    if not (claimed_directory(directory_of(logger)) / safe_path(record.stamp.log_prefix)).exists():
+        rank_zero_info(
+            f"{name} is not known to take images (it has neither `log_image` nor an `experiment` with `add_image`), so "
+            f"it gets the scores alone. A function under `@log_saliency.register({name})` would show it the overlays."
+        )
+    log_to_files(logger, record)
 
 
 def write_look(directory: Path, record: SaliencyRecord) -> Path:
@@ -201,7 +73,7 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
     Returns:
         The directory that holds the files: no `log_prefix` leads out of `directory`, see `safe_path`.
     """
-    directory = own_directory(directory)
+    directory = claimed_directory(directory)
     target = directory / safe_path(record.stamp.log_prefix)
     if not target.exists():
         rank_zero_info(f"Saliency overlays and scores.csv are written to {target}")
@@ -229,7 +101,7 @@ def write_scores(directory: Path, record: SaliencyRecord) -> None:
         directory: of the run.
         record: the look.
     """
-    target = own_directory(directory) / safe_path(record.stamp.log_prefix)
+    target = claimed_directory(directory) / safe_path(record.stamp.log_prefix)
     target.mkdir(parents=True, exist_ok=True)
     _add_row(target / "scores.csv", record.row)
 
@@ -245,7 +117,7 @@ def alert_to_files(logger: Any, alert: Mapping[str, Any]) -> None:
 
 
 def write_alert(directory: Path, alert: Mapping[str, Any]) -> Path:
-    """Add a line to `<prefix>/alerts.csv`, in the way of `write_look`.
+    """Add a line to `<prefix>/alerts.csv`, in the directory that `write_look` writes to.
 
     Args:
         directory: of the run.
@@ -254,46 +126,14 @@ def write_alert(directory: Path, alert: Mapping[str, Any]) -> Path:
     Returns:
         The file.
     """
-    path = own_directory(directory) / safe_path(str(alert["log_prefix"])) / "alerts.csv"
+    path = claimed_directory(directory) / safe_path(str(alert["log_prefix"])) / "alerts.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     _add_row(path, alert)
     return path
 
 
-def directory_of(logger: Any) -> Path:
-    """Where the files of a logger are: its `log_dir`, else its `save_dir`, else the working directory."""
-    return Path(getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None) or os.getcwd())
-
-
-def next_version(root: Path) -> Path:
-    """Make the first `version_<n>` under `root` that is not there yet, as Lightning's own loggers number their runs.
-
-    Two processes that ask at the same time are given two.
-
-    Args:
-        root: the directory of all runs; it need not exist.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    matches = (re.fullmatch(r"version_(\d+)", path.name) for path in root.iterdir())
-    taken = [int(match[1]) for match in matches if match]
-    for number in count(max(taken, default=-1) + 1):
-        try:
-            (root / f"version_{number}").mkdir()
-        except FileExistsError:
-            continue
-        break
-    return root / f"version_{number}"
-
-
-def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> Path:
-    """Write a picture `(H, W, 3)` uint8 under another name, then rename it: it is never half there."""
-    with atomic_write(path) as file:
-        Image.fromarray(picture).save(file, format="png", compress_level=2)  # a third of 6's time
-    return path
-
-
 def _add_row(path: Path, row: Mapping[str, Any]) -> None:
-    """One more line in a table, or further columns in the line of the same step. A list is written as JSON."""
+    """Add a line to a table, or further columns to the line of the same step. A list is written as JSON."""
     row = {name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()}
     rows = _read_rows(path)
     rows[row["step"]] = {**rows.get(row["step"], {}), **row}
@@ -309,7 +149,7 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
-    """The lines of a table by step. One that is not such a table is set aside, so that this one is not lost too."""
+    """Read the lines of a table by step. A file that is no such table is renamed, with a warning."""
     if not path.exists():
         return {}
     try:
@@ -324,3 +164,15 @@ def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
             f"set aside as {aside.name}, and a new one begins."
         )
         return {}
+
+
+def _any_logger(logger: Any) -> bool:
+    return True
+
+
+# registered before all others, so the last to be tried
+register_backend(
+    Backend(log_scalars_only, alert_to_files, takes_look=_any_logger, takes_alert=_any_logger),
+)
+register_backend(Backend(log_by_log_image, alert_to_files, takes_look=has("log_image")))
+register_backend(Backend(log_to_files, alert_to_files, types=in_both("loggers.CSVLogger")))

@@ -1,20 +1,22 @@
-"""MLflow: images with steps under a stable key, and what belongs to a look beside them as artifacts."""
+"""The backend for MLflow: images with steps under one key, tables and alerts as artifacts."""
 
 from __future__ import annotations
 
 import csv
 import inspect
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_gcam.loggers.files import run_all
+from lightning_gcam.loggers.disk import run_all
+from lightning_gcam.loggers.registry import Backend, Rows, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.utils.files import safe_path
+from lightning_gcam.utils.lightning_compat import in_both
 
 
 def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
@@ -38,8 +40,8 @@ def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
     run_all(steps)
 
 
-def table_to_mlflow(logger: Any, tag: str, rows: Sequence[Mapping[str, object]], step: int) -> None:
-    """Keep a table as a CSV file with the step in its name.
+def table_to_mlflow(logger: Any, tag: str, rows: Rows, step: int) -> None:
+    """Log a table as a CSV file with the step in its name.
 
     Args:
         logger: as in `log_to_mlflow`.
@@ -51,7 +53,7 @@ def table_to_mlflow(logger: Any, tag: str, rows: Sequence[Mapping[str, object]],
 
 
 def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
-    """Set the tag `<prefix>/alarm`, which can be searched for in the list of runs, and keep each alert as a text.
+    """Set the tag `<prefix>/alarm`, by which runs can be searched, and log each alert as a text file.
 
     Args:
         logger: as in `log_to_mlflow`.
@@ -63,7 +65,7 @@ def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
 
 
 def is_mlflow(logger: Any) -> bool:
-    """Whether `logger` has a run and an MLflow client for it.
+    """Return whether a logger has a run and an MLflow client for it.
 
     Args:
         logger: any Lightning logger.
@@ -74,11 +76,11 @@ def is_mlflow(logger: Any) -> bool:
 
 
 _LONGEST_TAG = 5000
-"""Servers before MLflow 2.8 refuse a longer one."""
+"""The longest tag that servers before MLflow 2.8 accept."""
 
 
 def _safe(tag: str) -> str:
-    """MLflow makes a path of every name, takes few signs, and no tag that would lead out of its folder."""
+    """Convert a tag to a path of the few characters that MLflow allows."""
     return safe_path(tag).replace("%", "_").replace("~", "_")
 
 
@@ -91,9 +93,22 @@ def _log_picture(client: Any, run_id: str, tag: str, picture: npt.NDArray[np.uin
     client.log_image(run_id, picture, key=tag, step=step, **now)
 
 
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
+def _csv(rows: Rows) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+register_backend(
+    Backend(
+        log_look=log_to_mlflow,
+        log_alert=alert_to_mlflow,
+        log_table=table_to_mlflow,
+        types=in_both("loggers.MLFlowLogger"),
+        takes_look=is_mlflow,
+        takes_alert=is_mlflow,
+        takes_table=is_mlflow,
+    )
+)

@@ -11,20 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_gcam.loggers.files import own_directory
+from lightning_gcam.loggers.disk import claimed_directory
+from lightning_gcam.loggers.registry import Backend, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report import Store, build_page, plain_look, plain_samples
 from lightning_gcam.report.sources import DATA
 from lightning_gcam.utils.lightning_compat import Logger, is_rank_zero, rank_zero_info, rank_zero_warn
 
-_REST = 20
+_PAUSE_FACTOR = 20
 """Between looks the page is written at most once in so many times as long as writing it takes: 5% of the time."""
 
 
 class ReportLogger(Logger):
     """Write `report.html`: the run in one file that is opened by a double click or mailed to a colleague.
 
-    It has the samples at every look under a slider, your own metrics beside the scores, and what `ShortcutAlarm` said.
+    It has the samples at every look under a slider, your own metrics beside the scores, and `ShortcutAlarm`'s alerts.
     It is written anew after each look, whole under another name and then renamed. What it is built from is kept beside
     it in `report_data`, a file a look: a run that is resumed into the same directory goes on, and a look at a step that
     is already there takes its place. Give each run a directory of its own: while another process writes to it, this
@@ -48,16 +49,16 @@ class ReportLogger(Logger):
         self._has_news = False
         self._has_failed = False
         self._has_left_out = False
-        self._rests_until = 0.0
+        self._next_write = 0.0
 
     @property
     def name(self) -> str:
-        """Nothing: `save_dir` is the run's own directory, so that checkpoints lie beside the page."""
+        """An empty name: `save_dir` is the run's own directory, so that checkpoints lie beside the page."""
         return ""
 
     @property
     def version(self) -> str:
-        """Nothing, as `name`."""
+        """An empty version, as `name`."""
         return ""
 
     @property
@@ -72,28 +73,28 @@ class ReportLogger(Logger):
 
     @property
     def report_path(self) -> Path:
-        """The page; from its first file on in the directory that is this process's own."""
+        """The path of the page; with the first file it moves to the directory that this process has claimed."""
         return self._written_to / "report.html"
 
     def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Keep the hyperparameters, as text."""
+        """Store the hyperparameters, as text."""
         values = vars(params) if isinstance(params, Namespace) else params
         if is_rank_zero() and values:
-            with self._spared():
+            with self._failure_as_warning():
                 self._store().write_hyperparameters(
-                    {str(name): _short(value) for name, value in values.items()}
+                    {str(name): _shortened(value) for name, value in values.items()}
                 )
                 self._has_news = True
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Keep the numbers of a step; they are on disk when this returns."""
+        """Store the numbers of a step; they are on disk when this returns."""
         if is_rank_zero():
-            with self._spared():
+            with self._failure_as_warning():
                 self._store().add_metrics(metrics, step or 0)
                 self._has_news = True
 
     def log_look(self, record: SaliencyRecord) -> None:
-        """Keep a look and write the page.
+        """Store a look and write the page.
 
         Args:
             record: the look.
@@ -102,16 +103,16 @@ class ReportLogger(Logger):
             return
         prefix = record.stamp.log_prefix
         if prefix not in self._samples:
-            self._begin(record)
+            self._start_monitor(record)
         self._store().add_look(prefix, record.step, self._samples[prefix], json.dumps(plain_look(record)))
         self._write()
 
     def log_alert(self, step: int, message: str, log_prefix: str = "saliency") -> None:
-        """Keep what an alarm says and write the page.
+        """Store an alert and write the page.
 
         Args:
-            step: of the look that made it speak.
-            message: its words.
+            step: of the look that led to the alert.
+            message: its text.
             log_prefix: of the monitor whose look it was.
         """
         if is_rank_zero():
@@ -119,27 +120,27 @@ class ReportLogger(Logger):
             self._write()
 
     def save(self) -> None:
-        """Write the page where something is new, unless it was written a moment ago."""
-        if self._has_news and self.report_path.exists() and time.monotonic() >= self._rests_until:
-            with self._spared():
+        """Write the page if anything is new, unless it was just written."""
+        if self._has_news and self.report_path.exists() and time.monotonic() >= self._next_write:
+            with self._failure_as_warning():
                 self._write()
 
     def finalize(self, status: str) -> None:
-        """Write the page with all that came since the last look."""
+        """Write the page with everything since the last look."""
         if self._has_news and is_rank_zero():
-            with self._spared():
+            with self._failure_as_warning():
                 self._write()
 
     def _store(self) -> Store:
-        """The data beside the page, in a directory to which no other process writes."""
+        """Open the data beside the page, in a directory to which no other process writes."""
         if self._opened is None:
-            self._written_to = own_directory(self._directory)
+            self._written_to = claimed_directory(self._directory)
             self._opened = Store(self._written_to / DATA)
         return self._opened
 
     @contextmanager
-    def _spared(self) -> Iterator[None]:
-        """Lightning calls these itself, and would end the training where a disk is full; so this is one warning."""
+    def _failure_as_warning(self) -> Iterator[None]:
+        """Turn an error into one warning: Lightning calls these methods, and an error would end the training."""
         try:
             yield
         except Exception as error:
@@ -149,7 +150,7 @@ class ReportLogger(Logger):
                     f"ReportLogger cannot write to {self._written_to}: {error}. The training goes on."
                 )
 
-    def _begin(self, record: SaliencyRecord) -> None:
+    def _start_monitor(self, record: SaliencyRecord) -> None:
         prefix = record.stamp.log_prefix
         self._samples[prefix] = json.dumps(plain_samples(record))
         later = [step for step in self._store().steps(prefix) if step > record.step]
@@ -161,8 +162,8 @@ class ReportLogger(Logger):
         elif not self.report_path.exists():
             rank_zero_info(f"The saliency report is written to {self.report_path}")
 
-    def _say_what_is_left_out(self, left_out: Sequence[str]) -> None:
-        """Once: a run that is resumed has the same broken files at every look."""
+    def _warn_of_broken_files(self, left_out: Sequence[str]) -> None:
+        """Warn once of files that cannot be read; a resumed run has the same ones at every look."""
         if left_out and not self._has_left_out:
             self._has_left_out = True
             others = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
@@ -177,13 +178,13 @@ class ReportLogger(Logger):
         began = time.monotonic()
         run = self._store().read(self._written_to.resolve().name)
         build_page([run], self.report_path)
-        self._say_what_is_left_out(run.left_out)
+        self._warn_of_broken_files(run.left_out)
         self._has_news = False
-        self._rests_until = time.monotonic() + max(5.0, _REST * (time.monotonic() - began))
+        self._next_write = time.monotonic() + max(5.0, _PAUSE_FACTOR * (time.monotonic() - began))
 
 
 def log_to_report(logger: Any, record: SaliencyRecord) -> None:
-    """Hand the look to the report.
+    """Log a look by `ReportLogger.log_look`.
 
     Args:
         logger: a `ReportLogger`.
@@ -193,7 +194,7 @@ def log_to_report(logger: Any, record: SaliencyRecord) -> None:
 
 
 def alert_to_report(logger: Any, alert: Mapping[str, Any]) -> None:
-    """Put what the alarm says on the report.
+    """Log an alert by `ReportLogger.log_alert`.
 
     Args:
         logger: a `ReportLogger`.
@@ -202,6 +203,9 @@ def alert_to_report(logger: Any, alert: Mapping[str, Any]) -> None:
     logger.log_alert(alert["step"], alert["message"], alert["log_prefix"])
 
 
-def _short(value: Any, most: int = 300) -> str:
+def _shortened(value: Any, most: int = 300) -> str:
     text = str(value)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+register_backend(Backend(log_look=log_to_report, log_alert=alert_to_report, types=[ReportLogger]))

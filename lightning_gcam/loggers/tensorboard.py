@@ -1,12 +1,9 @@
-"""A look in TensorBoard: pictures, scalars, their layout on the page, and the event file."""
+"""The backend for TensorBoard: pictures, texts, and the layout of the scalars."""
 
 from __future__ import annotations
 
-import io
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,50 +11,29 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
     LegacyEventFileLoader,
 )
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
-from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import custom_scalars
 
-from lightning_gcam.loggers.files import run_all
+from lightning_gcam.loggers.disk import encode_jpeg, run_all
+from lightning_gcam.loggers.registry import Backend, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import available_checks
 from lightning_gcam.utils.files import safe_path
-from lightning_gcam.utils.lightning_compat import rank_zero_info
-
-_QUALITY = 90
-
-
-def encoded(picture: npt.NDArray[np.uint8]) -> bytes:
-    """Encode without chroma subsampling, which would smear the colours of small maps.
-
-    A PNG takes three times as many bytes, and thirty times as long.
-
-    Args:
-        picture: `(H, W, 3)`, uint8.
-
-    Example:
-        >>> encoded(np.zeros((8, 8, 3), dtype=np.uint8))[6:10]
-        b'JFIF'
-    """
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="jpeg", quality=_QUALITY, subsampling=0)
-    return file.getvalue()
-
+from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
 
 _ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
 
-_LAID_OUT: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
-"""The prefixes that each writer has charts for."""
+_WITH_CHARTS: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
+"""For each writer the prefixes that have charts."""
 
 
-def lay_out(writer: SummaryWriter, prefix: str) -> None:
-    """Add the charts of a monitor to the layout of a run, and say how all looks are shown, once a run.
+def add_charts(writer: SummaryWriter, prefix: str) -> None:
+    """Add the charts of a monitor to the layout of a run, and report once a run how all looks are shown.
 
     TensorBoard takes the last layout that was written, as a whole. So the charts that the run has already, another
     monitor's or the user's own, are read back from its event file and stay.
@@ -66,7 +42,7 @@ def lay_out(writer: SummaryWriter, prefix: str) -> None:
         writer: of the run.
         prefix: the monitor's `log_prefix`.
     """
-    prefixes = _LAID_OUT.setdefault(writer, [])
+    prefixes = _WITH_CHARTS.setdefault(writer, [])
     if prefix in prefixes:
         return
     if not prefixes:
@@ -75,13 +51,24 @@ def lay_out(writer: SummaryWriter, prefix: str) -> None:
             f"tensorboard --logdir {writer.log_dir} --samples_per_plugin images=0"
         )
     prefixes.append(prefix)
-    theirs = [each for each in _written_so_far(writer).category if each.title not in prefixes]
-    layout = layout_pb2.Layout(category=[*theirs, *(_category(each, prefixes) for each in prefixes)])
-    writer._get_file_writer().add_summary(_summary(layout))
+    kept = [each for each in _last_layout(writer).category if each.title not in prefixes]
+    own = {
+        each: {title: ["Multiline", tags] for title, tags in charts(each, prefixes).items()}
+        for each in prefixes
+    }
+    if not kept:
+        writer.add_custom_scalars(own)
+        return
+    summary = custom_scalars(own)
+    content = summary.value[0].tensor.string_val
+    content[0] = (
+        layout_pb2.Layout(category=kept).SerializeToString() + content[0]
+    )  # which joins their categories
+    writer._get_file_writer().add_summary(summary)
 
 
 def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]:
-    """The charts of a monitor, and the expressions that say which numbers are on each.
+    """Return the charts of a monitor, each with the expressions for the names of its numbers.
 
     The module's own accuracy is whatever it logs under a name that ends in "acc" or "accuracy". TensorBoard puts a
     chart's expressions into one, where a flag such as (?i) would be an error, and the chart empty.
@@ -107,23 +94,8 @@ def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]
     }
 
 
-def _category(prefix: str, prefixes: Sequence[str]) -> Any:
-    titled = [
-        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=expressions))
-        for title, expressions in charts(prefix, prefixes).items()
-    ]
-    return layout_pb2.Category(title=prefix, chart=titled)
-
-
-def _summary(layout: Any) -> Summary:
-    """As `SummaryWriter.add_custom_scalars` writes it, which takes no layout that was read back."""
-    content = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()])
-    about = metadata.create_summary_metadata()
-    return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=content, metadata=about)])
-
-
-def _written_so_far(writer: SummaryWriter) -> Any:
-    """The last layout in the writer's own file, which is small as long as there was no look; empty without one."""
+def _last_layout(writer: SummaryWriter) -> Any:
+    """Read the last layout in the writer's own file, which is small before the first look; empty if there is none."""
     writer.flush()
     layout = layout_pb2.Layout()
     for path in sorted(Path(writer.log_dir).glob("events.out.tfevents.*"))[-1:]:
@@ -132,52 +104,6 @@ def _written_so_far(writer: SummaryWriter) -> Any:
                 if value.tag == metadata.CONFIG_SUMMARY_TAG:
                     layout.ParseFromString(value.tensor.string_val[0])
     return layout
-
-
-@contextmanager
-def left_as_found(logger: Any) -> Iterator[None]:
-    """Take back what the body added to TensorBoard's event file where writing it fails, as on a full disk.
-
-    A thread writes the file. It ends with the first error and raises that again at every later call: a picture of ours
-    that finds no room would make Lightning's own row of numbers, which may find some, end the training. Half a record
-    would hide all that is written behind it, too.
-
-    Args:
-        logger: any; nothing is done where its `experiment` is no writer of an event file on a local disk.
-    """
-    events = _events_of(logger)
-    if events is None:
-        yield
-        return
-    events.flush()  # raises where the writer failed before: that is not ours to mend
-    size = os.path.getsize(events._file_name)
-    try:
-        yield
-        events.flush()
-    except Exception:
-        if events._async_writer._worker.exception is not None:
-            _take_back(events, size)
-        raise
-
-
-def _events_of(logger: Any) -> Any:
-    writer = getattr(logger, "experiment", None)
-    if not isinstance(writer, SummaryWriter):
-        return None
-    events = writer._get_file_writer().event_writer
-    worker = getattr(getattr(events, "_async_writer", None), "_worker", None)
-    # TensorFlow's own file, where that is installed, is kept open and cannot be cut from here
-    is_plain = getattr(getattr(events, "_general_file_writer", None), "fs_supports_append", False)
-    return events if is_plain and hasattr(worker, "exception") and os.path.isfile(events._file_name) else None
-
-
-def _take_back(events: Any, size: int) -> None:
-    """Cut the file to its size before, and let another thread go on with it."""
-    ended = events._async_writer._worker
-    os.truncate(events._file_name, size)
-    worker = event_file_writer._AsyncWriterThread(ended._queue, ended._record_writer, ended._flush_secs)
-    events._async_writer._worker = worker
-    worker.start()
 
 
 def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
@@ -192,16 +118,16 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
     """
     writer = logger.experiment
 
-    def write_words() -> None:
+    def write_texts() -> None:
         if isinstance(writer, SummaryWriter):
-            lay_out(writer, record.stamp.log_prefix)
+            add_charts(writer, record.stamp.log_prefix)
         if record.table and callable(getattr(writer, "add_text", None)):
             writer.add_text(f"{record.stamp.log_prefix}/measurements", markdown(record.table), record.step)
 
     pictures = [
         partial(_add_picture, writer, tag, each, record.step) for tag, each in record.pictures.items()
     ]
-    run_all([*pictures, write_words, lambda: writer.flush()])
+    run_all([*pictures, write_texts, lambda: writer.flush()])
 
 
 def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
@@ -216,8 +142,23 @@ def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
     writer.flush()
 
 
-def markdown(rows: Sequence[Mapping[str, object]]) -> str:
-    """A table as TensorBoard shows it among the texts."""
+def table_to_tensorboard(logger: Any, tag: str, rows: Rows, step: int) -> None:
+    """Add a table to the tab Text, and flush it.
+
+    Args:
+        logger: a `TensorBoardLogger`, or any logger whose `experiment` has `add_text`.
+        tag: its name.
+        rows: its lines, one at least; their keys are its columns.
+        step: of it.
+    """
+    writer = logger.experiment
+    shown = [{name: "" if value is None else value for name, value in row.items()} for row in rows]
+    writer.add_text(tag, markdown(shown), step)
+    writer.flush()
+
+
+def markdown(rows: Rows) -> str:
+    """Format a table as Markdown."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(each) for each in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -230,9 +171,22 @@ def _add_picture(writer: Any, tag: str, picture: npt.NDArray[np.uint8], step: in
     if isinstance(writer, SummaryWriter):
         height, width, channels = picture.shape
         image = Summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=encoded(picture)
+            height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(picture)
         )
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
         writer._get_file_writer().add_summary(summary, step)
     else:
         writer.add_image(safe_path(tag), picture, global_step=step, dataformats="HWC")
+
+
+register_backend(
+    Backend(
+        log_look=log_to_tensorboard,
+        log_alert=alert_to_tensorboard,
+        log_table=table_to_tensorboard,
+        types=in_both("loggers.TensorBoardLogger"),
+        takes_look=has("experiment.add_image"),
+        takes_alert=has("experiment.add_text"),
+        takes_table=has("experiment.add_text"),
+    )
+)

@@ -1,4 +1,4 @@
-"""A look in Weights & Biases: the overlay, and a table of the samples."""
+"""The backend for Weights & Biases: the overlay, tables, and each sample with its masks and boxes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lightning_gcam.loggers.files import write_png
-from lightning_gcam.loggers.tensorboard import encoded
+from lightning_gcam.loggers.disk import encode_jpeg, write_png
+from lightning_gcam.loggers.registry import Backend, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report.serialize import predicted, sample_scores, true_classes
 from lightning_gcam.utils.files import safe_path
+from lightning_gcam.utils.lightning_compat import in_both
 from lightning_gcam.visual import to_display
 from lightning_gcam.visual.layout import cut_panels
 from lightning_gcam.visual.overlay import enlarge, shrink_images, shrink_maps
 
 _OBJECT, _SUSPECT = (1, "object"), (2, "suspect")
-"""Two numbers: W&B keeps one list of classes for all the masks and boxes of a picture."""
+"""The numbers and names of the regions: W&B has one list of classes for all masks and boxes of a picture."""
 
-Shown = list[tuple[Any, list[Any]]]
+SampleImages = list[tuple[Any, list[Any]]]
 """For each sample its picture and its heatmaps, as `wandb.Image`."""
 
 
-def sample_images(record: SaliencyRecord, folder: Path) -> Shown:
-    """Each sample's picture, and its heatmaps as they stand in the overlay; masks and boxes can be switched on and off.
+def sample_images(record: SaliencyRecord, folder: Path) -> SampleImages:
+    """Return each sample's picture and heatmaps as `wandb.Image`, with masks and boxes that can be switched on and off.
 
     Args:
         record: the look.
@@ -40,7 +41,7 @@ def sample_images(record: SaliencyRecord, folder: Path) -> Shown:
     masks, boxes = _masks(record), _boxes(record)
     panels, columns = cut_panels(record.overlay, record.layout), max(len(record.attribution.maps), 1)
     stride = (record.layout.panels - 1) // columns  # a map's own panel is the first of its columns
-    shown: Shown = []
+    shown: SampleImages = []
     for index, (picture, caption) in enumerate(zip(_pictures(record), record.captions, strict=True)):
         regions: dict[str, Any] = {
             "masks": {name: wandb.data_types.ImageMask(each, name) for name, each in masks[index].items()},
@@ -48,15 +49,15 @@ def sample_images(record: SaliencyRecord, folder: Path) -> Shown:
             "caption": caption,
         }
         image, *heat = (
-            wandb.Image(_file(pixels, folder / f"{index}-{panel}.jpg"), **regions)
+            wandb.Image(_write_jpeg(pixels, folder / f"{index}-{panel}.jpg"), **regions)
             for panel, pixels in enumerate([picture, *panels[index][1::stride]])
         )
         shown.append((image, heat))
     return shown
 
 
-def samples_table(record: SaliencyRecord, shown: Shown) -> Any:
-    """A row for each sample, to be sorted, filtered and grouped; one table a look, all under one key.
+def samples_table(record: SaliencyRecord, shown: SampleImages) -> Any:
+    """Return the table of the samples of a look, a row each.
 
     Args:
         record: the look.
@@ -79,14 +80,14 @@ def samples_table(record: SaliencyRecord, shown: Shown) -> Any:
             "group": group,
         }
         for name, (image, maps), caption, (true, guess, correct, group) in zip(
-            _names(record), shown, record.captions, said, strict=True
+            _sample_names(record), shown, record.captions, said, strict=True
         )
     ]
     return _table([row | scores for row, scores in zip(rows, sample_scores(record), strict=True)])
 
 
 def measurements_table(record: SaliencyRecord) -> Any:
-    """Each score with its n, what was left out, and its interval.
+    """Return the table of the scores with their n, what was left out, and their intervals.
 
     Args:
         record: the look.
@@ -96,20 +97,20 @@ def measurements_table(record: SaliencyRecord) -> Any:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """What a row lacks is empty there."""
+    """Create a `wandb.Table`; a value that a row lacks is empty."""
     import wandb
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return wandb.Table(columns=[*columns], data=[[row.get(name) for name in columns] for row in rows])
 
 
-def _file(picture: npt.NDArray[np.uint8], path: Path) -> str:
-    """W&B's own JPEGs are of a quality that smears small maps."""
-    path.write_bytes(encoded(picture))
+def _write_jpeg(picture: npt.NDArray[np.uint8], path: Path) -> str:
+    """Write a picture as a JPEG of high quality, and return its path; W&B's own JPEGs smear small maps."""
+    path.write_bytes(encode_jpeg(picture))
     return str(path)
 
 
-def _names(record: SaliencyRecord) -> list[str]:
+def _sample_names(record: SaliencyRecord) -> list[str]:
     given = record.batch.names or [""] * len(record.batch)
     return [name or str(number) for number, name in enumerate(given)]
 
@@ -122,7 +123,7 @@ def _pictures(record: SaliencyRecord) -> list[npt.NDArray[np.uint8]]:
 
 
 def _masks(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
-    """The object and the suspect region of each sample, in the size of its picture, as far as they are known."""
+    """Return the known masks of each sample, object and suspect region, in the size of its picture."""
     batch = record.batch
     found: list[dict[str, dict[str, Any]]] = [{} for _ in range(len(batch))]
     suspect = batch.suspect
@@ -130,12 +131,12 @@ def _masks(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
         suspect = suspect.expand(len(batch), -1, -1)
     for masks, (number, name) in ((batch.masks, _OBJECT), (suspect, _SUSPECT)):
         if masks is not None:
-            for row, mask in zip(found, _in_size(masks, record), strict=True):
+            for row, mask in zip(found, _resized(masks, record), strict=True):
                 row[name] = {"mask_data": mask * np.uint8(number), "class_labels": {number: name}}
     return found
 
 
-def _in_size(masks: Tensor, record: SaliencyRecord) -> npt.NDArray[np.uint8]:
+def _resized(masks: Tensor, record: SaliencyRecord) -> npt.NDArray[np.uint8]:
     layout = record.layout
     shown = enlarge(shrink_maps(masks.bool(), *layout.work), layout.factors)
     return shown.to("cpu").numpy().astype(np.uint8)
@@ -148,19 +149,19 @@ def _boxes(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
     number, name = _OBJECT
     return [
         {name: {"box_data": data, "class_labels": {number: name}}}
-        if (data := [_box(corners, height, width) for corners in boxes.tolist() if _is_box(corners)])
+        if (data := [_box(corners, height, width) for corners in boxes.tolist() if _is_valid_box(corners)])
         else {}
         for boxes in record.batch.boxes
     ]
 
 
-def _is_box(corners: list[float]) -> bool:
+def _is_valid_box(corners: list[float]) -> bool:
     left, top, right, bottom = corners
     return all(map(math.isfinite, corners)) and right > left and bottom > top
 
 
 def _box(corners: list[float], height: int, width: int) -> dict[str, Any]:
-    """In shares of the picture, which may be of another size than the image."""
+    """Return a box in shares of the picture's size."""
     left, top, right, bottom = corners
     number, name = _OBJECT
     position = {
@@ -207,3 +208,28 @@ def alert_to_wandb(logger: Any, alert: Mapping[str, Any]) -> None:
         alert: as in `log_alert`.
     """
     logger.experiment.alert(f"{alert['log_prefix']}: ShortcutAlarm", alert["message"], level="WARN")
+
+
+def table_to_wandb(logger: Any, tag: str, rows: Rows, step: int) -> None:
+    """Log a table by `logger.log_table`, under the tag as `safe_path` writes it.
+
+    Args:
+        logger: a `WandbLogger`, or any logger with `log_table(key, columns, data, step=...)`.
+        tag: its name.
+        rows: its lines, one at least; their keys are its columns.
+        step: of it.
+    """
+    data = [list(row.values()) for row in rows]
+    logger.log_table(key=safe_path(tag), columns=list(rows[0]), data=data, step=step)
+
+
+register_backend(
+    Backend(
+        log_look=log_to_wandb,
+        log_alert=alert_to_wandb,
+        log_table=table_to_wandb,
+        types=in_both("loggers.WandbLogger"),
+        takes_alert=has("experiment.alert"),
+        takes_table=has("log_table"),
+    )
+)

@@ -22,7 +22,7 @@ from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.shortcuts.regions import classes_of_labels
 from lightning_gcam.visual import Figure, Normalize, check_scale
 from lightning_gcam.visual.images import Scale
-from lightning_gcam.visual.layout import Layout, cut_samples, plan
+from lightning_gcam.visual.layout import FigureLayout, cut_samples, plan
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class SaliencyRecord:
         return {self.tag: self.overlay, **(self.sample_overlays if self.stamp.sample_images else {})}
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> FigureLayout:
         """Where everything stands in the picture."""
         columns = 2 if self.stamp.show_change else 1
         height, width = self.batch.images.shape[2:]

@@ -1,23 +1,24 @@
-"""What is read of a run's directory: whole and of the right kind, or left out with a reason.
+"""Read and check the files of a run's directory: each is valid, or left out with a reason.
 
 A run that was killed, a full disk and other programs leave anything there, and a directory may come from a stranger.
 """
 
 from __future__ import annotations
 
-import csv
+import base64
+import binascii
 import io
 import json
 import math
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, features
 
 MOST_BYTES = 1 << 28
 """A file that is read at once and is larger is none of ours: a look of 1,000 samples takes a tenth of it."""
@@ -35,11 +36,11 @@ LARGEST_STEP = 2**53
 
 
 class BrokenFile(Exception):
-    """A file, or a part of it, that cannot be used. The message says why."""
+    """A file, or a part of it, cannot be used; the message has the reason."""
 
 
 def open_file(path: Path, most: int = MOST_BYTES) -> IO[bytes]:
-    """Open a file for reading that is a regular one: reading from a pipe or a device may never end.
+    """Open a regular file for reading; reading from a pipe or a device might not end.
 
     Raises:
         BrokenFile: where it is something else, cannot be opened, or has more than `most` bytes.
@@ -56,7 +57,7 @@ def open_file(path: Path, most: int = MOST_BYTES) -> IO[bytes]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file.
+    """Read a whole file.
 
     Raises:
         BrokenFile: as `open_file`.
@@ -69,16 +70,16 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """All of a file, as text.
+    """Read a whole file as text.
 
     Raises:
         BrokenFile: as `open_file`, and where it is empty or not UTF-8.
     """
-    return text_of(read_bytes(path))
+    return decode_text(read_bytes(path))
 
 
-def text_of(content: bytes) -> str:
-    """Bytes as text.
+def decode_text(content: bytes) -> str:
+    """Decode UTF-8.
 
     Raises:
         BrokenFile: where there are none, or they are not UTF-8.
@@ -93,7 +94,7 @@ def text_of(content: bytes) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What JSON says; without NaN and infinity, which a browser does not take.
+    """Parse JSON without NaN and infinity, which browsers do not read.
 
     Raises:
         BrokenFile: where it is no JSON, or only the beginning of one.
@@ -117,7 +118,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def finite_number(value: Any) -> float | None:
-    """`value` as a float; None for words, and for what is not finite.
+    """Convert a value to a float; None for text, and for what is not finite.
 
     Example:
         >>> finite_number("0.5"), finite_number("no"), finite_number(float("nan")), finite_number(10**400)
@@ -130,16 +131,16 @@ def finite_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def step_of(value: Any) -> int:
-    """A step, from JSON or from a cell of a table.
+def parse_step(value: Any) -> int:
+    """Convert a step from JSON or from a cell of a table to an int.
 
     Raises:
         BrokenFile: where it is no whole number.
 
     Example:
-        >>> step_of("7"), step_of(7.0), step_of("7.0")
+        >>> parse_step("7"), parse_step(7.0), parse_step("7.0")
         (7, 7, 7)
-        >>> step_of("abc")
+        >>> parse_step("abc")
         Traceback (most recent call last):
             ...
         lightning_gcam.report.reading.BrokenFile: its step 'abc' is no whole number
@@ -152,7 +153,7 @@ def step_of(value: Any) -> int:
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any] | BrokenFile]:
-    """The objects of a file that has one a line, each with its step; in place of a broken one what is wrong with it.
+    """Yield the JSON object of each line, with its step; for a broken line the error.
 
     Raises:
         BrokenFile: as `open_file`.
@@ -162,70 +163,18 @@ def json_lines(path: Path) -> Iterator[dict[str, Any] | BrokenFile]:
             if not line.strip():
                 continue
             try:
-                row = parse_json(text_of(line))
+                row = parse_json(decode_text(line))
                 if not isinstance(row, dict):
                     raise BrokenFile("it is no object")
-                yield {**row, "step": step_of(row.get("step"))}
+                yield {**row, "step": parse_step(row.get("step"))}
             except BrokenFile as error:
                 yield BrokenFile(f"line {number}: {error}")
-
-
-def csv_rows(path: Path) -> Iterator[dict[str, Any] | BrokenFile]:
-    """The rows of a table, each with its step; in place of a broken one what is wrong with it.
-
-    Raises:
-        BrokenFile: as `open_file`, and where there is no column "step".
-    """
-    with open_file(path, MOST_BYTES_OF_LINES) as file:
-        is_cut_off = _is_cut_off(file)
-        # what is not UTF-8 becomes halves of surrogate pairs: these rows are found, and the others read
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-        reader = csv.DictReader(text, strict=True)
-        try:
-            columns = reader.fieldnames or []
-        except csv.Error as error:
-            raise BrokenFile(f"it is no table ({error})") from error
-        if not columns:
-            raise BrokenFile("it is empty")
-        if "step" not in columns:
-            raise BrokenFile('it has no column "step"')
-        held: dict[str, Any] | BrokenFile | None = None  # the last row is known as such when no other comes
-        while (row := _next_row(reader)) is not None:
-            if held is not None:
-                yield held
-            held = row
-        if held is not None:
-            yield BrokenFile(f"line {reader.reader.line_num}: it is cut off") if is_cut_off else held
-
-
-def _is_cut_off(file: IO[bytes]) -> bool:
-    """Whether the last line does not end, as it does where a table is whole: half a number looks like a whole one."""
-    if file.seek(0, io.SEEK_END) == 0:
-        return False
-    file.seek(-1, io.SEEK_END)
-    last = file.read(1)
-    file.seek(0)
-    return last not in b"\r\n"
-
-
-def _next_row(reader: csv.DictReader[str]) -> dict[str, Any] | BrokenFile | None:
-    try:
-        row: dict[Any, Any] = next(reader)
-        if None in row or None in row.values():
-            raise BrokenFile("it has more or fewer cells than the table has columns")
-        if any("\udc80" <= sign <= "\udcff" for cell in row.values() for sign in cell):
-            raise BrokenFile("it is not UTF-8")
-        return {**row, "step": step_of(row["step"])}
-    except StopIteration:
-        return None
-    except (BrokenFile, csv.Error) as error:
-        return BrokenFile(f"line {reader.reader.line_num}: {error}")
 
 
 def read_picture(
     content: bytes, formats: tuple[str, ...] = ("PNG", "JPEG"), most: int = MOST_PIXELS
 ) -> npt.NDArray[np.uint8]:
-    """The pixels of an encoded picture, `(H, W, 3)`; its size is known before any memory is taken for it.
+    """Decode a picture to `(H, W, 3)`; its size is checked before memory is allocated.
 
     Args:
         content: the encoded picture.
@@ -251,3 +200,190 @@ def read_picture(
         Exception
     ) as error:  # Pillow raises whatever a broken file leads it to: SyntaxError, struct.error, ...
         raise BrokenFile("it is no picture, or half of one") from error
+
+
+_SMALL = 96
+"""An image of fewer pixels a side is kept as it is: of so few, every one is seen."""
+
+
+def data_uri(pixels: npt.NDArray[np.uint8], *, exact: bool = False) -> str:
+    """Encode a picture as a data URI, in the smallest of PNG, WebP and JPEG.
+
+    Args:
+        pixels: `(H, W, 3)` or `(H, W, 4)`, uint8.
+        exact: whether every pixel must be kept, as it is for small pictures and those that are transparent.
+
+    Example:
+        >>> data_uri(np.zeros((8, 8, 3), dtype=np.uint8)).startswith("data:image/")
+        True
+    """
+    picture = Image.fromarray(pixels)
+    webp = bool(features.check("webp"))
+    ways: list[tuple[str, dict[str, Any]]] = [("png", {})]
+    if exact or max(pixels.shape[:2]) <= _SMALL:
+        ways += [("webp", {"lossless": True})] if webp else []
+    else:
+        ways += [("jpeg", {"quality": 85}), *([("webp", {"quality": 82})] if webp else [])]
+    encoded = {_encoded(picture, form, **options): form for form, options in ways}
+    smallest = min(encoded, key=len)
+    return f"data:image/{encoded[smallest]};base64,{base64.b64encode(smallest).decode()}"
+
+
+def _encoded(picture: Image.Image, form: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format=form, **options)
+    return file.getvalue()
+
+
+_MOST_OF_A_SAMPLE = 1 << 20
+"""Pixels; ours are shrunk to a sixteenth of it."""
+
+_FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
+
+
+def check_look(look: Any, step: int, samples: int | None) -> int:
+    """Check that a look has the form that `plain_look` returns.
+
+    Args:
+        look: parsed JSON.
+        step: which its file's name gives it.
+        samples: how many there are; None where that is not known.
+
+    Returns:
+        How many samples it has.
+
+    Raises:
+        BrokenFile: with the first part that does not fit.
+    """
+    _require(isinstance(look, dict), "it is no object")
+    own = parse_step(look.get("step"))
+    _require(own == step, f"it is of step {own}, its name says {step}")
+    _require(look.get("epoch") is None or _is_number(look["epoch"]), "its epoch is no number")
+    for name in ("layer", "explains"):
+        _require(isinstance(look.get(name, ""), str), f"its {name} is no text")
+    _require(_are_numbers(look.get("scores", {})), "its scores are no numbers by name")
+    _require(
+        _are_number_lists(look.get("measured", {})), "what it has measured is no list of numbers by name"
+    )
+    rows = look.get("samples")
+    _require(isinstance(rows, list), "it has no samples")
+    _require(samples in (None, len(rows)), f"it has {len(rows)} samples, of which there are {samples}")
+    cells = _number_of_cells(look.get("size"))
+    for index, row in enumerate(rows):
+        _require(isinstance(row, dict), f"sample {index} is no object")
+        _check_words(row, index)
+        _check_maps(row.get("maps"), index, cells)
+    return len(rows)
+
+
+def repair_samples(samples: Any) -> tuple[list[dict[str, Any]], str | None]:
+    """Check samples of the form that `plain_samples` returns; a grey square replaces each broken one.
+
+    Args:
+        samples: parsed JSON.
+
+    Returns:
+        The samples, and what was wrong with the first that was; None where all are as they came.
+
+    Raises:
+        BrokenFile: where it is no list.
+    """
+    _require(isinstance(samples, list), "it is no list")
+    mended, first = [], None
+    for index, sample in enumerate(samples):
+        try:
+            _check_sample(sample)
+        except BrokenFile as error:
+            first = first or f"sample {index}: {error}; a grey square stands for it"
+            sample = placeholder_sample()
+        mended.append(sample)
+    return mended, first
+
+
+def placeholder_sample() -> dict[str, Any]:
+    """Return a grey square for a sample of which only the maps are known."""
+    return {"name": "", "classes": [], "image": data_uri(np.full((64, 64, 3), 128, dtype=np.uint8))}
+
+
+def decode_picture(uri: str) -> npt.NDArray[np.uint8]:
+    """Decode a sample's data URI to pixels `(H, W, 3)`.
+
+    Raises:
+        BrokenFile: where it is none, or not of a small picture.
+    """
+    head, _, cells = uri.partition(";base64,")
+    form = _FORMATS.get(head.removeprefix("data:image/"))
+    _require(head.startswith("data:image/") and form is not None, "its picture is no PNG, WebP or JPEG")
+    return read_picture(_decode_base64(cells), (str(form),), _MOST_OF_A_SAMPLE)
+
+
+def _check_sample(sample: Any) -> None:
+    _require(isinstance(sample, dict), "it is no object")
+    _require(isinstance(sample.get("name", ""), str), "its name is no text")
+    classes = sample.get("classes")
+    _require(
+        isinstance(classes, list) and all(isinstance(each, str) for each in classes),
+        "its classes are no texts",
+    )
+    _require(isinstance(sample.get("image"), str), "it has no picture")
+    decode_picture(sample["image"])
+    if "outline" in sample:
+        _require(isinstance(sample["outline"], str), "its outline is no picture")
+        decode_picture(sample["outline"])
+
+
+def _check_words(row: Mapping[str, Any], index: int) -> None:
+    _require(isinstance(row.get("caption"), str), f"sample {index} has no caption")
+    _require(isinstance(row.get("predicted", ""), str), f"the predicted class of sample {index} is no text")
+    _require(
+        row.get("probability") is None or _is_number(row["probability"]),
+        f"the probability of sample {index} is no number",
+    )
+    _require(row.get("right") in (None, True, False), f"sample {index} is neither right nor wrong")
+    _require(_are_numbers(row.get("scores")), f"the scores of sample {index} are no numbers by name")
+
+
+def _check_maps(maps: Any, index: int, cells: int) -> None:
+    _require(isinstance(maps, dict) and bool(maps), f"sample {index} has no maps")
+    for each in maps.values():
+        _require(isinstance(each, list) and len(each) == 4, f"a map of sample {index} has not four parts")
+        packed, peak, row, column = each
+        _require(isinstance(packed, str), f"a map of sample {index} has no cells")
+        _require(len(_decode_base64(packed)) == cells, f"a map of sample {index} has not {cells} cells")
+        _require(peak is None or _is_number(peak), f"the raw peak of a map of sample {index} is no number")
+        _require(_is_number(row) and _is_number(column), f"the peak of a map of sample {index} has no place")
+
+
+def _number_of_cells(size: Any) -> int:
+    is_pair = (
+        isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+    )
+    _require(is_pair, "the size of its maps is no pair of whole numbers")
+    return int(size[0] * size[1])
+
+
+def _decode_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BrokenFile("it has cells that are no base64") from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and finite_number(value) is not None
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(map(_is_number, values.values()))
+
+
+def _are_number_lists(values: Any) -> bool:
+    return isinstance(values, dict) and all(
+        isinstance(each, list) and all(part is None or _is_number(part) for part in each)
+        for each in values.values()
+    )
+
+
+def _require(holds: bool, reason: str) -> None:
+    if not holds:
+        raise BrokenFile(reason)

@@ -1,21 +1,31 @@
-"""A `SaliencyRecord` as plain data for the page: what stays the same from look to look, and what does not."""
+"""Convert a `SaliencyRecord` to plain data for the page: what stays the same at every look, and what does not."""
 
 from __future__ import annotations
 
+import base64
 import math
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
 from lightning_gcam.pipeline import captions
 from lightning_gcam.pipeline.record import SaliencyRecord
-from lightning_gcam.report.shapes import data_uri, line_layer, map_side, pack_maps
+from lightning_gcam.report.reading import data_uri
 from lightning_gcam.visual import to_display
 from lightning_gcam.visual.grid import Regions, region_lines
+from lightning_gcam.visual.images import Color
 from lightning_gcam.visual.layout import plan
-from lightning_gcam.visual.overlay import peak_centers, shrink_images
+from lightning_gcam.visual.overlay import peak_centers, shrink_images, shrink_maps
+
+_LONGEST_MAP = 56
+"""The grid of a usual target layer is 7 to 28 cells a side; half of a stage before it is seen in twice as many."""
 
 
 def plain_samples(record: SaliencyRecord) -> list[dict[str, Any]]:
-    """What stays the same: each sample's picture, once, its outlines, its name and its classes.
+    """Return what stays the same at every look: each sample's picture, outlines, name and classes.
 
     Args:
         record: any look of the run.
@@ -35,7 +45,7 @@ def plain_samples(record: SaliencyRecord) -> list[dict[str, Any]]:
 
 
 def plain_look(record: SaliencyRecord) -> dict[str, Any]:
-    """What changes: scores with n and interval, and for each sample its words, its scores and its maps.
+    """Return what changes at every look: scores with n and interval, and each sample's caption, scores and maps.
 
     Args:
         record: the look.
@@ -74,7 +84,7 @@ def plain_look(record: SaliencyRecord) -> dict[str, Any]:
         "layer": attribution.target_layer,
         "explains": captions.explained(record.batch, attribution, record.stamp.class_names),
         "scores": {name: value for name, value in record.scores.items() if math.isfinite(value)},
-        "measured": _measured(record),
+        "measured": _measured_by_score(record),
         "size": list(size),
         "samples": words,
     }
@@ -93,7 +103,7 @@ def _outlines(record: SaliencyRecord, images: Any, layout: Any) -> list[dict[str
 
 
 def true_classes(record: SaliencyRecord) -> list[list[str]]:
-    """The names of each sample's true classes."""
+    """Return the names of each sample's true classes."""
     labels = record.batch.labels
     if labels is None or record.batch.has_measurements or _subject(record) != "classes":
         return [[]] * len(record.batch)
@@ -103,7 +113,7 @@ def true_classes(record: SaliencyRecord) -> list[list[str]]:
 
 
 def predicted(record: SaliencyRecord) -> list[dict[str, Any]]:
-    """Each sample's `predicted` class and its `probability`; nothing where the output is not of classes."""
+    """Return each sample's `predicted` class and its `probability`; nothing where the output is not of classes."""
     if _subject(record) != "classes":
         return [{}] * len(record.batch)
     return [
@@ -113,7 +123,7 @@ def predicted(record: SaliencyRecord) -> list[dict[str, Any]]:
 
 
 def sample_scores(record: SaliencyRecord) -> list[dict[str, float]]:
-    """Each sample's own number of every score that is a mean over samples; left out where it does not count."""
+    """Return each sample's value of every score that is a mean over samples, without those that do not count."""
     scores: list[dict[str, float]] = [{} for _ in range(len(record.batch))]
     for key, (_, sample) in record.results.samples.items():
         name = record.results.name_of(key)
@@ -125,7 +135,7 @@ def sample_scores(record: SaliencyRecord) -> list[dict[str, float]]:
     return scores
 
 
-def _measured(record: SaliencyRecord) -> dict[str, list[float | None]]:
+def _measured_by_score(record: SaliencyRecord) -> dict[str, list[float | None]]:
     checks = record.reliance.measurements if record.reliance is not None else {}
     return {
         name: [found.n, found.left_out, *(map(_finite, found.interval) if found.interval else (None, None))]
@@ -143,5 +153,62 @@ def _name(record: SaliencyRecord, index: int) -> str:
 
 
 def _finite(value: float) -> float | None:
-    """Four digits, which is more than is shown; None where JSON has no word for it."""
+    """Round to four digits; None for NaN and infinity, which JSON does not have."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def map_side(maps: int) -> int:
+    """Return how many cells a map keeps along its longer side: 56 for one map, fewer for several.
+
+    Example:
+        >>> map_side(1), map_side(2), map_side(6)
+        (56, 39, 22)
+    """
+    return max(16, int(_LONGEST_MAP / math.sqrt(max(maps, 1))))
+
+
+def pack_maps(maps: Tensor, side: int) -> tuple[list[str], tuple[int, int]]:
+    """Encode maps as base64 of one byte a cell; a cell has the highest value of its pixels.
+
+    Args:
+        maps: `(N, H, W)`, float in [0, 1]; NaN counts as 0.
+        side: the most cells along the longer side.
+
+    Returns:
+        A string for each map, and the height and width they share.
+
+    Example:
+        >>> pack_maps(torch.tensor([[[0.0, 1.0]]]), 8)
+        (['AP8='], (1, 2))
+    """
+    height, width = maps.shape[1:]
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    small = shrink_maps(maps.detach().float().nan_to_num(0).clamp(0, 1), *size)
+    cells = small.mul(255).round().to(torch.uint8).cpu().numpy()
+    return [base64.b64encode(each.tobytes()).decode() for each in cells], size
+
+
+def line_layer(lines: list[tuple[npt.NDArray[np.bool_], Color]]) -> npt.NDArray[np.uint8]:
+    """Draw lines with a dark edge on a transparent layer.
+
+    Args:
+        lines: each `(H, W)` bool, and its colour.
+
+    Returns:
+        `(H, W, 4)`, uint8.
+    """
+    layer = np.zeros((*lines[0][0].shape, 4), dtype=np.uint8)
+    for line, color in lines:
+        around = np.zeros_like(line)
+        rows, columns = line.nonzero()
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                beside = (
+                    (rows + down).clip(0, line.shape[0] - 1),
+                    (columns + right).clip(0, line.shape[1] - 1),
+                )
+                around[beside] = True
+        layer[around] = (0, 0, 0, 128)
+        layer[line] = (*color, 255)
+    return layer

@@ -1,32 +1,34 @@
-"""`read_run()`: a run from the report's own data, from a directory of files, or from TensorBoard's events."""
+"""Read a run from the data of a `ReportLogger`, from a directory of files, or from TensorBoard's event files."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 from lightning_gcam.report.reading import (
+    MOST_BYTES_OF_LINES,
     BrokenFile,
-    csv_rows,
+    data_uri,
     finite_number,
     open_file,
+    parse_step,
     read_bytes,
     read_picture,
-    step_of,
 )
-from lightning_gcam.report.shapes import data_uri
-from lightning_gcam.report.storage import Run, Store, alert_of
+from lightning_gcam.report.storage import Run, Store, parse_alert
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import printable
 
 DATA = "report_data"
-"""Beside the page, what it was built from."""
+"""The folder beside the page with the data that it is built from."""
 
 _OVERLAY = re.compile(r"overlay-step=([0-9]{1,15})\.png")
 _MOST_BYTES_OF_EVENTS = 1 << 34
@@ -88,7 +90,7 @@ def _read_files(directory: Path, name: str) -> Run:
     tables, pictures = sorted(directory.rglob("scores.csv")), sorted(directory.rglob("overlay-step=*.png"))
     epochs = {table.parent: _read_scores(run, table, _prefix(table.parent, directory)) for table in tables}
     for picture in pictures:
-        with run.leaving_out(picture):
+        with run.skip_broken(picture):
             match = _OVERLAY.fullmatch(picture.name)
             if match is None:
                 raise BrokenFile("its name has no step")
@@ -102,9 +104,9 @@ def _read_files(directory: Path, name: str) -> Run:
 
 
 def _read_scores(run: Run, table: Path, prefix: str) -> dict[int, Any]:
-    """Add the scores to the curves; the epoch of each step."""
+    """Add the scores to the curves, and return the epoch of each step."""
     epochs: dict[int, Any] = {}
-    with run.leaving_out_lines(table) as broken:
+    with run.skip_broken_lines(table) as broken:
         for row in csv_rows(table):
             if isinstance(row, BrokenFile):
                 broken.append(row)
@@ -116,9 +118,9 @@ def _read_scores(run: Run, table: Path, prefix: str) -> dict[int, Any]:
 
 
 def _read_alerts(run: Run, table: Path) -> None:
-    with run.leaving_out_lines(table) as broken:
+    with run.skip_broken_lines(table) as broken:
         for row in csv_rows(table):
-            alert = alert_of(row) if isinstance(row, dict) else row
+            alert = parse_alert(row) if isinstance(row, dict) else row
             if isinstance(alert, BrokenFile):
                 broken.append(alert)
             else:
@@ -126,9 +128,9 @@ def _read_alerts(run: Run, table: Path) -> None:
 
 
 def _read_metrics(run: Run, directory: Path) -> None:
-    """Lightning's CSVLogger has more of a curve than the page beside its files."""
+    """Add the curves of the `metrics.csv` that Lightning's CSVLogger writes."""
     for metrics in sorted(directory.rglob("metrics.csv")):
-        with run.leaving_out_lines(metrics) as broken:
+        with run.skip_broken_lines(metrics) as broken:
             for row in csv_rows(metrics):
                 if isinstance(row, BrokenFile):
                     broken.append(row)
@@ -139,10 +141,10 @@ def _read_metrics(run: Run, directory: Path) -> None:
 def _read_events(directory: Path, name: str) -> Run:
     run = Run(name)
     for folder in sorted({path.parent for path in directory.rglob("events.out.tfevents.*")}):
-        for source in _readable(run, folder):
-            with run.leaving_out(source), _noting_what_is_cut_off(run):
+        for source in _readable_sources(run, folder):
+            with run.skip_broken(source), _note_damaged_files(run):
                 try:
-                    _read_accumulated(run, source)
+                    _read_events_of(run, source)
                 except BrokenFile:
                     raise
                 except Exception as error:  # TensorBoard raises whatever a broken file leads it to
@@ -151,8 +153,8 @@ def _read_events(directory: Path, name: str) -> Run:
 
 
 @contextmanager
-def _noting_what_is_cut_off(run: Run) -> Iterator[None]:
-    """TensorBoard passes over all that is behind a damaged place in a file, and says so nowhere but in its log."""
+def _note_damaged_files(run: Run) -> Iterator[None]:
+    """Add damaged event files to `run.left_out`: TensorBoard skips the rest of such a file, and only logs it."""
     log = logging.getLogger("tensorboard")
     level, least = log.level, log.getEffectiveLevel()
 
@@ -173,18 +175,18 @@ def _noting_what_is_cut_off(run: Run) -> Iterator[None]:
         log.removeFilter(note)
 
 
-def _readable(run: Run, folder: Path) -> list[Path]:
-    """The folder, which TensorBoard reads as one run; where a pipe is among its files, those that are files."""
+def _readable_sources(run: Run, folder: Path) -> list[Path]:
+    """Return the folder, which TensorBoard reads as one run; its regular files where a pipe is among them."""
     files = []
     paths = sorted(folder.glob("events.out.tfevents.*"))
     for path in paths:
-        with run.leaving_out(path):
+        with run.skip_broken(path):
             open_file(path, _MOST_BYTES_OF_EVENTS).close()
             files.append(path)
     return [folder] if len(files) == len(paths) else files
 
 
-def _read_accumulated(run: Run, source: Path) -> None:
+def _read_events_of(run: Run, source: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         EventAccumulator,
     )
@@ -197,7 +199,7 @@ def _read_accumulated(run: Run, source: Path) -> None:
     for tag in tags["images"]:
         if tag.endswith("/overlay"):
             for event in events.Images(tag):
-                with run.leaving_out(source / f"{tag} at step {event.step}"):
+                with run.skip_broken(source / f"{tag} at step {event.step}"):
                     _add_look(run, tag.removesuffix("/overlay"), event.step, event.encoded_image_string)
     for tag in tags["tensors"]:
         if tag.endswith("/alarm/text_summary"):
@@ -208,13 +210,65 @@ def _read_accumulated(run: Run, source: Path) -> None:
 
 
 def _add_look(run: Run, prefix: str, step: int, picture: bytes, epoch: Any = None) -> None:
-    look: dict[str, Any] = {"step": step_of(step), "picture": data_uri(read_picture(picture))}
+    look: dict[str, Any] = {"step": parse_step(step), "picture": data_uri(read_picture(picture))}
     if (number := finite_number(epoch)) is not None:
         look["epoch"] = int(number)
     run.monitor(prefix).looks[step] = json.dumps(look)
 
 
 def _prefix(folder: Path, directory: Path) -> str:
-    """What stood before the slash: the folder below the run; its own name where the run is the folder itself."""
+    """Return the `log_prefix` of a folder: its path below the run, or the run's own name."""
     relative = folder.relative_to(directory)
     return unquote(relative.as_posix()) if relative.parts else folder.resolve().name
+
+
+def csv_rows(path: Path) -> Iterator[dict[str, Any] | BrokenFile]:
+    """Yield each row of a table, with its step; for a broken row the error.
+
+    Raises:
+        BrokenFile: as `open_file`, and where there is no column "step".
+    """
+    with open_file(path, MOST_BYTES_OF_LINES) as file:
+        is_cut_off = _is_cut_off(file)
+        # what is not UTF-8 becomes halves of surrogate pairs: these rows are found, and the others read
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        reader = csv.DictReader(text, strict=True)
+        try:
+            columns = reader.fieldnames or []
+        except csv.Error as error:
+            raise BrokenFile(f"it is no table ({error})") from error
+        if not columns:
+            raise BrokenFile("it is empty")
+        if "step" not in columns:
+            raise BrokenFile('it has no column "step"')
+        held: dict[str, Any] | BrokenFile | None = None  # the last row is known as such when no other comes
+        while (row := _read_row(reader)) is not None:
+            if held is not None:
+                yield held
+            held = row
+        if held is not None:
+            yield BrokenFile(f"line {reader.reader.line_num}: it is cut off") if is_cut_off else held
+
+
+def _is_cut_off(file: IO[bytes]) -> bool:
+    """Return whether the last line has no end: its last number may be half of one."""
+    if file.seek(0, io.SEEK_END) == 0:
+        return False
+    file.seek(-1, io.SEEK_END)
+    last = file.read(1)
+    file.seek(0)
+    return last not in b"\r\n"
+
+
+def _read_row(reader: csv.DictReader[str]) -> dict[str, Any] | BrokenFile | None:
+    try:
+        row: dict[Any, Any] = next(reader)
+        if None in row or None in row.values():
+            raise BrokenFile("it has more or fewer cells than the table has columns")
+        if any("\udc80" <= sign <= "\udcff" for cell in row.values() for sign in cell):
+            raise BrokenFile("it is not UTF-8")
+        return {**row, "step": parse_step(row["step"])}
+    except StopIteration:
+        return None
+    except (BrokenFile, csv.Error) as error:
+        return BrokenFile(f"line {reader.reader.line_num}: {error}")

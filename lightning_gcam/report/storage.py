@@ -1,4 +1,4 @@
-"""The data of a run as files: written look by look, read back whole or in part."""
+"""The data of a run, written to files look by look and read back."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from lightning_gcam.report.reading import BrokenFile, finite_number, json_lines, parse_json, read_text
-from lightning_gcam.report.shapes import check_look, mended_samples, unknown_sample
+from lightning_gcam.report.reading import (
+    BrokenFile,
+    check_look,
+    finite_number,
+    json_lines,
+    parse_json,
+    placeholder_sample,
+    read_text,
+    repair_samples,
+)
 from lightning_gcam.utils.files import atomic_write_text, printable, safe_name
 
 Curves = dict[str, dict[int, float]]
@@ -25,7 +33,7 @@ class Monitor:
 
     Args:
         prefix: its `log_prefix`.
-        samples: JSON, as `plain_samples` gives it: what does not change from look to look; "[]" where only whole
+        samples: JSON, as `plain_samples` returns it: what does not change from look to look; "[]" where only whole
             pictures are known.
         looks: JSON by step, as `plain_look` gives it, or `{"step", "picture"}` with a data URI.
     """
@@ -37,7 +45,7 @@ class Monitor:
 
 @dataclass
 class Run:
-    """One run: its looks, its curves, and what the alarm said.
+    """One run: its looks, its curves and its alerts.
 
     Args:
         name: as the page calls it.
@@ -57,46 +65,46 @@ class Run:
 
     @property
     def num_looks(self) -> int:
-        """Of all monitors together."""
+        """The number of looks of all monitors."""
         return sum(len(monitor.looks) for monitor in self.monitors.values())
 
     @property
     def shows_something(self) -> bool:
-        """Whether a page of it has more than a title."""
+        """Whether there is anything to show on a page."""
         return bool(self.num_looks or self.curves or self.alerts)
 
     @contextmanager
-    def leaving_out(self, path: Path) -> Iterator[None]:
-        """Read a file; where it turns out to be broken, that is noted and the block ends."""
+    def skip_broken(self, path: Path) -> Iterator[None]:
+        """Context for reading a file: where it is broken, the block ends and `left_out` has the reason."""
         try:
             yield
         except (BrokenFile, OSError) as error:
             self.left_out.append(f"{printable(path)}: {error}")
 
     @contextmanager
-    def leaving_out_lines(self, path: Path) -> Iterator[list[BrokenFile]]:
-        """As `leaving_out`, for a file whose broken lines are put into the list that is given."""
+    def skip_broken_lines(self, path: Path) -> Iterator[list[BrokenFile]]:
+        """Context like `skip_broken`, for a file whose broken lines are collected in a list."""
         broken: list[BrokenFile] = []
-        with self.leaving_out(path):
+        with self.skip_broken(path):
             yield broken
         if broken:
             others = f", and {len(broken) - 1} more like it" if len(broken) > 1 else ""
             self.left_out.append(f"{printable(path)}: {broken[0]}{others}")
 
     def add_points(self, row: dict[str, Any], step: int) -> None:
-        """Add the numbers of a step to the curves; words and what is not finite are no points."""
+        """Add the finite numbers of a step to the curves."""
         for metric, value in row.items():
             number = finite_number(value)
             if number is not None:
                 self.curves.setdefault(metric, {})[step] = number
 
     def monitor(self, prefix: str) -> Monitor:
-        """The monitor of that prefix, made where there is none yet."""
+        """Return the monitor of a prefix, created where there is none yet."""
         return self.monitors.setdefault(prefix, Monitor(prefix))
 
 
-def thinned(points: dict[int, float], most: int = 400) -> tuple[list[int], list[float]]:
-    """A curve of at most `most` points: of each stretch its lowest and its highest, so that no spike is lost.
+def thin_curve(points: dict[int, float], most: int = 400) -> tuple[list[int], list[float]]:
+    """Thin a curve to at most `most` points: the lowest and the highest of each stretch, so that no spike is lost.
 
     Args:
         points: the value by step.
@@ -106,9 +114,9 @@ def thinned(points: dict[int, float], most: int = 400) -> tuple[list[int], list[
         Steps in order, and their values.
 
     Example:
-        >>> thinned({3: 0.5, 1: 0.25})
+        >>> thin_curve({3: 0.5, 1: 0.25})
         ([1, 3], [0.25, 0.5])
-        >>> steps, values = thinned({step: float(step == 777) for step in range(10_000)}, most=100)
+        >>> steps, values = thin_curve({step: float(step == 777) for step in range(10_000)}, most=100)
         >>> len(steps) <= 100, max(values)
         (True, 1.0)
     """
@@ -127,8 +135,8 @@ _METRICS, _ALERTS, _RUN, _SAMPLES = "metrics.jsonl", "alerts.jsonl", "run.json",
 _LOOK = re.compile(r"look-([0-9]{1,15})\.json")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is never half there."""
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, complete or not at all."""
     with atomic_write_text(path) as file:
         file.write(text)
 
@@ -156,22 +164,22 @@ class Store:
         self._checked: dict[Path, tuple[int, int]] = {}
 
     def write_hyperparameters(self, values: Mapping[str, str]) -> None:
-        """Keep the run's hyperparameters, in place of those that stood there."""
-        write_whole(self.directory / _RUN, json.dumps({"hyperparameters": dict(values)}))
+        """Write the run's hyperparameters, in place of earlier ones."""
+        write_text(self.directory / _RUN, json.dumps({"hyperparameters": dict(values)}))
 
     def add_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Keep numbers of one step; those that are not finite are no point of a curve."""
+        """Add the finite numbers of one step."""
         numbers = {name: finite_number(value) for name, value in metrics.items() if name != "step"}
         finite = {name: number for name, number in numbers.items() if number is not None}
         if finite:
             self._append(_METRICS, {"step": int(step), **finite})
 
     def add_alert(self, step: int, message: str, log_prefix: str) -> None:
-        """Keep what the alarm said."""
+        """Add an alert."""
         self._append(_ALERTS, {"step": int(step), "message": message, "log_prefix": log_prefix})
 
     def add_look(self, prefix: str, step: int, samples: str, look: str) -> None:
-        """Keep a look, in place of one at the same step. Looks at other samples are set aside.
+        """Write a look, in place of one at the same step. Looks at other samples are moved to another folder.
 
         Args:
             prefix: of the monitor.
@@ -180,19 +188,19 @@ class Store:
             look: JSON of what does not.
         """
         directory = self.directory / safe_name(prefix)
-        if samples != _text_or_nothing(directory / _SAMPLES):
+        if samples != _read_text_or_empty(directory / _SAMPLES):
             if directory.exists():
-                directory.rename(_free(directory))
-            write_whole(directory / _SAMPLES, samples)
-        write_whole(directory / f"look-{step:010d}.json", look)
+                directory.rename(_unused_name(directory))
+            write_text(directory / _SAMPLES, samples)
+        write_text(directory / f"look-{step:010d}.json", look)
 
     def steps(self, prefix: str) -> list[int]:
-        """The steps of the looks that are kept."""
+        """Return the steps of the stored looks."""
         paths = (self.directory / safe_name(prefix)).glob("look-*.json")
         return sorted({int(match[1]) for path in paths if (match := _LOOK.fullmatch(path.name))})
 
     def read(self, name: str) -> Run:
-        """All of it that is whole; what is not is named in `left_out`."""
+        """Read all that is valid; the rest is named in `left_out`."""
         run = Run(name)
         if (self.directory / _RUN).exists():
             self._read_hyperparameters(run)
@@ -206,7 +214,7 @@ class Store:
         return run
 
     def _read_hyperparameters(self, run: Run) -> None:
-        with run.leaving_out(self.directory / _RUN):
+        with run.skip_broken(self.directory / _RUN):
             stored = parse_json(read_text(self.directory / _RUN))
             values = stored.get("hyperparameters", {}) if isinstance(stored, dict) else None
             if not isinstance(values, dict):
@@ -214,7 +222,7 @@ class Store:
             run.hyperparameters = {str(key): str(value) for key, value in values.items()}
 
     def _read_metrics(self, run: Run) -> None:
-        with run.leaving_out_lines(self.directory / _METRICS) as broken:
+        with run.skip_broken_lines(self.directory / _METRICS) as broken:
             for row in json_lines(self.directory / _METRICS):
                 if isinstance(row, BrokenFile):
                     broken.append(row)
@@ -223,10 +231,10 @@ class Store:
 
     def _read_alerts(self, run: Run) -> None:
         alerts: dict[tuple[int, str, str], dict[str, Any]] = {}
-        with run.leaving_out_lines(self.directory / _ALERTS) as broken:
+        with run.skip_broken_lines(self.directory / _ALERTS) as broken:
             for row in json_lines(self.directory / _ALERTS):
                 if isinstance(row, dict):
-                    row = alert_of(row)
+                    row = parse_alert(row)
                 if isinstance(row, BrokenFile):
                     broken.append(row)
                 else:
@@ -240,25 +248,25 @@ class Store:
         prefix = unquote(directory.name)
         monitor = run.monitor(prefix if prefix not in run.monitors else directory.name)
         number: int | None = None
-        with run.leaving_out(directory / _SAMPLES):
+        with run.skip_broken(directory / _SAMPLES):
             monitor.samples, number = self._samples(run, directory / _SAMPLES)
         for path in paths:
-            with run.leaving_out(path):
+            with run.skip_broken(path):
                 step = _step_in(path)
                 if step in monitor.looks:
                     raise BrokenFile(f"step {step} is there already")
                 text, number = self._look(path, step, number)
                 monitor.looks[step] = text
         if monitor.samples == "[]" and number:
-            monitor.samples = json.dumps([unknown_sample()] * number)
+            monitor.samples = json.dumps([placeholder_sample()] * number)
 
     def _samples(self, run: Run, path: Path) -> tuple[str, int]:
-        """The text of the samples, and how many there are."""
+        """Read the text of the samples, and count them."""
         text = read_text(path)
         known = self._checked.get(path)
         if known and known[0] == hash(text):
             return text, known[1]
-        samples, broken = mended_samples(parse_json(text))
+        samples, broken = repair_samples(parse_json(text))
         if broken:
             run.left_out.append(f"{printable(path)}: {broken}")
             return json.dumps(samples), len(samples)
@@ -266,7 +274,7 @@ class Store:
         return text, len(samples)
 
     def _look(self, path: Path, step: int, samples: int | None) -> tuple[str, int]:
-        """The text of a look, and how many samples it has."""
+        """Read the text of a look, and count its samples."""
         text = read_text(path)
         known = self._checked.get(path)
         if known != (hash(text), samples):
@@ -282,15 +290,15 @@ class Store:
             file.write("\n" + json.dumps(row))  # in front: a line that was cut off stays alone
 
 
-def alert_of(row: Mapping[str, Any]) -> dict[str, Any] | BrokenFile:
-    """What the alarm said, from a line of a file."""
+def parse_alert(row: Mapping[str, Any]) -> dict[str, Any] | BrokenFile:
+    """Return the alert in a line of a file, or what is wrong with it."""
     alert = {name: row.get(name) for name in ("step", "message", "log_prefix")}
     if not isinstance(alert["message"], str) or not isinstance(alert["log_prefix"], str):
         return BrokenFile(f"the alert at step {row['step']} has no message or no log_prefix")
     return alert
 
 
-def _text_or_nothing(path: Path) -> str:
+def _read_text_or_empty(path: Path) -> str:
     try:
         return read_text(path)
     except BrokenFile:
@@ -304,7 +312,7 @@ def _step_in(path: Path) -> int:
     return int(match[1])
 
 
-def _free(directory: Path) -> Path:
-    """A name beside `directory` that is not taken yet."""
+def _unused_name(directory: Path) -> Path:
+    """Return an unused name beside `directory`."""
     taken = len(list(directory.parent.glob(f"{directory.name}.*.aside")))
     return directory.with_name(f"{directory.name}.{taken}.aside")

@@ -1,4 +1,4 @@
-"""Pictures of saliency: pure tensors in, uint8 out."""
+"""Drawing saliency: tensors in, uint8 pictures out."""
 
 from lightning_gcam.visual.drawing import mark_peaks, outline
 from lightning_gcam.visual.grid import render_grid

@@ -1,4 +1,4 @@
-"""Lines, outlines and text drawn into pictures."""
+"""Draw lines, outlines and text into pictures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lightning_gcam.visual.images import check_pictures, check_same_size
-
-Color: TypeAlias = tuple[int, int, int]
+from lightning_gcam.visual.images import Color, check_pictures, check_same_size
+from lightning_gcam.visual.layout import Box
 
 # Cyan and pink: neither occurs in inferno, and who does not see colours well can tell them apart.
 OBJECT_COLOR: Color = (64, 232, 255)
@@ -24,9 +23,9 @@ PEAK_COLOR: Color = (255, 255, 255)
 
 
 def outline(images: Tensor, masks: Tensor, color: Color = OBJECT_COLOR, dashed: bool = False) -> Tensor:
-    """Draw the edge of a region, one pixel wide, with a dark companion on both sides.
+    """Draw the edge of a region, one pixel wide, with a dark line on both sides.
 
-    The companion is seen on light pictures, the line itself on dark ones. Draw it after enlarging.
+    The dark lines are seen on light pictures, the line itself on dark ones. Draw it after enlarging.
 
     Args:
         images: `(N, 3, H, W)`, uint8.
@@ -74,7 +73,7 @@ def mark_peaks(images: Tensor, centers: Tensor, marked: Tensor, color: Color = P
     height, width = images.shape[-2:]
     radius = max(6.0, max(height, width) / 32)
     marked_images = images.clone()
-    for ring, paint in ((_ring(radius, 1.9), (0, 0, 0)), (_ring(radius, 0.7), color)):
+    for ring, paint in ((_ring_pixels(radius, 1.9), (0, 0, 0)), (_ring_pixels(radius, 0.7), color)):
         spots = centers.to(images.device).round().long()[:, None] + ring.to(images.device)
         row, column = spots.unbind(-1)
         seen = (
@@ -135,8 +134,8 @@ def box_masks(boxes: Tensor, size: tuple[int, int], shown: tuple[int, int]) -> T
     left, top, right, bottom = (corners * scale).nan_to_num().unbind(1)
     rows = torch.arange(shown[0], device=boxes.device)
     columns = torch.arange(shown[1], device=boxes.device)
-    in_rows = _between(rows, (top + 1e-3).floor(), (bottom - 1e-3).ceil())
-    in_columns = _between(columns, (left + 1e-3).floor(), (right - 1e-3).ceil())
+    in_rows = _in_range(rows, (top + 1e-3).floor(), (bottom - 1e-3).ceil())
+    in_columns = _in_range(columns, (left + 1e-3).floor(), (right - 1e-3).ceil())
     return in_rows[:, :, None] & in_columns[:, None, :] & usable[:, None, None]
 
 
@@ -176,27 +175,26 @@ def draw_line(images: Tensor, line: Tensor, color: Color) -> Tensor:
     return drawn
 
 
-def _ring(radius: float, half_width: float) -> Tensor:
-    """The pixels of a ring around (0, 0), `(K, 2)`."""
+def _ring_pixels(radius: float, half_width: float) -> Tensor:
+    """Return the pixels of a ring around (0, 0) as `(K, 2)` rows and columns."""
     reach = math.ceil(radius + half_width)
     side = torch.arange(-reach, reach + 1)
     distance = (side[:, None] ** 2 + side[None, :] ** 2).sqrt()
     return ((distance - radius).abs() < half_width).nonzero() - reach
 
 
-def _between(positions: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def _in_range(positions: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return (positions >= low[:, None]) & (positions < high[:, None])
 
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
-Box: TypeAlias = tuple[int, int, int, int]
 
 _SEPARATOR = " · "
 
 
 @lru_cache(maxsize=64)
 def load_font(size: int, bold: bool = False) -> Font:
-    """Load the DejaVu Sans that matplotlib brings along, or else Pillow's own font; never fail."""
+    """Load the DejaVu Sans that matplotlib brings along, or else Pillow's own font; it does not fail."""
     try:
         import matplotlib
 
@@ -230,7 +228,7 @@ def write(
     """
     font = load_font(size, bold)
     line = fit(text, font, box[2] - box[0])
-    length = _length(line, font)
+    length = _text_width(line, font)
     if not line:
         return box[0]
     tile = canvas.crop(box)
@@ -248,8 +246,8 @@ def fit(text: str, font: Font, width: float) -> str:
     Parts joined by " · " give way in turn, the longest first, and a closing "(0.81)" stays: of
     "true x · predicted y (0.81)" both halves remain.
     """
-    parts = _printable(text, font).split(_SEPARATOR)
-    dots = _printable("…", font)
+    parts = _drawable(text, font).split(_SEPARATOR)
+    dots = _drawable("…", font)
     heads, tails = zip(*(_split_tail(p) for p in parts), strict=True)
     kept = [len(h) for h in heads]
 
@@ -257,13 +255,13 @@ def fit(text: str, font: Font, width: float) -> str:
         shown = (h if k == len(h) else h[:k].rstrip() + dots for h, k in zip(heads, kept, strict=True))
         return _SEPARATOR.join(s + t for s, t in zip(shown, tails, strict=True))
 
-    while (excess := _length(line(), font) - width) > 0 and max(kept) > 1:
+    while (excess := _text_width(line(), font) - width) > 0 and max(kept) > 1:
         # many letters at once while much is to go: none is wider than 32 pixels, so no step goes too far
         longest = kept.index(max(kept))
         kept[longest] -= min(max(1, int(excess / 32)), kept[longest] - 1)
-    if _length(line(), font) <= width:
+    if _text_width(line(), font) <= width:
         return line()
-    return dots if _length(dots, font) <= width else ""
+    return dots if _text_width(dots, font) <= width else ""
 
 
 def _split_tail(part: str) -> tuple[str, str]:
@@ -273,12 +271,12 @@ def _split_tail(part: str) -> tuple[str, str]:
     return (head, space + tail) if keep else (part, "")
 
 
-def _printable(text: str, font: Font) -> str:
-    """One line that the font can draw: no line breaks, no lone surrogates, Latin-1 for a bitmap font."""
+def _drawable(text: str, font: Font) -> str:
+    """Turn text into one line that the font can draw: no line breaks, no lone surrogates, Latin-1 for a bitmap font."""
     line = " ".join(str(text)[:400].split())
     encoding = "utf-8" if isinstance(font, ImageFont.FreeTypeFont) else "latin-1"
     return "".join(c for c in line.encode(encoding, "replace").decode(encoding) if c.isprintable())
 
 
-def _length(text: str, font: Font) -> float:
+def _text_width(text: str, font: Font) -> float:
     return float(font.getlength(text))

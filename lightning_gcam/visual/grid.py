@@ -1,4 +1,4 @@
-"""The picture of a look: a card for each sample, its panels, and the legend."""
+"""Draw the picture of a look: a card for each sample with its panels, and the legend."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from lightning_gcam.visual.drawing import (
     OBJECT_COLOR,
     PEAK_COLOR,
     SUSPECT_COLOR,
-    Box,
-    Color,
     box_edges,
     dash,
     draw_line,
@@ -25,16 +23,17 @@ from lightning_gcam.visual.drawing import (
     write,
 )
 from lightning_gcam.visual.images import (
+    Color,
     Scale,
     change_of,
     check_before,
     check_figure,
     check_pictures,
     check_scale,
-    check_words,
+    check_texts,
     to_unit,
 )
-from lightning_gcam.visual.layout import Layout, plan
+from lightning_gcam.visual.layout import Box, FigureLayout, plan
 from lightning_gcam.visual.overlay import (
     check_colormap,
     enlarge,
@@ -51,7 +50,7 @@ ALPHA = 0.8
 
 @dataclass(frozen=True)
 class Regions:
-    """What is known of the samples, drawn as lines; all of it may be missing.
+    """The object's masks and boxes and the suspect region of the samples, drawn as lines; any of them may be missing.
 
     Args:
         masks: `(N, H, W)` bool: the object.
@@ -65,8 +64,8 @@ class Regions:
 
 
 @dataclass(frozen=True)
-class Heat:
-    """How maps are drawn.
+class HeatStyle:
+    """How maps are drawn: their scale, their colours, and whether their change is shown.
 
     Args:
         scale: which value is the brightest.
@@ -84,61 +83,70 @@ class Heat:
 
     @property
     def columns(self) -> int:
-        """How many panels each map takes."""
+        """The number of panels for each map."""
         return 1 if self.before is None else 2
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One column of the figure: `(N, 3, h, w)` uint8, and for each sample the word in place of what cannot be shown."""
+    """One column of the figure: `(N, 3, h, w)` uint8, and for each sample a label over its panel, or none."""
 
     pixels: Tensor
     words: list[str]
 
 
 def draw_panels(
-    images: Tensor, maps: Mapping[str, Tensor], regions: Regions, layout: Layout, heat: Heat
+    images: Tensor, maps: Mapping[str, Tensor], regions: Regions, layout: FigureLayout, heat: HeatStyle
 ) -> list[Panel]:
-    """The picture, and for each map its heatmap and perhaps its change."""
+    """Draw the image's panel, and for each map its heatmap and, if wanted, its change."""
     small = shrink_images(images, *layout.work)
     lines = region_lines(regions, layout, images)
-    panels = [Panel(_drawn(enlarge(small, layout.factors), lines), [""] * len(images))]
+    panels = [Panel(_with_lines(enlarge(small, layout.factors), lines), [""] * len(images))]
     for name, values in maps.items():
         values = values.detach().to(images.device)
-        panels.append(_heatmap(name, small, values, lines, layout, heat))
+        panels.append(_heatmap_panel(name, small, values, lines, layout, heat))
         if heat.before is not None:
-            panels.append(_change(small, values, heat.before.get(name), lines, layout, heat))
+            panels.append(_change_panel(small, values, heat.before.get(name), lines, layout, heat))
     return panels
 
 
-def region_lines(regions: Regions, layout: Layout, images: Tensor) -> list[tuple[Tensor, Color]]:
-    """Every known region as a line `(N, h, w)`; the suspect one last, as it may be small."""
+def region_lines(regions: Regions, layout: FigureLayout, images: Tensor) -> list[tuple[Tensor, Color]]:
+    """Return the outline of each known region, `(N, h, w)` bool, and its colour; the suspect region comes last."""
     lines, width = [], layout.line_width
     if regions.masks is not None:
-        lines.append((edge(_shown(regions.masks, layout, images.device), width), OBJECT_COLOR))
+        lines.append((edge(_enlarged_masks(regions.masks, layout, images.device), width), OBJECT_COLOR))
     if regions.boxes is not None:
         size = (images.shape[2], images.shape[3])
         lines.append((box_edges(regions.boxes, size, layout.panel, images.device, width), OBJECT_COLOR))
     if regions.suspect is not None:
-        lines.append((dash(edge(_shown(regions.suspect, layout, images.device), width)), SUSPECT_COLOR))
+        lines.append(
+            (dash(edge(_enlarged_masks(regions.suspect, layout, images.device), width)), SUSPECT_COLOR)
+        )
     return lines
 
 
-Lines = Sequence[tuple[Tensor, Color]]
+RegionLines = Sequence[tuple[Tensor, Color]]
 
 
-def _heatmap(name: str, small: Tensor, values: Tensor, lines: Lines, layout: Layout, heat: Heat) -> Panel:
+def _heatmap_panel(
+    name: str, small: Tensor, values: Tensor, lines: RegionLines, layout: FigureLayout, heat: HeatStyle
+) -> Panel:
     saliency, blank = to_unit(values, heat.scale, (heat.tops or {}).get(name, 0.0))
     warm = enlarge(overlay(small, shrink_maps(saliency, *layout.work), heat.cmap, ALPHA), layout.factors)
     centers = peak_centers(saliency, *layout.panel)
-    pixels = mark_peaks(_drawn(warm, lines, blank), centers, ~blank)
+    pixels = mark_peaks(_with_lines(warm, lines, blank), centers, ~blank)
     return Panel(pixels, [heat.blank if each else "" for each in blank.tolist()])
 
 
-def _change(
-    small: Tensor, values: Tensor, before: Tensor | None, lines: Lines, layout: Layout, heat: Heat
+def _change_panel(
+    small: Tensor,
+    values: Tensor,
+    before: Tensor | None,
+    lines: RegionLines,
+    layout: FigureLayout,
+    heat: HeatStyle,
 ) -> Panel:
-    """What came and what went; where that cannot be told, the dimmed picture and why."""
+    """Draw where saliency increased and decreased; where there is no earlier map, the dimmed picture with a label."""
     change, blank, was_blank = change_of(values, values if before is None else before)
     came, went = (shrink_maps(part, *layout.work) for part in (change.clamp(min=0), -change.clamp(max=0)))
     signed = torch.where(came >= went, came, -went)
@@ -149,17 +157,17 @@ def _change(
         heat.blank if now else f"was {heat.blank}" if then else ""
         for now, then in zip(blank.tolist(), was_blank.tolist(), strict=True)
     ]
-    return Panel(_drawn(pixels, lines, blank | was_blank), words)
+    return Panel(_with_lines(pixels, lines, blank | was_blank), words)
 
 
-def _drawn(pictures: Tensor, lines: Lines, blank: Tensor | None = None) -> Tensor:
-    """The pictures with the lines over them, but for the blank ones: those show no colour at all."""
+def _with_lines(pictures: Tensor, lines: RegionLines, blank: Tensor | None = None) -> Tensor:
+    """Draw the lines over the pictures, except over those of blank maps, which show no colour."""
     for line, color in lines:
         pictures = draw_line(pictures, line if blank is None else line & ~blank[:, None, None], color)
     return pictures
 
 
-def _shown(masks: Tensor, layout: Layout, device: torch.device) -> Tensor:
+def _enlarged_masks(masks: Tensor, layout: FigureLayout, device: torch.device) -> Tensor:
     return enlarge(shrink_maps(masks.to(device).bool(), *layout.work), layout.factors)
 
 
@@ -170,35 +178,41 @@ BRIGHTEST: dict[Scale, str] = {
     "shared": "this look's highest peak",
     "run": "the run's highest peak so far",
 }
-"""What stands at the bright end of the colour bar."""
+"""The text at the bright end of the colour bar, by scale."""
 
 
 def color_bar(cmap: str, alpha: float, width: int, height: int) -> Image.Image:
-    """Draw saliency 0 to 1 as it looks over a mid-grey picture, since that is how it looks in the panels."""
-    return _picture(overlay(_grey(width, height), _ramp(0, width, height), cmap, alpha))
+    """Draw the colours of saliency 0 to 1 over mid grey, blended as in the panels."""
+    return _to_pillow(overlay(_grey_picture(width, height), _ramp(0, width, height), cmap, alpha))
 
 
 def change_bar(alpha: float, width: int, height: int) -> Image.Image:
-    """Draw a change from -1 to 1 as it looks over a mid-grey picture."""
-    return _picture(overlay_change(_grey(width, height), _ramp(-1, width, height), alpha))
+    """Draw the colours of a change from -1 to 1 over mid grey, blended as in the panels."""
+    return _to_pillow(overlay_change(_grey_picture(width, height), _ramp(-1, width, height), alpha))
 
 
 def draw_legend(
-    canvas: Image.Image, layout: Layout, color: Color, *, heat: Heat, since: str, regions: tuple[bool, bool]
+    canvas: Image.Image,
+    layout: FigureLayout,
+    color: Color,
+    *,
+    heat: HeatStyle,
+    since: str,
+    regions: tuple[bool, bool],
 ) -> None:
-    """Draw the colour bars and the signs that occur; `regions`: is there an object, and a suspect region?"""
+    """Draw the colour bars and the symbols that occur; `regions`: whether there is an object, and a suspect region."""
     bar, *rest, signs = layout.footer_boxes()
     words, size = BRIGHTEST[heat.scale], layout.note_size
-    _write_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
+    _draw_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
     for box in rest:
-        _write_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
-    left = _write_sign(canvas, signs, size, color, "peak")
+        _draw_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
+    left = _draw_sign(canvas, signs, size, color, "peak")
     for name, present in zip(("object", "suspect region"), regions, strict=True):
         if present:
-            left = _write_sign(canvas, (left, *signs[1:]), size, color, name)
+            left = _draw_sign(canvas, (left, *signs[1:]), size, color, name)
 
 
-def _grey(width: int, height: int) -> Tensor:
+def _grey_picture(width: int, height: int) -> Tensor:
     return torch.full((1, 3, height, width), 128, dtype=torch.uint8)
 
 
@@ -206,11 +220,11 @@ def _ramp(start: float, width: int, height: int) -> Tensor:
     return torch.linspace(start, 1, width).expand(1, height, width)
 
 
-def _picture(drawn: Tensor) -> Image.Image:
+def _to_pillow(drawn: Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(drawn[0].permute(1, 2, 0).numpy()))
 
 
-def _write_bar(
+def _draw_bar(
     canvas: Image.Image, box: Box, size: int, color: Color, low: str, bar: Image.Image, high: str
 ) -> None:
     left = write(canvas, box, low, size, color) + 6
@@ -218,8 +232,8 @@ def _write_bar(
     write(canvas, (left + bar.width + 6, *box[1:]), high, size, color)
 
 
-def _write_sign(canvas: Image.Image, box: Box, size: int, color: Color, name: str) -> int:
-    """Draw one sign and its name from the left of `box`, and return where the next may begin."""
+def _draw_sign(canvas: Image.Image, box: Box, size: int, color: Color, name: str) -> int:
+    """Draw one symbol and its name at the left of `box`, and return the left edge of the next one."""
     draw = ImageDraw.Draw(canvas)
     left, middle = box[0], (box[1] + box[3]) // 2
     if name == "peak":
@@ -237,7 +251,7 @@ def _write_sign(canvas: Image.Image, box: Box, size: int, color: Color, name: st
 _PAGE: Color = (18, 20, 25)
 _CARD: Color = (33, 36, 44)
 _TEXT: Color = (236, 238, 242)
-_QUIET: Color = (172, 178, 190)
+_MUTED: Color = (172, 178, 190)
 _WRONG: Color = (255, 138, 101)
 
 
@@ -303,24 +317,26 @@ def render_grid(
     if suspect is not None and suspect.ndim == 2:
         suspect = suspect.expand(len(images), -1, -1)
     check_figure(images, maps, masks, boxes, suspect)
-    check_words(len(images), maps, captions, correct, headings, notes)
+    check_texts(len(images), maps, captions, correct, headings, notes)
     check_before(images, maps, before)
-    heat = Heat(check_scale(scale), tops, before, check_colormap(cmap), blank_text)
+    heat = HeatStyle(check_scale(scale), tops, before, check_colormap(cmap), blank_text)
     regions = Regions(masks, boxes, suspect)
     height, width = images.shape[2:]
     layout = plan(len(images), heat.columns * len(maps), height, width, bars=heat.columns)
     panels = draw_panels(images.detach(), maps, regions, layout, heat)
     canvas = _canvas(panels, layout, correct)
-    _write_words(canvas, layout, captions, correct, _headings(headings or list(maps), heat), title)
+    _write_texts(canvas, layout, captions, correct, _headings(headings or list(maps), heat), title)
     _write_notes(canvas, layout, list(maps), notes or {}, heat)
-    _write_plates(canvas, layout, panels)
+    _write_labels(canvas, layout, panels)
     present = (masks is not None or boxes is not None, suspect is not None)
-    draw_legend(canvas, layout, _QUIET, heat=heat, since=since, regions=present)
+    draw_legend(canvas, layout, _MUTED, heat=heat, since=since, regions=present)
     return np.array(canvas)
 
 
-def _canvas(panels: Sequence[Panel], layout: Layout, correct: Sequence[bool | None] | None) -> Image.Image:
-    """The page with its cards and panels; here the pixels leave the device, all at once."""
+def _canvas(
+    panels: Sequence[Panel], layout: FigureLayout, correct: Sequence[bool | None] | None
+) -> Image.Image:
+    """Create the picture with its cards and panels; here all pixels are copied from the device at once."""
     canvas = Image.new("RGB", (layout.width, layout.height), _PAGE)
     draw = ImageDraw.Draw(canvas)
     pixels = torch.stack([each.pixels.permute(0, 2, 3, 1) for each in panels], 1).cpu().numpy()
@@ -339,9 +355,9 @@ def _is_wrong(correct: Sequence[bool | None] | None, sample: int) -> bool:
     return correct is not None and correct[sample] is not None and not correct[sample]
 
 
-def _write_words(
+def _write_texts(
     canvas: Image.Image,
-    layout: Layout,
+    layout: FigureLayout,
     captions: Sequence[str],
     correct: Sequence[bool | None] | None,
     headings: Sequence[str],
@@ -351,7 +367,7 @@ def _write_words(
     for block in range(min(layout.blocks, layout.samples)):
         for panel, heading in enumerate(("image", *headings)):
             box = layout.heading_box(block, panel)
-            write(canvas, box, heading, layout.note_size, _QUIET, bold=True, center=True)
+            write(canvas, box, heading, layout.note_size, _MUTED, bold=True, center=True)
     for sample, caption in enumerate(captions):
         # a sign beside the colour, for whoever cannot tell the colours apart
         wrong = _is_wrong(correct, sample)
@@ -359,27 +375,31 @@ def _write_words(
         write(canvas, layout.caption_box(sample), words, layout.caption_size, color)
 
 
-def _headings(names: Sequence[str], heat: Heat) -> list[str]:
+def _headings(names: Sequence[str], heat: HeatStyle) -> list[str]:
     return [word for name in names for word in (name, "change")[: heat.columns]]
 
 
 def _write_notes(
-    canvas: Image.Image, layout: Layout, maps: Sequence[str], notes: Mapping[str, Sequence[str]], heat: Heat
+    canvas: Image.Image,
+    layout: FigureLayout,
+    maps: Sequence[str],
+    notes: Mapping[str, Sequence[str]],
+    heat: HeatStyle,
 ) -> None:
     for index, name in enumerate(maps):
         for sample, note in enumerate(notes.get(name, ())):
             box = layout.note_box(sample, 1 + index * heat.columns)
-            write(canvas, box, note, layout.note_size, _QUIET, center=True)
+            write(canvas, box, note, layout.note_size, _MUTED, center=True)
 
 
-def _write_plates(canvas: Image.Image, layout: Layout, panels: Sequence[Panel]) -> None:
+def _write_labels(canvas: Image.Image, layout: FigureLayout, panels: Sequence[Panel]) -> None:
     for index, panel in enumerate(panels):
         for sample, word in enumerate(panel.words):
             if word:
-                _write_plate(canvas, layout.blank_box(sample, index), word, layout.caption_size)
+                _write_label(canvas, layout.blank_box(sample, index), word, layout.caption_size)
 
 
-def _write_plate(canvas: Image.Image, box: Box, text: str, size: int) -> None:
-    """A word on a dark plate: it is read over any picture."""
+def _write_label(canvas: Image.Image, box: Box, text: str, size: int) -> None:
+    """Write a label on a dark rectangle, readable over any picture."""
     ImageDraw.Draw(canvas).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=_PAGE)
     write(canvas, box, text, size, _TEXT, bold=True, center=True)

@@ -1,4 +1,4 @@
-"""Images and maps for display: what they are checked for, normalization undone, brightness, and a figure."""
+"""Images and maps for display: argument checks, undoing the normalization, scaling, and a figure for notebooks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from torch import Tensor
 
 from lightning_gcam.utils.errors import InputError, did_you_mean
 
+Color: TypeAlias = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
 
 def check_pictures(images: Tensor, argument: str = "images") -> None:
-    """Refuse what is not a batch of displayable pictures."""
+    """Raise where a tensor is not a batch of uint8 RGB pictures."""
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
         raise InputError(
             f"`{argument}` must be uint8 (N, 3, H, W), but it is {images.dtype} {tuple(images.shape)}. "
@@ -28,7 +31,7 @@ def check_pictures(images: Tensor, argument: str = "images") -> None:
 
 
 def check_same_size(images: Tensor, maps: Tensor, argument: str) -> None:
-    """Refuse maps or masks that are not on the images' grid."""
+    """Raise where maps or masks do not have the images' number and size."""
     expected = (images.shape[0], *images.shape[2:])
     if tuple(maps.shape) != expected:
         raise InputError(
@@ -44,7 +47,7 @@ def check_figure(
     boxes: Sequence[Tensor] | None,
     suspect: Tensor | None,
 ) -> None:
-    """Refuse tensors that do not belong to the same samples."""
+    """Raise where images, maps, masks and boxes do not belong to the same samples."""
     check_pictures(images)
     if not images.numel():
         raise InputError(f"`images` is empty: its shape is {tuple(images.shape)}. Give at least one sample.")
@@ -57,14 +60,14 @@ def check_figure(
 
 
 def check_before(images: Tensor, maps: Mapping[str, Tensor], before: Mapping[str, Tensor] | None) -> None:
-    """Refuse earlier maps that do not belong to these samples and maps."""
+    """Raise where earlier maps do not belong to these samples and maps."""
     for name, values in (before or {}).items():
         if name not in maps:
             raise InputError(f'`before` "{name}" is not one of the maps. {did_you_mean(name, maps)}')
         check_same_size(images, values, f'before["{name}"]')
 
 
-def check_words(
+def check_texts(
     samples: int,
     maps: Mapping[str, Tensor],
     captions: Sequence[str],
@@ -72,7 +75,7 @@ def check_words(
     headings: Sequence[str] | None,
     notes: Mapping[str, Sequence[str]] | None,
 ) -> None:
-    """Refuse words that do not belong to these samples and maps."""
+    """Raise where captions, headings or notes do not fit the number of samples and maps."""
     check_count(captions, samples, "captions", "sample")
     check_count(correct, samples, "correct", "sample")
     check_count(headings, len(maps), "headings", "map")
@@ -83,7 +86,7 @@ def check_words(
 
 
 def check_count(values: Sized | None, count: int, argument: str, what: str) -> None:
-    """Refuse a sequence that does not have one entry for each sample or map."""
+    """Raise where a sequence does not have one entry for each sample or map."""
     if values is not None and len(values) != count:
         raise InputError(
             f"`{argument}` must have one entry for each {what}, {count}, but it has {len(values)}. "
@@ -136,7 +139,7 @@ def to_display(images: Tensor, normalize: Normalize | None = None) -> Tensor:
 
 
 def shown_channels(channels: int) -> str | None:
-    """Say which channels `to_display` shows, or None where it shows them all.
+    """Describe which channels `to_display` shows; None where it shows them all.
 
     Args:
         channels: How many channels the images have.
@@ -201,7 +204,7 @@ def _check_images(images: Tensor) -> None:
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
-    """One number or many, from Python, numpy or torch, as a tuple of floats."""
+    """Convert one number or several, from Python, numpy or torch, to a tuple of floats."""
     plain = value.tolist() if hasattr(value, "tolist") else value
     numbers = (float(plain),) if isinstance(plain, (int, float)) else tuple(float(v) for v in plain)
     if not numbers or not all(math.isfinite(v) for v in numbers):
@@ -219,14 +222,14 @@ def _denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
 
 
 def _show_channels(images: Tensor) -> Tensor:
-    """The one rule for which channels are seen: `shown_channels` is its description."""
+    """Select the channels that are shown, as `shown_channels` describes them."""
     if images.shape[1] < 3:
         return images[:, :1].expand(-1, 3, -1, -1)
     return images[:, :3]
 
 
 def _to_unit(images: Tensor, finite: Tensor) -> Tensor:
-    """Float images to [0, 1]; whatever is not `finite` has no say in the scale."""
+    """Scale float images to [0, 1]; values that are not finite do not affect the scale."""
     if not images.numel():
         return images
     low = images.where(finite, torch.inf).amin((1, 2, 3), keepdim=True)
@@ -242,11 +245,11 @@ def _to_unit(images: Tensor, finite: Tensor) -> Tensor:
 
 
 Scale: TypeAlias = Literal["own", "shared", "run"]
-"""Which value is drawn the brightest: each map's own maximum, that of all samples, or that of all looks so far."""
+"""The value that is drawn the brightest: each map's own maximum, that of all samples, or that of all looks so far."""
 
 
 def check_scale(scale: Any, allowed: Sequence[Scale] = get_args(Scale)) -> Scale:
-    """Return `scale` if it is one of the allowed words, so that a typing error is found early.
+    """Return `scale` if it is one of the allowed values, and raise otherwise.
 
     Raises:
         InputError: If it is not, with the words that are.
@@ -261,7 +264,7 @@ def check_scale(scale: Any, allowed: Sequence[Scale] = get_args(Scale)) -> Scale
 
 
 def to_unit(maps: Tensor, scale: Scale = "own", earlier_top: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Bring maps into [0, 1], and say which are blank.
+    """Scale maps to [0, 1], and return which are blank.
 
     Args:
         maps: `(N, H, W)`, float; what is not finite, or below 0, counts as 0.
@@ -287,7 +290,7 @@ def to_unit(maps: Tensor, scale: Scale = "own", earlier_top: float = 0.0) -> tup
 
 
 def change_of(maps: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How maps moved from one look to the next, each scaled to its own maximum: where, and not how strongly.
+    """Compute the difference of each map to its map at the look before, both scaled to their own maximum.
 
     Args:
         maps: `(N, H, W)`, float, now.
@@ -307,7 +310,7 @@ def change_of(maps: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Figure:
-    """A picture that Jupyter shows where it is a cell's last value.
+    """A picture that a notebook displays where it is the last value of a cell.
 
     Args:
         image: `(height, width, 3)`, uint8 RGB.
@@ -326,13 +329,13 @@ class Figure:
         return f"Figure({width} x {height} pixels)"
 
     def _repr_png_(self) -> bytes:
-        """What IPython asks for: every pixel of `image`, as a PNG."""
+        """Encode `image` as a PNG: IPython calls this to display the object."""
         file = io.BytesIO()
         Image.fromarray(self.image).save(file, format="png")
         return file.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the picture; the ending of `path` says in which format (`.png` keeps every pixel).
+        """Write the picture in the format of the ending of `path` (`.png` keeps every pixel).
 
         Returns:
             `path`; its directory is made where it is not there.

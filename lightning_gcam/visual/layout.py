@@ -1,29 +1,32 @@
-"""Where everything stands in the picture of a look, and each sample's part of it."""
+"""Positions and sizes of everything in the picture of a look, and cutting out each sample's part."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lightning_gcam.utils.errors import InputError
-from lightning_gcam.visual.drawing import Box
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels of the picture; right and bottom are the first ones outside."""
 
 MARGIN = 16
 _PAD = 8  # within a card
-_GAP = 6  # between panels
-_BETWEEN = 12  # between cards
+_PANEL_GAP = 6  # between panels
+_CARD_GAP = 12  # between cards
 _ASPECT = 1.55  # between 4:3 and 16:9
-_NARROWEST = 340  # the legend needs as much
-_THINNEST = 32  # the least side of a panel
+_SMALLEST_WIDTH = 340  # the legend needs as much
+_SMALLEST_SIDE = 32  # the least side of a panel
 _CELL = 128  # the narrowest that holds a method's name
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Sizes in pixels. A sample is a card: a caption, then its panels side by side, then their notes."""
+class FigureLayout:
+    """Positions and sizes in pixels; a sample is a card: a caption, its panels side by side, and their notes."""
 
     samples: int
     panels: int  # in a card: the image, one for each map, and perhaps one for its change
@@ -54,108 +57,111 @@ class Layout:
 
     @property
     def title_size(self) -> int:
-        """Font size of the title; a wide figure is looked at shrunk."""
+        """Font size of the title, larger in a wide figure, which is usually displayed smaller."""
         return min(max(round(self.width / 64), 14), 22)
 
     @property
     def line_width(self) -> int:
-        """A wide figure is looked at shrunk, where a line of one pixel would be lost."""
+        """Width of outlines: two pixels in a wide figure, which is usually displayed smaller."""
         return 2 if self.width > 1600 else 1
 
     @property
     def card(self) -> tuple[int, int]:
         """Height and width of a card."""
-        text = _line(self.caption_size) + _line(self.note_size)
-        width = self.panels * self.cell + (self.panels - 1) * _GAP
+        text = _line_height(self.caption_size) + _line_height(self.note_size)
+        width = self.panels * self.cell + (self.panels - 1) * _PANEL_GAP
         return self.panel[0] + text + 2 * _PAD, width + 2 * _PAD
 
     @property
     def width(self) -> int:
-        """Of the whole figure."""
-        cards = self.blocks * self.card[1] + (self.blocks - 1) * _BETWEEN
-        return max(cards + 2 * MARGIN, _NARROWEST)
+        """Width of the whole figure."""
+        cards = self.blocks * self.card[1] + (self.blocks - 1) * _CARD_GAP
+        return max(cards + 2 * MARGIN, _SMALLEST_WIDTH)
 
     @property
     def height(self) -> int:
-        """Of the whole figure."""
+        """Height of the whole figure."""
         rows = math.ceil(self.samples / self.blocks)
-        return self.header + rows * (self.card[0] + _BETWEEN) + self.footer
+        return self.header + rows * (self.card[0] + _CARD_GAP) + self.footer
 
     @property
     def header(self) -> int:
         """Height down to the first card."""
-        return MARGIN + _line(self.title_size) + _line(self.caption_size)
+        return MARGIN + _line_height(self.title_size) + _line_height(self.caption_size)
 
     @property
     def footer(self) -> int:
-        """Height of the legend, which takes further lines where one is too short."""
-        lines = math.ceil((self.bars + 1) / self._places)
-        return lines * _line(self.note_size) + MARGIN
+        """Height of the legend, in as many lines as it needs."""
+        lines = math.ceil((self.bars + 1) / self._parts_per_line)
+        return lines * _line_height(self.note_size) + MARGIN
 
     def title_box(self) -> Box:
-        """Across the whole figure."""
-        return MARGIN, MARGIN // 2, self.width - MARGIN, MARGIN // 2 + _line(self.title_size)
+        """Box of the title, across the whole figure."""
+        return MARGIN, MARGIN // 2, self.width - MARGIN, MARGIN // 2 + _line_height(self.title_size)
 
     def heading_box(self, block: int, panel: int) -> Box:
-        """Above column `panel` of the cards in column `block`."""
-        left = self._left(block, panel)
-        return left, self.header - _line(self.caption_size) - 2, left + self.cell, self.header - 2
+        """Box of a heading, above column `panel` of the cards in column `block`."""
+        left = self._panel_left(block, panel)
+        return left, self.header - _line_height(self.caption_size) - 2, left + self.cell, self.header - 2
 
     def card_box(self, sample: int) -> Box:
-        """All that belongs to a sample; cards follow each other from left to right, then down."""
+        """Box of a sample's card; cards are ordered from left to right, then down."""
         row, block = divmod(sample, self.blocks)
-        left = MARGIN + block * (self.card[1] + _BETWEEN)
-        top = self.header + row * (self.card[0] + _BETWEEN)
+        left = MARGIN + block * (self.card[1] + _CARD_GAP)
+        top = self.header + row * (self.card[0] + _CARD_GAP)
         return left, top, left + self.card[1], top + self.card[0]
 
     def caption_box(self, sample: int) -> Box:
-        """Above all of the sample's panels."""
+        """Box of the caption, above the sample's panels."""
         left, top, right, _ = self.card_box(sample)
-        return left + _PAD, top + _PAD // 2, right - _PAD, top + _PAD // 2 + _line(self.caption_size)
+        return left + _PAD, top + _PAD // 2, right - _PAD, top + _PAD // 2 + _line_height(self.caption_size)
 
     def panel_box(self, sample: int, panel: int) -> Box:
-        """The panel itself, in the middle of its cell."""
+        """Box of a panel, in the middle of its cell."""
         height, width = self.panel
-        left = self._left(sample % self.blocks, panel) + (self.cell - width) // 2
-        top = self.card_box(sample)[1] + _PAD + _line(self.caption_size)
+        left = self._panel_left(sample % self.blocks, panel) + (self.cell - width) // 2
+        top = self.card_box(sample)[1] + _PAD + _line_height(self.caption_size)
         return left, top, left + width, top + height
 
     def note_box(self, sample: int, panel: int) -> Box:
-        """Under one panel."""
-        left = self._left(sample % self.blocks, panel)
+        """Box of the note under one panel."""
+        left = self._panel_left(sample % self.blocks, panel)
         bottom = self.card_box(sample)[3] - _PAD // 2
-        return left, bottom - _line(self.note_size), left + self.cell, bottom
+        return left, bottom - _line_height(self.note_size), left + self.cell, bottom
 
     def blank_box(self, sample: int, panel: int) -> Box:
-        """In the middle of a panel; in place of its note if the panel is too small for a word."""
+        """Box of a label in the middle of a panel; in place of its note where the panel is too small."""
         left, top, right, bottom = self.panel_box(sample, panel)
-        tall, wide = _line(self.caption_size), 7 * self.caption_size
+        tall, wide = _line_height(self.caption_size), 7 * self.caption_size
         if bottom - top < tall or right - left < wide:
             return self.note_box(sample, panel)
         left, top = (left + right - wide) // 2, (top + bottom - tall) // 2
         return left, top, left + wide, top + tall
 
     def footer_boxes(self) -> list[Box]:
-        """Where the colour bars stand, and last, where the signs are explained."""
-        line, top, boxes = _line(self.note_size), self.height - self.footer + 4, []
+        """Boxes of the colour bars, and last, of the explained symbols."""
+        line, top, boxes = _line_height(self.note_size), self.height - self.footer + 4, []
         for index in range(self.bars + 1):
-            row, place = divmod(index, self._places)
-            left, is_last = MARGIN + place * _NARROWEST, index == self.bars or place + 1 == self._places
-            right = self.width - MARGIN if is_last else left + _NARROWEST
+            row, place = divmod(index, self._parts_per_line)
+            left, is_last = (
+                MARGIN + place * _SMALLEST_WIDTH,
+                index == self.bars or place + 1 == self._parts_per_line,
+            )
+            right = self.width - MARGIN if is_last else left + _SMALLEST_WIDTH
             boxes.append((left, top + row * line, right, top + (row + 1) * line))
         return boxes
 
     @property
-    def _places(self) -> int:
-        """How many parts of the legend stand side by side."""
-        return max(1, self.width // _NARROWEST)
+    def _parts_per_line(self) -> int:
+        """How many parts of the legend fit side by side."""
+        return max(1, self.width // _SMALLEST_WIDTH)
 
-    def _left(self, block: int, panel: int) -> int:
-        card = MARGIN + block * (self.card[1] + _BETWEEN)
-        return card + _PAD + panel * (self.cell + _GAP)
+    def _panel_left(self, block: int, panel: int) -> int:
+        card = MARGIN + block * (self.card[1] + _CARD_GAP)
+        return card + _PAD + panel * (self.cell + _PANEL_GAP)
 
 
-def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> Layout:
+def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> FigureLayout:
     """Lay out `samples` images of `height` x `width` with `maps` panels beside each, and `bars` colour bars below.
 
     Cards stand side by side so that the figure comes closest to a screen's proportions.
@@ -165,19 +171,21 @@ def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> Lay
         4
     """
     work, factors = _panel_size(height, width, samples * (maps + 1))
-    layouts = [Layout(samples, maps + 1, work, factors, blocks, bars) for blocks in range(1, samples + 1)]
+    layouts = [
+        FigureLayout(samples, maps + 1, work, factors, blocks, bars) for blocks in range(1, samples + 1)
+    ]
     return min(layouts, key=_cost)
 
 
-def _cost(layout: Layout) -> float:
-    """How far from a screen's proportions, and how much of the last row stays empty."""
+def _cost(layout: FigureLayout) -> float:
+    """Rate a layout: its distance from a screen's proportions, and how much of its last row is empty."""
     rows = math.ceil(layout.samples / layout.blocks)
     empty = rows * layout.blocks / layout.samples - 1
     return abs(math.log(layout.width / layout.height / _ASPECT)) + 0.5 * empty
 
 
 def _panel_size(height: int, width: int, panels: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The size to compute a panel at, and the whole factors to enlarge it by: the fewer panels, the larger.
+    """Choose the size to compute a panel at and the whole factors to enlarge it by: larger with fewer panels.
 
     A side of a few pixels is not shrunk, and stretched until something can be seen in it: an image of 60 x 1 would be a
     line otherwise.
@@ -188,23 +196,23 @@ def _panel_size(height: int, width: int, panels: int) -> tuple[tuple[int, int], 
     too_large = most * 8 // 7  # 224 -> 256: what is nearly right is left as it is
     if longest > too_large:
         scale = most / longest
-        work = (_shrunk(height, scale), _shrunk(width, scale))
-        return work, (_stretched(work[0], 1), _stretched(work[1], 1))
+        work = (_shrunk_side(height, scale), _shrunk_side(width, scale))
+        return work, (_stretch_factor(work[0], 1), _stretch_factor(work[1], 1))
     factor = max(1, math.ceil(least / longest))
     if factor > 1 and longest * factor > too_large and longest * (factor - 1) >= 112:
         factor -= 1
-    return (height, width), (_stretched(height, factor), _stretched(width, factor))
+    return (height, width), (_stretch_factor(height, factor), _stretch_factor(width, factor))
 
 
-def _shrunk(side: int, scale: float) -> int:
-    return max(round(side * scale), min(side, _THINNEST))
+def _shrunk_side(side: int, scale: float) -> int:
+    return max(round(side * scale), min(side, _SMALLEST_SIDE))
 
 
-def _stretched(side: int, factor: int) -> int:
-    return max(factor, math.ceil(_THINNEST / side))
+def _stretch_factor(side: int, factor: int) -> int:
+    return max(factor, math.ceil(_SMALLEST_SIDE / side))
 
 
-def _line(size: int) -> int:
+def _line_height(size: int) -> int:
     """Height of a line of text."""
     return round(size * 1.6)
 
@@ -212,7 +220,7 @@ def _line(size: int) -> int:
 Picture = npt.NDArray[np.uint8]
 
 
-def cut_samples(figure: Picture, layout: Layout) -> list[Picture]:
+def cut_samples(figure: Picture, layout: FigureLayout) -> list[Picture]:
     """Cut out each sample's card, with the columns' headings above it.
 
     Args:
@@ -232,7 +240,7 @@ def cut_samples(figure: Picture, layout: Layout) -> list[Picture]:
         >>> len(cut_samples(figure, layout))
         2
     """
-    _check_drawn_by(layout, figure)
+    _check_size(layout, figure)
     cards = []
     for sample in range(layout.samples):
         left, top, right, bottom = layout.card_box(sample)
@@ -242,7 +250,7 @@ def cut_samples(figure: Picture, layout: Layout) -> list[Picture]:
     return cards
 
 
-def cut_panels(figure: Picture, layout: Layout) -> list[list[Picture]]:
+def cut_panels(figure: Picture, layout: FigureLayout) -> list[list[Picture]]:
     """Cut out each sample's panels: its picture, then a heatmap for each map.
 
     Args:
@@ -255,7 +263,7 @@ def cut_panels(figure: Picture, layout: Layout) -> list[list[Picture]]:
     Raises:
         InputError: If the figure was drawn by another layout.
     """
-    _check_drawn_by(layout, figure)
+    _check_size(layout, figure)
     return [
         [_cut(figure, layout.panel_box(sample, panel)) for panel in range(layout.panels)]
         for sample in range(layout.samples)
@@ -267,7 +275,7 @@ def _cut(figure: Picture, box: Box) -> Picture:
     return figure[top:bottom, left:right]
 
 
-def _check_drawn_by(layout: Layout, figure: Picture) -> None:
+def _check_size(layout: FigureLayout, figure: Picture) -> None:
     if figure.shape[:2] != (layout.height, layout.width):
         raise InputError(
             f"`layout` is of a figure of {layout.height} x {layout.width} pixels, but `figure` has "

@@ -1,4 +1,4 @@
-"""A saliency map in colour over its image."""
+"""Colour maps, resizing, and saliency maps drawn over their images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_gcam.utils.errors import InputError, did_you_mean
-from lightning_gcam.visual.drawing import Color
-from lightning_gcam.visual.images import check_pictures, check_same_size
+from lightning_gcam.visual.images import Color, check_pictures, check_same_size
 
 _ENTRIES = 256
 
@@ -37,23 +36,23 @@ def colormap(values: Tensor, name: str = "inferno") -> Tensor:
         >>> colormap(torch.tensor([0.0, 1.0])).tolist()
         [[0, 0, 3], [252, 254, 164]]
     """
-    return look_up(values, color_table(name))
+    return apply_table(values, color_table(name))
 
 
 def color_table(name: str) -> Tensor:
-    """All the colours of a map, `(256, 3)` uint8, on the CPU."""
+    """Return all colours of a colour map, `(256, 3)` uint8, on the CPU."""
     # a copy at every call: what is cached must not be changed, nor made under somebody's inference_mode
-    return torch.from_numpy(_table(name).copy())
+    return torch.from_numpy(_cached_table(name).copy())
 
 
-def look_up(values: Tensor, table: Tensor) -> Tensor:
+def apply_table(values: Tensor, table: Tensor) -> Tensor:
     """Colour `(...)` floats in [0, 1] from a `(256, 3)` table: `(..., 3)`, on the device of `values`."""
     index = values.detach().float().nan_to_num(0).mul(_ENTRIES).clamp(0, _ENTRIES - 1).int()
     return table.to(values.device).index_select(0, index.flatten()).view(*values.shape, 3)
 
 
 def check_colormap(name: str) -> str:
-    """Return `name` if matplotlib has a colour map of that name, so that a typing error is found early.
+    """Return `name` if matplotlib has a colour map of that name, and raise otherwise.
 
     Raises:
         InputError: If it has none, with the nearest names it does have.
@@ -71,8 +70,8 @@ def check_colormap(name: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _table(name: str) -> npt.NDArray[np.uint8]:
-    """The `(256, 3)` colours of one map; through linspace, since a qualitative map has fewer entries."""
+def _cached_table(name: str) -> npt.NDArray[np.uint8]:
+    """Compute the `(256, 3)` colours of a map; by linspace, since a qualitative map has fewer entries."""
     from matplotlib import colormaps
 
     colours = colormaps[check_colormap(name)](np.linspace(0, 1, _ENTRIES), bytes=True)
@@ -132,9 +131,9 @@ def peak_centers(maps: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([row, column], dim=1)
 
 
-# What came and what went, in the report too: of one lightness, and apart for every kind of colour blindness.
-CAME_COLOR: Color = (255, 157, 60)
-WENT_COLOR: Color = (74, 168, 255)
+# Where saliency increased and decreased, in the report too: equally light, and distinct for every colour blindness.
+INCREASE_COLOR: Color = (255, 157, 60)
+DECREASE_COLOR: Color = (74, 168, 255)
 
 _DIM = 0.62
 # Below this share of the maximum the heat fades in: no saliency is no colour, whatever the colour map.
@@ -155,11 +154,11 @@ def dim(images: Tensor) -> Tensor:
         >>> dim(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
         [158, 158, 158]
     """
-    return _grey(images).round_().to(torch.uint8).unsqueeze(1).expand(-1, 3, -1, -1)
+    return _dimmed_luma(images).round_().to(torch.uint8).unsqueeze(1).expand(-1, 3, -1, -1)
 
 
 def overlay(images: Tensor, maps: Tensor, cmap: str = "inferno", alpha: float = 0.8) -> Tensor:
-    """Let saliency glow over the dimmed picture.
+    """Draw saliency in colour over the dimmed picture.
 
     The heat is added to the picture while the picture fades beneath it, so more saliency is never darker than
     less, and no saliency is exactly `dim(images)`.
@@ -186,12 +185,12 @@ def overlay(images: Tensor, maps: Tensor, cmap: str = "inferno", alpha: float = 
     check_same_size(images, maps, "maps")
     _check_alpha(alpha)
     saliency = maps.detach().to(images.device).float().nan_to_num(0).clamp(0, 1)
-    heat = look_up(saliency, heat_table(cmap)).permute(0, 3, 1, 2)
-    return _glowing(images, heat, saliency, alpha)
+    heat = apply_table(saliency, heat_table(cmap)).permute(0, 3, 1, 2)
+    return _add_glow(images, heat, saliency, alpha)
 
 
 def overlay_change(images: Tensor, changes: Tensor, alpha: float = 0.8) -> Tensor:
-    """Let a change glow over the dimmed picture: orange where saliency came, blue where it went.
+    """Draw a change over the dimmed picture: orange where saliency increased, blue where it decreased.
 
     The two grow alike in lightness, and who does not see colours well can tell them apart. No change is exactly
     `dim(images)`.
@@ -217,13 +216,13 @@ def overlay_change(images: Tensor, changes: Tensor, alpha: float = 0.8) -> Tenso
     check_same_size(images, changes, "changes")
     _check_alpha(alpha)
     change = changes.detach().to(images.device).float().nan_to_num(0).clamp(-1, 1)
-    colors = torch.tensor([CAME_COLOR, WENT_COLOR], device=images.device)
+    colors = torch.tensor([INCREASE_COLOR, DECREASE_COLOR], device=images.device)
     glow = colors[(change < 0).long()].permute(0, 3, 1, 2) * change.abs()[:, None]
-    return _glowing(images, glow.round_().to(torch.uint8), change.abs(), alpha)
+    return _add_glow(images, glow.round_().to(torch.uint8), change.abs(), alpha)
 
 
 def heat_table(cmap: str = "inferno") -> Tensor:
-    """The colours that are added, `(256, 3)` uint8: without the light a map has at 0, so that none adds nothing."""
+    """Return the colours that are added to a picture, `(256, 3)` uint8: black where there is no saliency."""
     table = color_table(cmap)
     fade = torch.linspace(0, 1, len(table)).div(_FADE_IN).clamp(max=1)
     return table.mul(fade[:, None]).round().to(torch.uint8)
@@ -234,14 +233,14 @@ def _check_alpha(alpha: float) -> None:
         raise InputError(f"`alpha` must lie in [0, 1], but it is {alpha}. Leave it out for 0.8.")
 
 
-def _glowing(images: Tensor, glow: Tensor, share: Tensor, alpha: float) -> Tensor:
-    """`glow` `(N, 3, H, W)` uint8 added to the dimmed picture, which fades beneath it with `share` `(N, H, W)`."""
-    picture = _grey(images).mul_(1 - alpha * share).round_().to(torch.uint8).unsqueeze(1)
+def _add_glow(images: Tensor, glow: Tensor, share: Tensor, alpha: float) -> Tensor:
+    """Add colours `(N, 3, H, W)` uint8 to the dimmed picture, which fades beneath them with `share` `(N, H, W)`."""
+    picture = _dimmed_luma(images).mul_(1 - alpha * share).round_().to(torch.uint8).unsqueeze(1)
     return picture + torch.minimum(glow, 255 - picture)  # the sum, stopped at 255
 
 
-def _grey(images: Tensor) -> Tensor:
-    """`(N, 3, H, W)` uint8 to dimmed luma `(N, H, W)` float, with the weights of ITU-R BT.601."""
+def _dimmed_luma(images: Tensor) -> Tensor:
+    """Convert `(N, 3, H, W)` uint8 to dimmed luma `(N, H, W)` float, with the weights of ITU-R BT.601."""
     red, green, blue = images.unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return luma.mul_(_DIM)

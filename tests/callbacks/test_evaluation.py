@@ -22,7 +22,7 @@ from torchmetrics import MeanMetric
 
 from lightning_gcam import SaliencyBatch, SaliencyEvaluation, attribute
 from lightning_gcam.evaluation import EvaluationResult, print_table, read_result
-from lightning_gcam.evaluation.table import plain_table
+from lightning_gcam.evaluation.result import plain_table
 from lightning_gcam.metrics import PointingGame, functional
 from lightning_gcam.pipeline.run import record_saliency
 from tests.loggers.wandb_reader import history
@@ -356,7 +356,7 @@ def test_the_printed_table_names_the_best_and_all_that_was_left_out(tmp_path: Pa
 
 def test_without_rich_the_table_is_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = evaluate(tmp_path, scores=["energy"])
-    monkeypatch.setattr("lightning_gcam.evaluation.table.find_spec", lambda name: None)
+    monkeypatch.setattr("lightning_gcam.evaluation.result.find_spec", lambda name: None)
     file = io.StringIO()
     print_table(result, file)
     assert file.getvalue().splitlines() == plain_table(result)

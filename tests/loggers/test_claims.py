@@ -16,8 +16,8 @@ import pytest
 
 from lightning_gcam import SaliencyBatch, SaliencyEvaluation, SaliencyRecord
 from lightning_gcam.loggers import ReportLogger, write_alert, write_look
-from lightning_gcam.loggers import files as claims
-from lightning_gcam.loggers.files import is_ours, next_version, own_directory, release
+from lightning_gcam.loggers import disk as claims
+from lightning_gcam.loggers.disk import claimed_directory, is_ours, next_version, release
 from lightning_gcam.pipeline.record import Stamp
 from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.report import read_run
@@ -175,45 +175,45 @@ def test_a_directory_that_is_left_can_be_taken_and_a_removed_lock_is_none(
 
     monkeypatch.setattr(claims, "_lock", slow)
     assert is_ours(tmp_path) and len(opened) == 2
-    _, held = claims._OURS[claims._key(tmp_path)]
+    _, held = claims._CLAIMS[claims._key(tmp_path)]
     assert held is not None and os.path.samestat(os.fstat(held), (tmp_path / claims._LOCK).stat())
     release(tmp_path)
     release(tmp_path)
-    assert list(tmp_path.iterdir()) == [] and claims._key(tmp_path) not in claims._OURS
+    assert list(tmp_path.iterdir()) == [] and claims._key(tmp_path) not in claims._CLAIMS
 
 
 def test_a_directory_is_one_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert own_directory(Path("run")) == Path("run")
-    assert is_ours(tmp_path / "run") and own_directory(tmp_path / "run") == tmp_path / "run"
+    assert claimed_directory(Path("run")) == Path("run")
+    assert is_ours(tmp_path / "run") and claimed_directory(tmp_path / "run") == tmp_path / "run"
 
 
 def test_a_run_that_was_killed_goes_on_in_its_directory(tmp_path: Path) -> None:
     def run() -> None:
-        own_directory(tmp_path / "run")
+        claimed_directory(tmp_path / "run")
         (tmp_path / "ready").touch()
         time.sleep(60)
 
     child = process(run)
     wait_for(tmp_path / "ready")
     with pytest.warns(UserWarning, match=r"Another process writes its looks to .*run, .* go to .*run_2"):
-        assert own_directory(tmp_path / "run") == tmp_path / "run" / "run_2"
+        assert claimed_directory(tmp_path / "run") == tmp_path / "run" / "run_2"
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    claims._OURS.clear()
-    assert own_directory(tmp_path / "run") == tmp_path / "run"
+    claims._CLAIMS.clear()
+    assert claimed_directory(tmp_path / "run") == tmp_path / "run"
 
 
 def test_a_worker_that_outlives_its_run_does_not_hold_the_directory(tmp_path: Path) -> None:
     """As a DataLoader's may for some seconds."""
 
     def run() -> None:
-        own_directory(tmp_path / "run")
+        claimed_directory(tmp_path / "run")
         worker = process(lambda: time.sleep(60))
         (tmp_path / "worker").write_text(str(worker))
 
     assert ends_well(process(run))
-    assert own_directory(tmp_path / "run") == tmp_path / "run"
+    assert claimed_directory(tmp_path / "run") == tmp_path / "run"
     os.kill(int((tmp_path / "worker").read_text()), signal.SIGKILL)
 
 
@@ -231,12 +231,12 @@ def test_versions_that_are_asked_for_at_the_same_time_are_several(tmp_path: Path
 
 def test_a_thousand_runs_in_one_process_keep_few_files_open(tmp_path: Path) -> None:
     for number in range(100):
-        own_directory(tmp_path / str(number))
-    assert len(claims._OURS) == claims._MOST
-    locks = [lock for _, lock in claims._OURS.values() if lock is not None]
-    assert len(locks) == claims._MOST and all(os.fstat(lock) for lock in locks)
-    held = {path.name for _, path in claims._OURS}
-    assert held == {str(number) for number in range(100 - claims._MOST, 100)}
+        claimed_directory(tmp_path / str(number))
+    assert len(claims._CLAIMS) == claims._MOST_CLAIMS
+    locks = [lock for _, lock in claims._CLAIMS.values() if lock is not None]
+    assert len(locks) == claims._MOST_CLAIMS and all(os.fstat(lock) for lock in locks)
+    held = {path.name for _, path in claims._CLAIMS}
+    assert held == {str(number) for number in range(100 - claims._MOST_CLAIMS, 100)}
 
 
 def test_without_locks_the_directory_is_shared_as_it_is(
@@ -246,7 +246,7 @@ def test_without_locks_the_directory_is_shared_as_it_is(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(claims, "_lock", fails)
-    assert own_directory(tmp_path / "run") == tmp_path / "run"
+    assert claimed_directory(tmp_path / "run") == tmp_path / "run"
 
 
 def test_a_table_that_is_broken_is_set_aside(tmp_path: Path, record: SaliencyRecord) -> None:

@@ -10,12 +10,16 @@ import pytest
 import pytorch_lightning
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import custom_scalars
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam.loggers.tensorboard import charts
+from lightning_gcam.loggers.tensorboard import add_charts, charts
 from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_trainer
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -116,6 +120,52 @@ def test_a_layout_of_the_users_stays(tmp_path: Path) -> None:
 
     assert list(board.layout()) == ["mine", "saliency"]
     assert board.on_chart("mine", "losses") == ["val_loss"]
+
+
+def layouts(directory: Path) -> list[Any]:
+    """The values of a run's event file that hold a layout, in order."""
+    (path,) = directory.rglob("events.out.*")
+    events = LegacyEventFileLoader(str(path)).Load()
+    values = (value for event in events for value in event.summary.value)
+    return [value for value in values if value.tag == metadata.CONFIG_SUMMARY_TAG]
+
+
+def layout_of(value: Any) -> Any:
+    return layout_pb2.Layout.FromString(value.tensor.string_val[0])
+
+
+def test_the_event_is_what_add_custom_scalars_writes(tmp_path: Path) -> None:
+    """With a layout of the user's too: one by the writer's own method, with their charts before ours."""
+    mine = {"mine": {"losses": ["Multiline", ["val_loss"]], "spread": ["Margin", ["mean", "low", "high"]]}}
+    ours = {"a": {title: ["Multiline", tags] for title, tags in charts("a", ["a"]).items()}}
+    for name, before, after in (("alone", {}, ours), ("beside", mine, {**mine, **ours})):
+        written, expected = SummaryWriter(tmp_path / name), SummaryWriter(tmp_path / f"{name} expected")
+        if before:
+            written.add_custom_scalars(before)
+        add_charts(written, "a")
+        expected.add_custom_scalars(after)
+        for each in (written, expected):
+            each.close()
+        (only,) = layouts(tmp_path / f"{name} expected")
+        assert layouts(tmp_path / name)[-1] == only
+        assert [each.title for each in layout_of(only).category] == list(after)
+
+
+def test_what_the_writers_own_method_cannot_say_stays(tmp_path: Path) -> None:
+    """A closed category, and a chart of two margins, by TensorBoard's own messages."""
+    margin = layout_pb2.MarginChartContent.Series(value="mean", lower="low", upper="high")
+    two = layout_pb2.Chart(title="both", margin=layout_pb2.MarginChartContent(series=[margin, margin]))
+    theirs = layout_pb2.Category(title="mine", chart=[two], closed=True)
+    writer = SummaryWriter(tmp_path)
+    summary = custom_scalars({})
+    summary.value[0].tensor.string_val[0] = layout_pb2.Layout(category=[theirs]).SerializeToString()
+    writer._get_file_writer().add_summary(summary)
+
+    add_charts(writer, "saliency")
+    writer.close()
+
+    first, second = layout_of(layouts(tmp_path)[-1]).category
+    assert first == theirs and second.title == "saliency"
 
 
 def test_it_is_written_once_a_run(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger, Logger
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, SaliencyRecord
-from lightning_gcam.loggers import log_saliency
+from lightning_gcam.loggers import Backend, log_alert, log_saliency, log_table, register_backend
+from lightning_gcam.loggers.registry import has
 from lightning_gcam.pipeline.record import Stamp
 from lightning_gcam.pipeline.run import record_saliency
 from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_network, toy_samples, toy_trainer
@@ -137,6 +138,76 @@ def test_a_backend_of_the_users_is_one_function(tmp_path: Path, record: Saliency
 
     assert sent == [("saliency/overlay", 5, record.overlay.shape)]
     assert list(tmp_path.rglob("*.png")) == []
+
+
+class Words:
+    """What several libraries call an experiment: it takes words, alerts and pictures."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("add_image", "add_text", "alert", "log_image", "log_text", "set_tag", "flush"):
+            raise AttributeError(name)
+        return lambda *_, **__: self.calls.append(name)
+
+
+class DoesEverything(TakesImages):
+    run_id = "1"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.experiment = Words()
+
+    def log_table(self, **_: Any) -> None:
+        self.experiment.calls.append("log_table")
+
+
+def test_of_several_ways_an_unknown_logger_has_the_first_is_taken(
+    tmp_path: Path, record: SaliencyRecord
+) -> None:
+    """TensorBoard's before W&B's before MLflow's before a method `log_image`, however the modules are imported."""
+    logger = DoesEverything(tmp_path)
+
+    log_saliency(logger, record)
+    log_alert(logger, {"step": 1, "message": "m", "log_prefix": "saliency"})
+    log_table(logger, "saliency/table", [{"a": 1.0}], 1)
+
+    assert logger.experiment.calls == [
+        "add_image",
+        "add_text",
+        "flush",
+        "add_text",
+        "flush",
+        "add_text",
+        "flush",
+    ]
+    assert logger.pictures == [] and list(tmp_path.rglob("*.*")) == []
+
+
+def test_a_backend_can_be_registered_for_what_a_logger_can_do(tmp_path: Path, record: SaliencyRecord) -> None:
+    """It is tried before those of this package."""
+
+    class Sends(DoesEverything):
+        def send(self, *what: Any) -> None:
+            self.experiment.calls.append("send")
+
+    can_send = has("send")
+    register_backend(
+        Backend(
+            log_look=lambda logger, record: logger.send(record),
+            log_alert=lambda logger, alert: logger.send(alert),
+            takes_look=can_send,
+            takes_alert=can_send,
+        )
+    )
+    logger = Sends(tmp_path)
+
+    log_saliency(logger, record)
+    log_alert(logger, {"step": 1, "message": "m", "log_prefix": "saliency"})
+    log_table(logger, "saliency/table", [{"a": 1.0}], 1)
+
+    assert logger.experiment.calls == ["send", "send", "add_text", "flush"], "it shows no tables itself"
 
 
 def test_several_loggers_at_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam.loggers import log_saliency
+from lightning_gcam.loggers import log_alert, log_saliency, log_table
 from tests.loggers.backends import Scalars
 from tests.toys import LIGHTNING_SAYS, Toy, decoded, toy_loader, toy_trainer
 
@@ -25,8 +25,12 @@ class MyLogger(Scalars):
         return self.directory / "page.html"
 
 
+def code_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
+
+
 def test_ten_lines_are_a_backend(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
+    code, _ = code_blocks()
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     tmp_path.joinpath("run").mkdir()
     monitor, logger = SaliencyMonitor(num_samples=4, on_error="raise"), MyLogger(tmp_path / "run")
@@ -40,6 +44,23 @@ def test_ten_lines_are_a_backend(tmp_path: Path) -> None:
     assert monitor.last_record is not None
     assert np.array_equal(decoded(base64.b64decode(picture)), monitor.last_record.overlay)
     assert list(tmp_path.rglob("*.png")) == [], "no file is written in its place"
+
+
+def test_look_alert_and_table_are_registered_in_one_call(tmp_path: Path) -> None:
+    class Mine(MyLogger): ...
+
+    names = {"MyLogger": Mine}
+    logger = Mine(tmp_path)
+    for code in code_blocks():
+        exec(compile(code, str(PAGE), "exec"), names)
+
+    log_alert(logger, {"step": 3, "message": "Measured so.", "log_prefix": "saliency"})
+    assert logger.page.read_text(encoding="utf-8") == "<h1>step 3</h1>Measured so."
+    log_table(logger, "saliency/table", [], 3)
+    assert "Measured so." in logger.page.read_text(encoding="utf-8"), "a table without rows is not shown"
+    log_table(logger, "saliency/table", [{"score": "energy", "value": 0.5}], 3)
+    assert "<tr><td>energy<td>0.5</table>" in logger.page.read_text(encoding="utf-8")
+    assert log_saliency.dispatch(Mine).__name__ == "log_to_mine"
 
 
 def test_what_the_page_links_to_is_there() -> None:

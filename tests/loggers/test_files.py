@@ -13,7 +13,7 @@ import torch
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, SaliencyRecord
 from lightning_gcam.loggers import log_saliency, write_look, write_scores
-from lightning_gcam.loggers.files import next_version
+from lightning_gcam.loggers.disk import next_version
 from lightning_gcam.pipeline.record import Stamp
 from lightning_gcam.pipeline.run import record_saliency
 from tests.toys import (

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from lightning_gcam.report import Run, build_page, read_run
-from lightning_gcam.report.shapes import unknown_sample
+from lightning_gcam.report.reading import placeholder_sample
 from tests.loggers.browser import Browser
 from tests.report.pages import EVIL, write_report
 
@@ -293,7 +293,7 @@ def small_look(step: int, samples: int = 2, caption: str = "true a", **scores: f
 def small_run(name: str, looks: dict[int, str], samples: int = 2, prefix: str = "saliency") -> Run:
     run = Run(name)
     monitor = run.monitor(prefix)
-    monitor.samples, monitor.looks = json.dumps([unknown_sample()] * samples), looks
+    monitor.samples, monitor.looks = json.dumps([placeholder_sample()] * samples), looks
     return run
 
 
@@ -301,7 +301,7 @@ def test_a_metric_may_have_any_name(tmp_path: Path) -> None:
     """As a curve, as a score of looks at which others lack it, as a method, a class, a prefix and a hyperparameter."""
     looks = {step: small_look(step) for step in (1, 2)} | {3: small_look(3, **dict.fromkeys(NATIVE, 0.25))}
     run = small_run("run", {step: look.replace("grad_cam", "constructor") for step, look in looks.items()})
-    run.monitors["saliency"].samples = json.dumps([{**unknown_sample(), "classes": ["toString"]}] * 2)
+    run.monitors["saliency"].samples = json.dumps([{**placeholder_sample(), "classes": ["toString"]}] * 2)
     run.curves = {name: {1: 0.5, 2: 0.75} for name in NATIVE}
     run.hyperparameters = dict.fromkeys(NATIVE, "0.1")
     other = small_run("constructor", {1: small_look(1)}, prefix="constructor")

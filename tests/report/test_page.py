@@ -67,7 +67,7 @@ def test_a_page_that_cannot_be_finished_leaves_the_old_one(
     def fails(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("lightning_gcam.report.page.thinned", fails)
+    monkeypatch.setattr("lightning_gcam.report.page.thin_curve", fails)
     broken = Run("second", curves={"loss": {1: 0.5}})
     with pytest.raises(OSError, match="disk full"):
         build_page([broken], path)

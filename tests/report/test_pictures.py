@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_gcam.report.shapes import data_uri, line_layer, map_side, pack_maps
+from lightning_gcam.report.reading import data_uri
+from lightning_gcam.report.serialize import line_layer, map_side, pack_maps
 
 
 def pixels_of(uri: str) -> np.ndarray:

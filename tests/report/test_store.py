@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gcam.report import Store
-from lightning_gcam.report.shapes import unknown_sample
+from lightning_gcam.report.reading import placeholder_sample
 
 
 def look(step: int, samples: int = 0, **more: Any) -> str:
@@ -17,7 +17,7 @@ def look(step: int, samples: int = 0, **more: Any) -> str:
 
 
 def samples_named(name: str) -> str:
-    return json.dumps([{**unknown_sample(), "name": name}])
+    return json.dumps([{**placeholder_sample(), "name": name}])
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

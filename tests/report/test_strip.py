@@ -10,7 +10,7 @@ from PIL import Image
 
 from lightning_gcam.cli import main
 from lightning_gcam.report import Run, read_run
-from lightning_gcam.report.filmstrip import write_strips
+from lightning_gcam.report.page import write_strips
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import overlay, to_display
 from tests.report.pages import record_at, write_report

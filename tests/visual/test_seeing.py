@@ -82,7 +82,7 @@ def luminance(color):
     return float(linear(color) @ [0.2126, 0.7152, 0.0722])
 
 
-@pytest.mark.parametrize("color", [grid._TEXT, grid._QUIET, grid._WRONG])
+@pytest.mark.parametrize("color", [grid._TEXT, grid._MUTED, grid._WRONG])
 @pytest.mark.parametrize("ground", [grid._PAGE, grid._CARD])
 def test_words_have_contrast_enough(color, ground):
     high, low = luminance(color) + 0.05, luminance(ground) + 0.05
