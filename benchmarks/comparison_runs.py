@@ -39,7 +39,8 @@ from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.metrics.similarity import average_ranks
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.model_outputs import OutputNeeds, outputs_for_perturbed
+from lightning_gcam.pipeline.config import OutputNeeds
+from lightning_gcam.pipeline.model_outputs import outputs_for_perturbed
 from lightning_gcam.pipeline.scoring import score_maps
 
 ROOT = Path(__file__).parents[1]

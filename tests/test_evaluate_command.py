@@ -355,8 +355,8 @@ def test_two_evaluations_do_not_write_into_one_directory(
     trees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = (
-        "import sys, time\nfrom pathlib import Path\nfrom lightning_gcam.loggers.disk import is_ours\n"
-        f"assert is_ours(Path({str(tmp_path / 'out')!r}))\nprint('has it', flush=True)\ntime.sleep(100)"
+        "import sys, time\nfrom pathlib import Path\nfrom lightning_gcam.loggers.disk import claim_directory\n"
+        f"assert claim_directory(Path({str(tmp_path / 'out')!r}))\nprint('has it', flush=True)\ntime.sleep(100)"
     )
     command = [sys.executable, "-c", other]
     options = own(tmp_path / "c.ckpt")

@@ -16,11 +16,10 @@ from lightning_gcam.metrics import AverageDrop, InsertionAUC, SampleMean, functi
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
 from lightning_gcam.metrics.samples import PerSample
-from lightning_gcam.pipeline.config import LookConfig, Scores
+from lightning_gcam.pipeline.captions import class_probabilities
+from lightning_gcam.pipeline.config import LookConfig, OutputNeeds, Scores
 from lightning_gcam.pipeline.history import LookHistory
 from lightning_gcam.pipeline.model_outputs import (
-    OutputNeeds,
-    class_probabilities,
     logits_for_versions,
     outputs_for_perturbed,
 )

@@ -25,8 +25,8 @@ from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import Forward, call_model
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.masks import warn_of_full_masks
-from lightning_gcam.evaluation import Columns, Part, Parts
-from lightning_gcam.loggers.disk import is_ours, release
+from lightning_gcam.evaluation import Columns, SampleStore, StoredBatch
+from lightning_gcam.loggers.disk import claim_directory, release_directory
 from lightning_gcam.metrics import needs, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.registry import BASELINES
@@ -253,7 +253,7 @@ class Stream:
     plan: Plan
     failures: FailurePolicy
     places: Places
-    parts: Parts
+    parts: SampleStore
     settings: dict[str, Any]
     loader: Any = None
     done: dict[int, int] = field(default_factory=dict)
@@ -279,12 +279,12 @@ class Stream:
         root = plan.directory or Path(trainer.default_root_dir) / "lightning_gcam"
         directory = plan.parts_in(root, settings)
         if not plan.resume and trainer.local_rank == 0:
-            Parts(directory).remove()
+            SampleStore(directory).remove()
         trainer.strategy.barrier()
-        parts = Parts(
+        parts = SampleStore(
             directory, trainer.global_rank
         )  # knows the layer of what is there now, in every process
-        done = parts.done()
+        done = parts.digests()
         if done:
             rank_zero_info(
                 f"SaliencyEvaluation: {len(done)} samples are done already; it goes on from {parts.directory}."
@@ -311,7 +311,7 @@ class Stream:
     def end(self) -> None:
         """Release the directory for other programs."""
         if self.plan.directory is not None:
-            release(self.plan.directory)
+            release_directory(self.plan.directory)
 
     def say_where_it_stopped(self) -> None:
         """Log what is kept after an interrupt, and how to go on."""
@@ -342,7 +342,7 @@ class Stream:
                 return True
             evaluator = self.evaluator = self.evaluator or self._prepared(samples, batch)
             found = evaluator.measure(samples, self._leave_out)
-            self.parts.save(Part(positions, digests, *found))
+            self.parts.save(StoredBatch(positions, digests, *found))
             self.positions.append(positions)
             succeeded = True
         self.failures.count(succeeded=succeeded, work=A_BATCH)
@@ -364,7 +364,7 @@ class Stream:
     def _prepared(self, samples: SaliencyBatch, batch: Any) -> BatchEvaluator:
         """Find the layer, or take that of the interrupted run, and analyze one sample as a dry run."""
         warn_of_full_masks(samples.object_masks)
-        plan, known = self.plan, self.parts.remembered()
+        plan, known = self.plan, self.parts.read_common()
         forward = through_wrapper(self.trainer, plan.config.forward)
         config = replace(
             plan.config, target_layer=known.get("layers", plan.config.target_layer), forward=forward
@@ -373,7 +373,7 @@ class Stream:
             one = as_inputs(self.trainer, one_labelled(samples), self.module.device)
             found = dry_run(self.module, one, config, whole=samples)
         names = [each.name for each in found]
-        self.parts.remember({**self.settings, "layers": names})
+        self.parts.write_common({**self.settings, "layers": names})
         config = replace(plan.config, target_layer=names)
         return BatchEvaluator(self.trainer, self.module, config, plan.chunk_size)
 
@@ -389,7 +389,7 @@ def _claim(trainer: Trainer, directory: Path | None) -> None:
     is_free = True
     if directory is not None and trainer.is_global_zero:
         with suppress(OSError):  # what cannot be written there is said where it is written
-            is_free = is_ours(directory)
+            is_free = claim_directory(directory)
     if not same_everywhere(trainer, {"is_free": is_free})["is_free"]:
         raise InputError(
             f'`directory` "{directory}" is written to by another evaluation. Wait for it, or give another one.'

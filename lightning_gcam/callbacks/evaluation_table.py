@@ -16,19 +16,19 @@ from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers
 from lightning_gcam.callbacks.trainer_state import logged_step
 from lightning_gcam.evaluation import (
-    Column,
     Columns,
     EvaluationResult,
     Facts,
-    Parts,
+    SampleStore,
     measure_columns,
     print_table,
     write_result,
 )
 from lightning_gcam.evaluation.result import as_csv, command, device_in_words, seed, versions
 from lightning_gcam.loggers import log_table
-from lightning_gcam.loggers.disk import left_as_found, next_version
+from lightning_gcam.loggers.disk import next_version, restored_on_failure
 from lightning_gcam.metrics import resolve_scores
+from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.utils.errors import InputError
@@ -51,7 +51,7 @@ class EvaluationState:
     """
 
     config: LookConfig
-    parts: Parts
+    parts: SampleStore
     positions: list[Numbers]
     unlabelled: int
     failed: int
@@ -65,8 +65,8 @@ class _Share:
     """The samples of one process, as it sends them to the others."""
 
     positions: Numbers
-    names: list[Column]
-    several: list[Column]
+    names: list[ScoreKey]
+    several: list[ScoreKey]
     forwards: float
     seconds: float
     unlabelled: int
@@ -78,9 +78,11 @@ class _Share:
     def of(done: EvaluationState) -> _Share:
         positions = np.concatenate([np.zeros(0, dtype=np.int64), *done.positions])
         parts = done.parts
-        layers = list(parts.remembered().get("layers", [])) if len(positions) else []
+        layers = list(parts.read_common().get("layers", [])) if len(positions) else []
         costs, counts = parts.costs(positions), (done.unlabelled, done.failed)
-        return _Share(positions, parts.names(), parts.several(), *costs, *counts, layers, done.first_digest)
+        return _Share(
+            positions, parts.names(), parts.columns_with_rows(), *costs, *counts, layers, done.first_digest
+        )
 
 
 @dataclass
@@ -123,7 +125,7 @@ class Table:
         names.sort(key=lambda name: (name.map in BASELINES, maps.index(name.map)))
         small = Columns.cat(gather(trainer, lambda: done.parts.read(own, names))).select(order)
 
-        def read(name: Column) -> Columns:
+        def read(name: ScoreKey) -> Columns:
             if name not in several:
                 return small
             return Columns.cat(gather(trainer, lambda: done.parts.read(own, [name], [name]))).select(order)
@@ -157,12 +159,12 @@ class Table:
         )
         rows = [{**asdict(row), "left_out": row.left_out} for row in result.rows]
         for logger in trainer.loggers:
-            with failures.guard(f"Logging the table to {type(logger).__name__}"), left_as_found(logger):
+            with failures.guard(f"Logging the table to {type(logger).__name__}"), restored_on_failure(logger):
                 logger.log_metrics(values, step=step)
                 log_table(logger, f"{log_prefix}/table", rows, step)
                 logger.save()
 
-    def tidy(self, trainer: Trainer, parts: Parts, result: EvaluationResult) -> None:
+    def tidy(self, trainer: Trainer, parts: SampleStore, result: EvaluationResult) -> None:
         """Remove what was kept for going on, unless a batch or the writing failed."""
         is_rehearsal = bool(getattr(trainer, "fast_dev_run", False))
         found = same_everywhere(trainer, {"is_written": self.written_to is not None or is_rehearsal})
@@ -181,7 +183,7 @@ class Table:
             parts.remove()
 
     def _facts(
-        self, trainer: Trainer, done: EvaluationState, shares: list[_Share], names: list[Column]
+        self, trainer: Trainer, done: EvaluationState, shares: list[_Share], names: list[ScoreKey]
     ) -> Facts:
         samples = sum(len(share.positions) for share in shares)
         targets = done.config.targets
@@ -207,7 +209,7 @@ class Table:
         )
 
 
-def _in_order(lists: list[list[Column]]) -> list[Column]:
+def _in_order(lists: list[list[ScoreKey]]) -> list[ScoreKey]:
     return list(dict.fromkeys(name for names in lists for name in names))
 
 

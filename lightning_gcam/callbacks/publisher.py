@@ -14,7 +14,7 @@ from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
-from lightning_gcam.loggers.disk import directory_of, left_as_found, next_version
+from lightning_gcam.loggers.disk import directory_of_logger, next_version, restored_on_failure
 from lightning_gcam.metrics import needs_mask, resolve_scores
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord
@@ -297,11 +297,15 @@ class Display:
         is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:
             if is_drawn or isinstance(logger, ReportLogger):  # the page is drawn where it is read
-                with self.failures.guard(_logging_to(logger)), same_random_streams(), left_as_found(logger):
+                with (
+                    self.failures.guard(_logging_to(logger)),
+                    same_random_streams(),
+                    restored_on_failure(logger),
+                ):
                     log_saliency(logger, record)
             if isinstance(logger, in_both("loggers.CSVLogger")):
                 with self.failures.guard(_logging_to(logger)), same_random_streams():
-                    self._write_page(trainer, directory_of(logger), record)
+                    self._write_page(trainer, directory_of_logger(logger), record)
         if to_files:
             with self.failures.guard("Writing the look"):
                 root = Path(trainer.default_root_dir) / "lightning_gcam"
@@ -314,7 +318,7 @@ class Display:
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""
         for logger in [*trainer.loggers, *self.pages]:
-            with self.failures.guard(_logging_to(logger)), same_random_streams(), left_as_found(logger):
+            with self.failures.guard(_logging_to(logger)), same_random_streams(), restored_on_failure(logger):
                 logger.log_metrics({**record.metrics, "epoch": record.epoch}, step=record.step)
                 logger.save()
 

@@ -26,7 +26,7 @@ from lightning_gcam.cam.layers import check_fuse, resolve_target_layers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter
-from lightning_gcam.evaluation import EvaluationResult, Parts
+from lightning_gcam.evaluation import EvaluationResult, SampleStore
 from lightning_gcam.pipeline.config import LookConfig, Scores, check_streamed_scores
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import same_on_any_disk
@@ -154,7 +154,7 @@ class SaliencyEvaluation(Callback):
         if root is None or not self._plan.resume:
             return False
         settings = settings_of(self._plan.config, module, self._plan.config.target_layer, self._plan.adapter)
-        return bool(Parts(self._plan.parts_in(root, settings)).done())
+        return bool(SampleStore(self._plan.parts_in(root, settings)).digests())
 
     # -------------------------------------------------------------------------------- hooks: they only route
 

@@ -11,7 +11,7 @@ from lightning_gcam.callbacks.resuming import check_mapping
 from lightning_gcam.callbacks.saliency_monitor import SaliencyMonitor
 from lightning_gcam.callbacks.trainer_state import is_fitting
 from lightning_gcam.loggers import log_alert, write_alert
-from lightning_gcam.loggers.disk import left_as_found
+from lightning_gcam.loggers.disk import restored_on_failure
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.pipeline.record import SaliencyRecord
@@ -227,7 +227,7 @@ class ShortcutAlarm(Callback):
             with (
                 self._failures.guard(f"Logging the alert to {type(logger).__name__}"),
                 same_random_streams(),
-                left_as_found(logger),
+                restored_on_failure(logger),
             ):
                 log_alert(logger, alert)
                 logger.save()

@@ -16,9 +16,11 @@ from lightning_gcam.cam.capture import Captured, activations_replaced, capture
 from lightning_gcam.cam.forward import head_of
 from lightning_gcam.cam.outputs import Head
 from lightning_gcam.cam.regions import same_score
+from lightning_gcam.cam.registry import AnyMethod, ModelMethod
 from lightning_gcam.cam.targets import Targets, TargetScore
 from lightning_gcam.utils.chunking import in_chunks
 from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.isolation import plain_eager
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """`(rows, numbers) -> images (B, C, H, W)`: for each pair, `(B,)` both, that perturbation of the sample in that row."""
@@ -355,3 +357,22 @@ def no_gradient_at_images(context: MethodContext, name: str) -> str:
         f'`methods` "{name}" takes the gradient at the images, and none reaches them: does the forward of '
         f"{type(context.model).__name__} run a part under `no_grad`, or detach its features? Leave the method out."
     )
+
+
+def maps_of_model_methods(
+    methods: dict[str, AnyMethod],
+    model: nn.Module,
+    images: Tensor,
+    captured: Captured,
+    targets: Targets,
+    forward: Forward | None,
+) -> dict[str, Tensor]:
+    """The raw maps `(N, h, w)` of the methods that run the model again, by name; the other methods are left out."""
+    again = {name: method for name, method in methods.items() if isinstance(method, ModelMethod)}
+    if not again:
+        return {}
+    with plain_eager():
+        images = images.clone()  # one made in inference mode has no gradient
+        context = MethodContext(model, images, captured, targets, forward)
+        with torch.autocast(images.device.type, enabled=False):  # it would round the weighted sums
+            return {name: method(context.named(name)) for name, method in again.items()}

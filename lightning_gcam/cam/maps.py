@@ -8,34 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward
-from lightning_gcam.cam.capture import Captured, plain_eager
-from lightning_gcam.cam.context import MethodContext
+from lightning_gcam.cam.capture import Captured
 from lightning_gcam.cam.registry import AnyMethod, ModelMethod
-from lightning_gcam.cam.targets import Targets
 from lightning_gcam.utils.errors import InputError, of_the_users
 
 ScaledMaps = dict[str, tuple[Tensor, Tensor]]
 """Maps `(N, H, W)` in [0, 1] and their raw peaks `(N,)`, by name."""
-
-
-def maps_of_model_methods(
-    methods: dict[str, AnyMethod],
-    model: nn.Module,
-    images: Tensor,
-    captured: Captured,
-    targets: Targets,
-    forward: Forward | None,
-) -> dict[str, Tensor]:
-    """The raw maps `(N, h, w)` of the methods that run the model again, by name; the other methods are left out."""
-    again = {name: method for name, method in methods.items() if isinstance(method, ModelMethod)}
-    if not again:
-        return {}
-    with plain_eager():
-        images = images.clone()  # one made in inference mode has no gradient
-        context = MethodContext(model, images, captured, targets, forward)
-        with full_precision(images):
-            return {name: method(context.named(name)) for name, method in again.items()}
 
 
 def full_precision(images: Tensor) -> AbstractContextManager[object]:
@@ -51,7 +29,7 @@ def scaled_maps(
     Args:
         methods: by the maps' names.
         captured: the layer's activations and gradients.
-        raw_maps: what `maps_of_model_methods` gave.
+        raw_maps: those of the methods that run the model again, see `maps_of_model_methods`.
         size: height and width of the images.
 
     Raises:

@@ -16,7 +16,7 @@ from lightning_gcam.cam.forward import logits_of
 from lightning_gcam.cli.models import Explained, build_model
 from lightning_gcam.datasets import DatasetModule, dataset_module
 from lightning_gcam.evaluation.result import TABLE
-from lightning_gcam.loggers.disk import is_ours
+from lightning_gcam.loggers.disk import claim_directory
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import safe_name
 from lightning_gcam.utils.isolation import untouched
@@ -37,7 +37,7 @@ def evaluate(chosen: argparse.Namespace) -> Path | None:
     is_there = (output / TABLE).exists() and not chosen.force
     if is_there and not any(output.glob("*/*.npz")):  # nothing to go on with: refused before anything is read
         raise _already(output)
-    if os.environ.get("LOCAL_RANK", "0") == "0" and not is_ours(output):
+    if os.environ.get("LOCAL_RANK", "0") == "0" and not claim_directory(output):
         raise InputError(
             f'"{output}" is written to by another evaluation. Wait for it, or give another --output.'
         )

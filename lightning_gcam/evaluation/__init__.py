@@ -9,16 +9,15 @@ from lightning_gcam.evaluation.result import (
     read_result,
     write_result,
 )
-from lightning_gcam.evaluation.storage import Column, Columns, Part, Parts
+from lightning_gcam.evaluation.storage import Columns, SampleStore, StoredBatch
 
 __all__ = [
-    "Column",
     "Columns",
     "EvaluationResult",
     "Facts",
-    "Part",
-    "Parts",
     "Row",
+    "SampleStore",
+    "StoredBatch",
     "measure_columns",
     "print_table",
     "read_result",

@@ -21,8 +21,9 @@ from typing import Any, TextIO
 import torch
 from torchmetrics import Metric
 
-from lightning_gcam.evaluation.storage import Column, Columns
+from lightning_gcam.evaluation.storage import Columns
 from lightning_gcam.metrics import SampleScore, measure_samples
+from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import atomic_write_texts
 
@@ -215,9 +216,9 @@ class EvaluationResult:
 
 
 def measure_columns(
-    names: Sequence[Column],
+    names: Sequence[ScoreKey],
     metrics: Mapping[str, Metric],
-    read: Callable[[Column], Columns],
+    read: Callable[[ScoreKey], Columns],
     *,
     resamples: int = 1000,
     seed: int = 0,
@@ -239,7 +240,7 @@ def measure_columns(
     return tuple(rows)
 
 
-def _measure_column(name: Column, metric: SampleScore, columns: Columns, resamples: int, seed: int) -> Row:
+def _measure_column(name: ScoreKey, metric: SampleScore, columns: Columns, resamples: int, seed: int) -> Row:
     found = measure_samples(metric, columns.sample(name), resamples=resamples, seed=seed).overall
     low, high = found.interval if found.interval is not None else (None, None)
     left_out = (found.blank, found.no_mask, found.undefined)

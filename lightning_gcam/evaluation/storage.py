@@ -9,35 +9,19 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lightning_gcam.metrics.measurement import ScoreResults
+from lightning_gcam.metrics.measurement import ScoreKey, ScoreResults
 from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.utils.files import UNFINISHED, atomic_write, atomic_write_text
 from lightning_gcam.utils.lightning_compat import rank_zero_warn
 
 COUNTED, BLANK, NO_MASK, UNDEFINED, ABSENT = range(5)
 """Whether a sample counts for a score, or why not; ABSENT: it could not be scored (a batch without masks, say)."""
-
-
-class Column(NamedTuple):
-    """One score of one map.
-
-    Example:
-        >>> str(Column("grad_cam", "energy"))
-        'grad_cam/energy'
-    """
-
-    map: str
-    """As in `Attribution.maps`: a method, or "<method>@<layer>"; "centre" and "uniform" know nothing of the model."""
-    score: str
-
-    def __str__(self) -> str:
-        return f"{self.map}/{self.score}"
 
 
 @dataclass(frozen=True)
@@ -51,10 +35,10 @@ class Columns:
         rows: for scores of which a sample has several numbers, `(N, *shape)` float32.
     """
 
-    names: tuple[Column, ...]
+    names: tuple[ScoreKey, ...]
     reasons: npt.NDArray[np.uint8]
     numbers: npt.NDArray[np.float32]
-    rows: Mapping[Column, npt.NDArray[np.float32]]
+    rows: Mapping[ScoreKey, npt.NDArray[np.float32]]
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -62,11 +46,11 @@ class Columns:
     @staticmethod
     def of(results: ScoreResults, n: int) -> Columns:
         """The numbers of a batch of n samples, as `score_maps` found them."""
-        found = {Column(*key): sample for key, (_, sample) in results.samples.items()}
+        found = {key: sample for key, (_, sample) in results.samples.items()}
         names = tuple(found)
         reasons = np.full((n, len(names)), ABSENT, dtype=np.uint8)
         numbers = np.zeros((n, len(names)), dtype=np.float32)
-        rows: dict[Column, npt.NDArray[np.float32]] = {}
+        rows: dict[ScoreKey, npt.NDArray[np.float32]] = {}
         for index, (column, sample) in enumerate(found.items()):
             reasons[:, index] = _reasons(sample)
             values = sample.values.detach().cpu().float().numpy()
@@ -85,7 +69,7 @@ class Columns:
         starts = np.cumsum([0, *map(len, parts)])
         reasons = np.full((starts[-1], len(names)), ABSENT, dtype=np.uint8)
         numbers = np.zeros((starts[-1], len(names)), dtype=np.float32)
-        rows: dict[Column, npt.NDArray[np.float32]] = {}
+        rows: dict[ScoreKey, npt.NDArray[np.float32]] = {}
         for part, start, stop in zip(parts, starts, starts[1:], strict=False):
             places = [names.index(name) for name in part.names]
             reasons[start:stop, places], numbers[start:stop, places] = part.reasons, part.numbers
@@ -99,7 +83,7 @@ class Columns:
         rows = {name: values[order] for name, values in self.rows.items()}
         return Columns(self.names, self.reasons[order], self.numbers[order], rows)
 
-    def sample(self, column: Column) -> PerSample:
+    def sample(self, column: ScoreKey) -> PerSample:
         """Return one column as `PerSample`, without the samples that could not be scored."""
         index = self.names.index(column)
         there = self.reasons[:, index] != ABSENT
@@ -121,12 +105,12 @@ def _reasons(sample: PerSample) -> npt.NDArray[np.uint8]:
 
 Numbers = npt.NDArray[np.int64]
 
-Shapes = dict[Column, tuple[int, ...]]
+Shapes = dict[ScoreKey, tuple[int, ...]]
 """Of what a sample has in each column in which it has several numbers."""
 
 
 @dataclass(frozen=True)
-class Part:
+class StoredBatch:
     """The stored scores of one batch.
 
     Args:
@@ -144,7 +128,7 @@ class Part:
     seconds: float = 0.0
 
 
-class Parts:
+class SampleStore:
     """The stored batches of one evaluation: a directory of files, each written by one process.
 
     A file is written under another name and then renamed, so that one that is there is whole; one that cannot be read
@@ -163,9 +147,9 @@ class Parts:
         self._shapes: dict[Path, Shapes] = {}
         self._broken: set[Path] = set()
         self._layers: list[str] = []
-        self._layers = list(self.remembered().get("layers", []))
+        self._layers = list(self.read_common().get("layers", []))
 
-    def save(self, part: Part) -> Path:
+    def save(self, part: StoredBatch) -> Path:
         """Store a batch; it is on disk when this returns."""
         self._last = max(time.time_ns(), self._last + 1)  # the order of the names is the order of writing
         path = self.directory / f"{self._last:020d}-{self._rank}.npz"
@@ -184,7 +168,7 @@ class Parts:
             np.savez_compressed(file, **members)
         return path
 
-    def done(self) -> dict[int, int]:
+    def digests(self) -> dict[int, int]:
         """Return the digest of each stored sample, by its position."""
         found: dict[int, int] = {}
         for file in self._files():
@@ -200,14 +184,14 @@ class Parts:
         total = sum((shares[each] for each in positions.tolist() if each in shares), np.zeros(2))
         return float(total[0]), float(total[1])
 
-    def names(self) -> list[Column]:
+    def names(self) -> list[ScoreKey]:
         """Return all columns, in the order of their first batch."""
-        found: dict[Column, None] = {}
+        found: dict[ScoreKey, None] = {}
         for file in self._files():
             found |= dict.fromkeys(_names(file))
         return list(found)
 
-    def read(self, positions: Numbers, names: Sequence[Column], rows: Sequence[Column] = ()) -> Columns:
+    def read(self, positions: Numbers, names: Sequence[ScoreKey], rows: Sequence[ScoreKey] = ()) -> Columns:
         """Read the scores of the samples at `positions`, in that order.
 
         Args:
@@ -218,7 +202,7 @@ class Parts:
         place = {position: row for row, position in enumerate(positions.tolist())}
         reasons = np.full((len(positions), len(names)), ABSENT, dtype=np.uint8)
         numbers = np.zeros((len(positions), len(names)), dtype=np.float32)
-        several: dict[Column, npt.NDArray[np.float32]] = {}
+        several: dict[ScoreKey, npt.NDArray[np.float32]] = {}
         for file in self._files():
             own = file["positions"].tolist()
             here = [row for row, position in enumerate(own) if position in place]
@@ -238,21 +222,21 @@ class Parts:
                     several[name][there] = values[here]
         return Columns(tuple(names), reasons, numbers, several)
 
-    def several(self) -> list[Column]:
+    def columns_with_rows(self) -> list[ScoreKey]:
         """Return the columns of which a sample has several numbers."""
-        found: dict[Column, None] = {}
+        found: dict[ScoreKey, None] = {}
         for file in self._files():
             found |= {name: None for index, name in enumerate(_names(file)) if _member(index) in file}
         return list(found)
 
-    def remember(self, facts: dict[str, Any]) -> None:
+    def write_common(self, facts: dict[str, Any]) -> None:
         """Store what all batches have in common, such as the target layer."""
         with atomic_write_text(self.directory / "common.json") as file:
             file.write(json.dumps(facts))
         self._layers = list(facts.get("layers", []))
 
-    def remembered(self) -> dict[str, Any]:
-        """Return what `remember` stored; where that cannot be read, the target layers of the batches, if any."""
+    def read_common(self) -> dict[str, Any]:
+        """Return what `write_common` wrote; where that cannot be read, the target layers of the batches, if any."""
         try:
             found = json.loads((self.directory / "common.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -323,7 +307,7 @@ def _checked(path: Path) -> tuple[Shapes, list[str]]:
             if _member(index) in file:
                 several = file[_member(index)]
                 if several.shape[:1] != (n,):
-                    raise ValueError(f"{column} is {several.shape}, not of {n} samples")
+                    raise ValueError(f"{column.map}/{column.score} is {several.shape}, not of {n} samples")
                 shapes[column] = several.shape[1:]
         return shapes, list(json.loads(str(file["layers"]))) if "layers" in file else []
 
@@ -332,5 +316,5 @@ def _member(index: int) -> str:
     return f"rows{index}"
 
 
-def _names(file: Any) -> list[Column]:
-    return [Column(*pair) for pair in json.loads(str(file["names"]))]
+def _names(file: Any) -> list[ScoreKey]:
+    return [ScoreKey(*pair) for pair in json.loads(str(file["names"]))]

@@ -92,7 +92,7 @@ def claimed_directory(directory: Path) -> Path:
     return directory / _CLAIMS[key][0]
 
 
-def is_ours(directory: Path) -> bool:
+def claim_directory(directory: Path) -> bool:
     """Claim a directory for this process; return whether it is claimed by no other.
 
     Args:
@@ -104,11 +104,11 @@ def is_ours(directory: Path) -> bool:
     return key in _CLAIMS and not _CLAIMS[key][0]
 
 
-def release(directory: Path) -> None:
+def release_directory(directory: Path) -> None:
     """Give a claimed directory up before this process ends: a notebook may stay open for days.
 
     Args:
-        directory: of `claimed_directory` or `is_ours`.
+        directory: of `claimed_directory` or `claim_directory`.
     """
     within, lock = _CLAIMS.pop(_key(directory), ("", None))
     if lock is not None:
@@ -179,7 +179,7 @@ else:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def directory_of(logger: Any) -> Path:
+def directory_of_logger(logger: Any) -> Path:
     """Return the directory of a logger's files: its `log_dir`, else its `save_dir`, else the working directory."""
     return Path(getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None) or os.getcwd())
 
@@ -232,7 +232,7 @@ def encode_jpeg(picture: npt.NDArray[np.uint8]) -> bytes:
 
 
 @contextmanager
-def left_as_found(logger: Any) -> Iterator[None]:
+def restored_on_failure(logger: Any) -> Iterator[None]:
     """Remove what the block added to TensorBoard's event file where writing it fails, as on a full disk.
 
     A thread writes the file. It ends with the first error and raises that again at every later call: a picture of ours

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_gcam.loggers.disk import claimed_directory, directory_of, run_all, write_png
+from lightning_gcam.loggers.disk import claimed_directory, directory_of_logger, run_all, write_png
 from lightning_gcam.loggers.registry import Backend, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.utils.files import atomic_write_text, safe_path
@@ -23,7 +23,7 @@ def log_to_files(logger: Any, record: SaliencyRecord) -> None:
         logger: any Lightning logger, such as `CSVLogger`.
         record: the look.
     """
-    write_look(directory_of(logger), record)
+    write_look(directory_of_logger(logger), record)
 
 
 def log_by_log_image(logger: Any, record: SaliencyRecord) -> None:
@@ -49,7 +49,7 @@ def log_scalars_only(logger: Any, record: SaliencyRecord) -> None:
         record: the look.
     """
     name = type(logger).__name__
-    if not (claimed_directory(directory_of(logger)) / safe_path(record.stamp.log_prefix)).exists():
+    if not (claimed_directory(directory_of_logger(logger)) / safe_path(record.stamp.log_prefix)).exists():
         rank_zero_info(
             f"{name} is not known to take images (it has neither `log_image` nor an `experiment` with `add_image`), so "
             f"it gets the scores alone. A function under `@log_saliency.register({name})` would show it the overlays."
@@ -113,7 +113,7 @@ def alert_to_files(logger: Any, alert: Mapping[str, Any]) -> None:
         logger: any Lightning logger, such as `CSVLogger`.
         alert: as in `log_alert`.
     """
-    write_alert(directory_of(logger), alert)
+    write_alert(directory_of_logger(logger), alert)
 
 
 def write_alert(directory: Path, alert: Mapping[str, Any]) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.capture import capture_layers
+from lightning_gcam.cam.context import maps_of_model_methods
 from lightning_gcam.cam.layer_search import is_even
 from lightning_gcam.cam.layers import (
     Fuse,
@@ -26,7 +27,6 @@ from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.maps import (
     ScaledMaps,
     full_precision,
-    maps_of_model_methods,
     scale_map,
     scaled_maps,
 )

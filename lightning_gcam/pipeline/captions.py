@@ -221,6 +221,28 @@ def _shares(batch: SaliencyBatch, attribution: Explanation) -> Tensor:
     return shares_of(attribution.logits, has_own_sigmoids(batch, attribution))
 
 
+def class_probabilities(logits: Tensor, classes: Tensor, several: bool | None = None) -> Tensor:
+    """The probability of each sample's class: softmax, or sigmoid of a single logit and of marked classes.
+
+    Args:
+        logits: `(N, K)`.
+        several: whether a sample can be of several classes, so that each logit has a sigmoid of its own; as the classes
+            show where it is left out.
+        classes: `(N,)`, or `(N, K)` multi-hot: then the mean over the marked ones, NaN where none is.
+
+    Example:
+        >>> class_probabilities(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+        tensor([0.5000])
+    """
+    if logits.shape[1] == 1 and classes.ndim == 1:
+        return torch.where(classes > 0, logits[:, 0], -logits[:, 0]).float().sigmoid()
+    shares = shares_of(logits, are_marks(classes) if several is None else several)
+    if classes.ndim == 2:
+        marks = classes.to(shares)
+        return (shares * marks).sum(dim=1) / marks.sum(dim=1)
+    return shares.gather(1, classes[:, None]).squeeze(1)
+
+
 def correct(
     batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames = None
 ) -> list[bool | None]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.model_outputs import class_probabilities
+from lightning_gcam.pipeline.captions import class_probabilities
 from lightning_gcam.pipeline.rendering import Earlier
 
 PREVIOUS, FIRST, BEST = "previous", "first", "best"

@@ -9,57 +9,22 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.forward import called_with, in_place_of_all, logits_of
 from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.cam.squashing import Squash
-from lightning_gcam.cam.targets import Targets, are_marks, shares_of
+from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.metrics import Perturbation, needs
+from lightning_gcam.metrics import Perturbation
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
 from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks
-from lightning_gcam.pipeline.captions import has_own_sigmoids
+from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
+from lightning_gcam.pipeline.config import OutputNeeds
 from lightning_gcam.shortcuts.checks import Make
 from lightning_gcam.utils.chunking import in_chunks
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import untouched
-
-
-@dataclass(frozen=True)
-class OutputNeeds:
-    """The outputs for perturbed images that the scores of a look need.
-
-    Args:
-        perturbations: each is made once for each map; its number is its position.
-        with_probabilities: the numbers of those whose images need the explained class's probability.
-        with_maps: the numbers of those whose images need maps.
-        random_maps: whether the maps of the same model with random weights are needed.
-    """
-
-    perturbations: tuple[Perturbation, ...] = ()
-    with_probabilities: frozenset[int] = frozenset()
-    with_maps: frozenset[int] = frozenset()
-    random_maps: bool = False
-
-    @staticmethod
-    def of(metrics: Mapping[str, Metric]) -> OutputNeeds:
-        """The needs of some metrics; see `lightning_gcam.metrics.needs`.
-
-        Example:
-            >>> from lightning_gcam.metrics import resolve_scores
-            >>> OutputNeeds.of(resolve_scores(["average_drop", "average_gain", "coherency", "energy"])).perturbations
-            (Perturbation(kind='keep', fill='zero', steps=0),)
-        """
-        pairs = [(getattr(metric, "perturbation", None), needs(metric)) for metric in metrics.values()]
-        every = tuple(dict.fromkeys(each for each, _ in pairs if each is not None))
-
-        def numbers(need: str) -> frozenset[int]:
-            return frozenset(every.index(each) for each, needed in pairs if each and need in needed)
-
-        random_maps = any("random" in needed for _, needed in pairs)
-        return OutputNeeds(every, numbers("forwards"), numbers("maps"), random_maps)
 
 
 def outputs_for_perturbed(
@@ -255,25 +220,3 @@ def _explained(attribution: Attribution) -> Tensor:
             "explain classes, and these explain the output itself or a score of your own. Leave them out."
         )
     return attribution.targets
-
-
-def class_probabilities(logits: Tensor, classes: Tensor, several: bool | None = None) -> Tensor:
-    """The probability of each sample's class: softmax, or sigmoid of a single logit and of marked classes.
-
-    Args:
-        logits: `(N, K)`.
-        several: whether a sample can be of several classes, so that each logit has a sigmoid of its own; as the classes
-            show where it is left out.
-        classes: `(N,)`, or `(N, K)` multi-hot: then the mean over the marked ones, NaN where none is.
-
-    Example:
-        >>> class_probabilities(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
-        tensor([0.5000])
-    """
-    if logits.shape[1] == 1 and classes.ndim == 1:
-        return torch.where(classes > 0, logits[:, 0], -logits[:, 0]).float().sigmoid()
-    shares = shares_of(logits, are_marks(classes) if several is None else several)
-    if classes.ndim == 2:
-        marks = classes.to(shares)
-        return (shares * marks).sum(dim=1) / marks.sum(dim=1)
-    return shares.gather(1, classes[:, None]).squeeze(1)

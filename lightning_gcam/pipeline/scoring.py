@@ -18,9 +18,8 @@ from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES, with_boxes
 from lightning_gcam.metrics.samples import PerSample, score_counted
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.captions import has_own_sigmoids
-from lightning_gcam.pipeline.config import Scores
-from lightning_gcam.pipeline.model_outputs import OutputNeeds, class_probabilities
+from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
+from lightning_gcam.pipeline.config import OutputNeeds, Scores
 from lightning_gcam.utils.errors import InputError
 
 Inputs = tuple[Any, ...]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_gcam.evaluation import Parts
+from lightning_gcam.evaluation import SampleStore
 from tests.evaluation_script import evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -133,9 +133,9 @@ def test_parts_know_their_layer_by_themselves(
 ) -> None:
     (part, *_) = half_done(tmp_path)
     (part.parent / "common.json").write_text(text)
-    parts = Parts(part.parent)
-    assert len(parts.done()) == 16
-    assert parts.remembered() == {"layers": [uninterrupted["facts"]["target_layer"]]}
+    parts = SampleStore(part.parent)
+    assert len(parts.digests()) == 16
+    assert parts.read_common() == {"layers": [uninterrupted["facts"]["target_layer"]]}
     resumed = evaluate(tmp_path)
     assert table(resumed) == table(uninterrupted)
     assert resumed["facts"]["target_layer"] == uninterrupted["facts"]["target_layer"]
@@ -198,4 +198,4 @@ def test_a_part_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
         evaluate(tmp_path)
     monkeypatch.undo()
     (directory,) = tmp_path.glob("saliency_evaluation-*")
-    assert Parts(directory).done() == {}
+    assert SampleStore(directory).digests() == {}

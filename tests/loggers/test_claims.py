@@ -17,7 +17,7 @@ import pytest
 from lightning_gcam import SaliencyBatch, SaliencyEvaluation, SaliencyRecord
 from lightning_gcam.loggers import ReportLogger, write_alert, write_look
 from lightning_gcam.loggers import disk as claims
-from lightning_gcam.loggers.disk import claimed_directory, is_ours, next_version, release
+from lightning_gcam.loggers.disk import claim_directory, claimed_directory, next_version, release_directory
 from lightning_gcam.pipeline.record import Stamp
 from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.report import read_run
@@ -137,7 +137,7 @@ def test_a_page_of_its_own_makes_no_directory_before_its_first_file(tmp_path: Pa
 
 def test_an_evaluation_into_a_directory_of_another_is_refused_before_its_first_batch(tmp_path: Path) -> None:
     def other() -> None:
-        assert is_ours(tmp_path / "out")
+        assert claim_directory(tmp_path / "out")
         (tmp_path / "ready").touch()
         wait_for(tmp_path / "stop")
 
@@ -157,7 +157,7 @@ def test_an_evaluation_into_a_directory_of_another_is_refused_before_its_first_b
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.json", "scores.csv"]
 
     def next_one() -> None:
-        assert is_ours(tmp_path / "out")
+        assert claim_directory(tmp_path / "out")
 
     assert ends_well(process(next_one)), "it is free again, though this process goes on"
 
@@ -174,18 +174,18 @@ def test_a_directory_that_is_left_can_be_taken_and_a_removed_lock_is_none(
         lock(file)
 
     monkeypatch.setattr(claims, "_lock", slow)
-    assert is_ours(tmp_path) and len(opened) == 2
+    assert claim_directory(tmp_path) and len(opened) == 2
     _, held = claims._CLAIMS[claims._key(tmp_path)]
     assert held is not None and os.path.samestat(os.fstat(held), (tmp_path / claims._LOCK).stat())
-    release(tmp_path)
-    release(tmp_path)
+    release_directory(tmp_path)
+    release_directory(tmp_path)
     assert list(tmp_path.iterdir()) == [] and claims._key(tmp_path) not in claims._CLAIMS
 
 
 def test_a_directory_is_one_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert claimed_directory(Path("run")) == Path("run")
-    assert is_ours(tmp_path / "run") and claimed_directory(tmp_path / "run") == tmp_path / "run"
+    assert claim_directory(tmp_path / "run") and claimed_directory(tmp_path / "run") == tmp_path / "run"
 
 
 def test_a_run_that_was_killed_goes_on_in_its_directory(tmp_path: Path) -> None:
