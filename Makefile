@@ -51,16 +51,16 @@ coverage: install  ## Run the tests and show the lines no test reaches
 	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)
 
 bench: install  ## Measure what one look costs, beside other explainers
-	$(PY) benchmarks/saliency_cost.py $(ARGS)
+	$(PY) -m benchmarks.cost.saliency_cost $(ARGS)
 
 # A run that was stopped goes on: each training is kept in runs/shortcuts.jsonl.
 shortcuts: install  ## Train with a shortcut and without, and keep the tables in docs/shortcuts.md
-	$(PY) benchmarks/shortcuts.py $(ARGS)
+	$(PY) -m benchmarks.shortcuts.shortcuts $(ARGS)
 
 # A run that was stopped goes on: each network at a layer is kept in runs/comparison.jsonl.
 comparison: install  ## Compare all methods on digits, and keep the tables in docs/paper.md
-	$(PY) benchmarks/comparison.py $(ARGS)
-	$(PY) benchmarks/method_figures.py
+	$(PY) -m benchmarks.methods.comparison $(ARGS)
+	$(PY) -m benchmarks.methods.method_figures
 
 # A run that was stopped goes on: each network's result is kept in runs/zoo.jsonl.
 zoo: install  ## Look at every family of networks, and keep the table in docs/models.md

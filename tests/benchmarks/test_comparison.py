@@ -15,32 +15,23 @@ from torch import Tensor
 from lightning_gcam.cam import available_methods
 from lightning_gcam.cam.methods import grad_cam, guidance_cam, hires_cam
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 METHODS = ("guidance_cam", "grad_cam", "hires_cam", "score_cam", "random", "centre")
 SEVEN = {"pointing_game", "energy", "iou", "average_drop", "average_increase", "insertion", "deletion"}
 
 
 @pytest.fixture(scope="module")
 def modules() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import comparison
-        import comparison_methods
-        import comparison_networks
-        import comparison_runs
-        import comparison_statistics
-        import comparison_tables
-        import method_figures
+    from benchmarks.methods import comparison, method_figures, networks, runs, summary, tables, variants
 
-        yield {
-            "script": comparison,
-            "methods": comparison_methods,
-            "networks": comparison_networks,
-            "runs": comparison_runs,
-            "statistics": comparison_statistics,
-            "tables": comparison_tables,
-            "figures": method_figures,
-        }
+    return {
+        "script": comparison,
+        "methods": variants,
+        "networks": networks,
+        "runs": runs,
+        "statistics": summary,
+        "tables": tables,
+        "figures": method_figures,
+    }
 
 
 @pytest.fixture(scope="module")

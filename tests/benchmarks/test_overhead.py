@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "overhead.py"
+SCRIPT = "benchmarks.cost.overhead"
 SMALL = ["--size=64", "--samples=4", "--epochs=2", "--batches=1", "--threads=1", "--rounds=1"]
 PARTS = [
     "plain forward",
@@ -31,16 +31,15 @@ PARTS = [
 
 
 @pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    import measure
+def measure() -> ModuleType:
+    from benchmarks.common import measure
 
     return measure
 
 
 @pytest.fixture
 def overhead(measure: ModuleType) -> ModuleType:
-    import overhead
+    from benchmarks.cost import overhead
 
     return overhead
 
@@ -50,7 +49,7 @@ def test_a_small_run_prints_and_writes_every_row(tmp_path: Path) -> None:
     page, numbers = tmp_path / "benchmarks.md", tmp_path / "numbers.json"
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *SMALL, f"--output={page}", f"--json={numbers}"],
+        [sys.executable, "-m", SCRIPT, *SMALL, f"--output={page}", f"--json={numbers}"],
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "rendering.py"
+SCRIPT = "benchmarks.cost.rendering"
 
 
 @pytest.fixture
-def rendering(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    import rendering
+def rendering() -> ModuleType:
+    from benchmarks.cost import rendering
 
     return rendering
 
@@ -43,7 +42,7 @@ def test_the_same_picture_has_outlines_and_the_bare_one_has_none(rendering: Modu
 
 
 def test_ratios_are_of_our_median(rendering: ModuleType) -> None:
-    from measure import Took
+    from benchmarks.common.measure import Took
 
     def found(*seconds: float) -> dict[str, object]:
         return {"took": [Took(each, 2 * each) for each in seconds], "pixels": [30, 20], "memory": None}
@@ -70,7 +69,7 @@ def test_a_small_run_prints_and_writes_every_row(rendering: ModuleType, tmp_path
     ]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *small],
+        [sys.executable, "-m", SCRIPT, *small],
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,

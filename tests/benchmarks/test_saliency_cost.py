@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "saliency_cost.py"
+SCRIPT = "benchmarks.cost.saliency_cost"
 SMALL = ["--model=resnet18", "--batch=2", "--size=64", "--threads=1"]
 ROWS = [
     "plain forward, no maps",
@@ -31,7 +31,7 @@ ROWS = [
 def run(*arguments: str) -> str:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *SMALL, *arguments],
+        [sys.executable, "-m", SCRIPT, *SMALL, *arguments],
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,
@@ -41,16 +41,15 @@ def run(*arguments: str) -> str:
 
 
 @pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    import measure
+def measure() -> ModuleType:
+    from benchmarks.common import measure
 
     return measure
 
 
 @pytest.fixture
 def saliency_cost(measure: ModuleType) -> ModuleType:
-    import saliency_cost
+    from benchmarks.cost import saliency_cost
 
     return saliency_cost
 
@@ -82,7 +81,7 @@ def test_memory_of_one_contender_is_measured_in_a_process_of_its_own() -> None:
 
 
 PASSING = """
-from measure import peak_extra_memory
+from benchmarks.common.measure import peak_extra_memory
 
 def call():
     passing = bytearray(b"1") * (64 * 1024 * 1024)
@@ -96,7 +95,7 @@ print(peak_extra_memory(call))
 def test_peak_memory_sees_what_was_freed_before_the_end() -> None:
     """In a process of its own: one that has freed as much before may be given the same memory again."""
     done = subprocess.run(
-        [sys.executable, "-c", PASSING], cwd=SCRIPT.parent, stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-c", PASSING], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     )
     assert float(done.stdout) == pytest.approx(64, abs=4)
 

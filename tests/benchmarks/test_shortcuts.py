@@ -17,28 +17,20 @@ from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def modules() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import comparisons
-        import cues
-        import shortcut_runs
-        import shortcuts
-        import three_digits
-        import verdicts
+    from benchmarks.common import cues, three_digits
+    from benchmarks.shortcuts import comparisons, runs, shortcuts, verdicts
 
-        yield {
-            "cues": cues,
-            "runs": shortcut_runs,
-            "comparisons": comparisons,
-            "script": shortcuts,
-            "digits": three_digits,
-            "verdicts": verdicts,
-        }
+    return {
+        "cues": cues,
+        "runs": runs,
+        "comparisons": comparisons,
+        "script": shortcuts,
+        "digits": three_digits,
+        "verdicts": verdicts,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import describe_machine, markdown_table, write_section
+from benchmarks.common.measure import describe_machine, markdown_table, write_section
 from tests.zoo.examine import Finding
 from tests.zoo.families import EXCEPTIONS, ZOO, look
 

@@ -11,15 +11,21 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from comparison_networks import build_network
-from measure import EXACT_MALLOC, can_measure_memory, clock_interleaved, peak_extra_memory, spread
-from three_digits import LAYERS
 from torch import Tensor, nn
 
+from benchmarks import ROOT
+from benchmarks.common.measure import (
+    EXACT_MALLOC,
+    can_measure_memory,
+    clock_interleaved,
+    peak_extra_memory,
+    spread,
+)
+from benchmarks.common.three_digits import LAYERS
+from benchmarks.methods.networks import build_network
 from lightning_gcam import attribute
 
 FORWARD = "a plain forward"
@@ -93,9 +99,9 @@ def in_forwards(scene: Scene, methods: Sequence[str], rounds: int) -> dict[str, 
 
 def measure_memory_apart(methods: Sequence[str], batch: int, size: int) -> dict[str, float]:
     """MiB of every method's call, in a process of its own whose freed memory is gone at once."""
-    command = [sys.executable, __file__, "--memory", str(batch), str(size), *methods]
+    command = [sys.executable, "-m", "benchmarks.methods.cost", "--memory", str(batch), str(size), *methods]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | EXACT_MALLOC
+        command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=os.environ | EXACT_MALLOC
     )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -121,5 +127,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()

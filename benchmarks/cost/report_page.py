@@ -1,7 +1,7 @@
 """What the report costs: the size of its page, the time a look takes to write, and how soon a browser has it open.
 
-    python benchmarks/report_page.py                         # 200 looks of 16 samples at 224 x 224
-    python benchmarks/report_page.py --looks 50 --methods 3
+    python -m benchmarks.cost.report_page                         # 200 looks of 16 samples at 224 x 224
+    python -m benchmarks.cost.report_page --looks 50 --methods 3
 
 Maps are a random resnet18's, moved about from look to look; images are crops of scikit-image's photographs.
 """

@@ -1,6 +1,6 @@
 """What a look's picture costs to draw: by this package, by matplotlib, and by cv2 as grad-cam's helper does it.
 
-    python benchmarks/rendering.py
+    python -m benchmarks.cost.rendering
 
 Everyone begins with the same tensors (images in [0, 1], maps in [0, 1], masks) and ends with one uint8 array. Time is
 measured in one process, one call of each contender a round; memory in fresh processes, one call each.
@@ -22,7 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from measure import (
+from torch import Tensor
+
+from benchmarks import ROOT
+from benchmarks.common.measure import (
     EXACT_MALLOC,
     Took,
     can_measure_memory,
@@ -34,8 +37,6 @@ from measure import (
     spread,
     write_section,
 )
-from torch import Tensor
-
 from lightning_gcam.visual import render_grid, to_display
 
 Pixels = npt.NDArray[np.uint8]
@@ -195,10 +196,16 @@ CONTENDERS = {
 
 def measure_memory(name: str, samples: int, size: int, threads: int) -> float:
     """MiB of one contender's second call (fonts and tables are there), from a process of its own."""
-    command = [sys.executable, __file__, f"--samples={samples}", f"--threads={threads}", f"--sizes={size}"]
+    scene = [f"--samples={samples}", f"--threads={threads}", f"--sizes={size}"]
+    command = [sys.executable, "-m", "benchmarks.cost.rendering", *scene]
     environment = os.environ | EXACT_MALLOC
     done = subprocess.run(
-        [*command, f"--memory-of={name}"], stdout=subprocess.PIPE, text=True, check=True, env=environment
+        [*command, f"--memory-of={name}"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=environment,
     )
     return float(done.stdout.splitlines()[-1])
 
@@ -269,7 +276,7 @@ def report(
     """The section for `docs/benchmarks.md`."""
     sizes = " ".join(map(str, options.sizes))
     lines = [
-        f"`python benchmarks/rendering.py --samples {options.samples} --sizes {sizes} --threads {options.threads} "
+        f"`python -m benchmarks.cost.rendering --samples {options.samples} --sizes {sizes} --threads {options.threads} "
         f"--rounds {options.rounds}`\n"
     ]
     for size, of_size in found.items():

@@ -1,6 +1,6 @@
 """What the monitor costs a training: beside no callback, beside one written by hand, and part by part.
 
-    python benchmarks/overhead.py
+    python -m benchmarks.cost.overhead
 
 Everything runs in one process, one call of each contender a round. The hooks are timed one by one, so that the cost of
 the looks does not drown in the noise of the training around them.
@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from by_hand import draw, draw_each, explain, log_figure
-from measure import (
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from benchmarks.common.measure import (
     Took,
     clock_interleaved,
     describe_machine,
@@ -31,10 +32,9 @@ from measure import (
     spread,
     write_section,
 )
-from pytorch_lightning.loggers import TensorBoardLogger
-from saliency_cost import Goal, in_forwards, noise
-from trainings import CLASSES, LAYER, NETWORKS, Run, photographs, resnet18, train
-
+from benchmarks.cost.by_hand import draw, draw_each, explain, log_figure
+from benchmarks.cost.saliency_cost import Goal, in_forwards, noise
+from benchmarks.cost.trainings import CLASSES, LAYER, NETWORKS, Run, photographs, resnet18, train
 from lightning_gcam.loggers import log_saliency
 from lightning_gcam.pipeline.causal_checks import CausalChecks
 from lightning_gcam.pipeline.chunks import attribute_in_chunks
@@ -276,7 +276,7 @@ def report(options: argparse.Namespace, results: dict[str, Any]) -> str:
 def command(options: argparse.Namespace) -> str:
     """The command line that measures the same again."""
     given = [f"--{key} {vars(options)[key]}" for key in (*SETTINGS, "rounds")]
-    return " ".join(["python benchmarks/overhead.py", *given])
+    return " ".join(["python -m benchmarks.cost.overhead", *given])
 
 
 # --------------------------------------------------------------------------------------------- the call

@@ -5,11 +5,20 @@ from collections.abc import Sequence
 from statistics import mean, median
 
 import torch
-from cues import NUM_CLASSES
-from measure import markdown_table
-from shortcut_runs import REMOVALS, STRENGTHS
-from shortcut_tables import DEFAULT, alarm_verdict, areas, false_alarms, threshold_of, usable, with_reliance
-from verdicts import (
+
+from benchmarks.common.cues import NUM_CLASSES
+from benchmarks.common.measure import markdown_table
+from benchmarks.shortcuts.runs import REMOVALS, STRENGTHS
+from benchmarks.shortcuts.tables import (
+    DEFAULT,
+    alarm_verdict,
+    areas,
+    false_alarms,
+    threshold_of,
+    usable,
+    with_reliance,
+)
+from benchmarks.shortcuts.verdicts import (
     SIGNALS,
     Trained,
     Verdict,
@@ -22,7 +31,6 @@ from verdicts import (
     split,
     surviving,
 )
-
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds

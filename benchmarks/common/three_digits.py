@@ -1,6 +1,7 @@
 """Three digits on a canvas, a mask each: all methods on all scores, at two layers, under two kinds of head.
 
-One digit is explained at a time, so that a map which lights up every digit loses. The second part of `shortcuts.py`.
+One digit is explained at a time, so that a map which lights up every digit loses. The second
+part of `shortcuts/shortcuts.py`.
 """
 
 from collections import OrderedDict
@@ -9,13 +10,13 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from cues import NUM_CLASSES  # first: it puts the examples on the path
 from digits_on_canvas import DIGIT, Scans, enlarge, split_scans
 from planted_shortcut import convolution
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import trange
 
+from benchmarks.common.cues import NUM_CLASSES
 from lightning_gcam import attribute
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import functional as scores

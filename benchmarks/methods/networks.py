@@ -6,11 +6,12 @@ The digits are scikit-learn's, the photographs scikit-image's; both come inside 
 from typing import NamedTuple
 
 import torch
-from cues import NUM_CLASSES, load_materials  # first: it puts the examples on the path
 from digits_on_canvas import Scans, split_scans
-from three_digits import CANVAS, Digits, Targets, build, draw_ink
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from benchmarks.common.cues import NUM_CLASSES, load_materials
+from benchmarks.common.three_digits import CANVAS, Digits, Targets, build, draw_ink
 
 LABELS = ("single", "multi")
 HEADS = ("pooled", "max-pooled", "VGG-like")

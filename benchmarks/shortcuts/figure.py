@@ -11,8 +11,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from verdicts import Trained, alarm_speaks
 
+from benchmarks.shortcuts.verdicts import Trained, alarm_speaks
 from lightning_gcam.shortcuts import Thresholds
 
 SHOWN = [

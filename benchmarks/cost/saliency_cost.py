@@ -1,6 +1,6 @@
 """What one look costs, beside other explainers: time in forwards, memory in MiB, and whether the maps agree.
 
-    python benchmarks/saliency_cost.py
+    python -m benchmarks.cost.saliency_cost
 
 Time is measured in one process, one call of each contender a round. Memory is measured in fresh processes, one
 contender each: the script calls itself for that.
@@ -20,18 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from explainers import (
-    CONTENDERS,
-    GRAD_CAM_FIVE,
-    TORCHCAM_FOUR,
-    Scene,
-    forward,
-    grad_cam,
-    ours,
-    set_scene,
-    torchcam,
-)
-from measure import (
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks import ROOT
+from benchmarks.common.measure import (
     EXACT_MALLOC,
     Goal,
     Spread,
@@ -45,8 +38,17 @@ from measure import (
     spread,
     write_section,
 )
-from torch import Tensor
-from tqdm import tqdm
+from benchmarks.cost.explainers import (
+    CONTENDERS,
+    GRAD_CAM_FIVE,
+    TORCHCAM_FOUR,
+    Scene,
+    forward,
+    grad_cam,
+    ours,
+    set_scene,
+    torchcam,
+)
 
 TIME_GOAL = 1.10  # forwards, for six maps
 MEMORY_GOAL = 1 / 3  # of the leanest other library's extra memory
@@ -92,9 +94,9 @@ def measure_memory(options: argparse.Namespace) -> dict[str, list[float]]:
 def measure_memory_apart(name: str, options: argparse.Namespace) -> float:
     """MiB of one contender's call, from a process of its own."""
     scene = [f"--{key}={vars(options)[key]}" for key in SETTINGS]
-    command = [sys.executable, __file__, *scene, f"--memory-of={name}"]
+    command = [sys.executable, "-m", "benchmarks.cost.saliency_cost", *scene, f"--memory-of={name}"]
     environment = os.environ | EXACT_MALLOC
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment)
     return float(done.stdout.splitlines()[-1])
 
 
@@ -200,7 +202,7 @@ def noise(times: dict[str, Spread]) -> list[str]:
 def command(options: argparse.Namespace) -> str:
     """The command line that measures the same again."""
     given = [f"--{key} {vars(options)[key]}" for key in (*SETTINGS, "rounds")]
-    return " ".join(["python benchmarks/saliency_cost.py", *given])
+    return " ".join(["python -m benchmarks.cost.saliency_cost", *given])
 
 
 # --------------------------------------------------------------------------------------------- the call

@@ -8,11 +8,12 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from comparison_runs import SCORES
-from comparison_statistics import Row, overall
-from comparison_tables import COMPARED
 from matplotlib.axes import Axes
-from three_digits import LAYERS
+
+from benchmarks.common.three_digits import LAYERS
+from benchmarks.methods.runs import SCORES
+from benchmarks.methods.summary import Row, overall
+from benchmarks.methods.tables import COMPARED
 
 MARKS = {  # colours that colour-blind eyes tell apart (Okabe and Ito 2008), and shapes that need no colour
     "grad_cam": ("Grad-CAM", "#0072B2", "o"),

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from comparison_methods import FROM_EARLIER, VARIANTS
-from comparison_networks import HEADS
-from comparison_runs import SCORES
-from comparison_statistics import ALL, GUIDANCE, Row, overall
-from comparison_tables import (
+from benchmarks.common.three_digits import LAYERS
+from benchmarks.methods.networks import HEADS
+from benchmarks.methods.runs import SCORES
+from benchmarks.methods.summary import ALL, GUIDANCE, Row, overall
+from benchmarks.methods.tables import (
     contrast,
     contrasts_table,
     cost_table,
@@ -22,7 +22,7 @@ from comparison_tables import (
     verdicts,
     won,
 )
-from three_digits import LAYERS
+from benchmarks.methods.variants import FROM_EARLIER, VARIANTS
 
 BEGINNING = """
 Scikit-learn's digits, three on a canvas of 64 x 64, each in a quarter of its own, over scikit-image's photographs;
@@ -64,7 +64,7 @@ change only by what the enlargement to the image makes of it.
 """
 
 OTHER_READINGS = """
-Other ways to read the abstract ([formulas](../benchmarks/comparison_methods.py)). A guidance divided by its own
+Other ways to read the abstract ([formulas](../benchmarks/methods/variants.py)). A guidance divided by its own
 maximum, `G / max G`, is no variant: every map is scaled to its maximum, so it is the same map.
 """
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from statistics import mean, median
 from typing import NamedTuple
 
-from cues import CUES, ON_THE_OBJECT
-from measure import Goal, markdown_table
-from shortcut_runs import STRENGTHS
-from verdicts import (
+from benchmarks.common.cues import CUES, ON_THE_OBJECT
+from benchmarks.common.measure import Goal, markdown_table
+from benchmarks.shortcuts.runs import STRENGTHS
+from benchmarks.shortcuts.verdicts import (
     SIGNALS,
     Signal,
     Trained,
@@ -25,7 +25,6 @@ from verdicts import (
     split,
     surviving,
 )
-
 from lightning_gcam.shortcuts import Thresholds
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 

@@ -1,7 +1,7 @@
 """What a look costs each logger: time beyond drawing it, and bytes on disk.
 
-    python benchmarks/logging_looks.py                     # 8 looks of 16 samples at 224 x 224
-    python benchmarks/logging_looks.py --looks 20 --sample-images
+    python -m benchmarks.cost.logging_looks                     # 8 looks of 16 samples at 224 x 224
+    python -m benchmarks.cost.logging_looks --looks 20 --sample-images
 
 Maps are a random resnet18's, moved about from look to look; images are crops of scikit-image's photographs, each with a
 mask. The first look of each logger, which opens files and connections, is not counted.
@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from report_page import SIZE, moved, photographs
 from torchvision.models import resnet18
 
+from benchmarks.cost.report_page import SIZE, moved, photographs
 from lightning_gcam import SaliencyBatch, SaliencyRecord
 from lightning_gcam.loggers import ReportLogger, log_saliency
 from lightning_gcam.pipeline.record import Stamp, record_saliency

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from comparison_networks import HEADS, LABELS, Unit, canvas_of_row
-from comparison_runs import SCORES
 from scipy.stats import kendalltau
-from three_digits import BETTER, LAYERS
 from torch import Tensor
+
+from benchmarks.common.three_digits import BETTER, LAYERS
+from benchmarks.methods.networks import HEADS, LABELS, Unit, canvas_of_row
+from benchmarks.methods.runs import SCORES
 
 GUIDANCE = "guidance_cam"
 ALL = "all"

@@ -1,6 +1,6 @@
 """Guidance beside every method the package knows, by nine scores, on digits: where it wins, where it loses, and why.
 
-    python benchmarks/comparison.py
+    python -m benchmarks.methods.comparison
 
 Trains small networks (three heads, two kinds of labels, three seeds), explains the same digits by every method at two
 layers, and scores every map with the package's own scores. What ends is kept in runs/, so that a run that was stopped
@@ -15,24 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comparison_cost import measure_cost
-from comparison_figure import draw_differences
-from comparison_report import report
-from comparison_runs import ROOT, Settings, be_quiet, fingerprint, fingerprint_of, plan_runs, run_all
-from comparison_statistics import Row, read_summary, summarize, write_summary
-from measure import describe_machine, write_section
+
+from benchmarks import ROOT
+from benchmarks.common.measure import describe_machine, write_section
+from benchmarks.methods.cost import measure_cost
+from benchmarks.methods.figure import draw_differences
+from benchmarks.methods.report import report
+from benchmarks.methods.runs import Settings, be_quiet, fingerprint, fingerprint_of, plan_runs, run_all
+from benchmarks.methods.summary import Row, read_summary, summarize, write_summary
 
 PACKAGES = ["torch", "torchvision", "scikit-learn", "scikit-image"]
-COMMAND = "python benchmarks/comparison.py"
+COMMAND = "python -m benchmarks.methods.comparison"
 COST = (
     "{0} images of {1} x {1}, the pooled network with random weights, one thread, medians of {2} rounds; what asks for "
     "20 images or more is timed once. "
 )
 WORDS = (
     "{minutes:.0f} minutes of processor time beside the trainings. Measured on: {machine}. All numbers: "
-    "[data/comparison.jsonl](data/comparison.jsonl)."
+    "[benchmarks/results/comparison.jsonl](../benchmarks/results/comparison.jsonl)."
 )
-SUMMARY = ROOT / "docs" / "data" / "comparison.jsonl"
+SUMMARY = ROOT / "benchmarks" / "results" / "comparison.jsonl"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -96,7 +98,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
 def cost_kept(settings: Settings, options: argparse.Namespace) -> list[dict[str, Any]]:
     """What each method costs, measured once for the same settings and code."""
     path = options.runs / "comparison_cost.json"
-    code = [ROOT / "benchmarks" / "comparison_cost.py"]
+    code = [ROOT / "benchmarks" / "methods" / "cost.py"]
     mark = fingerprint([fingerprint_of(settings), list(options.cost)], code)
     kept = json.loads(path.read_text()) if path.exists() else {}
     if kept.get("fingerprint") != mark:

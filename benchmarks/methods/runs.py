@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from comparison_methods import CONTROLS, VARIANTS, with_guidance_from_earlier
-from comparison_networks import (
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks import ROOT
+from benchmarks.common.three_digits import LAYERS, Targets
+from benchmarks.methods.networks import (
     HEADS,
     LABELS,
     Trained,
@@ -28,10 +32,7 @@ from comparison_networks import (
     targets_of,
     train,
 )
-from three_digits import LAYERS, Targets
-from torch import Tensor, nn
-from tqdm import tqdm
-
+from benchmarks.methods.variants import CONTROLS, VARIANTS, with_guidance_from_earlier
 from lightning_gcam import SaliencyBatch, attribute
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import resolve_scores
@@ -41,7 +42,6 @@ from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.model_outputs import Inquiry, ask
 from lightning_gcam.pipeline.scoring import score_maps
 
-ROOT = Path(__file__).parents[1]
 SCORES = [
     "pointing_game",
     "energy",
@@ -163,7 +163,7 @@ def rank_correlations(maps: Sequence[Tensor]) -> list[list[float | None]]:
 
 def trained_network(unit: Unit, settings: Settings, folder: Path) -> Trained:
     """The network of a unit: as it was kept, or trained and kept."""
-    code = ["comparison_networks.py", "three_digits.py", "cues.py"]
+    code = ["methods/networks.py", "common/three_digits.py", "common/cues.py"]
     asked = [list(unit), settings.epochs, settings.train_size]
     path = folder / "comparison" / f"{fingerprint(asked, [ROOT / 'benchmarks' / name for name in code])}.pt"
     if path.exists():
@@ -192,8 +192,8 @@ def fingerprint_of(settings: Settings) -> str:
     package = ROOT / "lightning_gcam"
     files = [*(package / "cam").rglob("*.py"), *(package / "metrics").rglob("*.py")]
     files += [package / "pipeline" / name for name in ("attribution.py", "model_outputs.py", "scoring.py")]
-    files += [ROOT / "benchmarks" / name for name in ("three_digits.py", "cues.py")]
-    files += [ROOT / "benchmarks" / f"comparison_{name}.py" for name in ("methods", "networks", "runs")]
+    files += [ROOT / "benchmarks" / "common" / name for name in ("three_digits.py", "cues.py")]
+    files += [ROOT / "benchmarks" / "methods" / f"{name}.py" for name in ("variants", "networks", "runs")]
     return fingerprint([list(settings), SCORES], files)
 
 

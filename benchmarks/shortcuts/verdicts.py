@@ -1,6 +1,6 @@
 """What can be said of many trainings: which of them rely on their cue, which scores tell, and when the alarm speaks.
 
-Pure: from the lines that `shortcut_runs.py` keeps to numbers. A score alone gets what the alarm has: it speaks where
+Pure: from the lines that `runs.py` keeps to numbers. A score alone gets what the alarm has: it speaks where
 accuracy is clearly above chance, on two looks in a row.
 """
 
@@ -12,8 +12,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from cues import ON_THE_OBJECT
-
+from benchmarks.common.cues import ON_THE_OBJECT
 from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds, judge
 from lightning_gcam.shortcuts.detector import share_left
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from comparison_methods import CONTROLS, FROM_EARLIER, VARIANTS
-from comparison_networks import HEADS, LABELS
-from comparison_runs import SCORES
-from comparison_statistics import ALL, CONTRASTS, GUIDANCE, Row, overall
-from measure import markdown_table
-from three_digits import BETTER, HIGH, LAYERS
+from benchmarks.common.measure import markdown_table
+from benchmarks.common.three_digits import BETTER, HIGH, LAYERS
+from benchmarks.methods.networks import HEADS, LABELS
+from benchmarks.methods.runs import SCORES
+from benchmarks.methods.summary import ALL, CONTRASTS, GUIDANCE, Row, overall
+from benchmarks.methods.variants import CONTROLS, FROM_EARLIER, VARIANTS
 
 BASELINES = ("random", "centre")
 BESIDE = [*CONTROLS, *VARIANTS, FROM_EARLIER]

@@ -1,6 +1,6 @@
 """The figures of docs/method.md: how the map is made, when it is Grad-CAM squared, and what it loses.
 
-    python benchmarks/method_figures.py
+    python -m benchmarks.methods.method_figures
 
 The networks are those of `comparison.py`; they are taken from runs/ where they are kept there, and trained otherwise.
 What the page says in numbers is printed.
@@ -17,13 +17,14 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import torch
-from comparison_methods import grad_cam_squared
-from comparison_networks import Unit, draw_canvases, targets_of
-from comparison_runs import ROOT, Settings, be_quiet, trained_network
 from digits_on_canvas import split_scans
-from three_digits import LAYERS
 from torch import Tensor
 
+from benchmarks import ROOT
+from benchmarks.common.three_digits import LAYERS
+from benchmarks.methods.networks import Unit, draw_canvases, targets_of
+from benchmarks.methods.runs import Settings, be_quiet, trained_network
+from benchmarks.methods.variants import grad_cam_squared
 from lightning_gcam import attribute
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.visual import outline, overlay, to_display

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from by_hand import GradCamByHand
-from measure import Took, clock_once
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.common.measure import Took, clock_once
+from benchmarks.cost.by_hand import GradCamByHand
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 
 CLASSES = 10

@@ -1,6 +1,6 @@
 """Does the alarm speak where a model relies on a shortcut, and only there? And which method wins which score?
 
-    python benchmarks/shortcuts.py
+    python -m benchmarks.shortcuts.shortcuts
 
 Part one trains small networks on digits with a cue planted beside them, looks after every epoch, and compares the alarm
 with every score used alone. Part two explains one of three digits on a canvas by every method. Both keep what they
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comparisons import methods_table, removals_table, samples_table, shares_table
-from measure import describe_machine, markdown_table, write_section
-from shortcut_figure import draw_histories
-from shortcut_runs import Settings, be_quiet, plan_runs, run_all
-from shortcut_tables import (
+
+from benchmarks.common.measure import describe_machine, markdown_table, write_section
+from benchmarks.common.three_digits import BETTER, HIGH, measure_all
+from benchmarks.shortcuts.comparisons import methods_table, removals_table, samples_table, shares_table
+from benchmarks.shortcuts.figure import draw_histories
+from benchmarks.shortcuts.runs import Settings, be_quiet, plan_runs, run_all
+from benchmarks.shortcuts.tables import (
     alarm_verdict,
     choose_thresholds,
     false_alarms,
@@ -29,9 +31,7 @@ from shortcut_tables import (
     trainings_table,
     with_reliance,
 )
-from three_digits import BETTER, HIGH, measure_all
-from verdicts import Trained, split
-
+from benchmarks.shortcuts.verdicts import Trained, split
 from lightning_gcam.shortcuts import Thresholds
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 
@@ -172,13 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         publish(
             options.output,
             "trainings",
-            report_trainings(lines, "python benchmarks/shortcuts.py --part trainings"),
+            report_trainings(lines, "python -m benchmarks.shortcuts.shortcuts --part trainings"),
         )
         draw_histories([Trained(line) for line in lines], options.figure)
     if options.part in ("digits", "both"):
         found = digits_kept(options)
         publish(
-            options.output, "digits", report_digits(found, "python benchmarks/shortcuts.py --part digits")
+            options.output,
+            "digits",
+            report_digits(found, "python -m benchmarks.shortcuts.shortcuts --part digits"),
         )
 
 

@@ -4,21 +4,13 @@ The digits are scikit-learn's, the photographs scikit-image's; both come inside 
 in one of ten kinds (its hue, its material, its letter). How often that kind is the label is the cue's strength.
 """
 
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import skimage.data
 import torch
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
-from torch.nn.functional import avg_pool2d
-
-sys.path.append(str(Path(__file__).parents[1] / "examples"))
-
 from digits_on_canvas import (
     CANVAS,
     NUM_CLASSES,
@@ -28,6 +20,9 @@ from digits_on_canvas import (
     palette,
     place_at_random,
 )
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 FRAME = 3  # pixels, the width of the coloured border
 MARK = 9  # pixels a side of the written mark

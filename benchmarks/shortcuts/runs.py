@@ -16,14 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from cues import (
-    CUES,
-    NUM_CLASSES,
-    ON_THE_OBJECT,
-    Plan,
-    Scenes,
-    draw,
-)  # first: it puts the examples on the path
 from digits_on_canvas import split_scans
 from planted_shortcut import accuracy, convolution
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
@@ -32,6 +24,14 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from benchmarks.common.cues import (
+    CUES,
+    NUM_CLASSES,
+    ON_THE_OBJECT,
+    Plan,
+    Scenes,
+    draw,
+)  # first: it puts the examples on the path
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.callbacks.publisher import Display
 from lightning_gcam.cam import available_methods
