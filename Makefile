@@ -64,7 +64,7 @@ comparison: install  ## Compare all methods on digits, and keep the tables in do
 
 # A run that was stopped goes on: each network's result is kept in runs/zoo.jsonl.
 zoo: install  ## Look at every family of networks, and keep the table in docs/models.md
-	$(PY) -m tests.zoo $(ARGS)
+	$(PY) -m tests.models.zoo $(ARGS)
 
 pictures: install  ## Train the demo's networks and write the README's pictures; needs Chromium
 	$(PY) docs/pictures.py $(ARGS)
@@ -74,7 +74,7 @@ test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dep
 	$(OLDEST)/bin/python -m pytest -o filterwarnings=default --numprocesses auto --dist loadfile $(ARGS)
 
 strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ on other people's modules, the heavy packages too
-	$(STRANGERS)/bin/python -m pytest tests/examples/test_attach.py $(ARGS)
+	$(STRANGERS)/bin/python -m pytest tests/models/test_attach.py $(ARGS)
 
 clean:  ## Remove environments, builds and caches; keep runs/
 	rm -rf $(VENV) $(OLDEST) $(STRANGERS) build dist htmlcov .coverage .coverage.* .hypothesis

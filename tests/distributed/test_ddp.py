@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.ddp_script import MODES, loader, train
-from tests.witness import digest
+from tests.support.ddp_script import MODES, loader, train
+from tests.support.witness import digest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMEOUT = 280
 """Seconds for all modes together; a rank that waits for another forever does not pass."""
 
 
 def run(out: Path, *what: str) -> subprocess.CompletedProcess[str]:
-    """Two processes of `tests.ddp_script`."""
+    """Two processes of `tests.support.ddp_script`."""
     command = [
         sys.executable,
         "-m",
@@ -30,7 +30,7 @@ def run(out: Path, *what: str) -> subprocess.CompletedProcess[str]:
         "--standalone",
     ]
     return subprocess.run(
-        [*command, "-m", "tests.ddp_script", str(out), *what],
+        [*command, "-m", "tests.support.ddp_script", str(out), *what],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         timeout=TIMEOUT,
@@ -166,7 +166,7 @@ def test_a_process_that_left_before_the_exchange_would_end_the_training(tmp_path
 @pytest.mark.timeout(420)
 def test_spawned_processes(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.spawn_script", str(tmp_path)],
+        [sys.executable, "-m", "tests.support.spawn_script", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         timeout=400,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation_script import evaluate
+from tests.support.evaluation_script import evaluate
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 280
@@ -24,7 +24,7 @@ def run(directory: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """An evaluation by two processes."""
     directory.mkdir(exist_ok=True)
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    script = ["-m", "tests.evaluation_script", str(directory), json.dumps({"devices": 2, **options})]
+    script = ["-m", "tests.support.evaluation_script", str(directory), json.dumps({"devices": 2, **options})]
     return subprocess.run(
         [sys.executable, *launcher, *script],
         cwd=ROOT,

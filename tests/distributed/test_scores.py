@@ -29,7 +29,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         "--standalone",
     ]
     done = subprocess.run(
-        [*command, "-m", "tests.metrics.process_script", str(out)],
+        [*command, "-m", "tests.support.score_script", str(out)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         timeout=240,

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.sharded_script import MODES
+from tests.support.sharded_script import MODES
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.cpu.Stream, "record_event"), reason="this torch cannot shard parameters on the CPU"
 )
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMEOUT = 200
 
 
@@ -27,7 +27,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     out = tmp_path_factory.mktemp("sharded")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     done = subprocess.run(
-        [*command, "-m", "tests.sharded_script", str(out)],
+        [*command, "-m", "tests.support.sharded_script", str(out)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         timeout=TIMEOUT,

@@ -13,7 +13,7 @@ from lightning_gcam.datasets import available_datasets
 from lightning_gcam.datasets.coco import COCO_LAYOUT
 from lightning_gcam.datasets.imagenet import IMAGENET_LAYOUT
 from lightning_gcam.datasets.voc import VOC_LAYOUT
-from tests.datasets.trees import write_voc
+from tests.support.trees import write_voc
 
 PAGE = (Path(__file__).parents[2] / "docs/datasets.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.M | re.S)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lightning_gcam.cli import _parser
-from tests.toys import Toy, toy_loader, toy_trainer
+from tests.support.toys import Toy, toy_loader, toy_trainer
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 
 import lightning_gcam
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # A directory of one person's machine: a top-level name that is not preceded by the rest of a path or a URL.
 MACHINE_PATH = re.compile(r"(?<![\w./:~-])/(?:home|root|work|tmp|Users)/[\w.-]+")

@@ -11,8 +11,8 @@ import pytest
 
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.loggers import log_saliency
-from tests.loggers.backends import Scalars
-from tests.toys import LIGHTNING_SAYS, Toy, decoded, toy_loader, toy_trainer
+from tests.support.backends import Scalars
+from tests.support.toys import LIGHTNING_SAYS, Toy, decoded, toy_loader, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

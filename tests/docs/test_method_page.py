@@ -11,7 +11,7 @@ import torch
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import available_methods, registry
-from tests.cam.nets import cnn, pictures
+from tests.support.nets import cnn, pictures
 
 PAGE = Path(__file__).parents[2] / "docs" / "method.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from lightning_gcam import SaliencyBatch, SaliencyMonitor, attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.utils.errors import InputError
-from tests.toys import LIGHTNING_SAYS, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

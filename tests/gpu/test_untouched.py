@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.utils import isolation
-from tests.modules import MODULES, AlwaysDropout, Plain, TwoOptimizers
-from tests.test_untouched import Mode, _monitor, train
-from tests.witness import differences
+from tests.integration.test_untouched import Mode, _monitor, train
+from tests.support.modules import MODULES, AlwaysDropout, Plain, TwoOptimizers
+from tests.support.witness import differences
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from lightning_gcam.utils.errors import InputError
-from tests.modules import Plain
-from tests.test_untouched import _monitor, train
-from tests.witness import differences
+from tests.integration.test_untouched import _monitor, train
+from tests.support.modules import Plain
+from tests.support.witness import differences
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

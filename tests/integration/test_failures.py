@@ -32,8 +32,8 @@ from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.metrics import EnergyPointingGame
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import drawing as text
-from tests import faults
-from tests.faults import (
+from tests.support import faults
+from tests.support.faults import (
     EVERY,
     EVERY_STEP,
     FIRST,
@@ -53,8 +53,16 @@ from tests.faults import (
     samples,
     struck,
 )
-from tests.modules import MODULES, AlwaysDropout, Counting, LogsInForward, Plain, Spectral, Transformer
-from tests.witness import digest
+from tests.support.modules import (
+    MODULES,
+    AlwaysDropout,
+    Counting,
+    LogsInForward,
+    Plain,
+    Spectral,
+    Transformer,
+)
+from tests.support.witness import digest
 
 # Lightning's advice on runs this small is not this file's subject; what we say is caught and read.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -536,7 +544,7 @@ def test_without_a_logger_a_file_stands_where_the_directory_should_be(tmp_path: 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the service process in /proc")
 def test_wandb_offline_and_its_service_process_is_killed(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from tests.faults import without_service as run"
+    code = "import sys; from pathlib import Path; from tests.support.faults import without_service as run"
     # a service that another test has started here would be taken, and is not that process's to kill
     here = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     done = subprocess.run(
@@ -1278,7 +1286,7 @@ ELSEWHERE = [
     "lightning_gcam.pipeline.attribution._scaled_maps",
     "lightning_gcam.pipeline.scoring._of_samples",
     "lightning_gcam.visual.grid.write",
-    "tests.witness.RowLogger.log_image",
+    "tests.support.witness.RowLogger.log_image",
 ]
 
 

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_samples, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_samples, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 import lightning_gcam
 from lightning_gcam import SaliencyMonitor
-from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

@@ -13,9 +13,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_gcam import SaliencyMonitor
-from tests.modules import Plain
-from tests.test_untouched import _loader
-from tests.witness import RowLogger, Witness, differences, digest
+from tests.integration.test_untouched import _loader
+from tests.support.modules import Plain
+from tests.support.witness import RowLogger, Witness, differences, digest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

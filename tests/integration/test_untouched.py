@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.utils import isolation
-from tests.modules import (
+from tests.support.modules import (
     MODULES,
     AlwaysDropout,
     Counting,
@@ -30,7 +30,7 @@ from tests.modules import (
     TwoOptimizers,
     WithBackbone,
 )
-from tests.witness import RowLogger, Witness, differences
+from tests.support.witness import RowLogger, Witness, differences
 
 # Lightning's advice on runs this small is not this file's subject; a failure of ours raises (`on_error="raise"`).
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader
 
 from lightning_gcam import SaliencyMonitor
-from tests.toys import LIGHTNING_SAYS, decoded, toy_trainer
-from tests.witness import Witness, differences
+from tests.support.toys import LIGHTNING_SAYS, decoded, toy_trainer
+from tests.support.witness import Witness, differences
 
 pytest.importorskip("skimage")
 

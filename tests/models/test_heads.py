@@ -15,7 +15,7 @@ from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import functional
 from lightning_gcam.pipeline.record import record_saliency
 from lightning_gcam.utils.errors import InputError
-from tests.cam.nets import bits, cnn, pictures, seeded, state_of
+from tests.support.nets import bits, cnn, pictures, seeded, state_of
 
 SIX = available_methods()[:6]
 

@@ -1,7 +1,7 @@
 """Every family of networks: its layer is found, its map drawn, and the map peaks where a fitted head looks.
 
-What each network goes through is in `tests/zoo/examine.py`. A few run here; all of them by `make zoo`, which keeps the
-table in docs/models.md, or by `pytest -m zoo tests/test_zoo.py`.
+What each network goes through is in `tests/models/zoo/examine.py`. A few run here; all of them by `make zoo`, which
+keeps the table in docs/models.md, or by `pytest -m zoo tests/models/test_zoo.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import nn
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import layout_evidence as evidence
-from tests.zoo.__main__ import read, report, run
-from tests.zoo.examine import CLASSES, Finding, examine
-from tests.zoo.families import EXCEPTIONS, TIMM_NAMES, TRANSFORMERS_CONFIGS, ZOO, look
+from tests.models.zoo.__main__ import read, report, run
+from tests.models.zoo.examine import CLASSES, Finding, examine
+from tests.models.zoo.families import EXCEPTIONS, TIMM_NAMES, TRANSFORMERS_CONFIGS, ZOO, look
 
-PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 QUICK = [
     "torchvision mobilenet_v3_small",
     "torchvision resnet18",

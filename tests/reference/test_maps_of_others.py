@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_gcam import attribute
 from lightning_gcam.cam.capture import capture
 from lightning_gcam.cam.methods import grad_cam_plus_plus
-from tests.cam.nets import SIZE, cnn, pictures
+from tests.support.nets import SIZE, cnn, pictures
 
 LABELS = [0, 3, 1, 1]
 LAYERS = ["features.2", "features.4"]

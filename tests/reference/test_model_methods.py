@@ -20,8 +20,8 @@ from lightning_gcam.cam.methods.perturbation import masks_of
 from lightning_gcam.cam.registry import ModelMethod
 from lightning_gcam.metrics.functional import centre_map
 from lightning_gcam.utils.errors import InputError
-from tests.cam.nets import CLASSES, SIZE, cnn, pictures, seeded
-from tests.cam.test_against_others import LABELS, as_maps, by_grad_cam, imported
+from tests.reference.test_maps_of_others import LABELS, as_maps, by_grad_cam, imported
+from tests.support.nets import CLASSES, SIZE, cnn, pictures, seeded
 
 LAYER = "features.4"
 HEADS = ["pooled", "max", "flat"]

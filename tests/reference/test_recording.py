@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.recording.behaviour import fit_of, maps_of, resumed_of
-from tests.recording.kept import CHECKPOINT, KEPT, QUICK, unequal
-from tests.recording.networks import NETWORKS
+from tests.reference.recording.behaviour import fit_of, maps_of, resumed_of
+from tests.reference.recording.kept import CHECKPOINT, KEPT, QUICK, unequal
+from tests.reference.recording.networks import NETWORKS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -18,9 +18,9 @@ from PIL import Image
 from pytorch_lightning.loggers.logger import Logger
 
 from lightning_gcam.loggers import ReportLogger
-from tests.loggers import wandb_reader
-from tests.report.pages import Page
-from tests.toys import decoded
+from tests.support import wandb_reader
+from tests.support.pages import Page
+from tests.support.toys import decoded
 
 Pictures = dict[str, dict[int, Any]]
 """By tag, by step; the pixels, or None where the backend keeps no whole picture."""

@@ -1,4 +1,4 @@
-"""Trainings in two processes; every process writes what it saw. Started by `tests/test_ddp.py` through torchrun."""
+"""Trainings in two processes; every process writes what it saw. Started by `test_ddp.py` through torchrun."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from lightning_gcam.callbacks import distributed as processes
 from lightning_gcam.callbacks.look import Look
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.pipeline.record import record_saliency
-from tests.modules import Plain
-from tests.witness import RowLogger, Witness, digest
+from tests.support.modules import Plain
+from tests.support.witness import RowLogger, Witness, digest
 
 
 class Unused(Plain):

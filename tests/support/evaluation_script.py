@@ -1,6 +1,6 @@
 """Evaluations in processes of their own: to be killed, interrupted and resumed, or in two at once.
 
-Started by `tests/callbacks/test_evaluation_resume.py`, and by `test_evaluation_processes.py` through torchrun.
+Started by `test_evaluation_resume.py`, and by `tests/distributed/test_evaluation.py` through torchrun.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lightning_gcam import SaliencyEvaluation
 from lightning_gcam.metrics import DeletionAUC, MaxBoxAccuracy
-from tests.toys import Toy, toy_loader, toy_trainer
+from tests.support.toys import Toy, toy_loader, toy_trainer
 
 METHODS = ["guidance_cam", "layer_cam"]
 LOOKS = [0]

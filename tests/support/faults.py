@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyMonitor
-from tests.modules import Plain, Transformer
-from tests.witness import RowLogger, Witness, count_hooks, differences, digest, random_streams
+from tests.support.modules import Plain, Transformer
+from tests.support.witness import RowLogger, Witness, count_hooks, differences, digest, random_streams
 
 # ------------------------------------------------------------------------------------------- a small training
 
@@ -339,7 +339,7 @@ def changed_layer(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Itera
 
 
 def layer_of(module: Any) -> str:
-    """The layer that is found in `tests.modules`."""
+    """The layer that is found in `tests.support.modules`."""
     return "norm" if isinstance(module, Transformer) else "net.5"
 
 

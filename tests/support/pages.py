@@ -12,7 +12,7 @@ import torch
 from lightning_gcam import SaliencyBatch, SaliencyRecord
 from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.pipeline.record import Stamp, record_saliency
-from tests.toys import CLASSES, toy_network, toy_samples
+from tests.support.toys import CLASSES, toy_network, toy_samples
 
 EVIL = ("<script>throw 1</script>", "</script><img src=x onerror=alert(1)>", "a & b", '"quoted"')
 

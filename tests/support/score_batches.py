@@ -1,4 +1,4 @@
-"""Seeded batches that the tests of the scores share."""
+"""Seeded batches and fixtures that the tests of the scores share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_gcam.metrics import needs, resolve_scores
 Batch = tuple[Tensor, Tensor]
 
 
-def _make_batch(n: int = 7, height: int = 9, width: int = 8, seed: int = 0) -> Batch:
+def seeded_batch(n: int = 7, height: int = 9, width: int = 8, seed: int = 0) -> Batch:
     """Random maps without ties, and masks that are neither empty nor full."""
     generator = torch.Generator().manual_seed(seed)
     saliency = torch.rand(n, height, width, generator=generator)
@@ -26,19 +26,19 @@ def _make_batch(n: int = 7, height: int = 9, width: int = 8, seed: int = 0) -> B
 @pytest.fixture
 def make_batch() -> Callable[..., Batch]:
     """The maker of seeded batches: `make_batch(n, height, width, seed)`."""
-    return _make_batch
+    return seeded_batch
 
 
 @pytest.fixture
 def batch() -> Batch:
     """Seven samples that all count."""
-    return _make_batch()
+    return seeded_batch()
 
 
 @pytest.fixture
 def gaps() -> Batch:
     """Seven samples of which 1 (blank), 2 (empty mask), 4 (NaN) and 5 (infinite) cannot be localized."""
-    saliency, mask = _make_batch()
+    saliency, mask = seeded_batch()
     saliency[1] = 0
     mask[2] = False
     saliency[4, 3, 3] = float("nan")
@@ -46,7 +46,7 @@ def gaps() -> Batch:
     return saliency, mask
 
 
-def _inputs_for(name: str, batch: Batch) -> tuple[Tensor, ...]:
+def inputs_of(name: str, batch: Batch) -> tuple[Tensor, ...]:
     """What the score's `update` takes, made from maps and masks: seeded maps and probabilities of perturbed images.
 
     Where a mask is empty, the first probability is NaN, so that a score made of forwards leaves out the same samples.
@@ -75,7 +75,7 @@ def _inputs_for(name: str, batch: Batch) -> tuple[Tensor, ...]:
 @pytest.fixture
 def inputs_for() -> Callable[[str, Batch], tuple[Tensor, ...]]:
     """The maker of what a score's `update` takes: `inputs_for(name, (saliency, mask))`."""
-    return _inputs_for
+    return inputs_of
 
 
 @pytest.fixture(scope="session")

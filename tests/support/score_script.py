@@ -1,4 +1,4 @@
-"""Every score in two processes, the samples shared unevenly; started by `test_processes.py`."""
+"""Every score in two processes, the samples shared unevenly; started by `tests/distributed/test_scores.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from lightning_gcam.metrics import Measured, available_scores, resolve_scores
-from tests.metrics.conftest import _inputs_for, _make_batch
+from tests.support.score_batches import inputs_of, seeded_batch
 
 GROUPS = torch.tensor([0, 1, 1, 0, -1, 1, 1])
 SHARES = {"uneven": (slice(0, 5), slice(5, 7)), "empty": (slice(0, 7), slice(7, 7))}
@@ -25,7 +25,7 @@ def values(share: str | None, rank: int) -> dict[str, object]:
         metric._to_sync = share is not None
         measured = Measured(metric, resamples=20, sync_on_compute=share is not None)
         part = slice(None) if share is None else SHARES[share][rank]
-        inputs = [each[part] for each in _inputs_for(name, gaps())]
+        inputs = [each[part] for each in inputs_of(name, gaps())]
         if len(inputs[0]):
             metric.update(*inputs)
             measured.update(*inputs, groups=GROUPS[part])
@@ -35,7 +35,7 @@ def values(share: str | None, rank: int) -> dict[str, object]:
 
 def gaps() -> tuple[torch.Tensor, torch.Tensor]:
     """As the fixture of that name."""
-    saliency, mask = _make_batch()
+    saliency, mask = seeded_batch()
     saliency[1], mask[2] = 0, False
     return saliency, mask
 

@@ -1,4 +1,4 @@
-"""Trainings with parameters sharded over two processes; started by `tests/test_sharded.py` through torchrun."""
+"""Trainings with parameters sharded over two processes; started by `test_sharded.py` through torchrun."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from lightning_gcam import SaliencyMonitor
-from tests.ddp_script import loader
-from tests.modules import Plain
-from tests.witness import digest
+from tests.support.ddp_script import loader
+from tests.support.modules import Plain
+from tests.support.witness import digest
 
 
 class FullySharded(Plain):

@@ -1,4 +1,4 @@
-"""A training under `ddp_spawn`; started by `tests/test_ddp.py`."""
+"""A training under `ddp_spawn`; started by `tests/distributed/test_ddp.py`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytorch_lightning
 import torch
 
 from lightning_gcam import SaliencyMonitor
-from tests.ddp_script import loader
-from tests.modules import Plain
-from tests.witness import digest
+from tests.support.ddp_script import loader
+from tests.support.modules import Plain
+from tests.support.witness import digest
 
 
 class Writer(pytorch_lightning.Callback):

@@ -1,6 +1,6 @@
 """A real TensorBoard server on this machine, and the picture in docs/loggers.md made with it, after `make demo`.
 
-python -m tests.loggers.tensorboard_page runs/planted_shortcut docs/images/tensorboard.png
+python -m tests.support.tensorboard_page runs/planted_shortcut docs/images/tensorboard.png
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from tests.loggers.browser import Browser
+from tests.support.browser import Browser
 
 
 class Server:

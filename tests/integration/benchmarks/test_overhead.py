@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = "benchmarks.cost.overhead"
 SMALL = ["--size=64", "--samples=4", "--epochs=2", "--batches=1", "--threads=1", "--rounds=1"]
 PARTS = [

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = "benchmarks.cost.saliency_cost"
 SMALL = ["--model=resnet18", "--batch=2", "--size=64", "--threads=1"]
 ROWS = [

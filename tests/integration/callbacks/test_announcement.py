@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_gcam import SaliencyMonitor
-from tests.toys import CLASSES, LIGHTNING_SAYS, Recast, Toy, listening, toy_loader, toy_trainer
+from tests.support.toys import CLASSES, LIGHTNING_SAYS, Recast, Toy, listening, toy_loader, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.utils.errors import InputError
-from tests.toys import (
+from tests.support.toys import (
     CLASSES,
     LIGHTNING_SAYS,
     PACKAGES,

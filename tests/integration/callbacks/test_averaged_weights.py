@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam import SaliencyMonitor
-from tests.toys import LIGHTNING_SAYS, Toy, steps_of, toy_loader, toy_samples, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, steps_of, toy_loader, toy_samples, toy_trainer
 
 EMAWeightAveraging: Any = getattr(pytorch_lightning.callbacks, "EMAWeightAveraging", None)
 pytestmark = [

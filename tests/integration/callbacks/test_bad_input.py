@@ -12,7 +12,16 @@ from torch.utils.data import DataLoader
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.utils.errors import InputError
-from tests.toys import CLASSES, LIGHTNING_SAYS, SIZE, Recast, Toy, toy_loader, toy_samples, toy_trainer
+from tests.support.toys import (
+    CLASSES,
+    LIGHTNING_SAYS,
+    SIZE,
+    Recast,
+    Toy,
+    toy_loader,
+    toy_samples,
+    toy_trainer,
+)
 
 pytestmark = LIGHTNING_SAYS
 

@@ -17,7 +17,15 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.callbacks.resuming import Kept
 from lightning_gcam.utils.errors import InputError
-from tests.toys import LIGHTNING_SAYS, Toy, steps_of, toy_loader, toy_network, toy_samples, toy_trainer
+from tests.support.toys import (
+    LIGHTNING_SAYS,
+    Toy,
+    steps_of,
+    toy_loader,
+    toy_network,
+    toy_samples,
+    toy_trainer,
+)
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:.*training goes on without it")]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.metrics import PositionalConcentration
 from lightning_gcam.pipeline.record import Stamp, record_saliency
-from tests.toys import (
+from tests.support.toys import (
     CLASSES,
     LIGHTNING_SAYS,
     Toy,

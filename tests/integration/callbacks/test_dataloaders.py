@@ -17,7 +17,16 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_gcam import SaliencyEvaluation, SaliencyMonitor
 from lightning_gcam.callbacks.sample_collector import check_index, number_of, part_of
 from lightning_gcam.utils.errors import InputError
-from tests.toys import LIGHTNING_SAYS, Recast, Toy, listening, toy_loader, toy_of, toy_samples, toy_trainer
+from tests.support.toys import (
+    LIGHTNING_SAYS,
+    Recast,
+    Toy,
+    listening,
+    toy_loader,
+    toy_of,
+    toy_samples,
+    toy_trainer,
+)
 
 pytestmark = [
     *LIGHTNING_SAYS,

@@ -25,9 +25,9 @@ from lightning_gcam.evaluation import EvaluationResult, print_table, read_result
 from lightning_gcam.evaluation.table import plain_table
 from lightning_gcam.metrics import PointingGame, functional
 from lightning_gcam.pipeline.record import record_saliency
-from tests.loggers.wandb_reader import history
-from tests.toys import PACKAGES, Toy, listening, toy_loader, toy_of, toy_samples, toy_trainer
-from tests.witness import random_streams
+from tests.support.toys import PACKAGES, Toy, listening, toy_loader, toy_of, toy_samples, toy_trainer
+from tests.support.wandb_reader import history
+from tests.support.witness import random_streams
 
 METHODS = ["guidance_cam", "grad_cam", "layer_cam"]
 SCORES = [

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from lightning_gcam.evaluation import Parts
-from tests.evaluation_script import evaluate
+from tests.support.evaluation_script import evaluate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run(directory: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """An evaluation in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "tests.evaluation_script", str(directory), json.dumps(options)],
+        [sys.executable, "-m", "tests.support.evaluation_script", str(directory), json.dumps(options)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         timeout=250,
@@ -166,8 +166,8 @@ def test_what_is_not_the_same_is_done_again(
 
 
 def _shift(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    from tests import evaluation_script
-    from tests.toys import Toy, toy_loader
+    from tests.support import evaluation_script
+    from tests.support.toys import Toy, toy_loader
 
     if what == "samples":
         other = lambda n, **options: toy_loader(n, seed=8, **options)  # noqa: E731

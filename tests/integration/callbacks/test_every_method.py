@@ -11,8 +11,8 @@ import torch
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.cam import available_methods
 from lightning_gcam.utils.errors import InputError
-from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
-from tests.witness import Witness, differences
+from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
+from tests.support.witness import Witness, differences
 
 pytestmark = LIGHTNING_SAYS
 

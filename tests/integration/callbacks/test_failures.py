@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.callbacks.error_policy import FailurePolicy
-from tests.toys import LIGHTNING_SAYS, Toy, steps_of, toy_loader, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, steps_of, toy_loader, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, SaliencyRecord
-from tests.toys import LIGHTNING_SAYS, Recast, Toy, toy_loader, toy_samples, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Recast, Toy, toy_loader, toy_samples, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

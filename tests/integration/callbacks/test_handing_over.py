@@ -9,7 +9,7 @@ import pytest
 import pytorch_lightning
 
 from lightning_gcam import SaliencyMonitor, SaliencyRecord
-from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

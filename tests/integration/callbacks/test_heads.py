@@ -18,7 +18,7 @@ from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.callbacks.look import Recipe
 from lightning_gcam.cam import resolve_methods
 from lightning_gcam.utils.errors import InputError
-from tests.toys import LIGHTNING_SAYS, listening, toy_samples, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, listening, toy_samples, toy_trainer
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:.* maps are blank")]
 

@@ -16,8 +16,8 @@ from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.pipeline.captions import instead_of_classes, subject_of
 from lightning_gcam.pipeline.record import record_saliency
 from lightning_gcam.utils.errors import InputError
-from tests.callbacks.test_heads import Fits, backbone, fit, pooled
-from tests.toys import LIGHTNING_SAYS, Toy, toy_samples, toy_trainer
+from tests.integration.callbacks.test_heads import Fits, backbone, fit, pooled
+from tests.support.toys import LIGHTNING_SAYS, Toy, toy_samples, toy_trainer
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:.* maps are blank")]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam import SaliencyMonitor
-from tests.toys import Toy, toy_loader, toy_trainer
+from tests.support.toys import Toy, toy_loader, toy_trainer
 
 
 class NotYet(Toy):

@@ -10,7 +10,7 @@ import pytest
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.utils.errors import InputError
-from tests.toys import (
+from tests.support.toys import (
     LIGHTNING_SAYS,
     PACKAGES,
     Toy,

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from lightning_gcam import SaliencyMonitor, SaliencyRecord
 from lightning_gcam.pipeline.record import record_saliency
 from lightning_gcam.utils.errors import InputError
-from tests.toys import LIGHTNING_SAYS, Toy, decoded, toy_loader, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, decoded, toy_loader, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

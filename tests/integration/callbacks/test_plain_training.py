@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_network, toy_samples, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_network, toy_samples, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

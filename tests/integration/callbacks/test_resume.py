@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from tests.toys import LIGHTNING_SAYS, Toy, steps_of, toy_loader, toy_samples, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, steps_of, toy_loader, toy_samples, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

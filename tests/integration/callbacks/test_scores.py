@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.utils.errors import InputError
-from tests.modules import AlwaysDropout, Plain
-from tests.test_untouched import train
-from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_network, toy_trainer
-from tests.witness import differences
+from tests.integration.test_untouched import train
+from tests.support.modules import AlwaysDropout, Plain
+from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_network, toy_trainer
+from tests.support.witness import differences
 
 pytestmark = LIGHTNING_SAYS
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
-from tests.toys import LIGHTNING_SAYS, Toy, steps_of, toy_samples, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, steps_of, toy_samples, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

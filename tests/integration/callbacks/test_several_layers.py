@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.utils.errors import InputError
-from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 LAYERS = ["network.2", "network.5"]

@@ -26,7 +26,7 @@ from lightning_gcam.loggers import log_alert
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
 from lightning_gcam.shortcuts.results import wilson_interval
-from tests.toys import LIGHTNING_SAYS, PACKAGES, LightningToy, Toy, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, PACKAGES, LightningToy, Toy, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 
@@ -411,7 +411,7 @@ def test_a_text_in_tensorboard(tmp_path: Path, package: Any) -> None:
 @pytest.mark.filterwarnings("ignore:ShortcutAlarm", "ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_an_alert_in_wandb(tmp_path: Path) -> None:
     wandb = pytest.importorskip("wandb")
-    from tests.loggers.wandb_reader import alerts
+    from tests.support.wandb_reader import alerts
 
     logger, alarm = (
         PACKAGES[0].loggers.WandbLogger(project="toy", save_dir=tmp_path, offline=True),

@@ -12,9 +12,9 @@ import pytorch_lightning
 from lightning_gcam import ShortcutAlarm
 from lightning_gcam.callbacks import publisher as display
 from lightning_gcam.utils.chunking import is_out_of_memory
-from tests import faults
-from tests.faults import EVERY, FROM_VALIDATION, assert_same, fit, struck
-from tests.modules import Plain
+from tests.support import faults
+from tests.support.faults import EVERY, FROM_VALIDATION, assert_same, fit, struck
+from tests.support.modules import Plain
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -13,8 +13,8 @@ from torchvision import tv_tensors
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.utils.errors import InputError
-from tests.batch.pasting import pasted
-from tests.toys import (
+from tests.support.pasting import pasted
+from tests.support.toys import (
     CLASSES,
     LIGHTNING_SAYS,
     SIZE,

@@ -15,7 +15,16 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from tests.toys import LIGHTNING_SAYS, PACKAGES, Toy, steps_of, toy_loader, toy_of, toy_samples, toy_trainer
+from tests.support.toys import (
+    LIGHTNING_SAYS,
+    PACKAGES,
+    Toy,
+    steps_of,
+    toy_loader,
+    toy_of,
+    toy_samples,
+    toy_trainer,
+)
 
 pytestmark = LIGHTNING_SAYS
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from lightning_gcam.cli import main
 from lightning_gcam.cli.models import Explained, build_model, without_prefix
 from lightning_gcam.evaluation import EvaluationResult, read_result
-from tests.datasets.trees import write_coco, write_imagenet, write_voc
-from tests.toys import Toy, listening
+from tests.support.toys import Toy, listening
+from tests.support.trees import write_coco, write_imagenet, write_voc
 
 QUICK = ["--image-size", "48", "--methods", "guidance_cam,grad_cam", "--scores", "energy", "pointing_game"]
 RANDOM = pytest.mark.filterwarnings("ignore:.*has random weights")
@@ -63,7 +63,7 @@ def own(path: Path, classes: int = 20) -> list[str]:
     module = Small(5, classes)
     state = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     torch.save({**state, "pytorch-lightning_version": "2.6.0"}, path)
-    return ["--module", "tests.test_evaluate_command.Small", "--checkpoint", str(path)]
+    return ["--module", "tests.integration.cli.test_evaluate_command.Small", "--checkpoint", str(path)]
 
 
 # ------------------------------------------------------------------------------------------------ end to end
@@ -243,8 +243,11 @@ def test_wrong_arguments_end_with_2(
         (["--model", "squeezenet1_1", "--checkpoint", "no.ckpt"], '"no.ckpt" is no file'),
         (["--model", "squeezenet1_1", "--outputs", "7"], "The model has 7 outputs"),
         (["--module", "no_such_package.Module"], "cannot be imported"),
-        (["--module", "tests.toys.Recast"], "is no LightningModule"),
-        (["--module", "tests.test_evaluate_command.Small", "--weights", "a.pth"], "belongs to `--model`"),
+        (["--module", "tests.support.toys.Recast"], "is no LightningModule"),
+        (
+            ["--module", "tests.integration.cli.test_evaluate_command.Small", "--weights", "a.pth"],
+            "belongs to `--model`",
+        ),
         (["--model", "squeezenet1_1", "--target-layer", "layer9"], "layer9"),
         (["--model", "squeezenet1_1", "--class-map", "no.json"], "no.json"),
         (["--model", "squeezenet1_1", "--root", "no/such/folder"], "no/such/folder"),
@@ -313,7 +316,7 @@ def test_the_working_directory_comes_last_and_it_is_said_what_was_imported(
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
     before = list(sys.path)
     (tmp_path / "colorsys.py").write_text("raise AssertionError('not the installed one')")
-    source = "import colorsys\nfrom tests.test_evaluate_command import Small\nclass Net(Small): ...\n"
+    source = "import colorsys\nfrom tests.integration.cli.test_evaluate_command import Small\nclass Net(Small): ...\n"
     (tmp_path / "their_net.py").write_text(source)
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     with listening() as said, pytest.warns(UserWarning, match="`--module their_net.Net` has random weights"):

@@ -11,8 +11,8 @@ import yaml
 from pytorch_lightning.cli import LightningCLI
 
 from lightning_gcam import SaliencyEvaluation
-from tests.test_cli import VALUES
-from tests.toys import Toy
+from tests.integration.cli.test_lightning_cli import VALUES
+from tests.support.toys import Toy
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

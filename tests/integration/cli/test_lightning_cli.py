@@ -20,9 +20,9 @@ from torch import Tensor
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.metrics import PointingGame
 from lightning_gcam.shortcuts import Thresholds
-from tests.toys import Toy
+from tests.support.toys import Toy
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -51,11 +51,11 @@ def as_it_is(output: Tensor) -> Tensor:
 
 
 VALUES: dict[str, Any] = {
-    "methods": ["guidance_cam", "tests.test_cli.mean_activation"],
+    "methods": ["guidance_cam", "tests.integration.cli.test_lightning_cli.mean_activation"],
     "target_layer": ["network.2", "network.5"],
     "fuse": "mean",
     "dataloader_idx": 1,
-    "targets": "tests.test_cli.first_logit",
+    "targets": "tests.integration.cli.test_lightning_cli.first_logit",
     "num_samples": 5,
     "selection": "first",
     "every_n_epochs": 2,
@@ -66,11 +66,11 @@ VALUES: dict[str, Any] = {
     ],
     "final_scores": ["insertion"],
     "checks": ["background_only_accuracy", "salient_flips"],
-    "removal": "tests.test_cli.grey",
-    "adapter": "tests.test_cli.read",
-    "forward": "tests.test_cli.call",
+    "removal": "tests.integration.cli.test_lightning_cli.grey",
+    "adapter": "tests.integration.cli.test_lightning_cli.read",
+    "forward": "tests.integration.cli.test_lightning_cli.call",
     "normalize": [[0.5], [0.25]],
-    "reshape_transform": "tests.test_cli.as_it_is",
+    "reshape_transform": "tests.integration.cli.test_lightning_cli.as_it_is",
     "class_names": ["a", "b", "c", "d"],
     "log_prefix": "look",
     "sample_images": True,

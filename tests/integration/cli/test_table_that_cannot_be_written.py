@@ -19,9 +19,9 @@ from lightning_gcam.callbacks.evaluation_table import Table
 from lightning_gcam.cli import main
 from lightning_gcam.evaluation import read_result
 from lightning_gcam.utils.errors import InputError
-from tests.datasets.trees import write_voc
-from tests.test_evaluate_command import Small, own
-from tests.toys import Toy, toy_loader, toy_trainer
+from tests.integration.cli.test_evaluate_command import Small, own
+from tests.support.toys import Toy, toy_loader, toy_trainer
+from tests.support.trees import write_voc
 
 needs_full_device = pytest.mark.skipif(
     not Path("/dev/full").exists(), reason="a full disk is played by /dev/full"

@@ -19,8 +19,8 @@ from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.datasets import DatasetModule, Voc2012, available_datasets, dataset_module
 from lightning_gcam.datasets.rows import collate
 from lightning_gcam.utils.errors import InputError
-from tests.datasets.trees import write_coco, write_imagenet, write_voc
-from tests.toys import PACKAGES, toy_trainer
+from tests.support.toys import PACKAGES, toy_trainer
+from tests.support.trees import write_coco, write_imagenet, write_voc
 
 SIZE = 20
 WRITERS = {"voc2012": write_voc, "coco2014": write_coco, "imagenet": write_imagenet}

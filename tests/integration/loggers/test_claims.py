@@ -21,7 +21,7 @@ from lightning_gcam.loggers.files import is_ours, next_version, own_directory, r
 from lightning_gcam.pipeline.record import Stamp, record_saliency
 from lightning_gcam.report import read_run
 from lightning_gcam.utils.errors import InputError
-from tests.toys import Toy, toy_loader, toy_network, toy_samples, toy_trainer
+from tests.support.toys import Toy, toy_loader, toy_network, toy_samples, toy_trainer
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes"),

@@ -16,11 +16,11 @@ import pytorch_lightning
 import torch
 
 from lightning_gcam import SaliencyMonitor, SaliencyRecord
-from tests.loggers.backends import BACKENDS, Backend, Numbers, Pictures, Wandb, WithLogImage, alike
-from tests.modules import Plain
-from tests.test_untouched import train
-from tests.toys import LIGHTNING_SAYS, PACKAGES, toy_loader, toy_of, toy_trainer
-from tests.witness import differences
+from tests.integration.test_untouched import train
+from tests.support.backends import BACKENDS, Backend, Numbers, Pictures, Wandb, WithLogImage, alike
+from tests.support.modules import Plain
+from tests.support.toys import LIGHTNING_SAYS, PACKAGES, toy_loader, toy_of, toy_trainer
+from tests.support.witness import differences
 
 pytestmark = [
     *LIGHTNING_SAYS,

@@ -16,7 +16,7 @@ from tensorboard.plugins.base_plugin import TBContext
 
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.loggers.tensorboard import charts
-from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_trainer
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 

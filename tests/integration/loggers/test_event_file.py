@@ -10,9 +10,9 @@ import pytorch_lightning
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests import faults
-from tests.faults import FROM_VALIDATION, assert_same, fit
-from tests.modules import Plain
+from tests.support import faults
+from tests.support.faults import FROM_VALIDATION, assert_same, fit
+from tests.support.modules import Plain
 
 resource = pytest.importorskip("resource")
 

@@ -15,7 +15,7 @@ from lightning_gcam import SaliencyBatch, SaliencyMonitor, SaliencyRecord
 from lightning_gcam.loggers import log_saliency, write_look, write_scores
 from lightning_gcam.loggers.files import next_version
 from lightning_gcam.pipeline.record import Stamp, record_saliency
-from tests.toys import (
+from tests.support.toys import (
     LIGHTNING_SAYS,
     PACKAGES,
     Toy,

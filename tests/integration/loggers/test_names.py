@@ -23,8 +23,8 @@ from lightning_gcam.pipeline.record import Stamp, record_saliency
 from lightning_gcam.report import read_run
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import LONGEST, safe_name, safe_path, same_on_any_disk, shortened
-from tests.loggers.backends import BACKENDS, TensorBoard
-from tests.toys import (
+from tests.support.backends import BACKENDS, TensorBoard
+from tests.support.toys import (
     LIGHTNING_SAYS,
     Toy,
     decoded,

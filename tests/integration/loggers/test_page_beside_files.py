@@ -12,8 +12,8 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.report.sources import read_run
-from tests.report.pages import Page
-from tests.toys import LIGHTNING_SAYS, PACKAGES, toy_loader, toy_of, toy_trainer
+from tests.support.pages import Page
+from tests.support.toys import LIGHTNING_SAYS, PACKAGES, toy_loader, toy_of, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

@@ -15,8 +15,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.loggers import ReportLogger, log_alert, log_saliency
-from tests.report.pages import Page, record_at, write_report
-from tests.toys import LIGHTNING_SAYS, PACKAGES, Toy, listening, toy_loader, toy_of, toy_trainer
+from tests.support.pages import Page, record_at, write_report
+from tests.support.toys import LIGHTNING_SAYS, PACKAGES, Toy, listening, toy_loader, toy_of, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

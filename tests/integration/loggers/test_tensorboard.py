@@ -13,7 +13,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_gcam import SaliencyMonitor, SaliencyRecord
-from tests.toys import LIGHTNING_SAYS, PACKAGES, Toy, decoded, steps_of, toy_loader, toy_of, toy_trainer
+from tests.support.toys import (
+    LIGHTNING_SAYS,
+    PACKAGES,
+    Toy,
+    decoded,
+    steps_of,
+    toy_loader,
+    toy_of,
+    toy_trainer,
+)
 
 pytestmark = LIGHTNING_SAYS
 

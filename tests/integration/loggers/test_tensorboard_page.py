@@ -12,11 +12,11 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.loggers import log_alert
-from tests.loggers.browser import CHROMIUM, Browser
-from tests.loggers.tensorboard_page import IMAGES, Server
-from tests.loggers.test_alerts import ALERT
-from tests.loggers.test_custom_scalars import Judged
-from tests.toys import LIGHTNING_SAYS, decoded, toy_loader, toy_trainer
+from tests.integration.loggers.test_custom_scalars import Judged
+from tests.support.browser import CHROMIUM, Browser
+from tests.support.tensorboard_page import IMAGES, Server
+from tests.support.toys import LIGHTNING_SAYS, decoded, toy_loader, toy_trainer
+from tests.unit.loggers.test_alerts import ALERT
 
 pytestmark = [
     *LIGHTNING_SAYS,

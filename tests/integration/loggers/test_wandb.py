@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lightning_gcam import SaliencyMonitor
-from tests.loggers.test_tensorboard import LogsItsTraining, Showing
-from tests.loggers.wandb_reader import history
-from tests.toys import LIGHTNING_SAYS, PACKAGES, decoded, steps_of, toy_loader, toy_of, toy_trainer
+from tests.integration.loggers.test_tensorboard import LogsItsTraining, Showing
+from tests.support.toys import LIGHTNING_SAYS, PACKAGES, decoded, steps_of, toy_loader, toy_of, toy_trainer
+from tests.support.wandb_reader import history
 
 pytest.importorskip("wandb")
 pytestmark = [

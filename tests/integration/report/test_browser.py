@@ -16,8 +16,8 @@ import pytest
 
 from lightning_gcam.report import Run, build_page, read_run
 from lightning_gcam.report.shapes import unknown_sample
-from tests.loggers.browser import Browser
-from tests.report.pages import EVIL, write_report
+from tests.support.browser import Browser
+from tests.support.pages import EVIL, write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -107,7 +107,7 @@ def test_slider_and_keys_move_through_the_looks_and_cards_stay(page: Path) -> No
 def test_the_heat_is_the_packages_own(page: Path) -> None:
     """The canvas and `visual.overlay` agree to a step of rounding, at a size where no map was shrunk."""
     from lightning_gcam.visual import overlay, to_display
-    from tests.report.pages import record_at
+    from tests.support.pages import record_at
 
     record = record_at(15, methods=["guidance_cam", "grad_cam"])
     mine = overlay(to_display(record.batch.images), record.attribution.maps["guidance_cam"])[0].permute(

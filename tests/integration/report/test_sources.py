@@ -12,8 +12,8 @@ from lightning_gcam import SaliencyMonitor
 from lightning_gcam.loggers import log_alert
 from lightning_gcam.report import build_page, read_run
 from lightning_gcam.utils.errors import InputError
-from tests.report.pages import Page, write_report
-from tests.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
+from tests.support.pages import Page, write_report
+from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.common.measure import describe_machine, markdown_table, write_section
-from tests.zoo.examine import Finding
-from tests.zoo.families import EXCEPTIONS, ZOO, look
+from tests.models.zoo.examine import Finding
+from tests.models.zoo.families import EXCEPTIONS, ZOO, look
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(names: list[str], results: Path) -> dict[str, Finding]:
@@ -96,7 +96,7 @@ def _row(name: str, finding: Finding) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.models.zoo", description=__doc__)
     parser.add_argument("--only", default="", help="networks whose name holds this")
     parser.add_argument(
         "--results", type=Path, default=ROOT / "runs" / "zoo.jsonl", help="delete it to begin anew"

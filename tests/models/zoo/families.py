@@ -12,7 +12,7 @@ import torchvision
 import transformers
 from torch import nn
 
-from tests.zoo.examine import CLASSES, Finding, examine
+from tests.models.zoo.examine import CLASSES, Finding, examine
 
 
 class Member(NamedTuple):

@@ -1,8 +1,8 @@
 """Record what the package does, and compare two recordings.
 
-python -m tests.recording take before.npz      # on the tree before a change
-python -m tests.recording compare before.npz after.npz
-python -m tests.recording keep before.npz      # the small part that `tests/test_recording.py` compares with
+python -m tests.reference.recording take before.npz      # on the tree before a change
+python -m tests.reference.recording compare before.npz after.npz
+python -m tests.reference.recording keep before.npz      # the small part that the tests compare with
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from tests.recording.behaviour import VERSIONS, checkpoint_of, everything
-from tests.recording.kept import CHECKPOINT, KEPT, differences, part_of, read, write, write_part
+from tests.reference.recording.behaviour import VERSIONS, checkpoint_of, everything
+from tests.reference.recording.kept import CHECKPOINT, KEPT, differences, part_of, read, write, write_part
 
 
 def main() -> int:

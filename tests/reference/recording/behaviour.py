@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from lightning_gcam import SaliencyEvaluation, SaliencyMonitor, ShortcutAlarm, attribute
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import available_scores
-from tests.recording.networks import NETWORKS, network, samples
-from tests.toys import Toy, toy_trainer
+from tests.reference.recording.networks import NETWORKS, network, samples
+from tests.support.toys import Toy, toy_trainer
 
 Values = dict[str, Any]
 
@@ -191,7 +191,7 @@ def _read_tensorboard(root: Path) -> Values:
 def _read_wandb(root: Path) -> Values:
     import wandb
 
-    from tests.loggers.wandb_reader import history
+    from tests.support.wandb_reader import history
 
     wandb.finish()
     rows = history(root)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.recording.behaviour import Values
+from tests.reference.recording.behaviour import Values
 
 HERE = Path(__file__).parent
 KEPT, CHECKPOINT = HERE / "kept.json", HERE / "kept.ckpt"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.suitability import corner, reaches_beyond_corner, up_to_the_bottleneck
-from tests.cam.nets import seeded
+from tests.support.nets import seeded
 
 
 class UNet(nn.Module):

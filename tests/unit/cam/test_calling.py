@@ -15,8 +15,8 @@ from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.calling import run
 from lightning_gcam.utils.errors import InputError
-from tests.cam.nets import bits, cnn, pictures
-from tests.toys import listening
+from tests.support.nets import bits, cnn, pictures
+from tests.support.toys import listening
 
 
 class Holder(nn.Module):

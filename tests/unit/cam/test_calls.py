@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.utils.errors import InputError
-from tests.cam.nets import CLASSES, SIZE, pictures, seeded, state_of
-from tests.toys import listening
+from tests.support.nets import CLASSES, SIZE, pictures, seeded, state_of
+from tests.support.toys import listening
 
 REFERENCE = pictures(1, seed=7)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_gcam.cam.capture import Captured, capture
-from tests.cam.nets import CLASSES, GRID, cnn, pictures, seeded
+from tests.support.nets import CLASSES, GRID, cnn, pictures, seeded
 
 
 def textbook(model: nn.Module, layer: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

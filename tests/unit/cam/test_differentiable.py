@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
-from tests.cam.nets import CLASSES, bits, cnn, pictures, seeded, state_of
+from tests.support.nets import CLASSES, bits, cnn, pictures, seeded, state_of
 
 
 class Checkpointed(nn.Module):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from lightning_gcam import attribute
 from lightning_gcam.cam import available_methods
 from lightning_gcam.utils.errors import InputError
-from tests.cam.nets import CLASSES, bits, cnn, pictures, seeded, state_of
-from tests.cam.test_layers import ClassToken, Mixer, Restless, square
-from tests.cam.test_layouts import Shared, TokensFirst
-from tests.test_heads import scene, segmenter
+from tests.models.test_heads import scene, segmenter
+from tests.support.nets import CLASSES, bits, cnn, pictures, seeded, state_of
+from tests.unit.cam.test_layers import ClassToken, Mixer, Restless, square
+from tests.unit.cam.test_layouts import Shared, TokensFirst
 
 BY_PURE_FUNCTIONS = available_methods()[:9]
 BY_ASKING = available_methods()[9:]

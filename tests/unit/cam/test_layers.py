@@ -14,7 +14,7 @@ from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer, resolve_target_layer
 from lightning_gcam.cam.forward import in_place_of_zeros
 from lightning_gcam.cam.layers import TargetLayer
-from tests.cam.nets import CLASSES, GRID, bits, cnn, pictures, seeded, state_of
+from tests.support.nets import CLASSES, GRID, bits, cnn, pictures, seeded, state_of
 
 
 def square(n: int = 2, size: int = 32) -> Tensor:

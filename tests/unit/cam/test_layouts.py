@@ -16,8 +16,8 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
-from tests.cam.nets import CLASSES, cnn, pictures, state_of
-from tests.cam.test_layers import ClassToken, Mixer, square, vision_transformer
+from tests.support.nets import CLASSES, cnn, pictures, state_of
+from tests.unit.cam.test_layers import ClassToken, Mixer, square, vision_transformer
 
 
 def alive(model: nn.Module, images: Tensor, **options: Any) -> bool:

@@ -17,7 +17,7 @@ from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.forward import logits_of
 from lightning_gcam.cam.outputs import LOGIT_NAMES, find_logits, find_raw_logits, has_graph
 from lightning_gcam.utils.errors import InputError
-from tests.cam.nets import CLASSES, cnn, pictures
+from tests.support.nets import CLASSES, cnn, pictures
 
 WIDTH = 16
 

@@ -17,7 +17,7 @@ from lightning_gcam.cam.layers import (
     resolve_target_layers,
 )
 from lightning_gcam.utils.errors import InputError
-from tests.cam.nets import cnn
+from tests.support.nets import cnn
 
 
 @pytest.mark.parametrize("given", ["features.3", ["features.3"], ("features.3",)])

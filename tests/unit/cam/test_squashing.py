@@ -19,7 +19,7 @@ from lightning_gcam.cam.forward import logits_of
 from lightning_gcam.cam.outputs import read_head
 from lightning_gcam.cam.squashing import before_normalising, squash_of, squashed, unsquashed
 from lightning_gcam.utils.errors import InputError
-from tests.cam.nets import cnn, pictures
+from tests.support.nets import cnn, pictures
 
 Way = Callable[[Tensor], Tensor]
 LOGITS = torch.tensor([[1.5, -2.0, 0.25], [-0.5, 4.0, -7.0], [0.0, -3.0, 2.0]])

@@ -12,8 +12,8 @@ from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam import outputs as main_head
 from lightning_gcam.cam.layers import NotFinite
-from tests.cam.nets import CLASSES, cnn, pictures, seeded
-from tests.toys import listening
+from tests.support.nets import CLASSES, cnn, pictures, seeded
+from tests.support.toys import listening
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Module:

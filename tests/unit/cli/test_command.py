@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_gcam.cli import main
-from tests.report.pages import Page, write_report
+from tests.support.pages import Page, write_report
 
 
 def test_a_run_is_built_where_its_page_belongs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from lightning_gcam import SaliencyBatch
 from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.data.readers import KEYS
 from lightning_gcam.utils.errors import InputError
-from tests.batch.pasting import pasted
+from tests.support.pasting import pasted
 
 N, H, W = 3, 6, 8
 IMAGES = torch.rand(N, 2, H, W, generator=torch.Generator().manual_seed(0))

@@ -21,8 +21,8 @@ from lightning_gcam import SaliencyBatch
 from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.data.readers import KEYS
 from lightning_gcam.utils.errors import InputError
-from tests.batch.layouts import NAMES, Ducks, Truth, delivered, truths
-from tests.batch.pasting import pasted
+from tests.support.batch_layouts import NAMES, Ducks, Truth, delivered, truths
+from tests.support.pasting import pasted
 
 THOUSANDS = hypothesis.settings(max_examples=1500, suppress_health_check=list(hypothesis.HealthCheck))
 

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 
 from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.utils.errors import InputError
-from tests.batch.pasting import pasted
+from tests.support.pasting import pasted
 
 IMAGES = torch.rand(2, 1, 6, 8, generator=torch.Generator().manual_seed(0))
 CORNERS = [[1.0, 2.0, 4.0, 6.0]]

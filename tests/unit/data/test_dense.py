@@ -18,7 +18,7 @@ from lightning_gcam import SaliencyBatch
 from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.data.masks import is_dense
 from lightning_gcam.utils.errors import InputError
-from tests.batch.pasting import pasted
+from tests.support.pasting import pasted
 
 N, SIZE = 4, 24
 IMAGES = torch.rand(N, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ import torch
 
 from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.utils.errors import InputError
-from tests.batch.pasting import pasted
+from tests.support.pasting import pasted
 
 IMAGES = torch.rand(3, 1, 6, 8, generator=torch.Generator().manual_seed(0))
 NAMES = ["ant", "bee", "cat"]

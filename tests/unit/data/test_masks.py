@@ -11,7 +11,7 @@ import torch
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.utils.errors import InputError
-from tests.batch.pasting import pasted
+from tests.support.pasting import pasted
 
 IMAGES = torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(0))
 # classes 1, 2 and 3, the background and void

@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.utils.errors import InputError
-from tests.batch.pasting import pasted
+from tests.support.pasting import pasted
 
 IMAGES = torch.rand(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
 # areas 4, 6, 2 and 1; the box of the last one is the largest

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_gcam.datasets import Coco2014
 from lightning_gcam.utils.errors import InputError
-from tests.datasets.trees import COCO_CATEGORIES, Scene, Thing, write_coco
+from tests.support.trees import COCO_CATEGORIES, Scene, Thing, write_coco
 
 SIZE = 20
 """From 40 x 60: a delivered pixel (row j, column i) has its centre on pixel (2j + 1, 3i + 1) of the file."""

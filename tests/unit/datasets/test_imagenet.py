@@ -14,7 +14,7 @@ from PIL import Image
 from lightning_gcam.datasets import ImageNet
 from lightning_gcam.datasets.imagenet import IMAGENET_LAYOUT, wnids_of
 from lightning_gcam.utils.errors import InputError
-from tests.datasets.trees import IMAGENET_CLASSES, IMAGENET_SCENES, write_imagenet
+from tests.support.trees import IMAGENET_CLASSES, IMAGENET_SCENES, write_imagenet
 
 SIZE = 20
 LAYOUTS = ("folders", "flat", "kaggle")

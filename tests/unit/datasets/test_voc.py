@@ -17,7 +17,7 @@ from torch import Tensor
 from lightning_gcam.datasets import Voc2012
 from lightning_gcam.datasets.voc import VOC_CLASSES
 from lightning_gcam.utils.errors import InputError
-from tests.datasets.trees import VOC_NAMES, VOC_SCENES, Scene, Thing, write_voc
+from tests.support.trees import VOC_NAMES, VOC_SCENES, Scene, Thing, write_voc
 
 SIZE = 20
 """From 40 x 60: a delivered pixel (row j, column i) has its centre on pixel (2j + 1, 3i + 1) of the file."""

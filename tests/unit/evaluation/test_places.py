@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Seque
 from lightning_gcam import SaliencyBatch, SaliencyEvaluation
 from lightning_gcam.callbacks.evaluation_table import _Share, _warn_of_own_data
 from lightning_gcam.callbacks.positions import Places, checksum, digests_of
-from tests.toys import Toy, toy_samples, toy_trainer
+from tests.support.toys import Toy, toy_samples, toy_trainer
 
 
 class Alone:

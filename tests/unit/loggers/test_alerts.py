@@ -11,7 +11,7 @@ import pytest
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from lightning_gcam.loggers import log_alert, write_alert
-from tests.loggers.test_dispatch import PlainLogger
+from tests.unit.loggers.test_dispatch import PlainLogger
 
 ALERT: dict[str, Any] = {
     "step": 7,

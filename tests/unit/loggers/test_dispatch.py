@@ -14,7 +14,15 @@ from pytorch_lightning.loggers.logger import DummyLogger, Logger
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, SaliencyRecord
 from lightning_gcam.loggers import log_saliency
 from lightning_gcam.pipeline.record import Stamp, record_saliency
-from tests.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_network, toy_samples, toy_trainer
+from tests.support.toys import (
+    LIGHTNING_SAYS,
+    Toy,
+    listening,
+    toy_loader,
+    toy_network,
+    toy_samples,
+    toy_trainer,
+)
 
 pytestmark = LIGHTNING_SAYS
 

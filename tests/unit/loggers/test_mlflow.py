@@ -14,9 +14,9 @@ import pytest
 from lightning_gcam import SaliencyBatch, SaliencyRecord
 from lightning_gcam.loggers import log_alert, log_saliency, log_table
 from lightning_gcam.pipeline.record import Stamp, record_saliency
-from tests.loggers.backends import MLflowFiles, Scalars
-from tests.loggers.test_alerts import ALERT
-from tests.toys import PACKAGES, toy_network, toy_samples
+from tests.support.backends import MLflowFiles, Scalars
+from tests.support.toys import PACKAGES, toy_network, toy_samples
+from tests.unit.loggers.test_alerts import ALERT
 
 pytest.importorskip("mlflow")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

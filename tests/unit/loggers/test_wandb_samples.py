@@ -16,9 +16,9 @@ from PIL import Image
 from lightning_gcam import SaliencyBatch, SaliencyRecord
 from lightning_gcam.loggers import log_saliency
 from lightning_gcam.pipeline.record import Stamp, record_saliency
-from tests.loggers.backends import Wandb, alike
-from tests.loggers.wandb_reader import OfflineRun
-from tests.toys import CLASSES, PACKAGES, SIZE, decoded, toy_network, toy_samples
+from tests.support.backends import Wandb, alike
+from tests.support.toys import CLASSES, PACKAGES, SIZE, decoded, toy_network, toy_samples
+from tests.support.wandb_reader import OfflineRun
 
 pytest.importorskip("wandb")
 pytestmark = [

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_gcam import Attribution, attribute
 from lightning_gcam.cam import available_methods, resolve_methods
 from lightning_gcam.cam.capture import capture
-from tests.cam.nets import CLASSES, SIZE, bits, cnn, pictures, seeded, state_of
+from tests.support.nets import CLASSES, SIZE, bits, cnn, pictures, seeded, state_of
 
 SIX = available_methods()[:6]
 LAYER = "features.3"

@@ -19,7 +19,7 @@ from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import render_grid, to_display
 from lightning_gcam.visual.layout import plan
-from tests.toys import decoded, toy_network, toy_samples
+from tests.support.toys import decoded, toy_network, toy_samples
 
 Pixels = npt.NDArray[np.uint8]
 METHODS = ["guidance_cam", "grad_cam"]

@@ -17,7 +17,7 @@ from lightning_gcam.pipeline.chunks import attribute_in_chunks
 from lightning_gcam.pipeline.record import Stamp, record_saliency
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.utils.errors import InputError
-from tests.toys import toy_network, toy_samples
+from tests.support.toys import toy_network, toy_samples
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.0, 5.0]])
 

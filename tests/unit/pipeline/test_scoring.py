@@ -26,7 +26,7 @@ from lightning_gcam.pipeline.model_outputs import (
 from lightning_gcam.pipeline.record import record_saliency
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.utils.errors import InputError
-from tests.toys import toy_network, toy_samples
+from tests.support.toys import toy_network, toy_samples
 
 ASKING = ["average_drop", "average_increase", "average_gain", "coherency", "adcc", "insertion", "deletion"]
 

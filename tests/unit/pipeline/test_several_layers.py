@@ -13,8 +13,8 @@ from lightning_gcam.cam import available_methods
 from lightning_gcam.cam.capture import capture, capture_layers
 from lightning_gcam.pipeline.record import Stamp, record_saliency
 from lightning_gcam.utils.errors import InputError
-from tests.cam.nets import CLASSES, bits, cnn, pictures, seeded, state_of
-from tests.toys import toy_network, toy_samples
+from tests.support.nets import CLASSES, bits, cnn, pictures, seeded, state_of
+from tests.support.toys import toy_network, toy_samples
 
 SIX = available_methods()[:6]
 LABELS = torch.tensor([0, 3, 1, 1])

@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_gcam.cli import main
 from lightning_gcam.loggers import ReportLogger, write_alert, write_look
 from lightning_gcam.report import Store, read_run
-from tests.report.pages import Page, record_at, write_report
+from tests.support.pages import Page, record_at, write_report
 
 ALERT = {"step": 7, "message": "Measured so.", "log_prefix": "saliency"}
 

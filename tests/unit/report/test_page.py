@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_gcam.report import Run, build_page
-from tests.report.pages import EVIL, Page, write_report
+from tests.support.pages import EVIL, Page, write_report
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_gcam.report import plain_look, plain_samples
-from tests.report.pages import EVIL, record_at
+from tests.support.pages import EVIL, record_at
 
 
 def test_what_a_look_says_is_what_the_record_says() -> None:

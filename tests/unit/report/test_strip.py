@@ -13,7 +13,7 @@ from lightning_gcam.report import Run, read_run
 from lightning_gcam.report.filmstrip import write_strips
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import overlay, to_display
-from tests.report.pages import record_at, write_report
+from tests.support.pages import record_at, write_report
 
 
 def test_a_row_and_an_animation_for_each_sample(tmp_path: Path) -> None:

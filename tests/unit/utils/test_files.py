@@ -11,7 +11,7 @@ import pytest
 
 from lightning_gcam.utils.files import atomic_write, atomic_write_text, atomic_write_texts, printable
 
-PACKAGE = Path(__file__).resolve().parents[1] / "lightning_gcam"
+PACKAGE = Path(__file__).resolve().parents[3] / "lightning_gcam"
 
 
 def test_it_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

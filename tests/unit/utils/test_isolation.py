@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from lightning_gcam.utils import isolation
 from lightning_gcam.utils.isolation import untouched
 from lightning_gcam.utils.snapshots import parameters_put_back
-from tests.cam.nets import bits, cnn, pictures, state_of
+from tests.support.nets import bits, cnn, pictures, state_of
 
 
 class Buffered(nn.Module):

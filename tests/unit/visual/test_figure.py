@@ -5,7 +5,7 @@ import pytest
 
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import Figure
-from tests.toys import decoded
+from tests.support.toys import decoded
 
 PIXELS = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 
