@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.ddp_script import MODES, loader, train
+from tests.support.processes import Ended, run_script
 from tests.support.witness import digest
 
-ROOT = Path(__file__).parents[2]
 TIMEOUT = 280
 """Seconds for all modes together; a rank that waits for another forever does not pass."""
 
 
-def run(out: Path, *what: str) -> subprocess.CompletedProcess[str]:
+def run(out: Path, *what: str) -> Ended:
     """Two processes of `tests.support.ddp_script`."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--master-port=0",
-        "--standalone",
-    ]
-    return subprocess.run(
-        [*command, "-m", "tests.support.ddp_script", str(out), *what],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=TIMEOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_script("tests.support.ddp_script", str(out), *what, processes=2, timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +26,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of the two processes saw."""
     out = tmp_path_factory.mktemp("ddp")
     done = run(out)
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.said[-4000:]
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -165,16 +146,8 @@ def test_a_process_that_left_before_the_exchange_would_end_the_training(tmp_path
 
 @pytest.mark.timeout(420)
 def test_spawned_processes(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.spawn_script", str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=400,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = run_script("tests.support.spawn_script", str(tmp_path), timeout=400)
+    assert done.returncode == 0, done.said[-4000:]
     seen = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("with*.json")}
     assert sorted(seen) == ["with0", "with1", "without0", "without1"]
     for rank in (0, 1):

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.evaluation_script import evaluate
+from tests.support.processes import Ended, run_script
 
-ROOT = Path(__file__).parents[2]
 TIMEOUT = 280
 ODD = 21
 """Samples: eleven for one process, ten and a second one of the first for the other."""
 
 
-def run(directory: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, **options: Any) -> Ended:
     """An evaluation by two processes."""
     directory.mkdir(exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    script = ["-m", "tests.support.evaluation_script", str(directory), json.dumps({"devices": 2, **options})]
-    return subprocess.run(
-        [sys.executable, *launcher, *script],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=TIMEOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    given = json.dumps({"devices": 2, **options})
+    return run_script("tests.support.evaluation_script", str(directory), given, processes=2, timeout=TIMEOUT)
 
 
 def seen(directory: Path) -> list[dict[str, Any]]:
@@ -45,7 +33,7 @@ def seen(directory: Path) -> list[dict[str, Any]]:
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("together")
     done = run(directory, n=ODD)
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.said[-4000:]
     return directory
 
 
@@ -82,8 +70,7 @@ def test_only_one_writes(together: Path) -> None:
 def test_two_that_are_killed_go_on(tmp_path: Path, alone: dict[str, Any]) -> None:
     """Both are killed in their second batch; one process alone finishes what they began."""
     stopped = run(tmp_path, n=ODD, at=1, how="kill")
-    assert stopped.returncode != 0
-    assert "Signal" in stopped.stderr or str(-signal.SIGKILL) in stopped.stderr
+    assert stopped.codes == (-signal.SIGKILL, -signal.SIGKILL)
     kept = list(tmp_path.glob("saliency_evaluation-*/*.npz"))
     assert len(kept) >= 2
     resumed = evaluate(tmp_path, n=ODD)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = "benchmarks.cost.rendering"
 
 
 @pytest.fixture
@@ -55,7 +52,9 @@ def test_ratios_are_of_our_median(rendering: ModuleType) -> None:
 
 
 @pytest.mark.slow
-def test_a_small_run_prints_and_writes_every_row(rendering: ModuleType, tmp_path: Path) -> None:
+def test_a_small_run_prints_and_writes_every_row(
+    rendering: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = tmp_path / "benchmarks.md"
     small = [
         "--samples=2",
@@ -67,18 +66,11 @@ def test_a_small_run_prints_and_writes_every_row(rendering: ModuleType, tmp_path
         "--no-memory",
         f"--output={page}",
     ]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", SCRIPT, *small],
-        env=os.environ | {"PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-    assert done.stdout.strip() in page.read_text()
+    rendering.main(small)
+    printed = capsys.readouterr().out
+    assert printed.strip() in page.read_text()
     for contender in rendering.CONTENDERS.values():
-        assert done.stdout.count(f"| {contender.label} |") == 2
+        assert printed.count(f"| {contender.label} |") == 2
 
 
 @pytest.mark.slow

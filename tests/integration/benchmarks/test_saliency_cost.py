@@ -55,9 +55,12 @@ def saliency_cost(measure: ModuleType) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_a_small_run_prints_and_writes_every_row(tmp_path: Path) -> None:
+def test_a_small_run_prints_and_writes_every_row(
+    saliency_cost: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     page, numbers = tmp_path / "benchmarks.md", tmp_path / "numbers.json"
-    printed = run("--rounds=2", "--memory-rounds=0", f"--output={page}", f"--json={numbers}")
+    saliency_cost.main([*SMALL, "--rounds=2", "--memory-rounds=0", f"--output={page}", f"--json={numbers}"])
+    printed = capsys.readouterr().out
 
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("| ")][2:]
     assert [row[1].strip() for row in rows] == ROWS
@@ -103,7 +106,7 @@ def test_peak_memory_sees_what_was_freed_before_the_end() -> None:
 def test_timing_calls_everything_once_a_round_and_once_before(measure: ModuleType) -> None:
     called: list[str] = []
     calls = {name: (lambda name=name: called.append(name)) for name in "abc"}
-    took = measure.clock_interleaved(calls, rounds=4)
+    took = measure.clock_interleaved(calls, rounds=4, between=lambda: None)
     assert [len(values) for values in took.values()] == [4, 4, 4]
     assert [sorted(called[start : start + 3]) for start in range(0, 15, 3)] == [["a", "b", "c"]] * 5
 

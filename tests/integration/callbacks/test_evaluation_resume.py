@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +12,12 @@ import pytest
 
 from lightning_gcam.evaluation import Parts
 from tests.support.evaluation_script import evaluate
+from tests.support.processes import Ended, run_script
 
-ROOT = Path(__file__).parents[3]
 
-
-def run(directory: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, **options: Any) -> Ended:
     """An evaluation in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.support.evaluation_script", str(directory), json.dumps(options)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=250,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_script("tests.support.evaluation_script", str(directory), json.dumps(options))
 
 
 def table(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -52,11 +40,11 @@ def test_it_goes_on_where_it_stopped(
     how: str, code: int, tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
     stopped = run(tmp_path, at=3, how=how)
-    assert stopped.returncode == code, stopped.stderr[-2000:]
+    assert stopped.returncode == code, stopped.said[-2000:]
     assert len(parts_in(tmp_path)) == 4
     assert not (tmp_path / "scores.csv").exists()
     if how == "interrupt":
-        assert "interrupted with 16 samples done" in stopped.stderr
+        assert "interrupted with 16 samples done" in stopped.said
 
     resumed = evaluate(tmp_path)
 

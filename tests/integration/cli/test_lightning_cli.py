@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +17,9 @@ from torch import Tensor
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.metrics import PointingGame
 from lightning_gcam.shortcuts import Thresholds
+from tests.support.processes import run_script
 from tests.support.toys import Toy
 
-ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -173,18 +170,10 @@ def test_one_layer_is_a_name_and_not_a_list_of_letters() -> None:
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "examples/cli/train.py", "fit", "--config", "examples/cli/config.yaml"]
+    command = ["examples/cli/train.py", "fit", "--config", "examples/cli/config.yaml"]
     smaller = ["--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}", "--data.train_size=128"]
-    done = subprocess.run(
-        [*command, *smaller],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_script(*command, *smaller)
+    assert done.returncode == 0, done.said[-3000:]
     checkpoint = next(tmp_path.rglob("*.ckpt"))
     states = torch.load(checkpoint, weights_only=True)["callbacks"]
     assert sum("SaliencyMonitor" in key for key in states) == 2
