@@ -33,6 +33,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """At its end the interpreter tidies up all of it, or some libraries report what is left."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
     """Start every test from the same random state, and hand the old one back after it."""

@@ -1,7 +1,7 @@
 """Scripts in processes of their own, one or several that know of each other as under torchrun.
 
 A Python process needs many seconds to import torch and both Lightning packages. Here one server imports them once,
-and each process is a fork of it: real processes with memory of their own, of a parent that ran no network and no thread.
+and each process is a fork of it: real processes with memory of their own, whose parent ran no network and no thread.
 """
 
 from __future__ import annotations
@@ -21,12 +21,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PRELOADED = [
-    "lightning_gcam.callbacks",
-    "lightning_gcam.evaluation",
-    "tests.support.toys",
-    "tests.support.modules",
-]
 GRACE = 5.0
 """Seconds that the others have to end where one process failed."""
 
@@ -83,7 +77,7 @@ def run_script(
 def server() -> Any:
     """The context of processes that are forks of a server; one for each process of the tests."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(["tests.support.preloaded"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)  # the server reads it when it starts
     try:
