@@ -467,3 +467,11 @@ def test_masks_that_fill_every_image_are_warned_of() -> None:
 def test_masks_of_which_one_leaves_a_pixel_free_are_not() -> None:
     FixedBatch.of(full(4, but=2))
     FixedBatch.of(full(1))
+
+
+def test_the_first_ones_stay_the_first_ones_whatever_class_comes_later() -> None:
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    fixed = FixedBatch(num_samples=4, selection="first")
+    fixed.offer(SaliencyBatch(torch.rand(8, 1, 4, 4), labels))
+    fixed.close()
+    assert fixed.positions == [0, 1, 2, 3]

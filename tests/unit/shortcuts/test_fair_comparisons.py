@@ -60,3 +60,24 @@ def test_samples_without_saliency_outside_of_the_object_have_no_flips() -> None:
     answers = {"salient_outside": logits, "random_outside": logits}
     flips = measure_reliance(batch, logits, answers, maps).measurements["salient_flips"]
     assert (flips.n, flips.blank) == (1, 7)
+
+
+def test_what_is_no_accuracy_has_none_beside_it() -> None:
+    """Of a single class no sample has another one's region; the share of flips then speaks of none."""
+    batch, logits = batch_with_some_suspects(8)
+    alike = SaliencyBatch(batch.images, torch.zeros(8, dtype=torch.long), batch.masks)
+    answers = {"salient_outside": logits, "random_outside": logits}
+    reliance = measure_reliance(alike, logits, answers, torch.ones(8, 16, 16))
+    assert list(reliance.measurements) == ["accuracy", "salient_flips"]
+    assert reliance.measurements["salient_flips"].n == 0
+
+
+def test_the_labels_of_a_sample_without_an_object_do_not_count() -> None:
+    """Of several labels a sample: the two samples with an object are right, the third one is wrong in all of them."""
+    marks = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 1, 0]])
+    logits = torch.where(marks > 0, 4.0, -4.0)
+    logits[2] *= -1
+    masks = torch.zeros(3, 16, 16, dtype=torch.bool)
+    masks[:2, 5:9, 5:9] = True
+    found = measure_reliance(SaliencyBatch(torch.rand(3, 1, 16, 16), marks, masks), logits, {}).measurements
+    assert (found["accuracy"].value, found["accuracy"].n, found["accuracy"].no_mask) == (1.0, 2, 1)

@@ -159,3 +159,8 @@ def test_an_unknown_removal_and_a_wrong_shape_are_refused():
         ValueError, match=r"`removal` must give images of the shape \(2, 1, 24, 24\); got \(2, 1\)"
     ):
         remove_regions(images, masks, lambda images, regions: images[..., 0, 0])
+
+
+def test_where_the_region_is_all_there_is_the_mean_of_nothing_is_zero():
+    images = torch.full((1, 2, 4, 4), 5.0)
+    assert torch.equal(remove_regions(images, torch.ones(1, 4, 4, dtype=torch.bool), "mean"), images * 0)
