@@ -51,20 +51,20 @@ coverage: install  ## Run the tests and show the lines no test reaches
 	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)
 
 bench: install  ## Measure what one look costs, beside other explainers
-	$(PY) benchmarks/saliency_cost.py $(ARGS)
+	$(PY) -m benchmarks.cost.saliency_cost $(ARGS)
 
 # A run that was stopped goes on: each training is kept in runs/shortcuts.jsonl.
 shortcuts: install  ## Train with a shortcut and without, and keep the tables in docs/shortcuts.md
-	$(PY) benchmarks/shortcuts.py $(ARGS)
+	$(PY) -m benchmarks.shortcuts.shortcuts $(ARGS)
 
 # A run that was stopped goes on: each network at a layer is kept in runs/comparison.jsonl.
 comparison: install  ## Compare all methods on digits, and keep the tables in docs/paper.md
-	$(PY) benchmarks/comparison.py $(ARGS)
-	$(PY) benchmarks/method_figures.py
+	$(PY) -m benchmarks.methods.comparison $(ARGS)
+	$(PY) -m benchmarks.methods.method_figures
 
 # A run that was stopped goes on: each network's result is kept in runs/zoo.jsonl.
 zoo: install  ## Look at every family of networks, and keep the table in docs/models.md
-	$(PY) -m tests.zoo $(ARGS)
+	$(PY) -m tests.models.zoo $(ARGS)
 
 pictures: install  ## Train the demo's networks and write the README's pictures; needs Chromium
 	$(PY) docs/pictures.py $(ARGS)
@@ -74,7 +74,7 @@ test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dep
 	$(OLDEST)/bin/python -m pytest -o filterwarnings=default --numprocesses auto --dist loadfile $(ARGS)
 
 strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ on other people's modules, the heavy packages too
-	$(STRANGERS)/bin/python -m pytest tests/examples/test_attach.py $(ARGS)
+	$(STRANGERS)/bin/python -m pytest tests/models/test_attach.py $(ARGS)
 
 clean:  ## Remove environments, builds and caches; keep runs/
 	rm -rf $(VENV) $(OLDEST) $(STRANGERS) build dist htmlcov .coverage .coverage.* .hypothesis

@@ -1,0 +1,314 @@
+"""docs/recipes.md: each piece of code is run on a network and a batch of its kind, and what is refused leads there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import lightning_gcam
+from lightning_gcam import SaliencyBatch, SaliencyMonitor, attribute
+from lightning_gcam.cam import find_target_layer
+from lightning_gcam.data import as_saliency_batch
+from lightning_gcam.utils.errors import InputError
+from tests.support.toys import LIGHTNING_SAYS, toy_trainer
+
+pytestmark = LIGHTNING_SAYS
+
+PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
+SECTIONS = {part.splitlines()[0]: part for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]}
+IMAGES = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(16) % 2
+
+
+def code_of(section: str) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", SECTIONS[section], flags=re.S)
+    return code
+
+
+def run(section: str, **names: Any) -> dict[str, Any]:
+    """What the code of a section defines."""
+    known: dict[str, Any] = {
+        "SaliencyMonitor": SaliencyMonitor,
+        "SaliencyBatch": SaliencyBatch,
+        "torch": torch,
+    }
+    known |= {"attribute": attribute, **names}
+    exec(code_of(section), known)
+    return known
+
+
+class Fitted(pytorch_lightning.LightningModule):
+    """A training that needs nothing of the batch but that some parameter has a gradient."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return next(self.parameters()).square().sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.001)
+
+
+def look(root: Path, section: str, module: Any, samples: list[Any], **names: Any) -> Any:
+    """The last look of a training with the section's monitor."""
+    monitor = run(section, **names)["monitor"]
+    loader = DataLoader(samples, batch_size=8)
+    toy_trainer(root, monitor, max_epochs=1).fit(module, loader, loader)
+    assert len(monitor.history) == 1
+    record = monitor.last_record
+    assert record.attribution.peaks["guidance_cam"].max() > 0
+    return record
+
+
+# ------------------------------------------------------------------------------------------------------ volumes
+
+
+class Volumes(Fitted):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv3d(1, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        return self.head(self.conv(volumes).relu().mean(dim=(2, 3, 4)))
+
+
+def test_volumes(tmp_path: Path) -> None:
+    volumes = torch.rand(16, 1, 8, 16, 16)
+    samples = [{"image": each, "label": int(label)} for each, label in zip(volumes, LABELS, strict=True)]
+    with pytest.raises(InputError, match="docs/recipes.md#volumes-and-clips"):
+        as_saliency_batch({"image": volumes, "label": LABELS})
+
+    module = Volumes()
+    record = look(tmp_path, "Volumes and clips", module, samples)
+
+    with torch.no_grad():
+        expected = module(record.batch.images[:, None].to(module.device))
+    torch.testing.assert_close(record.attribution.logits, expected)
+
+
+# --------------------------------------------------------------------------------------------------- detections
+
+
+def faster_rcnn() -> nn.Module:
+    """torchvision's, with a backbone of two layers and random weights."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
+    backbone = nn.Sequential()
+    backbone.add_module("body", body)
+    backbone.out_channels = 8  # type: ignore[assignment]
+    models = torchvision.models.detection
+    model = models.FasterRCNN(
+        backbone,
+        box_head=models.faster_rcnn.TwoMLPHead(8 * 9, 16),
+        box_predictor=models.faster_rcnn.FastRCNNPredictor(16, 3),
+        rpn_anchor_generator=models.anchor_utils.AnchorGenerator(((8, 16),), ((1.0,),)),
+        box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0"], 3, 2),
+        min_size=32,
+        max_size=32,
+        rpn_post_nms_top_n_test=10,
+    )
+    for name, each in model.roi_heads.named_parameters():
+        if "box" in name and each.ndim == 2:
+            nn.init.uniform_(each, 0.1, 1.0)  # each class has something that speaks for it
+    return model.eval()
+
+
+def test_detection_models() -> None:
+    model, images = faster_rcnn(), IMAGES[:2]
+    with pytest.raises(InputError, match="A list of detections.*docs/recipes.md#detection-models") as caught:
+        attribute(model, images)
+    assert "lambda" not in str(caught.value)
+
+    forward = run("Detection models")["class_scores"]
+    found = attribute(model, images, 1, forward=forward, target_layer="backbone.body")
+
+    assert found.logits.shape == (2, 3)
+    assert found.maps["guidance_cam"].amax(dim=(1, 2)).tolist() == [1, 1]
+
+
+# ------------------------------------------------------------------------------- quantized and detached models
+
+
+class Detached(Fitted):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.head(self.conv(images).relu().mean(dim=(2, 3)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(images).detach().softmax(dim=1)
+
+
+class OfFeatures(Detached):
+    """It detaches on the way: the head learns, and the output does not depend on the images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.conv(images).relu().mean(dim=(2, 3)).detach())
+
+
+class Decides(Detached):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(images).argmax(dim=1).float()
+
+
+@pytest.mark.parametrize("kind", [Detached, OfFeatures, Decides])
+@pytest.mark.parametrize("explain", [attribute, find_target_layer])
+def test_a_detached_model_is_not_told_to_name_a_layer(kind: Any, explain: Any) -> None:
+    with pytest.raises(
+        InputError, match="^No `target_layer` of .* can be explained: gradients were on"
+    ) as caught:
+        explain(kind(), IMAGES[:2])
+    assert str(caught.value).endswith("see docs/recipes.md#quantized-and-detached-models.")
+    assert "lambda" not in str(caught.value)
+
+
+def quantized() -> nn.Module:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    return torch.ao.quantization.quantize_dynamic(model.eval(), {nn.Linear})
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning", "ignore:.*autograd kernel:UserWarning")
+@pytest.mark.parametrize("layer", [None, "0"])
+def test_a_quantized_model_is_not_told_to_name_a_layer(layer: str | None) -> None:
+    with pytest.raises(
+        InputError, match=r'is quantized \("4"\).* see docs/recipes.md#quantized-and-detached-models'
+    ):
+        attribute(quantized(), IMAGES[:2], target_layer=layer)
+
+
+def test_one_that_detaches_last(tmp_path: Path) -> None:
+    module = Detached()
+    record = look(
+        tmp_path,
+        "Quantized and detached models",
+        module,
+        list(zip(IMAGES, LABELS, strict=True)),
+        float_model=Detached().logits.__self__.conv
+        and nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        images=IMAGES,
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(record.attribution.logits, module.logits(record.batch.images))
+
+
+# --------------------------------------------------------------------------------------------------------- GANs
+
+
+class Gan(Fitted):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.generator = nn.Sequential(nn.Linear(5, 3 * 256), nn.Unflatten(1, (3, 16, 16)))
+        self.discriminator = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.generator(latent)
+
+
+def test_gans(tmp_path: Path) -> None:
+    module = Gan()
+    with pytest.raises(InputError, match=r"raised RuntimeError: .*shapes cannot be multiplied") as caught:
+        attribute(module, IMAGES)
+    code = str(caught.value).splitlines()[-1].strip()
+    assert code == "forward=lambda module, images: module.discriminator(images)"
+    assert code in code_of("GANs")
+
+    record = look(tmp_path, "GANs", module, list(IMAGES))
+
+    with torch.no_grad():
+        torch.testing.assert_close(record.attribution.logits, module.discriminator(record.batch.images))
+
+
+# --------------------------------------------------------------------------------------- keypoints, measurements
+
+
+class Points(Fitted):
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head, self.shape = nn.Conv2d(3, 4, 3), nn.Linear(4, 10), shape
+        nn.init.uniform_(self.head.weight, 0.1, 1.0)  # each number speaks for what the convolution finds
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.conv(images).relu().mean(dim=(2, 3))).reshape(-1, *self.shape)
+
+
+@pytest.mark.parametrize(
+    ("section", "shape", "place"), [("Keypoints", (5, 2), 0), ("Measurements", (10,), 3)]
+)
+def test_numbers_that_are_no_classes(
+    tmp_path: Path, section: str, shape: tuple[int, ...], place: int
+) -> None:
+    measured = torch.rand(16, *shape) * 16
+    with pytest.raises(InputError, match=f"docs/recipes.md#{section.lower()}"):
+        as_saliency_batch((IMAGES, measured))
+
+    module = Points(shape)
+    record = look(tmp_path, section, module, list(zip(IMAGES, measured, strict=True)))
+
+    assert record.batch.labels is record.batch.masks is None
+    with torch.no_grad():
+        expected = module(record.batch.images).flatten(1)[:, place]
+    torch.testing.assert_close(record.attribution.values, expected)
+
+
+def test_keypoints_as_an_output_lead_to_the_recipe() -> None:
+    with pytest.raises(InputError, match="no part of this output would do, see docs/recipes.md#keypoints"):
+        attribute(Points((5, 2)), IMAGES)
+
+
+# ------------------------------------------------------------------------------------------ dense targets, boxes
+
+
+def adapters_of(section: str) -> list[Any]:
+    given: list[Any] = []
+    run(section, SaliencyMonitor=lambda adapter: given.append(adapter))
+    return given
+
+
+def test_dense_targets() -> None:
+    depth = torch.rand(16, 1, 16, 16)
+    without, nearest = (
+        as_saliency_batch((IMAGES, depth, LABELS), each) for each in adapters_of("Dense targets")
+    )
+
+    assert without.masks is None
+    assert torch.equal(nearest.masks, depth[:, 0] < 0.3)
+
+
+def test_boxes() -> None:
+    (adapter,) = adapters_of("Boxes")
+    batch = {"image": IMAGES, "where": torch.tensor([[1.0, 2.0, 3.0, 4.0]] * 16), "label": LABELS}
+
+    assert as_saliency_batch(batch, adapter).boxes[0].tolist() == [[1, 2, 4, 6]]
+
+
+# ------------------------------------------------------------------------------------------------------ the page
+
+
+def test_every_link_in_a_message_leads_to_a_section() -> None:
+    package = Path(lightning_gcam.__file__).parent
+    sources = "".join(each.read_text(encoding="utf-8") for each in package.rglob("*.py"))
+    named = set(re.findall(r'(?:"|RECIPES\}|recipes.md)(#[a-z-]{4,})', sources))
+    sections = {"#" + each.lower().replace(" ", "-") for each in SECTIONS}
+
+    assert len(named) >= 5
+    assert named <= sections

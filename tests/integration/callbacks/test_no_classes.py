@@ -1,0 +1,296 @@
+"""The monitor beside outputs that are no logits: probabilities, embeddings, reconstructions, ages, marks of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_gcam import SaliencyBatch, SaliencyMonitor
+from lightning_gcam.pipeline.captions import instead_of_classes, subject_of
+from lightning_gcam.pipeline.run import record_saliency
+from lightning_gcam.utils.errors import InputError
+from tests.integration.callbacks.test_heads import Fits, backbone, fit, pooled
+from tests.support.toys import LIGHTNING_SAYS, Toy, toy_samples, toy_trainer
+
+pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:.* maps are blank")]
+
+NO_CLASSIFIER = "ignore:The model seems to be no classifier"
+
+
+class Then(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def fixed(
+    head: nn.Module, labels: Tensor | None = None, n: int = 8, *, masks: bool = True
+) -> tuple[nn.Module, Any]:
+    """A network whose class is the quadrant of the square, with `head` behind its four logits; and its samples."""
+    images, classes, objects = toy_samples(n)
+    quadrants = nn.Sequential(
+        nn.Conv2d(1, 1, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 4), head
+    )
+    with torch.no_grad():
+        quadrants[0].weight.fill_(1.0)
+        quadrants[0].bias.zero_()
+        quadrants[3].weight.copy_(torch.eye(4) * 40 - 8)
+        quadrants[3].bias.zero_()
+    given = labels if labels is not None else classes
+    return quadrants.eval(), SaliencyBatch(images, given, objects if masks else None)
+
+
+# ------------------------------------------------------------------------------------------------- probabilities
+
+ENDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda z: z.softmax(dim=1),
+    "log_softmax": lambda z: functional.log_softmax(z, dim=1),
+    "sigmoid": torch.sigmoid,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_model_that_gives_probabilities_is_the_one_that_gives_logits(end: str) -> None:
+    """Accuracy, causal checks, scores of probabilities, words: all as of the module itself."""
+    scores = ["energy", "average_drop"]
+    plain, batch = fixed(nn.Identity())
+    found, _ = fixed(Then(ENDS[end]))
+    expected, record = (record_saliency(each, batch, scores=scores) for each in (plain, found))
+    assert expected.scores["accuracy"] == 1.0 and "object_only_accuracy" in expected.scores
+    if end != "sigmoid":  # beside one label a row, a softmax is what logits are read by
+        assert record.scores == pytest.approx(expected.scores, abs=1e-4)
+        assert record.captions == expected.captions
+    assert record.correct == [True] * 8
+    own = ENDS[end](plain(batch.images)).detach()
+    own = own.exp() if end == "log_softmax" else own
+    torch.testing.assert_close(record.probabilities, own.amax(dim=1), atol=1e-5, rtol=1e-5)
+    assert record.captions[1] == f"true 1 · predicted 1 ({float(own[1].max()):.2f})"
+
+
+def test_a_single_probability_is_right_where_the_module_is() -> None:
+    """[5e-5, 0.99995] for classes 0 and 1 was read as two logits above 0."""
+    labels = torch.tensor([0, 1, 0, 1])
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Sigmoid())
+    with torch.no_grad():
+        model[0].weight.fill_(20.0)
+        model[0].bias.fill_(-10.0)
+    images = labels[:, None, None, None].float().expand(4, 1, 8, 8) * torch.linspace(0.9, 1.1, 8)
+    record = record_saliency(model, SaliencyBatch(images, labels), methods="layer_cam")
+    assert record.scores["accuracy"] == 1.0
+    assert record.captions[0] == "true 0 · predicted 0 (1.00)"
+    assert record.captions[1] == "true 1 · predicted 1 (1.00)"
+    low = record_saliency(model, SaliencyBatch(images * 0.55, labels), methods="layer_cam")
+    assert low.captions[1] == "true 1 · predicted 1 (0.73)"  # 1 / (1 + e^-1)
+    assert (low.attribution.peaks["layer_cam"][labels > 0] > 0).all()
+
+
+def test_it_is_said_once_that_probabilities_came(tmp_path: Path) -> None:
+    loss: Any = lambda outputs, batch: functional.nll_loss(outputs.log(), batch[1])  # noqa: E731
+    monitor = SaliencyMonitor(num_samples=4, on_error="raise")
+    module = Fits(nn.Sequential(pooled(4), nn.Softmax(dim=1)), loss)
+    said = fit(tmp_path, module, monitor, *toy_samples(12))
+    assert sum("forward ends with a softmax" in each for each in said) == 1
+    assert len(monitor.history) == 2
+    own = module(monitor.last_record.batch.images).argmax(dim=1)  # type: ignore[union-attr]
+    assert monitor.history[-1]["accuracy"] == float((own == monitor.last_record.batch.labels).float().mean())  # type: ignore[union-attr]
+
+
+# ------------------------------------------------------------------------------------------------- no classes
+
+
+def squares(outputs: Tensor, batch: Any) -> Tensor:
+    return functional.mse_loss(outputs, batch[0].expand_as(outputs) if outputs.ndim == 4 else outputs * 0)
+
+
+def autoencoder() -> nn.Sequential:
+    return backbone(
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(8, 1, 3, padding=1)
+    )
+
+
+def test_a_reconstruction_is_explained_by_its_error(tmp_path: Path) -> None:
+    images, classes, _ = toy_samples(12)
+    module, monitor = Fits(autoencoder(), squares), SaliencyMonitor(num_samples=4, on_error="raise")
+    with pytest.warns(
+        UserWarning, match="seems to be no classifier.*a reconstruction of the image.*no accuracy"
+    ):
+        fit(tmp_path, module, monitor, images, classes + 5)  # labels beyond its channel
+    record = monitor.last_record
+    assert record is not None
+    assert record.attribution.explains == "error"
+    images = record.batch.images
+    errors = (module(images) - images).square().flatten(1).mean(dim=1).detach()
+    torch.testing.assert_close(record.attribution.values, errors)
+    assert record.correct == [None] * 4
+    assert record.captions[0] == f"true {int(record.batch.labels[0])} · score {float(errors[0]):.2f}"
+    assert not {"accuracy", "accuracy_chance", "object_only_accuracy"} & set(monitor.history[-1])
+    assert "maps of the reconstruction's error" in record.title
+    assert record.attribution.peaks["guidance_cam"].max() > 0
+
+
+def test_with_masks_an_output_of_the_images_shape_is_a_segmentation() -> None:
+    images, classes, masks = toy_samples(4)
+    record = record_saliency(autoencoder().eval(), SaliencyBatch(images, classes % 2, masks))
+    assert record.attribution.explains == "classes"
+    assert record.attribution.in_mask is not None
+
+
+@pytest.mark.filterwarnings(NO_CLASSIFIER)
+@pytest.mark.parametrize("masks", [False, True])
+def test_rows_of_norm_one_are_explained_by_their_norm_before(tmp_path: Path, masks: bool) -> None:
+    samples = toy_samples(12) if masks else toy_samples(12)[:2]
+    module = Fits(nn.Sequential(pooled(8), Then(functional.normalize)), squares)
+    monitor = SaliencyMonitor(num_samples=4, on_error="raise")
+    fit(tmp_path, module, monitor, *samples)
+    record = monitor.last_record
+    assert record is not None
+    assert record.attribution.explains == "norm"
+    norms = module.network[0](record.batch.images).norm(dim=1).detach()
+    torch.testing.assert_close(record.attribution.values, norms)
+    assert record.captions[0].endswith(f"score {float(norms[0]):.2f}")
+    assert "accuracy" not in record.scores
+    assert ("energy" in record.scores) == masks
+    assert record.attribution.peaks["guidance_cam"].max() > 0
+
+
+def shifted(k: int, by: float, at: int) -> Callable[[Tensor], Tensor]:
+    """The four logits at some places of k numbers that are otherwise waves."""
+
+    def widen(z: Tensor) -> Tensor:
+        waves = torch.arange(k).cos() * by + 0 * z.sum(dim=1, keepdim=True)
+        return torch.cat([waves[:, :at], z, waves[:, at + 4 :]], dim=1)
+
+    return widen
+
+
+def test_a_wide_embedding_is_no_classifier_and_a_wide_classifier_is_one() -> None:
+    embedding, batch = fixed(Then(shifted(128, 60.0, at=100)))
+    record = record_saliency(embedding, batch)
+    assert record.attribution.explains == "norm"
+    torch.testing.assert_close(record.attribution.values, embedding(batch.images).norm(dim=1).detach())
+    assert "accuracy" not in record.scores and record.correct == [None] * 8
+    assert record.captions[0].startswith("true 0 · score ")
+
+    classifier, _ = fixed(Then(shifted(1000, 1.0, at=0)))
+    judged = record_saliency(classifier, batch)  # of 1000 classes, of which the samples have four
+    assert judged.attribution.explains == "classes"
+    assert judged.scores["accuracy"] == 1.0
+    named = record_saliency(embedding, batch, targets="predicted")  # whoever insists
+    assert named.attribution.explains == "classes"
+    assert subject_of(batch, named.attribution) == "classes"
+
+
+def test_no_network_is_called_no_classifier_for_good(tmp_path: Path) -> None:
+    """Untrained, 1,000 classes beside four labels look like an embedding; trained for a little, they do not."""
+    torch.manual_seed(1)
+    images, classes, masks = toy_samples(24)
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000)
+    )
+    nn.init.uniform_(network[-1].bias, -1, 1)
+    nn.init.constant_(network[-1].bias[:4], -2.0)
+    loss: Any = lambda outputs, batch: functional.cross_entropy(outputs, batch[1])  # noqa: E731
+    module = Fits(network, loss)
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=3.0)  # type: ignore[method-assign]
+    before = record_saliency(module, SaliencyBatch(images, classes, masks))
+    assert before.attribution.explains == "norm"
+    monitor = SaliencyMonitor(num_samples=8, on_error="raise")
+    fit(tmp_path, module, monitor, images, classes, masks, num_sanity_val_steps=0)
+    assert "accuracy" in monitor.history[0]
+    assert monitor.last_record is not None and monitor.last_record.attribution.explains == "classes"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "found"),
+    [
+        ([34.0, 52.0, 7.5], [0, 1, 1], "output"),
+        ([34.0, 52.0, 7.5], [1, 1, 1], None),  # a network that is sure, and right
+        ([34.0, -5.0, 7.5], [0, 1, 1], None),
+        ([0.4, 0.2, 0.1], [0, 1, 1], None),
+        ([-8.0, -7.0, -9.0], [0, 1, 1], None),  # a rare class, early in the training
+        ([34.0, 52.0, 7.5], [3, 1, 2], None),
+    ],
+)
+def test_an_age_beside_a_sex_label(outputs: list[float], labels: list[int], found: str | None) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 1, bias=False),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        Then(lambda z: 2 * z - 10),
+    )
+    nn.init.ones_(model[0].weight)
+    images = ((torch.tensor(outputs) + 10) / 2)[:, None, None, None] * torch.linspace(0.5, 1.5, 8)[
+        :, None
+    ].expand(8, 8)
+    batch = SaliencyBatch(images, torch.tensor(labels))
+    if max(labels) > 1:
+        with pytest.raises(InputError, match='or `targets="output"` if the model predicts a number'):
+            record_saliency(model, batch)
+        return
+    record = record_saliency(model, batch, methods="layer_cam")
+    assert record.attribution.explains == (found or "classes")
+    assert ("accuracy" in record.scores) == (found is None)
+    if found:
+        assert record.captions == ["true 0 · score 34.00", "true 1 · score 52.00", "true 1 · score 7.50"]
+        assert record.correct == [None] * 3
+    assert instead_of_classes(batch, record.attribution, ["no", "yes"]) is None
+
+
+def test_a_validation_set_that_is_sorted_by_class_makes_no_embedding_of_a_classifier(tmp_path: Path) -> None:
+    """Of 40 classes the fixed samples hold the first four, and an early network has not told them apart yet."""
+    monitor = SaliencyMonitor(num_samples=4, target_layer="network.0", on_error="raise")
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 40)
+    )
+    nn.init.zeros_(network[-1].weight)
+    network[-1].bias.data = torch.arange(40.0)  # the first classes have the lowest logits
+    images = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(TensorDataset(images, torch.arange(40)), batch_size=8)
+    toy_trainer(tmp_path, monitor).validate(Toy(network), loader, verbose=False)
+
+    batch, attribution = monitor._collection.fixed.samples, monitor.last_record.attribution
+    assert batch.labels.tolist() == [0, 1, 2, 3]
+    assert attribution.explains == "classes" and monitor.history[0]["accuracy"] == 0
+    assert instead_of_classes(batch, attribution) == "norm"  # what these four by themselves look like
+
+
+# ------------------------------------------------------------------------------------------------- several marks
+
+
+def test_the_picture_and_the_numbers_have_one_definition() -> None:
+    """The third sample has no mark, of the fourth one is missed; each class is the quadrant's own sigmoid."""
+    marks = torch.eye(4)[torch.arange(8) % 4]
+    marks[2] = 0
+    marks[3, 0] = 1
+    for head in (nn.Identity(), nn.Sigmoid()):
+        model, batch = fixed(head, marks)
+        record = record_saliency(model, batch)
+        likely = model(batch.images) > (0.5 if isinstance(head, nn.Sigmoid) else 0)
+        assert likely.sum(dim=1).tolist() == [1] * 8
+        assert record.correct == [True, True, False, False, True, True, True, True]
+        assert record.scores["exact_match"] == sum(bool(each) for each in record.correct) / 8
+        assert record.scores["accuracy"] == pytest.approx(30 / 32)
+        means = marks.mean(dim=0)
+        assert record.scores["accuracy_chance"] == pytest.approx(
+            float(torch.maximum(means, 1 - means).mean())
+        )
+        assert record.scores["exact_match_chance"] == 2 / 8
+        assert record.reliance is not None
+        assert record.reliance.measurements["accuracy"].n == 8
+        assert record.scores["blank_rate"] == 0  # the predicted class stands in where no mark is
+        assert record.attribution.targets[2].tolist() == [0, 0, 1, 0]
+        assert record.captions[2].startswith("true none · predicted 2 (")
+        assert "maps of the true classes" in record.title

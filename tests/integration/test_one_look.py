@@ -1,0 +1,70 @@
+"""How many files one look passes through: the length of the road that somebody follows who debugs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+
+import lightning_gcam
+from lightning_gcam import SaliencyMonitor
+from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
+
+pytestmark = LIGHTNING_SAYS
+
+OF_EACH_OPERATION = ("_writes.py", "snapshots.py")
+"""What torch itself calls at each operation of a forward is no step of the road."""
+
+PACKAGE = str(Path(lightning_gcam.__file__).parent)
+
+MOST_FILES, MOST_CHANGES = 62, 760
+"""What one look may need today; the rebuilding of the house brings it down to 40 files and 300 changes."""
+
+
+class Road:
+    """The files of this package in the order in which a call enters them."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(PACKAGE) and not file.endswith(OF_EACH_OPERATION):
+            self.files.append(file)
+
+    @property
+    def changes(self) -> int:
+        """How often a call enters another file than the call before it."""
+        return sum(one != two for one, two in zip(self.files, self.files[1:], strict=False))
+
+
+class Traced(SaliencyMonitor):
+    """A monitor whose second look is followed, from the hook to the logger and back."""
+
+    road: Road | None = None
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 1 and not trainer.sanity_checking:
+            self.road = Road()
+            sys.setprofile(self.road)
+        try:
+            super().on_validation_epoch_end(trainer, pl_module)
+        finally:
+            sys.setprofile(None)
+
+
+def test_one_look_passes_through_few_files(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    monitor = Traced(num_samples=8, on_error="raise")
+    trainer = toy_trainer(tmp_path, monitor, logger=TensorBoardLogger(tmp_path))
+    trainer.fit(Toy(), toy_loader(), toy_loader(seed=1))
+    assert monitor.road is not None and len(monitor.history) == 2
+
+    files, changes = len(set(monitor.road.files)), monitor.road.changes
+
+    assert 10 < files <= MOST_FILES, sorted(set(monitor.road.files))
+    assert 50 < changes <= MOST_CHANGES, changes

@@ -1,0 +1,193 @@
+"""What is never looked at: the output itself, a side head, what is recurrent; and outputs that are not finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_gcam import attribute
+from lightning_gcam.cam import find_target_layer
+from lightning_gcam.cam import outputs as main_head
+from lightning_gcam.cam.layers import NotFinite
+from tests.support.nets import CLASSES, cnn, pictures, seeded
+from tests.support.toys import listening
+
+
+def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.ReLU())
+
+
+def up(images: Tensor) -> Tensor:
+    return nn.functional.interpolate(images, scale_factor=2.0)
+
+
+class Supervised(nn.Module):
+    """A decoder of three levels; how its heads are returned is said by `order`."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__()
+        self.order = order
+        self.down = nn.ModuleList([conv(3, 4), conv(4, 6, 2), conv(6, 8, 2)])
+        self.up = nn.ModuleList([conv(14, 6), conv(10, 4)])
+        self.heads = nn.ModuleList([nn.Conv2d(width, 1, 1) for width in (8, 6, 4)])
+        self.fuse = nn.Conv2d(3, 1, 1)
+
+    def forward(self, images: Tensor) -> Any:
+        first = self.down[0](images)
+        second = self.down[1](first)
+        third = self.down[2](second)
+        decoded = self.up[0](torch.cat([second, up(third)], dim=1))
+        whole = self.up[1](torch.cat([first, up(decoded)], dim=1))
+        maps = [head(each) for head, each in zip(self.heads, (third, decoded, whole), strict=True)]
+        if self.order in ("coarse first", "fine first"):
+            return maps if self.order == "coarse first" else tuple(maps[::-1])
+        maps = [nn.functional.interpolate(each, images.shape[2:], mode="bilinear") for each in maps]
+        if self.order == "of one size":
+            return maps
+        return [self.fuse(torch.cat(maps, dim=1)).sigmoid(), *(each.sigmoid() for each in maps)]  # as U2-Net
+
+
+MAIN = {"coarse first": 2, "fine first": 0, "of one size": 2, "fused first": 0}
+
+
+def supervised(order: str) -> Supervised:
+    model = Supervised(order)
+    seeded(model)
+    return model
+
+
+@pytest.mark.parametrize("layer", [None, "down.0", "down.1"])
+@pytest.mark.parametrize("order", MAIN)
+def test_the_main_head_is_explained_at_the_bottleneck(order: str, layer: str | None) -> None:
+    model, images = supervised(order), torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    masks = torch.zeros(2, 16, 16, dtype=torch.bool)
+    masks[:, 2:9, 3:8] = True
+    if layer is None:
+        assert find_target_layer(model, images).name == "down.2"
+    found = attribute(model, images, 1, masks=masks, methods="grad_cam", target_layer=layer)
+    alone = attribute(
+        model,
+        images,
+        1,
+        masks=masks,
+        methods="grad_cam",
+        target_layer=layer or "down.2",
+        forward=lambda model, images: model(images)[MAIN[order]],
+    )
+    torch.testing.assert_close(found.maps["grad_cam"], alone.maps["grad_cam"])
+    torch.testing.assert_close(found.logits, alone.logits)
+    others = [
+        attribute(
+            model,
+            images,
+            1,
+            masks=masks,
+            methods="grad_cam",
+            target_layer="down.0",
+            forward=lambda model, images, index=index: model(images)[index],
+        ).logits
+        for index in range(3)
+        if index != MAIN[order]
+    ]
+    assert all((found.logits - other).abs().max() > 1e-3 for other in others)
+
+
+def test_it_is_said_once_which_head_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main_head, "_LOGGED", set())
+    model, images = supervised("of one size"), torch.rand(1, 3, 16, 16)
+    with listening() as said:
+        for _ in range(2):
+            found = find_target_layer(model, images)
+            attribute(model, images, target_layer="down.2")
+    assert said == [
+        "The model returns 3 maps of logits (deep supervision). Explained is output[2], the largest and deepest one. "
+        "For another one, pass `forward=`."
+    ]
+    assert "it is the last to run before the network goes up to the image" in found.why
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer reads the cells of a feature map, one after the other."""
+
+    def __init__(self, kind: type[nn.RNNBase], batch_first: bool) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+        self.rnn = kind(8, 8, batch_first=batch_first)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.features(images).flatten(2).transpose(1, 2)
+        tokens = tokens if self.batch_first else tokens.transpose(0, 1)
+        tokens, _ = self.rnn(tokens)
+        return self.head(self.norm(tokens).mean(dim=1 if self.batch_first else 0))
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_last_grid_before_a_recurrent_layer(kind: type[nn.RNNBase], batch_first: bool) -> None:
+    model = seeded(Recurrent(kind, batch_first))
+    found = find_target_layer(model, pictures())
+    assert found.name == "features"
+    assert found.grid == (12, 10)
+    assert '"norm" is passed over: it is recurrent, or comes from what is' in found.why
+
+
+class OnlyRecurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(3, 8, batch_first=True)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.rnn(images.flatten(2).transpose(1, 2))[0].mean(dim=1))
+
+
+def test_a_network_of_nothing_else_is_looked_at_all_the_same() -> None:
+    assert find_target_layer(seeded(OnlyRecurrent()), pictures()).name == "rnn"
+
+
+class Rows(nn.Module):
+    """A recurrent layer that mixes rows, as Sequencer's, is no reader of the whole: grids behind it are grids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 2, 2)
+        self.rnn = nn.LSTM(8, 8, batch_first=True)
+        self.last = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stem(images)
+        rows = features.permute(0, 2, 3, 1)
+        mixed = self.rnn(rows.flatten(0, 1))[0].unflatten(0, rows.shape[:2]).permute(0, 3, 1, 2)
+        return self.head(self.last(features + mixed).relu().mean(dim=(2, 3)))
+
+
+def test_a_recurrent_layer_over_rows_hides_nothing() -> None:
+    assert find_target_layer(seeded(Rows()), pictures()).name == "last"
+
+
+# ---------------------------------------------------------------------------------------- what is not finite
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_output_that_is_not_finite_is_named(value: float) -> None:
+    model = cnn()
+    with torch.no_grad():
+        model.head[3].weight.fill_(value)
+    with pytest.raises(
+        NotFinite, match=r"output of Cnn is not finite: it holds NaN or infinity.*It is found once"
+    ):
+        find_target_layer(model, pictures())
+
+
+def test_a_bias_that_is_not_finite_hides_no_layer() -> None:
+    model = cnn()
+    with torch.no_grad():
+        model.head[3].bias[0] = torch.nan
+    assert find_target_layer(model, pictures()).name == "features"

@@ -1,0 +1,83 @@
+"""A check is compared with the accuracy of just the samples that it speaks of."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_gcam import SaliencyBatch
+from lightning_gcam.shortcuts import Evidence, judge, measure_reliance
+from lightning_gcam.shortcuts.detector import kinds_of, share_left
+from lightning_gcam.shortcuts.regions import classes_of_labels
+
+
+def batch_with_some_suspects(n: int = 64) -> tuple[SaliencyBatch, Tensor]:
+    """Half of the samples have a suspect region, and these are the harder ones: a third of them is named rightly."""
+    labels = torch.arange(n) % 4
+    suspect = torch.zeros(n, 16, 16, dtype=torch.bool)
+    suspect[: n // 2, :3, :3] = True
+    masks = torch.zeros(n, 16, 16, dtype=torch.bool)
+    masks[:, 7:10, 7:10] = True
+    guesses = torch.where((torch.arange(n) < n // 2) & (torch.arange(n) % 3 > 0), (labels + 1) % 4, labels)
+    logits = torch.nn.functional.one_hot(guesses, 4).float()
+    return SaliencyBatch(torch.rand(n, 1, 16, 16), labels, masks, suspect=suspect), logits
+
+
+def test_an_exchange_that_changes_nothing_is_no_evidence() -> None:
+    batch, logits = batch_with_some_suspects()
+    reliance = measure_reliance(batch, logits, {"suspect_swap": logits})
+    check, before = (reliance.measurements[f"suspect_swap_accuracy{suffix}"] for suffix in ("", "_before"))
+    assert (check.value, check.n) == (before.value, before.n) == (pytest.approx(11 / 32), 32)
+    assert reliance.measurements["accuracy"].value > 0.6
+    assert share_left("suspect_swap_accuracy", reliance) == pytest.approx(1)
+    assert kinds_of(reliance) == ()
+    looks = [Evidence(step, step, reliance, {}) for step in (1, 2)]
+    assert judge(looks) is None
+
+
+def test_where_all_samples_are_asked_nothing_stands_beside() -> None:
+    batch, logits = batch_with_some_suspects()
+    reliance = measure_reliance(batch, logits, {"background_only": logits, "background_swap": logits})
+    assert list(reliance.measurements) == [
+        "accuracy",
+        "background_only_accuracy",
+        "background_swap_accuracy",
+    ]
+
+
+def test_soft_labels_name_no_class() -> None:
+    soft = torch.tensor([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1]])
+    assert classes_of_labels(SaliencyBatch(torch.rand(2, 1, 8, 8), soft)) is None
+    hard = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    assert classes_of_labels(SaliencyBatch(torch.rand(2, 1, 8, 8), hard)).tolist() == hard.bool().tolist()  # type: ignore[union-attr]
+
+
+def test_samples_without_saliency_outside_of_the_object_have_no_flips() -> None:
+    batch, logits = batch_with_some_suspects(8)
+    maps = batch.masks.float()  # type: ignore[union-attr]
+    maps[0, 0, 0] = 0.5  # one sample has something outside
+    answers = {"salient_outside": logits, "random_outside": logits}
+    flips = measure_reliance(batch, logits, answers, maps).measurements["salient_flips"]
+    assert (flips.n, flips.blank) == (1, 7)
+
+
+def test_what_is_no_accuracy_has_none_beside_it() -> None:
+    """Of a single class no sample has another one's region; the share of flips then speaks of none."""
+    batch, logits = batch_with_some_suspects(8)
+    alike = SaliencyBatch(batch.images, torch.zeros(8, dtype=torch.long), batch.masks)
+    answers = {"salient_outside": logits, "random_outside": logits}
+    reliance = measure_reliance(alike, logits, answers, torch.ones(8, 16, 16))
+    assert list(reliance.measurements) == ["accuracy", "salient_flips"]
+    assert reliance.measurements["salient_flips"].n == 0
+
+
+def test_the_labels_of_a_sample_without_an_object_do_not_count() -> None:
+    """Of several labels a sample: the two samples with an object are right, the third one is wrong in all of them."""
+    marks = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 1, 0]])
+    logits = torch.where(marks > 0, 4.0, -4.0)
+    logits[2] *= -1
+    masks = torch.zeros(3, 16, 16, dtype=torch.bool)
+    masks[:2, 5:9, 5:9] = True
+    found = measure_reliance(SaliencyBatch(torch.rand(3, 1, 16, 16), marks, masks), logits, {}).measurements
+    assert (found["accuracy"].value, found["accuracy"].n, found["accuracy"].no_mask) == (1.0, 2, 1)
