@@ -33,7 +33,7 @@ from benchmarks.common.cues import (
     draw,
 )  # first: it puts the examples on the path
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam.callbacks.publisher import Display
+from lightning_gcam.callbacks.publisher import Publisher
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import default_scores
 from lightning_gcam.pipeline.record import SaliencyRecord
@@ -126,7 +126,7 @@ class Undrawn(SaliencyMonitor):
         self._display = Nowhere(self._failures)
 
 
-class Nowhere(Display):
+class Nowhere(Publisher):
     """Show nothing."""
 
     def show(self, *look: Any) -> None:

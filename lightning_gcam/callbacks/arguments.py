@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from lightning_gcam.cam.calling import NotTaken
+from lightning_gcam.cam.calling import IntegerImagesError
 from lightning_gcam.data.adapters import adapter_for
 from lightning_gcam.utils.errors import InputError
 
@@ -90,7 +90,7 @@ def whole_numbers_explained(batch: Any) -> Iterator[None]:
     """
     try:
         yield
-    except NotTaken as error:
+    except IntegerImagesError as error:
         code = "batch=SaliencyBatch(images.float() / 255)"
         if batch is not None:
             code = adapter_for(batch, "{images}.float() / 255")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_gcam.callbacks.trainer_state import precision
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.data.fixed_samples import FixedBatch, Offered, Sample
+from lightning_gcam.data.fixed_samples import Candidates, FixedBatch, Sample
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.record import SaliencyRecord
@@ -29,7 +29,7 @@ Rows = TypeVar("Rows", Attribution, PerturbedOutputs)
 Result = TypeVar("Result")
 
 
-def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> Offered | Exception:
+def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> Candidates | Exception:
     """Pool the samples that each process would keep; the exception, in all processes, where one failed."""
     if trainer.world_size == 1:
         return _tried(fixed.candidates)
@@ -39,18 +39,18 @@ def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> Offered | Exception:
     return together(trainer, lambda: _unpacked(shares, trainer.strategy.root_device))
 
 
-def _packed(offered: Offered) -> tuple[Any, ...]:
+def _packed(offered: Candidates) -> tuple[Any, ...]:
     samples = [(each.position, each.group, each.batch.state_dict()) for each in offered.samples]
     return samples, offered.delivered, offered.unlabelled
 
 
-def _unpacked(shares: list[tuple[Any, ...]], device: torch.device) -> Offered:
-    whole = Offered([], Counter())
+def _unpacked(shares: list[tuple[Any, ...]], device: torch.device) -> Candidates:
+    whole = Candidates([], Counter())
     for samples, delivered, unlabelled in shares:
         own = [
             Sample(position, group, SaliencyBatch(**state).to(device)) for position, group, state in samples
         ]
-        whole = whole + Offered(own, delivered, unlabelled)
+        whole = whole + Candidates(own, delivered, unlabelled)
     return whole
 
 
@@ -70,7 +70,7 @@ def map_fn_of(trainer: Trainer, module: nn.Module) -> Callable[..., Any]:
         if n is None:
             result = together(trainer, lambda: work([]))
         else:
-            result = share_out(trainer, module, n, precisely)
+            result = split_rows(trainer, module, n, precisely)
         if isinstance(result, Exception):
             raise result
         return result
@@ -78,7 +78,7 @@ def map_fn_of(trainer: Trainer, module: nn.Module) -> Callable[..., Any]:
     return map_fn
 
 
-def share_out(
+def split_rows(
     trainer: Trainer, module: nn.Module, n: int, work: Callable[[list[int]], Rows]
 ) -> Rows | Exception:
     """Split the rows of a batch among the processes, and give every process the rows of all.

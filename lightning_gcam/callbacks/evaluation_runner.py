@@ -20,7 +20,7 @@ from torchmetrics import Metric
 from lightning_gcam.callbacks.arguments import whole_numbers_explained
 from lightning_gcam.callbacks.distributed import same_everywhere, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
-from lightning_gcam.callbacks.positions import Numbers, Places, checksum, digests_of
+from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import Forward, call_model
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
@@ -33,7 +33,7 @@ from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import labels_of
 from lightning_gcam.pipeline.config import PERTURBING, LookConfig
 from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled
-from lightning_gcam.utils.chunking import quietly
+from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import safe_name
 from lightning_gcam.utils.lightning_compat import LightningModule, Trainer, rank_zero_info
@@ -165,7 +165,7 @@ class BatchEvaluator:
         return Columns.cat(found), self.counted.images - forwards, time.monotonic() - began
 
     def _measure(self, batch: SaliencyBatch, on_failure: OnFailure | None) -> Columns:
-        with torch.inference_mode(False), precision(self.trainer), quietly():
+        with torch.inference_mode(False), precision(self.trainer), without_progress_bars():
             batch = as_inputs(self.trainer, batch, self.module.device)
             targets = labels_of(batch) if self.config.explains_labels else self.config.targets
             # rows of marks: of all batches alike, also of one where each sample has a single mark
@@ -212,7 +212,7 @@ A_BATCH, READING = "Evaluating a batch", "Reading the test batch"
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """What is evaluated; the fields are arguments of `SaliencyEvaluation`."""
 
     config: LookConfig
@@ -229,7 +229,7 @@ class Plan:
 
 
 @dataclass
-class Stream:
+class EvaluationRun:
     """One evaluation in progress.
 
     Args:
@@ -250,9 +250,9 @@ class Stream:
 
     trainer: Trainer
     module: LightningModule
-    plan: Plan
+    plan: EvaluationPlan
     failures: FailurePolicy
-    places: Places
+    places: StreamPositions
     parts: SampleStore
     settings: dict[str, Any]
     loader: Any = None
@@ -265,8 +265,8 @@ class Stream:
 
     @staticmethod
     def begin(
-        trainer: Trainer, module: LightningModule, plan: Plan, failures: FailurePolicy, loader: Any
-    ) -> Stream:
+        trainer: Trainer, module: LightningModule, plan: EvaluationPlan, failures: FailurePolicy, loader: Any
+    ) -> EvaluationRun:
         """Begin, or go on with what an interrupted evaluation of the same settings has done; in all processes alike.
 
         Raises:
@@ -289,8 +289,8 @@ class Stream:
             rank_zero_info(
                 f"SaliencyEvaluation: {len(done)} samples are done already; it goes on from {parts.directory}."
             )
-        places = Places.of(trainer, loader)
-        return Stream(trainer, module, plan, failures, places, parts, settings, loader, done)
+        places = StreamPositions.of(trainer, loader)
+        return EvaluationRun(trainer, module, plan, failures, places, parts, settings, loader, done)
 
     def receive(self, batch: Any) -> None:
         """Take the next batch of this process; whatever fails, its samples keep their positions and are counted."""
@@ -313,7 +313,7 @@ class Stream:
         if self.plan.directory is not None:
             release_directory(self.plan.directory)
 
-    def say_where_it_stopped(self) -> None:
+    def report_interruption(self) -> None:
         """Log what is kept after an interrupt, and how to go on."""
         done = sum(map(len, self.positions))
         rank_zero_info(

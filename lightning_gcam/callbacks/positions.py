@@ -21,7 +21,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 @dataclass
-class Places:
+class StreamPositions:
     """The positions of the samples that one process is handed, one batch after the other.
 
     Several processes are dealt the samples in turn. So that all are handed as many, `DistributedSampler` deals some of
@@ -43,14 +43,14 @@ class Places:
     all_to_each: bool = False
 
     @staticmethod
-    def of(trainer: Trainer, loader: Any) -> Places:
+    def of(trainer: Trainer, loader: Any) -> StreamPositions:
         """The positions of a dataloader's samples, from its start."""
         batch_sampler = getattr(loader, "batch_sampler", None)
         sampler = getattr(batch_sampler if batch_sampler is not None else loader, "sampler", None)
         if isinstance(sampler, DistributedSampler):
-            return Places(sampler.rank, sampler.num_replicas, len(sampler.dataset))  # type: ignore[arg-type]
+            return StreamPositions(sampler.rank, sampler.num_replicas, len(sampler.dataset))  # type: ignore[arg-type]
         in_order = type(sampler) is SequentialSampler and type(batch_sampler) in (BatchSampler, type(None))
-        return Places(trainer.global_rank, trainer.world_size, all_to_each=in_order)
+        return StreamPositions(trainer.global_rank, trainer.world_size, all_to_each=in_order)
 
     def size_of(self, batch: Any, loader: Any) -> int:
         """The number of samples of a batch that could not be read, so that later ones keep their positions.

@@ -61,7 +61,7 @@ def _of_classes(record: SaliencyRecord) -> str:
     return f" of {count} classes"
 
 
-def say_what_dense_logits_mean(record: SaliencyRecord) -> None:
+def explain_dense_logits(record: SaliencyRecord) -> None:
     """Log where a dense head's logits are summed, and what that does to the scores."""
     where = "in its mask" if bool(cast(Tensor, record.attribution.in_mask).all()) else "where it is predicted"
     rank_zero_info(
@@ -71,7 +71,7 @@ def say_what_dense_logits_mean(record: SaliencyRecord) -> None:
     )
 
 
-def say_what_probabilities_mean(record: SaliencyRecord) -> None:
+def explain_probabilities(record: SaliencyRecord) -> None:
     """Log that the model gives probabilities, and how they are read."""
     squash = record.attribution.squash
     ends = {"log_sigmoid": "the logarithm of a sigmoid", "log_softmax": "the logarithm of a softmax"}
@@ -98,7 +98,7 @@ def description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None
 _COINCIDE = {"grad_cam": "Grad-CAM", "xgrad_cam": "XGrad-CAM", "hires_cam": "HiResCAM"}
 
 
-def say_what_even_gradients_mean(layer: TargetLayer, methods: Collection[str]) -> None:
+def explain_even_gradients(layer: TargetLayer, methods: Collection[str]) -> None:
     """Log why several methods give the same map here, and at which earlier layer they differ."""
     same = [words for name, words in _COINCIDE.items() if name in methods]
     with_guidance = "guidance_cam" in methods
@@ -121,7 +121,7 @@ FEW_CELLS = 16
 """A grid of fewer cells (of 4 x 4) is too coarse to say much of where."""
 
 
-def say_what_a_coarse_grid_means(record: SaliencyRecord, layers: Sequence[TargetLayer]) -> None:
+def explain_coarse_grid(record: SaliencyRecord, layers: Sequence[TargetLayer]) -> None:
     """Log that a map of a few cells is coarse, and which earlier layer is finer; nothing for a finer grid."""
     height, width = record.batch.image_size
     for layer in layers:
@@ -141,7 +141,7 @@ def say_what_a_coarse_grid_means(record: SaliencyRecord, layers: Sequence[Target
         )
 
 
-def what_is_left_out(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
+def reading_notes(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
     """The warnings about samples, classes and maps that a reader of the scores needs, each as a kind and a sentence."""
     yield from _about_samples(record, fixed)
     yield from _about_classes(record)
@@ -256,7 +256,7 @@ def _explained(record: SaliencyRecord, targets: Targets) -> str:
     return "each sample's label" if by_label else "each sample's predicted class"
 
 
-class Display:
+class Publisher:
     """Send the looks of one run to the loggers.
 
     Args:
@@ -286,7 +286,7 @@ class Display:
         """Show the picture and the words of a look; only rank zero does."""
         is_rehearsal = getattr(trainer, "fast_dev_run", False)
         with self.failures.guard("Describing the look"):
-            for kind, message in what_is_left_out(record, fixed):
+            for kind, message in reading_notes(record, fixed):
                 if not is_rehearsal:
                     self.failures.warn_once(kind, message)
         if not trainer.is_global_zero:
@@ -363,13 +363,13 @@ class Display:
             return
         self._announced = True
         announce(record, layers, config)
-        say_what_a_coarse_grid_means(record, layers)
+        explain_coarse_grid(record, layers)
         if record.attribution.even_gradients:
-            say_what_even_gradients_mean(layers[0], config.method_table)
+            explain_even_gradients(layers[0], config.method_table)
         if record.attribution.squash is not None and record.attribution.explains == "classes":
-            say_what_probabilities_mean(record)
+            explain_probabilities(record)
         if record.attribution.in_mask is not None and record.attribution.explains == "classes":
-            say_what_dense_logits_mean(record)
+            explain_dense_logits(record)
 
 
 def _logging_to(logger: Any) -> str:

@@ -20,7 +20,7 @@ _SAMPLES = ("batch", *_CHOICE)
 
 
 @dataclass(frozen=True)
-class Kept:
+class CheckpointState:
     """The state of a monitor in a checkpoint.
 
     Args:
@@ -38,7 +38,7 @@ class Kept:
     looks: LookHistory | None
 
     @staticmethod
-    def of(state: Any) -> Kept:
+    def of(state: Any) -> CheckpointState:
         """Read the state of a callback.
 
         Raises:
@@ -47,7 +47,7 @@ class Kept:
         parts = check_mapping(
             "state", state, {"fixed_batch", "target_layer", "history", "settings"}, {"memory"}
         )
-        return Kept(
+        return CheckpointState(
             _fixed_batch(parts["fixed_batch"]),
             _layers(parts["target_layer"]),
             _history(parts["history"]),

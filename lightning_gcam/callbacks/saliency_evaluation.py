@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.distributed import holds_whole_model
 from lightning_gcam.callbacks.error_policy import FailurePolicy
-from lightning_gcam.callbacks.evaluation_runner import Plan, Stream, settings_of
+from lightning_gcam.callbacks.evaluation_runner import EvaluationPlan, EvaluationRun, settings_of
 from lightning_gcam.callbacks.evaluation_table import EvaluationState, Table
 from lightning_gcam.callbacks.sample_collector import (
     check_index,
@@ -134,10 +134,10 @@ class SaliencyEvaluation(Callback):
         self.dataloader_idx = dataloader_idx
         self.log_prefix = log_prefix
         self.result: EvaluationResult | None = None
-        self._plan = Plan(config, *how)
+        self._plan = EvaluationPlan(config, *how)
         self._failures = FailurePolicy(on_error, "the test")
         self._table = Table(folder, resamples, dict(about or {}))
-        self._stream: Stream | None = None
+        self._stream: EvaluationRun | None = None
 
     @property
     def directory(self) -> Path | None:
@@ -178,7 +178,7 @@ class SaliencyEvaluation(Callback):
         loaders = loaders_of(trainer)
         check_index(self.dataloader_idx, loaders, "test")
         loader = part_of(loaders, 0, self.dataloader_idx, loaders)
-        self._stream = Stream.begin(trainer, pl_module, self._plan, self._failures, loader)
+        self._stream = EvaluationRun.begin(trainer, pl_module, self._plan, self._failures, loader)
 
     def on_test_batch_start(
         self,
@@ -221,7 +221,7 @@ class SaliencyEvaluation(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Log where it can go on."""
         if self._stream is not None:
-            self._stream.say_where_it_stopped()
+            self._stream.report_interruption()
             self._stream.end()
 
     @property
@@ -245,7 +245,7 @@ class SaliencyEvaluation(Callback):
             )
 
 
-def _state_of(stream: Stream) -> EvaluationState:
+def _state_of(stream: EvaluationRun) -> EvaluationState:
     """How far an evaluation has come in this process."""
     return EvaluationState(
         stream.plan.config,

@@ -27,9 +27,9 @@ from lightning_gcam.callbacks.distributed import (
     through_wrapper,
 )
 from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
-from lightning_gcam.callbacks.publisher import Display, description
-from lightning_gcam.callbacks.resuming import Kept, names_of, settings_of
-from lightning_gcam.callbacks.sample_collector import Collection, steps_fetch_batches
+from lightning_gcam.callbacks.publisher import Publisher, description
+from lightning_gcam.callbacks.resuming import CheckpointState, names_of, settings_of
+from lightning_gcam.callbacks.sample_collector import SampleCollector, steps_fetch_batches
 from lightning_gcam.callbacks.trainer_state import (
     Schedule,
     as_inputs,
@@ -214,11 +214,13 @@ class SaliencyMonitor(Callback):
         )
         final = replace(self._config, scores=final_scores, checks=(), draws_earlier=False)
         self._final_config = final if final_scores else None
-        self._collection = Collection(num_samples, selection, batch, adapter, class_names, dataloader_idx)
+        self._collection = SampleCollector(
+            num_samples, selection, batch, adapter, class_names, dataloader_idx
+        )
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._failures = FailurePolicy(on_error)
         self._looks = LookHistory()
-        self._display = Display(self._failures)
+        self._display = Publisher(self._failures)
         self._settings = settings_of(self._config, num_samples, selection, batch is not None)
         self._layers: list[TargetLayer] = []
         self._known_layers: list[str] | None = None
@@ -255,7 +257,7 @@ class SaliencyMonitor(Callback):
         self._layers, self._looked_at = [], (-1, -1)
         self._failures = FailurePolicy(self._failures.on_error)
         directory = self._display.directory if stage != "fit" else None
-        self._display = Display(self._failures, directory)
+        self._display = Publisher(self._failures, directory)
         self._looks.begin_run()
         self._weights = {}
         if stage == "fit":
@@ -415,9 +417,9 @@ class SaliencyMonitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the samples, the layer and the history of the run that is resumed."""
         with self._failures.guard("Going on with the looks of the checkpoint (it begins afresh)"):
-            self._resume(Kept.of(state_dict))
+            self._resume(CheckpointState.of(state_dict))
 
-    def _resume(self, kept: Kept) -> None:
+    def _resume(self, kept: CheckpointState) -> None:
         """Take over from a checkpoint what can be compared with the looks to come, and warn of the rest."""
         self._goes_on = True
         changed = kept.changed(self._settings)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_gcam.callbacks.distributed import agreed, pool_candidates, together
-from lightning_gcam.callbacks.positions import Places
+from lightning_gcam.callbacks.positions import StreamPositions
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.fixed_samples import FixedBatch, Selection
 from lightning_gcam.utils.errors import InputError
@@ -125,7 +125,7 @@ class Taken:
     part: Any
 
 
-class Collection:
+class SampleCollector:
     """Collect the fixed samples from a stream of batches into a `FixedBatch`.
 
     Args:
@@ -156,7 +156,7 @@ class Collection:
         self.has_others = False
         """Whether the stream that has just ended lacked samples of the last run, so that others were chosen."""
         self._found: set[int] = set()
-        self._places = Places()
+        self._places = StreamPositions()
         self._to_verify = False
         self._is_there = True
         self._said: set[str] = set()
@@ -182,11 +182,11 @@ class Collection:
         Raises:
             InputError: where the chosen dataloader is not there.
         """
-        self._places, self._found = Places(trainer.global_rank, trainer.world_size), set()
+        self._places, self._found = StreamPositions(trainer.global_rank, trainer.world_size), set()
         if not self.fixed.is_closed:
             self.fixed.reset()
         self.choose_loader(trainer)
-        self._places = Places.of(trainer, self._loader(trainer))
+        self._places = StreamPositions.of(trainer, self._loader(trainer))
 
     def choose_loader(self, trainer: Trainer) -> None:
         """Log which of several dataloaders the samples come from, once.

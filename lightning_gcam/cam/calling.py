@@ -79,7 +79,7 @@ Forward = Callable[[nn.Module, Tensor], Any]
 """`(model, images) -> output`: a user's own way to call a model."""
 
 
-class NotTaken(InputError):
+class IntegerImagesError(InputError):
     """Raised where a forward takes images as floating point, and not the whole numbers (uint8, say) that came."""
 
 
@@ -115,8 +115,8 @@ def call_model(model: nn.Module, images: Tensor, forward: Forward | None) -> Any
         raise InputError(_message_without_forward(model, images, invocation)) from error
     except (RuntimeError, TypeError, LookupError, AttributeError, ValueError) as error:
         if _is_about_integers(images, error):
-            kind = NotTaken if _takes_floats(model, images, forward) else InputError
-            raise kind(_message_not_taken(model, images, error, floats=kind is NotTaken)) from error
+            kind = IntegerImagesError if _takes_floats(model, images, forward) else InputError
+            raise kind(_message_not_taken(model, images, error, floats=kind is IntegerImagesError)) from error
         if model in _RAN or not _is_wrong_input(error, invocation if forward is None else None):
             raise
         raise InputError(

@@ -22,7 +22,7 @@ from lightning_gcam.cam.outputs import Head, has_graph, read_head
 from lightning_gcam.cam.regions import score_of_head
 from lightning_gcam.cam.suitability import call_of_the_images
 from lightning_gcam.cam.targets import Targets, TargetScore
-from lightning_gcam.utils.errors import InputError, of_the_users
+from lightning_gcam.utils.errors import InputError, user_function_errors
 from lightning_gcam.utils.isolation import plain_eager
 
 
@@ -299,7 +299,7 @@ def _as_grid(
     """Reshape a layer's activations and gradients to `(N, C, h, w)` float32."""
     activations, gradients, call = at_layer
     view = reshape or _find_reshape(layer, call, activations.detach(), images, rerun)
-    with of_the_users("reshape_transform", activations):
+    with user_function_errors("reshape_transform", activations):
         grid = view(activations.detach())
     if grid.ndim != 4:
         raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")

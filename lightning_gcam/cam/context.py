@@ -18,7 +18,7 @@ from lightning_gcam.cam.outputs import Head
 from lightning_gcam.cam.regions import same_score
 from lightning_gcam.cam.registry import AnyMethod, ModelMethod
 from lightning_gcam.cam.targets import Targets, TargetScore
-from lightning_gcam.utils.chunking import in_chunks
+from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import plain_eager
 
@@ -193,7 +193,7 @@ class MethodContext:
             total[0].index_add_(0, rows, part)  # last: what ran out of memory has added nothing
 
         most = min(self._at_once, len(self))
-        _, size = in_chunks(len(pairs), add, most, self.label)
+        _, size = run_in_chunks(len(pairs), add, most, self.label)
         if size < most:  # memory ran out
             self._at_once = size
         return total[0] / count
@@ -205,7 +205,7 @@ class MethodContext:
         pairs = self._pairs(count, where)
         found = torch.zeros(len(self), count, device=self.images.device)
         if len(pairs):
-            parts, self._at_once = in_chunks(
+            parts, self._at_once = run_in_chunks(
                 len(pairs), lambda chunk: compute(*pairs[chunk].unbind(dim=1)), self._at_once, self.label
             )
             found[pairs[:, 0], pairs[:, 1]] = torch.cat(parts)

@@ -33,7 +33,7 @@ def random_weights_for_zeros(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def in_place_of_all(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
+def random_weights(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
     """Random values for all parameters, and initial running statistics, as of a model that has learned nothing.
 
     Weights are normal with the variance that keeps a ReLU network's activations in range (He et al. 2015), scales of
@@ -47,7 +47,7 @@ def in_place_of_all(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
         InputError: where the parameters are sharded, so that no process has them whole.
 
     Example:
-        >>> weights = in_place_of_all(nn.BatchNorm2d(2))
+        >>> weights = random_weights(nn.BatchNorm2d(2))
         >>> sorted(weights), weights["running_var"]
         (['bias', 'running_mean', 'running_var', 'weight'], tensor([1., 1.]))
     """
@@ -68,7 +68,7 @@ def in_place_of_all(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
     return values
 
 
-def called_with(weights: dict[str, Tensor], forward: Forward | None) -> Forward:
+def forward_with_weights(weights: dict[str, Tensor], forward: Forward | None) -> Forward:
     """A `forward` that runs a model with these weights in the place of its own, by `torch.func.functional_call`.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import Forward, no_gradient_message
-from lightning_gcam.cam.forward import called_with, random_weights_for_zeros
+from lightning_gcam.cam.forward import forward_with_weights, random_weights_for_zeros
 from lightning_gcam.cam.layer_search import ProbeResult, SpatialLayer, probe_layers
 from lightning_gcam.cam.layout_evidence import CONFIRMED, unconfirmed_reason
 from lightning_gcam.cam.layouts import Reshape
@@ -104,7 +104,7 @@ def find_target_layer(
     """
     with untouched(model), plain_eager():
         weights = random_weights_for_zeros(model)
-        call = called_with(weights, forward)
+        call = forward_with_weights(weights, forward)
         found = probe_layers(
             model, images[:1].detach().clone(), lambda images: call(model, images), reshape_transform
         )
@@ -318,11 +318,11 @@ def map_name(method: str, layer: str, layers: Sequence[str]) -> str:
     return method if len(layers) == 1 else f"{method}@{layer}"
 
 
-def layers_in_words(layers: Sequence[str], fuse: Fuse | None = None) -> str:
+def format_layer_names(layers: Sequence[str], fuse: Fuse | None = None) -> str:
     """The names of the layers in one line.
 
     Example:
-        >>> layers_in_words(["layer3", "layer4"], "product")
+        >>> format_layer_names(["layer3", "layer4"], "product")
         'layer3 × layer4'
     """
     return (_SIGNS[fuse] if fuse is not None else ", ").join(layers)

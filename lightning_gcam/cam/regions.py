@@ -22,7 +22,7 @@ from lightning_gcam.cam.targets import (
     score_of,
     score_of_classes,
 )
-from lightning_gcam.utils.errors import of_the_users
+from lightning_gcam.utils.errors import user_function_errors
 
 
 def score_of_head(
@@ -31,7 +31,7 @@ def score_of_head(
     """The score of a model's output: of classes, by their logits; of anything else, by the outputs as they are.
 
     Without targets, or with a batch's labels, an output whose form shows that it holds no classes is explained as a
-    whole, see `form_of`.
+    whole, see `kind_by_form`.
 
     Args:
         head: the model's output.
@@ -48,11 +48,11 @@ def score_of_head(
         (tensor([5.]), tensor([4.]))
     """
     if targets is None or (isinstance(targets, Labels) and targets.of_batch):
-        targets = form_of(head, masks, images) or targets
+        targets = kind_by_form(head, masks, images) or targets
     if isinstance(targets, str) and targets in ("norm", "error"):
         return _score_of_whole(head, "norm" if targets == "norm" or images is None else "error", images)
     if callable(targets):
-        with of_the_users("targets", head.outputs):
+        with user_function_errors("targets", head.outputs):
             found = targets(head.outputs)
         score = _score_at(head.logits, lambda _: found, masks)
     elif explains_output(as_labels(targets, head.outputs.device), head.outputs.shape[1]):
@@ -62,7 +62,7 @@ def score_of_head(
     return replace(score, squash=head.squash)
 
 
-def form_of(head: Head, masks: Tensor | None, images: Tensor | None) -> Explains | None:
+def kind_by_form(head: Head, masks: Tensor | None, images: Tensor | None) -> Explains | None:
     """What an output without classes is explained as, recognised by its form; None where it may hold classes.
 
     - "error", a reconstruction: it has the images' own shape, and the samples have no masks that would make it a

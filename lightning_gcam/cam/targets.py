@@ -102,7 +102,7 @@ def predict(logits: Tensor) -> Tensor:
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
 
 
-def shares_of(logits: Tensor, several: bool) -> Tensor:
+def probabilities_of_classes(logits: Tensor, several: bool) -> Tensor:
     """The probability of each class, `(N, K)` float32, by a softmax over the classes or a sigmoid for each.
 
     Args:
@@ -111,30 +111,30 @@ def shares_of(logits: Tensor, several: bool) -> Tensor:
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0]])
-        >>> shares_of(logits, several=False).tolist(), shares_of(logits[:, :1], several=False).tolist()
+        >>> probabilities_of_classes(logits, several=False).tolist(), probabilities_of_classes(logits[:, :1], several=False).tolist()
         ([[0.5, 0.5]], [[0.5]])
     """
     is_sigmoid = several or logits.shape[1] == 1
     return logits.float().sigmoid() if is_sigmoid else logits.float().softmax(dim=1)
 
 
-def predict_marks(logits: Tensor, several: bool = True) -> Tensor:
-    """The classes that are more likely than not, `(N, K)` bool; see `shares_of`.
+def predict_multi_hot(logits: Tensor, several: bool = True) -> Tensor:
+    """The classes that are more likely than not, `(N, K)` bool; see `probabilities_of_classes`.
 
     Example:
-        >>> predict_marks(torch.tensor([[2.0, -1.0, 0.5]])).tolist()
+        >>> predict_multi_hot(torch.tensor([[2.0, -1.0, 0.5]])).tolist()
         [[True, False, True]]
     """
-    return logits > 0 if several else shares_of(logits, several) > 0.5
+    return logits > 0 if several else probabilities_of_classes(logits, several) > 0.5
 
 
-def are_marks(labels: Tensor) -> bool:
+def are_multi_hot(labels: Tensor) -> bool:
     """Whether labels are multi-hot: rows `(N, K)` of which some do not mark exactly one class.
 
     One mark in every row is one class of many, one-hot: nothing shows that there could have been two.
 
     Example:
-        >>> are_marks(torch.tensor([[1, 1], [0, 1]])), are_marks(torch.eye(2)), are_marks(torch.tensor([1, 0]))
+        >>> are_multi_hot(torch.tensor([[1, 1], [0, 1]])), are_multi_hot(torch.eye(2)), are_multi_hot(torch.tensor([1, 0]))
         (True, False, False)
     """
     return labels.ndim == 2 and labels.shape[1] > 1 and not bool(((labels > 0).sum(dim=1) == 1).all())

@@ -44,7 +44,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Offered:
+class Candidates:
     """The samples that one process, or several, would keep, and how many came.
 
     Args:
@@ -59,10 +59,10 @@ class Offered:
     unlabelled: int = 0
     largest_label: int = -1
 
-    def __add__(self, other: Offered) -> Offered:
+    def __add__(self, other: Candidates) -> Candidates:
         """Join the candidates of two processes, in the order of the stream."""
         samples = sorted([*self.samples, *other.samples], key=lambda sample: sample.position)
-        return Offered(
+        return Candidates(
             samples,
             self.delivered + other.delivered,
             self.unlabelled + other.unlabelled,
@@ -221,12 +221,12 @@ class FixedBatch:
                 of_size.keep(Sample(positions[row], groups[row], batch.select([row])))
         self._bound_memory()
 
-    def candidates(self) -> Offered:
+    def candidates(self) -> Candidates:
         """Return what was kept so far."""
         samples = [sample for each in self._sizes.values() for sample in each.kept]
-        return Offered(samples, Counter(self._delivered), self._unlabelled, self._largest_label)
+        return Candidates(samples, Counter(self._delivered), self._unlabelled, self._largest_label)
 
-    def close(self, offered: Offered | None = None) -> None:
+    def close(self, offered: Candidates | None = None) -> None:
         """Choose the samples: of the commonest image size, as balanced as its samples allow.
 
         Args:

@@ -18,8 +18,8 @@ from lightning_gcam.cam.layers import (
     TargetLayers,
     check_fuse,
     find_target_layer,
+    format_layer_names,
     fuse_maps,
-    layers_in_words,
     map_name,
     resolve_target_layers,
 )
@@ -37,7 +37,7 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import check_masks
 from lightning_gcam.pipeline.captions import MapSource
 from lightning_gcam.pipeline.rendering import Style, draw
-from lightning_gcam.utils.chunking import in_chunks
+from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import untouched
 from lightning_gcam.visual import Figure, Normalize, check_scale
@@ -273,7 +273,7 @@ def attribute(
     with torch.inference_mode(False), torch.no_grad(), full_precision(images):
         size, score = (images.shape[-2], images.shape[-1]), captured[0].score
         at_layers = [scaled_maps(table, *each, size) for each in zip(captured, again, strict=True)]
-        where = layers_in_words(list(layers), fuse)
+        where = format_layer_names(list(layers), fuse)
         scaled, sources = _fused(at_layers, fuse, where) if fuse is not None else _named(at_layers, [*layers])
         return Attribution(
             maps={name: map_ for name, (map_, _) in scaled.items()},
@@ -363,7 +363,7 @@ def attribute_in_chunks(
         )
         return replace(part, images=None)  # the batch has them
 
-    parts, size = in_chunks(len(batch), work, chunk_size)
+    parts, size = run_in_chunks(len(batch), work, chunk_size)
     return Attribution.cat(parts), size
 
 

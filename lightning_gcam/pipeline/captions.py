@@ -12,11 +12,11 @@ from torch import Tensor
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import (
     Explains,
-    are_marks,
     are_measurements,
+    are_multi_hot,
     predict,
-    predict_marks,
-    shares_of,
+    predict_multi_hot,
+    probabilities_of_classes,
 )
 from lightning_gcam.data import SaliencyBatch
 
@@ -81,7 +81,7 @@ class Explanation(Protocol):
 def subject_of(batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames = None) -> Explains:
     """What the model's output is, as far as can be known: scores of "classes", a regression's "output", or neither.
 
-    What shows that it holds no classes (see `cam.regions.form_of` and `instead_of_classes`) is neither, a "score".
+    What shows that it holds no classes (see `cam.regions.kind_by_form` and `instead_of_classes`) is neither, a "score".
     Whose score is a callable's ("score") has an output of any kind, an embedding, say: no class is read into it, unless
     `class_names` or multi-hot labels give every number of the output its class.
 
@@ -116,7 +116,7 @@ def instead_of_classes(
 ) -> Literal["norm", "output"] | None:
     """What the maps should explain where the labels show that the output holds no classes; None where it may hold them.
 
-    Form tells most (see `cam.regions.form_of`); this is what only the samples together can tell, at one look:
+    Form tells most (see `cam.regions.kind_by_form`); this is what only the samples together can tell, at one look:
 
     - "output": a single number that is positive for all samples, on average beyond 10, while the labels name both
       classes: an age in years beside a sex label. (A classifier would give each sample of class 0 a probability of
@@ -190,7 +190,7 @@ def marks_of(batch: SaliencyBatch, num_logits: int) -> Tensor | None:
     labels = batch.labels
     if labels is None or labels.ndim != 2 or num_logits == 1 or labels.shape[1] != num_logits:
         return None
-    return labels > 0 if are_marks(labels) else None
+    return labels > 0 if are_multi_hot(labels) else None
 
 
 def has_own_sigmoids(batch: SaliencyBatch, attribution: Explanation, multi_label: bool = False) -> bool:
@@ -218,7 +218,7 @@ def probabilities(batch: SaliencyBatch, attribution: Explanation) -> Tensor:
 
 
 def _shares(batch: SaliencyBatch, attribution: Explanation) -> Tensor:
-    return shares_of(attribution.logits, has_own_sigmoids(batch, attribution))
+    return probabilities_of_classes(attribution.logits, has_own_sigmoids(batch, attribution))
 
 
 def class_probabilities(logits: Tensor, classes: Tensor, several: bool | None = None) -> Tensor:
@@ -236,7 +236,7 @@ def class_probabilities(logits: Tensor, classes: Tensor, several: bool | None = 
     """
     if logits.shape[1] == 1 and classes.ndim == 1:
         return torch.where(classes > 0, logits[:, 0], -logits[:, 0]).float().sigmoid()
-    shares = shares_of(logits, are_marks(classes) if several is None else several)
+    shares = probabilities_of_classes(logits, are_multi_hot(classes) if several is None else several)
     if classes.ndim == 2:
         marks = classes.to(shares)
         return (shares * marks).sum(dim=1) / marks.sum(dim=1)
@@ -258,7 +258,7 @@ def correct(
     judged = attribution.in_mask.tolist() if attribution.in_mask is not None else [True] * len(batch)
     marks = marks_of(batch, attribution.logits.shape[1])
     if marks is not None:
-        likely = predict_marks(attribution.logits, has_own_sigmoids(batch, attribution))
+        likely = predict_multi_hot(attribution.logits, has_own_sigmoids(batch, attribution))
         right = (likely == marks.to(likely.device)).all(dim=1).tolist()
     elif labels.ndim == 2:
         right = [bool(row[guess]) for row, guess in zip(labels, predictions, strict=True)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import Forward
-from lightning_gcam.cam.forward import called_with, in_place_of_all, logits_of
+from lightning_gcam.cam.forward import forward_with_weights, logits_of, random_weights
 from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import Targets
@@ -21,8 +21,8 @@ from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
 from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks
 from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
 from lightning_gcam.pipeline.config import OutputNeeds
-from lightning_gcam.shortcuts.checks import Make
-from lightning_gcam.utils.chunking import in_chunks
+from lightning_gcam.shortcuts.checks import MakeImages
+from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import untouched
 
@@ -87,7 +87,7 @@ def maps_of_random_weights(
     Raises:
         InputError: where the model's parameters are sharded.
     """
-    forward = called_with(in_place_of_all(model), options.pop("forward", None))
+    forward = forward_with_weights(random_weights(model), options.pop("forward", None))
     size, options = chunk_size or len(batch), {**options, "forward": forward}
     runs = _Runs(model, batch, attribution, targets, size, options)
     return PerturbedOutputs(random_maps=runs.attribute(batch.images))
@@ -96,7 +96,7 @@ def maps_of_random_weights(
 def logits_for_versions(
     model: nn.Module,
     batch: SaliencyBatch,
-    versions: Mapping[str, Tensor | Make],
+    versions: Mapping[str, Tensor | MakeImages],
     *,
     rows: Sequence[int] | None = None,
     chunk_size: int | None = None,
@@ -132,12 +132,12 @@ def logits_for_versions(
         return logits_of(model, torch.cat(parts), None, forward=forward, masks=regions, squash=squash)
 
     with untouched(model):
-        logits, size = in_chunks(len(every), work, chunk_size)
+        logits, size = run_in_chunks(len(every), work, chunk_size)
     by_version = dict(zip(versions, torch.cat(logits).split(len(rows)), strict=True))
     return PerturbedOutputs(logits=by_version), size
 
 
-def _some_of(version: Tensor | Make, rows: list[int], device: torch.device) -> Tensor:
+def _some_of(version: Tensor | MakeImages, rows: list[int], device: torch.device) -> Tensor:
     """The changed images of some samples."""
     at = torch.tensor(rows, device=device)
     return version(at) if callable(version) else version[at]
@@ -159,7 +159,7 @@ def _logits_in_chunks(
         masks = regions[chunk] if regions is not None else None
         return logits_of(model, images[chunk], targets, forward=forward, masks=masks, squash=squash)
 
-    parts, size = in_chunks(len(images), work, chunk_size)
+    parts, size = run_in_chunks(len(images), work, chunk_size)
     return torch.cat(parts), size
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.shortcuts.regions import Ground, ground_of, most_salient, same_elsewhere
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, most_salient, regions_of_batch, same_elsewhere
 from lightning_gcam.shortcuts.removal import (
     DEFAULT_REMOVAL,
     Removal,
@@ -25,7 +25,7 @@ from lightning_gcam.utils.errors import InputError, did_you_mean
 Checks = str | Sequence[str] | None
 """A name out of `available_checks`, or several; None for all that the annotation allows."""
 
-Make = Callable[[Tensor], Tensor]
+MakeImages = Callable[[Tensor], Tensor]
 """From the numbers `(n,)` int64 of some samples to their changed images `(n, C, H, W)`."""
 
 CHECKS: dict[str, tuple[str, ...]] = {
@@ -130,7 +130,7 @@ def image_changes(
     checks: Checks = None,
     removal: Removal = DEFAULT_REMOVAL,
     seed: int = 0,
-) -> dict[str, Make]:
+) -> dict[str, MakeImages]:
     """Functions that make the images of `changed_images` for some samples, so that no more exist than fit memory.
 
     The regions that are changed are kept for all samples: a byte a pixel each. A callable `removal` is called with the
@@ -142,19 +142,19 @@ def image_changes(
     names = resolve_checks(checks)
     check_removal(removal)
     _check_maps(maps, batch)
-    ground = ground_of(batch)
-    if ground is None:
+    annotated = regions_of_batch(batch)
+    if annotated is None:
         return {}
     makers = {
-        **_on_objects(batch.images, ground, removal),
-        **_on_the_suspect(batch.images, ground, removal),
+        **_on_objects(batch.images, annotated, removal),
+        **_on_the_suspect(batch.images, annotated, removal),
     }
-    if maps is not None and ground.masks is not None:
-        makers.update(_on_saliency(batch.images, ground, maps.to(batch.images.device), removal, seed))
+    if maps is not None and annotated.masks is not None:
+        makers.update(_on_saliency(batch.images, annotated, maps.to(batch.images.device), removal, seed))
     return {each: _exactly(makers[each]) for name in names for each in CHECKS[name] if each in makers}
 
 
-def _exactly(make: Make) -> Make:
+def _exactly(make: MakeImages) -> MakeImages:
     """Change images in their own precision, whatever the model computes in."""
 
     def made(rows: Tensor) -> Tensor:
@@ -164,63 +164,63 @@ def _exactly(make: Make) -> Make:
     return made
 
 
-def _on_objects(images: Tensor, ground: Ground, removal: Removal) -> dict[str, Make]:
+def _on_objects(images: Tensor, annotated: AnnotatedRegions, removal: Removal) -> dict[str, MakeImages]:
     """The versions that need masks."""
-    around, objects, partners = ground.around, ground.objects, ground.partners
-    if around is None or objects is None or not (ground.known & ground.masked).any():
+    around, objects, donors = annotated.around, annotated.objects, annotated.donors
+    if around is None or objects is None or not (annotated.known & annotated.masked).any():
         return {}
-    changed = ground.masked[:, None, None]
+    changed = annotated.masked[:, None, None]
     bare = _without(images, around & changed, removal)
     versions = {"background_only": bare, "object_only": _object_only(images, ~objects & changed, removal)}
-    if (partners >= 0).any():
+    if (donors >= 0).any():
         versions["background_swap"] = lambda rows: exchange(
-            images[rows], bare(_lenders(partners[rows])), partners[rows] >= 0, ~objects[rows]
+            images[rows], bare(_donor_rows(donors[rows])), donors[rows] >= 0, ~objects[rows]
         )
     return versions
 
 
-def _on_the_suspect(images: Tensor, ground: Ground, removal: Removal) -> dict[str, Make]:
+def _on_the_suspect(images: Tensor, annotated: AnnotatedRegions, removal: Removal) -> dict[str, MakeImages]:
     """The version that needs a suspect region."""
-    suspect, around, objects = ground.suspect, ground.around, ground.objects
-    if suspect is None or not (ground.suspect_partners >= 0).any():
+    suspect, around, objects = annotated.suspect, annotated.around, annotated.objects
+    if suspect is None or not (annotated.suspect_donors >= 0).any():
         return {}
-    bare: Make = images.__getitem__
+    bare: MakeImages = images.__getitem__
     to = suspect
     if around is not None and objects is not None:
-        # a partner's object must not come along, nor must what is suspect beside it be lost
+        # a donor's object must not come along, nor must what is suspect beside it be lost
         to = suspect & ~objects
-        bare = _without(images, around & ~to & ground.masked[:, None, None], removal)
+        bare = _without(images, around & ~to & annotated.masked[:, None, None], removal)
 
     def swapped(rows: Tensor) -> Tensor:
-        partners = ground.suspect_partners[rows]
-        lenders = _lenders(partners)
-        regions = suspect[rows], suspect[lenders], to[rows]
-        return exchange_regions(images[rows], bare(lenders), partners >= 0, *regions)
+        donors = annotated.suspect_donors[rows]
+        lending = _donor_rows(donors)
+        regions = suspect[rows], suspect[lending], to[rows]
+        return exchange_regions(images[rows], bare(lending), donors >= 0, *regions)
 
     return {"suspect_swap": swapped}
 
 
 def _on_saliency(
-    images: Tensor, ground: Ground, maps: Tensor, removal: Removal, seed: int
-) -> dict[str, Make]:
+    images: Tensor, annotated: AnnotatedRegions, maps: Tensor, removal: Removal, seed: int
+) -> dict[str, MakeImages]:
     """The versions that need maps and masks."""
-    masks, around, partners = ground.masks, ground.around, ground.partners
-    if masks is None or around is None or not (partners >= 0).any():
+    masks, around, donors = annotated.masks, annotated.around, annotated.donors
+    if masks is None or around is None or not (donors >= 0).any():
         return {}
-    bare = _without(images, around & ground.masked[:, None, None], removal)
+    bare = _without(images, around & annotated.masked[:, None, None], removal)
 
     @cache
     def salient() -> Tensor:
         each = zip(maps.split(1), masks.split(1), around.split(1), strict=True)
         found = [most_salient(one.nan_to_num(0.0), *regions) for one, *regions in each]
-        return torch.cat(found) & (partners >= 0)[:, None, None]
+        return torch.cat(found) & (donors >= 0)[:, None, None]
 
     @cache
     def elsewhere() -> Tensor:
         return same_elsewhere(salient(), around, seed).to(images.device)
 
     def swapped(rows: Tensor, regions: Tensor) -> Tensor:
-        return exchange(images[rows], bare(_lenders(partners[rows])), partners[rows] >= 0, regions[rows])
+        return exchange(images[rows], bare(_donor_rows(donors[rows])), donors[rows] >= 0, regions[rows])
 
     return {
         "salient_outside": lambda rows: swapped(rows, salient()),
@@ -228,17 +228,17 @@ def _on_saliency(
     }
 
 
-def _without(images: Tensor, regions: Tensor, removal: Removal) -> Make:
+def _without(images: Tensor, regions: Tensor, removal: Removal) -> MakeImages:
     """The images with their regions removed."""
     return lambda rows: remove_regions(images[rows], regions[rows], removal)
 
 
-def _lenders(partners: Tensor) -> Tensor:
+def _donor_rows(donors: Tensor) -> Tensor:
     """The row of each sample's donor; any row where it has none."""
-    return partners.clamp(min=0)
+    return donors.clamp(min=0)
 
 
-def _object_only(images: Tensor, background: Tensor, removal: Removal) -> Make:
+def _object_only(images: Tensor, background: Tensor, removal: Removal) -> MakeImages:
     """The images with all of the background in the mean colour of the backgrounds of all samples."""
     if callable(removal):
         return _without(images, background, removal)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lightning_gcam.cam.targets import are_marks
+from lightning_gcam.cam.targets import are_multi_hot
 from lightning_gcam.data import SaliencyBatch
 
 MARGIN = 1 / 8
@@ -108,7 +108,7 @@ def _filled(like: Tensor, left: Tensor, right: Tensor, top: Tensor, bottom: Tens
     return in_rows[:, :, None] & in_columns[:, None, :]
 
 
-def partners_of(classes: Tensor, usable: Tensor) -> Tensor:
+def donors_of(classes: Tensor, usable: Tensor) -> Tensor:
     """Choose a donor of another class for each sample, always the same one.
 
     In the order of their classes, each takes the one that is as many places on as the largest class has samples: so
@@ -123,25 +123,25 @@ def partners_of(classes: Tensor, usable: Tensor) -> Tensor:
         `(N,)` int64; -1 for samples that may not, and for all where there is a single class.
 
     Example:
-        >>> partners_of(torch.tensor([0, 0, 1, 1, 2]), torch.tensor([True, True, True, True, False])).tolist()
+        >>> donors_of(torch.tensor([0, 0, 1, 1, 2]), torch.tensor([True, True, True, True, False])).tolist()
         [2, 3, 0, 1, -1]
     """
-    partners = torch.full((len(classes),), -1, device=classes.device)
+    donors = torch.full((len(classes),), -1, device=classes.device)
     rows = usable.nonzero()[:, 0]
     _, inverse, counts = classes[rows].unique(return_inverse=True, return_counts=True)
     if len(counts) < 2:
-        return partners
+        return donors
     ordered = rows[inverse.argsort(stable=True)]
-    partners[ordered] = ordered.roll(-int(counts.max()))
-    left_over = rows[classes[partners[rows]] == classes[rows]].tolist()
+    donors[ordered] = ordered.roll(-int(counts.max()))
+    left_over = rows[classes[donors[rows]] == classes[rows]].tolist()
     for turn, row in enumerate(left_over):
         others = rows[classes[rows] != classes[row]]
-        partners[row] = others[turn % len(others)]
-    return partners
+        donors[row] = others[turn % len(others)]
+    return donors
 
 
 @dataclass(frozen=True)
-class Ground:
+class AnnotatedRegions:
     """The annotation of a batch as the checks use it: classes, regions and donors.
 
     Args:
@@ -152,8 +152,8 @@ class Ground:
         around: the regions in which the objects are removed.
         masked: `(N,)` bool, the samples with an object and something beside it.
         suspect: `(N, H, W)` bool, or None.
-        partners: `(N,)`, who lends each sample its background; -1 for nobody.
-        suspect_partners: `(N,)`, who lends each sample its suspect region; -1 for nobody.
+        donors: `(N,)`, the row whose background each sample borrows; -1 for none.
+        suspect_donors: `(N,)`, the row whose suspect region each sample borrows; -1 for none.
     """
 
     labels: Tensor
@@ -163,11 +163,11 @@ class Ground:
     around: Tensor | None
     masked: Tensor
     suspect: Tensor | None
-    partners: Tensor
-    suspect_partners: Tensor
+    donors: Tensor
+    suspect_donors: Tensor
 
 
-def ground_of(batch: SaliencyBatch) -> Ground | None:
+def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
     """Read the annotation of a batch; None where its labels are no classes, or missing.
 
     Example:
@@ -179,7 +179,7 @@ def ground_of(batch: SaliencyBatch) -> Ground | None:
     if labels is None:
         return None
     if labels.ndim == 2:
-        known = torch.ones_like(labels[:, 0]) if are_marks(labels) else labels.any(dim=1)
+        known = torch.ones_like(labels[:, 0]) if are_multi_hot(labels) else labels.any(dim=1)
     else:
         known = labels >= 0
     masks, suspect = batch.object_masks, batch.suspect
@@ -193,9 +193,9 @@ def ground_of(batch: SaliencyBatch) -> Ground | None:
         beside = suspect & ~objects if objects is not None else suspect
         with_suspect = beside.flatten(1).any(dim=1)
     numbers = labels.unique(dim=0, return_inverse=True)[1]
-    partners = partners_of(numbers, known & masked)
-    suspect_partners = partners_of(numbers, known & with_suspect)
-    return Ground(labels, known, masks, objects, around, masked, suspect, partners, suspect_partners)
+    donors = donors_of(numbers, known & masked)
+    suspect_donors = donors_of(numbers, known & with_suspect)
+    return AnnotatedRegions(labels, known, masks, objects, around, masked, suspect, donors, suspect_donors)
 
 
 def classes_of_labels(batch: SaliencyBatch) -> Tensor | None:

@@ -154,13 +154,13 @@ _FILLS: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def exchange(images: Tensor, lent: Tensor, has_partner: Tensor, regions: Tensor) -> Tensor:
+def exchange(images: Tensor, lent: Tensor, has_donor: Tensor, regions: Tensor) -> Tensor:
     """Replace each image's region by what its donor has at the same place.
 
     Args:
         images: `(N, C, H, W)`.
-        lent: `(N, C, H, W)`, the partner's image for each of them.
-        has_partner: `(N,)` bool; a sample without one stays as it is.
+        lent: `(N, C, H, W)`, the donor's image for each of them.
+        has_donor: `(N,)` bool; a sample without one stays as it is.
         regions: `(N, H, W)` bool.
 
     Example:
@@ -169,20 +169,20 @@ def exchange(images: Tensor, lent: Tensor, has_partner: Tensor, regions: Tensor)
         >>> exchange(images, images.flip(0), torch.tensor([True, False]), left).flatten(1).tolist()
         [[3.0, 2.0], [3.0, 4.0]]
     """
-    return torch.where((regions & has_partner[:, None, None])[:, None], lent, images)
+    return torch.where((regions & has_donor[:, None, None])[:, None], lent, images)
 
 
 def exchange_regions(
-    images: Tensor, lent: Tensor, has_partner: Tensor, regions: Tensor, lent_regions: Tensor, to: Tensor
+    images: Tensor, lent: Tensor, has_donor: Tensor, regions: Tensor, lent_regions: Tensor, to: Tensor
 ) -> Tensor:
     """Replace each image's region by the donor's region: the boxes around both are laid on each other.
 
     Args:
         images: `(N, C, H, W)`.
-        lent: `(N, C, H, W)`, the partner's image for each of them.
-        has_partner: `(N,)` bool; a sample without one stays as it is.
+        lent: `(N, C, H, W)`, the donor's image for each of them.
+        has_donor: `(N,)` bool; a sample without one stays as it is.
         regions: `(N, H, W)` bool, all of one place or each somewhere else.
-        lent_regions: `(N, H, W)` bool, the partners' regions. A box of another size is resized.
+        lent_regions: `(N, H, W)` bool, the donors' regions. A box of another size is resized.
         to: `(N, H, W)` bool, the part of each region that is to be changed.
 
     Example:
@@ -195,10 +195,10 @@ def exchange_regions(
     laid = images.clone()
     boxes = zip(boxes_of(regions).tolist(), boxes_of(lent_regions).tolist(), strict=True)
     for row, ((left, top, right, bottom), (x1, y1, x2, y2)) in enumerate(boxes):
-        if has_partner[row]:
+        if has_donor[row]:
             part = lent[row, :, y1:y2, x1:x2]
             laid[row, :, top:bottom, left:right] = _resized(part, (bottom - top, right - left))
-    return torch.where((to & has_partner[:, None, None])[:, None], laid, images)
+    return torch.where((to & has_donor[:, None, None])[:, None], laid, images)
 
 
 def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gcam.cam.targets import are_marks, predict, predict_marks
+from lightning_gcam.cam.targets import are_multi_hot, predict, predict_multi_hot
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts.checks import CHECKS
-from lightning_gcam.shortcuts.regions import Ground, ground_of
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, regions_of_batch
 from lightning_gcam.utils.errors import InputError
 
 _Z = 1.959964
@@ -230,24 +230,24 @@ def measure_reliance(
         {'accuracy': 1.0, 'accuracy_chance': 0.5}
     """
     _check_answers(logits, answers, len(batch))
-    ground = ground_of(batch)
-    if ground is None:
+    annotated = regions_of_batch(batch)
+    if annotated is None:
         return Reliance({}, chance_level(logits[:0], logits.shape[1]))
-    blank = torch.zeros_like(ground.known)
+    blank = torch.zeros_like(annotated.known)
     if maps is not None:
-        maps = maps.to(ground.known.device).nan_to_num(0.0)
-        salient = (maps > 0) & ~ground.around if ground.around is not None else maps > 0
+        maps = maps.to(annotated.known.device).nan_to_num(0.0)
+        salient = (maps > 0) & ~annotated.around if annotated.around is not None else maps > 0
         blank = ~salient.flatten(1).any(dim=1)  # nothing salient outside is no answer either
-    table = _Versions(ground, logits, answers, blank, are_marks(ground.labels), own_sigmoids)
+    table = _Versions(annotated, logits, answers, blank, are_multi_hot(annotated.labels), own_sigmoids)
     measurements = {"accuracy": table.accuracy(logits, table.counted)}
     if table.several:
         measurements["exact_match"] = table.exact_match(table.counted)
     for name in CHECKS:
-        if table.has_answers_for(name):
+        if table.has_logits_for(name):
             measurements[name] = table.check(name)
             if name.endswith("accuracy") and not torch.equal(table.rows(name), table.counted):
                 measurements[f"{name}{BEFORE}"] = table.accuracy(logits, table.rows(name))
-    counted = ground.labels[table.counted]
+    counted = annotated.labels[table.counted]
     if table.several:
         return Reliance(measurements, *chance_of_marks(counted))
     return Reliance(measurements, chance_level(counted, logits.shape[1]))
@@ -261,7 +261,7 @@ BEFORE = "_before"
 class _Versions:
     """The logits of all versions, and the samples that each check counts."""
 
-    ground: Ground
+    annotated: AnnotatedRegions
     logits: Tensor
     answers: Mapping[str, Tensor]
     blank: Tensor
@@ -271,18 +271,18 @@ class _Versions:
     @property
     def counted(self) -> Tensor:
         """The samples with a class and, where there are any, with an object: `(N,)` bool."""
-        known, masked = self.ground.known, self.ground.masked
+        known, masked = self.annotated.known, self.annotated.masked
         return known & masked if (known & masked).any() else known
 
-    def has_answers_for(self, check: str) -> bool:
+    def has_logits_for(self, check: str) -> bool:
         return all(question in self.answers for question in CHECKS[check])
 
     def rows(self, name: str) -> Tensor:
         """The samples that have what a check takes: `(N,)` bool."""
         if name == "suspect_swap_accuracy":
-            return self.counted & (self.ground.suspect_partners >= 0)
+            return self.counted & (self.annotated.suspect_donors >= 0)
         if name in ("background_swap_accuracy", "salient_flips"):
-            return self.counted & (self.ground.partners >= 0)
+            return self.counted & (self.annotated.donors >= 0)
         return self.counted
 
     def check(self, name: str) -> Measurement:
@@ -294,7 +294,7 @@ class _Versions:
     def accuracy(self, answers: Tensor, counted: Tensor) -> Measurement:
         """The share of samples whose predicted class is right, or the mean share of their labels."""
         counted = counted & _finite(answers)
-        labels, guesses = self.ground.labels, self._predict(answers)
+        labels, guesses = self.annotated.labels, self._predict(answers)
         if self.several:
             shares = (guesses == labels).double().mean(dim=1)[counted]
             value = float(shares.mean()) if len(shares) else math.nan
@@ -306,14 +306,14 @@ class _Versions:
     def exact_match(self, counted: Tensor) -> Measurement:
         """The share of samples all of whose labels are predicted right."""
         counted = counted & _finite(self.logits)
-        right = (self._predict(self.logits) == self.ground.labels).all(dim=1)
+        right = (self._predict(self.logits) == self.annotated.labels).all(dim=1)
         hits, n = int((right & counted).sum()), int(counted.sum())
         return self._measurement(hits / n if n else math.nan, counted, wilson_interval(hits, n))
 
     def _predict(self, answers: Tensor) -> Tensor:
         """The predicted class `(N,)`, or the predicted marks `(N, K)`."""
-        found = predict_marks(answers, self.own_sigmoids) if self.several else predict(answers)
-        return found.to(self.ground.labels.device)
+        found = predict_multi_hot(answers, self.own_sigmoids) if self.several else predict(answers)
+        return found.to(self.annotated.labels.device)
 
     def _flips(self, counted: Tensor, salient: str, random: str) -> Measurement:
         """The share of predictions that change with the salient region, less that with a random one."""
@@ -335,9 +335,11 @@ class _Versions:
         blank: Tensor | None = None,
     ) -> Measurement:
         """The value, and why the other samples are left out."""
-        has_masks = self.ground.masks is not None
+        has_masks = self.annotated.masks is not None
         no_mask = (
-            ~counted & self.ground.known & ~self.ground.masked if has_masks else torch.zeros_like(counted)
+            ~counted & self.annotated.known & ~self.annotated.masked
+            if has_masks
+            else torch.zeros_like(counted)
         )
         blank = ~counted & ~no_mask & blank if blank is not None else torch.zeros_like(counted)
         undefined = ~counted & ~no_mask & ~blank

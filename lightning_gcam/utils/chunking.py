@@ -21,11 +21,11 @@ def bars_are_hidden() -> bool:
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """Hide progress bars inside.
 
     Example:
-        >>> with quietly():
+        >>> with without_progress_bars():
         ...     bars_are_hidden()
         True
     """
@@ -39,7 +39,7 @@ def quietly() -> Iterator[None]:
 Part = TypeVar("Part")
 
 
-def in_chunks(
+def run_in_chunks(
     n: int, work: Callable[[slice], Part], chunk_size: int | None = None, label: str = "saliency"
 ) -> tuple[list[Part], int]:
     """Run `work` over n samples, one chunk after the other.

@@ -143,7 +143,7 @@ def check_known(name: str, value: Any, known: Iterable[str]) -> None:
 
 
 @contextmanager
-def of_the_users(argument: str, given: Any) -> Iterator[None]:
+def user_function_errors(argument: str, given: Any) -> Iterator[None]:
     """Turn any error that a user's function raises on the tensor `given` into an `InputError` about the argument.
 
     Raises:

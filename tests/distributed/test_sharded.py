@@ -15,7 +15,8 @@ import torch
 from tests.support.sharded_script import MODES
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(torch.cpu.Stream, "record_event"), reason="this torch cannot shard parameters on the CPU"
+    not hasattr(torch.cpu.Stream, "record_event"),
+    reason="this torch cannot shard parameters on the CPU",
 )
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 200

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, ShortcutAlarm
-from lightning_gcam.callbacks.resuming import Kept
+from lightning_gcam.callbacks.resuming import CheckpointState
 from lightning_gcam.utils.errors import InputError
 from tests.support.toys import (
     LIGHTNING_SAYS,
@@ -171,7 +171,7 @@ def test_whatever_is_in_it_a_state_is_read_whole_or_refused(edits: list[list[Any
         else:
             node[key if how == "type" else "further"] = value
     try:
-        kept = Kept.of(state)
+        kept = CheckpointState.of(state)
     except InputError:
         return
     after = monitor()

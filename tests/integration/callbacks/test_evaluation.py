@@ -270,7 +270,7 @@ def test_no_bar_of_a_piece_lies_over_the_bar_of_the_test(tmp_path: Path) -> None
         patch.setattr(pieces, "tqdm", Bar)
         evaluate(tmp_path, chunk_size=3, scores=["average_drop", "coherency"])
         assert shown and not any(shown)
-        pieces.in_chunks(4, lambda piece: piece, chunk_size=2)
+        pieces.run_in_chunks(4, lambda piece: piece, chunk_size=2)
         assert shown[-1], "elsewhere it is shown"
 
 

@@ -206,13 +206,13 @@ def test_the_adapter_that_is_offered_makes_one_size_of_all(tmp_path: Path) -> No
 
 
 def test_word_labels_are_in_the_adapter_that_is_offered(tmp_path: Path) -> None:
-    from lightning_gcam.callbacks.publisher import what_is_left_out
+    from lightning_gcam.callbacks.publisher import reading_notes
 
     monitor = SaliencyMonitor(num_samples=4, class_names=list("abcd"), checks=[])
     with pytest.warns(UserWarning, match="not considered"):
         toy_trainer(tmp_path, monitor, max_epochs=1).fit(Toy(), part(range(24)), of_sizes(SIZES, LABELS))
 
-    words = dict(what_is_left_out(monitor.last_record, monitor._collection.fixed))
+    words = dict(reading_notes(monitor.last_record, monitor._collection.fixed))
     assert "class_names=['a', 'b', 'c', 'd']).resized((16, 16))" in words["other sizes"]
 
 

@@ -102,7 +102,9 @@ class Code:
     def _made(self, call: ast.expr) -> str | None:
         if not isinstance(call, ast.Call):
             return None
-        maker = call.func.value if isinstance(call.func, ast.Attribute) else call.func  # `Stream.begin(...)`
+        maker = (
+            call.func.value if isinstance(call.func, ast.Attribute) else call.func
+        )  # `EvaluationRun.begin(...)`
         return maker.id if isinstance(maker, ast.Name) and maker.id in self.classes else None
 
     def called(self, call: ast.Call, inside: Function | None) -> list[Function]:

@@ -11,8 +11,8 @@ from torch import nn
 from lightning_gcam.cam.layers import (
     as_list_of_layers,
     check_fuse,
+    format_layer_names,
     fuse_maps,
-    layers_in_words,
     map_name,
     resolve_target_layers,
 )
@@ -88,9 +88,9 @@ def test_what_can_be_fused() -> None:
 def test_names() -> None:
     assert map_name("layer_cam", "a.b", ["a.b"]) == "layer_cam"
     assert map_name("layer_cam", "a.b", ["c", "a.b"]) == "layer_cam@a.b"
-    assert layers_in_words(["a"]) == "a"
-    assert layers_in_words(["a", "b"]) == "a, b"
-    assert layers_in_words(["a", "b"], "mean") == "a + b"
+    assert format_layer_names(["a"]) == "a"
+    assert format_layer_names(["a", "b"]) == "a, b"
+    assert format_layer_names(["a", "b"], "mean") == "a + b"
 
 
 def test_product_and_mean_are_taken_pixel_by_pixel() -> None:

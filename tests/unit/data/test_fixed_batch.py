@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam.data.fixed_samples import FixedBatch, Offered, Selection, check_selection
+from lightning_gcam.data.fixed_samples import Candidates, FixedBatch, Selection, check_selection
 from lightning_gcam.utils.errors import InputError
 
 
@@ -221,7 +221,7 @@ def pooled(
 ) -> FixedBatch:
     """As under DDP: sample i of process r is r + i * world_size; each offers what it would keep."""
     ranks = [FixedBatch(num_samples, selection) for _ in range(world_size)]
-    offered = Offered([], Counter())
+    offered = Candidates([], Counter())
     for rank, fixed in enumerate(ranks):
         for position in range(rank, len(labels), world_size):
             fixed.offer(numbered([labels[position]], position), [position])

@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Seque
 
 from lightning_gcam import SaliencyBatch, SaliencyEvaluation
 from lightning_gcam.callbacks.evaluation_table import _Share, _warn_of_own_data
-from lightning_gcam.callbacks.positions import Places, checksum, digests_of
+from lightning_gcam.callbacks.positions import StreamPositions, checksum, digests_of
 from tests.support.toys import Toy, toy_samples, toy_trainer
 
 
@@ -30,7 +30,7 @@ def counted(loaders: list[DataLoader[Any]]) -> list[tuple[int, int]]:
     """The position and the number of each sample that counts, over all processes."""
     found = []
     for loader in loaders:
-        places = Places.of(Alone(), loader)  # type: ignore[arg-type]
+        places = StreamPositions.of(Alone(), loader)  # type: ignore[arg-type]
         for (numbers,) in loader:
             positions = places.take(len(numbers))
             keep = places.counts(positions)
@@ -161,16 +161,16 @@ def test_a_batch_that_fails_costs_its_own_samples_only(
             raise OSError("cannot be measured")
         return real_measure(self, samples, *arguments)
 
-    real_take = Places.take
+    real_take = StreamPositions.take
 
-    def take(self: Places, n: int) -> Any:
+    def take(self: StreamPositions, n: int) -> Any:
         found = real_take(self, n)
         taken.append(found.tolist())
         return found
 
     monkeypatch.setattr(stream, "digests_of", digests)
     monkeypatch.setattr(stream.BatchEvaluator, "measure", measure)
-    monkeypatch.setattr(Places, "take", take)
+    monkeypatch.setattr(StreamPositions, "take", take)
     evaluation = SaliencyEvaluation(
         scores=["energy"],
         resamples=20,
@@ -208,7 +208,7 @@ def test_a_loader_in_order_that_every_process_has_whole_is_shared() -> None:
     for rank in range(2):
         trainer = Alone()
         trainer.global_rank, trainer.world_size = rank, 2
-        places = Places.of(trainer, loader)  # type: ignore[arg-type]
+        places = StreamPositions.of(trainer, loader)  # type: ignore[arg-type]
         for (numbers,) in loader:
             positions = places.take(len(numbers))
             keep = places.counts(positions)
@@ -224,7 +224,7 @@ def test_a_batch_sampler_of_ones_own_is_taken_to_deal_them_out() -> None:
     trainer = Alone()
     trainer.global_rank, trainer.world_size = 1, 2
 
-    places = Places.of(trainer, loader)  # type: ignore[arg-type]
+    places = StreamPositions.of(trainer, loader)  # type: ignore[arg-type]
 
     assert places.take(2).tolist() == [1, 3]
     assert places.counts(np.array([1, 3])).all()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import Attribution, SaliencyBatch, attribute
-from lightning_gcam.cam.forward import in_place_of_all
+from lightning_gcam.cam.forward import random_weights
 from lightning_gcam.metrics import AverageDrop, InsertionAUC, SampleMean, functional, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
@@ -253,19 +253,19 @@ def test_the_random_model_is_another_one_and_yours_is_not_touched(network: nn.Mo
 
 
 def test_a_model_with_just_these_weights_has_just_these_maps(network: nn.Module) -> None:
-    network.load_state_dict({**network.state_dict(), **in_place_of_all(network)})
+    network.load_state_dict({**network.state_dict(), **random_weights(network)})
     record = record_saliency(network, SaliencyBatch(*toy_samples(6)), scores="random_model_similarity")
     assert record.scores["random_model_similarity"] == pytest.approx(1)
 
 
 def test_random_weights_are_not_those_of_the_model(network: nn.Module) -> None:
-    values = in_place_of_all(network)
+    values = random_weights(network)
     assert values.keys() >= {name for name, _ in network.named_parameters()}
     assert not torch.equal(values["0.weight"], network[0].weight)
     assert values["1.running_var"].tolist() == [1] * 6
     assert not values["4.bias"].any()
-    assert torch.equal(values["0.weight"], in_place_of_all(network)["0.weight"])
-    assert not torch.equal(values["0.weight"], in_place_of_all(network, seed=1)["0.weight"])
+    assert torch.equal(values["0.weight"], random_weights(network)["0.weight"])
+    assert not torch.equal(values["0.weight"], random_weights(network, seed=1)["0.weight"])
 
 
 # --------------------------------------------------------------------------------------------- earlier looks

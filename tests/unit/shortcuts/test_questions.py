@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.shortcuts import available_checks, changed_images, resolve_checks
 from lightning_gcam.shortcuts.regions import (
+    donors_of,
     most_salient,
-    partners_of,
     region_around,
     same_elsewhere,
     with_rim,
@@ -157,7 +157,7 @@ def test_background_swap_takes_the_other_classes_background_and_not_its_object()
     batch.masks[1, 4:8, 14:18] = True
     batch.images[1, :, 4:8, 14:18] = 9.0
     made = changed_images(batch)["background_swap"]
-    partners = partners_of(batch.labels, torch.ones(4, dtype=torch.bool))
+    partners = donors_of(batch.labels, torch.ones(4, dtype=torch.bool))
     kept = with_rim(batch.masks)[:, None].expand_as(made)
     assert torch.equal(made[kept], batch.images[kept])
     assert torch.equal(made[:, :, :4, :4], batch.images[partners][:, :, :4, :4])
@@ -260,7 +260,7 @@ def test_the_same_images_every_time_and_no_random_stream_moves():
 def test_partners_are_of_another_class_and_taken_once_where_that_can_be(classes, data):
     usable = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(classes), max_size=len(classes))))
     labels = torch.tensor(classes)
-    partners = partners_of(labels, usable)
+    partners = donors_of(labels, usable)
     rows = usable.nonzero()[:, 0]
     assert (partners[~usable] == -1).all()
     if len(labels[rows].unique()) < 2:
