@@ -111,8 +111,10 @@ def probabilities_of_classes(logits: Tensor, several: bool) -> Tensor:
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0]])
-        >>> probabilities_of_classes(logits, several=False).tolist(), probabilities_of_classes(logits[:, :1], several=False).tolist()
-        ([[0.5, 0.5]], [[0.5]])
+        >>> probabilities_of_classes(logits, several=False).tolist()
+        [[0.5, 0.5]]
+        >>> probabilities_of_classes(logits[:, :1], several=False).tolist()
+        [[0.5]]
     """
     is_sigmoid = several or logits.shape[1] == 1
     return logits.float().sigmoid() if is_sigmoid else logits.float().softmax(dim=1)
@@ -134,8 +136,9 @@ def are_multi_hot(labels: Tensor) -> bool:
     One mark in every row is one class of many, one-hot: nothing shows that there could have been two.
 
     Example:
-        >>> are_multi_hot(torch.tensor([[1, 1], [0, 1]])), are_multi_hot(torch.eye(2)), are_multi_hot(torch.tensor([1, 0]))
-        (True, False, False)
+        >>> labels = (torch.tensor([[1, 1], [0, 1]]), torch.eye(2), torch.tensor([1, 0]))
+        >>> [are_multi_hot(each) for each in labels]
+        [True, False, False]
     """
     return labels.ndim == 2 and labels.shape[1] > 1 and not bool(((labels > 0).sum(dim=1) == 1).all())
 

@@ -194,7 +194,7 @@ class CountsInPython(Plain):
 
 
 NECESSARY = [
-    ("_random_streams", _nothing, AlwaysDropout, "random"),
+    ("same_random_streams", _nothing, AlwaysDropout, "random"),
     ("_training_flags", _eval_and_train, FrozenBatchNorm, "modes"),
     ("_training_flags", _eval_and_train, OwnTrain, "state"),
     ("_buffers", _nothing, Counting, "state"),

@@ -217,16 +217,16 @@ class Case:
 
 CASES = {
     "python's random stream": Case(
-        "_random_streams", cnn, lambda m: random.random(), lambda m: random.getstate()
+        "same_random_streams", cnn, lambda m: random.random(), lambda m: random.getstate()
     ),
     "numpy's random stream": Case(
-        "_random_streams", cnn, lambda m: np.random.rand(), lambda m: numpy_stream()
+        "same_random_streams", cnn, lambda m: np.random.rand(), lambda m: numpy_stream()
     ),
     "torch's random stream": Case(
-        "_random_streams", cnn, lambda m: torch.rand(1), lambda m: bits(torch.get_rng_state())
+        "same_random_streams", cnn, lambda m: torch.rand(1), lambda m: bits(torch.get_rng_state())
     ),
     "a seed set anew": Case(
-        "_random_streams",
+        "same_random_streams",
         cnn,
         lambda m: pytorch_lightning.seed_everything(7, verbose=False),
         lambda m: (random.getstate(), numpy_stream(), bits(torch.get_rng_state())),
@@ -333,7 +333,7 @@ def test_parameters_are_not_copied_where_nothing_writes_on_them() -> None:
         with parameters_put_back(each.parameters()):
             watch = _get_current_dispatch_mode()
             module(pictures())
-            copied = [len(values) for _, values in watch._kept]
+            copied = [len(values) for _, values in watch._copies]
         assert copied == ([] if each is model else [3, 3, 3, 3, 3, 3, 2])
 
 
