@@ -37,10 +37,10 @@ from lightning_gcam import SaliencyBatch, attribute
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.metrics.measurement import ScoreKey
+from lightning_gcam.metrics.registry import OutputNeeds
 from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.metrics.similarity import average_ranks
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.config import OutputNeeds
 from lightning_gcam.pipeline.model_outputs import outputs_for_perturbed
 from lightning_gcam.pipeline.scoring import score_maps
 

@@ -27,7 +27,8 @@ from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter
 from lightning_gcam.evaluation import EvaluationResult, SampleStore
-from lightning_gcam.pipeline.config import LookConfig, Scores, check_streamed_scores
+from lightning_gcam.metrics.registry import Scores
+from lightning_gcam.pipeline.config import LookConfig, check_streamed_scores
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import same_on_any_disk
 from lightning_gcam.utils.lightning_compat import Callback, LightningModule, Trainer

@@ -46,7 +46,8 @@ from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter, SaliencyBatch
 from lightning_gcam.data.fixed_samples import Selection
 from lightning_gcam.loggers import ReportLogger
-from lightning_gcam.pipeline.config import LookConfig, Scores, check_final_scores, check_scores
+from lightning_gcam.metrics.registry import Scores
+from lightning_gcam.pipeline.config import LookConfig, check_final_scores, check_scores
 from lightning_gcam.pipeline.history import LookHistory
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
 from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled

@@ -1,9 +1,12 @@
 """The names of the scores, how a request becomes metrics, and the baselines that scores are compared with."""
 
+from __future__ import annotations
+
 import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,6 +27,7 @@ from lightning_gcam.metrics.overlap import (
     RelevanceRankAccuracy,
     SaliencyIoU,
 )
+from lightning_gcam.metrics.perturbation import Perturbation
 from lightning_gcam.metrics.similarity import Coherency, RandomModelSimilarity, RandomModelSSIM, SaliencyDrift
 from lightning_gcam.metrics.sparsity import (
     BlankRate,
@@ -34,6 +38,10 @@ from lightning_gcam.metrics.sparsity import (
 )
 from lightning_gcam.metrics.wsol import MaxBoxAccuracy
 from lightning_gcam.utils.errors import InputError, InputTypeError
+
+Scores = str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None
+"""Names, metrics ``update(saliency, mask)``, or a mapping from names to metrics; None for the default ones."""
+
 
 _CHANCE = "energy_chance"
 
@@ -373,3 +381,38 @@ def with_boxes(metric: Metric, boxes: Sequence[Tensor] | None) -> tuple[Sequence
         (1, 0)
     """
     return (boxes,) if boxes is not None and getattr(metric, "takes_boxes", False) else ()
+
+
+@dataclass(frozen=True)
+class OutputNeeds:
+    """The outputs for perturbed images that the scores of a look need.
+
+    Args:
+        perturbations: each is made once for each map; its number is its position.
+        with_probabilities: the numbers of those whose images need the explained class's probability.
+        with_maps: the numbers of those whose images need maps.
+        random_maps: whether the maps of the same model with random weights are needed.
+    """
+
+    perturbations: tuple[Perturbation, ...] = ()
+    with_probabilities: frozenset[int] = frozenset()
+    with_maps: frozenset[int] = frozenset()
+    random_maps: bool = False
+
+    @staticmethod
+    def of(metrics: Mapping[str, Metric]) -> OutputNeeds:
+        """The needs of some metrics; see `lightning_gcam.metrics.needs`.
+
+        Example:
+            >>> from lightning_gcam.metrics.registry import OutputNeeds, resolve_scores
+            >>> OutputNeeds.of(resolve_scores(["average_drop", "average_gain", "coherency", "energy"])).perturbations
+            (Perturbation(kind='keep', fill='zero', steps=0),)
+        """
+        pairs = [(getattr(metric, "perturbation", None), needs(metric)) for metric in metrics.values()]
+        every = tuple(dict.fromkeys(each for each, _ in pairs if each is not None))
+
+        def numbers(need: str) -> frozenset[int]:
+            return frozenset(every.index(each) for each, needed in pairs if each and need in needed)
+
+        random_maps = any("random" in needed for _, needed in pairs)
+        return OutputNeeds(every, numbers("forwards"), numbers("maps"), random_maps)

@@ -2,65 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-
-from torchmetrics import Metric
 
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.layers import Fuse, TargetLayers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import AnyMethod, Methods, resolve_methods
 from lightning_gcam.cam.targets import Targets
-from lightning_gcam.metrics import Perturbation, SampleScore, needs, resolve_scores
+from lightning_gcam.metrics import SampleScore, needs, resolve_scores
+from lightning_gcam.metrics.registry import OutputNeeds, Scores
 from lightning_gcam.shortcuts import Checks, Removal, check_removal, resolve_checks
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 from lightning_gcam.utils.errors import InputError
-
-Scores = str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None
-"""Names, metrics `update(saliency, mask)`, or a mapping from names to metrics; None for the default ones."""
 
 PERTURBING, CHECKING = "Asking the model for the scores", "Checking what the model relies on"
 """The steps that may fail without the look: the names by which `on_failure` of `analyze` is called."""
 
 _KNOWN_NEEDS = frozenset({"mask", "suspect", "forwards", "maps", "earlier", "random", "other"})
-
-
-@dataclass(frozen=True)
-class OutputNeeds:
-    """The outputs for perturbed images that the scores of a look need.
-
-    Args:
-        perturbations: each is made once for each map; its number is its position.
-        with_probabilities: the numbers of those whose images need the explained class's probability.
-        with_maps: the numbers of those whose images need maps.
-        random_maps: whether the maps of the same model with random weights are needed.
-    """
-
-    perturbations: tuple[Perturbation, ...] = ()
-    with_probabilities: frozenset[int] = frozenset()
-    with_maps: frozenset[int] = frozenset()
-    random_maps: bool = False
-
-    @staticmethod
-    def of(metrics: Mapping[str, Metric]) -> OutputNeeds:
-        """The needs of some metrics; see `lightning_gcam.metrics.needs`.
-
-        Example:
-            >>> from lightning_gcam.metrics import resolve_scores
-            >>> OutputNeeds.of(resolve_scores(["average_drop", "average_gain", "coherency", "energy"])).perturbations
-            (Perturbation(kind='keep', fill='zero', steps=0),)
-        """
-        pairs = [(getattr(metric, "perturbation", None), needs(metric)) for metric in metrics.values()]
-        every = tuple(dict.fromkeys(each for each, _ in pairs if each is not None))
-
-        def numbers(need: str) -> frozenset[int]:
-            return frozenset(every.index(each) for each, needed in pairs if each and need in needed)
-
-        random_maps = any("random" in needed for _, needed in pairs)
-        return OutputNeeds(every, numbers("forwards"), numbers("maps"), random_maps)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Perturbation
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
+from lightning_gcam.metrics.registry import OutputNeeds
 from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks
 from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
-from lightning_gcam.pipeline.config import OutputNeeds
 from lightning_gcam.shortcuts.checks import MakeImages
 from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.errors import InputError

@@ -15,11 +15,10 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import SampleScore, baseline_scores, needs, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreKey, ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
-from lightning_gcam.metrics.registry import BASELINES, with_boxes
+from lightning_gcam.metrics.registry import BASELINES, OutputNeeds, Scores, with_boxes
 from lightning_gcam.metrics.samples import PerSample, score_counted
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
-from lightning_gcam.pipeline.config import OutputNeeds, Scores
 from lightning_gcam.utils.errors import InputError
 
 Inputs = tuple[Any, ...]

@@ -15,9 +15,10 @@ from lightning_gcam.cam.forward import random_weights
 from lightning_gcam.metrics import AverageDrop, InsertionAUC, SampleMean, functional, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
+from lightning_gcam.metrics.registry import OutputNeeds, Scores
 from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.pipeline.captions import class_probabilities
-from lightning_gcam.pipeline.config import LookConfig, OutputNeeds, Scores
+from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.history import LookHistory
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
