@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_gcam.callbacks.arguments import whole_numbers_explained
 from lightning_gcam.callbacks.distributed import same_everywhere, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
+from lightning_gcam.callbacks.sample_collector import integer_images_explained
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import Forward, call_model
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
@@ -369,7 +369,7 @@ class EvaluationRun:
         config = replace(
             plan.config, target_layer=known.get("layers", plan.config.target_layer), forward=forward
         )
-        with whole_numbers_explained(batch), torch.inference_mode(False), precision(self.trainer):
+        with integer_images_explained(batch), torch.inference_mode(False), precision(self.trainer):
             one = as_inputs(self.trainer, one_labelled(samples), self.module.device)
             found = dry_run(self.module, one, config, whole=samples)
         names = [each.name for each in found]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -255,3 +257,11 @@ def _saved_elsewhere(result: EvaluationResult) -> str:
             elsewhere.rmdir()
     print(as_csv(result))
     return "The table was printed instead"
+
+
+def check_about(about: Mapping[str, Any] | None) -> None:
+    """Refuse facts that cannot be written into `evaluation.json`, which would be found out when all is computed."""
+    try:
+        json.dumps(dict(about or {}), allow_nan=False, default=str)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`about` must hold plain facts, by name: {error}.") from error

@@ -9,11 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_gcam.callbacks import arguments
 from lightning_gcam.callbacks.distributed import holds_whole_model
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.evaluation_runner import EvaluationPlan, EvaluationRun, settings_of
-from lightning_gcam.callbacks.evaluation_table import EvaluationState, Table
+from lightning_gcam.callbacks.evaluation_table import EvaluationState, Table, check_about
 from lightning_gcam.callbacks.sample_collector import (
     check_index,
     delivered_by,
@@ -28,8 +27,14 @@ from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter
 from lightning_gcam.evaluation import EvaluationResult, SampleStore
 from lightning_gcam.metrics.registry import Scores
-from lightning_gcam.pipeline.config import LookConfig, check_streamed_scores
-from lightning_gcam.utils.errors import InputError
+from lightning_gcam.pipeline.config import (
+    LookConfig,
+    check_class_names,
+    check_prefix,
+    check_streamed_scores,
+    check_targets,
+)
+from lightning_gcam.utils.errors import InputError, check_flag, check_whole
 from lightning_gcam.utils.files import same_on_any_disk
 from lightning_gcam.utils.lightning_compat import Callback, LightningModule, Trainer
 
@@ -107,15 +112,15 @@ class SaliencyEvaluation(Callback):
         about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        arguments.check_targets(targets)
-        arguments.check_prefix(log_prefix)
-        arguments.check_class_names(class_names)
-        arguments.check_dataloader_idx(dataloader_idx)
-        arguments.check_flag("multi_label", multi_label)
-        arguments.check_whole("resamples", resamples)
+        check_targets(targets)
+        check_prefix(log_prefix)
+        check_class_names(class_names)
+        check_whole("dataloader_idx", dataloader_idx, least=0)
+        check_flag("multi_label", multi_label)
+        check_whole("resamples", resamples)
         if chunk_size is not None:
-            arguments.check_whole("chunk_size", chunk_size, ", or None for whole batches")
-        arguments.check_about(about)
+            check_whole("chunk_size", chunk_size, expected="a whole number from 1, or None for whole batches")
+        check_about(about)
         check_fuse(fuse, target_layer)
         check_streamed_scores(scores)
         folder = Path(directory) if directory is not None else None

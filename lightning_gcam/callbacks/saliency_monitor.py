@@ -10,8 +10,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lightning_gcam.callbacks import arguments
-from lightning_gcam.callbacks.arguments import whole_numbers_explained
 from lightning_gcam.callbacks.averaging import (
     as_validated,
     averaged,
@@ -29,10 +27,15 @@ from lightning_gcam.callbacks.distributed import (
 from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
 from lightning_gcam.callbacks.publisher import Publisher, description
 from lightning_gcam.callbacks.resuming import CheckpointState, names_of, settings_of
-from lightning_gcam.callbacks.sample_collector import SampleCollector, steps_fetch_batches
+from lightning_gcam.callbacks.sample_collector import (
+    SampleCollector,
+    integer_images_explained,
+    steps_fetch_batches,
+)
 from lightning_gcam.callbacks.trainer_state import (
     Schedule,
     as_inputs,
+    check_intervals,
     is_fitting,
     logged_step,
     moment,
@@ -47,13 +50,20 @@ from lightning_gcam.data import Adapter, SaliencyBatch
 from lightning_gcam.data.fixed_samples import Selection
 from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.metrics.registry import Scores
-from lightning_gcam.pipeline.config import LookConfig, check_final_scores, check_scores
+from lightning_gcam.pipeline.config import (
+    LookConfig,
+    check_class_names,
+    check_final_scores,
+    check_prefix,
+    check_scores,
+    check_targets,
+)
 from lightning_gcam.pipeline.history import LookHistory
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
 from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled
 from lightning_gcam.shortcuts import Checks, Removal
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
-from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.errors import InputError, check_flag, check_whole
 from lightning_gcam.utils.files import same_on_any_disk
 from lightning_gcam.utils.lightning_compat import Callback, LightningModule, Trainer
 from lightning_gcam.visual import Normalize, check_normalize, check_scale
@@ -177,16 +187,16 @@ class SaliencyMonitor(Callback):
         show_change: bool = False,
     ) -> None:
         super().__init__()
-        arguments.check_whole("num_samples", num_samples)
-        arguments.check_intervals(every_n_epochs, every_n_train_steps)
-        arguments.check_targets(targets)
+        check_whole("num_samples", num_samples)
+        check_intervals(every_n_epochs, every_n_train_steps)
+        check_targets(targets)
         check_fuse(fuse, target_layer)
-        arguments.check_prefix(log_prefix)
-        arguments.check_flag("sample_images", sample_images)
-        arguments.check_class_names(class_names)
-        arguments.check_dataloader_idx(dataloader_idx)
+        check_prefix(log_prefix)
+        check_flag("sample_images", sample_images)
+        check_class_names(class_names)
+        check_whole("dataloader_idx", dataloader_idx, least=0)
         check_scale(scale)
-        arguments.check_flag("show_change", show_change)
+        check_flag("show_change", show_change)
         if normalize is not None:
             check_normalize(normalize)
         check_scores(scores)
@@ -500,7 +510,7 @@ class SaliencyMonitor(Callback):
         ):
             if self.normalize is not None:
                 check_normalize(self.normalize, samples.images.shape[1])
-            with whole_numbers_explained(batch):
+            with integer_images_explained(batch):
                 self._layers = self._find_layers(trainer, pl_module, samples)
         if not all_have(trainer, bool(self._layers)):
             self._layers = []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from lightning_gcam.callbacks.distributed import agreed, pool_candidates, together
 from lightning_gcam.callbacks.positions import StreamPositions
+from lightning_gcam.cam.calling import IntegerImagesError
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
+from lightning_gcam.data.adapters import adapter_for
 from lightning_gcam.data.fixed_samples import FixedBatch, Selection
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import Trainer, rank_zero_info
@@ -112,6 +115,25 @@ def _length(loader: Any) -> float:
         return len(loader)
     except TypeError:
         return float("inf")
+
+
+@contextmanager
+def integer_images_explained(batch: Any) -> Iterator[None]:
+    """Run the body; where the module does not take whole-number images, raise with an adapter that converts them.
+
+    Args:
+        batch: what the images were read from; None where they were given by hand.
+
+    Raises:
+        InputError: with the code to copy.
+    """
+    try:
+        yield
+    except IntegerImagesError as error:
+        code = "batch=SaliencyBatch(images.float() / 255)"
+        if batch is not None:
+            code = adapter_for(batch, "{images}.float() / 255")
+        raise InputError(f"{error} In your `validation_step`? Then do the same in:\n    {code}") from error
 
 
 _A_SECOND_TIME = -1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lightning_gcam.callbacks.arguments import check_whole
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.resuming import check_mapping
 from lightning_gcam.callbacks.saliency_monitor import SaliencyMonitor
@@ -17,7 +16,7 @@ from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Evidence, Finding, Thresholds, judge, plain_of
-from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.errors import InputError, check_whole
 from lightning_gcam.utils.isolation import same_random_streams
 from lightning_gcam.utils.lightning_compat import (
     Callback,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.utils.errors import InputError, check_whole
 from lightning_gcam.utils.lightning_compat import Trainer
 
 
@@ -53,6 +54,22 @@ def as_inputs(trainer: Trainer, batch: SaliencyBatch, device: torch.device) -> S
     """The samples on `device`, their images in the dtype that the Trainer's precision gives to every batch."""
     batch = batch.to(device)
     return replace(batch, images=as_input(trainer, batch.images))
+
+
+_OR_NEVER = "a whole number from 1, or None for never"
+
+
+def check_intervals(every_n_epochs: int | None, every_n_train_steps: int | None) -> None:
+    """Refuse a schedule without looks."""
+    if every_n_epochs is None and every_n_train_steps is None:
+        raise InputError(
+            "`every_n_epochs` and `every_n_train_steps` are both None, so there would never be a look. Give one, such "
+            "as `every_n_epochs=1`."
+        )
+    if every_n_epochs is not None:
+        check_whole("every_n_epochs", every_n_epochs, expected=_OR_NEVER)
+    if every_n_train_steps is not None:
+        check_whole("every_n_train_steps", every_n_train_steps, expected=_OR_NEVER)
 
 
 class Schedule:

@@ -15,7 +15,7 @@ from lightning_gcam.metrics import SampleScore, needs, resolve_scores
 from lightning_gcam.metrics.registry import OutputNeeds, Scores
 from lightning_gcam.shortcuts import Checks, Removal, check_removal, resolve_checks
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
-from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.errors import InputError, is_whole_number
 
 PERTURBING, CHECKING = "Asking the model for the scores", "Checking what the model relies on"
 """The steps that may fail without the look: the names by which `on_failure` of `analyze` is called."""
@@ -111,6 +111,31 @@ class LookConfig:
             "reshape_transform": self.reshape_transform,
             "fuse": self.fuse,
         }
+
+
+def check_targets(targets: Any) -> None:
+    """Refuse targets that are no known word, no class and no callable."""
+    if callable(targets) or targets in ("label", "predicted", "output"):
+        return
+    if not is_whole_number(targets, 0):
+        raise InputError(
+            '`targets` must be "label", "predicted", "output", a class from 0, or a callable on the logits; got '
+            f"{targets!r}."
+        )
+
+
+def check_class_names(class_names: Any) -> None:
+    """Refuse class names that are no sequence of names."""
+    if class_names is not None and (isinstance(class_names, str) or not hasattr(class_names, "__getitem__")):
+        raise InputError(
+            f'`class_names` must be a list of names, one for each class, such as ["cat", "dog"]; got {class_names!r}.'
+        )
+
+
+def check_prefix(log_prefix: Any) -> None:
+    """Refuse a prefix that is no name."""
+    if not isinstance(log_prefix, str) or not log_prefix.strip("/"):
+        raise InputError(f'`log_prefix` must be a name, such as the default "saliency"; got {log_prefix!r}.')
 
 
 def check_scores(scores: Scores) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cli import main
-from lightning_gcam.cli.models import Explained, build_model, without_prefix
+from lightning_gcam.cli.evaluation_run import Explained, build_model, without_prefix
 from lightning_gcam.evaluation import EvaluationResult, read_result
 from tests.support.toys import Toy, listening
 from tests.support.trees import write_coco, write_imagenet, write_voc
