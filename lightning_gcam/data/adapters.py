@@ -21,7 +21,7 @@ from lightning_gcam.data.saliency_batch import (
     check_suspect,
     shape_of,
 )
-from lightning_gcam.data.structure import are_words, as_tensor, is_binary, is_list, named_parts, plain
+from lightning_gcam.data.structure import are_strings, as_tensor, is_binary, is_list, named_parts, unwrap
 from lightning_gcam.data.unreadable import (
     Parts,
     UnreadableBatch,
@@ -162,7 +162,7 @@ def _groups(groups: Any, device: torch.device) -> Any:
 
 def _names(names: Any, n: int) -> list[str] | None:
     """Return N names, or None where the part has not one word or number for each sample: they only caption."""
-    names = plain(names)
+    names = unwrap(names)
     if isinstance(names, Tensor):
         names = names.tolist()
     is_one_each = is_list(names) and len(names) == n and all(isinstance(each, (str, int)) for each in names)
@@ -288,8 +288,8 @@ def _objects_of(
 
 def _labels_of(labels: Any, class_names: Sequence[str] | None) -> Tensor:
     """Convert the classes of an image's objects: `(M,)`, or `()` where there is one for the whole image."""
-    labels = plain(labels)
-    if are_words(labels):
+    labels = unwrap(labels)
+    if are_strings(labels):
         is_one = isinstance(labels, str)
         labels = classes_of(labels, class_names)[0 if is_one else slice(None)]
     found = as_tensor(labels)
@@ -333,7 +333,7 @@ def targets_of(parts: Parts, size: Size) -> list[Parts] | None:
     Raises:
         UnreadableBatch: where the columns could as well be marks of several classes.
     """
-    n, labels = size[0], plain(parts.get("labels"))
+    n, labels = size[0], unwrap(parts.get("labels"))
     columns = {key: parts[key] for key in ("boxes", "masks") if key in parts}
     is_table = isinstance(labels, Tensor) and labels.ndim == 2 and labels.shape[1] > 1
     if not columns or not (is_table or is_list(labels)) or len(labels) != n:
@@ -358,7 +358,7 @@ def _format_name(field: str, parts: Parts) -> str:
 def _belong_together(target: Parts, image_size: tuple[int, int]) -> bool:
     """Whether there is a class for each box `(M, 4)` and each mask `(M, H, W)`."""
     labels, shapes = target["labels"], {"boxes": (4,), "masks": image_size}
-    if not are_words(labels):
+    if not are_strings(labels):
         labels = as_tensor(labels)
         if labels is None or labels.ndim != 1 or not _are_whole(labels):
             return False

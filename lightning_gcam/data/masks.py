@@ -1,4 +1,4 @@
-"""Convert masks in any form to `(N, H, W)` bool, and tell them from dense targets, which are none."""
+"""Convert masks in any form to `(N, H, W)` bool, and distinguish them from dense targets, which are none."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from lightning_gcam.data import structure as forms
 from lightning_gcam.data.conversion import CENTRE, CORNERS, EXTENT
 from lightning_gcam.data.structure import (
     are_objects,
-    are_words,
+    are_strings,
     as_tensor,
     dimensions,
     is_image_batch,
@@ -19,7 +19,7 @@ from lightning_gcam.data.structure import (
     is_segmentation,
     is_segmentation_of,
     named_parts,
-    plain,
+    unwrap,
 )
 from lightning_gcam.data.unreadable import CollatedPart, Parts, UnreadableBatch, access
 
@@ -56,7 +56,7 @@ SUREST = "pixel_values"
 
 _FORMS: dict[str, Callable[[Any], bool]] = {
     "images": is_image_batch,
-    "labels": lambda value: are_words(value) or dimensions(value) < 3,
+    "labels": lambda value: are_strings(value) or dimensions(value) < 3,
     "masks": is_segmentation,
 }
 """The test that chooses among several parts of one name."""
@@ -127,7 +127,7 @@ def size_of_first(images: Any) -> tuple[int, int]:
         >>> size_of_first([torch.zeros(3, 6, 8), torch.zeros(3, 9, 9)])
         (6, 8)
     """
-    images = plain(images)
+    images = unwrap(images)
     if not is_list(images) and dimensions(images) < 1:
         return 0, 0
     first = as_tensor(images[0]) if len(images) else None
@@ -158,8 +158,8 @@ def _only_candidate(candidates: Mapping[Any, Any], field: str, parts: Parts) -> 
     """Return the only part that can be the field, numbers before words; the first where they are the same."""
     fits = _FORMS.get(field, lambda value: True)
     likely = {key: value for key, value in candidates.items() if len(candidates) == 1 or fits(value)}
-    if field == "labels" and not all(map(are_words, likely.values())):
-        likely = {key: value for key, value in likely.items() if not are_words(value)}
+    if field == "labels" and not all(map(are_strings, likely.values())):
+        likely = {key: value for key, value in likely.items() if not are_strings(value)}
     keys, values = list(likely or candidates), list((likely or candidates).values())
     if field == "names" or all(are_equal(values[0], each) for each in values[1:]):
         return values[0]
@@ -173,7 +173,7 @@ def are_equal(left: Any, right: Any) -> bool:
     """Whether two parts hold the same."""
     first, second = as_tensor(left), as_tensor(right)
     if first is None or second is None:
-        return left is right or (are_words(left) and are_words(right) and list(left) == list(right))
+        return left is right or (are_strings(left) and are_strings(right) and list(left) == list(right))
     return first.shape == second.shape and bool((first.cpu() == second.cpu()).all())
 
 
@@ -310,14 +310,14 @@ def _unknown_part(found: Parts, value: Any, images: _ImageShape) -> UnreadableBa
     if not forms.is_array(value):
         return UnreadableBatch("Not every part of it is known.", found)
     fits = (
-        f"{checks.shape_of(plain(value))} fits neither masks of images of {images.size} nor boxes nor labels"
+        f"{checks.shape_of(unwrap(value))} fits neither masks of images of {images.size} nor boxes nor labels"
     )
     recipe = "#keypoints" if forms.dimensions(value) == 3 else ""
     return UnreadableBatch(f"Not every part of it is known: {fits}.", found, recipe=recipe)
 
 
 def _words_are_names(found: Parts) -> Parts:
-    """Take words beside numbers for names; by themselves they are labels."""
+    """Use strings beside numeric labels as names, and strings alone as labels."""
     if "words" in found:
         found["names" if {"labels", "objects"} & found.keys() else "labels"] = found.pop("words")
     return found
@@ -366,7 +366,7 @@ class _ImageShape:
 
     @staticmethod
     def of(images: Any) -> _ImageShape:
-        return _ImageShape(len(plain(images)), size_of_first(images))
+        return _ImageShape(len(unwrap(images)), size_of_first(images))
 
 
 def _are_masks_as_narrow_as_boxes(value: Any, images: _ImageShape) -> bool:
@@ -383,7 +383,7 @@ FORMS: tuple[tuple[str, Callable[[Any, _ImageShape], bool]], ...] = (
     ("boxes", lambda value, images: forms.are_tv_boxes(value)),
     ("masks", lambda value, images: forms.is_tv_mask(value)),
     ("objects", lambda value, images: forms.are_objects(value, images.n)),
-    ("words", lambda value, images: forms.are_words_for(value, images.n)),
+    ("words", lambda value, images: forms.are_strings_for(value, images.n)),
     ("masks", _are_masks_as_narrow_as_boxes),
     ("boxes", lambda value, images: forms.are_boxes(value, images.n)),
     ("masks", lambda value, images: forms.is_segmentation_of(value, images.size)),

@@ -144,7 +144,7 @@ def check_names(names: Any, size: Size) -> None:
 
 @dataclass(eq=False)  # not frozen: Lightning's precision plugins convert a batch in place, field by field
 class SaliencyBatch:
-    """Annotated samples: the images as the model takes them, and what is known of where the object is.
+    """Annotated samples: the images as the model takes them, and where the object is, as far as it is annotated.
 
     Args:
         images: `(N, C, H, W)` exactly as the model takes them: floating point and normalized, or whole numbers such as
@@ -363,7 +363,7 @@ _LONGEST = 80
 def sample_names(batch: SaliencyBatch) -> list[str]:
     """Return each sample's name with the signs that every backend takes, or its number where it has none.
 
-    Where two come out alike, or would on a disk that does not tell capital letters apart, all get their numbers in
+    Where two come out alike, or would on a disk that ignores the case of letters, all get their numbers in
     front. A name never leads out of the folder it is put into, and one that is too long for a file's ends in a
     checksum.
 

@@ -273,10 +273,10 @@ class _Look:
         needs, how = self.config.output_needs, {**self.config.attribute_options, "chunk_size": chunk_size}
 
         def perturbed(rows: list[int]) -> PerturbedOutputs:
-            part, several, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
+            part, multi_label, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
             maps = attribution.select(rows)
             return outputs_for_perturbed(
-                self.model, part, maps, needs, targets=targets, multi_label=several, **how
+                self.model, part, maps, needs, targets=targets, multi_label=multi_label, **how
             )
 
         def of_random_weights(rows: list[int]) -> PerturbedOutputs:
@@ -345,10 +345,10 @@ class _Look:
 
         found = self._tried(CHECKING, logits).to(self.batch.images.device)
         try:
-            several = has_own_sigmoids(self.batch, attribution)
+            own_sigmoids = has_own_sigmoids(self.batch, attribution)
             measured = self.map_fn(
                 lambda _: measure_reliance(
-                    self.batch, attribution.logits, found.logits, maps, own_sigmoids=several
+                    self.batch, attribution.logits, found.logits, maps, own_sigmoids=own_sigmoids
                 )
             )
         except Exception as error:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.shortcuts.regions import AnnotatedRegions, most_salient, regions_of_batch, same_elsewhere
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, most_salient, moved_at_random, regions_of_batch
 from lightning_gcam.shortcuts.removal import (
     DEFAULT_REMOVAL,
     Removal,
@@ -217,7 +217,7 @@ def _on_saliency(
 
     @cache
     def elsewhere() -> Tensor:
-        return same_elsewhere(salient(), around, seed).to(images.device)
+        return moved_at_random(salient(), around, seed).to(images.device)
 
     def swapped(rows: Tensor, regions: Tensor) -> Tensor:
         return exchange(images[rows], bare(_donor_rows(donors[rows])), donors[rows] >= 0, regions[rows])
