@@ -1,4 +1,4 @@
-"""What the answers are worth: hand cases, references, and toys that read one thing only."""
+"""The results of the causal checks: hand cases, references, and toy networks that use one part of the image only."""
 
 from __future__ import annotations
 
