@@ -15,10 +15,10 @@ from lightning_gcam.utils.lightning_compat import rank_zero_warn
 
 MAX_IN_A_ROW = 3
 MAX_WARNINGS = 5
-"""A piece of work that fails in ever new ways (a message with a count in it) is warned of so many times."""
+"""A step that fails in ever new ways (a message with a count in it) is warned of so many times."""
 THE_LOOK = "The look"
 WITH_THE_MODEL = (THE_LOOK, PERTURBING, CHECKING)
-"""The pieces of work that run the user's model: one cause is warned of once for all of them."""
+"""The steps that run the user's model: one cause is warned of once for all of them."""
 _CHOICES = ("warn", "raise")
 _PASSES_GUARDS = "_passes_guards"
 """The mark of an exception that a callback with `on_error="raise"` lets through: another's guard does so, too."""
