@@ -73,7 +73,7 @@ class StreamPositions:
         """The positions of the next n samples.
 
         Example:
-            >>> places = Places(rank=1, processes=2, last=5)
+            >>> places = StreamPositions(rank=1, processes=2, last=5)
             >>> places.take(2), places.take(1)
             (array([1, 3]), array([5]))
         """
@@ -91,7 +91,7 @@ class StreamPositions:
         """Whether each position counts in this process, and is no repetition.
 
         Example:
-            >>> Places(rank=1, processes=2, last=5).counts(np.array([3, 5]))
+            >>> StreamPositions(rank=1, processes=2, last=5).counts(np.array([3, 5]))
             array([ True, False])
         """
         if self.all_to_each:

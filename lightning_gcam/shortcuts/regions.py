@@ -172,7 +172,7 @@ def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
 
     Example:
         >>> batch = SaliencyBatch(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, -1]))
-        >>> ground_of(batch).known.tolist(), ground_of(SaliencyBatch(torch.zeros(3, 1, 8, 8)))
+        >>> regions_of_batch(batch).known.tolist(), regions_of_batch(SaliencyBatch(torch.zeros(3, 1, 8, 8)))
         ([True, True, False], None)
     """
     labels = classes_of_labels(batch)
