@@ -123,9 +123,7 @@ def _commonest(numbers: Iterable[int]) -> int:
 
 def digests_of(batch: SaliencyBatch) -> Numbers:
     """A number `(N,)` for each sample, the same where its image and its annotation are, bit by bit."""
-    fields = [batch.images, batch.labels, batch.object_masks, batch.groups]
-    if batch.suspect is not None:
-        fields.append(batch.suspect.expand(len(batch), -1, -1))
+    fields = [batch.images, batch.labels, batch.object_masks, batch.groups, batch.suspect_masks]
     there = [_bytes(field) for field in fields if field is not None]
     return np.array([_digest([field[row] for field in there]) for row in range(len(batch))], dtype=np.int64)
 
