@@ -43,7 +43,7 @@ class _Material:
         """The arguments of `metric` for the map `name`; None where the annotation or an earlier look is missing."""
         what, maps = needs(metric), self.attribution.maps[name]
         if what <= {"mask", "suspect"}:
-            region = self._suspect() if "suspect" in what else self.batch.object_masks
+            region = self.batch.suspect_masks if "suspect" in what else self.batch.object_masks
             boxes = with_boxes(metric, self.batch.boxes) if "mask" in what else ()
             return None if region is None and what else (maps, region, *boxes)
         if "earlier" in what:
@@ -84,10 +84,6 @@ class _Material:
                 "out."
             )
         return names[1] if name == names[0] else names[0]
-
-    def _suspect(self) -> Tensor | None:
-        suspect = self.batch.suspect
-        return suspect.expand(len(self.batch), -1, -1) if suspect is not None else None
 
 
 def _pair(maps: Tensor, others: Tensor | None) -> Inputs | None:
