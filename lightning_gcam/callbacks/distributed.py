@@ -54,6 +54,22 @@ def _unpacked(shares: list[tuple[Any, ...]], device: torch.device) -> Candidates
     return whole
 
 
+def own_map_fn(trainer: Trainer) -> Callable[..., Any]:
+    """The `map_fn` of a process by itself: the model runs in the precision of a validation step, and nothing else.
+
+    Args:
+        trainer: that runs.
+    """
+
+    def map_fn(work: Callable[[list[int]], Any], n: int | None = None) -> Any:
+        if n is None:
+            return work([])
+        with precision(trainer):
+            return work(list(range(n)))
+
+    return map_fn
+
+
 def map_fn_of(trainer: Trainer, module: nn.Module) -> Callable[..., Any]:
     """The `map_fn` of a look in this Trainer: all processes share its work, in the precision of a validation step.
 
@@ -103,8 +119,8 @@ def split_rows(
         return failure if failure is not None else whole
     buffers = _rank_zeros_buffers(module, rank)
     rows = everything[rank::world]
-    part = _tried(lambda: _with_buffers(module, buffers, work, rows)) if rows else None
-    sent = None if part is None or isinstance(part, Exception) else part.to("cpu")
+    part = _tried(lambda: _with_buffers(module, buffers, work, rows).to("cpu")) if rows else None
+    sent = None if isinstance(part, Exception) else part
     gathered = _all_gather(trainer, (_sendable(part), sent))
     failure = _failure(part, gathered)
     if failure is not None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_gcam.callbacks.distributed import same_everywhere, through_wrapper
+from lightning_gcam.callbacks.distributed import own_map_fn, same_everywhere, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
 from lightning_gcam.callbacks.sample_collector import integer_images_explained
@@ -165,13 +165,13 @@ class BatchEvaluator:
         return Columns.cat(found), self.counted.images - forwards, time.monotonic() - began
 
     def _measure(self, batch: SaliencyBatch, on_failure: OnFailure | None) -> Columns:
-        with torch.inference_mode(False), precision(self.trainer), without_progress_bars():
+        with torch.inference_mode(False), without_progress_bars():
             batch = as_inputs(self.trainer, batch, self.module.device)
             targets = labels_of(batch) if self.config.explains_labels else self.config.targets
             # rows of marks: of all batches alike, also of one where each sample has a single mark
             multi_label = self.config.multi_label or (batch.labels is not None and batch.labels.ndim == 2)
             config = replace(self.config, targets=targets, multi_label=multi_label)
-            record = analyze(self.module, batch, config, on_failure=on_failure)
+            record = analyze(self.module, batch, config, own_map_fn(self.trainer), on_failure=on_failure)
         self._check_same(record.attribution.explains)
         if record.chunk_size is not None and record.chunk_size < len(batch):
             self.chunk_size = record.chunk_size

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
 from lightning_gcam.cam.targets import Targets, check_labels
 from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.metrics import needs, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES
@@ -31,7 +32,7 @@ from lightning_gcam.pipeline.model_outputs import (
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
 from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
-from lightning_gcam.shortcuts import Reliance, measure_reliance
+from lightning_gcam.shortcuts import Reliance, changed_images, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
 from lightning_gcam.shortcuts.regions import classes_of_labels
 from lightning_gcam.utils.errors import InputError
@@ -104,15 +105,17 @@ def analyze(
         >>> list(record.scores)[:2]
         ['energy', 'energy_chance']
     """
-    stamp, size = stamp or Stamp(), chunk_size
+    stamp = stamp or Stamp()
     look = _Look(model, batch, config or LookConfig(), map_fn, on_failure)
-    with torch.inference_mode(False):
-        attribution, size = look.attribution(size)
-        instead, is_checked = map_fn(lambda _: look.interpretation(attribution, stamp, largest_label))
+    with torch.inference_mode(
+        False
+    ):  # what is computed here is computed in `map_fn`: it may fail in one process only
+        maps, size = look.attribution(chunk_size)
+        attribution, instead, is_checked = map_fn(lambda _: look.interpreted(maps, stamp, largest_label))
         if instead is not None:
             look = replace(look, config=replace(look.config, targets=instead))
-            attribution, size = look.attribution(size)
-            _, is_checked = map_fn(lambda _: look.interpretation(attribution, stamp, largest_label))
+            again, size = look.attribution(size)
+            attribution, _, is_checked = map_fn(lambda _: look.interpreted(again, stamp, largest_label))
         outputs = look.perturbed_outputs(attribution, history, size)
         results, scored, earlier = map_fn(lambda _: look.scores(attribution, outputs, history, stamp))
         reliance = None
@@ -188,8 +191,19 @@ def dry_run(
             check_labels(whole.labels, tried.logits.shape[1])
         if config.explains_labels:
             config = replace(config, targets=labels_of(batch, whole))
-        analyze(model, batch, replace(config, with_baselines=False), on_failure=_raise_input_error)
+        record = analyze(model, batch, _of_one_sample(config), on_failure=_raise_input_error)
+        try:
+            changed_images(batch, first_map(record.attribution), config.check_names, config.removal)
+        except Exception as error:
+            _raise_input_error(CHECKING, error)
     return layers
+
+
+def _of_one_sample(config: LookConfig) -> LookConfig:
+    """What of `config` a dry run computes; the same forwards for every sample, as sharded models need."""
+    metrics = resolve_scores(config.scores).items()
+    scores = {name: metric for name, metric in metrics if "random" not in needs(metric)}
+    return replace(config, scores=scores, checks=(), with_baselines=False)
 
 
 def _raise_input_error(_: str, error: Exception) -> None:
@@ -245,7 +259,7 @@ class _Look:
     on_failure: OnFailure | None
 
     def attribution(self, chunk_size: int | None) -> tuple[Attribution, int | None]:
-        """The maps of all samples, on the device of the images, and the size of the chunks that this process ran."""
+        """The maps of all samples, on any device, and the size of the chunks that this process ran."""
         size = chunk_size
 
         def work(rows: list[int]) -> Attribution:
@@ -255,16 +269,16 @@ class _Look:
             maps, size = attribute_in_chunks(self.model, part, targets, chunk_size=chunk_size, **options)
             return maps
 
-        return self.map_fn(work, len(self.batch)).to(self.batch.images.device), size
+        return self.map_fn(work, len(self.batch)), size
 
-    def interpretation(
-        self, attribution: Attribution, stamp: Stamp, largest_label: int
-    ) -> tuple[Targets, bool]:
-        """What to explain instead of the labels' classes, where the output holds none; and whether to run checks."""
-        names, instead = stamp.class_names, None
+    def interpreted(
+        self, maps: Attribution, stamp: Stamp, largest_label: int
+    ) -> tuple[Attribution, Targets, bool]:
+        """The maps on the images' device, what to explain instead of classes (or None), and whether to run checks."""
+        names, instead, attribution = stamp.class_names, None, maps.to(self.batch.images.device)
         if self.config.explains_labels:
             instead = instead_of_classes(self.batch, attribution, names, largest_label)
-        return instead, can_be_checked(self.batch, attribution, self.config, names)
+        return attribution, instead, can_be_checked(self.batch, attribution, self.config, names)
 
     def perturbed_outputs(
         self, attribution: Attribution, history: LookHistory | None, chunk_size: int | None
@@ -286,7 +300,9 @@ class _Look:
         outputs = self._tried(PERTURBING, perturbed) if needs.perturbations else PerturbedOutputs()
         if not needs.random_maps:
             return outputs
-        random = history.random_maps(attribution) if history is not None else None
+        random = None
+        if history is not None:
+            random = self.map_fn(lambda _: history.random_maps(attribution))
         if random is None:
             random = self._tried(PERTURBING, of_random_weights)
             if history is not None:
@@ -343,18 +359,19 @@ class _Look:
             )
             return outputs
 
-        found = self._tried(CHECKING, logits).to(self.batch.images.device)
-        try:
-            own_sigmoids = has_own_sigmoids(self.batch, attribution)
-            measured = self.map_fn(
-                lambda _: measure_reliance(
-                    self.batch, attribution.logits, found.logits, maps, own_sigmoids=own_sigmoids
-                )
+        outputs = self._tried(CHECKING, logits)
+
+        def measure(_: list[int]) -> Reliance:
+            found, own_sigmoids = outputs.to(maps.device), has_own_sigmoids(self.batch, attribution)
+            return measure_reliance(
+                self.batch, attribution.logits, found.logits, maps, own_sigmoids=own_sigmoids
             )
+
+        try:
+            return self.map_fn(measure), size
         except Exception as error:
             self._report(CHECKING, error)
             return None, size
-        return measured, size
 
     def _with_baselines(self, attribution: Attribution) -> Attribution:
         """The maps and, on the same grid, those that do not depend on the model; where there is an object to lie on."""
