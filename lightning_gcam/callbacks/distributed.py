@@ -33,10 +33,10 @@ def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> Candidates | Excepti
     """Pool the samples that each process would keep; the exception, in all processes, where one failed."""
     if trainer.world_size == 1:
         return _tried(fixed.candidates)
-    shares = agreed(trainer, lambda: _packed(fixed.candidates()))
+    shares = gather_results(trainer, lambda: _packed(fixed.candidates()))
     if isinstance(shares, Exception):
         return shares
-    return together(trainer, lambda: _unpacked(shares, trainer.strategy.root_device))
+    return run_in_all(trainer, lambda: _unpacked(shares, trainer.strategy.root_device))
 
 
 def _packed(offered: Candidates) -> tuple[Any, ...]:
@@ -84,7 +84,7 @@ def map_fn_of(trainer: Trainer, module: nn.Module) -> Callable[..., Any]:
                 return work(rows)
 
         if n is None:
-            result = together(trainer, lambda: work([]))
+            result = run_in_all(trainer, lambda: work([]))
         else:
             result = split_rows(trainer, module, n, precisely)
         if isinstance(result, Exception):
@@ -183,13 +183,13 @@ def _failure(own: Any, gathered: list[tuple[str | None, Any]]) -> Exception | No
     return RuntimeError(f"{message} (in process {process})")
 
 
-def first_layers(trainer: Trainer, names: list[str]) -> list[str]:
-    """The layers found by the first process that found any: all processes hold the same network."""
+def share_layers(trainer: Trainer, names: list[str]) -> list[str]:
+    """The layers found by the first process that found any, in every process: all hold the same network."""
     found = [names] if trainer.world_size == 1 else _all_gather(trainer, names)
     return next((each for each in found if each), [])
 
 
-def agreed(trainer: Trainer, work: Callable[[], Result]) -> list[Result] | Exception:
+def gather_results(trainer: Trainer, work: Callable[[], Result]) -> list[Result] | Exception:
     """Gather each process's result, by rank; where `work` failed in one of them, the exception, in all."""
     own = _tried(work)
     message, sent = _sendable(own), None if isinstance(own, Exception) else own
@@ -198,7 +198,7 @@ def agreed(trainer: Trainer, work: Callable[[], Result]) -> list[Result] | Excep
     return failure if failure is not None else [each for _, each in found]
 
 
-def together(trainer: Trainer, work: Callable[[], Result]) -> Result | Exception:
+def run_in_all(trainer: Trainer, work: Callable[[], Result]) -> Result | Exception:
     """Do `work` in every process, each for itself; where it fails in one, the exception, in all: none goes on alone."""
     own = _tried(work)
     if trainer.world_size == 1:
@@ -207,20 +207,20 @@ def together(trainer: Trainer, work: Callable[[], Result]) -> Result | Exception
     return failure if failure is not None else own
 
 
-def all_have(trainer: Trainer, has: bool) -> bool:
+def all_ready(trainer: Trainer, has: bool) -> bool:
     """Whether every process is ready to run a sharded model, which takes all of them."""
     if trainer.world_size == 1 or holds_whole_model(trainer):
         return has
     return all(_all_gather(trainer, has))
 
 
-def gather(trainer: Trainer, work: Callable[[], Result]) -> list[Result]:
+def gather_or_raise(trainer: Trainer, work: Callable[[], Result]) -> list[Result]:
     """Gather each process's result in every process, by rank.
 
     Raises:
         Exception: where `work` failed in one of them, in all of them.
     """
-    found = agreed(trainer, work)
+    found = gather_results(trainer, work)
     if isinstance(found, Exception):
         raise found
     return found
@@ -231,13 +231,13 @@ def same_record(trainer: Trainer, record: SaliencyRecord) -> SaliencyRecord:
     if trainer.world_size == 1:
         return record
     checks = record.reliance.to_plain() if record.reliance is not None else None
-    scores, checks = same_everywhere(trainer, (record.scores, checks))
+    scores, checks = from_rank_zero(trainer, (record.scores, checks))
     return replace(
         record, scores=scores, reliance=Reliance.from_plain(checks) if checks is not None else None
     )
 
 
-def same_everywhere(trainer: Trainer, plain: Result) -> Result:
+def from_rank_zero(trainer: Trainer, plain: Result) -> Result:
     """Rank zero's plain data in every process: `EarlyStopping` on a score that differs would stop only some."""
     return plain if trainer.world_size == 1 else trainer.strategy.broadcast(plain)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_gcam.callbacks.distributed import own_map_fn, same_everywhere, through_wrapper
+from lightning_gcam.callbacks.distributed import from_rank_zero, own_map_fn, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
 from lightning_gcam.callbacks.sample_collector import integer_images_explained
@@ -273,7 +273,7 @@ class EvaluationRun:
             InputError: where another program evaluates into the same directory at this moment.
         """
         _claim(trainer, plan.directory)
-        settings = same_everywhere(
+        settings = from_rank_zero(
             trainer, settings_of(plan.config, module, plan.config.target_layer, plan.adapter)
         )
         root = plan.directory or Path(trainer.default_root_dir) / "lightning_gcam"
@@ -390,7 +390,7 @@ def _claim(trainer: Trainer, directory: Path | None) -> None:
     if directory is not None and trainer.is_global_zero:
         with suppress(OSError):  # what cannot be written there is said where it is written
             is_free = claim_directory(directory)
-    if not same_everywhere(trainer, {"is_free": is_free})["is_free"]:
+    if not from_rank_zero(trainer, {"is_free": is_free})["is_free"]:
         raise InputError(
             f'`directory` "{directory}" is written to by another evaluation. Wait for it, or give another one.'
         )

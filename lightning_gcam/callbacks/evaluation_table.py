@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_gcam.callbacks.distributed import gather, same_everywhere
+from lightning_gcam.callbacks.distributed import from_rank_zero, gather_or_raise
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers
 from lightning_gcam.callbacks.trainer_state import logged_step
@@ -108,7 +108,7 @@ class Table:
         Raises:
             InputError: where no sample could be evaluated.
         """
-        shares = gather(trainer, lambda: _Share.of(done))
+        shares = gather_or_raise(trainer, lambda: _Share.of(done))
         own = shares[trainer.global_rank].positions
         positions = np.concatenate([share.positions for share in shares])
         if not len(positions):
@@ -125,17 +125,19 @@ class Table:
         )
         maps = list(dict.fromkeys(name.map for name in names))
         names.sort(key=lambda name: (name.map in BASELINES, maps.index(name.map)))
-        small = Columns.cat(gather(trainer, lambda: done.parts.read(own, names))).select(order)
+        small = Columns.cat(gather_or_raise(trainer, lambda: done.parts.read(own, names))).select(order)
 
         def read(name: ScoreKey) -> Columns:
             if name not in vectors:
                 return small
-            return Columns.cat(gather(trainer, lambda: done.parts.read(own, [name], [name]))).select(order)
+            return Columns.cat(gather_or_raise(trainer, lambda: done.parts.read(own, [name], [name]))).select(
+                order
+            )
 
         metrics = resolve_scores(done.config.scores)
         rows = measure_columns(names, metrics, read, resamples=self.resamples)
         result = EvaluationResult(rows, self._facts(trainer, done, shares, names))
-        return EvaluationResult.from_plain(same_everywhere(trainer, result.to_plain()))
+        return EvaluationResult.from_plain(from_rank_zero(trainer, result.to_plain()))
 
     def show(
         self, trainer: Trainer, result: EvaluationResult, log_prefix: str, failures: FailurePolicy
@@ -169,7 +171,7 @@ class Table:
     def tidy(self, trainer: Trainer, parts: SampleStore, result: EvaluationResult) -> None:
         """Remove the files that were kept to continue after an interrupt, unless a batch or the writing failed."""
         is_rehearsal = bool(getattr(trainer, "fast_dev_run", False))
-        found = same_everywhere(trainer, {"is_written": self.written_to is not None or is_rehearsal})
+        found = from_rank_zero(trainer, {"is_written": self.written_to is not None or is_rehearsal})
         trainer.strategy.barrier()
         if not found["is_written"]:
             rank_zero_warn(

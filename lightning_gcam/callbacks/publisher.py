@@ -28,7 +28,7 @@ def announce(
     layers: Sequence[TargetLayer],
     config: LookConfig,
 ) -> None:
-    """Log the layer, the samples and the scores in one line, and which scores are left out for want of masks."""
+    """Log the layer, the samples and the scores in one line, and which scores are left out without masks."""
     batch, prefix = record.batch, record.stamp.log_prefix
     methods = dict.fromkeys(record.attribution.source_of(name).method for name in record.attribution.maps)
     where = " and ".join(str(layer) for layer in layers)

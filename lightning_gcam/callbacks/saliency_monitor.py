@@ -18,10 +18,10 @@ from lightning_gcam.callbacks.averaging import (
     weights_of,
 )
 from lightning_gcam.callbacks.distributed import (
-    all_have,
-    first_layers,
+    all_ready,
     map_fn_of,
     same_record,
+    share_layers,
     through_wrapper,
 )
 from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
@@ -502,7 +502,7 @@ class SaliencyMonitor(Callback):
     def _prepare(
         self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch | None, batch: Any = None
     ) -> None:
-        if not all_have(trainer, samples is not None) or samples is None:
+        if not all_ready(trainer, samples is not None) or samples is None:
             return
         with (
             self._failures.guard("Preparing the looks", before_training=no_training_time_spent(trainer)),
@@ -512,7 +512,7 @@ class SaliencyMonitor(Callback):
                 check_normalize(self.normalize, samples.images.shape[1])
             with integer_images_explained(batch):
                 self._layers = self._find_layers(trainer, pl_module, samples)
-        if not all_have(trainer, bool(self._layers)):
+        if not all_ready(trainer, bool(self._layers)):
             self._layers = []
 
     def _find_layers(
@@ -630,7 +630,7 @@ class SaliencyMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, step: int, config: LookConfig
     ) -> SaliencyRecord | None:
         """Analyze the fixed samples with all processes; None in each of them where one failed."""
-        layers = first_layers(trainer, [layer.name for layer in self._layers])
+        layers = share_layers(trainer, [layer.name for layer in self._layers])
         if not layers:
             return None
         style = (self.class_names, self.normalize, self.scale, self.show_change)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_gcam.callbacks.distributed import agreed, pool_candidates, together
+from lightning_gcam.callbacks.distributed import gather_results, pool_candidates, run_in_all
 from lightning_gcam.callbacks.positions import StreamPositions
 from lightning_gcam.cam.calling import IntegerImagesError
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
@@ -305,12 +305,12 @@ class SampleCollector:
         offered = pool_candidates(trainer, self.fixed)
         if isinstance(offered, Exception):
             return offered
-        found = agreed(trainer, lambda: self._found)
+        found = gather_results(trainer, lambda: self._found)
         if isinstance(found, Exception):
             return found
         chosen = FixedBatch(*self._wanted)
         chosen.largest_batch = self.fixed.largest_batch
-        settled = together(trainer, lambda: chosen.close(offered))
+        settled = run_in_all(trainer, lambda: chosen.close(offered))
         former, self._former = self._former, None
         if former is not None and len(set().union(*found)) == len(former.samples):
             self.fixed = former

@@ -80,7 +80,7 @@ Forward = Callable[[nn.Module, Tensor], Any]
 
 
 class IntegerImagesError(InputError):
-    """Raised where a forward takes images as floating point, and not the whole numbers (uint8, say) that came."""
+    """Raised where a forward takes images as floating point, and not the whole numbers (such as uint8) that came."""
 
 
 def call_model(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:

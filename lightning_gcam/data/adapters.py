@@ -16,10 +16,10 @@ from lightning_gcam.data.readers import BOX_FORMATS, annotation_among, find_part
 from lightning_gcam.data.saliency_batch import (
     SaliencyBatch,
     Size,
-    came,
     check_groups,
     check_suspect,
     shape_of,
+    type_and_shape,
 )
 from lightning_gcam.data.structure import are_strings, as_tensor, is_binary, is_list, named_parts, unwrap
 from lightning_gcam.data.unreadable import (
@@ -294,7 +294,9 @@ def _labels_of(labels: Any, class_names: Sequence[str] | None) -> Tensor:
         labels = classes_of(labels, class_names)[0 if is_one else slice(None)]
     found = as_tensor(labels)
     if found is None or found.ndim > 1 or not _are_whole(found):
-        raise UnreadableBatch(f"The labels of an image's objects must be classes (M,); got {came(labels)}.")
+        raise UnreadableBatch(
+            f"The labels of an image's objects must be classes (M,); got {type_and_shape(labels)}."
+        )
     return found.long()
 
 
@@ -307,7 +309,7 @@ def _masks_of(masks: Any, size: Size) -> Tensor:
         return torch.zeros(0, *size[1:], dtype=torch.bool)
     if found is None or found.ndim != 3 or tuple(found.shape[1:]) != size[1:]:
         raise UnreadableBatch(
-            f"The masks of an image's objects must be (M, {size[1]}, {size[2]}); got {came(masks)}."
+            f"The masks of an image's objects must be (M, {size[1]}, {size[2]}); got {type_and_shape(masks)}."
         )
     return found != 0
 
