@@ -26,7 +26,12 @@ FACADES = {
         "attribute",
     },
     "lightning_gcam.data": {"Adapter", "SaliencyBatch", "as_saliency_batch"},
-    "lightning_gcam.callbacks": {"SaliencyEvaluation", "SaliencyMonitor", "ShortcutAlarm"},
+    "lightning_gcam.callbacks": {
+        "SaliencyEvaluation",
+        "SaliencyLookHook",
+        "SaliencyMonitor",
+        "ShortcutAlarm",
+    },
     "lightning_gcam.datasets": {
         "Coco2014",
         "DatasetModule",
