@@ -54,7 +54,7 @@ def names(text: str) -> list[str]:
         ArgumentTypeError: where there is none.
 
     Example:
-        >>> words("grad_cam,layer_cam")
+        >>> names("grad_cam,layer_cam")
         ['grad_cam', 'layer_cam']
     """
     found = [word for word in text.split(",") if word]
