@@ -111,11 +111,11 @@ def analyze(
         False
     ):  # what is computed here is computed in `map_fn`: it may fail in one process only
         maps, size = look.attribution(chunk_size)
-        attribution, instead, is_checked = map_fn(lambda _: look.interpreted(maps, stamp, largest_label))
+        attribution, instead, is_checked = map_fn(lambda _: look.interpretation(maps, stamp, largest_label))
         if instead is not None:
             look = replace(look, config=replace(look.config, targets=instead))
             again, size = look.attribution(size)
-            attribution, _, is_checked = map_fn(lambda _: look.interpreted(again, stamp, largest_label))
+            attribution, _, is_checked = map_fn(lambda _: look.interpretation(again, stamp, largest_label))
         outputs = look.perturbed_outputs(attribution, history, size)
         results, scored, earlier = map_fn(lambda _: look.scores(attribution, outputs, history, stamp))
         reliance = None
@@ -271,7 +271,7 @@ class _Look:
 
         return self.map_fn(work, len(self.batch)), size
 
-    def interpreted(
+    def interpretation(
         self, maps: Attribution, stamp: Stamp, largest_label: int
     ) -> tuple[Attribution, Targets, bool]:
         """The maps on the images' device, what to explain instead of classes (or None), and whether to run checks."""
