@@ -28,7 +28,7 @@ def announce(
     layers: Sequence[TargetLayer],
     config: LookConfig,
 ) -> None:
-    """Log the layer, the samples and the scores in one line, and which scores are left out for want of masks."""
+    """Log the layer, the samples and the scores in one line, and which scores are left out without masks."""
     batch, prefix = record.batch, record.stamp.log_prefix
     methods = dict.fromkeys(record.attribution.source_of(name).method for name in record.attribution.maps)
     where = " and ".join(str(layer) for layer in layers)
@@ -56,8 +56,8 @@ def _of_classes(record: SaliencyRecord) -> str:
     labels = record.batch.labels
     if labels is None or are_measurements(labels):
         return ""
-    several = labels.ndim == 2 and labels.shape[1] > 1
-    count = int((labels > 0).any(dim=0).sum()) if several else len(labels.unique())
+    multi_hot = labels.ndim == 2 and labels.shape[1] > 1
+    count = int((labels > 0).any(dim=0).sum()) if multi_hot else len(labels.unique())
     return f" of {count} classes"
 
 
@@ -100,7 +100,7 @@ _COINCIDE = {"grad_cam": "Grad-CAM", "xgrad_cam": "XGrad-CAM", "hires_cam": "HiR
 
 def explain_even_gradients(layer: TargetLayer, methods: Collection[str]) -> None:
     """Log why several methods give the same map here, and at which earlier layer they differ."""
-    same = [words for name, words in _COINCIDE.items() if name in methods]
+    same = [text for name, text in _COINCIDE.items() if name in methods]
     with_guidance = "guidance_cam" in methods
     if len(same) < 2 and not with_guidance:
         return
@@ -197,7 +197,7 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
             "Check them if that is not meant.",
         )
     if fixed.of_other_sizes:
-        yield "other sizes", _words_on_sizes(record, fixed)
+        yield "other sizes", _about_sizes(record, fixed)
     if fixed.mixed:
         yield (
             "mixed",
@@ -228,7 +228,7 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         )
 
 
-def _words_on_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
+def _about_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
     """The warning about images of other sizes, with the adapter that resizes them."""
     height, width = record.batch.image_size
     names = "" if record.stamp.class_names is None else f", class_names={list(record.stamp.class_names)!r}"
@@ -244,12 +244,12 @@ def _words_on_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
 
 def _explained(record: SaliencyRecord, targets: Targets) -> str:
     if record.attribution.explains != "classes":
-        words = {
+        texts = {
             "norm": "the output's norm",
             "error": "the reconstruction's error",
             "output": "the output itself",
         }
-        return words.get(record.attribution.explains, "a score of your own")
+        return texts.get(record.attribution.explains, "a score of your own")
     if isinstance(targets, int):
         return f"class {targets}"
     by_label = targets == "label" and record.batch.labels is not None
@@ -283,7 +283,7 @@ class Publisher:
         layers: Sequence[TargetLayer],
         config: LookConfig,
     ) -> None:
-        """Show the picture and the words of a look; only rank zero does."""
+        """Show the picture and the texts of a look; only rank zero does."""
         is_rehearsal = getattr(trainer, "fast_dev_run", False)
         with self.failures.guard("Describing the look"):
             for kind, message in reading_notes(record, fixed):
@@ -358,7 +358,7 @@ class Publisher:
         return False
 
     def _announce(self, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig) -> None:
-        """Log once a run what is looked at."""
+        """Log once a run which layer, samples and scores the looks are of."""
         if self._announced or not layers:
             return
         self._announced = True

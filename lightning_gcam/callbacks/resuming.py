@@ -75,7 +75,7 @@ def settings_of(config: LookConfig, num_samples: int, selection: Selection, by_h
 
     Args:
         config: what is computed.
-        num_samples: how many samples are wanted.
+        num_samples: how many samples to choose.
         selection: how they are chosen.
         by_hand: whether they were given instead.
     """

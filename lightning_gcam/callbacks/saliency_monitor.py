@@ -18,10 +18,10 @@ from lightning_gcam.callbacks.averaging import (
     weights_of,
 )
 from lightning_gcam.callbacks.distributed import (
-    all_have,
-    first_layers,
+    all_ready,
     map_fn_of,
     same_record,
+    share_layers,
     through_wrapper,
 )
 from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
@@ -89,7 +89,7 @@ class SaliencyLookHook(Protocol):
         monitor: SaliencyMonitor,
         record: SaliencyRecord | None,
     ) -> None:
-        """Take what a look found, right behind it, in every process.
+        """Receive the record of a look, right after the look and in every process.
 
         Args:
             trainer: that runs.
@@ -250,7 +250,7 @@ class SaliencyMonitor(Callback):
         return self._display.pages
 
     def describe(self) -> str:
-        """Print, and return, which layer is looked at, why, and which other layers would do.
+        """Print, and return, which layer is explained, why, and which other layers would do.
 
         Example:
             >>> text = SaliencyMonitor(target_layer="layer4").describe()
@@ -330,7 +330,7 @@ class SaliencyMonitor(Callback):
             )  # where Lightning logs its own now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the scores of the end; and a run without a single look must not pass in silence."""
+        """Compute the final scores, and warn where the run had not a single look."""
         self._look_at_the_end(trainer, pl_module)
         if not self.history and not self._failures.has_warned:
             self._failures.warn_once(
@@ -502,7 +502,7 @@ class SaliencyMonitor(Callback):
     def _prepare(
         self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch | None, batch: Any = None
     ) -> None:
-        if not all_have(trainer, samples is not None) or samples is None:
+        if not all_ready(trainer, samples is not None) or samples is None:
             return
         with (
             self._failures.guard("Preparing the looks", before_training=no_training_time_spent(trainer)),
@@ -512,7 +512,7 @@ class SaliencyMonitor(Callback):
                 check_normalize(self.normalize, samples.images.shape[1])
             with integer_images_explained(batch):
                 self._layers = self._find_layers(trainer, pl_module, samples)
-        if not all_have(trainer, bool(self._layers)):
+        if not all_ready(trainer, bool(self._layers)):
             self._layers = []
 
     def _find_layers(
@@ -600,10 +600,12 @@ class SaliencyMonitor(Callback):
             self._looked_at, self._weights["seen"], self.last_record = now, weights, record
             self.history.append(record.row)
             self._display.show(trainer, record, self._collection.fixed, self._layers, self._config)
-        self._hand_over(trainer, pl_module, record)
+        self._call_look_hooks(trainer, pl_module, record)
         return record
 
-    def _hand_over(self, trainer: Trainer, pl_module: LightningModule, record: SaliencyRecord | None) -> None:
+    def _call_look_hooks(
+        self, trainer: Trainer, pl_module: LightningModule, record: SaliencyRecord | None
+    ) -> None:
         """Call `on_saliency_look` of every callback that has it, wherever it stands in the list."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             with self._failures.guard(f"`on_saliency_look` of {type(callback).__name__}"):
@@ -628,7 +630,7 @@ class SaliencyMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, step: int, config: LookConfig
     ) -> SaliencyRecord | None:
         """Analyze the fixed samples with all processes; None in each of them where one failed."""
-        layers = first_layers(trainer, [layer.name for layer in self._layers])
+        layers = share_layers(trainer, [layer.name for layer in self._layers])
         if not layers:
             return None
         style = (self.class_names, self.normalize, self.scale, self.show_change)

@@ -80,7 +80,7 @@ Forward = Callable[[nn.Module, Tensor], Any]
 
 
 class IntegerImagesError(InputError):
-    """Raised where a forward takes images as floating point, and not the whole numbers (uint8, say) that came."""
+    """Raised where a forward takes images as floating point, and not the whole numbers (such as uint8) that came."""
 
 
 def call_model(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
@@ -224,7 +224,7 @@ def _main_input_name(model: nn.Module) -> str:
 
 def _is_about_integers(images: Tensor, error: Exception) -> bool:
     """Whether a forward failed because the images are whole numbers."""
-    is_of_type = any(words in str(error) for words in ("type", "not implemented for"))
+    is_of_type = any(part in str(error) for part in ("type", "not implemented for"))
     return isinstance(error, (RuntimeError, TypeError)) and is_of_type and not images.is_floating_point()
 
 
@@ -240,13 +240,13 @@ def _is_wrong_input(error: Exception, invocation: _Invocation | None) -> bool:
     A `forward(batch)` that takes the first image for the images, or a generator that takes a latent, fails at some
     layer, with that layer's message.
     """
-    words = str(error)
-    if MACHINE_FAILURE.search(words):
+    message = str(error)
+    if MACHINE_FAILURE.search(message):
         return False
     if invocation is not None and invocation.takes_a_batch:
         return True
     if isinstance(error, ValueError):
-        return "unpack" in words or re.search(r"expected \dD", words) is not None
+        return "unpack" in message or re.search(r"expected \dD", message) is not None
     return not isinstance(error, RuntimeError) or is_misfit(error)
 
 
@@ -283,10 +283,8 @@ def _message_not_taken(model: nn.Module, images: Tensor, error: Exception, *, fl
 def _message_without_forward(model: nn.Module, images: Tensor, invocation: _Invocation) -> str:
     """The message for a model that has no forward, and several parts or none that could be called."""
     parts = _parts(model)
-    several = f", and {len(parts)} parts with parameters ({', '.join(parts)})" if len(parts) > 1 else ""
-    return (
-        f"{type(model).__name__} has no `forward` of its own{several}: {_remedy(model, images, invocation)}"
-    )
+    note = f", and {len(parts)} parts with parameters ({', '.join(parts)})" if len(parts) > 1 else ""
+    return f"{type(model).__name__} has no `forward` of its own{note}: {_remedy(model, images, invocation)}"
 
 
 def _message_failed(

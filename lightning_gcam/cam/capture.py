@@ -23,7 +23,7 @@ from lightning_gcam.cam.regions import score_of_head
 from lightning_gcam.cam.suitability import call_of_the_images
 from lightning_gcam.cam.targets import Targets, TargetScore
 from lightning_gcam.utils.errors import InputError, user_function_errors
-from lightning_gcam.utils.isolation import plain_eager
+from lightning_gcam.utils.isolation import eager_without_graph
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def capture_layers(
 ) -> list[Captured]:
     """As `capture`, at several layers in one forward and one gradient; the graph starts at the first one called."""
     score_fn = score_fn or (lambda head: score_of_head(head, targets, masks, images))
-    with plain_eager():
+    with eager_without_graph():
         at_layers, score = _activations_and_gradients(model, images, layers, score_fn, forward, call)
         score = score.detached()
         return [

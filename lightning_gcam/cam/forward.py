@@ -14,7 +14,7 @@ from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.utils.errors import InputError
-from lightning_gcam.utils.isolation import is_sharded, plain_eager
+from lightning_gcam.utils.isolation import eager_without_graph, is_sharded
 
 
 def random_weights_for_zeros(model: nn.Module) -> dict[str, Tensor]:
@@ -134,7 +134,7 @@ def logits_of(
         >>> logits_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.zeros(2, 1, 2, 2)).shape
         torch.Size([2, 3])
     """
-    with plain_eager():
+    with eager_without_graph():
         raw = head_of(model, images, forward, squash).logits
         logits = raw if raw.ndim == 2 else score_of_regions(raw, targets, masks).logits
         return logits.detach().float()

@@ -34,8 +34,8 @@ def forward_advice(output: Any, fits: Callable[[Any], bool]) -> str:
     code = next((path for path, part in _parts_of(output, "") if fits(part)), None)
     if code is not None:
         return f"{remedy}, for example:\n    forward=lambda model, images: model(images){code}"
-    words, section = _recipe_for(output)
-    return f"{words}{remedy}; no part of this output would do, see {RECIPES}{section}."
+    sentence, section = _recipe_for(output)
+    return f"{sentence}{remedy}; no part of this output would do, see {RECIPES}{section}."
 
 
 def _recipe_for(output: Any) -> tuple[str, str]:

@@ -161,9 +161,9 @@ class Measured(Metric):
 
     def compute(self) -> GroupedMeasurement:
         """Return the score over all samples, and over each group."""
-        return _grouped(self.score, *self._together(), self.names, self.resamples, self.seed)
+        return _grouped(self.score, *self._all_rows(), self.names, self.resamples, self.seed)
 
-    def _together(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _all_rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return all rows, reasons and groups; of no length where there are none."""
         # After the processes were brought together the states are tensors, and no more lists.
         if len(self.rows) == 0:
@@ -174,7 +174,7 @@ class Measured(Metric):
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         """Gather one tensor a state from each process; torchmetrics gives one without samples another shape."""
-        rows, reasons, groups = self._together()
+        rows, reasons, groups = self._all_rows()
         self.rows, self.reasons, self.groups = [rows], [reasons], [groups]
         super()._sync_dist(*args, **kwargs)
 

@@ -129,7 +129,7 @@ class Attribution:
         check_scale(scale, allowed=("own", "shared"))
         batch = _batch_of(samples if samples is not None else self.images, len(self))
         style = Style(class_names, normalize, scale)
-        return Figure(draw(batch, self, style, words=captions))
+        return Figure(draw(batch, self, style, texts=captions))
 
     def to(self, device: torch.device | str) -> Attribution:
         """The same attribution on `device`."""

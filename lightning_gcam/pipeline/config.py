@@ -98,7 +98,7 @@ class LookConfig:
 
     @property
     def explains_classes(self) -> bool:
-        """Whether the labels have to be classes of the logits, as far as the targets tell."""
+        """Whether the labels have to be classes of the logits, as far as the targets determine it."""
         return not callable(self.targets) and self.targets != "output"
 
     @property

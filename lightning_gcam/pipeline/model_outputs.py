@@ -53,7 +53,7 @@ def outputs_for_perturbed(
     Raises:
         InputError: where probabilities are needed and the maps explain no class.
     """
-    runs = _Runs(model, batch, attribution, targets, chunk_size or len(batch), options, multi_label)
+    runs = _ModelRuns(model, batch, attribution, targets, chunk_size or len(batch), options, multi_label)
     outputs = PerturbedOutputs()
     for name, maps in attribution.maps.items():
         for number, perturbation in enumerate(output_needs.perturbations):
@@ -89,7 +89,7 @@ def maps_of_random_weights(
     """
     forward = forward_with_weights(random_weights(model), options.pop("forward", None))
     size, options = chunk_size or len(batch), {**options, "forward": forward}
-    runs = _Runs(model, batch, attribution, targets, size, options)
+    runs = _ModelRuns(model, batch, attribution, targets, size, options)
     return PerturbedOutputs(random_maps=runs.attribute(batch.images))
 
 
@@ -125,7 +125,7 @@ def logits_for_versions(
 
     def work(chunk: slice) -> Tensor:
         parts = [
-            _some_of(versions[name], [row for _, row in group], batch.images.device)
+            _changed_rows(versions[name], [row for _, row in group], batch.images.device)
             for name, group in groupby(every[chunk], key=lambda each: each[0])
         ]
         regions = masks[[row for _, row in every[chunk]]] if masks is not None else None
@@ -137,7 +137,7 @@ def logits_for_versions(
     return PerturbedOutputs(logits=by_version), size
 
 
-def _some_of(version: Tensor | MakeImages, rows: list[int], device: torch.device) -> Tensor:
+def _changed_rows(version: Tensor | MakeImages, rows: list[int], device: torch.device) -> Tensor:
     """The changed images of some samples."""
     at = torch.tensor(rows, device=device)
     return version(at) if callable(version) else version[at]
@@ -164,7 +164,7 @@ def _logits_in_chunks(
 
 
 @dataclass(frozen=True)
-class _Runs:
+class _ModelRuns:
     """One model, one batch, and how the model is run on changes of it."""
 
     model: nn.Module
@@ -187,8 +187,8 @@ class _Runs:
                 logits, _ = _logits_in_chunks(
                     self.model, images, classes[rows], regions, forward, None, squash
                 )
-                several = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
-                found[rows, steps] = class_probabilities(logits, classes[rows], several)
+                multi_label = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
+                found[rows, steps] = class_probabilities(logits, classes[rows], multi_label)
         return found
 
     def maps_of_perturbed(self, perturbation: Perturbation, name: str, maps: Tensor) -> Tensor:

@@ -195,7 +195,7 @@ class SaliencyRecord:
 
     @property
     def pictures(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """What is shown, by tag: the overlay; and, where `sample_images` asks for it, each sample by itself."""
+        """The pictures by tag: the overlay; and, with `sample_images`, each sample by itself."""
         return {self.tag: self.overlay, **(self.sample_overlays if self.stamp.sample_images else {})}
 
     @property

@@ -287,10 +287,10 @@ class _Look:
         needs, how = self.config.output_needs, {**self.config.attribute_options, "chunk_size": chunk_size}
 
         def perturbed(rows: list[int]) -> PerturbedOutputs:
-            part, several, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
+            part, multi_label, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
             maps = attribution.select(rows)
             return outputs_for_perturbed(
-                self.model, part, maps, needs, targets=targets, multi_label=several, **how
+                self.model, part, maps, needs, targets=targets, multi_label=multi_label, **how
             )
 
         def of_random_weights(rows: list[int]) -> PerturbedOutputs:
@@ -362,8 +362,10 @@ class _Look:
         outputs = self._tried(CHECKING, logits)
 
         def measure(_: list[int]) -> Reliance:
-            found, several = outputs.to(maps.device), has_own_sigmoids(self.batch, attribution)
-            return measure_reliance(self.batch, attribution.logits, found.logits, maps, own_sigmoids=several)
+            found, own_sigmoids = outputs.to(maps.device), has_own_sigmoids(self.batch, attribution)
+            return measure_reliance(
+                self.batch, attribution.logits, found.logits, maps, own_sigmoids=own_sigmoids
+            )
 
         try:
             return self.map_fn(measure), size

@@ -29,7 +29,7 @@ EarlierMaps = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class _Material:
+class _MetricInputs:
     """Everything that the metrics of a look take their arguments from."""
 
     attribution: Attribution
@@ -72,8 +72,8 @@ class _Material:
 
     def _before(self) -> Tensor:
         assert self.attribution.targets is not None  # else there are no probabilities of perturbed images
-        several = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
-        return class_probabilities(self.attribution.logits, self.attribution.targets, several)
+        multi_label = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
+        return class_probabilities(self.attribution.logits, self.attribution.targets, multi_label)
 
     def _other(self, name: str) -> str:
         """The map to compare with: the first one, and for that the second."""
@@ -122,7 +122,7 @@ def score_maps(
         the same masks.
     """
     metrics, outputs = resolve_scores(scores), outputs or PerturbedOutputs()
-    material = _Material(attribution, batch, OutputNeeds.of(metrics), outputs, earlier or {}, multi_label)
+    material = _MetricInputs(attribution, batch, OutputNeeds.of(metrics), outputs, earlier or {}, multi_label)
     results = ScoreResults(maps=tuple(attribution.maps))
     for index, map_name in enumerate(attribution.maps):
         prefix = f"{map_name}/" if index else ""

@@ -65,7 +65,10 @@ def region_around(masks: Tensor) -> Tensor:
     longer = torch.maximum(right - left, bottom - top)
     margin = (longer * MARGIN).ceil().long()
     side = longer + 2 * margin
-    (x1, x2), (y1, y2) = _side_by_side(left, right, side, width), _side_by_side(top, bottom, side, height)
+    (x1, x2), (y1, y2) = (
+        _centred_interval(left, right, side, width),
+        _centred_interval(top, bottom, side, height),
+    )
     square = boxes_to_masks(torch.stack([x1, y1, x2, y2], dim=1), (height, width))
     wider = torch.stack([left - margin, top - margin, right + margin, bottom + margin], dim=1)
     box = boxes_to_masks(wider, (height, width))
@@ -93,7 +96,7 @@ def _widened(masks: Tensor, radius: int) -> Tensor:
     return wide
 
 
-def _side_by_side(low: Tensor, high: Tensor, side: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def _centred_interval(low: Tensor, high: Tensor, side: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """A stretch as long as `side` around the middle of another, moved to where it is in the image."""
     start = torch.div(low + high - side, 2, rounding_mode="floor")
     start = torch.minimum(start, length - side).clamp(min=0)
@@ -233,8 +236,8 @@ def most_salient(maps: Tensor, masks: Tensor, around: Tensor) -> Tensor:
     return (first & (maps > 0)).reshape(around.shape)
 
 
-def same_elsewhere(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
-    """Each region moved to a random place, over the image's edges, where it neither meets the object nor itself.
+def moved_at_random(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
+    """Each region moved, over the image's edges, to a random place that overlaps neither the object nor itself.
 
     Of all places where at most half of it meets itself, the ones are taken at which it meets the region around the
     object least, and of these the ones at which it meets itself least; of them, one by chance. How much it would meet
@@ -251,7 +254,7 @@ def same_elsewhere(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
     Example:
         >>> region = torch.tensor([[[False, True, True, False, False, False]]])
         >>> around = torch.tensor([[[True, False, False, False, False, False]]])
-        >>> same_elsewhere(region, around).int().tolist() in ([[[0, 0, 0, 1, 1, 0]]], [[[0, 0, 0, 0, 1, 1]]])
+        >>> moved_at_random(region, around).int().tolist() in ([[[0, 0, 0, 1, 1, 0]]], [[[0, 0, 0, 0, 1, 1]]])
         True
     """
     generator = torch.Generator().manual_seed(seed)

@@ -154,12 +154,12 @@ _FILLS: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def exchange(images: Tensor, lent: Tensor, has_donor: Tensor, regions: Tensor) -> Tensor:
+def exchange(images: Tensor, donor_images: Tensor, has_donor: Tensor, regions: Tensor) -> Tensor:
     """Replace each image's region by what its donor has at the same place.
 
     Args:
         images: `(N, C, H, W)`.
-        lent: `(N, C, H, W)`, the donor's image for each of them.
+        donor_images: `(N, C, H, W)`, the donor's image for each of them.
         has_donor: `(N,)` bool; a sample without one stays as it is.
         regions: `(N, H, W)` bool.
 
@@ -169,20 +169,25 @@ def exchange(images: Tensor, lent: Tensor, has_donor: Tensor, regions: Tensor) -
         >>> exchange(images, images.flip(0), torch.tensor([True, False]), left).flatten(1).tolist()
         [[3.0, 2.0], [3.0, 4.0]]
     """
-    return torch.where((regions & has_donor[:, None, None])[:, None], lent, images)
+    return torch.where((regions & has_donor[:, None, None])[:, None], donor_images, images)
 
 
 def exchange_regions(
-    images: Tensor, lent: Tensor, has_donor: Tensor, regions: Tensor, lent_regions: Tensor, to: Tensor
+    images: Tensor,
+    donor_images: Tensor,
+    has_donor: Tensor,
+    regions: Tensor,
+    donor_regions: Tensor,
+    to: Tensor,
 ) -> Tensor:
     """Replace each image's region by the donor's region: the boxes around both are laid on each other.
 
     Args:
         images: `(N, C, H, W)`.
-        lent: `(N, C, H, W)`, the donor's image for each of them.
+        donor_images: `(N, C, H, W)`, the donor's image for each of them.
         has_donor: `(N,)` bool; a sample without one stays as it is.
         regions: `(N, H, W)` bool, all of one place or each somewhere else.
-        lent_regions: `(N, H, W)` bool, the donors' regions. A box of another size is resized.
+        donor_regions: `(N, H, W)` bool, the donors' regions. A box of another size is resized.
         to: `(N, H, W)` bool, the part of each region that is to be changed.
 
     Example:
@@ -193,10 +198,10 @@ def exchange_regions(
         [[6.0, 2.0, 3.0], [4.0, 5.0, 1.0]]
     """
     laid = images.clone()
-    boxes = zip(boxes_of(regions).tolist(), boxes_of(lent_regions).tolist(), strict=True)
+    boxes = zip(boxes_of(regions).tolist(), boxes_of(donor_regions).tolist(), strict=True)
     for row, ((left, top, right, bottom), (x1, y1, x2, y2)) in enumerate(boxes):
         if has_donor[row]:
-            part = lent[row, :, y1:y2, x1:x2]
+            part = donor_images[row, :, y1:y2, x1:x2]
             laid[row, :, top:bottom, left:right] = _resized(part, (bottom - top, right - left))
     return torch.where((to & has_donor[:, None, None])[:, None], laid, images)
 

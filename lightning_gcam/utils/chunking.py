@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from tqdm.auto import tqdm
 
-from lightning_gcam.utils.errors import words_of
+from lightning_gcam.utils.errors import error_text
 
 _BARS_HIDDEN: ContextVar[bool] = ContextVar("bars_hidden", default=False)
 
@@ -93,7 +93,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if not isinstance(error, RuntimeError):
         return False
-    message = words_of(error).lower()
+    message = error_text(error).lower()
     # the last is of cuDNN, cuBLAS, cuSOLVER and their kind: CUDNN_STATUS_ALLOC_FAILED, CUFFT_ALLOC_FAILED
     return any(
         each in message

@@ -92,7 +92,7 @@ class Panel:
     """One column of the figure: `(N, 3, h, w)` uint8, and for each sample a label over its panel, or none."""
 
     pixels: Tensor
-    words: list[str]
+    labels: list[str]
 
 
 def draw_panels(
@@ -111,7 +111,7 @@ def draw_panels(
 
 
 def region_lines(regions: Regions, layout: FigureLayout, images: Tensor) -> list[tuple[Tensor, Color]]:
-    """Return the outline of each known region, `(N, h, w)` bool, and its colour; the suspect region comes last."""
+    """Return the outline of each given region, `(N, h, w)` bool, and its colour; the suspect region comes last."""
     lines, width = [], layout.line_width
     if regions.masks is not None:
         lines.append((edge(_enlarged_masks(regions.masks, layout, images.device), width), OBJECT_COLOR))
@@ -153,11 +153,11 @@ def _change_panel(
     pixels = enlarge(overlay_change(small, signed, ALPHA), layout.factors)
     if before is None:
         return Panel(pixels, ["first look"] * len(values))
-    words = [
+    labels = [
         heat.blank if now else f"was {heat.blank}" if then else ""
         for now, then in zip(blank.tolist(), was_blank.tolist(), strict=True)
     ]
-    return Panel(_with_lines(pixels, lines, blank | was_blank), words)
+    return Panel(_with_lines(pixels, lines, blank | was_blank), labels)
 
 
 def _with_lines(pictures: Tensor, lines: RegionLines, blank: Tensor | None = None) -> Tensor:
@@ -202,8 +202,8 @@ def draw_legend(
 ) -> None:
     """Draw the colour bars and the symbols that occur; `regions`: whether there is an object, and a suspect region."""
     bar, *rest, signs = layout.footer_boxes()
-    words, size = BRIGHTEST[heat.scale], layout.note_size
-    _draw_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
+    label, size = BRIGHTEST[heat.scale], layout.note_size
+    _draw_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), label)
     for box in rest:
         _draw_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
     left = _draw_sign(canvas, signs, size, color, "peak")
@@ -277,7 +277,7 @@ def render_grid(
     """Draw one figure: a card for each sample with its caption, its picture and one heatmap for each method.
 
     Each map is scaled to its own maximum, so its raw peak belongs in its note; or all of them to one scale, of which
-    the legend tells. A blank map shows the dimmed picture and the word "blank", never a colour. Where things stand
+    the legend explains. A blank map shows the dimmed picture and the word "blank", never a colour. Where things stand
     depends on N, the number of maps, the size of the images and whether changes are shown, on nothing else.
 
     Args:
@@ -297,7 +297,7 @@ def render_grid(
             column; "run", the greater of that and the column's `tops`.
         tops: For some or all of the maps, the greatest value at earlier looks.
         before: The maps of an earlier look, for a further column beside each map: what came and what went since, each
-            map scaled to its own maximum. A map without an entry has no earlier one, which the column says.
+            map scaled to its own maximum. A map without an entry has no earlier one, and the column has a note of that.
         since: When that was, for the legend.
 
     Returns:
@@ -351,7 +351,7 @@ def _canvas(
 
 
 def _is_wrong(correct: Sequence[bool | None] | None, sample: int) -> bool:
-    # not `is False`: a numpy or torch bool says it too
+    # not `is False`: it may be a numpy or torch bool
     return correct is not None and correct[sample] is not None and not correct[sample]
 
 
@@ -371,8 +371,8 @@ def _write_texts(
     for sample, caption in enumerate(captions):
         # a sign beside the colour, for whoever cannot tell the colours apart
         wrong = _is_wrong(correct, sample)
-        words, color = (f"× {caption}", _WRONG) if wrong else (caption, _TEXT)
-        write(canvas, layout.caption_box(sample), words, layout.caption_size, color)
+        text, color = (f"× {caption}", _WRONG) if wrong else (caption, _TEXT)
+        write(canvas, layout.caption_box(sample), text, layout.caption_size, color)
 
 
 def _headings(names: Sequence[str], heat: HeatStyle) -> list[str]:
@@ -394,7 +394,7 @@ def _write_notes(
 
 def _write_labels(canvas: Image.Image, layout: FigureLayout, panels: Sequence[Panel]) -> None:
     for index, panel in enumerate(panels):
-        for sample, word in enumerate(panel.words):
+        for sample, word in enumerate(panel.labels):
             if word:
                 _write_label(canvas, layout.blank_box(sample, index), word, layout.caption_size)
 
