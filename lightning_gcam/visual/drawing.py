@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -238,6 +238,23 @@ def write(
     ImageDraw.Draw(tile).text((round(left), round(top)), line, font=font, fill=color)
     canvas.paste(tile, box[:2])
     return box[0] + round(left + length)
+
+
+class Line(NamedTuple):
+    """One line of text; see `write`."""
+
+    box: Box
+    text: str
+    size: int
+    color: Color
+    bold: bool = False
+    center: bool = False
+
+
+def write_lines(canvas: Image.Image, lines: Sequence[Line]) -> None:
+    """Write several lines, each into its box."""
+    for each in lines:
+        write(canvas, *each[:4], bold=each.bold, center=each.center)
 
 
 def fit(text: str, font: Font, width: float) -> str:

@@ -15,12 +15,14 @@ from lightning_gcam.visual.drawing import (
     OBJECT_COLOR,
     PEAK_COLOR,
     SUSPECT_COLOR,
+    Line,
     box_edges,
     dash,
     draw_line,
     edge,
     mark_peaks,
     write,
+    write_lines,
 )
 from lightning_gcam.visual.images import (
     Color,
@@ -33,7 +35,7 @@ from lightning_gcam.visual.images import (
     check_texts,
     to_unit,
 )
-from lightning_gcam.visual.layout import Box, FigureLayout, plan
+from lightning_gcam.visual.layout import Box, FigureBoxes, FigureLayout, plan
 from lightning_gcam.visual.overlay import (
     check_colormap,
     enlarge,
@@ -193,7 +195,7 @@ def change_bar(alpha: float, width: int, height: int) -> Image.Image:
 
 def draw_legend(
     canvas: Image.Image,
-    layout: FigureLayout,
+    boxes: FigureBoxes,
     color: Color,
     *,
     heat: HeatStyle,
@@ -201,8 +203,8 @@ def draw_legend(
     regions: tuple[bool, bool],
 ) -> None:
     """Draw the colour bars and the symbols that occur; `regions`: whether there is an object, and a suspect region."""
-    bar, *rest, signs = layout.footer_boxes()
-    words, size = BRIGHTEST[heat.scale], layout.note_size
+    bar, *rest, signs = boxes.footer
+    words, size = BRIGHTEST[heat.scale], boxes.note_size
     _draw_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
     for box in rest:
         _draw_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
@@ -324,82 +326,78 @@ def render_grid(
     height, width = images.shape[2:]
     layout = plan(len(images), heat.columns * len(maps), height, width, bars=heat.columns)
     panels = draw_panels(images.detach(), maps, regions, layout, heat)
-    canvas = _canvas(panels, layout, correct)
-    _write_texts(canvas, layout, captions, correct, _headings(headings or list(maps), heat), title)
-    _write_notes(canvas, layout, list(maps), notes or {}, heat)
-    _write_labels(canvas, layout, panels)
+    places = layout.boxes()
+    is_wrong = [_is_wrong(each) for each in correct] if correct is not None else [False] * len(images)
+    canvas = _canvas(panels, layout, places, is_wrong)
+    lines = [Line(places.title, title, places.title_size, _TEXT, bold=True)]
+    lines += _headings(places, headings or list(maps), heat)
+    lines += _captions(places, captions, is_wrong)
+    lines += _notes(places, list(maps), notes or {}, heat)
+    write_lines(canvas, [*lines, *_labels(canvas, places, panels)])
     present = (masks is not None or boxes is not None, suspect is not None)
-    draw_legend(canvas, layout, _MUTED, heat=heat, since=since, regions=present)
+    draw_legend(canvas, places, _MUTED, heat=heat, since=since, regions=present)
     return np.array(canvas)
 
 
 def _canvas(
-    panels: Sequence[Panel], layout: FigureLayout, correct: Sequence[bool | None] | None
+    panels: Sequence[Panel], layout: FigureLayout, boxes: FigureBoxes, is_wrong: Sequence[bool]
 ) -> Image.Image:
     """Create the picture with its cards and panels; here all pixels are copied from the device at once."""
-    canvas = Image.new("RGB", (layout.width, layout.height), _PAGE)
+    canvas = Image.new("RGB", boxes.size, _PAGE)
     draw = ImageDraw.Draw(canvas)
     pixels = torch.stack([each.pixels.permute(0, 2, 3, 1) for each in panels], 1).cpu().numpy()
-    for sample, row in enumerate(pixels):
-        left, top, right, bottom = layout.card_box(sample)
+    for row, card, places, wrong in zip(pixels, boxes.cards, boxes.panels, is_wrong, strict=True):
+        left, top, right, bottom = card
         draw.rectangle((left, top, right - 1, bottom - 1), fill=_CARD)
-        if _is_wrong(correct, sample):
+        if wrong:
             draw.rectangle((left, top, left + 2, bottom - 1), fill=_WRONG)
-        for index, panel in enumerate(row):
-            canvas.paste(Image.fromarray(panel), layout.panel_box(sample, index)[:2])
+        for panel, place in zip(row, places, strict=True):
+            canvas.paste(Image.fromarray(panel), place[:2])
     return canvas
 
 
-def _is_wrong(correct: Sequence[bool | None] | None, sample: int) -> bool:
+def _is_wrong(correct: bool | None) -> bool:
     # not `is False`: a numpy or torch bool says it too
-    return correct is not None and correct[sample] is not None and not correct[sample]
+    return correct is not None and not correct
 
 
-def _write_texts(
-    canvas: Image.Image,
-    layout: FigureLayout,
-    captions: Sequence[str],
-    correct: Sequence[bool | None] | None,
-    headings: Sequence[str],
-    title: str,
-) -> None:
-    write(canvas, layout.title_box(), title, layout.title_size, _TEXT, bold=True)
-    for block in range(min(layout.blocks, layout.samples)):
-        for panel, heading in enumerate(("image", *headings)):
-            box = layout.heading_box(block, panel)
-            write(canvas, box, heading, layout.note_size, _MUTED, bold=True, center=True)
-    for sample, caption in enumerate(captions):
-        # a sign beside the colour, for whoever cannot tell the colours apart
-        wrong = _is_wrong(correct, sample)
-        words, color = (f"× {caption}", _WRONG) if wrong else (caption, _TEXT)
-        write(canvas, layout.caption_box(sample), words, layout.caption_size, color)
+def _headings(boxes: FigureBoxes, names: Sequence[str], heat: HeatStyle) -> list[Line]:
+    """A heading for each column of panels, in each column of cards."""
+    words = ["image", *(word for name in names for word in (name, "change")[: heat.columns])]
+    return [
+        Line(box, heading, boxes.note_size, _MUTED, bold=True, center=True)
+        for block in boxes.headings
+        for box, heading in zip(block, words, strict=True)
+    ]
 
 
-def _headings(names: Sequence[str], heat: HeatStyle) -> list[str]:
-    return [word for name in names for word in (name, "change")[: heat.columns]]
+def _captions(boxes: FigureBoxes, captions: Sequence[str], is_wrong: Sequence[bool]) -> list[Line]:
+    """The line above each sample; a sign stands beside the colour, for whoever cannot tell the colours apart."""
+    return [
+        Line(box, f"× {caption}" if wrong else caption, boxes.caption_size, _WRONG if wrong else _TEXT)
+        for box, caption, wrong in zip(boxes.captions, captions, is_wrong, strict=True)
+    ]
 
 
-def _write_notes(
-    canvas: Image.Image,
-    layout: FigureLayout,
-    maps: Sequence[str],
-    notes: Mapping[str, Sequence[str]],
-    heat: HeatStyle,
-) -> None:
-    for index, name in enumerate(maps):
-        for sample, note in enumerate(notes.get(name, ())):
-            box = layout.note_box(sample, 1 + index * heat.columns)
-            write(canvas, box, note, layout.note_size, _MUTED, center=True)
+def _notes(
+    boxes: FigureBoxes, maps: Sequence[str], notes: Mapping[str, Sequence[str]], heat: HeatStyle
+) -> list[Line]:
+    """The line under each heatmap."""
+    columns = heat.columns
+    return [
+        Line(boxes.notes[sample][1 + index * columns], note, boxes.note_size, _MUTED, center=True)
+        for index, name in enumerate(maps)
+        for sample, note in enumerate(notes.get(name, ()))
+    ]
 
 
-def _write_labels(canvas: Image.Image, layout: FigureLayout, panels: Sequence[Panel]) -> None:
+def _labels(canvas: Image.Image, boxes: FigureBoxes, panels: Sequence[Panel]) -> list[Line]:
+    """The labels in the panels; a dark rectangle is drawn for each, so that it is readable over any picture."""
+    lines, draw = [], ImageDraw.Draw(canvas)
     for index, panel in enumerate(panels):
         for sample, word in enumerate(panel.words):
             if word:
-                _write_label(canvas, layout.blank_box(sample, index), word, layout.caption_size)
-
-
-def _write_label(canvas: Image.Image, box: Box, text: str, size: int) -> None:
-    """Write a label on a dark rectangle, readable over any picture."""
-    ImageDraw.Draw(canvas).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=_PAGE)
-    write(canvas, box, text, size, _TEXT, bold=True, center=True)
+                box = boxes.labels[sample][index]
+                draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=_PAGE)
+                lines.append(Line(box, word, boxes.caption_size, _TEXT, bold=True, center=True))
+    return lines
