@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -563,7 +564,11 @@ class SaliencyMonitor(Callback):
             )
             self.history, self._looks = [], LookHistory()
         validated = self._weights.pop("validated", None)
-        with as_validated(trainer, pl_module, self, validated, self._failures):
+        with (
+            as_validated(trainer, pl_module, self, validated, self._failures)
+            if validated is not None
+            else nullcontext()
+        ):
             self._look_and_log(trainer, pl_module, logged_step(trainer))
 
     # -------------------------------------------------------------------------------- one look
@@ -640,7 +645,7 @@ class SaliencyMonitor(Callback):
                 record = analyze(
                     pl_module,
                     map_fn(lambda _: self._samples(trainer, pl_module)),
-                    replace(config, target_layer=layers, forward=forward),
+                    config.at_layers(layers, forward),
                     map_fn,
                     stamp=stamp,
                     history=self._looks,

@@ -106,9 +106,9 @@ class SampleScore(Metric):
     def _score(self, *args: Any, **kwargs: Any) -> PerSample:
         """Return each sample's numbers, and which samples count."""
 
-    def _value(self, total: Tensor, n: Tensor) -> Tensor:
-        """Compute the score ``(...)`` float32 from sums ``(..., *shape)`` over ``(...)`` samples."""
-        return _mean_compute(total, n)
+    _value = staticmethod(_mean_compute)
+    """Compute the score ``(...)`` float32 from sums ``(..., *shape)`` over ``(...)`` samples; a subclass may define
+    a method ``_value(self, total, n)``."""
 
     def per_sample(self, *args: Any, **kwargs: Any) -> PerSample:
         """Return each sample's numbers, for what ``update`` takes; no state is changed."""

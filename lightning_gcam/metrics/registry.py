@@ -384,6 +384,39 @@ def with_boxes(metric: Metric, boxes: Sequence[Tensor] | None) -> tuple[Sequence
 
 
 @dataclass(frozen=True)
+class ResolvedScores:
+    """Metrics by name, what each of them needs, and the outputs for perturbed images that all together need.
+
+    Args:
+        metrics: as :func:`resolve_scores` returns them.
+        needs: what each takes beside the maps, by the same names; see :func:`needs`.
+        output_needs: of all of them.
+    """
+
+    metrics: dict[str, Metric]
+    needs: dict[str, frozenset[str]]
+    output_needs: OutputNeeds
+
+    @staticmethod
+    def of(scores: Scores) -> ResolvedScores:
+        """Resolve a request for scores.
+
+        Example:
+            >>> from lightning_gcam.metrics.registry import ResolvedScores
+            >>> {name: sorted(each) for name, each in ResolvedScores.of(["iou", "blank_rate"]).needs.items()}
+            {'iou': ['mask'], 'blank_rate': []}
+        """
+        metrics = resolve_scores(scores)
+        needed = {name: needs(metric) for name, metric in metrics.items()}
+        return ResolvedScores(metrics, needed, OutputNeeds.of(metrics))
+
+    @property
+    def compare_looks(self) -> bool:
+        """Whether one of them compares a look with an earlier one."""
+        return any("earlier" in each for each in self.needs.values())
+
+
+@dataclass(frozen=True)
 class OutputNeeds:
     """The outputs for perturbed images that the scores of a look need.
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
-from lightning_gcam.cam.layer_search import is_even
 from lightning_gcam.cam.layers import (
     Fuse,
     TargetLayers,
@@ -23,14 +22,14 @@ from lightning_gcam.cam.layers import (
     map_name,
     resolve_target_layers,
 )
-from lightning_gcam.cam.layouts import Reshape
+from lightning_gcam.cam.layouts import Reshape, is_even
 from lightning_gcam.cam.maps import (
     ScaledMaps,
     full_precision,
     scale_map,
     scaled_maps,
 )
-from lightning_gcam.cam.registry import Methods, resolve_methods
+from lightning_gcam.cam.registry import Methods, ModelMethod, resolve_methods
 from lightning_gcam.cam.squashing import Squash, squashed
 from lightning_gcam.cam.targets import Explains, Labels, Targets, are_measurements
 from lightning_gcam.data import SaliencyBatch
@@ -269,7 +268,9 @@ def attribute(
             reshape=reshape_transform,
             masks=masks,
         )
-        again = [maps_of_model_methods(table, model, images, each, targets, forward) for each in captured]
+        again: list[dict[str, Tensor]] = [{} for _ in captured]
+        if any(isinstance(method, ModelMethod) for method in table.values()):
+            again = [maps_of_model_methods(table, model, images, each, targets, forward) for each in captured]
     with torch.inference_mode(False), torch.no_grad(), full_precision(images):
         size, score = (images.shape[-2], images.shape[-1]), captured[0].score
         at_layers = [scaled_maps(table, *each, size) for each in zip(captured, again, strict=True)]

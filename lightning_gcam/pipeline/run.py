@@ -270,7 +270,8 @@ class _Look:
         self, attribution: Attribution, history: LookHistory | None, chunk_size: int | None
     ) -> PerturbedOutputs:
         """The outputs for perturbed images that the scores need; none where computing them failed."""
-        needs, how = self.config.output_needs, {**self.config.attribute_options, "chunk_size": chunk_size}
+        needs = self.config.resolved_scores.output_needs
+        how = {**self.config.attribute_options, "chunk_size": chunk_size}
 
         def perturbed(rows: list[int]) -> PerturbedOutputs:
             part, several, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
@@ -302,19 +303,21 @@ class _Look:
     ) -> tuple[ScoreResults, Attribution, Earlier]:
         """The scores, the maps that were scored, and the earlier looks for the picture; then this look is the last."""
         scored = self._with_baselines(attribution) if self.config.with_baselines else attribution
+        baselines = history.baselines_of(self.config.scores) if history is not None else None
         results = score_maps(
             scored,
             self.batch,
-            self.config.scores,
+            self.config.resolved_scores,
             self._leave_out if self.on_failure is not None else None,
             outputs=outputs.to(self.batch.images.device),
             earlier=history.maps if history is not None else None,
-            baselines=history.baselines_of(self.config.scores) if history is not None else None,
+            baselines=baselines,
             multi_label=self.config.multi_label,
         )
         if history is None:
             return results, scored, Earlier()
-        history.keep_baselines(self.config.scores, results.baselines)
+        if baselines is None:
+            history.keep_baselines(self.config.scores, results.baselines)
         earlier = history.for_picture
         if self.config.compares_looks:
             history.keep(attribution, stamp.step)

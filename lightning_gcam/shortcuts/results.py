@@ -238,17 +238,26 @@ def measure_reliance(
         maps = maps.to(annotated.known.device).nan_to_num(0.0)
         salient = (maps > 0) & ~annotated.around if annotated.around is not None else maps > 0
         blank = ~salient.flatten(1).any(dim=1)  # nothing salient outside is no answer either
-    table = _Versions(annotated, logits, answers, blank, are_multi_hot(annotated.labels), own_sigmoids)
-    measurements = {"accuracy": table.accuracy(logits, table.counted)}
-    if table.several:
+    several = are_multi_hot(annotated.labels)
+    all_logits = {"": logits, **answers}
+    guesses = {
+        name: (predict_multi_hot(each, own_sigmoids) if several else predict(each)).to(
+            annotated.labels.device
+        )
+        for name, each in all_logits.items()
+    }
+    finite = {name: each.isfinite().all(dim=1) for name, each in all_logits.items()}
+    table = _Versions(annotated, guesses, finite, blank, several)
+    measurements = {"accuracy": table.accuracy("", table.counted)}
+    if several:
         measurements["exact_match"] = table.exact_match(table.counted)
     for name in CHECKS:
         if table.has_logits_for(name):
             measurements[name] = table.check(name)
             if name.endswith("accuracy") and not torch.equal(table.rows(name), table.counted):
-                measurements[f"{name}{BEFORE}"] = table.accuracy(logits, table.rows(name))
+                measurements[f"{name}{BEFORE}"] = table.accuracy("", table.rows(name))
     counted = annotated.labels[table.counted]
-    if table.several:
+    if several:
         return Reliance(measurements, *chance_of_marks(counted))
     return Reliance(measurements, chance_level(counted, logits.shape[1]))
 
@@ -259,14 +268,21 @@ BEFORE = "_before"
 
 @dataclass(frozen=True)
 class _Versions:
-    """The logits of all versions, and the samples that each check counts."""
+    """The predictions for all versions, and the samples that each check counts.
+
+    Args:
+        annotated: the samples' labels and regions.
+        guesses: by version, `""` for the samples as they are: the predicted class `(N,)`, or marks `(N, K)`.
+        finite: by version, whether each sample's logits are finite: `(N,)` bool.
+        blank: `(N,)` bool: nothing is salient outside of the object.
+        several: whether a sample may be of several classes.
+    """
 
     annotated: AnnotatedRegions
-    logits: Tensor
-    answers: Mapping[str, Tensor]
+    guesses: Mapping[str, Tensor]
+    finite: Mapping[str, Tensor]
     blank: Tensor
     several: bool
-    own_sigmoids: bool
 
     @property
     def counted(self) -> Tensor:
@@ -275,7 +291,7 @@ class _Versions:
         return known & masked if (known & masked).any() else known
 
     def has_logits_for(self, check: str) -> bool:
-        return all(question in self.answers for question in CHECKS[check])
+        return all(question in self.guesses for question in CHECKS[check])
 
     def rows(self, name: str) -> Tensor:
         """The samples that have what a check takes: `(N,)` bool."""
@@ -289,12 +305,12 @@ class _Versions:
         """One check, on the samples that have what it takes."""
         if name == "salient_flips":
             return self._flips(self.rows(name), *CHECKS[name])
-        return self.accuracy(self.answers[CHECKS[name][0]], self.rows(name))
+        return self.accuracy(CHECKS[name][0], self.rows(name))
 
-    def accuracy(self, answers: Tensor, counted: Tensor) -> Measurement:
+    def accuracy(self, version: str, counted: Tensor) -> Measurement:
         """The share of samples whose predicted class is right, or the mean share of their labels."""
-        counted = counted & _finite(answers)
-        labels, guesses = self.annotated.labels, self._predict(answers)
+        counted = counted & self.finite[version]
+        labels, guesses = self.annotated.labels, self.guesses[version]
         if self.several:
             shares = (guesses == labels).double().mean(dim=1)[counted]
             value = float(shares.mean()) if len(shares) else math.nan
@@ -305,22 +321,16 @@ class _Versions:
 
     def exact_match(self, counted: Tensor) -> Measurement:
         """The share of samples all of whose labels are predicted right."""
-        counted = counted & _finite(self.logits)
-        right = (self._predict(self.logits) == self.annotated.labels).all(dim=1)
+        counted = counted & self.finite[""]
+        right = (self.guesses[""] == self.annotated.labels).all(dim=1)
         hits, n = int((right & counted).sum()), int(counted.sum())
         return self._measurement(hits / n if n else math.nan, counted, wilson_interval(hits, n))
 
-    def _predict(self, answers: Tensor) -> Tensor:
-        """The predicted class `(N,)`, or the predicted marks `(N, K)`."""
-        found = predict_multi_hot(answers, self.own_sigmoids) if self.several else predict(answers)
-        return found.to(self.annotated.labels.device)
-
     def _flips(self, counted: Tensor, salient: str, random: str) -> Measurement:
         """The share of predictions that change with the salient region, less that with a random one."""
-        answers = [self.logits, self.answers[salient], self.answers[random]]
-        for each in answers:
-            counted = counted & ~self.blank & _finite(each)
-        before, *after = (self._predict(each).reshape(len(each), -1) for each in answers)
+        for version in ("", salient, random):
+            counted = counted & ~self.blank & self.finite[version]
+        before, *after = (self.guesses[each].reshape(len(counted), -1) for each in ("", salient, random))
         with_salient, with_random = (int(((each != before).any(dim=1) & counted).sum()) for each in after)
         n = int(counted.sum())
         value = (with_salient - with_random) / n if n else math.nan
@@ -345,10 +355,6 @@ class _Versions:
         undefined = ~counted & ~no_mask & ~blank
         n, *left_out = (int(each.sum()) for each in (counted, blank, no_mask, undefined))
         return Measurement(value, n, left_out[0], left_out[1], left_out[2], interval)
-
-
-def _finite(logits: Tensor) -> Tensor:
-    return logits.isfinite().all(dim=1)
 
 
 def _check_answers(logits: Tensor, answers: Mapping[str, Tensor], n: int) -> None:

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import sys
+from functools import cache
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ def _import_all() -> tuple[ModuleType, ...]:
 _PACKAGES = _import_all()
 
 
+@cache
 def in_both(path: str) -> tuple[type[Any], ...]:
     """The classes at `path` ("loggers.TensorBoardLogger"), one of each installed Lightning package."""
     module, _, name = path.rpartition(".")
