@@ -578,13 +578,14 @@ class SaliencyMonitor(Callback):
             self._schedule.is_epoch_due(trainer)
             and (record := self._look(trainer, pl_module, step)) is not None
         ):
+            fitting = is_fitting(trainer)
             # not in Lightning's own row: there, a logger that refuses our scores would end the training
-            to_loggers = False if is_fitting(trainer) else None
+            to_loggers = False if fitting else None
             with self._failures.guard("Logging the saliency scores"):
                 pl_module.log_dict(
                     record.metrics, on_step=False, on_epoch=True, sync_dist=True, logger=to_loggers
                 )
-            if is_fitting(trainer):
+            if fitting:
                 self._display.send_scores(trainer, record)
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, step: int) -> SaliencyRecord | None:
@@ -633,11 +634,11 @@ class SaliencyMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, step: int, config: LookConfig
     ) -> SaliencyRecord | None:
         """Analyze the fixed samples with all processes; None in each of them where one failed."""
+        style = (self.class_names, self.normalize, self.scale, self.show_change)
+        stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style, sample_images=self.sample_images)
         layers = first_layers(trainer, [layer.name for layer in self._layers])
         if not layers:
             return None
-        style = (self.class_names, self.normalize, self.scale, self.show_change)
-        stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style, sample_images=self.sample_images)
         fixed, forward = self._collection.fixed, through_wrapper(trainer, config.forward)
         map_fn = map_fn_of(trainer, pl_module)
         try:

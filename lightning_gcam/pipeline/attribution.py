@@ -352,19 +352,19 @@ def attribute_in_chunks(
     """
     if isinstance(targets, str) and targets == "label":
         targets = labels_of(batch)
-    masks = batch.object_masks
+    n, masks = len(batch), batch.object_masks
 
     def work(chunk: slice) -> Attribution:
         part = attribute(
             model,
             batch.images[chunk],
-            _targets_of(targets, chunk, len(batch)),
+            _targets_of(targets, chunk, n),
             masks=masks[chunk] if masks is not None else None,
             **options,
         )
         return replace(part, images=None)  # the batch has them
 
-    parts, size = run_in_chunks(len(batch), work, chunk_size)
+    parts, size = run_in_chunks(n, work, chunk_size)
     return Attribution.cat(parts), size
 
 

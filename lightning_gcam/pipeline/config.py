@@ -94,7 +94,7 @@ class LookConfig:
 
     def at_layers(self, layers: list[str], forward: Forward | None) -> LookConfig:
         """The same look at these layers, by this way to call the model; what was resolved already is not again."""
-        _ = self.resolved_scores  # here, so that all copies share it
+        _ = self.resolved_scores, self.compares_looks  # here, so that all copies share them
         config = copy.copy(self)
         object.__setattr__(config, "target_layer", layers)
         object.__setattr__(config, "forward", forward)

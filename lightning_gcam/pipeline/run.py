@@ -271,6 +271,8 @@ class _Look:
     ) -> PerturbedOutputs:
         """The outputs for perturbed images that the scores need; none where computing them failed."""
         needs = self.config.resolved_scores.output_needs
+        if not needs.perturbations and not needs.random_maps:
+            return PerturbedOutputs()
         how = {**self.config.attribute_options, "chunk_size": chunk_size}
 
         def perturbed(rows: list[int]) -> PerturbedOutputs:
@@ -303,13 +305,14 @@ class _Look:
     ) -> tuple[ScoreResults, Attribution, Earlier]:
         """The scores, the maps that were scored, and the earlier looks for the picture; then this look is the last."""
         scored = self._with_baselines(attribution) if self.config.with_baselines else attribution
+        on_device = outputs.to(self.batch.images.device)
         baselines = history.baselines_of(self.config.scores) if history is not None else None
         results = score_maps(
             scored,
             self.batch,
             self.config.resolved_scores,
             self._leave_out if self.on_failure is not None else None,
-            outputs=outputs.to(self.batch.images.device),
+            outputs=on_device,
             earlier=history.maps if history is not None else None,
             baselines=baselines,
             multi_label=self.config.multi_label,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -183,11 +184,13 @@ BRIGHTEST: dict[Scale, str] = {
 """The text at the bright end of the colour bar, by scale."""
 
 
+@lru_cache(maxsize=8)
 def color_bar(cmap: str, alpha: float, width: int, height: int) -> Image.Image:
     """Draw the colours of saliency 0 to 1 over mid grey, blended as in the panels."""
     return _to_pillow(overlay(_grey_picture(width, height), _ramp(0, width, height), cmap, alpha))
 
 
+@lru_cache(maxsize=8)
 def change_bar(alpha: float, width: int, height: int) -> Image.Image:
     """Draw the colours of a change from -1 to 1 over mid grey, blended as in the panels."""
     return _to_pillow(overlay_change(_grey_picture(width, height), _ramp(-1, width, height), alpha))
@@ -325,8 +328,8 @@ def render_grid(
     regions = Regions(masks, boxes, suspect)
     height, width = images.shape[2:]
     layout = plan(len(images), heat.columns * len(maps), height, width, bars=heat.columns)
-    panels = draw_panels(images.detach(), maps, regions, layout, heat)
     places = layout.boxes()
+    panels = draw_panels(images.detach(), maps, regions, layout, heat)
     is_wrong = [_is_wrong(each) for each in correct] if correct is not None else [False] * len(images)
     canvas = _canvas(panels, layout, places, is_wrong)
     lines = [Line(places.title, title, places.title_size, _TEXT, bold=True)]
