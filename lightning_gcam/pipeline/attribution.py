@@ -249,8 +249,8 @@ def attribute(
     if isinstance(images, SaliencyBatch):
         masks = masks if masks is not None else images.object_masks
         images = images.images
-    table = resolve_methods(methods)
     _check(images)
+    table = resolve_methods(methods)
     check_masks(masks, (len(images), images.shape[-2], images.shape[-1]))
     check_fuse(fuse, target_layer)
     if target_layer is None:

@@ -158,8 +158,9 @@ class SaliencyRecord:
     def table(self) -> list[dict[str, str | float | int]]:
         """A row for each score, each causal check, each baseline and each group: value, n, left out, interval."""
         checks = self.reliance.measurements if self.reliance is not None else {}
-        rows = table_rows({**self.measurements, **checks}) + table_rows(self.results.baselines)
-        for name, found in self.group_measurements.items():
+        overall, by_group = self.measurements, self.group_measurements
+        rows = table_rows({**overall, **checks}) + table_rows(self.results.baselines)
+        for name, found in by_group.items():
             for group, each in found.groups.items():
                 rows += table_rows({name: each}, f"group {group}")
         return rows

@@ -239,14 +239,10 @@ def measure_reliance(
         salient = (maps > 0) & ~annotated.around if annotated.around is not None else maps > 0
         blank = ~salient.flatten(1).any(dim=1)  # nothing salient outside is no answer either
     several = are_multi_hot(annotated.labels)
-    all_logits = {"": logits, **answers}
-    guesses = {
-        name: (predict_multi_hot(each, own_sigmoids) if several else predict(each)).to(
-            annotated.labels.device
-        )
-        for name, each in all_logits.items()
-    }
-    finite = {name: each.isfinite().all(dim=1) for name, each in all_logits.items()}
+    guesses, finite = dict[str, Tensor](), dict[str, Tensor]()
+    for name, each in {"": logits, **answers}.items():
+        found = predict_multi_hot(each, own_sigmoids) if several else predict(each)
+        guesses[name], finite[name] = found.to(annotated.labels.device), each.isfinite().all(dim=1)
     table = _Versions(annotated, guesses, finite, blank, several)
     measurements = {"accuracy": table.accuracy("", table.counted)}
     if several:

@@ -211,10 +211,8 @@ def draw_legend(
     _draw_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
     for box in rest:
         _draw_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
-    left = _draw_sign(canvas, signs, size, color, "peak")
-    for name, present in zip(("object", "suspect region"), regions, strict=True):
-        if present:
-            left = _draw_sign(canvas, (left, *signs[1:]), size, color, name)
+    names = [name for name, present in zip(("object", "suspect region"), regions, strict=True) if present]
+    _draw_signs(canvas, signs, size, color, ["peak", *names])
 
 
 def _grey_picture(width: int, height: int) -> Tensor:
@@ -237,20 +235,21 @@ def _draw_bar(
     write(canvas, (left + bar.width + 6, *box[1:]), high, size, color)
 
 
-def _draw_sign(canvas: Image.Image, box: Box, size: int, color: Color, name: str) -> int:
-    """Draw one symbol and its name at the left of `box`, and return the left edge of the next one."""
+def _draw_signs(canvas: Image.Image, box: Box, size: int, color: Color, names: Sequence[str]) -> None:
+    """Draw the symbols side by side in `box`, each with its name."""
     draw = ImageDraw.Draw(canvas)
     left, middle = box[0], (box[1] + box[3]) // 2
-    if name == "peak":
-        draw.ellipse((left, middle - 5, left + 10, middle + 5), outline=PEAK_COLOR)
-        length = 11
-    else:
-        dashes = [(0, 20)] if name == "object" else [(0, 6), (9, 15), (18, 20)]
-        for start, end in dashes:
-            line = (left + start, middle, left + end, middle)
-            draw.line(line, fill=OBJECT_COLOR if name == "object" else SUSPECT_COLOR, width=2)
-        length = 21
-    return write(canvas, (left + length + 5, *box[1:]), name, size, color) + 18
+    for name in names:
+        if name == "peak":
+            draw.ellipse((left, middle - 5, left + 10, middle + 5), outline=PEAK_COLOR)
+            length = 11
+        else:
+            dashes = [(0, 20)] if name == "object" else [(0, 6), (9, 15), (18, 20)]
+            for start, end in dashes:
+                line = (left + start, middle, left + end, middle)
+                draw.line(line, fill=OBJECT_COLOR if name == "object" else SUSPECT_COLOR, width=2)
+            length = 21
+        left = write(canvas, (left + length + 5, *box[1:]), name, size, color) + 18
 
 
 _PAGE: Color = (18, 20, 25)
