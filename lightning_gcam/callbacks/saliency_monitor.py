@@ -574,11 +574,11 @@ class SaliencyMonitor(Callback):
     # -------------------------------------------------------------------------------- one look
 
     def _look_and_log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        fitting = is_fitting(trainer)
         if (
             self._schedule.is_epoch_due(trainer)
             and (record := self._look(trainer, pl_module, step)) is not None
         ):
-            fitting = is_fitting(trainer)
             # not in Lightning's own row: there, a logger that refuses our scores would end the training
             to_loggers = False if fitting else None
             with self._failures.guard("Logging the saliency scores"):

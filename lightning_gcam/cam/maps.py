@@ -35,12 +35,12 @@ def scaled_maps(
     Raises:
         InputError: where a callable of the user's gives something else than one map a sample.
     """
-    finite, explained = _finite(captured), captured.score.is_of_something[:, None, None]
+    finite = _finite(captured)
     maps: ScaledMaps = {}
     for name, method in methods.items():
         if isinstance(method, ModelMethod):
             raw = _checked(name, raw_maps[name], (len(finite), None, None))
-            raw = torch.where(explained, raw, 0.0)
+            raw = torch.where(captured.score.is_of_something[:, None, None], raw, 0.0)
         else:
             expected = (len(finite), *captured.activations.shape[2:])
             try:

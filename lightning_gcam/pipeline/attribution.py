@@ -274,8 +274,9 @@ def attribute(
     with torch.inference_mode(False), torch.no_grad(), full_precision(images):
         size, score = (images.shape[-2], images.shape[-1]), captured[0].score
         at_layers = [scaled_maps(table, *each, size) for each in zip(captured, again, strict=True)]
-        where = format_layer_names(list(layers), fuse)
-        scaled, sources = _fused(at_layers, fuse, where) if fuse is not None else _named(at_layers, [*layers])
+        names = list(layers)
+        scaled, sources = _fused(at_layers, fuse, names) if fuse is not None else _named(at_layers, names)
+        where = format_layer_names(names, fuse)
         return Attribution(
             maps={name: map_ for name, (map_, _) in scaled.items()},
             logits=score.logits,
@@ -315,7 +316,7 @@ def _named(at_layers: Sequence[ScaledMaps], layers: Sequence[str]) -> tuple[Scal
     return named, sources
 
 
-def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse, where: str) -> tuple[ScaledMaps, Sources]:
+def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse, layers: Sequence[str]) -> tuple[ScaledMaps, Sources]:
     """Each method's maps of all layers as one, scaled again; what is not finite at one layer is blank."""
     fused: ScaledMaps = {}
     for method in at_layers[0]:
@@ -323,6 +324,7 @@ def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse, where: str) -> tuple[Sca
         one = fuse_maps(maps, fuse)
         finite = torch.isfinite(torch.stack(peaks)).all(dim=0)
         fused[method] = scale_map(one, (one.shape[-2], one.shape[-1]), finite)
+    where = format_layer_names(layers, fuse)
     return fused, {method: MapSource(method, where) for method in fused}
 
 

@@ -175,6 +175,17 @@ def draw_line(images: Tensor, line: Tensor, color: Color) -> Tensor:
     return drawn
 
 
+RegionLines = Sequence[tuple[Tensor, Color]]
+"""The outline of each region `(N, H, W)` bool, and its colour."""
+
+
+def draw_lines(pictures: Tensor, lines: RegionLines, blank: Tensor | None = None) -> Tensor:
+    """Draw the lines over the pictures, except over those of blank maps, which show no colour."""
+    for line, color in lines:
+        pictures = draw_line(pictures, line if blank is None else line & ~blank[:, None, None], color)
+    return pictures
+
+
 def _ring_pixels(radius: float, half_width: float) -> Tensor:
     """Return the pixels of a ring around (0, 0) as `(K, 2)` rows and columns."""
     reach = math.ceil(radius + half_width)

@@ -17,9 +17,10 @@ from lightning_gcam.visual.drawing import (
     PEAK_COLOR,
     SUSPECT_COLOR,
     Line,
+    RegionLines,
     box_edges,
     dash,
-    draw_line,
+    draw_lines,
     edge,
     mark_peaks,
     write,
@@ -104,7 +105,7 @@ def draw_panels(
     """Draw the image's panel, and for each map its heatmap and, if wanted, its change."""
     small = shrink_images(images, *layout.work)
     lines = region_lines(regions, layout, images)
-    panels = [Panel(_with_lines(enlarge(small, layout.factors), lines), [""] * len(images))]
+    panels = [Panel(draw_lines(enlarge(small, layout.factors), lines), [""] * len(images))]
     for name, values in maps.items():
         values = values.detach().to(images.device)
         panels.append(_heatmap_panel(name, small, values, lines, layout, heat))
@@ -128,16 +129,13 @@ def region_lines(regions: Regions, layout: FigureLayout, images: Tensor) -> list
     return lines
 
 
-RegionLines = Sequence[tuple[Tensor, Color]]
-
-
 def _heatmap_panel(
     name: str, small: Tensor, values: Tensor, lines: RegionLines, layout: FigureLayout, heat: HeatStyle
 ) -> Panel:
     saliency, blank = to_unit(values, heat.scale, (heat.tops or {}).get(name, 0.0))
     warm = enlarge(overlay(small, shrink_maps(saliency, *layout.work), heat.cmap, ALPHA), layout.factors)
     centers = peak_centers(saliency, *layout.panel)
-    pixels = mark_peaks(_with_lines(warm, lines, blank), centers, ~blank)
+    pixels = mark_peaks(draw_lines(warm, lines, blank), centers, ~blank)
     return Panel(pixels, [heat.blank if each else "" for each in blank.tolist()])
 
 
@@ -160,14 +158,7 @@ def _change_panel(
         heat.blank if now else f"was {heat.blank}" if then else ""
         for now, then in zip(blank.tolist(), was_blank.tolist(), strict=True)
     ]
-    return Panel(_with_lines(pixels, lines, blank | was_blank), words)
-
-
-def _with_lines(pictures: Tensor, lines: RegionLines, blank: Tensor | None = None) -> Tensor:
-    """Draw the lines over the pictures, except over those of blank maps, which show no colour."""
-    for line, color in lines:
-        pictures = draw_line(pictures, line if blank is None else line & ~blank[:, None, None], color)
-    return pictures
+    return Panel(draw_lines(pixels, lines, blank | was_blank), words)
 
 
 def _enlarged_masks(masks: Tensor, layout: FigureLayout, device: torch.device) -> Tensor:
