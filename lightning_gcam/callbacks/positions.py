@@ -73,7 +73,7 @@ class StreamPositions:
         """The positions of the next n samples.
 
         Example:
-            >>> places = Places(rank=1, processes=2, last=5)
+            >>> places = StreamPositions(rank=1, processes=2, last=5)
             >>> places.take(2), places.take(1)
             (array([1, 3]), array([5]))
         """
@@ -91,7 +91,7 @@ class StreamPositions:
         """Whether each position counts in this process, and is no repetition.
 
         Example:
-            >>> Places(rank=1, processes=2, last=5).counts(np.array([3, 5]))
+            >>> StreamPositions(rank=1, processes=2, last=5).counts(np.array([3, 5]))
             array([ True, False])
         """
         if self.all_to_each:
@@ -123,9 +123,7 @@ def _commonest(numbers: Iterable[int]) -> int:
 
 def digests_of(batch: SaliencyBatch) -> Numbers:
     """A number `(N,)` for each sample, the same where its image and its annotation are, bit by bit."""
-    fields = [batch.images, batch.labels, batch.object_masks, batch.groups]
-    if batch.suspect is not None:
-        fields.append(batch.suspect.expand(len(batch), -1, -1))
+    fields = [batch.images, batch.labels, batch.object_masks, batch.groups, batch.suspect_masks]
     there = [_bytes(field) for field in fields if field is not None]
     return np.array([_digest([field[row] for field in there]) for row in range(len(batch))], dtype=np.int64)
 

@@ -222,6 +222,11 @@ class SaliencyBatch:
             self, **{field.name: _apply(function, getattr(self, field.name)) for field in fields(self)}
         )
 
+    @property
+    def suspect_masks(self) -> Tensor | None:
+        """The suspect region of each sample, `(N, H, W)` bool, also where one is given for all; None without any."""
+        return self.suspect.expand(len(self), -1, -1) if self.suspect is not None else None
+
     def to(self, device: torch.device | str) -> SaliencyBatch:
         """Return the same batch on `device`."""
         return self.map_tensors(lambda tensor: tensor.to(device))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_gcam.datasets.rows import Annotation, RowDataset, Source, collate, rows_of
-from lightning_gcam.utils.errors import InputError, did_you_mean
+from lightning_gcam.utils.errors import InputError, check_choice, check_whole, did_you_mean, is_whole_number
 from lightning_gcam.utils.lightning_compat import LightningDataModule
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -111,7 +111,7 @@ def read_class_map(class_map: Mapping[str, int], class_names: Sequence[str]) -> 
             raise InputError(
                 f'`class_map` names "{name}", no class of the dataset. {did_you_mean(name, places)}'
             )
-        if isinstance(output, bool) or not isinstance(output, int) or output < 0:
+        if not is_whole_number(output, 0):
             raise InputError(
                 f'`class_map["{name}"]` must be the place of an output of the model, a whole number from 0; got '
                 f"{output!r}. A class for which the model has several outputs has no single saliency map: leave it out."
@@ -289,21 +289,5 @@ class DatasetModule(LightningDataModule):
 
 def _check_whole(name: str, value: Any, least: int) -> None:
     """Raise where an argument is no whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(
-            f"`{name}` must be a whole number, {least} or more; got {value!r}. Give such a number."
-        )
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise where a word is none of the choices.
-
-    Raises:
-        InputError: naming the argument, the choices, and what came.
-
-    Example:
-        >>> check_choice("subset", "all", ("all", "difficult"))
-    """
-    if value not in choices:
-        known = " or ".join(f'"{each}"' for each in choices)
-        raise InputError(f"`{name}` must be {known}; got {value!r}. Choose one of them.")
+    expected = f"a whole number, {least} or more"
+    check_whole(name, value, least, expected=expected, remedy="Give such a number.")

@@ -26,7 +26,7 @@ from torchvision.datasets import (  # type: ignore[import-untyped]  # it carries
 from torchvision.ops import box_convert  # type: ignore[import-untyped]
 
 from lightning_gcam.data.saliency_batch import boxes_to_masks
-from lightning_gcam.datasets.base import DatasetModule, check_choice
+from lightning_gcam.datasets.base import DatasetModule
 from lightning_gcam.datasets.rows import (
     AnnotatedImage,
     AnnotatedObject,
@@ -39,7 +39,7 @@ from lightning_gcam.datasets.rows import (
     read_rgb,
     read_xml,
 )
-from lightning_gcam.utils.errors import InputError, did_you_mean
+from lightning_gcam.utils.errors import InputError, check_choice, did_you_mean
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable"),

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]  # it carries no types
 
-from lightning_gcam.datasets.base import DatasetModule, check_choice
+from lightning_gcam.datasets.base import DatasetModule
 from lightning_gcam.datasets.rows import Annotation, DirectoryLayout, Source, boxes_of, read_rgb, read_xml
-from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.errors import InputError, check_choice
 
 T = TypeVar("T")
 

@@ -126,10 +126,7 @@ def _masks(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
     """Return the known masks of each sample, object and suspect region, in the size of its picture."""
     batch = record.batch
     found: list[dict[str, dict[str, Any]]] = [{} for _ in range(len(batch))]
-    suspect = batch.suspect
-    if suspect is not None and suspect.ndim == 2:
-        suspect = suspect.expand(len(batch), -1, -1)
-    for masks, (number, name) in ((batch.masks, _OBJECT), (suspect, _SUSPECT)):
+    for masks, (number, name) in ((batch.masks, _OBJECT), (batch.suspect_masks, _SUSPECT)):
         if masks is not None:
             for row, mask in zip(found, _resized(masks, record), strict=True):
                 row[name] = {"mask_data": mask * np.uint8(number), "class_labels": {number: name}}

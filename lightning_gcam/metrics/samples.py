@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.errors import InputError, is_whole_number
 
 FromSums = Callable[[Tensor, Tensor], Tensor]
 """The total ``(..., *shape)`` and the number of samples ``(...)`` in, the score ``(...)`` out."""
@@ -212,7 +212,7 @@ def check_count(name: str, count: int, least: int = 1) -> None:
     Raises:
         InputError: Naming the argument.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < least:
+    if not is_whole_number(count, least):
         raise InputError(f"`{name}` must be an integer of at least {least}, got {count!r}.")
 
 

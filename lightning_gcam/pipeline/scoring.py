@@ -35,6 +35,7 @@ class _Material:
     attribution: Attribution
     batch: SaliencyBatch
     masks: Tensor | None
+    suspect: Tensor | None
     scores: ResolvedScores
     outputs: PerturbedOutputs
     earlier: EarlierMaps
@@ -44,7 +45,7 @@ class _Material:
         """The arguments of a score's metric for the map `name`; None where annotation or an earlier look is missing."""
         metric, what, maps = self.scores.metrics[score], self.scores.needs[score], self.attribution.maps[name]
         if what <= {"mask", "suspect"}:
-            region = self._suspect() if "suspect" in what else self.masks
+            region = self.suspect if "suspect" in what else self.masks
             has_boxes = "mask" in what and self.batch.boxes is not None
             boxes = with_boxes(metric, self.batch.boxes) if has_boxes else ()
             return None if region is None and what else (maps, region, *boxes)
@@ -87,10 +88,6 @@ class _Material:
             )
         return names[1] if name == names[0] else names[0]
 
-    def _suspect(self) -> Tensor | None:
-        suspect = self.batch.suspect
-        return suspect.expand(len(self.batch), -1, -1) if suspect is not None else None
-
 
 def _pair(maps: Tensor, others: Tensor | None) -> Inputs | None:
     """Both maps; None where there are no others, or they are of other samples."""
@@ -130,8 +127,8 @@ def score_maps(
     """
     resolved = scores if isinstance(scores, ResolvedScores) else ResolvedScores.of(scores)
     outputs = outputs if outputs is not None else PerturbedOutputs()
-    masks, metrics = batch.object_masks, resolved.metrics
-    material = _Material(attribution, batch, masks, resolved, outputs, earlier or {}, multi_label)
+    masks, suspect, metrics = batch.object_masks, batch.suspect_masks, resolved.metrics
+    material = _Material(attribution, batch, masks, suspect, resolved, outputs, earlier or {}, multi_label)
     results = ScoreResults(maps=tuple(attribution.maps))
     for index, map_name in enumerate(attribution.maps):
         prefix = f"{map_name}/" if index else ""

@@ -91,10 +91,8 @@ def plain_look(record: SaliencyRecord) -> dict[str, Any]:
 
 
 def _outlines(record: SaliencyRecord, images: Any, layout: Any) -> list[dict[str, str]]:
-    batch, suspect = record.batch, record.batch.suspect
-    if suspect is not None and suspect.ndim == 2:
-        suspect = suspect.expand(len(images), -1, -1)
-    lines = region_lines(Regions(batch.masks, batch.boxes, suspect), layout, images)
+    batch = record.batch
+    lines = region_lines(Regions(batch.masks, batch.boxes, batch.suspect_masks), layout, images)
     if not lines:
         return [{}] * len(images)
     arrays = [(line.cpu().numpy(), color) for line, color in lines]

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from lightning_gcam.cam.targets import are_multi_hot
 from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.data.saliency_batch import boxes_to_masks
 from lightning_gcam.shortcuts.removal import boxes_of
 
 MARGIN = 1 / 8
@@ -43,10 +44,10 @@ def region_around(masks: Tensor) -> Tensor:
     longer = torch.maximum(right - left, bottom - top)
     margin = (longer * MARGIN).ceil().long()
     side = longer + 2 * margin
-    square = _filled(
-        masks, *_side_by_side(left, right, side, width), *_side_by_side(top, bottom, side, height)
-    )
-    box = _filled(masks, left - margin, right + margin, top - margin, bottom + margin)
+    (x1, x2), (y1, y2) = _side_by_side(left, right, side, width), _side_by_side(top, bottom, side, height)
+    square = boxes_to_masks(torch.stack([x1, y1, x2, y2], dim=1), (height, width))
+    wider = torch.stack([left - margin, top - margin, right + margin, bottom + margin], dim=1)
+    box = boxes_to_masks(wider, (height, width))
     fits = square.flatten(1).sum(dim=1) <= _MOST * height * width
     return torch.where(fits[:, None, None], square, box) & masks.flatten(1).any(dim=1)[:, None, None]
 
@@ -76,15 +77,6 @@ def _side_by_side(low: Tensor, high: Tensor, side: Tensor, length: int) -> tuple
     start = torch.div(low + high - side, 2, rounding_mode="floor")
     start = torch.minimum(start, length - side).clamp(min=0)
     return start, start + side
-
-
-def _filled(like: Tensor, left: Tensor, right: Tensor, top: Tensor, bottom: Tensor) -> Tensor:
-    """Boxes as regions `(N, H, W)`."""
-    rows = torch.arange(like.shape[1], device=like.device)
-    columns = torch.arange(like.shape[2], device=like.device)
-    in_rows = (rows >= top[:, None]) & (rows < bottom[:, None])
-    in_columns = (columns >= left[:, None]) & (columns < right[:, None])
-    return in_rows[:, :, None] & in_columns[:, None, :]
 
 
 def donors_of(classes: Tensor, usable: Tensor) -> Tensor:
@@ -151,7 +143,7 @@ def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
 
     Example:
         >>> batch = SaliencyBatch(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, -1]))
-        >>> ground_of(batch).known.tolist(), ground_of(SaliencyBatch(torch.zeros(3, 1, 8, 8)))
+        >>> regions_of_batch(batch).known.tolist(), regions_of_batch(SaliencyBatch(torch.zeros(3, 1, 8, 8)))
         ([True, True, False], None)
     """
     labels = classes_of_labels(batch)
@@ -161,14 +153,13 @@ def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
         known = torch.ones_like(labels[:, 0]) if are_multi_hot(labels) else labels.any(dim=1)
     else:
         known = labels >= 0
-    masks, suspect = batch.object_masks, batch.suspect
+    masks, suspect = batch.object_masks, batch.suspect_masks
     around = region_around(masks) if masks is not None else None
     objects = with_rim(masks) if masks is not None else None
     masked = with_suspect = torch.zeros_like(known)
     if masks is not None and around is not None:
         masked = masks.flatten(1).any(dim=1) & ~around.flatten(1).all(dim=1)
     if suspect is not None:
-        suspect = suspect.expand(len(batch), -1, -1)
         beside = suspect & ~objects if objects is not None else suspect
         with_suspect = beside.flatten(1).any(dim=1)
     numbers = labels.unique(dim=0, return_inverse=True)[1]

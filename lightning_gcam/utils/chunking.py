@@ -57,7 +57,7 @@ def run_in_chunks(
         RuntimeError: where memory does not suffice for a single sample.
 
     Example:
-        >>> in_chunks(5, lambda chunk: list(range(5))[chunk], chunk_size=2)
+        >>> run_in_chunks(5, lambda chunk: list(range(5))[chunk], chunk_size=2)
         ([[0, 1], [2, 3], [4]], 2)
     """
     size, parts, done = max(chunk_size or n, 1), list[Part](), 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import sys
+import os
 from functools import cache
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lightning_utilities.core import rank_zero
@@ -47,31 +47,31 @@ def _installed(name: str) -> bool:
         return False
 
 
-class _CallersLogger:
-    """Forwards each of Lightning's messages to the logger of the Lightning package whose code logs it.
+class _ToPackageInUse(logging.Handler):
+    """Hands each of Lightning's messages to the logger of the Lightning package whose code logs it.
 
     Importing a Lightning package points `lightning_utilities`' one logger at itself. With both imported, a user who
-    silenced the logger of the one they use would get its messages through the other's.
+    silenced the logger of the one they use would get its messages through the other's. A message of ours goes to the
+    package that logged last: a Trainer does so when it is made.
     """
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(logging.getLogger(f"{self._package()}.utilities.rank_zero"), name)
+    def __init__(self, packages: tuple[ModuleType, ...]) -> None:
+        super().__init__()
+        self._last = packages[-1].__name__
 
-    def _package(self) -> str:
-        """The name of the Lightning package that the nearest calling frame belongs to."""
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            module = str(frame.f_globals.get("__name__", ""))
-            for package, prefixes in _CALLERS.items():
-                if module.startswith(prefixes):
-                    return package
-            frame = frame.f_back
-        return _PACKAGES[-1].__name__
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass `record` on, if its package's logger takes its level."""
+        for package, folders in _FOLDERS.items():
+            if any(f"{os.sep}{folder}{os.sep}" in record.pathname for folder in folders):
+                self._last = package
+        logger = logging.getLogger(f"{self._last}.utilities.rank_zero")
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
 
 
-_CALLERS = {
-    "lightning.pytorch": ("lightning.",),
-    "pytorch_lightning": ("pytorch_lightning.", "lightning_fabric."),
+_FOLDERS = {
+    "lightning.pytorch": (f"lightning{os.sep}pytorch", f"lightning{os.sep}fabric"),
+    "pytorch_lightning": ("pytorch_lightning", "lightning_fabric"),
 }
 
 
@@ -79,7 +79,10 @@ def _import_all() -> tuple[ModuleType, ...]:
     """Import every Lightning package there is, so that one callback can inherit from each one's `Callback`."""
     found = tuple(importlib.import_module(name) for name in _NAMES if _installed(name))
     if len(found) > 1:
-        rank_zero.log = _CallersLogger()  # type: ignore[assignment]
+        rank_zero.log = logging.Logger(
+            __name__
+        )  # of its own, outside of the tree: the handler passes everything on
+        rank_zero.log.addHandler(_ToPackageInUse(found))
     return found
 
 
