@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -33,7 +34,7 @@ from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Reliance, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
-from lightning_gcam.shortcuts.regions import classes_of_labels
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.errors import InputError
 
 Result = TypeVar("Result")
@@ -244,6 +245,11 @@ class _Look:
     map_fn: MapFn
     on_failure: OnFailure | None
 
+    @cached_property
+    def annotated(self) -> AnnotatedRegions | None:
+        """The regions of the samples that the checks change; None where the labels are no classes."""
+        return regions_of_batch(self.batch)
+
     def attribution(self, chunk_size: int | None) -> tuple[Attribution, int | None]:
         """The maps of all samples, on the device of the images, and the size of the chunks that this process ran."""
         size = chunk_size
@@ -341,7 +347,7 @@ class _Look:
             outputs, size = logits_for_versions(
                 self.model,
                 self.batch,
-                image_changes(self.batch, maps, names, removal),
+                image_changes(self.batch, maps, names, removal, annotated=self.annotated),
                 rows=rows,
                 chunk_size=chunk_size,
                 forward=self.config.forward,
@@ -354,7 +360,7 @@ class _Look:
             several = has_own_sigmoids(self.batch, attribution)
             measured = self.map_fn(
                 lambda _: measure_reliance(
-                    self.batch, attribution.logits, found.logits, maps, own_sigmoids=several
+                    self.batch, attribution.logits, found.logits, maps, several, self.annotated
                 )
             )
         except Exception as error:

@@ -198,6 +198,7 @@ def measure_reliance(
     answers: Mapping[str, Tensor],
     maps: Tensor | None = None,
     own_sigmoids: bool = True,
+    annotated: AnnotatedRegions | None = None,
 ) -> Reliance:
     """Compare the predictions for changed images with the labels, or with each other.
 
@@ -217,6 +218,8 @@ def measure_reliance(
         answers: `(N, K)` logits by the name of the version; see `changed_images`.
         maps: the saliency that `changed_images` was given, to leave out samples whose map is blank.
         own_sigmoids: whether each logit has a sigmoid of its own, where a sample may be of several classes.
+        annotated: the batch's regions (`lightning_gcam.shortcuts.regions.regions_of_batch`), where they are known
+            already.
 
     Returns:
         A `Reliance`; without a measurement where the labels are no classes.
@@ -230,7 +233,7 @@ def measure_reliance(
         {'accuracy': 1.0, 'accuracy_chance': 0.5}
     """
     _check_answers(logits, answers, len(batch))
-    annotated = regions_of_batch(batch)
+    annotated = annotated or regions_of_batch(batch)
     if annotated is None:
         return Reliance({}, chance_level(logits[:0], logits.shape[1]))
     blank = torch.zeros_like(annotated.known)
