@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_gcam.metrics.base import needs
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
 from lightning_gcam.metrics.faithfulness import ADCC, AverageDrop, AverageGain, AverageIncrease, WinRate
 from lightning_gcam.metrics.localization import (
@@ -139,39 +140,6 @@ def resolve_scores(
             )
         resolved[name] = metric
     return _with_chance(resolved)
-
-
-def needs_mask(metric: Metric) -> bool:
-    """Return whether a metric can only be updated with a mask.
-
-    Args:
-        metric: Any metric. An attribute ``requires_mask`` states it; one without it is taken to
-            need one.
-
-    Example:
-        >>> from lightning_gcam.metrics import BlankRate, PointingGame, needs_mask
-        >>> needs_mask(PointingGame()), needs_mask(BlankRate())
-        (True, False)
-    """
-    return bool(getattr(metric, "requires_mask", True))
-
-
-def needs(metric: Metric) -> frozenset[str]:
-    """Return what a metric's ``update`` takes beside the saliency maps; see :class:`SampleScore` for the words.
-
-    Args:
-        metric: Any metric. An attribute ``requires`` states it; of one without it, ``needs_mask`` decides.
-
-    Example:
-        >>> from lightning_gcam.metrics import AverageDrop, PointingGame, needs
-        >>> sorted(needs(PointingGame())), sorted(needs(AverageDrop()))
-        (['mask'], ['forwards'])
-    """
-    requires: frozenset[str] | None = getattr(metric, "requires", None)
-    if requires is None:
-        requires = frozenset({"mask"})
-    # A subclass of a score that needs a mask may state by `requires_mask` that it needs none.
-    return requires if needs_mask(metric) else requires - {"mask"}
 
 
 def _named(
