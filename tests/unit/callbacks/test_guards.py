@@ -237,7 +237,8 @@ def test_the_exchanges_of_the_package_are_seen() -> None:
     code = Code(package())
     seen = {f"{each.owner or ''}.{each.name}" for each in code.functions if id(each.node) in code.exchanging}
     expected = {
-        "._all_gather", ".pool_candidates", ".split_rows", ".run_in_all", ".gather_results", ".gather_or_raise", ".share_layers",
+        "._all_gather", ".pool_candidates", ".split_rows", ".run_in_all", ".gather_results", ".gather_or_raise",
+        ".share_layers",
         ".from_rank_zero", ".same_record", ".all_ready", ".analyze", "_Look.attribution", "_Look.reliance",
         "_Look._tried", "SampleCollector.end", "SaliencyMonitor._record", "SaliencyMonitor._look",
         "SaliencyMonitor._end_stream", "SaliencyMonitor._prepare", "EvaluationRun.begin", "Table.make", "Table.tidy",
