@@ -145,10 +145,12 @@ def reading_notes(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[s
     """The warnings about samples, classes and maps that a reader of the scores needs, each as a kind and a sentence."""
     yield from _about_samples(record, fixed)
     yield from _about_classes(record)
-    n = len(record.batch)
     for name, peaks in record.attribution.peaks.items():
-        method, layer = record.attribution.source_of(name)
+        n = len(peaks)
         broken, blank = int((~peaks.isfinite()).sum()), int((peaks == 0).sum())
+        if not broken and not blank:
+            continue
+        method, layer = record.attribution.source_of(name)
         if broken:
             yield (
                 "not finite",
@@ -291,8 +293,9 @@ class Publisher:
                     self.failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
-        with self.failures.guard("Saying what is looked at"):
-            self._announce(record, layers, config)
+        if layers and not self._announced:
+            with self.failures.guard("Saying what is looked at"):
+                self._announce(record, layers, config)
         to_files = not trainer.loggers and not is_rehearsal
         is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:
@@ -358,9 +361,7 @@ class Publisher:
         return False
 
     def _announce(self, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig) -> None:
-        """Log once a run which layer, samples and scores the looks are of."""
-        if self._announced or not layers:
-            return
+        """Log which layer, samples and scores the looks are of."""
         self._announced = True
         announce(record, layers, config)
         explain_coarse_grid(record, layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -563,23 +564,28 @@ class SaliencyMonitor(Callback):
             )
             self.history, self._looks = [], LookHistory()
         validated = self._weights.pop("validated", None)
-        with as_validated(trainer, pl_module, self, validated, self._failures):
+        with (
+            as_validated(trainer, pl_module, self, validated, self._failures)
+            if validated is not None
+            else nullcontext()
+        ):
             self._look_and_log(trainer, pl_module, logged_step(trainer))
 
     # -------------------------------------------------------------------------------- one look
 
     def _look_and_log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        fitting = is_fitting(trainer)
         if (
             self._schedule.is_epoch_due(trainer)
             and (record := self._look(trainer, pl_module, step)) is not None
         ):
             # not in Lightning's own row: there, a logger that refuses our scores would end the training
-            to_loggers = False if is_fitting(trainer) else None
+            to_loggers = False if fitting else None
             with self._failures.guard("Logging the saliency scores"):
                 pl_module.log_dict(
                     record.metrics, on_step=False, on_epoch=True, sync_dist=True, logger=to_loggers
                 )
-            if is_fitting(trainer):
+            if fitting:
                 self._display.send_scores(trainer, record)
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, step: int) -> SaliencyRecord | None:
@@ -630,11 +636,11 @@ class SaliencyMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, step: int, config: LookConfig
     ) -> SaliencyRecord | None:
         """Analyze the fixed samples with all processes; None in each of them where one failed."""
+        style = (self.class_names, self.normalize, self.scale, self.show_change)
+        stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style, sample_images=self.sample_images)
         layers = share_layers(trainer, [layer.name for layer in self._layers])
         if not layers:
             return None
-        style = (self.class_names, self.normalize, self.scale, self.show_change)
-        stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style, sample_images=self.sample_images)
         fixed, forward = self._collection.fixed, through_wrapper(trainer, config.forward)
         map_fn = map_fn_of(trainer, pl_module)
         try:
@@ -642,7 +648,7 @@ class SaliencyMonitor(Callback):
                 record = analyze(
                     pl_module,
                     map_fn(lambda _: self._samples(trainer, pl_module)),
-                    replace(config, target_layer=layers, forward=forward),
+                    config.at_layers(layers, forward),
                     map_fn,
                     stamp=stamp,
                     history=self._looks,

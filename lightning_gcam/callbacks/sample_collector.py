@@ -297,9 +297,10 @@ class SampleCollector:
             return None
         if not self.fixed.is_closed:
             return self._settle(trainer)
-        verified, self._to_verify = self._to_verify, False
-        beyond = self._places.reached
-        return next((each for each in self.fixed.positions if verified and each >= beyond), None)
+        if not self._to_verify:
+            return None
+        self._to_verify, beyond = False, self._places.reached
+        return next((each for each in self.fixed.positions if each >= beyond), None)
 
     def _settle(self, trainer: Trainer) -> Exception | None:
         offered = pool_candidates(trainer, self.fixed)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_gcam.cam.layouts import find_layout, leaves_of, main_tensor
 from lightning_gcam.cam.outputs import RECIPES, find_raw_logits
 from lightning_gcam.utils.errors import MACHINE_FAILURE, InputError
-from lightning_gcam.utils.isolation import is_sharded, recurrent_layers_without_cudnn, untouched
+from lightning_gcam.utils.isolation import is_sharded, untouched
 from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
 
 _SAMPLES = 2
@@ -105,7 +105,7 @@ def call_model(model: nn.Module, images: Tensor, forward: Forward | None) -> Any
     """
     invocation = _Invocation.of(model)
     try:
-        with recurrent_layers_without_cudnn(model):
+        with _recurrent_layers_without_cudnn(model):
             output = invocation(images) if forward is None else forward(model, images)
     except InputError:
         raise
@@ -130,6 +130,34 @@ def call_model(model: nn.Module, images: Tensor, forward: Forward | None) -> Any
                 f"images, as `{invocation}`. If the logits come about otherwise, pass `forward=`."
             )
     return output
+
+
+@contextmanager
+def _recurrent_layers_without_cudnn(model: nn.Module) -> Iterator[None]:
+    """Run the model's `nn.RNN`, `nn.LSTM` and `nn.GRU` without cuDNN, whose backward needs training mode.
+
+    Everything else runs as it did: a whole forward without cuDNN would be slow, and of other bits.
+    """
+    before: list[bool] = []
+
+    def off(*_: Any) -> None:
+        before.append(torch.backends.cudnn.enabled)
+        torch.backends.cudnn.enabled = False
+
+    def back(*_: Any) -> None:
+        if before:
+            torch.backends.cudnn.enabled = before.pop()
+
+    with ExitStack() as stack:
+        for each in model.modules():
+            if isinstance(each, nn.RNNBase):
+                stack.callback(each.register_forward_pre_hook(off).remove)
+                stack.callback(each.register_forward_hook(back, always_call=True).remove)
+        try:
+            yield
+        finally:
+            while before:
+                back()
 
 
 _RAN: WeakSet[nn.Module] = WeakSet()

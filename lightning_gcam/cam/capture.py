@@ -8,7 +8,7 @@ no parameter's `.grad` is read or written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -299,7 +299,7 @@ def _as_grid(
     """Reshape a layer's activations and gradients to `(N, C, h, w)` float32."""
     activations, gradients, call = at_layer
     view = reshape or _find_reshape(layer, call, activations.detach(), images, rerun)
-    with user_function_errors("reshape_transform", activations):
+    with user_function_errors("reshape_transform", activations) if reshape is not None else nullcontext():
         grid = view(activations.detach())
     if grid.ndim != 4:
         raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")

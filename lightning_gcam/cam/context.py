@@ -369,8 +369,6 @@ def maps_of_model_methods(
 ) -> dict[str, Tensor]:
     """The raw maps `(N, h, w)` of the methods that run the model again, by name; the other methods are left out."""
     again = {name: method for name, method in methods.items() if isinstance(method, ModelMethod)}
-    if not again:
-        return {}
     with eager_without_graph():
         images = images.clone()  # one made in inference mode has no gradient
         context = MethodContext(model, images, captured, targets, forward)

@@ -135,9 +135,22 @@ def logits_of(
         torch.Size([2, 3])
     """
     with eager_without_graph():
-        raw = head_of(model, images, forward, squash).logits
-        logits = raw if raw.ndim == 2 else score_of_regions(raw, targets, masks).logits
-        return logits.detach().float()
+        return logits_in_eager_mode(model, images, targets, forward=forward, masks=masks, squash=squash)
+
+
+def logits_in_eager_mode(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets,
+    *,
+    forward: Forward | None,
+    masks: Tensor | None,
+    squash: Squash | Literal["unknown"] | None,
+) -> Tensor:
+    """As `logits_of`, for several forwards inside of one `lightning_gcam.utils.isolation.eager_without_graph`."""
+    raw = head_of(model, images, forward, squash).logits
+    logits = raw if raw.ndim == 2 else score_of_regions(raw, targets, masks).logits
+    return logits.detach().float()
 
 
 def head_of(

@@ -407,3 +407,16 @@ def _token_grids(length: int, image_size: tuple[int, int]) -> Iterator[TokenGrid
             yield TokenGrid(beside, 0, grid)
             if 1 not in grid:
                 yield TokenGrid(beside, 0, grid, by_columns=True)
+
+
+def is_even(gradients: Tensor) -> bool:
+    """Whether every channel's gradient `(N, C, h, w)` is the same at all positions, and not simply zero.
+
+    Example:
+        >>> import torch
+        >>> is_even(torch.ones(1, 2, 3, 3)), is_even(torch.zeros(1, 2, 3, 3)), is_even(torch.eye(3)[None, None])
+        (True, False, False)
+    """
+    largest = gradients.abs().amax()
+    spread = (gradients - gradients.mean(dim=(2, 3), keepdim=True)).abs().amax()
+    return bool((largest > 0) & (spread <= 1e-5 * largest))

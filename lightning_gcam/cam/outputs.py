@@ -190,6 +190,8 @@ def read_head(output: Any, batch_size: int, squash: Squash | Literal["unknown"] 
         ('softmax', True)
     """
     outputs = find_raw_logits(output, batch_size)
+    if squash is None:
+        return Head(outputs, outputs)
     found, nodes = squash_of(outputs)
     found = found if squash == "unknown" else squash
     return Head(outputs, unsquashed(outputs, found, nodes), found)
@@ -255,6 +257,8 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
             f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. "
             + forward_advice(output, lambda part: _is_logits(part, batch_size))
         )
+    if len(places) == 1:
+        return _in_rows(*places.values())
     found = _by_name(places)
     if found is None:
         found = main_head(places)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_gcam.metrics.base import needs
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
 from lightning_gcam.metrics.faithfulness import ADCC, AverageDrop, AverageGain, AverageIncrease, WinRate
 from lightning_gcam.metrics.localization import (
@@ -139,39 +140,6 @@ def resolve_scores(
             )
         resolved[name] = metric
     return _with_chance(resolved)
-
-
-def needs_mask(metric: Metric) -> bool:
-    """Return whether a metric can only be updated with a mask.
-
-    Args:
-        metric: Any metric. An attribute ``requires_mask`` states it; one without it is taken to
-            need one.
-
-    Example:
-        >>> from lightning_gcam.metrics import BlankRate, PointingGame, needs_mask
-        >>> needs_mask(PointingGame()), needs_mask(BlankRate())
-        (True, False)
-    """
-    return bool(getattr(metric, "requires_mask", True))
-
-
-def needs(metric: Metric) -> frozenset[str]:
-    """Return what a metric's ``update`` takes beside the saliency maps; see :class:`SampleScore` for the words.
-
-    Args:
-        metric: Any metric. An attribute ``requires`` states it; of one without it, ``needs_mask`` decides.
-
-    Example:
-        >>> from lightning_gcam.metrics import AverageDrop, PointingGame, needs
-        >>> sorted(needs(PointingGame())), sorted(needs(AverageDrop()))
-        (['mask'], ['forwards'])
-    """
-    requires: frozenset[str] | None = getattr(metric, "requires", None)
-    if requires is None:
-        requires = frozenset({"mask"})
-    # A subclass of a score that needs a mask may state by `requires_mask` that it needs none.
-    return requires if needs_mask(metric) else requires - {"mask"}
 
 
 def _named(
@@ -381,6 +349,39 @@ def with_boxes(metric: Metric, boxes: Sequence[Tensor] | None) -> tuple[Sequence
         (1, 0)
     """
     return (boxes,) if boxes is not None and getattr(metric, "takes_boxes", False) else ()
+
+
+@dataclass(frozen=True)
+class ResolvedScores:
+    """Metrics by name, what each of them needs, and the outputs for perturbed images that all together need.
+
+    Args:
+        metrics: as :func:`resolve_scores` returns them.
+        needs: what each takes beside the maps, by the same names; see :func:`needs`.
+        output_needs: of all of them.
+    """
+
+    metrics: dict[str, Metric]
+    needs: dict[str, frozenset[str]]
+    output_needs: OutputNeeds
+
+    @staticmethod
+    def of(scores: Scores) -> ResolvedScores:
+        """Resolve a request for scores.
+
+        Example:
+            >>> from lightning_gcam.metrics.registry import ResolvedScores
+            >>> {name: sorted(each) for name, each in ResolvedScores.of(["iou", "blank_rate"]).needs.items()}
+            {'iou': ['mask'], 'blank_rate': []}
+        """
+        metrics = resolve_scores(scores)
+        needed = {name: needs(metric) for name, metric in metrics.items()}
+        return ResolvedScores(metrics, needed, OutputNeeds.of(metrics))
+
+    @property
+    def compare_looks(self) -> bool:
+        """Whether one of them compares a look with an earlier one."""
+        return any("earlier" in each for each in self.needs.values())
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ def correct(
     if labels is None or subject_of(batch, attribution, class_names) != "classes":
         return [None] * len(batch)
     predictions = predict(attribution.logits).tolist()
-    judged = attribution.in_mask.tolist() if attribution.in_mask is not None else [True] * len(batch)
+    judged = attribution.in_mask.tolist() if attribution.in_mask is not None else [True] * len(predictions)
     marks = marks_of(batch, attribution.logits.shape[1])
     if marks is not None:
         likely = predict_multi_hot(attribution.logits, has_own_sigmoids(batch, attribution))
@@ -276,11 +276,9 @@ def captions(batch: SaliencyBatch, attribution: Explanation, class_names: ClassN
     regression ("true 3.20 · predicted 3.14"), or the score of a callable or of what holds no classes ("score 0.83").
     """
     subject = subject_of(batch, attribution, class_names)
-    parts = [
-        _names(batch),
-        _true_label(batch, subject, class_names),
-        _prediction(batch, attribution, subject, class_names),
-    ]
+    parts = [_true_label(batch, subject, class_names), _prediction(batch, attribution, subject, class_names)]
+    if batch.names is not None:
+        parts.insert(0, batch.names)
     return [" · ".join(part for part in row if part) for row in zip(*parts, strict=True)]
 
 
@@ -327,10 +325,6 @@ def _region_words(attribution: Explanation) -> str:
     return " " + " or ".join(place for there, place in places.items() if (attribution.in_mask == there).any())
 
 
-def _names(batch: SaliencyBatch) -> list[str]:
-    return batch.names if batch.names is not None else [""] * len(batch)
-
-
 def _true_label(batch: SaliencyBatch, subject: Explains, class_names: ClassNames) -> list[str]:
     labels = batch.labels
     if labels is None:
@@ -353,10 +347,10 @@ def _prediction(
         return [f"score {_number(value)}" for value in values] or [""] * len(batch)
     if marks_of(batch, attribution.logits.shape[1]) is not None:
         return [f"predicted {_in_short(_likely(row, class_names))}" for row in _shares(batch, attribution)]
-    guesses = predict(attribution.logits).tolist(), probabilities(batch, attribution).tolist()
+    shares, guesses = probabilities(batch, attribution).tolist(), predict(attribution.logits).tolist()
     return [
         f"predicted {_class_name(guess, class_names)} ({share:.2f})"
-        for guess, share in zip(*guesses, strict=True)
+        for guess, share in zip(guesses, shares, strict=True)
     ]
 
 

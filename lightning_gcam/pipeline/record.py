@@ -14,7 +14,7 @@ from lightning_gcam.cam.targets import Explains, predict
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import sample_names
 from lightning_gcam.metrics import GroupedMeasurement, Measurement
-from lightning_gcam.metrics.measurement import ScoreResults
+from lightning_gcam.metrics.measurement import ScoreResults, table_rows
 from lightning_gcam.pipeline import captions
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.rendering import Earlier, Style, draw, title_of
@@ -158,10 +158,11 @@ class SaliencyRecord:
     def table(self) -> list[dict[str, str | float | int]]:
         """A row for each score, each causal check, each baseline and each group: value, n, left out, interval."""
         checks = self.reliance.measurements if self.reliance is not None else {}
-        rows = [_row(name, "all", found) for name, found in {**self.measurements, **checks}.items()]
-        rows += [_row(name, "all", value) for name, value in self.results.baselines.items()]
-        for name, found in self.group_measurements.items():
-            rows += [_row(name, f"group {group}", each) for group, each in found.groups.items()]
+        overall, by_group = self.measurements, self.group_measurements
+        rows = table_rows({**overall, **checks}) + table_rows(self.results.baselines)
+        for name, found in by_group.items():
+            for group, each in found.groups.items():
+                rows += table_rows({name: each}, f"group {group}")
         return rows
 
     @cached_property
@@ -209,12 +210,3 @@ class SaliencyRecord:
 def _read_only(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     picture.flags.writeable = False
     return picture
-
-
-def _row(score: str, samples: str, found: Measurement | float) -> dict[str, str | float | int]:
-    columns = ("score", "samples", "value", "n", "left_out", "low", "high")
-    if isinstance(found, float):
-        return dict(zip(columns, (score, samples, found, "", "", "", ""), strict=True))
-    low, high = found.interval if found.interval is not None else ("", "")
-    values = (score, samples, found.value, found.n, found.left_out, low, high)
-    return dict(zip(columns, values, strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -34,7 +35,7 @@ from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Reliance, changed_images, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
-from lightning_gcam.shortcuts.regions import classes_of_labels
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.errors import InputError
 
 Result = TypeVar("Result")
@@ -111,11 +112,11 @@ def analyze(
         False
     ):  # what is computed here is computed in `map_fn`: it may fail in one process only
         maps, size = look.attribution(chunk_size)
-        attribution, instead, is_checked = map_fn(lambda _: look.interpreted(maps, stamp, largest_label))
+        attribution, instead, is_checked = map_fn(lambda _: look.interpretation(maps, stamp, largest_label))
         if instead is not None:
             look = replace(look, config=replace(look.config, targets=instead))
             again, size = look.attribution(size)
-            attribution, _, is_checked = map_fn(lambda _: look.interpreted(again, stamp, largest_label))
+            attribution, _, is_checked = map_fn(lambda _: look.interpretation(again, stamp, largest_label))
         outputs = look.perturbed_outputs(attribution, history, size)
         results, scored, earlier = map_fn(lambda _: look.scores(attribution, outputs, history, stamp))
         reliance = None
@@ -258,6 +259,11 @@ class _Look:
     map_fn: MapFn
     on_failure: OnFailure | None
 
+    @cached_property
+    def annotated(self) -> AnnotatedRegions | None:
+        """The regions of the samples that the checks change; None where the labels are no classes."""
+        return regions_of_batch(self.batch)
+
     def attribution(self, chunk_size: int | None) -> tuple[Attribution, int | None]:
         """The maps of all samples, on any device, and the size of the chunks that this process ran."""
         size = chunk_size
@@ -271,7 +277,7 @@ class _Look:
 
         return self.map_fn(work, len(self.batch)), size
 
-    def interpreted(
+    def interpretation(
         self, maps: Attribution, stamp: Stamp, largest_label: int
     ) -> tuple[Attribution, Targets, bool]:
         """The maps on the images' device, what to explain instead of classes (or None), and whether to run checks."""
@@ -284,7 +290,10 @@ class _Look:
         self, attribution: Attribution, history: LookHistory | None, chunk_size: int | None
     ) -> PerturbedOutputs:
         """The outputs for perturbed images that the scores need; none where computing them failed."""
-        needs, how = self.config.output_needs, {**self.config.attribute_options, "chunk_size": chunk_size}
+        needs = self.config.resolved_scores.output_needs
+        if not needs.perturbations and not needs.random_maps:
+            return PerturbedOutputs()
+        how = {**self.config.attribute_options, "chunk_size": chunk_size}
 
         def perturbed(rows: list[int]) -> PerturbedOutputs:
             part, multi_label, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
@@ -318,19 +327,22 @@ class _Look:
     ) -> tuple[ScoreResults, Attribution, Earlier]:
         """The scores, the maps that were scored, and the earlier looks for the picture; then this look is the last."""
         scored = self._with_baselines(attribution) if self.config.with_baselines else attribution
+        on_device = outputs.to(self.batch.images.device)
+        baselines = history.baselines_of(self.config.scores) if history is not None else None
         results = score_maps(
             scored,
             self.batch,
-            self.config.scores,
+            self.config.resolved_scores,
             self._leave_out if self.on_failure is not None else None,
-            outputs=outputs.to(self.batch.images.device),
+            outputs=on_device,
             earlier=history.maps if history is not None else None,
-            baselines=history.baselines_of(self.config.scores) if history is not None else None,
+            baselines=baselines,
             multi_label=self.config.multi_label,
         )
         if history is None:
             return results, scored, Earlier()
-        history.keep_baselines(self.config.scores, results.baselines)
+        if baselines is None:
+            history.keep_baselines(self.config.scores, results.baselines)
         earlier = history.for_picture
         if self.config.compares_looks:
             history.keep(attribution, stamp.step)
@@ -351,7 +363,7 @@ class _Look:
             outputs, size = logits_for_versions(
                 self.model,
                 self.batch,
-                image_changes(self.batch, maps, names, removal),
+                image_changes(self.batch, maps, names, removal, annotated=self.annotated),
                 rows=rows,
                 chunk_size=chunk_size,
                 forward=self.config.forward,
@@ -364,7 +376,7 @@ class _Look:
         def measure(_: list[int]) -> Reliance:
             found, own_sigmoids = outputs.to(maps.device), has_own_sigmoids(self.batch, attribution)
             return measure_reliance(
-                self.batch, attribution.logits, found.logits, maps, own_sigmoids=own_sigmoids
+                self.batch, attribution.logits, found.logits, maps, own_sigmoids, self.annotated
             )
 
         try:

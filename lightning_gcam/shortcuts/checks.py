@@ -130,11 +130,12 @@ def image_changes(
     checks: Checks = None,
     removal: Removal = DEFAULT_REMOVAL,
     seed: int = 0,
+    annotated: AnnotatedRegions | None = None,
 ) -> dict[str, MakeImages]:
     """Functions that make the images of `changed_images` for some samples, so that no more exist than fit memory.
 
     The regions that are changed are kept for all samples: a byte a pixel each. A callable `removal` is called with the
-    images that are made at once.
+    images that are made at once. `annotated` are the batch's regions, where they are known already.
 
     Returns:
         By the name of the version, a function from the numbers `(n,)` int64 of some samples to their changed images.
@@ -142,7 +143,7 @@ def image_changes(
     names = resolve_checks(checks)
     check_removal(removal)
     _check_maps(maps, batch)
-    annotated = regions_of_batch(batch)
+    annotated = annotated or regions_of_batch(batch)
     if annotated is None:
         return {}
     makers = {

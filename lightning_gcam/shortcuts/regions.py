@@ -11,34 +11,13 @@ from torch.nn.functional import pad
 from lightning_gcam.cam.targets import are_multi_hot
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import boxes_to_masks
+from lightning_gcam.shortcuts.removal import boxes_of
 
 MARGIN = 1 / 8
 """How much wider than the object the region around it is, on each side, as a share of the object's longer side."""
 
 _MOST = 3 / 4
 _RIM = 1 / 64
-
-
-def boxes_of(regions: Tensor) -> Tensor:
-    """The smallest box around each region, `(N, 4)` int64 `x1, y1, x2, y2`, the far edges past the last pixel.
-
-    Args:
-        regions: `(N, H, W)` bool; an empty one has the box 0, 0, 0, 0.
-
-    Example:
-        >>> boxes_of(torch.tensor([[[False, False, True], [False, True, False]]])).tolist()
-        [[1, 0, 3, 2]]
-    """
-    (top, bottom), (left, right) = _ends(regions.any(dim=2)), _ends(regions.any(dim=1))
-    return torch.stack([left, top, right, bottom], dim=1)
-
-
-def _ends(there: Tensor) -> tuple[Tensor, Tensor]:
-    """The first marked position, and the one past the last, `(N,)` each; 0 and 0 where none is marked."""
-    places = torch.arange(there.shape[1], device=there.device).expand_as(there)
-    last = torch.where(there, places + 1, 0).amax(dim=1)
-    first = torch.where(there, places, there.shape[1]).amin(dim=1)
-    return torch.minimum(first, last), last
 
 
 def region_around(masks: Tensor) -> Tensor:

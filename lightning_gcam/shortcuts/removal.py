@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from lightning_gcam.shortcuts.regions import boxes_of
 from lightning_gcam.utils.errors import InputError, did_you_mean
 
 Removal = Literal["blur", "mean", "neighbours"] | Callable[[Tensor, Tensor], Tensor]
@@ -64,6 +63,28 @@ def remove_regions(images: Tensor, regions: Tensor, removal: Removal = DEFAULT_R
         came = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise InputError(f"`removal` must give images of the shape {tuple(images.shape)}; got {came}.")
     return torch.where(regions[:, None], in_dtype_of(images, made), images)
+
+
+def boxes_of(regions: Tensor) -> Tensor:
+    """The smallest box around each region, `(N, 4)` int64 `x1, y1, x2, y2`, the far edges past the last pixel.
+
+    Args:
+        regions: `(N, H, W)` bool; an empty one has the box 0, 0, 0, 0.
+
+    Example:
+        >>> boxes_of(torch.tensor([[[False, False, True], [False, True, False]]])).tolist()
+        [[1, 0, 3, 2]]
+    """
+    (top, bottom), (left, right) = _ends(regions.any(dim=2)), _ends(regions.any(dim=1))
+    return torch.stack([left, top, right, bottom], dim=1)
+
+
+def _ends(there: Tensor) -> tuple[Tensor, Tensor]:
+    """The first marked position, and the one past the last, `(N,)` each; 0 and 0 where none is marked."""
+    places = torch.arange(there.shape[1], device=there.device).expand_as(there)
+    last = torch.where(there, places + 1, 0).amax(dim=1)
+    first = torch.where(there, places, there.shape[1]).amin(dim=1)
+    return torch.minimum(first, last), last
 
 
 def in_floats(images: Tensor) -> Tensor:

@@ -198,6 +198,7 @@ def measure_reliance(
     changed_logits: Mapping[str, Tensor],
     maps: Tensor | None = None,
     own_sigmoids: bool = True,
+    annotated: AnnotatedRegions | None = None,
 ) -> Reliance:
     """Compare the predictions for changed images with the labels, or with each other.
 
@@ -217,6 +218,8 @@ def measure_reliance(
         changed_logits: `(N, K)` logits by the name of the version; see `changed_images`.
         maps: the saliency that `changed_images` was given, to leave out samples whose map is blank.
         own_sigmoids: whether each logit has a sigmoid of its own, where a sample may be of several classes.
+        annotated: the batch's regions (`lightning_gcam.shortcuts.regions.regions_of_batch`), where they are known
+            already.
 
     Returns:
         A `Reliance`; without a measurement where the labels are no classes.
@@ -230,7 +233,7 @@ def measure_reliance(
         {'accuracy': 1.0, 'accuracy_chance': 0.5}
     """
     _check_logits(logits, changed_logits, len(batch))
-    annotated = regions_of_batch(batch)
+    annotated = annotated or regions_of_batch(batch)
     if annotated is None:
         return Reliance({}, chance_level(logits[:0], logits.shape[1]))
     blank = torch.zeros_like(annotated.known)
@@ -238,17 +241,22 @@ def measure_reliance(
         maps = maps.to(annotated.known.device).nan_to_num(0.0)
         salient = (maps > 0) & ~annotated.around if annotated.around is not None else maps > 0
         blank = ~salient.flatten(1).any(dim=1)  # nothing salient outside: there is nothing to replace
-    table = _Versions(annotated, logits, changed_logits, blank, are_multi_hot(annotated.labels), own_sigmoids)
-    measurements = {"accuracy": table.accuracy(logits, table.counted)}
-    if table.multi_label:
+    multi_label = are_multi_hot(annotated.labels)
+    guesses, finite = dict[str, Tensor](), dict[str, Tensor]()
+    for name, each in {"": logits, **changed_logits}.items():
+        found = predict_multi_hot(each, own_sigmoids) if multi_label else predict(each)
+        guesses[name], finite[name] = found.to(annotated.labels.device), each.isfinite().all(dim=1)
+    table = _Versions(annotated, guesses, finite, blank, multi_label)
+    measurements = {"accuracy": table.accuracy("", table.counted)}
+    if multi_label:
         measurements["exact_match"] = table.exact_match(table.counted)
     for name in CHECKS:
         if table.has_logits_for(name):
             measurements[name] = table.check(name)
             if name.endswith("accuracy") and not torch.equal(table.rows(name), table.counted):
-                measurements[f"{name}{BEFORE}"] = table.accuracy(logits, table.rows(name))
+                measurements[f"{name}{BEFORE}"] = table.accuracy("", table.rows(name))
     counted = annotated.labels[table.counted]
-    if table.multi_label:
+    if multi_label:
         return Reliance(measurements, *chance_of_marks(counted))
     return Reliance(measurements, chance_level(counted, logits.shape[1]))
 
@@ -259,14 +267,21 @@ BEFORE = "_before"
 
 @dataclass(frozen=True)
 class _Versions:
-    """The logits of all versions, and the samples that each check counts."""
+    """The predictions for all versions, and the samples that each check counts.
+
+    Args:
+        annotated: the samples' labels and regions.
+        guesses: by version, `""` for the samples as they are: the predicted class `(N,)`, or marks `(N, K)`.
+        finite: by version, whether each sample's logits are finite: `(N,)` bool.
+        blank: `(N,)` bool: nothing is salient outside of the object.
+        multi_label: whether a sample may be of several classes.
+    """
 
     annotated: AnnotatedRegions
-    logits: Tensor
-    changed_logits: Mapping[str, Tensor]
+    guesses: Mapping[str, Tensor]
+    finite: Mapping[str, Tensor]
     blank: Tensor
     multi_label: bool
-    own_sigmoids: bool
 
     @property
     def counted(self) -> Tensor:
@@ -275,7 +290,7 @@ class _Versions:
         return known & masked if (known & masked).any() else known
 
     def has_logits_for(self, check: str) -> bool:
-        return all(version in self.changed_logits for version in CHECKS[check])
+        return all(version in self.guesses for version in CHECKS[check])
 
     def rows(self, name: str) -> Tensor:
         """The samples that have what a check takes: `(N,)` bool."""
@@ -289,12 +304,12 @@ class _Versions:
         """One check, on the samples that have what it takes."""
         if name == "salient_flips":
             return self._flips(self.rows(name), *CHECKS[name])
-        return self.accuracy(self.changed_logits[CHECKS[name][0]], self.rows(name))
+        return self.accuracy(CHECKS[name][0], self.rows(name))
 
-    def accuracy(self, changed_logits: Tensor, counted: Tensor) -> Measurement:
+    def accuracy(self, version: str, counted: Tensor) -> Measurement:
         """The share of samples whose predicted class is right, or the mean share of their labels."""
-        counted = counted & _finite(changed_logits)
-        labels, guesses = self.annotated.labels, self._predict(changed_logits)
+        counted = counted & self.finite[version]
+        labels, guesses = self.annotated.labels, self.guesses[version]
         if self.multi_label:
             shares = (guesses == labels).double().mean(dim=1)[counted]
             value = float(shares.mean()) if len(shares) else math.nan
@@ -305,26 +320,16 @@ class _Versions:
 
     def exact_match(self, counted: Tensor) -> Measurement:
         """The share of samples all of whose labels are predicted right."""
-        counted = counted & _finite(self.logits)
-        right = (self._predict(self.logits) == self.annotated.labels).all(dim=1)
+        counted = counted & self.finite[""]
+        right = (self.guesses[""] == self.annotated.labels).all(dim=1)
         hits, n = int((right & counted).sum()), int(counted.sum())
         return self._measurement(hits / n if n else math.nan, counted, wilson_interval(hits, n))
 
-    def _predict(self, changed_logits: Tensor) -> Tensor:
-        """The predicted class `(N,)`, or the predicted marks `(N, K)`."""
-        found = (
-            predict_multi_hot(changed_logits, self.own_sigmoids)
-            if self.multi_label
-            else predict(changed_logits)
-        )
-        return found.to(self.annotated.labels.device)
-
     def _flips(self, counted: Tensor, salient: str, random: str) -> Measurement:
         """The share of predictions that change with the salient region, less that with a random one."""
-        changed_logits = [self.logits, self.changed_logits[salient], self.changed_logits[random]]
-        for each in changed_logits:
-            counted = counted & ~self.blank & _finite(each)
-        before, *after = (self._predict(each).reshape(len(each), -1) for each in changed_logits)
+        for version in ("", salient, random):
+            counted = counted & ~self.blank & self.finite[version]
+        before, *after = (self.guesses[each].reshape(len(counted), -1) for each in ("", salient, random))
         with_salient, with_random = (int(((each != before).any(dim=1) & counted).sum()) for each in after)
         n = int(counted.sum())
         value = (with_salient - with_random) / n if n else math.nan
@@ -349,10 +354,6 @@ class _Versions:
         undefined = ~counted & ~no_mask & ~blank
         n, *left_out = (int(each.sum()) for each in (counted, blank, no_mask, undefined))
         return Measurement(value, n, left_out[0], left_out[1], left_out[2], interval)
-
-
-def _finite(logits: Tensor) -> Tensor:
-    return logits.isfinite().all(dim=1)
 
 
 def _check_logits(logits: Tensor, changed_logits: Mapping[str, Tensor], n: int) -> None:

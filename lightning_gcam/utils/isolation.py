@@ -362,31 +362,3 @@ def _call_function(function: Callable[..., Any], preserve_rng_state: bool, *inpu
 
 def _yield_once(*_: Any, **__: Any) -> Iterator[None]:
     yield
-
-
-@contextmanager
-def recurrent_layers_without_cudnn(model: nn.Module) -> Iterator[None]:
-    """Run the model's `nn.RNN`, `nn.LSTM` and `nn.GRU` without cuDNN, whose backward needs training mode.
-
-    Everything else runs as it did: a whole forward without cuDNN would be slow, and of other bits.
-    """
-    before: list[bool] = []
-
-    def off(*_: Any) -> None:
-        before.append(torch.backends.cudnn.enabled)
-        torch.backends.cudnn.enabled = False
-
-    def back(*_: Any) -> None:
-        if before:
-            torch.backends.cudnn.enabled = before.pop()
-
-    with ExitStack() as stack:
-        for each in model.modules():
-            if isinstance(each, nn.RNNBase):
-                stack.callback(each.register_forward_pre_hook(off).remove)
-                stack.callback(each.register_forward_hook(back, always_call=True).remove)
-        try:
-            yield
-        finally:
-            while before:
-                back()
