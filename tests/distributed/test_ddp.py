@@ -134,6 +134,7 @@ def test_a_process_that_fails_before_an_exchange_leaves_none_waiting(ranks: list
     for rank in ranks:
         found = rank["one process fails before an exchange"]["with"]
         assert [row["step"] for row in found["history"]] == [15, 17]
+        assert ["salient_flips" in row for row in found["history"]] == [False, True]
         assert len(found["positions"]) == 7
         assert found["given up"] == 0
 

@@ -79,8 +79,8 @@ def fails_on_rank_one(images: Tensor, regions: Tensor) -> Tensor:
     return torch.zeros_like(images)
 
 
-def fail_once_on_rank_one(owner: type, name: str, call: int = 1) -> None:
-    """A method raises in process 1 the first time that it is called (or at another call), and nowhere else."""
+def fail_once_on_rank_one(owner: Any, name: str, call: int = 1) -> None:
+    """A function raises in process 1 the first time that it is called (or at another call), and nowhere else."""
     real, calls = getattr(owner, name), []
 
     def broken(self: Any, *arguments: Any) -> Any:
@@ -95,11 +95,13 @@ def fail_once_on_rank_one(owner: type, name: str, call: int = 1) -> None:
 def break_before_the_exchanges() -> None:
     """Process 1 fails before the samples are pooled; in the next look behind its maps; and in that behind it, too.
 
-    There the maps of all cannot be moved to its device. (It is asked for that with its own maps, to send them, twice.)
+    There the maps of all cannot be moved to its device. The look behind these goes on without checks, whose outputs
+    cannot be put together. (The dry run comes first: one call of the first two. Each look moves maps twice.)
     """
     fail_once_on_rank_one(FixedBatch, "candidates")
-    fail_once_on_rank_one(_Look, "interpretation")
-    fail_once_on_rank_one(Attribution, "to", call=3)
+    fail_once_on_rank_one(_Look, "interpretation", call=1 + 1)
+    fail_once_on_rank_one(Attribution, "to", call=1 + 1 + 2)
+    fail_once_on_rank_one(processes, "_interleave", call=1 + 1 + 2)
 
 
 MODES: dict[str, dict[str, Any]] = {
