@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -33,6 +34,7 @@ from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Reliance, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
+from lightning_gcam.shortcuts.exchange_checks import borrowed, exchange_versions, measure_exchanges
 from lightning_gcam.shortcuts.regions import classes_of_labels
 from lightning_gcam.utils.errors import InputError
 
@@ -101,8 +103,8 @@ def analyze(
         >>> masks[:, :4] = True
         >>> batch = SaliencyBatch(torch.rand(2, 1, 8, 8), labels=torch.tensor([0, 1]), masks=masks)
         >>> record = analyze(model, batch, LookConfig(methods="grad_cam", scores=["energy"]))
-        >>> list(record.scores)[:2]
-        ['energy', 'energy_chance']
+        >>> [name for name in record.scores if name.startswith("accuracy")]
+        ['accuracy', 'accuracy_chance']
     """
     stamp, size = stamp or Stamp(), chunk_size
     look = _Look(model, batch, config or LookConfig(), map_fn, on_failure)
@@ -332,10 +334,14 @@ class _Look:
 
         def logits(rows: list[int]) -> PerturbedOutputs:
             nonlocal size
+            exchanges = exchange_versions(self.batch, self.config.exchange_names)
             outputs, size = logits_for_versions(
                 self.model,
                 self.batch,
-                image_changes(self.batch, maps, names, removal),
+                {
+                    **image_changes(self.batch, maps, names, removal),
+                    **{name: partial(borrowed, self.batch.images, *how) for name, how in exchanges.items()},
+                },
                 rows=rows,
                 chunk_size=chunk_size,
                 forward=self.config.forward,
@@ -345,16 +351,19 @@ class _Look:
 
         found = self._tried(CHECKING, logits).to(self.batch.images.device)
         try:
-            several = has_own_sigmoids(self.batch, attribution)
-            measured = self.map_fn(
-                lambda _: measure_reliance(
-                    self.batch, attribution.logits, found.logits, maps, own_sigmoids=several
-                )
-            )
+            measured = self.map_fn(lambda _: self._measured(attribution, found.logits))
         except Exception as error:
             self._report(CHECKING, error)
             return None, size
         return measured, size
+
+    def _measured(self, attribution: Attribution, changed: dict[str, Tensor]) -> Reliance:
+        """The causal checks of the samples, and the exchanges among them."""
+        how = {"own_sigmoids": has_own_sigmoids(self.batch, attribution)}
+        logits, maps = attribution.logits, first_map(attribution)
+        reliance = measure_reliance(self.batch, logits, changed, maps, **how)
+        exchanges = measure_exchanges(self.batch, logits, changed, self.config.exchange_names, **how)
+        return replace(reliance, measurements={**reliance.measurements, **exchanges})
 
     def _with_baselines(self, attribution: Attribution) -> Attribution:
         """The maps and, on the same grid, those that do not depend on the model; where there is an object to lie on."""

@@ -12,7 +12,6 @@ from math import ceil
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from lightning_gcam.shortcuts.removal import exchange, in_dtype_of, in_floats
 from lightning_gcam.utils.errors import InputError, did_you_mean
@@ -227,7 +226,8 @@ def exchange_spectrum(images: Tensor, donors: Tensor) -> Tensor:
         [[[[4.0, 8.0]]]]
     """
     own, lent = torch.fft.rfft2(images), torch.fft.rfft2(donors)
-    return torch.fft.irfft2(torch.polar(lent.abs(), own.angle()), s=images.shape[-2:])
+    made: Tensor = torch.fft.irfft2(torch.polar(lent.abs(), own.angle()), s=images.shape[-2:])
+    return made
 
 
 @register_property(
@@ -281,7 +281,10 @@ def _ranks(images: Tensor) -> Tensor:
 
 
 def _low_pass(images: Tensor) -> Tensor:
+    from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]  # slow to import
+
     side = min(images.shape[-2:])
     sigma = max(side * _SIGMA, 0.5)
     radius = min(ceil(3 * sigma), side - 1)
-    return transforms.gaussian_blur(images, [2 * radius + 1] * 2, [sigma, sigma])
+    blurred: Tensor = transforms.gaussian_blur(images, [2 * radius + 1] * 2, [sigma, sigma])
+    return blurred

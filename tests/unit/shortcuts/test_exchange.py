@@ -6,14 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_gcam import SaliencyBatch
+from lightning_gcam.pipeline.config import LookConfig
+from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts.exchange import (
     available_properties,
     exchange_property,
     register_property,
     unregister_property,
 )
+from lightning_gcam.shortcuts.exchange_checks import Donors, exchange_versions, measure_exchanges
 from lightning_gcam.utils.errors import InputError
 
 EVERY = available_properties()
@@ -236,3 +240,96 @@ def test_what_is_not_known_is_refused() -> None:
     images, donors = random_pair()
     with pytest.raises(InputError, match=r"`donors` must be as the images"):
         exchange_property("border", images, donors[:2])
+
+
+# ------------------------------------------------------------------------------------------ the numbers
+
+
+def test_kept_and_followed_are_counted_over_both_donors() -> None:
+    """Three samples of classes 0, 0 and 1: what each borrows, and what the network then says, is written down."""
+    batch = SaliencyBatch(torch.rand(3, 1, 4, 4), torch.tensor([0, 0, 1]))
+    clean = torch.eye(3)[[0, 1, 1]]  # the second sample is taken for its donor's class already
+    first, second = torch.eye(3)[[0, 1, 2]], torch.eye(3)[[1, 1, 0]]
+    same = torch.eye(3)[[0, 1, 1]]
+
+    found = measure_exchanges(
+        batch,
+        clean,
+        {
+            "color_swap_0": first,
+            "color_swap_1": second,
+            "color_same_class_0": same,
+            "color_same_class_1": same,
+        },
+        ["color"],
+    )
+
+    # kept: 1, 0 | 0, 0 | 0, 0; followed: 0, 1 | 1, 1 | 0, 1
+    assert found["color_swap_accuracy"].value == pytest.approx(1 / 6)
+    assert found["color_follow_rate"].value == pytest.approx(4 / 6)
+    assert found["color_follow_chance"].value == pytest.approx(1 / 3)
+    assert found["color_same_class_accuracy"].value == pytest.approx(1 / 2)  # the third sample has no mate
+    assert (found["color_same_class_accuracy"].n, found["color_swap_accuracy"].n) == (2, 3)
+    low, high = found["color_follow_rate"].interval or (0, 0)
+    assert low < 4 / 6 < high
+
+
+def test_of_several_marks_those_that_differ_are_counted() -> None:
+    marks = torch.tensor([[1, 1, 0], [1, 0, 1]])
+    batch = SaliencyBatch(torch.rand(2, 1, 4, 4), marks)
+    said = torch.tensor([[3.0, 3.0, 3.0], [-3.0, 3.0, -3.0]])  # of two that differ: one kept; none kept
+
+    found = measure_exchanges(batch, said, {f"border_swap_{number}": said for number in range(2)}, ["border"])
+
+    assert found["border_swap_accuracy"].value == pytest.approx((1 / 2 + 0) / 2)
+    assert found["border_follow_rate"].value == pytest.approx((1 / 2 + 1) / 2)
+
+
+def test_donors_are_of_another_class_mates_of_the_same_and_all_lend() -> None:
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 3, -1])
+
+    donors = Donors.of(labels, labels >= 0)
+
+    for row in range(7):
+        assert (labels[donors.others[row]] != labels[row]).all() and (donors.others[row] >= 0).all()
+        assert donors.others[row].unique().numel() == 2
+    assert donors.mates.tolist()[:6] == [[3, 3], [4, 4], [5, 5], [0, 0], [1, 1], [2, 2]]
+    assert donors.others[7].tolist() == donors.mates[6].tolist() == [-1, -1]
+    assert len(donors.others[:7].unique()) == 7
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([1, 1]), torch.tensor([0.5, 1.5])])
+def test_without_two_classes_nothing_is_exchanged(labels: Tensor | None) -> None:
+    assert exchange_versions(SaliencyBatch(torch.rand(2, 3, 4, 4), labels), ["color"]) == {}
+
+
+class ReadsTheBorder(nn.Module):
+    """A classifier by the brightness of the image's first row: 0 where it is dark, else 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(1, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        row = self.features(images)[:, :1, 0].mean(dim=(1, 2))
+        return torch.stack([-row, row], dim=1)
+
+
+def test_a_look_names_the_property_that_the_network_reads() -> None:
+    network = ReadsTheBorder()
+    with torch.no_grad():
+        network.features.weight.fill_(1.0)
+        network.features.bias.zero_()
+    images = torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(0)) - 0.5
+    labels = torch.arange(8) % 2
+    images[:, :, 0] = (2.0 * labels - 1)[:, None, None]
+
+    config = LookConfig(checks=["border", "texture", "color"], target_layer="features", scores=[])
+    scores = analyze(network, SaliencyBatch(images, labels), config).scores
+
+    assert scores["accuracy"] == 1
+    assert (scores["border_swap_accuracy"], scores["border_follow_rate"]) == (0, 1)
+    assert (scores["border_follow_chance"], scores["border_same_class_accuracy"]) == (0, 1)
+    assert (scores["texture_swap_accuracy"], scores["texture_follow_rate"]) == (1, 0)
+    assert not any(name.startswith("color") for name in scores)  # a grey image has none
+    assert "background_only_accuracy" not in scores
