@@ -34,7 +34,7 @@ _HOMES = {
     "ShortcutAlarm": "callbacks",
     "attribute": "pipeline.attribution",
 }
-"""Where each name lives; it is imported when first asked for, so that the command's `--help` loads no torch."""
+"""The module that defines each name; it is imported at the first use, so that the command's `--help` loads no torch."""
 
 
 def __getattr__(name: str) -> Any:

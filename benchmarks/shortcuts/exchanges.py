@@ -90,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cues", nargs="+", default=list(CUES), choices=CUES)
-    parser.add_argument("--strengths", nargs="+", type=float, default=[0.95, 0.0], help="0: the cue tells nothing")
+    parser.add_argument(
+        "--strengths", nargs="+", type=float, default=[0.95, 0.0], help="0: the cue tells nothing"
+    )
     options = parser.parse_args(arguments)
     print(f"| cue | strength | validation / honest | {' | '.join(available_properties())} |")
     print(f"|---|---|---|{'---|' * len(available_properties())}")

@@ -42,20 +42,20 @@ def weights_may_change(trainer: Trainer, monitor: Callback) -> bool:
 def as_validated(
     trainer: Trainer, module: nn.Module, monitor: Callback, validated: Tensor | None, failures: FailurePolicy
 ) -> Iterator[None]:
-    """Run the body on the weights that the validation saw; where that is not possible, warn once.
+    """Run the body on the weights that the validation used; where that is not possible, warn once.
 
     Args:
         trainer: that runs.
         module: the model.
         monitor: that is to look.
         validated: `weights_of` the model in the validation; None where nothing could have changed them.
-        failures: told where they are others now.
+        failures: warns where they are others now.
     """
     exchanged: list[Any] = []
-    if validated is not None and not _are(validated, trainer, module):
+    if validated is not None and not _has_weights(validated, trainer, module):
         for callback in _averaging(trainer):
             callback._swap_models(module)
-            if _are(validated, trainer, module):
+            if _has_weights(validated, trainer, module):
                 exchanged.append(callback)
                 break
             callback._swap_models(module)
@@ -106,5 +106,5 @@ def same_weights(left: Tensor | None, right: Tensor | None) -> bool:
     return left is right if left is None or right is None else torch.equal(left, right)
 
 
-def _are(weights: Tensor, trainer: Trainer, module: nn.Module) -> bool:
+def _has_weights(weights: Tensor, trainer: Trainer, module: nn.Module) -> bool:
     return same_weights(weights, weights_of(trainer, module))

@@ -20,7 +20,7 @@ from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Reliance
-from lightning_gcam.utils.errors import words_of
+from lightning_gcam.utils.errors import error_text
 from lightning_gcam.utils.isolation import untouched
 from lightning_gcam.utils.lightning_compat import Trainer, in_both
 
@@ -33,10 +33,10 @@ def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> Candidates | Excepti
     """Pool the samples that each process would keep; the exception, in all processes, where one failed."""
     if trainer.world_size == 1:
         return _tried(fixed.candidates)
-    shares = agreed(trainer, lambda: _packed(fixed.candidates()))
+    shares = gather_results(trainer, lambda: _packed(fixed.candidates()))
     if isinstance(shares, Exception):
         return shares
-    return together(trainer, lambda: _unpacked(shares, trainer.strategy.root_device))
+    return run_in_all(trainer, lambda: _unpacked(shares, trainer.strategy.root_device))
 
 
 def _packed(offered: Candidates) -> tuple[Any, ...]:
@@ -54,6 +54,22 @@ def _unpacked(shares: list[tuple[Any, ...]], device: torch.device) -> Candidates
     return whole
 
 
+def own_map_fn(trainer: Trainer) -> Callable[..., Any]:
+    """The `map_fn` of a process by itself: the model runs in the precision of a validation step, and nothing else.
+
+    Args:
+        trainer: that runs.
+    """
+
+    def map_fn(work: Callable[[list[int]], Any], n: int | None = None) -> Any:
+        if n is None:
+            return work([])
+        with precision(trainer):
+            return work(list(range(n)))
+
+    return map_fn
+
+
 def map_fn_of(trainer: Trainer, module: nn.Module) -> Callable[..., Any]:
     """The `map_fn` of a look in this Trainer: all processes share its work, in the precision of a validation step.
 
@@ -68,7 +84,7 @@ def map_fn_of(trainer: Trainer, module: nn.Module) -> Callable[..., Any]:
                 return work(rows)
 
         if n is None:
-            result = together(trainer, lambda: work([]))
+            result = run_in_all(trainer, lambda: work([]))
         else:
             result = split_rows(trainer, module, n, precisely)
         if isinstance(result, Exception):
@@ -84,7 +100,7 @@ def split_rows(
     """Split the rows of a batch among the processes, and give every process the rows of all.
 
     Args:
-        trainer: says how many processes there are, and whether each holds the whole model.
+        trainer: gives the number of processes, and whether each holds the whole model.
         module: the model that `work` runs.
         n: how many samples there are, in every process.
         work: given the numbers of some samples, gives one row for each.
@@ -99,13 +115,13 @@ def split_rows(
         return _tried(lambda: work(everything))
     if not holds_whole_model(trainer):  # all must run every forward, on the same samples
         whole = _tried(lambda: work(everything))
-        failure = _failure(whole, _all_gather(trainer, (_words(whole), None)))
+        failure = _failure(whole, _all_gather(trainer, (_sendable(whole), None)))
         return failure if failure is not None else whole
     buffers = _rank_zeros_buffers(module, rank)
     rows = everything[rank::world]
-    part = _tried(lambda: _with_buffers(module, buffers, work, rows)) if rows else None
-    sent = None if part is None or isinstance(part, Exception) else part.to("cpu")
-    gathered = _all_gather(trainer, (_words(part), sent))
+    part = _tried(lambda: _with_buffers(module, buffers, work, rows).to("cpu")) if rows else None
+    sent = None if isinstance(part, Exception) else part
+    gathered = _all_gather(trainer, (_sendable(part), sent))
     failure = _failure(part, gathered)
     if failure is not None:
         return failure
@@ -122,7 +138,7 @@ def _rank_zeros_buffers(module: nn.Module, rank: int) -> dict[str, Tensor] | str
         own = _tried(
             lambda: {name: each.cpu() for name, each in module.named_buffers() if each.is_floating_point()}
         )
-        own = _words(own) if isinstance(own, Exception) else own
+        own = _sendable(own) if isinstance(own, Exception) else own
     sent = [own]
     torch.distributed.broadcast_object_list(sent, src=0)
     return cast("dict[str, Tensor] | str", sent[0])
@@ -153,58 +169,58 @@ def _tried(work: Callable[[], Result]) -> Result | Exception:
         return error
 
 
-def _words(result: Any) -> str | None:
-    """An exception as words, which can be sent in any case; None for anything else."""
-    return f"{type(result).__name__}: {words_of(result)}" if isinstance(result, Exception) else None
+def _sendable(result: Any) -> str | None:
+    """The type and the message of an exception as text, which can always be sent; None for anything else."""
+    return f"{type(result).__name__}: {error_text(result)}" if isinstance(result, Exception) else None
 
 
 def _failure(own: Any, gathered: list[tuple[str | None, Any]]) -> Exception | None:
     """This process's exception, or another's; None where none failed."""
-    failed = [(process, words) for process, (words, _) in enumerate(gathered) if words is not None]
+    failed = [(process, message) for process, (message, _) in enumerate(gathered) if message is not None]
     if not failed or isinstance(own, Exception):
         return own if isinstance(own, Exception) else None
-    process, words = failed[0]
-    return RuntimeError(f"{words} (in process {process})")
+    process, message = failed[0]
+    return RuntimeError(f"{message} (in process {process})")
 
 
-def first_layers(trainer: Trainer, names: list[str]) -> list[str]:
-    """The layers found by the first process that found any: all processes hold the same network."""
+def share_layers(trainer: Trainer, names: list[str]) -> list[str]:
+    """The layers found by the first process that found any, in every process: all hold the same network."""
     found = [names] if trainer.world_size == 1 else _all_gather(trainer, names)
     return next((each for each in found if each), [])
 
 
-def agreed(trainer: Trainer, work: Callable[[], Result]) -> list[Result] | Exception:
+def gather_results(trainer: Trainer, work: Callable[[], Result]) -> list[Result] | Exception:
     """Gather each process's result, by rank; where `work` failed in one of them, the exception, in all."""
     own = _tried(work)
-    words, sent = _words(own), None if isinstance(own, Exception) else own
-    found: list[Any] = [(words, sent)] if trainer.world_size == 1 else _all_gather(trainer, (words, sent))
+    message, sent = _sendable(own), None if isinstance(own, Exception) else own
+    found: list[Any] = [(message, sent)] if trainer.world_size == 1 else _all_gather(trainer, (message, sent))
     failure = _failure(own, found)
     return failure if failure is not None else [each for _, each in found]
 
 
-def together(trainer: Trainer, work: Callable[[], Result]) -> Result | Exception:
+def run_in_all(trainer: Trainer, work: Callable[[], Result]) -> Result | Exception:
     """Do `work` in every process, each for itself; where it fails in one, the exception, in all: none goes on alone."""
     own = _tried(work)
     if trainer.world_size == 1:
         return own
-    failure = _failure(own, _all_gather(trainer, (_words(own), None)))
+    failure = _failure(own, _all_gather(trainer, (_sendable(own), None)))
     return failure if failure is not None else own
 
 
-def all_have(trainer: Trainer, has: bool) -> bool:
+def all_ready(trainer: Trainer, has: bool) -> bool:
     """Whether every process is ready to run a sharded model, which takes all of them."""
     if trainer.world_size == 1 or holds_whole_model(trainer):
         return has
     return all(_all_gather(trainer, has))
 
 
-def gather(trainer: Trainer, work: Callable[[], Result]) -> list[Result]:
+def gather_or_raise(trainer: Trainer, work: Callable[[], Result]) -> list[Result]:
     """Gather each process's result in every process, by rank.
 
     Raises:
         Exception: where `work` failed in one of them, in all of them.
     """
-    found = agreed(trainer, work)
+    found = gather_results(trainer, work)
     if isinstance(found, Exception):
         raise found
     return found
@@ -215,13 +231,13 @@ def same_record(trainer: Trainer, record: SaliencyRecord) -> SaliencyRecord:
     if trainer.world_size == 1:
         return record
     checks = record.reliance.to_plain() if record.reliance is not None else None
-    scores, checks = same_everywhere(trainer, (record.scores, checks))
+    scores, checks = from_rank_zero(trainer, (record.scores, checks))
     return replace(
         record, scores=scores, reliance=Reliance.from_plain(checks) if checks is not None else None
     )
 
 
-def same_everywhere(trainer: Trainer, plain: Result) -> Result:
+def from_rank_zero(trainer: Trainer, plain: Result) -> Result:
     """Rank zero's plain data in every process: `EarlyStopping` on a score that differs would stop only some."""
     return plain if trainer.world_size == 1 else trainer.strategy.broadcast(plain)
 
@@ -239,7 +255,7 @@ def through_wrapper(trainer: Trainer, forward: Forward | None) -> Forward | None
     Every process must call it alike. (A DDP wrapper would wait for the others, and is never called.)
 
     Args:
-        trainer: says which strategy runs.
+        trainer: gives the strategy that runs.
         forward: the user's own way to call the module, if there is one.
     """
     if not isinstance(trainer.strategy, in_both("strategies.FSDPStrategy")):

@@ -10,17 +10,17 @@ from contextlib import contextmanager, suppress
 
 from lightning_gcam.pipeline.config import CHECKING, PERTURBING
 from lightning_gcam.utils.chunking import is_out_of_memory
-from lightning_gcam.utils.errors import InputError, did_you_mean, words_of
+from lightning_gcam.utils.errors import InputError, did_you_mean, error_text
 from lightning_gcam.utils.lightning_compat import rank_zero_warn
 
 MAX_IN_A_ROW = 3
-MAX_TOLD = 5
-"""A piece of work that fails in ever new ways (a message with a count in it) is warned of so many times."""
+MAX_WARNINGS = 5
+"""A step that fails in ever new ways (a message with a count in it) is warned of so many times."""
 THE_LOOK = "The look"
 WITH_THE_MODEL = (THE_LOOK, PERTURBING, CHECKING)
-"""The pieces of work that run the user's model: one cause is warned of once for all of them."""
+"""The steps that run the user's model: one cause is warned of once for all of them."""
 _CHOICES = ("warn", "raise")
-_IS_WANTED = "_passes_guards"
+_PASSES_GUARDS = "_passes_guards"
 """The mark of an exception that a callback with `on_error="raise"` lets through: another's guard does so, too."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REMEDIES = (
@@ -33,7 +33,7 @@ _REMEDIES = (
         "The disk is full: free some space, later looks use it.",
     ),
     (
-        lambda error: "Inference tensors cannot" in words_of(error),
+        lambda error: "Inference tensors cannot" in error_text(error),
         "The model keeps a tensor that was made under inference mode: pass `Trainer(inference_mode=False)`.",
     ),
     (lambda error: isinstance(error, OSError), "Check that it is there, can be reached and may be written."),
@@ -45,8 +45,8 @@ class FailurePolicy:
     """Turn failures into warnings.
 
     Args:
-        on_error: "warn": one warning for each failure, told apart by its place and its message, and after three failed
-            looks in a row no further one is taken; "raise": failures pass through (for tests).
+        on_error: "warn": one warning for each failure (a place and a message), and after three failed looks in a row
+            no further one is taken; "raise": failures pass through (for tests).
         host: what goes on all the same.
 
     Example:
@@ -66,8 +66,8 @@ class FailurePolicy:
         self.on_error = on_error
         self._host = host
         self.has_given_up = False
-        self._said: set[str] = set()
-        self._told: set[tuple[str, str]] = set()
+        self._given: set[str] = set()
+        self._reported: set[tuple[str, str]] = set()
         self._causes: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._in_a_row = 0
@@ -75,12 +75,12 @@ class FailurePolicy:
     @property
     def has_warned(self) -> bool:
         """Whether a warning was given."""
-        return bool(self._said)
+        return bool(self._given)
 
     def warn_once(self, kind: str, message: str) -> None:
         """Warn, unless a warning of this kind was given before."""
-        if kind not in self._said:
-            self._said.add(kind)
+        if kind not in self._given:
+            self._given.add(kind)
             rank_zero_warn(message)
 
     @contextmanager
@@ -94,36 +94,36 @@ class FailurePolicy:
         try:
             yield
         except Exception as error:
-            if (before_training and isinstance(error, InputError)) or getattr(error, _IS_WANTED, False):
+            if (before_training and isinstance(error, InputError)) or getattr(error, _PASSES_GUARDS, False):
                 raise
             self.report(work, error)
 
     def report(self, work: str, error: Exception) -> None:
-        """Warn of a failure, or raise it where that is asked for."""
+        """Warn of a failure, or raise it where `on_error` is "raise"."""
         if self.on_error == "raise":
             with suppress(AttributeError):  # an exception with `__slots__`
-                setattr(error, _IS_WANTED, True)
+                setattr(error, _PASSES_GUARDS, True)
             raise error
-        cause = f"{type(error).__name__}: {words_of(error)}"
+        cause = f"{type(error).__name__}: {error_text(error)}"
         failure = f"{_place_of(error)} {cause}"
-        if self._counts[work] > MAX_TOLD or (work, failure) in self._told:
+        if self._counts[work] > MAX_WARNINGS or (work, failure) in self._reported:
             return
         is_known = work in WITH_THE_MODEL and failure in self._causes
-        self._told.add((work, failure))
+        self._reported.add((work, failure))
         self._causes.add(failure)
         if is_known:
             return  # what breaks the checks will break the next look as well
         self._counts[work] += 1
-        if self._counts[work] > MAX_TOLD:
-            self._say(f"{work} failed in {MAX_TOLD} ways that were told; further ones are not.")
+        if self._counts[work] > MAX_WARNINGS:
+            self._warn(f"{work} failed in {MAX_WARNINGS} ways that were told; further ones are not.")
             return
-        self._say(
+        self._warn(
             f"{work} failed, and {self._host} goes on without it: {cause} "
             f'{_remedy(error)}(`on_error="raise"` shows where it comes from.)'
         )
 
-    def _say(self, message: str) -> None:
-        self._said.add(message)
+    def _warn(self, message: str) -> None:
+        self._given.add(message)
         rank_zero_warn(message)
 
     def count(self, *, succeeded: bool, work: str = THE_LOOK) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_gcam.callbacks.distributed import same_everywhere, through_wrapper
+from lightning_gcam.callbacks.distributed import from_rank_zero, own_map_fn, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
 from lightning_gcam.callbacks.sample_collector import integer_images_explained
@@ -165,17 +165,17 @@ class BatchEvaluator:
         return Columns.cat(found), self.counted.images - forwards, time.monotonic() - began
 
     def _measure(self, batch: SaliencyBatch, on_failure: OnFailure | None) -> Columns:
-        with torch.inference_mode(False), precision(self.trainer), without_progress_bars():
+        with torch.inference_mode(False), without_progress_bars():
             batch = as_inputs(self.trainer, batch, self.module.device)
             targets = labels_of(batch) if self.config.explains_labels else self.config.targets
             # rows of marks: of all batches alike, also of one where each sample has a single mark
-            several = self.config.multi_label or (batch.labels is not None and batch.labels.ndim == 2)
-            config = replace(self.config, targets=targets, multi_label=several)
-            record = analyze(self.module, batch, config, on_failure=on_failure)
+            multi_label = self.config.multi_label or (batch.labels is not None and batch.labels.ndim == 2)
+            config = replace(self.config, targets=targets, multi_label=multi_label)
+            record = analyze(self.module, batch, config, own_map_fn(self.trainer), on_failure=on_failure)
         self._check_same(record.attribution.explains)
         if record.chunk_size is not None and record.chunk_size < len(batch):
             self.chunk_size = record.chunk_size
-        return Columns.of(self._without_idle(record.results), len(batch))
+        return Columns.of(self._without_meaningless(record.results), len(batch))
 
     def _check_same(self, explains: str) -> None:
         """Refuse a batch whose labels mean something else than those of another."""
@@ -187,18 +187,18 @@ class BatchEvaluator:
                 "for a regression, or with whole numbers as labels."
             )
 
-    def _without_idle(self, results: ScoreResults) -> ScoreResults:
-        """The results without those scores of model-free maps that say nothing of how they lie on the object."""
+    def _without_meaningless(self, results: ScoreResults) -> ScoreResults:
+        """The results without those scores of model-free maps that do not measure how they lie on the object."""
         added = set(BASELINES) - set(self.config.method_table) if self.config.with_baselines else set()
         kept = {
             key: each
             for key, each in results.samples.items()
-            if key.map not in added or key.score in self._judged
+            if key.map not in added or key.score in self._object_scores
         }
         return replace(results, samples=kept)
 
     @cached_property
-    def _judged(self) -> set[str]:
+    def _object_scores(self) -> set[str]:
         """The scores of how well a map lies on the object."""
         metrics = resolve_scores(self.config.scores).items()
         return {
@@ -224,7 +224,7 @@ class EvaluationPlan:
     log_prefix: str
 
     def parts_in(self, root: Path, settings: dict[str, Any]) -> Path:
-        """Where what is done is kept under `root`, for an evaluation of these settings."""
+        """The directory under `root` for the finished batches of an evaluation with these settings."""
         return root / f"{safe_name(self.log_prefix.strip('/').replace('/', '-'))}-{fingerprint(settings)}"
 
 
@@ -236,7 +236,7 @@ class EvaluationRun:
         trainer: that runs.
         module: the model.
         plan: what is evaluated.
-        failures: told what fails.
+        failures: the policy for what fails.
         places: which sample of the dataset each one is.
         parts: what is done.
         settings: what decides whether another evaluation is the same.
@@ -267,13 +267,13 @@ class EvaluationRun:
     def begin(
         trainer: Trainer, module: LightningModule, plan: EvaluationPlan, failures: FailurePolicy, loader: Any
     ) -> EvaluationRun:
-        """Begin, or go on with what an interrupted evaluation of the same settings has done; in all processes alike.
+        """Begin, or continue an interrupted evaluation of the same settings; in all processes alike.
 
         Raises:
             InputError: where another program evaluates into the same directory at this moment.
         """
         _claim(trainer, plan.directory)
-        settings = same_everywhere(
+        settings = from_rank_zero(
             trainer, settings_of(plan.config, module, plan.config.target_layer, plan.adapter)
         )
         root = plan.directory or Path(trainer.default_root_dir) / "lightning_gcam"
@@ -390,7 +390,7 @@ def _claim(trainer: Trainer, directory: Path | None) -> None:
     if directory is not None and trainer.is_global_zero:
         with suppress(OSError):  # what cannot be written there is said where it is written
             is_free = claim_directory(directory)
-    if not same_everywhere(trainer, {"is_free": is_free})["is_free"]:
+    if not from_rank_zero(trainer, {"is_free": is_free})["is_free"]:
         raise InputError(
             f'`directory` "{directory}" is written to by another evaluation. Wait for it, or give another one.'
         )

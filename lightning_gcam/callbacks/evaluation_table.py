@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_gcam.callbacks.distributed import gather, same_everywhere
+from lightning_gcam.callbacks.distributed import from_rank_zero, gather_or_raise
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers
 from lightning_gcam.callbacks.trainer_state import logged_step
@@ -68,7 +68,7 @@ class _Share:
 
     positions: Numbers
     names: list[ScoreKey]
-    several: list[ScoreKey]
+    vectors: list[ScoreKey]
     forwards: float
     seconds: float
     unlabelled: int
@@ -108,7 +108,7 @@ class Table:
         Raises:
             InputError: where no sample could be evaluated.
         """
-        shares = gather(trainer, lambda: _Share.of(done))
+        shares = gather_or_raise(trainer, lambda: _Share.of(done))
         own = shares[trainer.global_rank].positions
         positions = np.concatenate([share.positions for share in shares])
         if not len(positions):
@@ -119,23 +119,25 @@ class Table:
         _check_layers(shares)
         _warn_of_own_data(shares)
         order = np.argsort(positions, kind="stable")
-        names, several = (
+        names, vectors = (
             _in_order([share.names for share in shares]),
-            _in_order([share.several for share in shares]),
+            _in_order([share.vectors for share in shares]),
         )
         maps = list(dict.fromkeys(name.map for name in names))
         names.sort(key=lambda name: (name.map in BASELINES, maps.index(name.map)))
-        small = Columns.cat(gather(trainer, lambda: done.parts.read(own, names))).select(order)
+        small = Columns.cat(gather_or_raise(trainer, lambda: done.parts.read(own, names))).select(order)
 
         def read(name: ScoreKey) -> Columns:
-            if name not in several:
+            if name not in vectors:
                 return small
-            return Columns.cat(gather(trainer, lambda: done.parts.read(own, [name], [name]))).select(order)
+            return Columns.cat(gather_or_raise(trainer, lambda: done.parts.read(own, [name], [name]))).select(
+                order
+            )
 
         metrics = resolve_scores(done.config.scores)
         rows = measure_columns(names, metrics, read, resamples=self.resamples)
         result = EvaluationResult(rows, self._facts(trainer, done, shares, names))
-        return EvaluationResult.from_plain(same_everywhere(trainer, result.to_plain()))
+        return EvaluationResult.from_plain(from_rank_zero(trainer, result.to_plain()))
 
     def show(
         self, trainer: Trainer, result: EvaluationResult, log_prefix: str, failures: FailurePolicy
@@ -167,9 +169,9 @@ class Table:
                 logger.save()
 
     def tidy(self, trainer: Trainer, parts: SampleStore, result: EvaluationResult) -> None:
-        """Remove what was kept for going on, unless a batch or the writing failed."""
+        """Remove the files that were kept to continue after an interrupt, unless a batch or the writing failed."""
         is_rehearsal = bool(getattr(trainer, "fast_dev_run", False))
-        found = same_everywhere(trainer, {"is_written": self.written_to is not None or is_rehearsal})
+        found = from_rank_zero(trainer, {"is_written": self.written_to is not None or is_rehearsal})
         trainer.strategy.barrier()
         if not found["is_written"]:
             rank_zero_warn(
@@ -219,8 +221,8 @@ def _check_layers(shares: list[_Share]) -> None:
     """Refuse different layers: each process finds the layer by itself, on a sample of its own."""
     found = {tuple(share.layers) for share in shares if share.layers}
     if len(found) > 1:
-        words = " and ".join(sorted(", ".join(each) for each in found))
-        raise InputError(f"The processes found different layers ({words}). Name one with `target_layer`.")
+        layers = " and ".join(sorted(", ".join(each) for each in found))
+        raise InputError(f"The processes found different layers ({layers}). Name one with `target_layer`.")
 
 
 def _warn_of_own_data(shares: list[_Share]) -> None:
@@ -238,7 +240,7 @@ def _written(directory: Path, result: EvaluationResult) -> tuple[Path, Path]:
     """Write the table; where that fails, write it elsewhere, or print it as it would have been written.
 
     Raises:
-        OSError: where it is not in `directory`; it says where it is.
+        OSError: where it is not in `directory`; the message names where it is.
     """
     try:
         return write_result(directory, result)
@@ -248,7 +250,7 @@ def _written(directory: Path, result: EvaluationResult) -> tuple[Path, Path]:
 
 
 def _saved_elsewhere(result: EvaluationResult) -> str:
-    """Save the table in a new directory, or print it, and say where it is."""
+    """Save the table in a new directory, or print it, and return a message about where it is."""
     with suppress(OSError):
         elsewhere = Path(tempfile.mkdtemp(prefix="lightning_gcam-"))
         try:

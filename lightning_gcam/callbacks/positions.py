@@ -1,4 +1,4 @@
-"""The position in the dataset of each sample that a process is handed, so that none is counted twice."""
+"""The position in the dataset of each sample that a process receives, so that none is counted twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass
 class StreamPositions:
-    """The positions of the samples that one process is handed, one batch after the other.
+    """The positions of the samples that one process receives, one batch after the other.
 
     Several processes are dealt the samples in turn. So that all are handed as many, `DistributedSampler` deals some of
     them a second time at the end: their positions lie behind the last. Without it (`use_distributed_sampler=False`),
@@ -57,7 +57,7 @@ class StreamPositions:
 
         Args:
             batch: as the dataloader delivered it.
-            loader: the dataloader; one that makes batches of one size says how many are left for the last.
+            loader: the dataloader; one that makes batches of one size determines how many are left for the last.
         """
         batch_sampler = getattr(loader, "batch_sampler", None)
         size = getattr(loader, "batch_size", None)
@@ -73,8 +73,8 @@ class StreamPositions:
         """The positions of the next n samples.
 
         Example:
-            >>> places = StreamPositions(rank=1, processes=2, last=5)
-            >>> places.take(2), places.take(1)
+            >>> positions = StreamPositions(rank=1, processes=2, last=5)
+            >>> positions.take(2), positions.take(1)
             (array([1, 3]), array([5]))
         """
         own = np.arange(self.delivered, self.delivered + n, dtype=np.int64)
@@ -84,7 +84,7 @@ class StreamPositions:
 
     @property
     def reached(self) -> int:
-        """The number of samples that all processes together were handed, as far as this one can tell."""
+        """The number of samples that all processes together received, computed from this process's count."""
         return self.delivered if self.all_to_each else self.delivered * self.processes
 
     def counts(self, positions: Numbers) -> npt.NDArray[np.bool_]:
@@ -145,8 +145,8 @@ def _bytes(tensor: Tensor) -> npt.NDArray[np.uint8]:
     return found
 
 
-def _digest(pieces: list[npt.NDArray[np.uint8]]) -> int:
+def _digest(chunks: list[npt.NDArray[np.uint8]]) -> int:
     state = hashlib.blake2b(digest_size=8)
-    for piece in pieces:
-        state.update(np.ascontiguousarray(piece).data)
+    for chunk in chunks:
+        state.update(np.ascontiguousarray(chunk).data)
     return int.from_bytes(state.digest(), "little", signed=True)

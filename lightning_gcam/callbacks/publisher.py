@@ -28,7 +28,7 @@ def announce(
     layers: Sequence[TargetLayer],
     config: LookConfig,
 ) -> None:
-    """Log the layer, the samples and the scores in one line, and which scores are left out for want of masks."""
+    """Log the layer, the samples and the scores in one line, and which scores are left out without masks."""
     batch, prefix = record.batch, record.stamp.log_prefix
     methods = dict.fromkeys(record.attribution.source_of(name).method for name in record.attribution.maps)
     where = " and ".join(str(layer) for layer in layers)
@@ -56,8 +56,8 @@ def _of_classes(record: SaliencyRecord) -> str:
     labels = record.batch.labels
     if labels is None or are_measurements(labels):
         return ""
-    several = labels.ndim == 2 and labels.shape[1] > 1
-    count = int((labels > 0).any(dim=0).sum()) if several else len(labels.unique())
+    multi_hot = labels.ndim == 2 and labels.shape[1] > 1
+    count = int((labels > 0).any(dim=0).sum()) if multi_hot else len(labels.unique())
     return f" of {count} classes"
 
 
@@ -100,7 +100,7 @@ _COINCIDE = {"grad_cam": "Grad-CAM", "xgrad_cam": "XGrad-CAM", "hires_cam": "HiR
 
 def explain_even_gradients(layer: TargetLayer, methods: Collection[str]) -> None:
     """Log why several methods give the same map here, and at which earlier layer they differ."""
-    same = [words for name, words in _COINCIDE.items() if name in methods]
+    same = [text for name, text in _COINCIDE.items() if name in methods]
     with_guidance = "guidance_cam" in methods
     if len(same) < 2 and not with_guidance:
         return
@@ -145,10 +145,12 @@ def reading_notes(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[s
     """The warnings about samples, classes and maps that a reader of the scores needs, each as a kind and a sentence."""
     yield from _about_samples(record, fixed)
     yield from _about_classes(record)
-    n = len(record.batch)
     for name, peaks in record.attribution.peaks.items():
-        method, layer = record.attribution.source_of(name)
+        n = len(peaks)
         broken, blank = int((~peaks.isfinite()).sum()), int((peaks == 0).sum())
+        if not broken and not blank:
+            continue
+        method, layer = record.attribution.source_of(name)
         if broken:
             yield (
                 "not finite",
@@ -197,7 +199,7 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
             "Check them if that is not meant.",
         )
     if fixed.of_other_sizes:
-        yield "other sizes", _words_on_sizes(record, fixed)
+        yield "other sizes", _about_sizes(record, fixed)
     if fixed.mixed:
         yield (
             "mixed",
@@ -228,7 +230,7 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         )
 
 
-def _words_on_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
+def _about_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
     """The warning about images of other sizes, with the adapter that resizes them."""
     height, width = record.batch.image_size
     names = "" if record.stamp.class_names is None else f", class_names={list(record.stamp.class_names)!r}"
@@ -244,12 +246,12 @@ def _words_on_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
 
 def _explained(record: SaliencyRecord, targets: Targets) -> str:
     if record.attribution.explains != "classes":
-        words = {
+        texts = {
             "norm": "the output's norm",
             "error": "the reconstruction's error",
             "output": "the output itself",
         }
-        return words.get(record.attribution.explains, "a score of your own")
+        return texts.get(record.attribution.explains, "a score of your own")
     if isinstance(targets, int):
         return f"class {targets}"
     by_label = targets == "label" and record.batch.labels is not None
@@ -283,7 +285,7 @@ class Publisher:
         layers: Sequence[TargetLayer],
         config: LookConfig,
     ) -> None:
-        """Show the picture and the words of a look; only rank zero does."""
+        """Show the picture and the texts of a look; only rank zero does."""
         is_rehearsal = getattr(trainer, "fast_dev_run", False)
         with self.failures.guard("Describing the look"):
             for kind, message in reading_notes(record, fixed):
@@ -291,8 +293,9 @@ class Publisher:
                     self.failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
-        with self.failures.guard("Saying what is looked at"):
-            self._announce(record, layers, config)
+        if layers and not self._announced:
+            with self.failures.guard("Saying what is looked at"):
+                self._announce(record, layers, config)
         to_files = not trainer.loggers and not is_rehearsal
         is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:
@@ -358,9 +361,7 @@ class Publisher:
         return False
 
     def _announce(self, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig) -> None:
-        """Log once a run what is looked at."""
-        if self._announced or not layers:
-            return
+        """Log which layer, samples and scores the looks are of."""
         self._announced = True
         announce(record, layers, config)
         explain_coarse_grid(record, layers)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import FixedBatch, Selection
 from lightning_gcam.pipeline.config import LookConfig
-from lightning_gcam.pipeline.history import LookHistory
+from lightning_gcam.pipeline.record import LookHistory
 from lightning_gcam.utils.errors import InputError
 
 _CHOICE = ("num_samples", "selection")
@@ -75,7 +75,7 @@ def settings_of(config: LookConfig, num_samples: int, selection: Selection, by_h
 
     Args:
         config: what is computed.
-        num_samples: how many samples are wanted.
+        num_samples: how many samples to choose.
         selection: how they are chosen.
         by_hand: whether they were given instead.
     """

@@ -62,7 +62,7 @@ class SaliencyEvaluation(Callback):
         forward: as in `SaliencyMonitor`.
         reshape_transform: as in `SaliencyMonitor`.
         class_names: for labels that come as words; in the order of the logits.
-        multi_label: whether each logit has a sigmoid of its own, for scores that ask for a probability; needed where
+        multi_label: whether each logit has a sigmoid of its own, for scores that need a probability; needed where
             a row has one class of several. With multi-hot labels it is known.
         chunk_size: how many samples go through the model at once; a batch where it is left out, and less where memory
             runs out.
@@ -151,7 +151,7 @@ class SaliencyEvaluation(Callback):
         return self._table.written_to
 
     def is_unfinished(self, module: LightningModule) -> bool:
-        """Whether an evaluation of the same settings and weights has begun in `directory`, and did not come to its end.
+        """Whether an evaluation of the same settings and weights has begun in `directory`, and did not finish.
 
         Args:
             module: the model, with its weights.
@@ -180,7 +180,7 @@ class SaliencyEvaluation(Callback):
         self._check_alone(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin, or go on with what an interrupted evaluation has done."""
+        """Begin, or continue an interrupted evaluation."""
         loaders = loaders_of(trainer)
         check_index(self.dataloader_idx, loaders, "test")
         loader = part_of(loaders, 0, self.dataloader_idx, loaders)
@@ -212,7 +212,7 @@ class SaliencyEvaluation(Callback):
             self._receive(trainer, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the processes' numbers together, and show the table."""
+        """Gather the numbers of all processes, and show the table."""
         stream, self._stream = self._stream, None
         if stream is not None:
             try:
@@ -225,7 +225,7 @@ class SaliencyEvaluation(Callback):
                 stream.end()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Log where it can go on."""
+        """Log how an interrupted evaluation can be continued."""
         if self._stream is not None:
             self._stream.report_interruption()
             self._stream.end()

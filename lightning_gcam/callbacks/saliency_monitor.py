@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -18,10 +19,10 @@ from lightning_gcam.callbacks.averaging import (
     weights_of,
 )
 from lightning_gcam.callbacks.distributed import (
-    all_have,
-    first_layers,
+    all_ready,
     map_fn_of,
     same_record,
+    share_layers,
     through_wrapper,
 )
 from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
@@ -58,8 +59,7 @@ from lightning_gcam.pipeline.config import (
     check_scores,
     check_targets,
 )
-from lightning_gcam.pipeline.history import LookHistory
-from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
+from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
 from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled
 from lightning_gcam.shortcuts import Checks, Removal
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
@@ -89,7 +89,7 @@ class SaliencyLookHook(Protocol):
         monitor: SaliencyMonitor,
         record: SaliencyRecord | None,
     ) -> None:
-        """Take what a look found, right behind it, in every process.
+        """Receive the record of a look, right after the look and in every process.
 
         Args:
             trainer: that runs.
@@ -250,7 +250,7 @@ class SaliencyMonitor(Callback):
         return self._display.pages
 
     def describe(self) -> str:
-        """Print, and return, which layer is looked at, why, and which other layers would do.
+        """Print, and return, which layer is explained, why, and which other layers would do.
 
         Example:
             >>> text = SaliencyMonitor(target_layer="layer4").describe()
@@ -330,7 +330,7 @@ class SaliencyMonitor(Callback):
             )  # where Lightning logs its own now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the scores of the end; and a run without a single look must not pass in silence."""
+        """Compute the final scores, and warn where the run had not a single look."""
         self._look_at_the_end(trainer, pl_module)
         if not self.history and not self._failures.has_warned:
             self._failures.warn_once(
@@ -502,7 +502,7 @@ class SaliencyMonitor(Callback):
     def _prepare(
         self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch | None, batch: Any = None
     ) -> None:
-        if not all_have(trainer, samples is not None) or samples is None:
+        if not all_ready(trainer, samples is not None) or samples is None:
             return
         with (
             self._failures.guard("Preparing the looks", before_training=no_training_time_spent(trainer)),
@@ -512,7 +512,7 @@ class SaliencyMonitor(Callback):
                 check_normalize(self.normalize, samples.images.shape[1])
             with integer_images_explained(batch):
                 self._layers = self._find_layers(trainer, pl_module, samples)
-        if not all_have(trainer, bool(self._layers)):
+        if not all_ready(trainer, bool(self._layers)):
             self._layers = []
 
     def _find_layers(
@@ -563,23 +563,28 @@ class SaliencyMonitor(Callback):
             )
             self.history, self._looks = [], LookHistory()
         validated = self._weights.pop("validated", None)
-        with as_validated(trainer, pl_module, self, validated, self._failures):
+        with (
+            as_validated(trainer, pl_module, self, validated, self._failures)
+            if validated is not None
+            else nullcontext()
+        ):
             self._look_and_log(trainer, pl_module, logged_step(trainer))
 
     # -------------------------------------------------------------------------------- one look
 
     def _look_and_log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        fitting = is_fitting(trainer)
         if (
             self._schedule.is_epoch_due(trainer)
             and (record := self._look(trainer, pl_module, step)) is not None
         ):
             # not in Lightning's own row: there, a logger that refuses our scores would end the training
-            to_loggers = False if is_fitting(trainer) else None
+            to_loggers = False if fitting else None
             with self._failures.guard("Logging the saliency scores"):
                 pl_module.log_dict(
                     record.metrics, on_step=False, on_epoch=True, sync_dist=True, logger=to_loggers
                 )
-            if is_fitting(trainer):
+            if fitting:
                 self._display.send_scores(trainer, record)
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, step: int) -> SaliencyRecord | None:
@@ -600,10 +605,12 @@ class SaliencyMonitor(Callback):
             self._looked_at, self._weights["seen"], self.last_record = now, weights, record
             self.history.append(record.row)
             self._display.show(trainer, record, self._collection.fixed, self._layers, self._config)
-        self._hand_over(trainer, pl_module, record)
+        self._call_look_hooks(trainer, pl_module, record)
         return record
 
-    def _hand_over(self, trainer: Trainer, pl_module: LightningModule, record: SaliencyRecord | None) -> None:
+    def _call_look_hooks(
+        self, trainer: Trainer, pl_module: LightningModule, record: SaliencyRecord | None
+    ) -> None:
         """Call `on_saliency_look` of every callback that has it, wherever it stands in the list."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             with self._failures.guard(f"`on_saliency_look` of {type(callback).__name__}"):
@@ -628,11 +635,11 @@ class SaliencyMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, step: int, config: LookConfig
     ) -> SaliencyRecord | None:
         """Analyze the fixed samples with all processes; None in each of them where one failed."""
-        layers = first_layers(trainer, [layer.name for layer in self._layers])
-        if not layers:
-            return None
         style = (self.class_names, self.normalize, self.scale, self.show_change)
         stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style, sample_images=self.sample_images)
+        layers = share_layers(trainer, [layer.name for layer in self._layers])
+        if not layers:
+            return None
         fixed, forward = self._collection.fixed, through_wrapper(trainer, config.forward)
         map_fn = map_fn_of(trainer, pl_module)
         try:
@@ -640,7 +647,7 @@ class SaliencyMonitor(Callback):
                 record = analyze(
                     pl_module,
                     map_fn(lambda _: self._samples(trainer, pl_module)),
-                    replace(config, target_layer=layers, forward=forward),
+                    config.at_layers(layers, forward),
                     map_fn,
                     stamp=stamp,
                     history=self._looks,

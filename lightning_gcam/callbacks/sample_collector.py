@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_gcam.callbacks.distributed import agreed, pool_candidates, together
+from lightning_gcam.callbacks.distributed import gather_results, pool_candidates, run_in_all
 from lightning_gcam.callbacks.positions import StreamPositions
 from lightning_gcam.cam.calling import IntegerImagesError
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
@@ -33,7 +33,7 @@ def delivered_by(
     """What the dataloader `index` delivered, of the arguments of a batch's hook; None where it delivered nothing.
 
     Args:
-        trainer: knows the dataloaders.
+        trainer: holds the dataloaders.
         batch: of one dataloader, or of all at once.
         batch_idx: as Lightning gives it.
         dataloader_idx: as Lightning gives it; None where there is one, or all deliver at once.
@@ -110,7 +110,7 @@ def _pairs(loaders: Any, batch: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _length(loader: Any) -> float:
-    """How many batches a dataloader has; one over an iterable dataset does not know."""
+    """How many batches a dataloader has; unknown for one over an iterable dataset."""
     try:
         return len(loader)
     except TypeError:
@@ -181,11 +181,11 @@ class SampleCollector:
         self._places = StreamPositions()
         self._to_verify = False
         self._is_there = True
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def begin_run(self) -> None:
         """Begin another run, in which every message may be logged again."""
-        self._said = set()
+        self._logged = set()
 
     def collect_anew(self) -> None:
         """Choose anew, as the next validation may be another one: samples that it delivers again stay, if all do."""
@@ -224,12 +224,12 @@ class SampleCollector:
         if not self._is_there:
             if not trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
                 check_index(self.dataloader_idx, loaders, kind)
-            self._say_once(
+            self._log_once(
                 f"SaliencyMonitor: `dataloader_idx` is {self.dataloader_idx}, and there are {count} {kind} dataloaders "
                 "so far (counted from 0). They are reloaded between epochs: the looks begin when it is there."
             )
         elif count > 1:
-            self._say_once(
+            self._log_once(
                 f"SaliencyMonitor: of {count} {kind} dataloaders, the samples come from number {self.dataloader_idx} "
                 "(counted from 0). `dataloader_idx=` chooses another."
             )
@@ -238,16 +238,16 @@ class SampleCollector:
         loaders = loaders_of(trainer)
         return part_of(loaders, 0, self.dataloader_idx, loaders)
 
-    def _say_once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
+    def _log_once(self, message: str) -> None:
+        if message not in self._logged:
+            self._logged.add(message)
             rank_zero_info(message)
 
     def take(self, trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int | None) -> Taken | None:
         """The samples of a batch, or those given by hand; None where the batch holds nothing of the chosen dataloader.
 
         Args:
-            trainer: knows the dataloaders.
+            trainer: holds the dataloaders.
             batch: of one dataloader, or of all at once.
             batch_idx: as Lightning gives it.
             dataloader_idx: as Lightning gives it; None where there is one, or all deliver at once.
@@ -297,20 +297,21 @@ class SampleCollector:
             return None
         if not self.fixed.is_closed:
             return self._settle(trainer)
-        verified, self._to_verify = self._to_verify, False
-        beyond = self._places.reached
-        return next((each for each in self.fixed.positions if verified and each >= beyond), None)
+        if not self._to_verify:
+            return None
+        self._to_verify, beyond = False, self._places.reached
+        return next((each for each in self.fixed.positions if each >= beyond), None)
 
     def _settle(self, trainer: Trainer) -> Exception | None:
         offered = pool_candidates(trainer, self.fixed)
         if isinstance(offered, Exception):
             return offered
-        found = agreed(trainer, lambda: self._found)
+        found = gather_results(trainer, lambda: self._found)
         if isinstance(found, Exception):
             return found
         chosen = FixedBatch(*self._wanted)
         chosen.largest_batch = self.fixed.largest_batch
-        settled = together(trainer, lambda: chosen.close(offered))
+        settled = run_in_all(trainer, lambda: chosen.close(offered))
         former, self._former = self._former, None
         if former is not None and len(set().union(*found)) == len(former.samples):
             self.fixed = former

@@ -1,4 +1,4 @@
-"""`ShortcutAlarm`: an alarm where causal checks of several looks say that the class survives without the object."""
+"""`ShortcutAlarm`: an alarm where causal checks of several looks show that the class survives without the object."""
 
 from __future__ import annotations
 
@@ -69,23 +69,23 @@ class RecentLooks:
 
 def evidence_of(record: SaliencyRecord) -> Evidence | None:
     """The checks of a look, and the scores of its first method; None where nothing of it can be judged."""
-    if record.reliance is None or why_not(record) is not None:
+    if record.reliance is None or reason_not_judged(record) is not None:
         return None
-    taken = {name: record.scores[name] for name in _SCORES if _is_ours(record, name)}
+    taken = {name: record.scores[name] for name in _SCORES if _is_builtin_score(record, name)}
     missing = [name for name in _SCORES if name not in taken]
     name, maps = next(iter(record.attribution.maps.items()))
     scores = score_maps(replace(record.attribution, maps={name: maps}), record.batch, missing).values
     return Evidence(record.step, record.epoch, record.reliance, {**scores, **taken})
 
 
-def _is_ours(record: SaliencyRecord, name: str) -> bool:
+def _is_builtin_score(record: SaliencyRecord, name: str) -> bool:
     """Whether the look has the score of that name, and it is not one of the user's own under the same name."""
     key = ScoreKey(next(iter(record.attribution.maps)), name)
     metric, _ = record.results.samples.get(key, (None, None))
     return name in record.scores and type(metric) is type(resolve_scores(name)[name])
 
 
-def why_not(record: SaliencyRecord) -> str | None:
+def reason_not_judged(record: SaliencyRecord) -> str | None:
     """The reason why the alarm cannot judge a look, and what to give it; None where it can."""
     batch, reliance = record.batch, record.reliance
     measured = reliance.scores if reliance is not None else {}
@@ -109,19 +109,19 @@ def why_not(record: SaliencyRecord) -> str | None:
 class ShortcutAlarm(Callback):
     """Judge every look of the `SaliencyMonitor`s, and alert where a model seems to be right for another reason.
 
-    It speaks when accuracy is clearly above chance and, on several looks in a row, the class survives without the
+    It alerts when accuracy is clearly above chance and, on several looks in a row, the class survives without the
     object, or dies with the suspect region exchanged (see `lightning_gcam.shortcuts.judge`). It says what was measured,
     on how many samples, with interval and chance, and what to try next: as a warning, a text in TensorBoard, an alert
-    in Weights & Biases, and a line in `alerts.csv` beside `scores.csv` elsewhere. It speaks once; again when another
-    kind of evidence comes up, or after it had nothing to say.
+    in Weights & Biases, and a line in `alerts.csv` beside `scores.csv` elsewhere. It alerts once; again when another
+    kind of evidence comes up, or after a look without a finding.
 
-    No alarm means that these checks did not show anything, not that there is nothing: they see evidence outside of the
+    No alarm means that these checks did not show anything, not that there is nothing: they find evidence outside of the
     objects as they are annotated, in the classes and the samples of the fixed batch.
 
     Args:
         thresholds: from where on a look counts; see `lightning_gcam.shortcuts.Thresholds`.
         looks_in_a_row: how many looks have to show the same.
-        stop: end the training where it speaks, as `EarlyStopping` does: after `min_epochs` and `min_steps`.
+        stop: end the training where it alerts, as `EarlyStopping` does: after `min_epochs` and `min_steps`.
         on_error: "warn" (the training goes on) or "raise".
 
     Raises:
@@ -203,9 +203,9 @@ class ShortcutAlarm(Callback):
         if prefix not in self._recent_looks:
             self._recent_looks[prefix] = RecentLooks(self.thresholds, self.looks_in_a_row)
         recent = self._recent_looks[prefix]
-        if record is not None and (reason := why_not(record)) is not None:
-            words = f"ShortcutAlarm cannot judge this run: {reason}"
-            self._failures.warn_once(f"cannot judge:{prefix}", words)
+        if record is not None and (reason := reason_not_judged(record)) is not None:
+            message = f"ShortcutAlarm cannot judge this run: {reason}"
+            self._failures.warn_once(f"cannot judge:{prefix}", message)
         evidence = evidence_of(record) if record is not None else None
         if evidence is None:
             recent.interrupt()
@@ -238,7 +238,7 @@ class ShortcutAlarm(Callback):
 def _read(
     state: Any, thresholds: Thresholds, looks_in_a_row: int
 ) -> tuple[list[dict[str, Any]], dict[str, RecentLooks]]:
-    """The alerts and the watches of a checkpoint.
+    """Read the alerts and the recent looks of a checkpoint.
 
     Raises:
         InputError: naming what is missing, unknown, or cannot be read.

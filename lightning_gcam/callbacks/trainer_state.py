@@ -53,7 +53,8 @@ def as_input(trainer: Trainer, images: Tensor) -> Tensor:
 def as_inputs(trainer: Trainer, batch: SaliencyBatch, device: torch.device) -> SaliencyBatch:
     """The samples on `device`, their images in the dtype that the Trainer's precision gives to every batch."""
     batch = batch.to(device)
-    return replace(batch, images=as_input(trainer, batch.images))
+    images = as_input(trainer, batch.images)
+    return batch if images is batch.images else replace(batch, images=images)
 
 
 _OR_NEVER = "a whole number from 1, or None for never"

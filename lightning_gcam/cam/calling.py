@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_gcam.cam.layouts import find_layout, leaves_of, main_tensor
 from lightning_gcam.cam.outputs import RECIPES, find_raw_logits
 from lightning_gcam.utils.errors import MACHINE_FAILURE, InputError
-from lightning_gcam.utils.isolation import is_sharded, recurrent_layers_without_cudnn, untouched
+from lightning_gcam.utils.isolation import is_sharded, untouched
 from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
 
 _SAMPLES = 2
@@ -80,7 +80,7 @@ Forward = Callable[[nn.Module, Tensor], Any]
 
 
 class IntegerImagesError(InputError):
-    """Raised where a forward takes images as floating point, and not the whole numbers (uint8, say) that came."""
+    """Raised where a forward takes images as floating point, and not the whole numbers (such as uint8) that came."""
 
 
 def call_model(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
@@ -105,7 +105,7 @@ def call_model(model: nn.Module, images: Tensor, forward: Forward | None) -> Any
     """
     invocation = _Invocation.of(model)
     try:
-        with recurrent_layers_without_cudnn(model):
+        with _recurrent_layers_without_cudnn(model):
             output = invocation(images) if forward is None else forward(model, images)
     except InputError:
         raise
@@ -130,6 +130,34 @@ def call_model(model: nn.Module, images: Tensor, forward: Forward | None) -> Any
                 f"images, as `{invocation}`. If the logits come about otherwise, pass `forward=`."
             )
     return output
+
+
+@contextmanager
+def _recurrent_layers_without_cudnn(model: nn.Module) -> Iterator[None]:
+    """Run the model's `nn.RNN`, `nn.LSTM` and `nn.GRU` without cuDNN, whose backward needs training mode.
+
+    Everything else runs as it did: a whole forward without cuDNN would be slow, and of other bits.
+    """
+    before: list[bool] = []
+
+    def off(*_: Any) -> None:
+        before.append(torch.backends.cudnn.enabled)
+        torch.backends.cudnn.enabled = False
+
+    def back(*_: Any) -> None:
+        if before:
+            torch.backends.cudnn.enabled = before.pop()
+
+    with ExitStack() as stack:
+        for each in model.modules():
+            if isinstance(each, nn.RNNBase):
+                stack.callback(each.register_forward_pre_hook(off).remove)
+                stack.callback(each.register_forward_hook(back, always_call=True).remove)
+        try:
+            yield
+        finally:
+            while before:
+                back()
 
 
 _RAN: WeakSet[nn.Module] = WeakSet()
@@ -224,7 +252,7 @@ def _main_input_name(model: nn.Module) -> str:
 
 def _is_about_integers(images: Tensor, error: Exception) -> bool:
     """Whether a forward failed because the images are whole numbers."""
-    is_of_type = any(words in str(error) for words in ("type", "not implemented for"))
+    is_of_type = any(part in str(error) for part in ("type", "not implemented for"))
     return isinstance(error, (RuntimeError, TypeError)) and is_of_type and not images.is_floating_point()
 
 
@@ -240,13 +268,13 @@ def _is_wrong_input(error: Exception, invocation: _Invocation | None) -> bool:
     A `forward(batch)` that takes the first image for the images, or a generator that takes a latent, fails at some
     layer, with that layer's message.
     """
-    words = str(error)
-    if MACHINE_FAILURE.search(words):
+    message = str(error)
+    if MACHINE_FAILURE.search(message):
         return False
     if invocation is not None and invocation.takes_a_batch:
         return True
     if isinstance(error, ValueError):
-        return "unpack" in words or re.search(r"expected \dD", words) is not None
+        return "unpack" in message or re.search(r"expected \dD", message) is not None
     return not isinstance(error, RuntimeError) or is_misfit(error)
 
 
@@ -283,10 +311,8 @@ def _message_not_taken(model: nn.Module, images: Tensor, error: Exception, *, fl
 def _message_without_forward(model: nn.Module, images: Tensor, invocation: _Invocation) -> str:
     """The message for a model that has no forward, and several parts or none that could be called."""
     parts = _parts(model)
-    several = f", and {len(parts)} parts with parameters ({', '.join(parts)})" if len(parts) > 1 else ""
-    return (
-        f"{type(model).__name__} has no `forward` of its own{several}: {_remedy(model, images, invocation)}"
-    )
+    note = f", and {len(parts)} parts with parameters ({', '.join(parts)})" if len(parts) > 1 else ""
+    return f"{type(model).__name__} has no `forward` of its own{note}: {_remedy(model, images, invocation)}"
 
 
 def _message_failed(

@@ -8,7 +8,7 @@ no parameter's `.grad` is read or written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from lightning_gcam.cam.regions import score_of_head
 from lightning_gcam.cam.suitability import call_of_the_images
 from lightning_gcam.cam.targets import Targets, TargetScore
 from lightning_gcam.utils.errors import InputError, user_function_errors
-from lightning_gcam.utils.isolation import plain_eager
+from lightning_gcam.utils.isolation import eager_without_graph
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def capture_layers(
 ) -> list[Captured]:
     """As `capture`, at several layers in one forward and one gradient; the graph starts at the first one called."""
     score_fn = score_fn or (lambda head: score_of_head(head, targets, masks, images))
-    with plain_eager():
+    with eager_without_graph():
         at_layers, score = _activations_and_gradients(model, images, layers, score_fn, forward, call)
         score = score.detached()
         return [
@@ -299,7 +299,7 @@ def _as_grid(
     """Reshape a layer's activations and gradients to `(N, C, h, w)` float32."""
     activations, gradients, call = at_layer
     view = reshape or _find_reshape(layer, call, activations.detach(), images, rerun)
-    with user_function_errors("reshape_transform", activations):
+    with user_function_errors("reshape_transform", activations) if reshape is not None else nullcontext():
         grid = view(activations.detach())
     if grid.ndim != 4:
         raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")

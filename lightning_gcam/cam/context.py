@@ -20,7 +20,7 @@ from lightning_gcam.cam.registry import AnyMethod, ModelMethod
 from lightning_gcam.cam.targets import Targets, TargetScore
 from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.errors import InputError
-from lightning_gcam.utils.isolation import plain_eager
+from lightning_gcam.utils.isolation import eager_without_graph
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """`(rows, numbers) -> images (B, C, H, W)`: for each pair, `(B,)` both, that perturbation of the sample in that row."""
@@ -369,9 +369,7 @@ def maps_of_model_methods(
 ) -> dict[str, Tensor]:
     """The raw maps `(N, h, w)` of the methods that run the model again, by name; the other methods are left out."""
     again = {name: method for name, method in methods.items() if isinstance(method, ModelMethod)}
-    if not again:
-        return {}
-    with plain_eager():
+    with eager_without_graph():
         images = images.clone()  # one made in inference mode has no gradient
         context = MethodContext(model, images, captured, targets, forward)
         with torch.autocast(images.device.type, enabled=False):  # it would round the weighted sums

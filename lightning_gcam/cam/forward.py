@@ -14,7 +14,7 @@ from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.utils.errors import InputError
-from lightning_gcam.utils.isolation import is_sharded, plain_eager
+from lightning_gcam.utils.isolation import eager_without_graph, is_sharded
 
 
 def random_weights_for_zeros(model: nn.Module) -> dict[str, Tensor]:
@@ -134,10 +134,23 @@ def logits_of(
         >>> logits_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.zeros(2, 1, 2, 2)).shape
         torch.Size([2, 3])
     """
-    with plain_eager():
-        raw = head_of(model, images, forward, squash).logits
-        logits = raw if raw.ndim == 2 else score_of_regions(raw, targets, masks).logits
-        return logits.detach().float()
+    with eager_without_graph():
+        return logits_in_eager_mode(model, images, targets, forward=forward, masks=masks, squash=squash)
+
+
+def logits_in_eager_mode(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets,
+    *,
+    forward: Forward | None,
+    masks: Tensor | None,
+    squash: Squash | Literal["unknown"] | None,
+) -> Tensor:
+    """As `logits_of`, for several forwards inside of one `lightning_gcam.utils.isolation.eager_without_graph`."""
+    raw = head_of(model, images, forward, squash).logits
+    logits = raw if raw.ndim == 2 else score_of_regions(raw, targets, masks).logits
+    return logits.detach().float()
 
 
 def head_of(

@@ -26,6 +26,7 @@ from lightning_gcam.cam.layouts import (
     declares_channels_first,
     find_layout,
     fits,
+    is_even,
     main_tensor,
     only_channels_first,
     readings,
@@ -392,15 +393,3 @@ def _spatial_layer(output: _LayerOutput, layout: Layout, gradient: Tensor | None
     return SpatialLayer(
         output.name, output.module, layout, is_live, grid is not None and is_live and is_even(grid)
     )
-
-
-def is_even(gradients: Tensor) -> bool:
-    """Whether every channel's gradient `(N, C, h, w)` is the same at all positions, and not simply zero.
-
-    Example:
-        >>> is_even(torch.ones(1, 2, 3, 3)), is_even(torch.zeros(1, 2, 3, 3)), is_even(torch.eye(3)[None, None])
-        (True, False, False)
-    """
-    largest = gradients.abs().amax()
-    spread = (gradients - gradients.mean(dim=(2, 3), keepdim=True)).abs().amax()
-    return bool((largest > 0) & (spread <= 1e-5 * largest))

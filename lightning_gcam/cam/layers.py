@@ -16,7 +16,7 @@ from lightning_gcam.cam.layer_search import ProbeResult, SpatialLayer, probe_lay
 from lightning_gcam.cam.layout_evidence import CONFIRMED, unconfirmed_reason
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.utils.errors import InputError, check_known, did_you_mean
-from lightning_gcam.utils.isolation import plain_eager, untouched
+from lightning_gcam.utils.isolation import eager_without_graph, untouched
 
 
 class NotFinite(ArithmeticError):
@@ -102,7 +102,7 @@ def find_target_layer(
         >>> find_target_layer(model, torch.rand(1, 3, 8, 8)).name
         '1'
     """
-    with untouched(model), plain_eager():
+    with untouched(model), eager_without_graph():
         weights = random_weights_for_zeros(model)
         call = forward_with_weights(weights, forward)
         found = probe_layers(
@@ -208,8 +208,8 @@ def _reasons(
 
 def _block_name(part: SpatialLayer) -> str:
     """The kind of block that a layer is a part of, in words."""
-    words = f"{part.name} {type(part.module).__name__}".lower()
-    return "an attention" if "attention" in words or "attn" in words else "a block"
+    description = f"{part.name} {type(part.module).__name__}".lower()
+    return "an attention" if "attention" in description or "attn" in description else "a block"
 
 
 def _others(live: list[SpatialLayer], chosen: SpatialLayer) -> list[SpatialLayer]:

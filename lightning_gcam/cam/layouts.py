@@ -24,7 +24,7 @@ class Layout:
     """The layout of one output: its grid, and the view that makes it `(N, C, h, w)`.
 
     Args:
-        kind: in words, for people.
+        kind: in words, for messages.
         grid: rows and columns.
         reshape: the view that makes it `(N, C, h, w)`.
         batch: which dimension of the output counts the images.
@@ -366,13 +366,13 @@ def _sequences(output: Tensor, batch: int, length: int, image_size: tuple[int, i
     letters = {batch: "N", length: "L", channel: "C"}
     order = f"({', '.join(letters[each] for each in range(3))})"
     for form in dict.fromkeys(_token_grids(cells, image_size)):
-        words = ["tokens" if length < channel else "channels first"]
-        words += [f"{form.before} before the patches"] if form.before else []
-        words += [f"{form.behind} behind the patches"] if form.behind else []
-        words += [order] if order != "(N, L, C)" else []
-        words += ["column by column"] if form.by_columns else []
+        parts = ["tokens" if length < channel else "channels first"]
+        parts += [f"{form.before} before the patches"] if form.before else []
+        parts += [f"{form.behind} behind the patches"] if form.behind else []
+        parts += [order] if order != "(N, L, C)" else []
+        parts += ["column by column"] if form.by_columns else []
         reshape = _unfold_tokens((batch, channel, length), slice(form.before, cells - form.behind), form)
-        yield Layout(", ".join(words), form.grid, reshape, batch, channel)
+        yield Layout(", ".join(parts), form.grid, reshape, batch, channel)
 
 
 class TokenGrid(NamedTuple):
@@ -407,3 +407,16 @@ def _token_grids(length: int, image_size: tuple[int, int]) -> Iterator[TokenGrid
             yield TokenGrid(beside, 0, grid)
             if 1 not in grid:
                 yield TokenGrid(beside, 0, grid, by_columns=True)
+
+
+def is_even(gradients: Tensor) -> bool:
+    """Whether every channel's gradient `(N, C, h, w)` is the same at all positions, and not simply zero.
+
+    Example:
+        >>> import torch
+        >>> is_even(torch.ones(1, 2, 3, 3)), is_even(torch.zeros(1, 2, 3, 3)), is_even(torch.eye(3)[None, None])
+        (True, False, False)
+    """
+    largest = gradients.abs().amax()
+    spread = (gradients - gradients.mean(dim=(2, 3), keepdim=True)).abs().amax()
+    return bool((largest > 0) & (spread <= 1e-5 * largest))

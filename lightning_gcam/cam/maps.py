@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gcam.cam.capture import Captured
 from lightning_gcam.cam.registry import AnyMethod, ModelMethod
-from lightning_gcam.utils.errors import InputError, user_function_errors
+from lightning_gcam.utils.errors import InputError, raise_for_user_function
 
 ScaledMaps = dict[str, tuple[Tensor, Tensor]]
 """Maps `(N, H, W)` in [0, 1] and their raw peaks `(N,)`, by name."""
@@ -35,16 +35,18 @@ def scaled_maps(
     Raises:
         InputError: where a callable of the user's gives something else than one map a sample.
     """
-    finite, explained = _finite(captured), captured.score.is_of_something[:, None, None]
+    finite = _finite(captured)
     maps: ScaledMaps = {}
     for name, method in methods.items():
         if isinstance(method, ModelMethod):
             raw = _checked(name, raw_maps[name], (len(finite), None, None))
-            raw = torch.where(explained, raw, 0.0)
+            raw = torch.where(captured.score.is_of_something[:, None, None], raw, 0.0)
         else:
             expected = (len(finite), *captured.activations.shape[2:])
-            with user_function_errors("methods", captured.activations):
+            try:
                 found = method(captured.activations, captured.gradients)
+            except Exception as error:
+                raise_for_user_function("methods", captured.activations, error)
             raw = _checked(name, found, expected)
         maps[name] = scale_map(raw, size, finite)
     return maps

@@ -34,8 +34,8 @@ def forward_advice(output: Any, fits: Callable[[Any], bool]) -> str:
     code = next((path for path, part in _parts_of(output, "") if fits(part)), None)
     if code is not None:
         return f"{remedy}, for example:\n    forward=lambda model, images: model(images){code}"
-    words, section = _recipe_for(output)
-    return f"{words}{remedy}; no part of this output would do, see {RECIPES}{section}."
+    sentence, section = _recipe_for(output)
+    return f"{sentence}{remedy}; no part of this output would do, see {RECIPES}{section}."
 
 
 def _recipe_for(output: Any) -> tuple[str, str]:
@@ -190,6 +190,8 @@ def read_head(output: Any, batch_size: int, squash: Squash | Literal["unknown"] 
         ('softmax', True)
     """
     outputs = find_raw_logits(output, batch_size)
+    if squash is None:
+        return Head(outputs, outputs)
     found, nodes = squash_of(outputs)
     found = found if squash == "unknown" else squash
     return Head(outputs, unsquashed(outputs, found, nodes), found)
@@ -255,6 +257,8 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
             f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. "
             + forward_advice(output, lambda part: _is_logits(part, batch_size))
         )
+    if len(places) == 1:
+        return _in_rows(*places.values())
     found = _by_name(places)
     if found is None:
         found = main_head(places)

@@ -155,15 +155,15 @@ def resolve_methods(methods: Methods) -> dict[str, AnyMethod]:
         ['grad_cam', 'layer_cam']
     """
     if isinstance(methods, Mapping):
-        several = [(str(name), _resolve(each)[1]) for name, each in methods.items()]
+        pairs = [(str(name), _resolve(each)[1]) for name, each in methods.items()]
     else:
         if isinstance(methods, str) or callable(methods) or not isinstance(methods, Iterable):
             methods = [methods]
-        several = [_resolve(each) for each in methods]
-    if not several:
+        pairs = [_resolve(each) for each in methods]
+    if not pairs:
         raise InputError(f"`methods` is empty. Name at least one of {', '.join(available_methods())}.")
     table: dict[str, AnyMethod] = {}
-    for name, method in several:
+    for name, method in pairs:
         if name in table:
             raise InputError(
                 f'`methods` has two entries named "{name}", and maps are known by their method\'s name. Name it '

@@ -102,32 +102,32 @@ def predict(logits: Tensor) -> Tensor:
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
 
 
-def probabilities_of_classes(logits: Tensor, several: bool) -> Tensor:
+def probabilities_of_classes(logits: Tensor, multi_label: bool) -> Tensor:
     """The probability of each class, `(N, K)` float32, by a softmax over the classes or a sigmoid for each.
 
     Args:
         logits: `(N, K)`; a single one gives the probability of class 1.
-        several: whether a sample can be of several classes, so that each logit has a sigmoid of its own.
+        multi_label: whether a sample can be of several classes, so that each logit has a sigmoid of its own.
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0]])
-        >>> probabilities_of_classes(logits, several=False).tolist()
+        >>> probabilities_of_classes(logits, multi_label=False).tolist()
         [[0.5, 0.5]]
-        >>> probabilities_of_classes(logits[:, :1], several=False).tolist()
+        >>> probabilities_of_classes(logits[:, :1], multi_label=False).tolist()
         [[0.5]]
     """
-    is_sigmoid = several or logits.shape[1] == 1
+    is_sigmoid = multi_label or logits.shape[1] == 1
     return logits.float().sigmoid() if is_sigmoid else logits.float().softmax(dim=1)
 
 
-def predict_multi_hot(logits: Tensor, several: bool = True) -> Tensor:
+def predict_multi_hot(logits: Tensor, multi_label: bool = True) -> Tensor:
     """The classes that are more likely than not, `(N, K)` bool; see `probabilities_of_classes`.
 
     Example:
         >>> predict_multi_hot(torch.tensor([[2.0, -1.0, 0.5]])).tolist()
         [[True, False, True]]
     """
-    return logits > 0 if several else probabilities_of_classes(logits, several) > 0.5
+    return logits > 0 if multi_label else probabilities_of_classes(logits, multi_label) > 0.5
 
 
 def are_multi_hot(labels: Tensor) -> bool:

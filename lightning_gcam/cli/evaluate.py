@@ -47,7 +47,7 @@ def add_evaluate(commands: Any, run: Callable[[argparse.Namespace], Path | None]
     _add_run(parser.add_argument_group("the run"))
 
 
-def words(text: str) -> list[str]:
+def names(text: str) -> list[str]:
     """Names, also several with commas between them.
 
     Raises:
@@ -161,15 +161,15 @@ def _add_table(group: Any) -> None:
     group.add_argument(
         "--methods",
         nargs="+",
-        type=words,
+        type=names,
         default=[["guidance_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam"]],
         help="names; the six that share one pass otherwise",
     )
     group.add_argument(
-        "--scores", nargs="+", type=words, help="names; those that need no further forward otherwise"
+        "--scores", nargs="+", type=names, help="names; those that need no further forward otherwise"
     )
     group.add_argument(
-        "--target-layer", nargs="+", type=words, metavar="LAYER", help="found where it is left out"
+        "--target-layer", nargs="+", type=names, metavar="LAYER", help="found where it is left out"
     )
     group.add_argument("--fuse", choices=("product", "mean"), help="one map of several layers' maps")
     group.add_argument(

@@ -294,7 +294,7 @@ def load_state(model: nn.Module, path: Path, what: str) -> None:
 
 
 def without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries of a state dict under the model's own names: a LightningModule keeps its network's under "net.", say.
+    """The entries of a state dict under the model's own names, without a prefix such as a LightningModule's "net.".
 
     Example:
         >>> without_prefix({"net.weight": torch.ones(1), "loss.weight": torch.zeros(1)}, {"weight": torch.zeros(1)})

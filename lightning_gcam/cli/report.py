@@ -77,8 +77,8 @@ def run_strip(chosen: argparse.Namespace) -> Path:
     from lightning_gcam.report.page import write_strips
 
     run = read_run(chosen.path)
-    _say_what_is_left_out(chosen.command, [run])
-    target: Path = chosen.output or _usual_place([chosen.path]).with_name("strips")
+    _print_left_out(chosen.command, [run])
+    target: Path = chosen.output or _default_path([chosen.path]).with_name("strips")
     write_strips(run, target, chosen.most)
     return target
 
@@ -93,7 +93,7 @@ def run_report(chosen: argparse.Namespace) -> Path:
     from lightning_gcam.utils.errors import InputError
     from lightning_gcam.utils.files import printable
 
-    target = chosen.output or _usual_place(chosen.paths)
+    target = chosen.output or _default_path(chosen.paths)
     if target.exists() and not target.is_file():
         raise InputError(f'"{printable(target)}" is no file. Give another --output.')
     if target.exists() and not chosen.force:
@@ -105,22 +105,22 @@ def run_report(chosen: argparse.Namespace) -> Path:
     for run, path in zip(runs, chosen.paths, strict=True):
         if names.count(run.name) > 1:
             run.name = str(path)
-    _say_what_is_left_out(chosen.command, runs)
+    _print_left_out(chosen.command, runs)
     shown = [run for run in runs if run.shows_something]
     if not shown:
         raise InputError("nothing that can be read is left, so there is no page.")
-    _say_what_is_missing(shown)
+    _print_missing(shown)
     return build_page(shown, target)
 
 
-def _usual_place(paths: Sequence[Path]) -> Path:
+def _default_path(paths: Sequence[Path]) -> Path:
     if len(paths) > 1:
         return Path("comparison.html")
     directory = paths[0].parent if paths[0].is_file() else paths[0]
     return (directory.parent if directory.name == "report_data" else directory) / "report.html"
 
 
-def _say_what_is_left_out(command: str, runs: Sequence[Run]) -> None:
+def _print_left_out(command: str, runs: Sequence[Run]) -> None:
     for run in runs:
         for line in run.left_out:
             print(f"lightning-gcam {command}: left out {line}", file=sys.stderr)
@@ -130,7 +130,7 @@ def _say_what_is_left_out(command: str, runs: Sequence[Run]) -> None:
             )
 
 
-def _say_what_is_missing(runs: Sequence[Run]) -> None:
+def _print_missing(runs: Sequence[Run]) -> None:
     for run in runs:
         if not run.num_looks:
             why = "no look that can be read" if run.left_out else "no look yet"

@@ -16,12 +16,12 @@ from lightning_gcam.data.readers import BOX_FORMATS, annotation_among, find_part
 from lightning_gcam.data.saliency_batch import (
     SaliencyBatch,
     Size,
-    came,
     check_groups,
     check_suspect,
     shape_of,
+    type_and_shape,
 )
-from lightning_gcam.data.structure import are_words, as_tensor, is_binary, is_list, named_parts, plain
+from lightning_gcam.data.structure import are_strings, as_tensor, is_binary, is_list, named_parts, unwrap
 from lightning_gcam.data.unreadable import (
     Parts,
     UnreadableBatch,
@@ -162,7 +162,7 @@ def _groups(groups: Any, device: torch.device) -> Any:
 
 def _names(names: Any, n: int) -> list[str] | None:
     """Return N names, or None where the part has not one word or number for each sample: they only caption."""
-    names = plain(names)
+    names = unwrap(names)
     if isinstance(names, Tensor):
         names = names.tolist()
     is_one_each = is_list(names) and len(names) == n and all(isinstance(each, (str, int)) for each in names)
@@ -288,13 +288,15 @@ def _objects_of(
 
 def _labels_of(labels: Any, class_names: Sequence[str] | None) -> Tensor:
     """Convert the classes of an image's objects: `(M,)`, or `()` where there is one for the whole image."""
-    labels = plain(labels)
-    if are_words(labels):
+    labels = unwrap(labels)
+    if are_strings(labels):
         is_one = isinstance(labels, str)
         labels = classes_of(labels, class_names)[0 if is_one else slice(None)]
     found = as_tensor(labels)
     if found is None or found.ndim > 1 or not _are_whole(found):
-        raise UnreadableBatch(f"The labels of an image's objects must be classes (M,); got {came(labels)}.")
+        raise UnreadableBatch(
+            f"The labels of an image's objects must be classes (M,); got {type_and_shape(labels)}."
+        )
     return found.long()
 
 
@@ -307,7 +309,7 @@ def _masks_of(masks: Any, size: Size) -> Tensor:
         return torch.zeros(0, *size[1:], dtype=torch.bool)
     if found is None or found.ndim != 3 or tuple(found.shape[1:]) != size[1:]:
         raise UnreadableBatch(
-            f"The masks of an image's objects must be (M, {size[1]}, {size[2]}); got {came(masks)}."
+            f"The masks of an image's objects must be (M, {size[1]}, {size[2]}); got {type_and_shape(masks)}."
         )
     return found != 0
 
@@ -333,7 +335,7 @@ def targets_of(parts: Parts, size: Size) -> list[Parts] | None:
     Raises:
         UnreadableBatch: where the columns could as well be marks of several classes.
     """
-    n, labels = size[0], plain(parts.get("labels"))
+    n, labels = size[0], unwrap(parts.get("labels"))
     columns = {key: parts[key] for key in ("boxes", "masks") if key in parts}
     is_table = isinstance(labels, Tensor) and labels.ndim == 2 and labels.shape[1] > 1
     if not columns or not (is_table or is_list(labels)) or len(labels) != n:
@@ -358,7 +360,7 @@ def _format_name(field: str, parts: Parts) -> str:
 def _belong_together(target: Parts, image_size: tuple[int, int]) -> bool:
     """Whether there is a class for each box `(M, 4)` and each mask `(M, H, W)`."""
     labels, shapes = target["labels"], {"boxes": (4,), "masks": image_size}
-    if not are_words(labels):
+    if not are_strings(labels):
         labels = as_tensor(labels)
         if labels is None or labels.ndim != 1 or not _are_whole(labels):
             return False

@@ -11,7 +11,7 @@ from torchvision import tv_tensors  # type: ignore[import-untyped]  # it carries
 from torchvision.ops import box_convert  # type: ignore[import-untyped]
 
 from lightning_gcam.data.saliency_batch import Size, check_boxes, check_images, check_labels, shape_of
-from lightning_gcam.data.structure import are_words, as_tensor, is_binary, is_list, plain, rows_of
+from lightning_gcam.data.structure import are_strings, as_tensor, is_binary, is_list, rows_of, unwrap
 from lightning_gcam.data.unreadable import UnreadableBatch, array_code, check_part
 from lightning_gcam.utils.errors import InputError, did_you_mean
 
@@ -36,10 +36,10 @@ def read_images(images: Any, labels: Any = None) -> Tensor:
         torch.Size([2, 3, 8, 8])
     """
     found = as_tensor(images)
-    if found is None and is_list(plain(images)):
-        _refuse_several_sizes(plain(images))
+    if found is None and is_list(unwrap(images)):
+        _refuse_several_sizes(unwrap(images))
     if found is None or found.ndim < 3:
-        check_images(plain(images))
+        check_images(unwrap(images))
         raise InputError(
             f"`images` must be a tensor (N, C, H, W); got {type(images).__name__}. Make it one, with `adapter=`."
         )
@@ -127,8 +127,8 @@ def read_labels(labels: Any, images: Tensor, class_names: Sequence[str] | None =
                 [1., 0.]])
     """
     n = len(images)
-    if are_words(labels):
-        labels = classes_of(plain(labels), class_names)
+    if are_strings(labels):
+        labels = classes_of(unwrap(labels), class_names)
     found = as_tensor(_label_rows(labels, n))
     if found is None:
         check_part(check_labels, labels, (n, 0, 0))
@@ -182,7 +182,7 @@ def _are_smoothed_marks(labels: Tensor) -> bool:
     return len(found) == 2 and 0 <= float(found[0]) < 0.5 < float(found[1]) <= 1
 
 
-def classes_of(words: str | Sequence[str], class_names: Sequence[str] | None) -> list[int]:
+def classes_of(names: str | Sequence[str], class_names: Sequence[str] | None) -> list[int]:
     """Return the place of each word in `class_names`.
 
     Raises:
@@ -192,19 +192,19 @@ def classes_of(words: str | Sequence[str], class_names: Sequence[str] | None) ->
         >>> classes_of(["dog", "cat"], ["cat", "dog"])
         [1, 0]
     """
-    words = [words] if isinstance(words, str) else words
+    names = [names] if isinstance(names, str) else names
     if class_names is None:
         raise InputError(
-            f'`labels` are names ("{words[0]}", ...), and which logit belongs to which is not known. Pass all names '
-            f"in the order of the logits, for example:\n    class_names={sorted(set(words))!r}"
+            f'`labels` are names ("{names[0]}", ...), and which logit belongs to which is not known. Pass all names '
+            f"in the order of the logits, for example:\n    class_names={sorted(set(names))!r}"
         )
     places = {name: place for place, name in reversed(list(enumerate(class_names)))}
-    unknown = next((word for word in words if word not in places), None)
+    unknown = next((name for name in names if name not in places), None)
     if unknown is not None:
         raise InputError(
             f'`labels` hold "{unknown}", which is not in `class_names`. {did_you_mean(unknown, places)}'
         )
-    return [places[word] for word in words]
+    return [places[name] for name in names]
 
 
 CORNERS, EXTENT, CENTRE = "x1, y1, x2, y2", "x, y, width, height", "cx, cy, width, height"
@@ -325,7 +325,7 @@ def _box_rows(boxes: Any, n: int) -> Any:
         return rows_of(boxes, n)
     except ValueError:
         if n != 4:
-            return plain(boxes)
+            return unwrap(boxes)
         raise UnreadableBatch(
             "`boxes` are 4 tensors of 4 numbers: a box for each sample, or, from torch's `default_collate`, x1, y1, x2 "
             "and y2 of all.",
@@ -395,9 +395,9 @@ def _check_pixels(boxes: list[Tensor], size: Size) -> None:
         raise UnreadableBatch(
             "`boxes` must be in pixels; got none beyond 1, and they are no shares of the image either."
         )
-    words = f"{fitting[0]}" if len(fitting) == 1 else f"{fitting[0]} (or {', or '.join(fitting[1:])})"
+    kinds = f"{fitting[0]}" if len(fitting) == 1 else f"{fitting[0]} (or {', or '.join(fitting[1:])})"
     raise UnreadableBatch(
-        f"`boxes` must be in pixels; got none beyond 1. Are they shares of width and height? Then they can be {words}.",
+        f"`boxes` must be in pixels; got none beyond 1. Are they shares of width and height? Then they can be {kinds}.",
         boxes=_conversion_code(_likeliest_format(fitting), boxes, size),
     )
 

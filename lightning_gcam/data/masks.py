@@ -1,4 +1,4 @@
-"""Convert masks in any form to `(N, H, W)` bool, and tell them from dense targets, which are none."""
+"""Convert masks in any form to `(N, H, W)` bool, and distinguish them from dense targets, which are none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gcam.data.saliency_batch import Size, came, shape_of
+from lightning_gcam.data.saliency_batch import Size, shape_of, type_and_shape
 from lightning_gcam.data.structure import as_tensor
 from lightning_gcam.data.unreadable import UnreadableBatch, array_code
 from lightning_gcam.utils.lightning_compat import rank_zero_warn
@@ -239,7 +239,7 @@ def _wrong_shape(masks: Any, found: Tensor | None, labels: Tensor | None, size: 
     """The error for masks of another size or form, with the code that settles it."""
     expected = f"`masks` must have the size of the images, {size}; got"
     if found is None or found.ndim not in (3, 4) or len(found) != size[0]:
-        return UnreadableBatch(f"{expected} {came(masks)}.")
+        return UnreadableBatch(f"{expected} {type_and_shape(masks)}.")
     code = array_code("masks", masks)
     if found.is_complex() or is_dense(found.flatten(0, -3)):
         return UnreadableBatch(f"{expected} {shape_of(found)}, whose numbers are no mask's either.")

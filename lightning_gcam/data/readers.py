@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_gcam.data import saliency_batch as checks
-from lightning_gcam.data import structure as forms
+from lightning_gcam.data import structure
 from lightning_gcam.data.conversion import CENTRE, CORNERS, EXTENT
 from lightning_gcam.data.structure import (
     are_objects,
-    are_words,
+    are_strings,
     as_tensor,
     dimensions,
     is_image_batch,
@@ -19,7 +19,7 @@ from lightning_gcam.data.structure import (
     is_segmentation,
     is_segmentation_of,
     named_parts,
-    plain,
+    unwrap,
 )
 from lightning_gcam.data.unreadable import CollatedPart, Parts, UnreadableBatch, access
 
@@ -54,9 +54,9 @@ _COCO = ("category_id", "category", "iscrowd")
 SUREST = "pixel_values"
 """The one name that by itself means that the model takes it; a raw image may stand beside it."""
 
-_FORMS: dict[str, Callable[[Any], bool]] = {
+_FIELD_TESTS: dict[str, Callable[[Any], bool]] = {
     "images": is_image_batch,
-    "labels": lambda value: are_words(value) or dimensions(value) < 3,
+    "labels": lambda value: are_strings(value) or dimensions(value) < 3,
     "masks": is_segmentation,
 }
 """The test that chooses among several parts of one name."""
@@ -127,7 +127,7 @@ def size_of_first(images: Any) -> tuple[int, int]:
         >>> size_of_first([torch.zeros(3, 6, 8), torch.zeros(3, 9, 9)])
         (6, 8)
     """
-    images = plain(images)
+    images = unwrap(images)
     if not is_list(images) and dimensions(images) < 1:
         return 0, 0
     first = as_tensor(images[0]) if len(images) else None
@@ -156,10 +156,10 @@ def _holds_images(value: Any) -> bool:
 
 def _only_candidate(candidates: Mapping[Any, Any], field: str, parts: Parts) -> Any:
     """Return the only part that can be the field, numbers before words; the first where they are the same."""
-    fits = _FORMS.get(field, lambda value: True)
+    fits = _FIELD_TESTS.get(field, lambda value: True)
     likely = {key: value for key, value in candidates.items() if len(candidates) == 1 or fits(value)}
-    if field == "labels" and not all(map(are_words, likely.values())):
-        likely = {key: value for key, value in likely.items() if not are_words(value)}
+    if field == "labels" and not all(map(are_strings, likely.values())):
+        likely = {key: value for key, value in likely.items() if not are_strings(value)}
     keys, values = list(likely or candidates), list((likely or candidates).values())
     if field == "names" or all(are_equal(values[0], each) for each in values[1:]):
         return values[0]
@@ -173,7 +173,7 @@ def are_equal(left: Any, right: Any) -> bool:
     """Whether two parts hold the same."""
     first, second = as_tensor(left), as_tensor(right)
     if first is None or second is None:
-        return left is right or (are_words(left) and are_words(right) and list(left) == list(right))
+        return left is right or (are_strings(left) and are_strings(right) and list(left) == list(right))
     return first.shape == second.shape and bool((first.cpu() == second.cpu()).all())
 
 
@@ -208,7 +208,7 @@ def _first_reading(readers: Sequence[Reader], batch: Any) -> Parts | None:
 
 def _images_alone(batch: Any) -> Parts | None:
     """Read images without annotation."""
-    return {"images": batch} if forms.is_array(batch) else None
+    return {"images": batch} if structure.is_array(batch) else None
 
 
 def _by_name(batch: Any) -> Parts | None:
@@ -266,7 +266,7 @@ def _unnamed_samples(batch: Any) -> Parts | None:
 
 
 def _is_one_image(value: Any) -> bool:
-    return forms.dimensions(value) == 3
+    return structure.dimensions(value) == 3
 
 
 def _column(parts: list[Any], code: str) -> CollatedPart:
@@ -274,11 +274,11 @@ def _column(parts: list[Any], code: str) -> CollatedPart:
 
 
 def _in_order(batch: Any) -> Parts | None:
-    """Read parts without names: the first that has the form of images, and the others by `FORMS`."""
+    """Read parts without names: the first that has the form of images, and the others by `PART_TESTS`."""
     if not isinstance(batch, (tuple, list)):
         return None
-    place = next((index for index, each in enumerate(batch) if forms.is_image_batch(each)), None)
-    if place is None and batch and forms.is_array(batch[0]) and batch[0].ndim > 2:
+    place = next((index for index, each in enumerate(batch) if structure.is_image_batch(each)), None)
+    if place is None and batch and structure.is_array(batch[0]) and batch[0].ndim > 2:
         place = 0  # refused by its shape when the batch is built
     if place is None:
         return None
@@ -295,7 +295,7 @@ def _add_part(found: Parts, value: Any) -> None:
     if inner is not None:
         new = annotation_among(inner, found["images"])
     else:
-        field = next((field for field, fits in FORMS if fits(value, images)), None)
+        field = next((field for field, fits in PART_TESTS if fits(value, images)), None)
         if field is None:
             raise _unknown_part(found, value, images)
         new = {field: value}
@@ -307,17 +307,17 @@ def _add_part(found: Parts, value: Any) -> None:
 
 def _unknown_part(found: Parts, value: Any, images: _ImageShape) -> UnreadableBatch:
     """The error for a part that is no field, such as keypoints `(N, P, 2)` and poses."""
-    if not forms.is_array(value):
+    if not structure.is_array(value):
         return UnreadableBatch("Not every part of it is known.", found)
     fits = (
-        f"{checks.shape_of(plain(value))} fits neither masks of images of {images.size} nor boxes nor labels"
+        f"{checks.shape_of(unwrap(value))} fits neither masks of images of {images.size} nor boxes nor labels"
     )
-    recipe = "#keypoints" if forms.dimensions(value) == 3 else ""
+    recipe = "#keypoints" if structure.dimensions(value) == 3 else ""
     return UnreadableBatch(f"Not every part of it is known: {fits}.", found, recipe=recipe)
 
 
 def _words_are_names(found: Parts) -> Parts:
-    """Take words beside numbers for names; by themselves they are labels."""
+    """Use strings beside numeric labels as names, and strings alone as labels."""
     if "words" in found:
         found["names" if {"labels", "objects"} & found.keys() else "labels"] = found.pop("words")
     return found
@@ -329,7 +329,7 @@ def _nested_batch(batch: Any) -> Parts | None:
     parts = {access(batch, key): each for key, each in named.items()} if named is not None else {}
     if named is None and is_list(batch):
         parts = {f"[{index}]": each for index, each in enumerate(batch)}
-    if any(forms.is_array(each) for each in parts.values()):
+    if any(structure.is_array(each) for each in parts.values()):
         return None
     found = {
         code: inner
@@ -366,7 +366,7 @@ class _ImageShape:
 
     @staticmethod
     def of(images: Any) -> _ImageShape:
-        return _ImageShape(len(plain(images)), size_of_first(images))
+        return _ImageShape(len(unwrap(images)), size_of_first(images))
 
 
 def _are_masks_as_narrow_as_boxes(value: Any, images: _ImageShape) -> bool:
@@ -374,20 +374,20 @@ def _are_masks_as_narrow_as_boxes(value: Any, images: _ImageShape) -> bool:
     array = as_tensor(value)
     if array is None or array.ndim < 3 or tuple(array.shape[-2:]) != images.size:
         return False
-    if forms.are_boxes(value, images.n) and forms.are_single_boxes(array.reshape(-1, 4), images.size):
+    if structure.are_boxes(value, images.n) and structure.are_single_boxes(array.reshape(-1, 4), images.size):
         raise UnreadableBatch("A part of it could be masks as well as boxes.")
     return True
 
 
-FORMS: tuple[tuple[str, Callable[[Any, _ImageShape], bool]], ...] = (
-    ("boxes", lambda value, images: forms.are_tv_boxes(value)),
-    ("masks", lambda value, images: forms.is_tv_mask(value)),
-    ("objects", lambda value, images: forms.are_objects(value, images.n)),
-    ("words", lambda value, images: forms.are_words_for(value, images.n)),
+PART_TESTS: tuple[tuple[str, Callable[[Any, _ImageShape], bool]], ...] = (
+    ("boxes", lambda value, images: structure.are_tv_boxes(value)),
+    ("masks", lambda value, images: structure.is_tv_mask(value)),
+    ("objects", lambda value, images: structure.are_objects(value, images.n)),
+    ("words", lambda value, images: structure.are_strings_for(value, images.n)),
     ("masks", _are_masks_as_narrow_as_boxes),
-    ("boxes", lambda value, images: forms.are_boxes(value, images.n)),
-    ("masks", lambda value, images: forms.is_segmentation_of(value, images.size)),
-    ("boxes", lambda value, images: forms.are_single_boxes(value, images.size)),
-    ("labels", lambda value, images: forms.are_labels(value, images.n)),
+    ("boxes", lambda value, images: structure.are_boxes(value, images.n)),
+    ("masks", lambda value, images: structure.is_segmentation_of(value, images.size)),
+    ("boxes", lambda value, images: structure.are_single_boxes(value, images.size)),
+    ("labels", lambda value, images: structure.are_labels(value, images.n)),
 )
-"""What a part is by its form; the first that fits wins."""
+"""The field that a part without a name is, by its form; the first test that fits wins."""

@@ -23,7 +23,7 @@ def shape_of(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def came(value: Any) -> str:
+def type_and_shape(value: Any) -> str:
     """Describe what was handed over in a word or two, for messages."""
     if isinstance(value, Tensor):
         return shape_of(value)
@@ -37,7 +37,8 @@ def check_images(images: Any) -> None:
     """Check that images are a tensor `(N, C, H, W)` of real numbers, at least one sample."""
     if not isinstance(images, Tensor):
         raise InputError(
-            f"`images` must be a tensor (N, C, H, W); got {came(images)}. Make it one, as with `torch.stack(images)`."
+            f"`images` must be a tensor (N, C, H, W); "
+            f"got {type_and_shape(images)}. Make it one, as with `torch.stack(images)`."
         )
     if images.ndim != 4:
         raise InputError(
@@ -59,7 +60,8 @@ def check_labels(labels: Any, size: Size) -> None:
     n = size[0]
     if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or len(labels) != n:
         raise InputError(
-            f"`labels` must be a tensor ({n},) of classes or measurements, or ({n}, K) multi-hot; got {came(labels)}. "
+            f"`labels` must be a tensor ({n},) of classes or measurements, or ({n}, K) multi-hot; "
+            f"got {type_and_shape(labels)}. "
             "Give one per sample, or None where there are none."
         )
     is_finite = not labels.is_floating_point() or bool(torch.isfinite(labels).all())
@@ -82,7 +84,9 @@ def check_masks(masks: Any, size: Size) -> None:
     if masks is None:
         return
     if not isinstance(masks, Tensor) or tuple(masks.shape) != size:
-        raise InputError(f"`masks` must have the size of the images, {size}; got {came(masks)}. {RESIZE}")
+        raise InputError(
+            f"`masks` must have the size of the images, {size}; got {type_and_shape(masks)}. {RESIZE}"
+        )
     if masks.dtype != torch.bool:
         raise InputError(
             f"`masks` must be bool, True on the object; got {shape_of(masks)}. Try `masks != 0`."
@@ -95,13 +99,15 @@ def check_boxes(boxes: Any, size: Size) -> None:
         return
     if not isinstance(boxes, list) or len(boxes) != size[0]:
         raise InputError(
-            f"`boxes` must be a list of {size[0]} tensors (M, 4), one per sample; got {came(boxes)}. Of a sample "
+            f"`boxes` must be a list of {size[0]} tensors (M, 4), one per sample; "
+            f"got {type_and_shape(boxes)}. Of a sample "
             "without boxes it is `torch.zeros(0, 4)`."
         )
     for index, each in enumerate(boxes):
         if not isinstance(each, Tensor) or each.ndim != 2 or each.shape[1] != 4:
             raise InputError(
-                f"`boxes[{index}]` must be a tensor (M, 4) of x1, y1, x2, y2; got {came(each)}. A single box is "
+                f"`boxes[{index}]` must be a tensor (M, 4) of x1, y1, x2, y2; "
+                f"got {type_and_shape(each)}. A single box is "
                 "`box[None]`, and none is `torch.zeros(0, 4)`."
             )
 
@@ -119,7 +125,7 @@ def check_suspect(suspect: Any, size: Size) -> None:
             else "Resize it to the images first, or draw it at their size."
         )
         raise InputError(
-            f"`suspect` must be bool of shape {allowed[0]} or {allowed[1]}; got {came(suspect)}. {remedy}"
+            f"`suspect` must be bool of shape {allowed[0]} or {allowed[1]}; got {type_and_shape(suspect)}. {remedy}"
         )
 
 
@@ -129,7 +135,8 @@ def check_groups(groups: Any, size: Size) -> None:
         return
     if not isinstance(groups, Tensor) or tuple(groups.shape) != (size[0],) or groups.is_floating_point():
         raise InputError(
-            f"`groups` must be an integer tensor ({size[0]},); got {came(groups)}. Number the groups, and give one "
+            f"`groups` must be an integer tensor ({size[0]},); "
+            f"got {type_and_shape(groups)}. Number the groups, and give one "
             "number per sample, as with `torch.tensor(groups)`."
         )
 
@@ -144,7 +151,7 @@ def check_names(names: Any, size: Size) -> None:
 
 @dataclass(eq=False)  # not frozen: Lightning's precision plugins convert a batch in place, field by field
 class SaliencyBatch:
-    """Annotated samples: the images as the model takes them, and what is known of where the object is.
+    """Annotated samples: the images as the model takes them, and where the object is, as far as it is annotated.
 
     Args:
         images: `(N, C, H, W)` exactly as the model takes them: floating point and normalized, or whole numbers such as
@@ -368,7 +375,7 @@ _LONGEST = 80
 def sample_names(batch: SaliencyBatch) -> list[str]:
     """Return each sample's name with the signs that every backend takes, or its number where it has none.
 
-    Where two come out alike, or would on a disk that does not tell capital letters apart, all get their numbers in
+    Where two come out alike, or would on a disk that ignores the case of letters, all get their numbers in
     front. A name never leads out of the folder it is put into, and one that is too long for a file's ends in a
     checksum.
 

@@ -15,26 +15,26 @@ _WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "longdoubl
 """What torch can hold but hardly compute with, and what it is held as."""
 
 
-def plain(value: Any) -> Any:
+def unwrap(value: Any) -> Any:
     """Convert an array to a plain tensor, and an array of words to a list; anything else stays as it is.
 
     Tensors of a class of their own (`tv_tensors`, MONAI's `MetaTensor`) share their memory with the result; numpy
     arrays are copied, for theirs may be read-only. A nested tensor becomes a list, a sparse one is filled in.
 
     Example:
-        >>> plain(np.array([1, 2])), plain(np.array(["cat"])), plain("cat")
+        >>> unwrap(np.array([1, 2])), unwrap(np.array(["cat"])), unwrap("cat")
         (tensor([1, 2]), ['cat'], 'cat')
     """
     if isinstance(value, Tensor):
-        return _plain_tensor(value)
+        return _unwrap_tensor(value)
     if isinstance(value, (np.ndarray, np.generic)):
         return _from_numpy(value)
     return value
 
 
-def _plain_tensor(tensor: Tensor) -> Any:
+def _unwrap_tensor(tensor: Tensor) -> Any:
     if tensor.is_nested:
-        return [plain(each) for each in tensor.unbind()]
+        return [unwrap(each) for each in tensor.unbind()]
     if tensor.layout is not torch.strided:
         tensor = tensor.to_dense()
     return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
@@ -57,7 +57,7 @@ def as_tensor(value: Any) -> Tensor | None:
         >>> as_tensor([[1], [2, 3]]) is None, as_tensor("12") is None
         (True, True)
     """
-    value = plain(value)
+    value = unwrap(value)
     if isinstance(value, (bool, int, float)):
         value = _number(value)
     if isinstance(value, Tensor) or not is_list(value):
@@ -87,7 +87,7 @@ def rows_of(value: Any, n: int) -> Any:
                 [2, 5],
                 [3, 6]])
     """
-    value = plain(value)
+    value = unwrap(value)
     if n == 1 or not is_list(value) or not value or any(getattr(each, "shape", ()) != (n,) for each in value):
         return value
     if len(value) == n:
@@ -137,7 +137,7 @@ def dimensions(value: Any) -> int:
 
 def is_array(value: Any) -> bool:
     """Whether `value` holds numbers in a tensor or a numpy array."""
-    return isinstance(value, (Tensor, np.ndarray)) and isinstance(plain(value), Tensor)
+    return isinstance(value, (Tensor, np.ndarray)) and isinstance(unwrap(value), Tensor)
 
 
 def is_tv_mask(value: Any) -> bool:
@@ -159,14 +159,14 @@ def is_image_batch(value: Any) -> bool:
     """Whether `value` is `(N, C, H, W)` numbers, or a list of `(C, H, W)` of any sizes."""
     if is_tv_mask(value):
         return False
-    if is_list(array := plain(value)):
+    if is_list(array := unwrap(value)):
         return bool(array) and all(dimensions(each) == 3 for each in array)
     return is_array(value) and array.ndim == 4 and array.dtype != torch.bool
 
 
 def is_segmentation(value: Any) -> bool:
     """Whether `value` is `(N, H, W)`, with a channel or without, or a list of such as `(H, W)` or `(C, H, W)`."""
-    if is_list(array := plain(value)):
+    if is_list(array := unwrap(value)):
         return bool(array) and all(is_array(each) and each.ndim in (2, 3) for each in array)
     return is_array(value) and array.ndim in (3, 4)
 
@@ -178,7 +178,7 @@ def is_segmentation_of(value: Any, image_size: tuple[int, int]) -> bool:
     """
     if not is_segmentation(value):
         return False
-    first = as_tensor(plain(value)[0]) if len(plain(value)) else None
+    first = as_tensor(unwrap(value)[0]) if len(unwrap(value)) else None
     if first is None or first.dtype == torch.bool or is_tv_mask(value):
         return first is not None
     shape = [side for side in first.shape if side > 1]
@@ -199,7 +199,7 @@ LARGEST_POSE = 4
 
 def are_boxes(value: Any, n: int) -> bool:
     """Whether `value` is `(N, M, 4)`, or a list of N `(M, 4)`, `(4,)` or empty ones."""
-    if is_list(array := plain(value)):
+    if is_list(array := unwrap(value)):
         shapes = [each.shape for each in map(as_tensor, array) if each is not None]
         are_fours = [shape[-1:] == (4,) for shape in shapes]
         has_none = [shape.numel() == 0 for shape in shapes]
@@ -209,7 +209,7 @@ def are_boxes(value: Any, n: int) -> bool:
 
 def are_single_boxes(value: Any, image_size: tuple[int, int]) -> bool:
     """Whether `value` is `(N, 4)` numbers that can be corners in the image, and are not marks of four classes."""
-    array = plain(value)
+    array = unwrap(value)
     if (
         not (is_array(value) and array.ndim == 2 and array.shape[1] == 4)
         or array.is_complex()
@@ -223,22 +223,22 @@ def are_single_boxes(value: Any, image_size: tuple[int, int]) -> bool:
 
 def are_labels(value: Any, n: int) -> bool:
     """Whether `value` holds a number or several for each sample."""
-    if is_list(array := plain(value)):
+    if is_list(array := unwrap(value)):
         return len(array) == n and all(0 <= dimensions(each) <= 1 for each in array)
     return dimensions(value) == 0 or (is_array(value) and array.ndim in (1, 2))
 
 
-def are_words_for(value: Any, n: int) -> bool:
-    """Whether `value` holds a word for each sample."""
-    words = plain(value)
-    return are_words(words) and (len(words) == n if is_list(words) else n == 1)
+def are_strings_for(value: Any, n: int) -> bool:
+    """Whether `value` holds a string for each sample."""
+    strings = unwrap(value)
+    return are_strings(strings) and (len(strings) == n if is_list(strings) else n == 1)
 
 
-def are_words(value: Any) -> bool:
+def are_strings(value: Any) -> bool:
     """Whether `value` is a string, or a list of strings."""
-    words = plain(value)
-    return isinstance(words, str) or (
-        is_list(words) and bool(words) and all(isinstance(each, str) for each in words)
+    strings = unwrap(value)
+    return isinstance(strings, str) or (
+        is_list(strings) and bool(strings) and all(isinstance(each, str) for each in strings)
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_gcam.data import saliency_batch as checks
 from lightning_gcam.data.saliency_batch import SaliencyBatch
-from lightning_gcam.data.structure import as_tensor, is_array, is_binary, is_list, named_parts, plain
+from lightning_gcam.data.structure import as_tensor, is_array, is_binary, is_list, named_parts, unwrap
 from lightning_gcam.utils.errors import InputError
 
 Reads = Callable[[Any], SaliencyBatch]
@@ -181,7 +181,7 @@ def array_code(field: str, value: Any) -> str:
     part = f"{{{field}}}"
     if isinstance(value, Tensor):
         return part if value.layout is torch.strided else f"{part}.to_dense()"
-    is_stack = is_list(plain(value)) and any(map(is_array, plain(value)))
+    is_stack = is_list(unwrap(value)) and any(map(is_array, unwrap(value)))
     return (
         f"torch.stack([torch.as_tensor(each) for each in {part}])" if is_stack else f"torch.as_tensor({part})"
     )
@@ -250,7 +250,7 @@ def describe(value: Any, depth: int = 0) -> str:
     """
     kind = type(value).__name__
     if isinstance(value, (Tensor, np.ndarray)):
-        array = plain(value)
+        array = unwrap(value)
         return f"{kind} {checks.shape_of(array)}" if isinstance(array, Tensor) else kind
     if depth < 2 and (named := named_parts(value)) is not None:
         parts = [f"{key!r}: {describe(each, depth + 1)}" for key, each in list(named.items())[:8]]

@@ -80,7 +80,7 @@ class DirectoryLayout:
         return f'For "{self.dataset}" it holds:\n{tree}\n{self.source}'
 
     def _nearby(self, root: Path, relatives: tuple[str, ...]) -> str:
-        """Name a folder above `root` that holds the files: people give one inside of the one that is meant."""
+        """Name a folder above `root` that holds the files, where `root` is a folder inside of the right one."""
         for outer in list(root.absolute().parents)[:3]:
             if any((outer / each).exists() for each in relatives):
                 return f' "{outer}" does: give that one.'

@@ -134,7 +134,7 @@ class Row:
     """One score of one map.
 
     Args:
-        method: as in `Attribution.maps`; "uniform" and "centre" are maps that know nothing of the model.
+        method: as in `Attribution.maps`; "uniform" and "centre" are maps that do not depend on the model.
         score: its name.
         value: over the samples that count; NaN where there are none.
         low: the lower end of the bootstrap interval; None where there are too few samples for one.

@@ -202,7 +202,7 @@ class SampleStore:
         place = {position: row for row, position in enumerate(positions.tolist())}
         reasons = np.full((len(positions), len(names)), ABSENT, dtype=np.uint8)
         numbers = np.zeros((len(positions), len(names)), dtype=np.float32)
-        several: dict[ScoreKey, npt.NDArray[np.float32]] = {}
+        vectors: dict[ScoreKey, npt.NDArray[np.float32]] = {}
         for file in self._files():
             own = file["positions"].tolist()
             here = [row for row, position in enumerate(own) if position in place]
@@ -217,10 +217,10 @@ class SampleStore:
                 numbers[there, index] = file_numbers[here, source]
                 if name in rows and _member(source) in file:
                     values = file[_member(source)]
-                    if name not in several:
-                        several[name] = np.zeros((len(positions), *values.shape[1:]), dtype=np.float32)
-                    several[name][there] = values[here]
-        return Columns(tuple(names), reasons, numbers, several)
+                    if name not in vectors:
+                        vectors[name] = np.zeros((len(positions), *values.shape[1:]), dtype=np.float32)
+                    vectors[name][there] = values[here]
+        return Columns(tuple(names), reasons, numbers, vectors)
 
     def columns_with_rows(self) -> list[ScoreKey]:
         """Return the columns of which a sample has several numbers."""
@@ -305,10 +305,10 @@ def _checked(path: Path) -> tuple[Shapes, list[str]]:
         shapes: Shapes = {}
         for index, column in enumerate(columns):
             if _member(index) in file:
-                several = file[_member(index)]
-                if several.shape[:1] != (n,):
-                    raise ValueError(f"{column.map}/{column.score} is {several.shape}, not of {n} samples")
-                shapes[column] = several.shape[1:]
+                vectors = file[_member(index)]
+                if vectors.shape[:1] != (n,):
+                    raise ValueError(f"{column.map}/{column.score} is {vectors.shape}, not of {n} samples")
+                shapes[column] = vectors.shape[1:]
         return shapes, list(json.loads(str(file["layers"]))) if "layers" in file else []
 
 

@@ -61,7 +61,7 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
     """Add a line to `<prefix>/scores.csv` and write `<prefix>/overlay-step=<step>.png`.
 
     Beside them `<prefix>/measurements-step=<step>.csv` has each score's n, what was left out and its interval; each
-    sample's own picture, where that is asked for, lies in `<prefix>/sample`. All are
+    sample's own picture, where `sample_images` is set, lies in `<prefix>/sample`. All are
     written whole under another name and then renamed, so that neither is ever half there. A look at a step
     that is already in the table (a run that was resumed) takes its place. The scores come first, and what cannot be
     written takes nothing else with it.

@@ -108,7 +108,7 @@ def log_saliency(logger: Any, record: SaliencyRecord) -> None:
     Args:
         logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
             `experiment` with `add_image` as TensorBoard is; one that is an MLflow client, with `run_id`; a method
-            `log_image(key, images, step)`. Any other gets the scores alone, which is said once, and PNG files and a
+            `log_image(key, images, step)`. Any other gets the scores alone, which is logged once, and PNG files and a
             `scores.csv` lie under its directory.
         record: the look.
 

@@ -116,17 +116,15 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
         logger: a `TensorBoardLogger`, or any logger whose `experiment` has `add_image`.
         record: the look.
     """
-    writer = logger.experiment
+    writer, step, prefix = logger.experiment, record.step, record.stamp.log_prefix
 
     def write_texts() -> None:
         if isinstance(writer, SummaryWriter):
-            add_charts(writer, record.stamp.log_prefix)
-        if record.table and callable(getattr(writer, "add_text", None)):
-            writer.add_text(f"{record.stamp.log_prefix}/measurements", markdown(record.table), record.step)
+            add_charts(writer, prefix)
+        if callable(getattr(writer, "add_text", None)) and (rows := record.table):
+            writer.add_text(f"{prefix}/measurements", markdown(rows), step)
 
-    pictures = [
-        partial(_add_picture, writer, tag, each, record.step) for tag, each in record.pictures.items()
-    ]
+    pictures = [partial(_add_picture, writer, tag, each, step) for tag, each in record.pictures.items()]
     run_all([*pictures, write_texts, lambda: writer.flush()])
 
 

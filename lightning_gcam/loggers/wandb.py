@@ -64,7 +64,7 @@ def samples_table(record: SaliencyRecord, shown: SampleImages) -> Any:
         shown: as `sample_images` gives it.
     """
     groups = record.batch.groups.tolist() if record.batch.groups is not None else [None] * len(shown)
-    said = zip(true_classes(record), predicted(record), record.correct, groups, strict=True)
+    facts = zip(true_classes(record), predicted(record), record.correct, groups, strict=True)
     rows = [
         {
             "step": record.step,
@@ -80,7 +80,7 @@ def samples_table(record: SaliencyRecord, shown: SampleImages) -> Any:
             "group": group,
         }
         for name, (image, maps), caption, (true, guess, correct, group) in zip(
-            _sample_names(record), shown, record.captions, said, strict=True
+            _sample_names(record), shown, record.captions, facts, strict=True
         )
     ]
     return _table([row | scores for row, scores in zip(rows, sample_scores(record), strict=True)])

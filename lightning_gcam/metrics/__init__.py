@@ -1,6 +1,6 @@
 """How well the saliency lies on the object, and how well it explains the model: a torchmetrics class for each score."""
 
-from lightning_gcam.metrics.base import SampleMean, SampleScore
+from lightning_gcam.metrics.base import SampleMean, SampleScore, needs, needs_mask
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
 from lightning_gcam.metrics.faithfulness import ADCC, AverageDrop, AverageGain, AverageIncrease, WinRate
 from lightning_gcam.metrics.localization import (
@@ -29,8 +29,6 @@ from lightning_gcam.metrics.registry import (
     available_scores,
     baseline_scores,
     default_scores,
-    needs,
-    needs_mask,
     resolve_scores,
 )
 from lightning_gcam.metrics.similarity import Coherency, RandomModelSimilarity, RandomModelSSIM, SaliencyDrift

@@ -106,9 +106,9 @@ class SampleScore(Metric):
     def _score(self, *args: Any, **kwargs: Any) -> PerSample:
         """Return each sample's numbers, and which samples count."""
 
-    def _value(self, total: Tensor, n: Tensor) -> Tensor:
-        """Compute the score ``(...)`` float32 from sums ``(..., *shape)`` over ``(...)`` samples."""
-        return _mean_compute(total, n)
+    _value = staticmethod(_mean_compute)
+    """Compute the score ``(...)`` float32 from sums ``(..., *shape)`` over ``(...)`` samples; a subclass may define
+    a method ``_value(self, total, n)``."""
 
     def per_sample(self, *args: Any, **kwargs: Any) -> PerSample:
         """Return each sample's numbers, for what ``update`` takes; no state is changed."""
@@ -195,3 +195,36 @@ class SampleMean(SampleScore):
     def update(self, saliency: Tensor, mask: Tensor) -> None:
         """Add a batch of maps and masks, both ``(N, H, W)``."""
         self._add(self._score(saliency, mask))
+
+
+def needs_mask(metric: Metric) -> bool:
+    """Return whether a metric can only be updated with a mask.
+
+    Args:
+        metric: Any metric. An attribute ``requires_mask`` states it; one without it is taken to
+            need one.
+
+    Example:
+        >>> from lightning_gcam.metrics import BlankRate, PointingGame, needs_mask
+        >>> needs_mask(PointingGame()), needs_mask(BlankRate())
+        (True, False)
+    """
+    return bool(getattr(metric, "requires_mask", True))
+
+
+def needs(metric: Metric) -> frozenset[str]:
+    """Return what a metric's ``update`` takes beside the saliency maps; see :class:`SampleScore` for the words.
+
+    Args:
+        metric: Any metric. An attribute ``requires`` states it; of one without it, ``needs_mask`` decides.
+
+    Example:
+        >>> from lightning_gcam.metrics import AverageDrop, PointingGame, needs
+        >>> sorted(needs(PointingGame())), sorted(needs(AverageDrop()))
+        (['mask'], ['forwards'])
+    """
+    requires: frozenset[str] | None = getattr(metric, "requires", None)
+    if requires is None:
+        requires = frozenset({"mask"})
+    # A subclass of a score that needs a mask may state by `requires_mask` that it needs none.
+    return requires if needs_mask(metric) else requires - {"mask"}

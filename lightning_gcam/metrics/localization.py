@@ -318,7 +318,7 @@ def pointing_game(saliency: Tensor, mask: Tensor, tolerance: float = 0) -> Tenso
         saliency: ``(N, H, W)``, floating, at least 0, of any scale.
         mask: ``(N, H, W)`` bool, True on the object.
         tolerance: How far from the object a peak may lie, in pixels of the mask's grid: a Euclidean disc. The
-            default 0 asks for the object itself; published tables often take 15.
+            default 0 takes the object itself; published tables often take 15.
 
     Returns:
         A float32 scalar in [0, 1], on the saliency's device; NaN if every sample was left out.
@@ -359,7 +359,7 @@ class PointingGame(SampleMean):
 
     Args:
         tolerance: How far from the object a peak may lie, in pixels of the mask's grid: a Euclidean disc. The
-            default 0 asks for the object itself; published tables often take 15.
+            default 0 takes the object itself; published tables often take 15.
         kwargs: Passed on to :class:`torchmetrics.Metric`.
 
     Raises:

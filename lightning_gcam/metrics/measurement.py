@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -161,9 +161,9 @@ class Measured(Metric):
 
     def compute(self) -> GroupedMeasurement:
         """Return the score over all samples, and over each group."""
-        return _grouped(self.score, *self._together(), self.names, self.resamples, self.seed)
+        return _grouped(self.score, *self._all_rows(), self.names, self.resamples, self.seed)
 
-    def _together(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _all_rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return all rows, reasons and groups; of no length where there are none."""
         # After the processes were brought together the states are tensors, and no more lists.
         if len(self.rows) == 0:
@@ -174,7 +174,7 @@ class Measured(Metric):
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         """Gather one tensor a state from each process; torchmetrics gives one without samples another shape."""
-        rows, reasons, groups = self._together()
+        rows, reasons, groups = self._all_rows()
         self.rows, self.reasons, self.groups = [rows], [reasons], [groups]
         super()._sync_dist(*args, **kwargs)
 
@@ -199,13 +199,13 @@ def _grouped(
 
 def _measured(score: SampleScore, rows: Tensor, reasons: Tensor, resamples: int, seed: int) -> Measurement:
     """Measure the score over the samples given."""
-    counted = reasons == _COUNTED
+    counted, bounds = reasons == _COUNTED, _bounds(score)
     blank, no_mask, undefined = (int((reasons == reason).sum()) for reason in (_BLANK, _NO_MASK, _UNDEFINED))
     if not counted.any():
         return Measurement(float("nan"), 0, blank, no_mask, undefined, None)
     rows = rows[counted].cpu()
     value = float(score_counted(PerSample(rows, torch.ones(len(rows), dtype=torch.bool)), score._value))
-    interval = bootstrap_interval(rows, score._value, bounds=_bounds(score), resamples=resamples, seed=seed)
+    interval = bootstrap_interval(rows, score._value, bounds=bounds, resamples=resamples, seed=seed)
     return Measurement(value, len(rows), blank, no_mask, undefined, interval)
 
 
@@ -307,10 +307,10 @@ def measure_samples(
         >>> measure_samples(score, sample).overall.value
         0.75
     """
-    if groups is None:
-        groups = torch.full_like(sample.counted, -1, dtype=torch.int64)
-    check_groups(groups, len(sample.counted))
     rows, reasons = sample.values.detach().cpu(), _reasons(sample).cpu()
+    if groups is None:
+        return GroupedMeasurement(_measured(score, rows, reasons, resamples, seed), {}, None)
+    check_groups(groups, len(sample.counted))
     return _grouped(score, rows, reasons, group_numbers(groups).cpu(), names, resamples, seed)
 
 
@@ -365,6 +365,34 @@ class ScoreResults:
             self.name_of(key): measure_samples(metric, sample, groups=groups, names=names)
             for key, (metric, sample) in self.samples.items()
         }
+
+
+Row = dict[str, str | float | int]
+"""One line of a table of scores."""
+
+
+def table_rows(found: Mapping[str, Measurement | float], samples: str = "all") -> list[Row]:
+    """Return a row for each score: value, n, left out, interval; empty cells where there is the value alone.
+
+    Args:
+        found: What was measured, or values, by the scores' names.
+        samples: Which samples these are of.
+
+    Example:
+        >>> from lightning_gcam.metrics.measurement import table_rows
+        >>> [row["n"] for row in table_rows({"iou": Measurement(0.5, 3, 1, 0, 0, None), "uniform/iou": 0.25})]
+        [3, '']
+    """
+    columns = ("score", "samples", "value", "n", "left_out", "low", "high")
+    rows: list[Row] = []
+    for score, each in found.items():
+        cells: tuple[str | float | int, ...]
+        if isinstance(each, Measurement):
+            cells = each.value, each.n, each.left_out, *(each.interval or ("", ""))
+        else:
+            cells = each, "", "", "", ""
+        rows.append(dict(zip(columns, (score, samples, *cells), strict=True)))
+    return rows
 
 
 def worst_group(groups: dict[int | str, Measurement], higher_is_better: bool | None) -> int | str | None:

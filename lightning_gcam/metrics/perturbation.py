@@ -27,7 +27,7 @@ def keep_salient(images: Tensor, maps: Tensor, fill: Fill = "zero") -> Tensor:
         images: ``(N, C, H, W)`` floating, as the model takes them.
         maps: ``(N, H, W)`` floating, at least 0. A blank map (all zero, or not finite) keeps nothing; pass
             such samples to the scores as ``blank``.
-        fill: "zero" (what the papers take: 0 as the model sees it, which is the mean colour where images are
+        fill: "zero" (what the papers take: 0 in the model's input, which is the mean colour where images are
             normalized), "blur" (Gaussian, sigma a tenth of the shorter side), "mean" (each channel's mean
             over the image), or a callable from images to images.
 
@@ -68,7 +68,7 @@ def insertion_steps(
     Args:
         images: ``(N, C, H, W)`` floating, as the model takes them.
         maps: ``(N, H, W)`` floating, at least 0.
-        steps: How many steps; the model sees steps + 1 images per sample.
+        steps: How many steps; the model is run on steps + 1 images per sample.
         fill: As in :func:`keep_salient`. RISE starts insertion from a blurred image, since a grey one with
             sharp holes is unlike any image.
         chunk_size: How many images to give at once, at most.
@@ -108,7 +108,7 @@ def deletion_steps(
     Args:
         images: ``(N, C, H, W)`` floating, as the model takes them.
         maps: ``(N, H, W)`` floating, at least 0.
-        steps: How many steps; the model sees steps + 1 images per sample.
+        steps: How many steps; the model is run on steps + 1 images per sample.
         fill: As in :func:`keep_salient`; RISE deletes to zero.
         chunk_size: How many images to give at once, at most.
 
@@ -136,7 +136,7 @@ def deletion_steps(
 
 
 def filled(images: Tensor, fill: Fill) -> Tensor:
-    """Return what stands where pixels are taken away, of the shape of ``images``.
+    """Return the pixels that replace those taken away, of the shape of ``images``.
 
     Raises:
         InputError: If ``fill`` is not known, or a callable gives another shape.
@@ -311,11 +311,11 @@ class PerturbedOutputs:
 
     def to(self, device: torch.device | str) -> PerturbedOutputs:
         """Return the same outputs on ``device``."""
-        return self._each(lambda rows: rows.to(device))
+        return self._map_tensors(lambda rows: rows.to(device))
 
     def select(self, rows: Sequence[int]) -> PerturbedOutputs:
         """Return the outputs of the samples at ``rows``, in that order."""
-        return self._each(lambda every: every[list(rows)])
+        return self._map_tensors(lambda every: every[list(rows)])
 
     @staticmethod
     def cat(parts: Sequence[PerturbedOutputs]) -> PerturbedOutputs:
@@ -329,17 +329,17 @@ class PerturbedOutputs:
         )
 
     @staticmethod
-    def merged(several: Iterable[PerturbedOutputs]) -> PerturbedOutputs:
+    def merged(parts: Iterable[PerturbedOutputs]) -> PerturbedOutputs:
         """Join different outputs of the same samples; of two with one key the later stays."""
         merged = PerturbedOutputs()
-        for outputs in several:
+        for outputs in parts:
             merged.probabilities.update(outputs.probabilities)
             merged.maps.update(outputs.maps)
             merged.random_maps.update(outputs.random_maps)
             merged.logits.update(outputs.logits)
         return merged
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> PerturbedOutputs:
+    def _map_tensors(self, change: Callable[[Tensor], Tensor]) -> PerturbedOutputs:
         """Change every tensor alike."""
         return PerturbedOutputs(
             {key: change(rows) for key, rows in self.probabilities.items()},

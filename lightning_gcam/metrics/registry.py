@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_gcam.metrics.base import needs
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC
 from lightning_gcam.metrics.faithfulness import ADCC, AverageDrop, AverageGain, AverageIncrease, WinRate
 from lightning_gcam.metrics.localization import (
@@ -87,8 +88,8 @@ def available_scores() -> tuple[str, ...]:
 
     Example:
         >>> from lightning_gcam.metrics import available_scores
-        >>> len(available_scores()), available_scores()[:3], available_scores()[-1]
-        (29, ('energy', 'energy_chance', 'object_lift'), 'random_model_ssim')
+        >>> available_scores()[:3], available_scores()[-1]
+        (('energy', 'energy_chance', 'object_lift'), 'random_model_ssim')
     """
     return tuple(_SCORES)
 
@@ -116,8 +117,8 @@ def resolve_scores(
             own to metrics.
 
     Returns:
-        The metrics by name, in the order asked for, none of them shared with the caller. Energy is always
-        beside its chance level: where it is asked for alone, ``energy_chance`` stands right after it.
+        The metrics by name, in the order of the request, none of them shared with the caller. Energy is always
+        beside its chance level: where it is requested alone, ``energy_chance`` stands right after it.
 
     Raises:
         InputTypeError: If something is neither a name nor a metric; it is an `InputError` and a `TypeError`.
@@ -139,39 +140,6 @@ def resolve_scores(
             )
         resolved[name] = metric
     return _with_chance(resolved)
-
-
-def needs_mask(metric: Metric) -> bool:
-    """Return whether a metric can only be updated with a mask.
-
-    Args:
-        metric: Any metric. An attribute ``requires_mask`` states it; one without it is taken to
-            need one.
-
-    Example:
-        >>> from lightning_gcam.metrics import BlankRate, PointingGame, needs_mask
-        >>> needs_mask(PointingGame()), needs_mask(BlankRate())
-        (True, False)
-    """
-    return bool(getattr(metric, "requires_mask", True))
-
-
-def needs(metric: Metric) -> frozenset[str]:
-    """Return what a metric's ``update`` takes beside the saliency maps; see :class:`SampleScore` for the words.
-
-    Args:
-        metric: Any metric. An attribute ``requires`` states it; of one without it, ``needs_mask`` decides.
-
-    Example:
-        >>> from lightning_gcam.metrics import AverageDrop, PointingGame, needs
-        >>> sorted(needs(PointingGame())), sorted(needs(AverageDrop()))
-        (['mask'], ['forwards'])
-    """
-    requires: frozenset[str] | None = getattr(metric, "requires", None)
-    if requires is None:
-        requires = frozenset({"mask"})
-    # A subclass of a score that needs a mask may state by `requires_mask` that it needs none.
-    return requires if needs_mask(metric) else requires - {"mask"}
 
 
 def _named(
@@ -240,8 +208,8 @@ def _with_chance(metrics: dict[str, Metric]) -> dict[str, Metric]:
 
 def _snake_case(name: str) -> str:
     """Convert ``PointingGame`` to ``pointing_game``; ``IoU`` is one word."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.replace("IoU", "Iou"))
-    return words.lower()
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.replace("IoU", "Iou"))
+    return spaced.lower()
 
 
 def _expected(score: object) -> str:
@@ -253,7 +221,7 @@ def _expected(score: object) -> str:
 
 
 def _describe(score: object) -> str:
-    """Describe what came; a class where an instance was meant is the likely slip."""
+    """Describe a value of the wrong type; a class in the place of an instance is the likely mistake."""
     if isinstance(score, type):
         return f"the class {score.__name__}. Make an instance: `{score.__name__}()`"
     return type(score).__name__
@@ -285,7 +253,7 @@ def uniform_map(size: tuple[int, int], device: torch.device | str = "cpu") -> Te
 def centre_map(size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
     """Return a Gaussian in the middle, its standard deviation a quarter of each side: ``(H, W)`` float32.
 
-    Photographers put objects in the middle, so that this map, which sees no image, does well on many data sets:
+    Photographers put objects in the middle, so that this map, which uses no image, does well on many data sets:
     its centre alone hits 69.6% of the objects of VOC07 in the pointing game.
 
     Args:
@@ -326,7 +294,7 @@ def baseline_scores(
     scores: str | Metric | Sequence[str | Metric] | Mapping[str, Metric] | None = None,
     boxes: Sequence[Tensor] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Score a uniform map and a Gaussian in the middle on the same masks: what needs no model at all.
+    """Score a uniform map and a Gaussian in the middle on the same masks: scores that need no model.
 
     Args:
         mask: ``(N, H, W)`` bool, True on the object.
@@ -381,6 +349,39 @@ def with_boxes(metric: Metric, boxes: Sequence[Tensor] | None) -> tuple[Sequence
         (1, 0)
     """
     return (boxes,) if boxes is not None and getattr(metric, "takes_boxes", False) else ()
+
+
+@dataclass(frozen=True)
+class ResolvedScores:
+    """Metrics by name, what each of them needs, and the outputs for perturbed images that all together need.
+
+    Args:
+        metrics: as :func:`resolve_scores` returns them.
+        needs: what each takes beside the maps, by the same names; see :func:`needs`.
+        output_needs: of all of them.
+    """
+
+    metrics: dict[str, Metric]
+    needs: dict[str, frozenset[str]]
+    output_needs: OutputNeeds
+
+    @staticmethod
+    def of(scores: Scores) -> ResolvedScores:
+        """Resolve a request for scores.
+
+        Example:
+            >>> from lightning_gcam.metrics.registry import ResolvedScores
+            >>> {name: sorted(each) for name, each in ResolvedScores.of(["iou", "blank_rate"]).needs.items()}
+            {'iou': ['mask'], 'blank_rate': []}
+        """
+        metrics = resolve_scores(scores)
+        needed = {name: needs(metric) for name, metric in metrics.items()}
+        return ResolvedScores(metrics, needed, OutputNeeds.of(metrics))
+
+    @property
+    def compare_looks(self) -> bool:
+        """Whether one of them compares a look with an earlier one."""
+        return any("earlier" in each for each in self.needs.values())
 
 
 @dataclass(frozen=True)

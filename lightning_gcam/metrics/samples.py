@@ -382,7 +382,7 @@ def cat_groups(groups: Tensor | list[Tensor]) -> Tensor:
 
 
 def group_members(numbers: Tensor) -> dict[int, Tensor]:
-    """Return who is in which group: ``(N,)`` bool by number, only groups with a member, in the numbers' order.
+    """Return which samples each group has: ``(N,)`` bool by number, only groups with a member, in the numbers' order.
 
     Args:
         numbers: ``(N, K)`` integers, the numbers of each sample's groups; negative for none.

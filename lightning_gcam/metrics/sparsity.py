@@ -33,7 +33,7 @@ def saliency_gini(saliency: Tensor) -> Tensor:
     """Average the Gini index of the maps' pixels: 0 for a uniform map, 1 - 1/(HW) for a single pixel.
 
     With the n pixels in ascending order, sum_i (2 i - n - 1) S_i / (n sum_i S_i). Neither end is better: it
-    says how concentrated a map is, not where. A sample whose map is blank (all zero, or not finite) is left
+    measures how concentrated a map is, not where. A sample whose map is blank (all zero, or not finite) is left
     out.
 
     Args:
@@ -73,7 +73,7 @@ def _saliency_entropy_update(saliency: Tensor) -> PerSample:
 def saliency_entropy(saliency: Tensor) -> Tensor:
     """Average the entropy of the maps, as a share of a uniform map's: 0 for a single pixel, 1 for a uniform map.
 
-    With p = S / sum(S), -sum p log p / log(HW). Neither end is better: it says how spread out a map is, not
+    With p = S / sum(S), -sum p log p / log(HW). Neither end is better: it measures how spread out a map is, not
     where. A sample whose map is blank (all zero, or not finite) is left out.
 
     Args:
@@ -203,7 +203,7 @@ def blank_rate(saliency: Tensor) -> Tensor:
 class SaliencyGini(SampleScore):
     """Mean Gini index of the maps' pixels: 0 for a uniform map, 1 - 1/(HW) for a single pixel.
 
-    Neither end is better: it says how concentrated a map is, not where. A sample whose map is blank (all zero,
+    Neither end is better: it measures how concentrated a map is, not where. A sample whose map is blank (all zero,
     or not finite) is left out, and counted in ``left_out``.
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
@@ -240,7 +240,7 @@ class SaliencyGini(SampleScore):
 class SaliencyEntropy(SampleScore):
     """Mean entropy of the maps, as a share of a uniform map's: 0 for a single pixel, 1 for a uniform map.
 
-    Neither end is better: it says how spread out a map is, not where. A sample whose map is blank (all zero,
+    Neither end is better: it measures how spread out a map is, not where. A sample whose map is blank (all zero,
     or not finite) is left out, and counted in ``left_out``.
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least

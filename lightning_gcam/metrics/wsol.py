@@ -157,7 +157,7 @@ def max_box_accuracy(
     """Average how often a box around the thresholded saliency matches an object's box, at the best threshold.
 
     {S >= threshold * max S} falls into connected components, with eight neighbours a pixel. Version 1 draws a
-    box around the one with the most pixels (the best of them, where several have as many) and asks for an IoU
+    box around the one with the most pixels (the best of them, where several have as many) and takes an IoU
     of 0.5 with a box of the object; version 2 draws one around each, takes the best, and averages over IoUs of
     0.3, 0.5 and 0.7. The threshold is the same for all samples, and chosen, for each IoU, on the very samples
     that are scored.
@@ -277,7 +277,7 @@ class MaxBoxAccuracy(SampleMean):
     """How often a box around the thresholded saliency matches an object's box, at the best threshold.
 
     {S >= threshold * max S} falls into connected components, with eight neighbours a pixel. Version 1 draws a
-    box around the one with the most pixels (the best of them, where several have as many) and asks for an IoU
+    box around the one with the most pixels (the best of them, where several have as many) and takes an IoU
     of 0.5 with a box of the object; version 2 draws one around each, takes the best, and averages over IoUs of
     0.3, 0.5 and 0.7. The threshold is the same for all samples, and chosen, for each IoU, on the very samples
     that are scored.

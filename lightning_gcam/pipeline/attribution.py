@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
-from lightning_gcam.cam.layer_search import is_even
 from lightning_gcam.cam.layers import (
     Fuse,
     TargetLayers,
@@ -23,14 +22,14 @@ from lightning_gcam.cam.layers import (
     map_name,
     resolve_target_layers,
 )
-from lightning_gcam.cam.layouts import Reshape
+from lightning_gcam.cam.layouts import Reshape, is_even
 from lightning_gcam.cam.maps import (
     ScaledMaps,
     full_precision,
     scale_map,
     scaled_maps,
 )
-from lightning_gcam.cam.registry import Methods, resolve_methods
+from lightning_gcam.cam.registry import Methods, ModelMethod, resolve_methods
 from lightning_gcam.cam.squashing import Squash, squashed
 from lightning_gcam.cam.targets import Explains, Labels, Targets, are_measurements
 from lightning_gcam.data import SaliencyBatch
@@ -129,7 +128,7 @@ class Attribution:
         check_scale(scale, allowed=("own", "shared"))
         batch = _batch_of(samples if samples is not None else self.images, len(self))
         style = Style(class_names, normalize, scale)
-        return Figure(draw(batch, self, style, words=captions))
+        return Figure(draw(batch, self, style, texts=captions))
 
     def to(self, device: torch.device | str) -> Attribution:
         """The same attribution on `device`."""
@@ -250,8 +249,8 @@ def attribute(
     if isinstance(images, SaliencyBatch):
         masks = masks if masks is not None else images.object_masks
         images = images.images
-    table = resolve_methods(methods)
     _check(images)
+    table = resolve_methods(methods)
     check_masks(masks, (len(images), images.shape[-2], images.shape[-1]))
     check_fuse(fuse, target_layer)
     if target_layer is None:
@@ -269,12 +268,15 @@ def attribute(
             reshape=reshape_transform,
             masks=masks,
         )
-        again = [maps_of_model_methods(table, model, images, each, targets, forward) for each in captured]
+        again: list[dict[str, Tensor]] = [{} for _ in captured]
+        if any(isinstance(method, ModelMethod) for method in table.values()):
+            again = [maps_of_model_methods(table, model, images, each, targets, forward) for each in captured]
     with torch.inference_mode(False), torch.no_grad(), full_precision(images):
         size, score = (images.shape[-2], images.shape[-1]), captured[0].score
         at_layers = [scaled_maps(table, *each, size) for each in zip(captured, again, strict=True)]
-        where = format_layer_names(list(layers), fuse)
-        scaled, sources = _fused(at_layers, fuse, where) if fuse is not None else _named(at_layers, [*layers])
+        names = list(layers)
+        scaled, sources = _fused(at_layers, fuse, names) if fuse is not None else _named(at_layers, names)
+        where = format_layer_names(names, fuse)
         return Attribution(
             maps={name: map_ for name, (map_, _) in scaled.items()},
             logits=score.logits,
@@ -314,7 +316,7 @@ def _named(at_layers: Sequence[ScaledMaps], layers: Sequence[str]) -> tuple[Scal
     return named, sources
 
 
-def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse, where: str) -> tuple[ScaledMaps, Sources]:
+def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse, layers: Sequence[str]) -> tuple[ScaledMaps, Sources]:
     """Each method's maps of all layers as one, scaled again; what is not finite at one layer is blank."""
     fused: ScaledMaps = {}
     for method in at_layers[0]:
@@ -322,6 +324,7 @@ def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse, where: str) -> tuple[Sca
         one = fuse_maps(maps, fuse)
         finite = torch.isfinite(torch.stack(peaks)).all(dim=0)
         fused[method] = scale_map(one, (one.shape[-2], one.shape[-1]), finite)
+    where = format_layer_names(layers, fuse)
     return fused, {method: MapSource(method, where) for method in fused}
 
 
@@ -351,19 +354,19 @@ def attribute_in_chunks(
     """
     if isinstance(targets, str) and targets == "label":
         targets = labels_of(batch)
-    masks = batch.object_masks
+    n, masks = len(batch), batch.object_masks
 
     def work(chunk: slice) -> Attribution:
         part = attribute(
             model,
             batch.images[chunk],
-            _targets_of(targets, chunk, len(batch)),
+            _targets_of(targets, chunk, n),
             masks=masks[chunk] if masks is not None else None,
             **options,
         )
         return replace(part, images=None)  # the batch has them
 
-    parts, size = run_in_chunks(len(batch), work, chunk_size)
+    parts, size = run_in_chunks(n, work, chunk_size)
     return Attribution.cat(parts), size
 
 

@@ -79,7 +79,7 @@ class Explanation(Protocol):
 
 
 def subject_of(batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames = None) -> Explains:
-    """What the model's output is, as far as can be known: scores of "classes", a regression's "output", or neither.
+    """The kind of the model's output: scores of "classes", a regression's "output", or neither.
 
     What shows that it holds no classes (see `cam.regions.kind_by_form` and `instead_of_classes`) is neither, a "score".
     Whose score is a callable's ("score") has an output of any kind, an embedding, say: no class is read into it, unless
@@ -194,7 +194,7 @@ def marks_of(batch: SaliencyBatch, num_logits: int) -> Tensor | None:
 
 
 def has_own_sigmoids(batch: SaliencyBatch, attribution: Explanation, multi_label: bool = False) -> bool:
-    """Whether each logit has a sigmoid of its own: as the model says itself, else as the labels show.
+    """Whether each logit has a sigmoid of its own: by the model's own output, else by the labels.
 
     Args:
         batch: the samples, for their labels.
@@ -221,13 +221,13 @@ def _shares(batch: SaliencyBatch, attribution: Explanation) -> Tensor:
     return probabilities_of_classes(attribution.logits, has_own_sigmoids(batch, attribution))
 
 
-def class_probabilities(logits: Tensor, classes: Tensor, several: bool | None = None) -> Tensor:
+def class_probabilities(logits: Tensor, classes: Tensor, multi_label: bool | None = None) -> Tensor:
     """The probability of each sample's class: softmax, or sigmoid of a single logit and of marked classes.
 
     Args:
         logits: `(N, K)`.
-        several: whether a sample can be of several classes, so that each logit has a sigmoid of its own; as the classes
-            show where it is left out.
+        multi_label: whether a sample can be of several classes, so that each logit has a sigmoid of its own; read from
+            the classes where it is left out.
         classes: `(N,)`, or `(N, K)` multi-hot: then the mean over the marked ones, NaN where none is.
 
     Example:
@@ -236,7 +236,7 @@ def class_probabilities(logits: Tensor, classes: Tensor, several: bool | None = 
     """
     if logits.shape[1] == 1 and classes.ndim == 1:
         return torch.where(classes > 0, logits[:, 0], -logits[:, 0]).float().sigmoid()
-    shares = probabilities_of_classes(logits, are_multi_hot(classes) if several is None else several)
+    shares = probabilities_of_classes(logits, are_multi_hot(classes) if multi_label is None else multi_label)
     if classes.ndim == 2:
         marks = classes.to(shares)
         return (shares * marks).sum(dim=1) / marks.sum(dim=1)
@@ -255,7 +255,7 @@ def correct(
     if labels is None or subject_of(batch, attribution, class_names) != "classes":
         return [None] * len(batch)
     predictions = predict(attribution.logits).tolist()
-    judged = attribution.in_mask.tolist() if attribution.in_mask is not None else [True] * len(batch)
+    judged = attribution.in_mask.tolist() if attribution.in_mask is not None else [True] * len(predictions)
     marks = marks_of(batch, attribution.logits.shape[1])
     if marks is not None:
         likely = predict_multi_hot(attribution.logits, has_own_sigmoids(batch, attribution))
@@ -276,28 +276,26 @@ def captions(batch: SaliencyBatch, attribution: Explanation, class_names: ClassN
     regression ("true 3.20 · predicted 3.14"), or the score of a callable or of what holds no classes ("score 0.83").
     """
     subject = subject_of(batch, attribution, class_names)
-    parts = [
-        _names(batch),
-        _true(batch, subject, class_names),
-        _found(batch, attribution, subject, class_names),
-    ]
+    parts = [_true_label(batch, subject, class_names), _prediction(batch, attribution, subject, class_names)]
+    if batch.names is not None:
+        parts.insert(0, batch.names)
     return [" · ".join(part for part in row if part) for row in zip(*parts, strict=True)]
 
 
 def explained(batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames = None) -> str:
     """What the maps explain, in a few words; for a dense head also where its logits were summed."""
-    return _whose(batch, attribution, class_names) + _where(attribution)
+    return _explained_classes(batch, attribution, class_names) + _region_words(attribution)
 
 
-def _whose(batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames) -> str:
+def _explained_classes(batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames) -> str:
     targets, labels = attribution.targets, batch.labels
     if attribution.explains in _WHOLE:
         return f"maps of {_WHOLE[attribution.explains]}"
     if targets is None:
         return "maps of a score of your own"
     if labels is not None and targets.shape == labels.shape and _are_of_labels(targets, labels):
-        several = marks_of(batch, attribution.logits.shape[1]) is not None
-        return "maps of the true classes" if several else "maps of the true class"
+        multi_label = marks_of(batch, attribution.logits.shape[1]) is not None
+        return "maps of the true classes" if multi_label else "maps of the true class"
     if targets.ndim == 1 and torch.equal(targets, predict(attribution.logits)):
         return "maps of the predicted class"
     if targets.ndim == 1 and bool((targets == targets[0]).all()):
@@ -318,7 +316,7 @@ def _are_of_labels(targets: Tensor, labels: Tensor) -> bool:
     return bool(has_one.any()) and bool((targets == labels)[has_one].all())
 
 
-def _where(attribution: Explanation) -> str:
+def _region_words(attribution: Explanation) -> str:
     """Where a dense head's logits were summed, in words; empty for a callable, which sums as it likes."""
     if attribution.in_mask is None or attribution.explains == "score":
         return ""
@@ -327,11 +325,7 @@ def _where(attribution: Explanation) -> str:
     return " " + " or ".join(place for there, place in places.items() if (attribution.in_mask == there).any())
 
 
-def _names(batch: SaliencyBatch) -> list[str]:
-    return batch.names if batch.names is not None else [""] * len(batch)
-
-
-def _true(batch: SaliencyBatch, subject: Explains, class_names: ClassNames) -> list[str]:
+def _true_label(batch: SaliencyBatch, subject: Explains, class_names: ClassNames) -> list[str]:
     labels = batch.labels
     if labels is None:
         return [""] * len(batch)
@@ -343,7 +337,7 @@ def _true(batch: SaliencyBatch, subject: Explains, class_names: ClassNames) -> l
     return [f"true {_class_name(int(each), class_names)}" if each >= 0 else "" for each in labels.tolist()]
 
 
-def _found(
+def _prediction(
     batch: SaliencyBatch, attribution: Explanation, subject: Explains, class_names: ClassNames
 ) -> list[str]:
     if subject == "output":
@@ -353,10 +347,10 @@ def _found(
         return [f"score {_number(value)}" for value in values] or [""] * len(batch)
     if marks_of(batch, attribution.logits.shape[1]) is not None:
         return [f"predicted {_in_short(_likely(row, class_names))}" for row in _shares(batch, attribution)]
-    guesses = predict(attribution.logits).tolist(), probabilities(batch, attribution).tolist()
+    shares, guesses = probabilities(batch, attribution).tolist(), predict(attribution.logits).tolist()
     return [
         f"predicted {_class_name(guess, class_names)} ({share:.2f})"
-        for guess, share in zip(*guesses, strict=True)
+        for guess, share in zip(guesses, shares, strict=True)
     ]
 
 

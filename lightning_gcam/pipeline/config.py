@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,8 +12,8 @@ from lightning_gcam.cam.layers import Fuse, TargetLayers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import AnyMethod, Methods, resolve_methods
 from lightning_gcam.cam.targets import Targets
-from lightning_gcam.metrics import SampleScore, needs, resolve_scores
-from lightning_gcam.metrics.registry import OutputNeeds, Scores
+from lightning_gcam.metrics import SampleScore
+from lightning_gcam.metrics.registry import ResolvedScores, Scores
 from lightning_gcam.shortcuts import Checks, Removal, available_properties, check_removal, resolve_checks
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 from lightning_gcam.utils.errors import InputError, is_whole_number
@@ -89,14 +90,22 @@ class LookConfig:
         return tuple(name for name in self.check_names if name in available_properties())
 
     @cached_property
-    def output_needs(self) -> OutputNeeds:
-        """The outputs for perturbed images that the scores need."""
-        return OutputNeeds.of(resolve_scores(self.scores))
+    def resolved_scores(self) -> ResolvedScores:
+        """The metrics by name, and what they need."""
+        return ResolvedScores.of(self.scores)
 
     @cached_property
     def compares_looks(self) -> bool:
         """Whether a score, or the picture, compares a look with an earlier one."""
-        return self.draws_earlier or compares_looks(self.scores)
+        return self.draws_earlier or self.resolved_scores.compare_looks
+
+    def at_layers(self, layers: list[str], forward: Forward | None) -> LookConfig:
+        """The same look at these layers, by this way to call the model; what was resolved already is not again."""
+        _ = self.resolved_scores, self.compares_looks  # here, so that all copies share them
+        config = copy.copy(self)
+        object.__setattr__(config, "target_layer", layers)
+        object.__setattr__(config, "forward", forward)
+        return config
 
     @property
     def explains_labels(self) -> bool:
@@ -105,7 +114,7 @@ class LookConfig:
 
     @property
     def explains_classes(self) -> bool:
-        """Whether the labels have to be classes of the logits, as far as the targets tell."""
+        """Whether the labels have to be classes of the logits, as far as the targets determine it."""
         return not callable(self.targets) and self.targets != "output"
 
     @property
@@ -154,9 +163,11 @@ def check_scores(scores: Scores) -> None:
     Example:
         >>> check_scores(["iou", "gini"])
     """
-    for name, metric in resolve_scores(scores).items():
-        beyond = needs(metric) - _KNOWN_NEEDS
-        if beyond or (needs(metric) & {"forwards", "maps"} and getattr(metric, "perturbation", None) is None):
+    resolved = ResolvedScores.of(scores)
+    for name, metric in resolved.metrics.items():
+        needs = resolved.needs[name]
+        beyond = needs - _KNOWN_NEEDS
+        if beyond or (needs & {"forwards", "maps"} and getattr(metric, "perturbation", None) is None):
             lacking = " and ".join(sorted(beyond)) or "answers of the model, but has no `perturbation`"
             raise InputError(
                 f'`scores` "{name}" needs {lacking}, which a look does not compute. Leave it out, and compute it by '
@@ -171,7 +182,7 @@ def check_final_scores(scores: Scores) -> None:
         InputError: naming the score, and what to do.
     """
     check_scores(scores)
-    if compares_looks(scores):
+    if ResolvedScores.of(scores).compare_looks:
         raise InputError(
             "`final_scores` holds a drift, which compares a look with an earlier one. Ask for it at every look, with "
             "`scores=`."
@@ -188,8 +199,9 @@ def check_streamed_scores(scores: Scores) -> None:
         >>> check_streamed_scores(["energy", "insertion"])
     """
     check_scores(scores)
-    for name, metric in resolve_scores(scores).items():
-        if "earlier" in needs(metric):
+    resolved = ResolvedScores.of(scores)
+    for name, metric in resolved.metrics.items():
+        if "earlier" in resolved.needs[name]:
             raise InputError(
                 f'`scores` "{name}" compares a look with an earlier one, and an evaluation looks at each sample once. '
                 "Leave it out; SaliencyMonitor has it."
@@ -200,13 +212,3 @@ def check_streamed_scores(scores: Scores) -> None:
                 "keeps a number of each, for intervals and for going on. Write it as a "
                 "`lightning_gcam.metrics.SampleScore`."
             )
-
-
-def compares_looks(scores: Scores) -> bool:
-    """Whether one of the scores compares a look with an earlier one.
-
-    Example:
-        >>> compares_looks(["energy", "drift"]), compares_looks(None)
-        (True, False)
-    """
-    return any("earlier" in needs(metric) for metric in resolve_scores(scores).values())

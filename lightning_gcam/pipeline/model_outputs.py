@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import Forward
-from lightning_gcam.cam.forward import forward_with_weights, logits_of, random_weights
+from lightning_gcam.cam.forward import forward_with_weights, logits_in_eager_mode, random_weights
 from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import Targets
@@ -24,7 +24,7 @@ from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoi
 from lightning_gcam.shortcuts.checks import MakeImages
 from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.errors import InputError
-from lightning_gcam.utils.isolation import untouched
+from lightning_gcam.utils.isolation import eager_without_graph, untouched
 
 
 def outputs_for_perturbed(
@@ -53,7 +53,7 @@ def outputs_for_perturbed(
     Raises:
         InputError: where probabilities are needed and the maps explain no class.
     """
-    runs = _Runs(model, batch, attribution, targets, chunk_size or len(batch), options, multi_label)
+    runs = _ModelRuns(model, batch, attribution, targets, chunk_size or len(batch), options, multi_label)
     outputs = PerturbedOutputs()
     for name, maps in attribution.maps.items():
         for number, perturbation in enumerate(output_needs.perturbations):
@@ -89,7 +89,7 @@ def maps_of_random_weights(
     """
     forward = forward_with_weights(random_weights(model), options.pop("forward", None))
     size, options = chunk_size or len(batch), {**options, "forward": forward}
-    runs = _Runs(model, batch, attribution, targets, size, options)
+    runs = _ModelRuns(model, batch, attribution, targets, size, options)
     return PerturbedOutputs(random_maps=runs.attribute(batch.images))
 
 
@@ -124,20 +124,21 @@ def logits_for_versions(
     every, masks = [(name, row) for name in versions for row in rows], batch.object_masks
 
     def work(chunk: slice) -> Tensor:
+        regions = masks[[row for _, row in every[chunk]]] if masks is not None else None
         parts = [
-            _some_of(versions[name], [row for _, row in group], batch.images.device)
+            _changed_rows(versions[name], [row for _, row in group], batch.images.device)
             for name, group in groupby(every[chunk], key=lambda each: each[0])
         ]
-        regions = masks[[row for _, row in every[chunk]]] if masks is not None else None
-        return logits_of(model, torch.cat(parts), None, forward=forward, masks=regions, squash=squash)
+        images = torch.cat(parts)
+        return logits_in_eager_mode(model, images, None, forward=forward, masks=regions, squash=squash)
 
-    with untouched(model):
+    with untouched(model), eager_without_graph():
         logits, size = run_in_chunks(len(every), work, chunk_size)
     by_version = dict(zip(versions, torch.cat(logits).split(len(rows)), strict=True))
     return PerturbedOutputs(logits=by_version), size
 
 
-def _some_of(version: Tensor | MakeImages, rows: list[int], device: torch.device) -> Tensor:
+def _changed_rows(version: Tensor | MakeImages, rows: list[int], device: torch.device) -> Tensor:
     """The changed images of some samples."""
     at = torch.tensor(rows, device=device)
     return version(at) if callable(version) else version[at]
@@ -157,14 +158,16 @@ def _logits_in_chunks(
     def work(chunk: slice) -> Tensor:
         targets = classes[chunk] if classes is not None else None
         masks = regions[chunk] if regions is not None else None
-        return logits_of(model, images[chunk], targets, forward=forward, masks=masks, squash=squash)
+        return logits_in_eager_mode(
+            model, images[chunk], targets, forward=forward, masks=masks, squash=squash
+        )
 
     parts, size = run_in_chunks(len(images), work, chunk_size)
     return torch.cat(parts), size
 
 
 @dataclass(frozen=True)
-class _Runs:
+class _ModelRuns:
     """One model, one batch, and how the model is run on changes of it."""
 
     model: nn.Module
@@ -179,7 +182,7 @@ class _Runs:
         """The explained class's probability for each image of a perturbation, `(N, steps + 1)`."""
         classes, masks = _explained(self.attribution), self.batch.object_masks
         found = torch.full((len(self.batch), perturbation.num_images), torch.nan, device=maps.device)
-        with untouched(self.model):
+        with untouched(self.model), eager_without_graph():
             for index, images in perturbation.images(self.batch.images, maps, self.chunk_size):
                 rows, steps = index.unbind(dim=1)
                 regions = masks[rows] if masks is not None else None
@@ -187,8 +190,8 @@ class _Runs:
                 logits, _ = _logits_in_chunks(
                     self.model, images, classes[rows], regions, forward, None, squash
                 )
-                several = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
-                found[rows, steps] = class_probabilities(logits, classes[rows], several)
+                multi_label = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
+                found[rows, steps] = class_probabilities(logits, classes[rows], multi_label)
         return found
 
     def maps_of_perturbed(self, perturbation: Perturbation, name: str, maps: Tensor) -> Tensor:

@@ -54,17 +54,17 @@ def draw(
     style: Style,
     *,
     when: str = "",
-    words: Sequence[str] | None = None,
+    texts: Sequence[str] | None = None,
     earlier: Earlier | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Draw a card for each sample: its words, its image with what is known of it, and a heatmap for each map.
+    """Draw a card for each sample: its caption, its image with masks and boxes, and a heatmap for each map.
 
     Args:
         batch: the samples.
         attribution: their maps.
         style: how they are drawn.
         when: what the title begins with.
-        words: a line for each sample, in place of what it is and was taken for.
+        texts: a line for each sample, in place of what it is and was taken for.
         earlier: the looks before; there are none where it is left out.
 
     Returns:
@@ -79,7 +79,7 @@ def draw(
     return render_grid(
         to_display(batch.images, style.normalize),
         maps,
-        captions=words if words is not None else captions.captions(batch, attribution, style.class_names),
+        captions=texts if texts is not None else captions.captions(batch, attribution, style.class_names),
         correct=captions.correct(batch, attribution, style.class_names),
         headings=[_heading(name, attribution) for name in names],
         notes={name: _notes(name, attribution, tops[name], style.scale) for name in names},
@@ -97,8 +97,8 @@ def draw(
 def title_of(when: str, batch: SaliencyBatch, attribution: captions.Explanation, style: Style) -> str:
     """The line above a picture: when, the layer, what the maps explain, which channels are shown."""
     explained = captions.explained(batch, attribution, style.class_names)
-    words = [when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])]
-    return " · ".join(word for word in words if word)
+    parts = [when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])]
+    return " · ".join(part for part in parts if part)
 
 
 def _raw(name: str, attribution: captions.Explanation) -> Tensor:
@@ -139,8 +139,8 @@ def _note(peak: float, top: float | None) -> str:
     """Short enough to stand below a panel of 128 pixels."""
     if top is None:
         return f"peak {_number(peak)}"
-    words = f"{_number(peak)} of {_number(top)}"
-    return f"peak {words}" if len(words) <= _LONGEST else words
+    text = f"{_number(peak)} of {_number(top)}"
+    return f"peak {text}" if len(text) <= _LONGEST else text
 
 
 _LONGEST = 14

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -17,25 +17,25 @@ from torch import Tensor, nn
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
 from lightning_gcam.cam.targets import Targets, check_labels
 from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.metrics import needs, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import Attribution, attribute, attribute_in_chunks, labels_of
 from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
 from lightning_gcam.pipeline.config import CHECKING, PERTURBING, LookConfig
-from lightning_gcam.pipeline.history import LookHistory
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
     maps_of_random_weights,
     outputs_for_perturbed,
 )
-from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
+from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
 from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
-from lightning_gcam.shortcuts import Reliance, measure_reliance
+from lightning_gcam.shortcuts import Reliance, changed_images, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
 from lightning_gcam.shortcuts.exchange_checks import borrowed, exchange_versions, measure_exchanges
-from lightning_gcam.shortcuts.regions import classes_of_labels
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.errors import InputError
 
 Result = TypeVar("Result")
@@ -106,15 +106,17 @@ def analyze(
         >>> [name for name in record.scores if name.startswith("accuracy")]
         ['accuracy', 'accuracy_chance']
     """
-    stamp, size = stamp or Stamp(), chunk_size
+    stamp = stamp or Stamp()
     look = _Look(model, batch, config or LookConfig(), map_fn, on_failure)
-    with torch.inference_mode(False):
-        attribution, size = look.attribution(size)
-        instead, is_checked = map_fn(lambda _: look.interpretation(attribution, stamp, largest_label))
+    with torch.inference_mode(
+        False
+    ):  # what is computed here is computed in `map_fn`: it may fail in one process only
+        maps, size = look.attribution(chunk_size)
+        attribution, instead, is_checked = map_fn(lambda _: look.interpretation(maps, stamp, largest_label))
         if instead is not None:
             look = replace(look, config=replace(look.config, targets=instead))
-            attribution, size = look.attribution(size)
-            _, is_checked = map_fn(lambda _: look.interpretation(attribution, stamp, largest_label))
+            again, size = look.attribution(size)
+            attribution, _, is_checked = map_fn(lambda _: look.interpretation(again, stamp, largest_label))
         outputs = look.perturbed_outputs(attribution, history, size)
         results, scored, earlier = map_fn(lambda _: look.scores(attribution, outputs, history, stamp))
         reliance = None
@@ -190,8 +192,19 @@ def dry_run(
             check_labels(whole.labels, tried.logits.shape[1])
         if config.explains_labels:
             config = replace(config, targets=labels_of(batch, whole))
-        analyze(model, batch, replace(config, with_baselines=False), on_failure=_raise_input_error)
+        record = analyze(model, batch, _of_one_sample(config), on_failure=_raise_input_error)
+        try:
+            changed_images(batch, first_map(record.attribution), config.check_names, config.removal)
+        except Exception as error:
+            _raise_input_error(CHECKING, error)
     return layers
+
+
+def _of_one_sample(config: LookConfig) -> LookConfig:
+    """What of `config` a dry run computes; the same forwards for every sample, as sharded models need."""
+    metrics = resolve_scores(config.scores).items()
+    scores = {name: metric for name, metric in metrics if "random" not in needs(metric)}
+    return replace(config, scores=scores, checks=(), with_baselines=False)
 
 
 def _raise_input_error(_: str, error: Exception) -> None:
@@ -246,8 +259,13 @@ class _Look:
     map_fn: MapFn
     on_failure: OnFailure | None
 
+    @cached_property
+    def annotated(self) -> AnnotatedRegions | None:
+        """The regions of the samples that the checks change; None where the labels are no classes."""
+        return regions_of_batch(self.batch)
+
     def attribution(self, chunk_size: int | None) -> tuple[Attribution, int | None]:
-        """The maps of all samples, on the device of the images, and the size of the chunks that this process ran."""
+        """The maps of all samples, on any device, and the size of the chunks that this process ran."""
         size = chunk_size
 
         def work(rows: list[int]) -> Attribution:
@@ -257,28 +275,31 @@ class _Look:
             maps, size = attribute_in_chunks(self.model, part, targets, chunk_size=chunk_size, **options)
             return maps
 
-        return self.map_fn(work, len(self.batch)).to(self.batch.images.device), size
+        return self.map_fn(work, len(self.batch)), size
 
     def interpretation(
-        self, attribution: Attribution, stamp: Stamp, largest_label: int
-    ) -> tuple[Targets, bool]:
-        """What to explain instead of the labels' classes, where the output holds none; and whether to run checks."""
-        names, instead = stamp.class_names, None
+        self, maps: Attribution, stamp: Stamp, largest_label: int
+    ) -> tuple[Attribution, Targets, bool]:
+        """The maps on the images' device, what to explain instead of classes (or None), and whether to run checks."""
+        names, instead, attribution = stamp.class_names, None, maps.to(self.batch.images.device)
         if self.config.explains_labels:
             instead = instead_of_classes(self.batch, attribution, names, largest_label)
-        return instead, can_be_checked(self.batch, attribution, self.config, names)
+        return attribution, instead, can_be_checked(self.batch, attribution, self.config, names)
 
     def perturbed_outputs(
         self, attribution: Attribution, history: LookHistory | None, chunk_size: int | None
     ) -> PerturbedOutputs:
         """The outputs for perturbed images that the scores need; none where computing them failed."""
-        needs, how = self.config.output_needs, {**self.config.attribute_options, "chunk_size": chunk_size}
+        needs = self.config.resolved_scores.output_needs
+        if not needs.perturbations and not needs.random_maps:
+            return PerturbedOutputs()
+        how = {**self.config.attribute_options, "chunk_size": chunk_size}
 
         def perturbed(rows: list[int]) -> PerturbedOutputs:
-            part, several, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
+            part, multi_label, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
             maps = attribution.select(rows)
             return outputs_for_perturbed(
-                self.model, part, maps, needs, targets=targets, multi_label=several, **how
+                self.model, part, maps, needs, targets=targets, multi_label=multi_label, **how
             )
 
         def of_random_weights(rows: list[int]) -> PerturbedOutputs:
@@ -288,7 +309,9 @@ class _Look:
         outputs = self._tried(PERTURBING, perturbed) if needs.perturbations else PerturbedOutputs()
         if not needs.random_maps:
             return outputs
-        random = history.random_maps(attribution) if history is not None else None
+        random = None
+        if history is not None:
+            random = self.map_fn(lambda _: history.random_maps(attribution))
         if random is None:
             random = self._tried(PERTURBING, of_random_weights)
             if history is not None:
@@ -304,19 +327,22 @@ class _Look:
     ) -> tuple[ScoreResults, Attribution, Earlier]:
         """The scores, the maps that were scored, and the earlier looks for the picture; then this look is the last."""
         scored = self._with_baselines(attribution) if self.config.with_baselines else attribution
+        on_device = outputs.to(self.batch.images.device)
+        baselines = history.baselines_of(self.config.scores) if history is not None else None
         results = score_maps(
             scored,
             self.batch,
-            self.config.scores,
+            self.config.resolved_scores,
             self._leave_out if self.on_failure is not None else None,
-            outputs=outputs.to(self.batch.images.device),
+            outputs=on_device,
             earlier=history.maps if history is not None else None,
-            baselines=history.baselines_of(self.config.scores) if history is not None else None,
+            baselines=baselines,
             multi_label=self.config.multi_label,
         )
         if history is None:
             return results, scored, Earlier()
-        history.keep_baselines(self.config.scores, results.baselines)
+        if baselines is None:
+            history.keep_baselines(self.config.scores, results.baselines)
         earlier = history.for_picture
         if self.config.compares_looks:
             history.keep(attribution, stamp.step)
@@ -339,7 +365,7 @@ class _Look:
                 self.model,
                 self.batch,
                 {
-                    **image_changes(self.batch, maps, names, removal),
+                    **image_changes(self.batch, maps, names, removal, annotated=self.annotated),
                     **{name: partial(borrowed, self.batch.images, *how) for name, how in exchanges.items()},
                 },
                 rows=rows,
@@ -349,21 +375,20 @@ class _Look:
             )
             return outputs
 
-        found = self._tried(CHECKING, logits).to(self.batch.images.device)
+        outputs = self._tried(CHECKING, logits)
+
+        def measure(_: list[int]) -> Reliance:
+            found, own_sigmoids = outputs.to(maps.device), has_own_sigmoids(self.batch, attribution)
+            how = self.batch, attribution.logits, found.logits
+            reliance = measure_reliance(*how, maps, own_sigmoids, self.annotated)
+            exchanges = measure_exchanges(*how, self.config.exchange_names, own_sigmoids)
+            return replace(reliance, measurements={**reliance.measurements, **exchanges})
+
         try:
-            measured = self.map_fn(lambda _: self._measured(attribution, found.logits))
+            return self.map_fn(measure), size
         except Exception as error:
             self._report(CHECKING, error)
             return None, size
-        return measured, size
-
-    def _measured(self, attribution: Attribution, changed: dict[str, Tensor]) -> Reliance:
-        """The causal checks of the samples, and the exchanges among them."""
-        how = {"own_sigmoids": has_own_sigmoids(self.batch, attribution)}
-        logits, maps = attribution.logits, first_map(attribution)
-        reliance = measure_reliance(self.batch, logits, changed, maps, **how)
-        exchanges = measure_exchanges(self.batch, logits, changed, self.config.exchange_names, **how)
-        return replace(reliance, measurements={**reliance.measurements, **exchanges})
 
     def _with_baselines(self, attribution: Attribution) -> Attribution:
         """The maps and, on the same grid, those that do not depend on the model; where there is an object to lie on."""

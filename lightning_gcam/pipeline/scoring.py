@@ -12,10 +12,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.metrics import SampleScore, baseline_scores, needs, resolve_scores
+from lightning_gcam.metrics import SampleScore, baseline_scores
 from lightning_gcam.metrics.measurement import ScoreKey, ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
-from lightning_gcam.metrics.registry import BASELINES, OutputNeeds, Scores, with_boxes
+from lightning_gcam.metrics.registry import BASELINES, ResolvedScores, Scores, with_boxes
 from lightning_gcam.metrics.samples import PerSample, score_counted
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
@@ -29,32 +29,35 @@ EarlierMaps = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class _Material:
+class _MetricInputs:
     """Everything that the metrics of a look take their arguments from."""
 
     attribution: Attribution
     batch: SaliencyBatch
-    output_needs: OutputNeeds
+    masks: Tensor | None
+    suspect: Tensor | None
+    scores: ResolvedScores
     outputs: PerturbedOutputs
     earlier: EarlierMaps
     multi_label: bool
 
-    def inputs(self, metric: Metric, name: str) -> Inputs | None:
-        """The arguments of `metric` for the map `name`; None where the annotation or an earlier look is missing."""
-        what, maps = needs(metric), self.attribution.maps[name]
+    def inputs(self, score: str, name: str) -> Inputs | None:
+        """The arguments of a score's metric for the map `name`; None where annotation or an earlier look is missing."""
+        metric, what, maps = self.scores.metrics[score], self.scores.needs[score], self.attribution.maps[name]
         if what <= {"mask", "suspect"}:
-            region = self.batch.suspect_masks if "suspect" in what else self.batch.object_masks
-            boxes = with_boxes(metric, self.batch.boxes) if "mask" in what else ()
+            region = self.suspect if "suspect" in what else self.masks
+            has_boxes = "mask" in what and self.batch.boxes is not None
+            boxes = with_boxes(metric, self.batch.boxes) if has_boxes else ()
             return None if region is None and what else (maps, region, *boxes)
         if "earlier" in what:
             return _pair(maps, self.earlier.get(getattr(metric, "since", "previous"), {}).get(name))
         if "random" in what:
             return _pair(maps, self.outputs.random_maps.get(name))
-        return self._perturbed(metric, name, maps)
+        number = self.scores.output_needs.perturbations.index(metric.perturbation)
+        return self._perturbed(what, number, name, maps)
 
-    def _perturbed(self, metric: Metric, name: str, maps: Tensor) -> Inputs | None:
+    def _perturbed(self, what: frozenset[str], number: int, name: str, maps: Tensor) -> Inputs | None:
         """The arguments of a metric that compares the model's outputs with those for perturbed images."""
-        what, number = needs(metric), self.output_needs.perturbations.index(metric.perturbation)
         if "maps" in what:
             kept = self.outputs.maps.get(PerturbedKey(name, number))
             if kept is None or "forwards" not in what:
@@ -72,8 +75,8 @@ class _Material:
 
     def _before(self) -> Tensor:
         assert self.attribution.targets is not None  # else there are no probabilities of perturbed images
-        several = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
-        return class_probabilities(self.attribution.logits, self.attribution.targets, several)
+        multi_label = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
+        return class_probabilities(self.attribution.logits, self.attribution.targets, multi_label)
 
     def _other(self, name: str) -> str:
         """The map to compare with: the first one, and for that the second."""
@@ -94,7 +97,7 @@ def _pair(maps: Tensor, others: Tensor | None) -> Inputs | None:
 def score_maps(
     attribution: Attribution,
     batch: SaliencyBatch,
-    scores: Scores = None,
+    scores: Scores | ResolvedScores = None,
     on_failure: Callable[[str, Exception], None] | None = None,
     *,
     outputs: PerturbedOutputs | None = None,
@@ -107,7 +110,8 @@ def score_maps(
     Args:
         attribution: the maps.
         batch: the samples they belong to.
-        scores: names, metrics, or a mapping from names to metrics; None for those that are on by default.
+        scores: names, metrics, or a mapping from names to metrics; None for those that are on by default; or what was
+            resolved of these.
         on_failure: called with the name and the error of a score that raises, which is then left out; it raises where
             this is left out.
         outputs: the model's outputs for perturbed images (see `lightning_gcam.pipeline.model_outputs`).
@@ -121,14 +125,18 @@ def score_maps(
         worst group's as `<name>_worst_group`; and as `centre/name` what a blob in the middle of the image scores on
         the same masks.
     """
-    metrics, outputs = resolve_scores(scores), outputs or PerturbedOutputs()
-    material = _Material(attribution, batch, OutputNeeds.of(metrics), outputs, earlier or {}, multi_label)
+    resolved = scores if isinstance(scores, ResolvedScores) else ResolvedScores.of(scores)
+    outputs = outputs if outputs is not None else PerturbedOutputs()
+    masks, suspect, metrics = batch.object_masks, batch.suspect_masks, resolved.metrics
+    material = _MetricInputs(
+        attribution, batch, masks, suspect, resolved, outputs, earlier or {}, multi_label
+    )
     results = ScoreResults(maps=tuple(attribution.maps))
     for index, map_name in enumerate(attribution.maps):
         prefix = f"{map_name}/" if index else ""
         for name, metric in metrics.items():
             try:
-                inputs = material.inputs(metric, map_name)
+                inputs = material.inputs(name, map_name)
                 if inputs is None:
                     continue
                 if not isinstance(metric, SampleScore):
@@ -136,7 +144,9 @@ def score_maps(
                 else:
                     sample = metric.per_sample(*inputs)
                     results.samples[ScoreKey(map_name, name)] = metric, sample
-                    found = dict(_of_samples(name, metric, sample, batch.groups if not index else None))
+                    found = {name: float(score_counted(sample, metric._value))}
+                    if not index and batch.groups is not None:
+                        found.update(_worst_group(name, metric, sample, batch.groups))
             except Exception as error:
                 if on_failure is None:
                     raise
@@ -150,13 +160,12 @@ def score_maps(
     return replace(results, values={**results.values, **centre})
 
 
-def _of_samples(
-    name: str, metric: SampleScore, sample: PerSample, groups: Tensor | None
+def _worst_group(
+    name: str, metric: SampleScore, sample: PerSample, groups: Tensor
 ) -> Iterator[tuple[str, float]]:
-    """The score over all samples, and over the group where it is worst."""
-    yield name, float(score_counted(sample, metric._value))
+    """The score over the group where it is worst."""
     better = metric.higher_is_better
-    if groups is None or better is None or not metric.requires_mask:
+    if better is None or not metric.requires_mask:
         return
     members = [groups == each for each in groups.unique() if each >= 0]
     parts = [PerSample(sample.values[rows], sample.counted[rows]) for rows in members]

@@ -134,9 +134,9 @@ def _frames(sample: dict[str, Any], index: int, looks: list[dict[str, Any]]) -> 
     return [_frame(pixels, look, look["samples"][index]) for look in looks]
 
 
-def _frame(pixels: Tensor, look: dict[str, Any], words: dict[str, Any]) -> Image.Image:
+def _frame(pixels: Tensor, look: dict[str, Any], sample: dict[str, Any]) -> Image.Image:
     """Draw the overlay of one look, with its step above and the caption below."""
-    cells, peak, *_ = next(iter(words["maps"].values()))
+    cells, peak, *_ = next(iter(sample["maps"].values()))
     height, width = pixels.shape[2:]
     saliency = _read_map(cells, look["size"]) if peak else torch.zeros(1, 1, 1, 1)
     large = F.interpolate(saliency, (height, width), mode="bilinear").squeeze(1)
@@ -145,13 +145,13 @@ def _frame(pixels: Tensor, look: dict[str, Any], words: dict[str, Any]) -> Image
     box_width = max(picture.shape[1], _SMALLEST_SIDE)
     frame = Image.new("RGB", (box_width, picture.shape[0] + 2 * _LINE_HEIGHT), _PAGE)
     frame.paste(Image.fromarray(picture), ((box_width - picture.shape[1]) // 2, _LINE_HEIGHT))
-    mark = "× " if words.get("right") is False else ""
+    mark = "× " if sample.get("right") is False else ""
     state = "" if peak else " · blank" if peak == 0 else " · not finite"
     write(frame, (2, 0, box_width, _LINE_HEIGHT), f"step {look['step']}{state}", _FONT_SIZE, _TEXT, bold=True)
     write(
         frame,
         (2, frame.height - _LINE_HEIGHT, box_width, frame.height),
-        mark + words["caption"],
+        mark + sample["caption"],
         _FONT_SIZE - 1,
         _TEXT,
     )

@@ -29,10 +29,10 @@ MOST_PIXELS = 1 << 26
 """Of a picture: the overlay of 400 samples with a map each has half as many."""
 
 _LONGEST_SIDE = 16383
-"""WebP knows no longer one."""
+"""The longest side of a WebP picture."""
 
 LARGEST_STEP = 2**53
-"""Beyond it JavaScript knows no whole numbers."""
+"""Beyond it JavaScript does not represent every whole number."""
 
 
 class BrokenFile(Exception):

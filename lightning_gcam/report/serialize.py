@@ -66,15 +66,15 @@ def plain_look(record: SaliencyRecord) -> dict[str, Any]:
             [cell, _finite(peak), round(row, 3), round(column, 3)]
             for cell, peak, (row, column) in zip(cells, peaks, centers, strict=True)
         ]
-    words = [
+    samples = [
         {
             "caption": caption,
             "right": right,
-            **said,
+            **prediction,
             "scores": scores,
             "maps": {name: of_all[index] for name, of_all in maps.items()},
         }
-        for index, (caption, right, said, scores) in enumerate(
+        for index, (caption, right, prediction, scores) in enumerate(
             zip(record.captions, record.correct, predicted(record), sample_scores(record), strict=True)
         )
     ]
@@ -86,7 +86,7 @@ def plain_look(record: SaliencyRecord) -> dict[str, Any]:
         "scores": {name: value for name, value in record.scores.items() if math.isfinite(value)},
         "measured": _measured_by_score(record),
         "size": list(size),
-        "samples": words,
+        "samples": samples,
     }
 
 

@@ -158,13 +158,13 @@ def _note_damaged_files(run: Run) -> Iterator[None]:
     log = logging.getLogger("tensorboard")
     level, least = log.level, log.getEffectiveLevel()
 
-    def note(said: logging.LogRecord) -> bool:
-        if str(said.msg).startswith("Truncated record in") and isinstance(said.args, tuple):
-            path = printable(str(said.args[0]))
+    def note(entry: logging.LogRecord) -> bool:
+        if str(entry.msg).startswith("Truncated record in") and isinstance(entry.args, tuple):
+            path = printable(str(entry.args[0]))
             run.left_out.append(
                 f"{path}: it is damaged or cut off, and what is behind that place is not read"
             )
-        return said.levelno >= least
+        return entry.levelno >= least
 
     log.addFilter(note)
     log.setLevel(logging.DEBUG)
@@ -205,8 +205,8 @@ def _read_events_of(run: Run, source: Path) -> None:
         if tag.endswith("/alarm/text_summary"):
             prefix = tag.removesuffix("/alarm/text_summary")
             for event in events.Tensors(tag):
-                words = b"".join(event.tensor_proto.string_val[:1]).decode("utf-8", "replace")
-                run.alerts.append({"step": event.step, "message": words, "log_prefix": prefix})
+                message = b"".join(event.tensor_proto.string_val[:1]).decode("utf-8", "replace")
+                run.alerts.append({"step": event.step, "message": message, "log_prefix": prefix})
 
 
 def _add_look(run: Run, prefix: str, step: int, picture: bytes, epoch: Any = None) -> None:

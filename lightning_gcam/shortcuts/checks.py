@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.shortcuts.exchange import available_properties
-from lightning_gcam.shortcuts.regions import AnnotatedRegions, most_salient, regions_of_batch, same_elsewhere
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, most_salient, moved_at_random, regions_of_batch
 from lightning_gcam.shortcuts.removal import (
     DEFAULT_REMOVAL,
     Removal,
@@ -94,7 +94,7 @@ def changed_images(
       (A blurred background would keep a frame's colour or a tint; a callable `removal` is called instead.)
     - "background_swap": the object on the background of a sample of another class, whose own object is removed.
     - "suspect_swap": the suspect region of a sample of another class in the place of the sample's own. Objects are
-      left where they are: what of them lies in the region is neither covered nor lent.
+      left where they are: what of them lies in the region is neither covered nor copied.
     - "salient_outside": the most salient region outside of the square around the object, of the object's area,
       replaced by what lies there in a sample of another class; "random_outside": as well, at a random place.
 
@@ -132,11 +132,12 @@ def image_changes(
     checks: Checks = None,
     removal: Removal = DEFAULT_REMOVAL,
     seed: int = 0,
+    annotated: AnnotatedRegions | None = None,
 ) -> dict[str, MakeImages]:
     """Functions that make the images of `changed_images` for some samples, so that no more exist than fit memory.
 
     The regions that are changed are kept for all samples: a byte a pixel each. A callable `removal` is called with the
-    images that are made at once.
+    images that are made at once. `annotated` are the batch's regions, where they are known already.
 
     Returns:
         By the name of the version, a function from the numbers `(n,)` int64 of some samples to their changed images.
@@ -144,7 +145,7 @@ def image_changes(
     names = resolve_checks(checks)
     check_removal(removal)
     _check_maps(maps, batch)
-    annotated = regions_of_batch(batch)
+    annotated = annotated or regions_of_batch(batch)
     if annotated is None:
         return {}
     makers = {
@@ -195,9 +196,9 @@ def _on_the_suspect(images: Tensor, annotated: AnnotatedRegions, removal: Remova
 
     def swapped(rows: Tensor) -> Tensor:
         donors = annotated.suspect_donors[rows]
-        lending = _donor_rows(donors)
-        regions = suspect[rows], suspect[lending], to[rows]
-        return exchange_regions(images[rows], bare(lending), donors >= 0, *regions)
+        donor_rows = _donor_rows(donors)
+        regions = suspect[rows], suspect[donor_rows], to[rows]
+        return exchange_regions(images[rows], bare(donor_rows), donors >= 0, *regions)
 
     return {"suspect_swap": swapped}
 
@@ -219,7 +220,7 @@ def _on_saliency(
 
     @cache
     def elsewhere() -> Tensor:
-        return same_elsewhere(salient(), around, seed).to(images.device)
+        return moved_at_random(salient(), around, seed).to(images.device)
 
     def swapped(rows: Tensor, regions: Tensor) -> Tensor:
         return exchange(images[rows], bare(_donor_rows(donors[rows])), donors[rows] >= 0, regions[rows])

@@ -170,14 +170,14 @@ def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) ->
 def share_left(name: str, reliance: Reliance) -> float:
     """Of the accuracy above chance, the share that a check leaves; below 0 and above 1 are possible.
 
-    NaN where the samples that it speaks of have no accuracy above chance.
+    NaN where the samples that it counts have no accuracy above chance.
     """
     above = before(name, reliance).value - reliance.chance
     return (reliance.measurements[name].value - reliance.chance) / above if above > 0 else math.nan
 
 
 def before(name: str, reliance: Reliance) -> Measurement:
-    """The accuracy, as they are, of the samples that a check speaks of."""
+    """The accuracy on the unchanged images of those samples that a check counts."""
     return reliance.measurements.get(f"{name}{BEFORE}", reliance.measurements["accuracy"])
 
 
@@ -191,7 +191,7 @@ def _do_not_meet(lower: Measurement, upper: Measurement) -> bool:
 
 
 def _saliency(kinds: Sequence[Kind], scores: Mapping[str, float], thresholds: Thresholds) -> Saliency:
-    """Whether the maps show what the checks say: little on the object, or much on the suspect region."""
+    """Whether the maps agree with the checks: little saliency on the object, or much on the suspect region."""
     energy, lift = scores.get("energy"), scores.get("suspect_lift")
     signs = []
     if energy is not None:

@@ -11,34 +11,13 @@ from torch.nn.functional import pad
 from lightning_gcam.cam.targets import are_multi_hot
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import boxes_to_masks
+from lightning_gcam.shortcuts.removal import boxes_of
 
 MARGIN = 1 / 8
 """How much wider than the object the region around it is, on each side, as a share of the object's longer side."""
 
 _MOST = 3 / 4
 _RIM = 1 / 64
-
-
-def boxes_of(regions: Tensor) -> Tensor:
-    """The smallest box around each region, `(N, 4)` int64 `x1, y1, x2, y2`, the far edges past the last pixel.
-
-    Args:
-        regions: `(N, H, W)` bool; an empty one has the box 0, 0, 0, 0.
-
-    Example:
-        >>> boxes_of(torch.tensor([[[False, False, True], [False, True, False]]])).tolist()
-        [[1, 0, 3, 2]]
-    """
-    (top, bottom), (left, right) = _ends(regions.any(dim=2)), _ends(regions.any(dim=1))
-    return torch.stack([left, top, right, bottom], dim=1)
-
-
-def _ends(there: Tensor) -> tuple[Tensor, Tensor]:
-    """The first marked position, and the one past the last, `(N,)` each; 0 and 0 where none is marked."""
-    places = torch.arange(there.shape[1], device=there.device).expand_as(there)
-    last = torch.where(there, places + 1, 0).amax(dim=1)
-    first = torch.where(there, places, there.shape[1]).amin(dim=1)
-    return torch.minimum(first, last), last
 
 
 def region_around(masks: Tensor) -> Tensor:
@@ -65,7 +44,10 @@ def region_around(masks: Tensor) -> Tensor:
     longer = torch.maximum(right - left, bottom - top)
     margin = (longer * MARGIN).ceil().long()
     side = longer + 2 * margin
-    (x1, x2), (y1, y2) = _side_by_side(left, right, side, width), _side_by_side(top, bottom, side, height)
+    (x1, x2), (y1, y2) = (
+        _centred_interval(left, right, side, width),
+        _centred_interval(top, bottom, side, height),
+    )
     square = boxes_to_masks(torch.stack([x1, y1, x2, y2], dim=1), (height, width))
     wider = torch.stack([left - margin, top - margin, right + margin, bottom + margin], dim=1)
     box = boxes_to_masks(wider, (height, width))
@@ -93,7 +75,7 @@ def _widened(masks: Tensor, radius: int) -> Tensor:
     return wide
 
 
-def _side_by_side(low: Tensor, high: Tensor, side: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def _centred_interval(low: Tensor, high: Tensor, side: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """A stretch as long as `side` around the middle of another, moved to where it is in the image."""
     start = torch.div(low + high - side, 2, rounding_mode="floor")
     start = torch.minimum(start, length - side).clamp(min=0)
@@ -233,8 +215,8 @@ def most_salient(maps: Tensor, masks: Tensor, around: Tensor) -> Tensor:
     return (first & (maps > 0)).reshape(around.shape)
 
 
-def same_elsewhere(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
-    """Each region moved to a random place, over the image's edges, where it neither meets the object nor itself.
+def moved_at_random(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
+    """Each region moved, over the image's edges, to a random place that overlaps neither the object nor itself.
 
     Of all places where at most half of it meets itself, the ones are taken at which it meets the region around the
     object least, and of these the ones at which it meets itself least; of them, one by chance. How much it would meet
@@ -251,7 +233,7 @@ def same_elsewhere(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
     Example:
         >>> region = torch.tensor([[[False, True, True, False, False, False]]])
         >>> around = torch.tensor([[[True, False, False, False, False, False]]])
-        >>> same_elsewhere(region, around).int().tolist() in ([[[0, 0, 0, 1, 1, 0]]], [[[0, 0, 0, 0, 1, 1]]])
+        >>> moved_at_random(region, around).int().tolist() in ([[[0, 0, 0, 1, 1, 0]]], [[[0, 0, 0, 0, 1, 1]]])
         True
     """
     generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from lightning_gcam.shortcuts.regions import boxes_of
 from lightning_gcam.utils.errors import InputError, did_you_mean
 
 Removal = Literal["blur", "mean", "neighbours"] | Callable[[Tensor, Tensor], Tensor]
@@ -64,6 +63,28 @@ def remove_regions(images: Tensor, regions: Tensor, removal: Removal = DEFAULT_R
         came = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise InputError(f"`removal` must give images of the shape {tuple(images.shape)}; got {came}.")
     return torch.where(regions[:, None], in_dtype_of(images, made), images)
+
+
+def boxes_of(regions: Tensor) -> Tensor:
+    """The smallest box around each region, `(N, 4)` int64 `x1, y1, x2, y2`, the far edges past the last pixel.
+
+    Args:
+        regions: `(N, H, W)` bool; an empty one has the box 0, 0, 0, 0.
+
+    Example:
+        >>> boxes_of(torch.tensor([[[False, False, True], [False, True, False]]])).tolist()
+        [[1, 0, 3, 2]]
+    """
+    (top, bottom), (left, right) = _ends(regions.any(dim=2)), _ends(regions.any(dim=1))
+    return torch.stack([left, top, right, bottom], dim=1)
+
+
+def _ends(there: Tensor) -> tuple[Tensor, Tensor]:
+    """The first marked position, and the one past the last, `(N,)` each; 0 and 0 where none is marked."""
+    places = torch.arange(there.shape[1], device=there.device).expand_as(there)
+    last = torch.where(there, places + 1, 0).amax(dim=1)
+    first = torch.where(there, places, there.shape[1]).amin(dim=1)
+    return torch.minimum(first, last), last
 
 
 def in_floats(images: Tensor) -> Tensor:
@@ -154,12 +175,12 @@ _FILLS: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def exchange(images: Tensor, lent: Tensor, has_donor: Tensor, regions: Tensor) -> Tensor:
+def exchange(images: Tensor, donor_images: Tensor, has_donor: Tensor, regions: Tensor) -> Tensor:
     """Replace each image's region by what its donor has at the same place.
 
     Args:
         images: `(N, C, H, W)`.
-        lent: `(N, C, H, W)`, the donor's image for each of them.
+        donor_images: `(N, C, H, W)`, the donor's image for each of them.
         has_donor: `(N,)` bool; a sample without one stays as it is.
         regions: `(N, H, W)` bool.
 
@@ -169,20 +190,25 @@ def exchange(images: Tensor, lent: Tensor, has_donor: Tensor, regions: Tensor) -
         >>> exchange(images, images.flip(0), torch.tensor([True, False]), left).flatten(1).tolist()
         [[3.0, 2.0], [3.0, 4.0]]
     """
-    return torch.where((regions & has_donor[:, None, None])[:, None], lent, images)
+    return torch.where((regions & has_donor[:, None, None])[:, None], donor_images, images)
 
 
 def exchange_regions(
-    images: Tensor, lent: Tensor, has_donor: Tensor, regions: Tensor, lent_regions: Tensor, to: Tensor
+    images: Tensor,
+    donor_images: Tensor,
+    has_donor: Tensor,
+    regions: Tensor,
+    donor_regions: Tensor,
+    to: Tensor,
 ) -> Tensor:
     """Replace each image's region by the donor's region: the boxes around both are laid on each other.
 
     Args:
         images: `(N, C, H, W)`.
-        lent: `(N, C, H, W)`, the donor's image for each of them.
+        donor_images: `(N, C, H, W)`, the donor's image for each of them.
         has_donor: `(N,)` bool; a sample without one stays as it is.
         regions: `(N, H, W)` bool, all of one place or each somewhere else.
-        lent_regions: `(N, H, W)` bool, the donors' regions. A box of another size is resized.
+        donor_regions: `(N, H, W)` bool, the donors' regions. A box of another size is resized.
         to: `(N, H, W)` bool, the part of each region that is to be changed.
 
     Example:
@@ -193,10 +219,10 @@ def exchange_regions(
         [[6.0, 2.0, 3.0], [4.0, 5.0, 1.0]]
     """
     laid = images.clone()
-    boxes = zip(boxes_of(regions).tolist(), boxes_of(lent_regions).tolist(), strict=True)
+    boxes = zip(boxes_of(regions).tolist(), boxes_of(donor_regions).tolist(), strict=True)
     for row, ((left, top, right, bottom), (x1, y1, x2, y2)) in enumerate(boxes):
         if has_donor[row]:
-            part = lent[row, :, y1:y2, x1:x2]
+            part = donor_images[row, :, y1:y2, x1:x2]
             laid[row, :, top:bottom, left:right] = _resized(part, (bottom - top, right - left))
     return torch.where((to & has_donor[:, None, None])[:, None], laid, images)
 

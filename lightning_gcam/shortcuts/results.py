@@ -195,9 +195,10 @@ def _of_plain(plain: Mapping[str, Any]) -> Measurement:
 def measure_reliance(
     batch: SaliencyBatch,
     logits: Tensor,
-    answers: Mapping[str, Tensor],
+    changed_logits: Mapping[str, Tensor],
     maps: Tensor | None = None,
     own_sigmoids: bool = True,
+    annotated: AnnotatedRegions | None = None,
 ) -> Reliance:
     """Compare the predictions for changed images with the labels, or with each other.
 
@@ -208,47 +209,54 @@ def measure_reliance(
     one is predicted that is more likely than not; an accuracy is then the share of all labels, marked or not, that are
     predicted right (the mean over the labels), and `exact_match` that of the samples all of whose labels are, as in the
     picture. `salient_flips` is the share whose prediction changes with the most salient region outside of the object
-    replaced, less that with a random one of the same shape, in [-1, 1], 0 where saliency tells nothing. All count
-    the samples with a class and, where there are any, with an object that has something beside it.
+    replaced, less that with a random one of the same shape, in [-1, 1]; 0 where saliency marks nothing special. All
+    count the samples with a class and, where there are any, with an object that has something beside it.
 
     Args:
         batch: the samples.
         logits: `(N, K)`, of the samples as they are.
-        answers: `(N, K)` logits by the name of the version; see `changed_images`.
+        changed_logits: `(N, K)` logits by the name of the version; see `changed_images`.
         maps: the saliency that `changed_images` was given, to leave out samples whose map is blank.
         own_sigmoids: whether each logit has a sigmoid of its own, where a sample may be of several classes.
+        annotated: the batch's regions (`lightning_gcam.shortcuts.regions.regions_of_batch`), where they are known
+            already.
 
     Returns:
         A `Reliance`; without a measurement where the labels are no classes.
 
     Raises:
-        InputError: answers of another shape.
+        InputError: logits of another shape.
 
     Example:
         >>> batch = SaliencyBatch(torch.zeros(2, 1, 4, 4), torch.tensor([0, 1]))
         >>> measure_reliance(batch, torch.tensor([[2.0, 1.0], [0.0, 1.0]]), {}).scores
         {'accuracy': 1.0, 'accuracy_chance': 0.5}
     """
-    _check_answers(logits, answers, len(batch))
-    annotated = regions_of_batch(batch)
+    _check_logits(logits, changed_logits, len(batch))
+    annotated = annotated or regions_of_batch(batch)
     if annotated is None:
         return Reliance({}, chance_level(logits[:0], logits.shape[1]))
     blank = torch.zeros_like(annotated.known)
     if maps is not None:
         maps = maps.to(annotated.known.device).nan_to_num(0.0)
         salient = (maps > 0) & ~annotated.around if annotated.around is not None else maps > 0
-        blank = ~salient.flatten(1).any(dim=1)  # nothing salient outside is no answer either
-    table = _Versions(annotated, logits, answers, blank, are_multi_hot(annotated.labels), own_sigmoids)
-    measurements = {"accuracy": table.accuracy(logits, table.counted)}
-    if table.several:
+        blank = ~salient.flatten(1).any(dim=1)  # nothing salient outside: there is nothing to replace
+    multi_label = are_multi_hot(annotated.labels)
+    guesses, finite = dict[str, Tensor](), dict[str, Tensor]()
+    for name, each in {"": logits, **changed_logits}.items():
+        found = predict_multi_hot(each, own_sigmoids) if multi_label else predict(each)
+        guesses[name], finite[name] = found.to(annotated.labels.device), each.isfinite().all(dim=1)
+    table = _Versions(annotated, guesses, finite, blank, multi_label)
+    measurements = {"accuracy": table.accuracy("", table.counted)}
+    if multi_label:
         measurements["exact_match"] = table.exact_match(table.counted)
     for name in CHECKS:
         if table.has_logits_for(name):
             measurements[name] = table.check(name)
             if name.endswith("accuracy") and not torch.equal(table.rows(name), table.counted):
-                measurements[f"{name}{BEFORE}"] = table.accuracy(logits, table.rows(name))
+                measurements[f"{name}{BEFORE}"] = table.accuracy("", table.rows(name))
     counted = annotated.labels[table.counted]
-    if table.several:
+    if multi_label:
         return Reliance(measurements, *chance_of_marks(counted))
     return Reliance(measurements, chance_level(counted, logits.shape[1]))
 
@@ -259,14 +267,21 @@ BEFORE = "_before"
 
 @dataclass(frozen=True)
 class _Versions:
-    """The logits of all versions, and the samples that each check counts."""
+    """The predictions for all versions, and the samples that each check counts.
+
+    Args:
+        annotated: the samples' labels and regions.
+        guesses: by version, `""` for the samples as they are: the predicted class `(N,)`, or marks `(N, K)`.
+        finite: by version, whether each sample's logits are finite: `(N,)` bool.
+        blank: `(N,)` bool: nothing is salient outside of the object.
+        multi_label: whether a sample may be of several classes.
+    """
 
     annotated: AnnotatedRegions
-    logits: Tensor
-    answers: Mapping[str, Tensor]
+    guesses: Mapping[str, Tensor]
+    finite: Mapping[str, Tensor]
     blank: Tensor
-    several: bool
-    own_sigmoids: bool
+    multi_label: bool
 
     @property
     def counted(self) -> Tensor:
@@ -275,7 +290,7 @@ class _Versions:
         return known & masked if (known & masked).any() else known
 
     def has_logits_for(self, check: str) -> bool:
-        return all(question in self.answers for question in CHECKS[check])
+        return all(version in self.guesses for version in CHECKS[check])
 
     def rows(self, name: str) -> Tensor:
         """The samples that have what a check takes: `(N,)` bool."""
@@ -289,13 +304,13 @@ class _Versions:
         """One check, on the samples that have what it takes."""
         if name == "salient_flips":
             return self._flips(self.rows(name), *CHECKS[name])
-        return self.accuracy(self.answers[CHECKS[name][0]], self.rows(name))
+        return self.accuracy(CHECKS[name][0], self.rows(name))
 
-    def accuracy(self, answers: Tensor, counted: Tensor) -> Measurement:
+    def accuracy(self, version: str, counted: Tensor) -> Measurement:
         """The share of samples whose predicted class is right, or the mean share of their labels."""
-        counted = counted & _finite(answers)
-        labels, guesses = self.annotated.labels, self._predict(answers)
-        if self.several:
+        counted = counted & self.finite[version]
+        labels, guesses = self.annotated.labels, self.guesses[version]
+        if self.multi_label:
             shares = (guesses == labels).double().mean(dim=1)[counted]
             value = float(shares.mean()) if len(shares) else math.nan
             return self._measurement(value, counted, mean_share_interval(shares, labels.shape[1]))
@@ -305,22 +320,16 @@ class _Versions:
 
     def exact_match(self, counted: Tensor) -> Measurement:
         """The share of samples all of whose labels are predicted right."""
-        counted = counted & _finite(self.logits)
-        right = (self._predict(self.logits) == self.annotated.labels).all(dim=1)
+        counted = counted & self.finite[""]
+        right = (self.guesses[""] == self.annotated.labels).all(dim=1)
         hits, n = int((right & counted).sum()), int(counted.sum())
         return self._measurement(hits / n if n else math.nan, counted, wilson_interval(hits, n))
 
-    def _predict(self, answers: Tensor) -> Tensor:
-        """The predicted class `(N,)`, or the predicted marks `(N, K)`."""
-        found = predict_multi_hot(answers, self.own_sigmoids) if self.several else predict(answers)
-        return found.to(self.annotated.labels.device)
-
     def _flips(self, counted: Tensor, salient: str, random: str) -> Measurement:
         """The share of predictions that change with the salient region, less that with a random one."""
-        answers = [self.logits, self.answers[salient], self.answers[random]]
-        for each in answers:
-            counted = counted & ~self.blank & _finite(each)
-        before, *after = (self._predict(each).reshape(len(each), -1) for each in answers)
+        for version in ("", salient, random):
+            counted = counted & ~self.blank & self.finite[version]
+        before, *after = (self.guesses[each].reshape(len(counted), -1) for each in ("", salient, random))
         with_salient, with_random = (int(((each != before).any(dim=1) & counted).sum()) for each in after)
         n = int(counted.sum())
         value = (with_salient - with_random) / n if n else math.nan
@@ -347,15 +356,11 @@ class _Versions:
         return Measurement(value, n, left_out[0], left_out[1], left_out[2], interval)
 
 
-def _finite(logits: Tensor) -> Tensor:
-    return logits.isfinite().all(dim=1)
-
-
-def _check_answers(logits: Tensor, answers: Mapping[str, Tensor], n: int) -> None:
+def _check_logits(logits: Tensor, changed_logits: Mapping[str, Tensor], n: int) -> None:
     if logits.ndim != 2 or len(logits) != n:
         raise InputError(f"`logits` must be ({n}, K), one row a sample; got {tuple(logits.shape)}.")
-    for name, each in answers.items():
+    for name, each in changed_logits.items():
         if each.shape != logits.shape:
             raise InputError(
-                f'`answers` "{name}" must be as the logits, {tuple(logits.shape)}; got {tuple(each.shape)}.'
+                f'`changed_logits` "{name}" must be as the logits, {tuple(logits.shape)}; got {tuple(each.shape)}.'
             )

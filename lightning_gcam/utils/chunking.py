@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from tqdm.auto import tqdm
 
-from lightning_gcam.utils.errors import words_of
+from lightning_gcam.utils.errors import error_text
 
 _BARS_HIDDEN: ContextVar[bool] = ContextVar("bars_hidden", default=False)
 
@@ -64,27 +64,16 @@ def run_in_chunks(
     with tqdm(total=n, desc=label, delay=2, leave=False, disable=size >= n or bars_are_hidden()) as progress:
         while done < n:
             chunk = slice(done, min(done + size, n))
-            part = _run_chunk(work, chunk, size)
-            if part is None:
+            try:
+                parts.append(work(chunk))
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
                 size = max(size // 2, 1)
-                continue
-            parts += part
+                continue  # behind the `except` block: inside it, the traceback would keep the memory alive
             progress.update(chunk.stop - done)
             done = chunk.stop
     return parts, size
-
-
-def _run_chunk(work: Callable[[slice], Part], chunk: slice, size: int) -> list[Part] | None:
-    """The result for one chunk in a list, or None where memory ran out and a smaller chunk may still fit.
-
-    The caller goes on outside of the `except` block: inside it, the traceback would keep the memory alive.
-    """
-    try:
-        return [work(chunk)]
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if size == 1 or not is_out_of_memory(error):
-            raise
-        return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -93,7 +82,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if not isinstance(error, RuntimeError):
         return False
-    message = words_of(error).lower()
+    message = error_text(error).lower()
     # the last is of cuDNN, cuBLAS, cuSOLVER and their kind: CUDNN_STATUS_ALLOC_FAILED, CUFFT_ALLOC_FAILED
     return any(
         each in message

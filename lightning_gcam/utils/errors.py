@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 
 class InputError(ValueError):
@@ -21,11 +21,11 @@ class InputTypeError(InputError, TypeError):
     """An `InputError` for a value of the wrong type, which is a `TypeError` too."""
 
 
-def words_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The message of an exception; a substitute where its own `__str__` raises, which must not hide the first failure.
 
     Example:
-        >>> words_of(ValueError("too small"))
+        >>> error_text(ValueError("too small"))
         'too small'
     """
     try:
@@ -151,12 +151,20 @@ def user_function_errors(argument: str, given: Any) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
-        raise
-    except (RuntimeError, TypeError, LookupError, AttributeError, ValueError) as error:
-        if MACHINE_FAILURE.search(words_of(error)):
-            raise
-        raise InputError(
-            f"`{argument}` failed on {tuple(given.shape)} {str(given.dtype).removeprefix('torch.')}: "
-            f"{type(error).__name__}: {words_of(error)}. Write it for a tensor of this shape."
-        ) from error
+    except Exception as error:
+        raise_for_user_function(argument, given, error)
+
+
+def raise_for_user_function(argument: str, given: Any, error: Exception) -> NoReturn:
+    """As `user_function_errors`, for an error that was caught already."""
+    kinds = (RuntimeError, TypeError, LookupError, AttributeError, ValueError)
+    if (
+        isinstance(error, InputError)
+        or not isinstance(error, kinds)
+        or MACHINE_FAILURE.search(error_text(error))
+    ):
+        raise error
+    raise InputError(
+        f"`{argument}` failed on {tuple(given.shape)} {str(given.dtype).removeprefix('torch.')}: "
+        f"{type(error).__name__}: {error_text(error)}. Write it for a tensor of this shape."
+    ) from error

@@ -31,7 +31,7 @@ def safe_name(name: str) -> str:
 
     ASCII letters, digits, "_.-~" and spaces stay, all else is percent-encoded. Dots and spaces at either end and the
     names of Windows' devices are encoded too. `urllib.parse.unquote` gives the name back, unless it was too long: then
-    its end is a checksum. No two names come out alike; those that would where a file system does not tell capital
+    its end is a checksum. No two names come out alike; those that would where a file system ignores the case of
     letters apart are found by `same_on_any_disk`.
 
     Args:
@@ -66,7 +66,7 @@ def safe_path(name: str) -> str:
 
 
 def same_on_any_disk(name: str, other: str) -> bool:
-    """Whether two names are one path where a file system does not tell capital letters apart.
+    """Whether two names are one path on a file system that ignores case.
 
     Example:
         >>> same_on_any_disk("Saliency", "saliency/"), same_on_any_disk("a", "b")
@@ -139,7 +139,7 @@ def atomic_write_texts(paths: Sequence[Path], newline: str | None = None) -> Ite
         yield files
         for file in files:
             file.flush()
-            _put_on_disk(file.fileno())
+            _flush_to_disk(file.fileno())
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def _replacing(path: Path, **options: Any) -> Iterator[IO[Any]]:
         with file:
             yield file
             file.flush()
-            _put_on_disk(file.fileno())
+            _flush_to_disk(file.fileno())
         os.replace(beside, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -161,7 +161,7 @@ def _replacing(path: Path, **options: Any) -> Iterator[IO[Any]]:
         raise
 
 
-def _put_on_disk(descriptor: int) -> None:
+def _flush_to_disk(descriptor: int) -> None:
     """Flush a file to the disk, so that after a loss of power no renamed file is empty."""
     try:
         os.fsync(descriptor)

@@ -13,7 +13,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from lightning_gcam.utils.snapshots import generator_restorers, parameters_put_back, same_bits
+from lightning_gcam.utils.snapshots import generator_restorers, parameters_restored, same_bits
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def _parameters(module: nn.Module) -> Iterator[None]:
 
     Sharded ones are gathered and freed again by every forward, and are left alone.
     """
-    with parameters_put_back([] if is_sharded(module) else module.parameters()):
+    with parameters_restored([] if is_sharded(module) else module.parameters()):
         yield
 
 
@@ -293,7 +293,7 @@ def _log_nothing(*_: Any, **__: Any) -> None:
 
 
 @contextmanager
-def plain_eager() -> Iterator[None]:
+def eager_without_graph() -> Iterator[None]:
     """Run a look eagerly and without a graph: outside of inference mode, of compiled code and of checkpoints.
 
     Hooks added to a compiled module would not be called, and tensors made in inference mode have no gradient.
@@ -362,31 +362,3 @@ def _call_function(function: Callable[..., Any], preserve_rng_state: bool, *inpu
 
 def _yield_once(*_: Any, **__: Any) -> Iterator[None]:
     yield
-
-
-@contextmanager
-def recurrent_layers_without_cudnn(model: nn.Module) -> Iterator[None]:
-    """Run the model's `nn.RNN`, `nn.LSTM` and `nn.GRU` without cuDNN, whose backward needs training mode.
-
-    Everything else runs as it did: a whole forward without cuDNN would be slow, and of other bits.
-    """
-    before: list[bool] = []
-
-    def off(*_: Any) -> None:
-        before.append(torch.backends.cudnn.enabled)
-        torch.backends.cudnn.enabled = False
-
-    def back(*_: Any) -> None:
-        if before:
-            torch.backends.cudnn.enabled = before.pop()
-
-    with ExitStack() as stack:
-        for each in model.modules():
-            if isinstance(each, nn.RNNBase):
-                stack.callback(each.register_forward_pre_hook(off).remove)
-                stack.callback(each.register_forward_hook(back, always_call=True).remove)
-        try:
-            yield
-        finally:
-            while before:
-                back()

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import os
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ def _import_all() -> tuple[ModuleType, ...]:
 _PACKAGES = _import_all()
 
 
+@cache
 def in_both(path: str) -> tuple[type[Any], ...]:
     """The classes at `path` ("loggers.TensorBoardLogger"), one of each installed Lightning package."""
     module, _, name = path.rpartition(".")

@@ -80,7 +80,7 @@ def _bound(function: Callable[[Any], Any], state: Any) -> Restore:
 
 
 @contextmanager
-def parameters_put_back(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def parameters_restored(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Restore the values, the memory, `requires_grad` and `.grad` of parameters when the block ends.
 
     A copy of all parameters at each look would take as much memory as the network. Only what is written on is copied,
@@ -92,7 +92,7 @@ def parameters_put_back(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     Example:
         >>> layer = nn.Linear(1, 1)
         >>> before = layer.weight.item()
-        >>> with parameters_put_back(layer.parameters()):
+        >>> with parameters_restored(layer.parameters()):
         ...     _ = layer.weight.data.add_(1)
         >>> layer.weight.item() == before
         True

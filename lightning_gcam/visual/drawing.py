@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -175,6 +175,17 @@ def draw_line(images: Tensor, line: Tensor, color: Color) -> Tensor:
     return drawn
 
 
+RegionLines = Sequence[tuple[Tensor, Color]]
+"""The outline of each region `(N, H, W)` bool, and its colour."""
+
+
+def draw_lines(pictures: Tensor, lines: RegionLines, blank: Tensor | None = None) -> Tensor:
+    """Draw the lines over the pictures, except over those of blank maps, which show no colour."""
+    for line, color in lines:
+        pictures = draw_line(pictures, line if blank is None else line & ~blank[:, None, None], color)
+    return pictures
+
+
 def _ring_pixels(radius: float, half_width: float) -> Tensor:
     """Return the pixels of a ring around (0, 0) as `(K, 2)` rows and columns."""
     reach = math.ceil(radius + half_width)
@@ -238,6 +249,23 @@ def write(
     ImageDraw.Draw(tile).text((round(left), round(top)), line, font=font, fill=color)
     canvas.paste(tile, box[:2])
     return box[0] + round(left + length)
+
+
+class Line(NamedTuple):
+    """One line of text; see `write`."""
+
+    box: Box
+    text: str
+    size: int
+    color: Color
+    bold: bool = False
+    center: bool = False
+
+
+def write_lines(canvas: Image.Image, lines: Sequence[Line]) -> None:
+    """Write several lines, each into its box."""
+    for each in lines:
+        write(canvas, *each[:4], bold=each.bold, center=each.center)
 
 
 def fit(text: str, font: Font, width: float) -> str:

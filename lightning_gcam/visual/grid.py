@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,15 @@ from lightning_gcam.visual.drawing import (
     OBJECT_COLOR,
     PEAK_COLOR,
     SUSPECT_COLOR,
+    Line,
+    RegionLines,
     box_edges,
     dash,
-    draw_line,
+    draw_lines,
     edge,
     mark_peaks,
     write,
+    write_lines,
 )
 from lightning_gcam.visual.images import (
     Color,
@@ -33,7 +37,7 @@ from lightning_gcam.visual.images import (
     check_texts,
     to_unit,
 )
-from lightning_gcam.visual.layout import Box, FigureLayout, plan
+from lightning_gcam.visual.layout import Box, FigureBoxes, FigureLayout, plan
 from lightning_gcam.visual.overlay import (
     check_colormap,
     enlarge,
@@ -92,7 +96,7 @@ class Panel:
     """One column of the figure: `(N, 3, h, w)` uint8, and for each sample a label over its panel, or none."""
 
     pixels: Tensor
-    words: list[str]
+    labels: list[str]
 
 
 def draw_panels(
@@ -101,7 +105,7 @@ def draw_panels(
     """Draw the image's panel, and for each map its heatmap and, if wanted, its change."""
     small = shrink_images(images, *layout.work)
     lines = region_lines(regions, layout, images)
-    panels = [Panel(_with_lines(enlarge(small, layout.factors), lines), [""] * len(images))]
+    panels = [Panel(draw_lines(enlarge(small, layout.factors), lines), [""] * len(images))]
     for name, values in maps.items():
         values = values.detach().to(images.device)
         panels.append(_heatmap_panel(name, small, values, lines, layout, heat))
@@ -111,7 +115,7 @@ def draw_panels(
 
 
 def region_lines(regions: Regions, layout: FigureLayout, images: Tensor) -> list[tuple[Tensor, Color]]:
-    """Return the outline of each known region, `(N, h, w)` bool, and its colour; the suspect region comes last."""
+    """Return the outline of each given region, `(N, h, w)` bool, and its colour; the suspect region comes last."""
     lines, width = [], layout.line_width
     if regions.masks is not None:
         lines.append((edge(_enlarged_masks(regions.masks, layout, images.device), width), OBJECT_COLOR))
@@ -125,16 +129,13 @@ def region_lines(regions: Regions, layout: FigureLayout, images: Tensor) -> list
     return lines
 
 
-RegionLines = Sequence[tuple[Tensor, Color]]
-
-
 def _heatmap_panel(
     name: str, small: Tensor, values: Tensor, lines: RegionLines, layout: FigureLayout, heat: HeatStyle
 ) -> Panel:
     saliency, blank = to_unit(values, heat.scale, (heat.tops or {}).get(name, 0.0))
     warm = enlarge(overlay(small, shrink_maps(saliency, *layout.work), heat.cmap, ALPHA), layout.factors)
     centers = peak_centers(saliency, *layout.panel)
-    pixels = mark_peaks(_with_lines(warm, lines, blank), centers, ~blank)
+    pixels = mark_peaks(draw_lines(warm, lines, blank), centers, ~blank)
     return Panel(pixels, [heat.blank if each else "" for each in blank.tolist()])
 
 
@@ -153,18 +154,11 @@ def _change_panel(
     pixels = enlarge(overlay_change(small, signed, ALPHA), layout.factors)
     if before is None:
         return Panel(pixels, ["first look"] * len(values))
-    words = [
+    labels = [
         heat.blank if now else f"was {heat.blank}" if then else ""
         for now, then in zip(blank.tolist(), was_blank.tolist(), strict=True)
     ]
-    return Panel(_with_lines(pixels, lines, blank | was_blank), words)
-
-
-def _with_lines(pictures: Tensor, lines: RegionLines, blank: Tensor | None = None) -> Tensor:
-    """Draw the lines over the pictures, except over those of blank maps, which show no colour."""
-    for line, color in lines:
-        pictures = draw_line(pictures, line if blank is None else line & ~blank[:, None, None], color)
-    return pictures
+    return Panel(draw_lines(pixels, lines, blank | was_blank), labels)
 
 
 def _enlarged_masks(masks: Tensor, layout: FigureLayout, device: torch.device) -> Tensor:
@@ -181,11 +175,13 @@ BRIGHTEST: dict[Scale, str] = {
 """The text at the bright end of the colour bar, by scale."""
 
 
+@lru_cache(maxsize=8)
 def color_bar(cmap: str, alpha: float, width: int, height: int) -> Image.Image:
     """Draw the colours of saliency 0 to 1 over mid grey, blended as in the panels."""
     return _to_pillow(overlay(_grey_picture(width, height), _ramp(0, width, height), cmap, alpha))
 
 
+@lru_cache(maxsize=8)
 def change_bar(alpha: float, width: int, height: int) -> Image.Image:
     """Draw the colours of a change from -1 to 1 over mid grey, blended as in the panels."""
     return _to_pillow(overlay_change(_grey_picture(width, height), _ramp(-1, width, height), alpha))
@@ -193,7 +189,7 @@ def change_bar(alpha: float, width: int, height: int) -> Image.Image:
 
 def draw_legend(
     canvas: Image.Image,
-    layout: FigureLayout,
+    boxes: FigureBoxes,
     color: Color,
     *,
     heat: HeatStyle,
@@ -201,15 +197,13 @@ def draw_legend(
     regions: tuple[bool, bool],
 ) -> None:
     """Draw the colour bars and the symbols that occur; `regions`: whether there is an object, and a suspect region."""
-    bar, *rest, signs = layout.footer_boxes()
-    words, size = BRIGHTEST[heat.scale], layout.note_size
+    bar, *rest, signs = boxes.footer
+    words, size = BRIGHTEST[heat.scale], boxes.note_size
     _draw_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
     for box in rest:
         _draw_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
-    left = _draw_sign(canvas, signs, size, color, "peak")
-    for name, present in zip(("object", "suspect region"), regions, strict=True):
-        if present:
-            left = _draw_sign(canvas, (left, *signs[1:]), size, color, name)
+    names = [name for name, present in zip(("object", "suspect region"), regions, strict=True) if present]
+    _draw_signs(canvas, signs, size, color, ["peak", *names])
 
 
 def _grey_picture(width: int, height: int) -> Tensor:
@@ -232,20 +226,21 @@ def _draw_bar(
     write(canvas, (left + bar.width + 6, *box[1:]), high, size, color)
 
 
-def _draw_sign(canvas: Image.Image, box: Box, size: int, color: Color, name: str) -> int:
-    """Draw one symbol and its name at the left of `box`, and return the left edge of the next one."""
+def _draw_signs(canvas: Image.Image, box: Box, size: int, color: Color, names: Sequence[str]) -> None:
+    """Draw the symbols side by side in `box`, each with its name."""
     draw = ImageDraw.Draw(canvas)
     left, middle = box[0], (box[1] + box[3]) // 2
-    if name == "peak":
-        draw.ellipse((left, middle - 5, left + 10, middle + 5), outline=PEAK_COLOR)
-        length = 11
-    else:
-        dashes = [(0, 20)] if name == "object" else [(0, 6), (9, 15), (18, 20)]
-        for start, end in dashes:
-            line = (left + start, middle, left + end, middle)
-            draw.line(line, fill=OBJECT_COLOR if name == "object" else SUSPECT_COLOR, width=2)
-        length = 21
-    return write(canvas, (left + length + 5, *box[1:]), name, size, color) + 18
+    for name in names:
+        if name == "peak":
+            draw.ellipse((left, middle - 5, left + 10, middle + 5), outline=PEAK_COLOR)
+            length = 11
+        else:
+            dashes = [(0, 20)] if name == "object" else [(0, 6), (9, 15), (18, 20)]
+            for start, end in dashes:
+                line = (left + start, middle, left + end, middle)
+                draw.line(line, fill=OBJECT_COLOR if name == "object" else SUSPECT_COLOR, width=2)
+            length = 21
+        left = write(canvas, (left + length + 5, *box[1:]), name, size, color) + 18
 
 
 _PAGE: Color = (18, 20, 25)
@@ -277,7 +272,7 @@ def render_grid(
     """Draw one figure: a card for each sample with its caption, its picture and one heatmap for each method.
 
     Each map is scaled to its own maximum, so its raw peak belongs in its note; or all of them to one scale, of which
-    the legend tells. A blank map shows the dimmed picture and the word "blank", never a colour. Where things stand
+    the legend explains. A blank map shows the dimmed picture and the word "blank", never a colour. Where things stand
     depends on N, the number of maps, the size of the images and whether changes are shown, on nothing else.
 
     Args:
@@ -297,7 +292,7 @@ def render_grid(
             column; "run", the greater of that and the column's `tops`.
         tops: For some or all of the maps, the greatest value at earlier looks.
         before: The maps of an earlier look, for a further column beside each map: what came and what went since, each
-            map scaled to its own maximum. A map without an entry has no earlier one, which the column says.
+            map scaled to its own maximum. A map without an entry has no earlier one, and the column has a note of that.
         since: When that was, for the legend.
 
     Returns:
@@ -323,83 +318,79 @@ def render_grid(
     regions = Regions(masks, boxes, suspect)
     height, width = images.shape[2:]
     layout = plan(len(images), heat.columns * len(maps), height, width, bars=heat.columns)
+    places = layout.boxes()
     panels = draw_panels(images.detach(), maps, regions, layout, heat)
-    canvas = _canvas(panels, layout, correct)
-    _write_texts(canvas, layout, captions, correct, _headings(headings or list(maps), heat), title)
-    _write_notes(canvas, layout, list(maps), notes or {}, heat)
-    _write_labels(canvas, layout, panels)
+    is_wrong = [_is_wrong(each) for each in correct] if correct is not None else [False] * len(images)
+    canvas = _canvas(panels, layout, places, is_wrong)
+    lines = [Line(places.title, title, places.title_size, _TEXT, bold=True)]
+    lines += _headings(places, headings or list(maps), heat)
+    lines += _captions(places, captions, is_wrong)
+    lines += _notes(places, list(maps), notes or {}, heat)
+    write_lines(canvas, [*lines, *_labels(canvas, places, panels)])
     present = (masks is not None or boxes is not None, suspect is not None)
-    draw_legend(canvas, layout, _MUTED, heat=heat, since=since, regions=present)
+    draw_legend(canvas, places, _MUTED, heat=heat, since=since, regions=present)
     return np.array(canvas)
 
 
 def _canvas(
-    panels: Sequence[Panel], layout: FigureLayout, correct: Sequence[bool | None] | None
+    panels: Sequence[Panel], layout: FigureLayout, boxes: FigureBoxes, is_wrong: Sequence[bool]
 ) -> Image.Image:
     """Create the picture with its cards and panels; here all pixels are copied from the device at once."""
-    canvas = Image.new("RGB", (layout.width, layout.height), _PAGE)
+    canvas = Image.new("RGB", boxes.size, _PAGE)
     draw = ImageDraw.Draw(canvas)
     pixels = torch.stack([each.pixels.permute(0, 2, 3, 1) for each in panels], 1).cpu().numpy()
-    for sample, row in enumerate(pixels):
-        left, top, right, bottom = layout.card_box(sample)
+    for row, card, places, wrong in zip(pixels, boxes.cards, boxes.panels, is_wrong, strict=True):
+        left, top, right, bottom = card
         draw.rectangle((left, top, right - 1, bottom - 1), fill=_CARD)
-        if _is_wrong(correct, sample):
+        if wrong:
             draw.rectangle((left, top, left + 2, bottom - 1), fill=_WRONG)
-        for index, panel in enumerate(row):
-            canvas.paste(Image.fromarray(panel), layout.panel_box(sample, index)[:2])
+        for panel, place in zip(row, places, strict=True):
+            canvas.paste(Image.fromarray(panel), place[:2])
     return canvas
 
 
-def _is_wrong(correct: Sequence[bool | None] | None, sample: int) -> bool:
+def _is_wrong(correct: bool | None) -> bool:
     # not `is False`: a numpy or torch bool says it too
-    return correct is not None and correct[sample] is not None and not correct[sample]
+    return correct is not None and not correct
 
 
-def _write_texts(
-    canvas: Image.Image,
-    layout: FigureLayout,
-    captions: Sequence[str],
-    correct: Sequence[bool | None] | None,
-    headings: Sequence[str],
-    title: str,
-) -> None:
-    write(canvas, layout.title_box(), title, layout.title_size, _TEXT, bold=True)
-    for block in range(min(layout.blocks, layout.samples)):
-        for panel, heading in enumerate(("image", *headings)):
-            box = layout.heading_box(block, panel)
-            write(canvas, box, heading, layout.note_size, _MUTED, bold=True, center=True)
-    for sample, caption in enumerate(captions):
-        # a sign beside the colour, for whoever cannot tell the colours apart
-        wrong = _is_wrong(correct, sample)
-        words, color = (f"× {caption}", _WRONG) if wrong else (caption, _TEXT)
-        write(canvas, layout.caption_box(sample), words, layout.caption_size, color)
+def _headings(boxes: FigureBoxes, names: Sequence[str], heat: HeatStyle) -> list[Line]:
+    """A heading for each column of panels, in each column of cards."""
+    words = ["image", *(word for name in names for word in (name, "change")[: heat.columns])]
+    return [
+        Line(box, heading, boxes.note_size, _MUTED, bold=True, center=True)
+        for block in boxes.headings
+        for box, heading in zip(block, words, strict=True)
+    ]
 
 
-def _headings(names: Sequence[str], heat: HeatStyle) -> list[str]:
-    return [word for name in names for word in (name, "change")[: heat.columns]]
+def _captions(boxes: FigureBoxes, captions: Sequence[str], is_wrong: Sequence[bool]) -> list[Line]:
+    """The line above each sample; a sign stands beside the colour, for whoever cannot tell the colours apart."""
+    return [
+        Line(box, f"× {caption}" if wrong else caption, boxes.caption_size, _WRONG if wrong else _TEXT)
+        for box, caption, wrong in zip(boxes.captions, captions, is_wrong, strict=True)
+    ]
 
 
-def _write_notes(
-    canvas: Image.Image,
-    layout: FigureLayout,
-    maps: Sequence[str],
-    notes: Mapping[str, Sequence[str]],
-    heat: HeatStyle,
-) -> None:
-    for index, name in enumerate(maps):
-        for sample, note in enumerate(notes.get(name, ())):
-            box = layout.note_box(sample, 1 + index * heat.columns)
-            write(canvas, box, note, layout.note_size, _MUTED, center=True)
+def _notes(
+    boxes: FigureBoxes, maps: Sequence[str], notes: Mapping[str, Sequence[str]], heat: HeatStyle
+) -> list[Line]:
+    """The line under each heatmap."""
+    columns = heat.columns
+    return [
+        Line(boxes.notes[sample][1 + index * columns], note, boxes.note_size, _MUTED, center=True)
+        for index, name in enumerate(maps)
+        for sample, note in enumerate(notes.get(name, ()))
+    ]
 
 
-def _write_labels(canvas: Image.Image, layout: FigureLayout, panels: Sequence[Panel]) -> None:
+def _labels(canvas: Image.Image, boxes: FigureBoxes, panels: Sequence[Panel]) -> list[Line]:
+    """The labels in the panels; a dark rectangle is drawn for each, so that it is readable over any picture."""
+    lines, draw = [], ImageDraw.Draw(canvas)
     for index, panel in enumerate(panels):
-        for sample, word in enumerate(panel.words):
+        for sample, word in enumerate(panel.labels):
             if word:
-                _write_label(canvas, layout.blank_box(sample, index), word, layout.caption_size)
-
-
-def _write_label(canvas: Image.Image, box: Box, text: str, size: int) -> None:
-    """Write a label on a dark rectangle, readable over any picture."""
-    ImageDraw.Draw(canvas).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=_PAGE)
-    write(canvas, box, text, size, _TEXT, bold=True, center=True)
+                box = boxes.labels[sample][index]
+                draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=_PAGE)
+                lines.append(Line(box, word, boxes.caption_size, _TEXT, bold=True, center=True))
+    return lines

@@ -109,7 +109,7 @@ def to_display(images: Tensor, normalize: Normalize | None = None) -> Tensor:
 
     Args:
         images: `(N, C, H, W)`, any dtype and device. One channel becomes grey; of other than 1 or 3 channels
-            the first three are shown (the first alone if there are two); `shown_channels` says so in words.
+            the first three are shown (the first alone if there are two); `shown_channels` describes them in words.
         normalize: The `(mean, std)` the images were normalised with, one number each or one per channel.
 
     Returns:
@@ -297,8 +297,8 @@ def change_of(maps: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         before: the same samples' at the look before.
 
     Returns:
-        The change `(N, H, W)` in [-1, 1], 0 where one of the two is blank and no change can be told; which are blank
-        now, and which were blank before, `(N,)` bool.
+        The change `(N, H, W)` in [-1, 1], 0 where one of the two is blank, which has no change; which are blank now,
+        and which were blank before, `(N,)` bool.
 
     Example:
         >>> change_of(torch.tensor([[[4.0, 1.0]]]), torch.tensor([[[0.0, 0.5]]]))[0].tolist()

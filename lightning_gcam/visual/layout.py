@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -25,6 +26,39 @@ _CELL = 128  # the narrowest that holds a method's name
 
 
 @dataclass(frozen=True)
+class FigureBoxes:
+    """The boxes of everything in a figure; those of panels are lists of one for each panel, in a list of the samples.
+
+    Args:
+        size: width and height of the figure.
+        title: of the title.
+        headings: for each column of cards, one above each of its panels.
+        cards: one for each sample.
+        captions: one for each sample.
+        panels: of the pictures.
+        notes: under the panels.
+        labels: in the middle of the panels.
+        footer: of the colour bars, and last, of the explained symbols.
+        title_size: font size of the title.
+        caption_size: font size of captions and labels.
+        note_size: font size of notes, headings and the legend.
+    """
+
+    size: tuple[int, int]
+    title: Box
+    headings: list[list[Box]]
+    cards: list[Box]
+    captions: list[Box]
+    panels: list[list[Box]]
+    notes: list[list[Box]]
+    labels: list[list[Box]]
+    footer: list[Box]
+    title_size: int
+    caption_size: int
+    note_size: int
+
+
+@dataclass(frozen=True)
 class FigureLayout:
     """Positions and sizes in pixels; a sample is a card: a caption, its panels side by side, and their notes."""
 
@@ -35,61 +69,61 @@ class FigureLayout:
     blocks: int  # cards side by side
     bars: int = 1  # colour bars in the legend
 
-    @property
+    @cached_property
     def panel(self) -> tuple[int, int]:
         """Height and width of a panel."""
         return self.work[0] * self.factors[0], self.work[1] * self.factors[1]
 
-    @property
+    @cached_property
     def cell(self) -> int:
         """Width that a panel and the text under it share."""
         return max(self.panel[1], _CELL)
 
-    @property
+    @cached_property
     def caption_size(self) -> int:
         """Font size of the line above a sample."""
         return min(max(round(self.cell / 15), 12), 15)
 
-    @property
+    @cached_property
     def note_size(self) -> int:
         """Font size of the notes, the headings and the legend."""
         return min(max(round(self.cell / 17), 11), 13)
 
-    @property
+    @cached_property
     def title_size(self) -> int:
         """Font size of the title, larger in a wide figure, which is usually displayed smaller."""
         return min(max(round(self.width / 64), 14), 22)
 
-    @property
+    @cached_property
     def line_width(self) -> int:
         """Width of outlines: two pixels in a wide figure, which is usually displayed smaller."""
         return 2 if self.width > 1600 else 1
 
-    @property
+    @cached_property
     def card(self) -> tuple[int, int]:
         """Height and width of a card."""
         text = _line_height(self.caption_size) + _line_height(self.note_size)
         width = self.panels * self.cell + (self.panels - 1) * _PANEL_GAP
         return self.panel[0] + text + 2 * _PAD, width + 2 * _PAD
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Width of the whole figure."""
         cards = self.blocks * self.card[1] + (self.blocks - 1) * _CARD_GAP
         return max(cards + 2 * MARGIN, _SMALLEST_WIDTH)
 
-    @property
+    @cached_property
     def height(self) -> int:
         """Height of the whole figure."""
         rows = math.ceil(self.samples / self.blocks)
         return self.header + rows * (self.card[0] + _CARD_GAP) + self.footer
 
-    @property
+    @cached_property
     def header(self) -> int:
         """Height down to the first card."""
         return MARGIN + _line_height(self.title_size) + _line_height(self.caption_size)
 
-    @property
+    @cached_property
     def footer(self) -> int:
         """Height of the legend, in as many lines as it needs."""
         lines = math.ceil((self.bars + 1) / self._parts_per_line)
@@ -151,7 +185,26 @@ class FigureLayout:
             boxes.append((left, top + row * line, right, top + (row + 1) * line))
         return boxes
 
-    @property
+    def boxes(self) -> FigureBoxes:
+        """All boxes at once."""
+        samples, panels = range(self.samples), range(self.panels)
+        blocks = range(min(self.blocks, self.samples))
+        return FigureBoxes(
+            size=(self.width, self.height),
+            title=self.title_box(),
+            headings=[[self.heading_box(block, panel) for panel in panels] for block in blocks],
+            cards=[self.card_box(sample) for sample in samples],
+            captions=[self.caption_box(sample) for sample in samples],
+            panels=[[self.panel_box(sample, panel) for panel in panels] for sample in samples],
+            notes=[[self.note_box(sample, panel) for panel in panels] for sample in samples],
+            labels=[[self.blank_box(sample, panel) for panel in panels] for sample in samples],
+            footer=self.footer_boxes(),
+            title_size=self.title_size,
+            caption_size=self.caption_size,
+            note_size=self.note_size,
+        )
+
+    @cached_property
     def _parts_per_line(self) -> int:
         """How many parts of the legend fit side by side."""
         return max(1, self.width // _SMALLEST_WIDTH)

@@ -29,7 +29,7 @@ def colormap(values: Tensor, name: str = "inferno") -> Tensor:
         `(..., 3)`, uint8 RGB, on the device of `values`.
 
     Raises:
-        InputError: If matplotlib knows no colour map called `name`.
+        InputError: If matplotlib has no colour map called `name`.
 
     Example:
         >>> import torch
@@ -98,7 +98,7 @@ def shrink_maps(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 def enlarge(pictures: Tensor, factor: int | tuple[int, int]) -> Tensor:
-    """Repeat every pixel of `(..., H, W)`: `factor` times in both directions, or as often as it says down and across.
+    """Repeat every pixel of `(..., H, W)`: `factor` times in both directions, or by a pair of factors down and across.
 
     Example:
         >>> enlarge(torch.tensor([[1, 2]]), (2, 1))
@@ -192,7 +192,7 @@ def overlay(images: Tensor, maps: Tensor, cmap: str = "inferno", alpha: float = 
 def overlay_change(images: Tensor, changes: Tensor, alpha: float = 0.8) -> Tensor:
     """Draw a change over the dimmed picture: orange where saliency increased, blue where it decreased.
 
-    The two grow alike in lightness, and who does not see colours well can tell them apart. No change is exactly
+    The two grow alike in lightness, and they differ for readers with weak colour vision, too. No change is exactly
     `dim(images)`.
 
     Args:

@@ -84,7 +84,7 @@ def test_inside_compiled_code_a_hook_is_never_called(tmp_path: Path, monkeypatch
     monkeypatch.setattr("lightning_gcam.utils.isolation.torch.compiler.set_stance", lambda _: nullcontext())
     # another global state than the code was compiled under is a reason to compile anew, which would see the hook
     monkeypatch.setattr("lightning_gcam.utils.isolation._without_autocast_cache", nullcontext)
-    monkeypatch.setattr("lightning_gcam.utils.isolation.parameters_put_back", lambda _: nullcontext())
+    monkeypatch.setattr("lightning_gcam.utils.isolation.parameters_restored", lambda _: nullcontext())
     with pytest.raises(InputError, match="was not called by the forward"):
         train(in_place, tmp_path, monitor=_monitor(target_layer="net.2"))
 

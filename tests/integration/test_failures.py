@@ -1145,7 +1145,7 @@ def test_a_score_that_raises_leaves_the_others(score: Any, when: When, root: Pat
     ("where", "error", "words"),
     [
         (
-            "lightning_gcam.visual.grid.write",
+            "lightning_gcam.visual.grid.write_lines",
             OSError("cannot open resource"),
             "OSError: cannot open resource.*there",
         ),
@@ -1284,8 +1284,8 @@ def test_an_interrupt_between_our_hooks(layer: str, when: When, root: Path) -> N
 ELSEWHERE = [
     "lightning_gcam.cam.capture._gradients",
     "lightning_gcam.pipeline.attribution.scaled_maps",
-    "lightning_gcam.pipeline.scoring._of_samples",
-    "lightning_gcam.visual.grid.write",
+    "lightning_gcam.pipeline.scoring.score_counted",
+    "lightning_gcam.visual.grid.write_lines",
     "tests.support.witness.RowLogger.log_image",
 ]
 
@@ -1445,7 +1445,7 @@ def test_raise_raises_what_the_drawing_meets(root: Path, monkeypatch: pytest.Mon
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError("cannot open resource")
 
-    monkeypatch.setattr("lightning_gcam.visual.grid.write", refuse)
+    monkeypatch.setattr("lightning_gcam.visual.grid.write_lines", refuse)
     with pytest.raises(OSError, match="cannot open resource"):
         fit(Plain, root, faults.monitor(on_error="raise"), **FROM_VALIDATION)
 

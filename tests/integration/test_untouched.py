@@ -240,6 +240,6 @@ def test_a_backward_instead_of_autograd_grad_changes_the_weights(
     monkeypatch.setattr("lightning_gcam.cam.capture._gradients", backward)
     saved, _, _ = train(Plain, tmp_path, monitor=_monitor(target_layer="net.2"), **options)
     assert not any("grads" in line for line in differences(without, saved)), "gradients are put back, too"
-    monkeypatch.setattr("lightning_gcam.utils.isolation.parameters_put_back", lambda _: nullcontext())
+    monkeypatch.setattr("lightning_gcam.utils.isolation.parameters_restored", lambda _: nullcontext())
     with_, _, _ = train(Plain, tmp_path, monitor=_monitor(target_layer="net.2"), **options)
     assert any(line.endswith("grads behind validation") for line in differences(without, with_))

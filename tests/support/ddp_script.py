@@ -19,7 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gcam import SaliencyMonitor, ShortcutAlarm
+from lightning_gcam import Attribution, SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.callbacks import distributed as processes
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.pipeline.run import _Look, record_saliency
@@ -79,13 +79,13 @@ def fails_on_rank_one(images: Tensor, regions: Tensor) -> Tensor:
     return torch.zeros_like(images)
 
 
-def fail_once_on_rank_one(owner: type, name: str) -> None:
-    """A method raises the first time that it is called in process 1, and nowhere else."""
-    real, failed = getattr(owner, name), []
+def fail_once_on_rank_one(owner: type, name: str, call: int = 1) -> None:
+    """A method raises in process 1 the first time that it is called (or at another call), and nowhere else."""
+    real, calls = getattr(owner, name), []
 
     def broken(self: Any, *arguments: Any) -> Any:
-        if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1 and not failed:
-            failed.append(name)
+        calls.append(arguments)
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1 and len(calls) == call:
             raise RuntimeError(f"{name} failed only there")
         return real(self, *arguments)
 
@@ -93,9 +93,13 @@ def fail_once_on_rank_one(owner: type, name: str) -> None:
 
 
 def break_before_the_exchanges() -> None:
-    """Process 1 fails before the samples are pooled, and in the next look behind its maps."""
+    """Process 1 fails before the samples are pooled; in the next look behind its maps; and in that behind it, too.
+
+    There the maps of all cannot be moved to its device. (It is asked for that with its own maps, to send them, twice.)
+    """
     fail_once_on_rank_one(FixedBatch, "candidates")
     fail_once_on_rank_one(_Look, "interpretation")
+    fail_once_on_rank_one(Attribution, "to", call=3)
 
 
 MODES: dict[str, dict[str, Any]] = {

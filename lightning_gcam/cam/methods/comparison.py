@@ -209,7 +209,7 @@ def random(context: MethodContext) -> Tensor:
 def centre(context: MethodContext) -> Tensor:
     """A Gaussian in the middle, its standard deviation a quarter of each side.
 
-    Photographers put objects in the middle, so that this map, which sees no image, does well on many data sets.
+    Photographers put objects in the middle, so that this map, which uses no image, does well on many data sets.
 
     Cost: none.
 

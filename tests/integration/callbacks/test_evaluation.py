@@ -23,7 +23,8 @@ from torchmetrics import MeanMetric
 from lightning_gcam import SaliencyBatch, SaliencyEvaluation, attribute
 from lightning_gcam.evaluation import EvaluationResult, print_table, read_result
 from lightning_gcam.evaluation.result import plain_table
-from lightning_gcam.metrics import PointingGame, functional
+from lightning_gcam.metrics import PointingGame, SampleScore, functional
+from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.pipeline.run import record_saliency
 from tests.support.toys import PACKAGES, Toy, listening, toy_loader, toy_of, toy_samples, toy_trainer
 from tests.support.wandb_reader import history
@@ -494,6 +495,36 @@ def test_it_works_in_the_trainers_precision(tmp_path: Path) -> None:
     assert evaluation.result is not None and evaluation.result.facts.precision == "bf16-mixed"
     exact = evaluate(tmp_path / "exact", methods="guidance_cam", target_layer=None, scores=["energy"])
     assert evaluation.result.scores["energy"] == pytest.approx(exact.scores["energy"], rel=0.05)
+
+
+class InWhichPrecision(SampleScore):
+    """Notes whether it is computed under autocast."""
+
+    requires = frozenset({"mask"})
+    casts: ClassVar[list[bool]] = []
+
+    def _score(self, saliency: Tensor, mask: Tensor) -> PerSample:
+        """Whether a product of float32 matrices is rounded, apart from the dry run with its one sample."""
+        if len(saliency) > 1:
+            self.casts.append((saliency @ saliency.mT).dtype != torch.float32)
+        return PerSample(saliency.mean(dim=(1, 2)), torch.ones(len(saliency), dtype=torch.bool))
+
+
+def test_only_the_model_runs_in_the_trainers_precision(tmp_path: Path) -> None:
+    casts: list[bool] = []
+
+    def forward(module: Any, images: Tensor) -> Tensor:
+        casts.append(torch.is_autocast_enabled("cpu"))
+        return module(images)
+
+    InWhichPrecision.casts.clear()
+    scores = {"noted": InWhichPrecision()}
+    evaluation = SaliencyEvaluation(
+        on_error="raise", directory=tmp_path, scores=scores, forward=forward, target_layer="network.2"
+    )
+    toy_trainer(tmp_path, evaluation, precision="bf16-mixed").test(toy(), toy_loader(), verbose=False)
+    assert casts and all(casts)
+    assert InWhichPrecision.casts and not any(InWhichPrecision.casts)
 
 
 def test_each_class_of_a_multi_label_network_has_its_sigmoid(tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 The code is read: which functions exchange something, by themselves or through others that they call; and whether one
 of them is called in the body of a `guard`, of a `try` that goes on, or in work that is tried. A call is looked up by
 what is known of its receiver (its class, where the code says it); where nothing is known, by its name alone.
+
+The exchanges of a look are its `map_fn`, and an `analyze` that is given one. These raise in all processes alike, so
+that a `try` may hold one of them, as its only statement: nothing else fails in it. (What `analyze` does between two
+exchanges cannot fail in one process only: `tests/unit/pipeline/test_run.py`.)
 """
 
 from __future__ import annotations
@@ -29,7 +33,9 @@ EXCHANGES = {
     "sync_dist",
 }
 """What torch and Lightning's strategies exchange with."""
-TRIED = {"_tried", "together", "agreed", "gather", "share_out"}
+ALIKE = {"map_fn", "analyze"}
+"""Exchanges that raise in all processes where one fails."""
+TRIED = {"_tried", "run_in_all", "gather_results", "gather_or_raise", "split_rows", "map_fn"}
 """Functions that catch what the work given to them raises."""
 
 
@@ -131,8 +137,10 @@ class Code:
 
     def exchanges(self, call: ast.Call, inside: Function | None) -> bool:
         """Whether a call exchanges something, by itself or further down."""
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-        return name in EXCHANGES or any(
+        name = _name_of(call)
+        if name == "analyze":
+            return any(isinstance(each, ast.Name) and each.id == "map_fn" for each in _arguments(call))
+        return name in {*EXCHANGES, "map_fn"} or any(
             id(each.node) in self.exchanging for each in self.called(call, inside)
         )
 
@@ -151,9 +159,9 @@ class Code:
         """The calls that exchange something inside of a guard."""
         found = []
         for function in self.functions:
-            for body in _guarded(function.node):
+            for body, fails_alike in _guarded(function.node):
                 for call in (call for part in body for call in _calls(part)):
-                    if self.exchanges(call, function):
+                    if self.exchanges(call, function) and not (fails_alike and _name_of(call) in ALIKE):
                         found.append(f"{function.place}:{call.lineno} {ast.unparse(call.func)}")
         return sorted(set(found))
 
@@ -162,20 +170,41 @@ def _calls(node: ast.AST) -> list[ast.Call]:
     return [each for each in ast.walk(node) if isinstance(each, ast.Call)]
 
 
-def _guarded(function: ast.FunctionDef) -> Iterator[list[ast.AST]]:
-    """What stands in a guard: the body of `with ....guard(...)`, of a `try` that goes on, and work that is tried."""
+def _arguments(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(each.value for each in call.keywords)]
+
+
+def _name_of(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def _guarded(function: ast.FunctionDef) -> Iterator[tuple[list[ast.AST], bool]]:
+    """What stands in a guard: the body of `with ....guard(...)`, of a `try` that goes on, and work that is tried.
+
+    And whether it is a `try` with a single statement, where an exchange that raises in all processes may stand.
+    """
     for node in ast.walk(function):
         in_with = isinstance(node, ast.With) and any(_is_guard(each.context_expr) for each in node.items)
         in_try = isinstance(node, ast.Try) and not all(_ends(each) for each in node.handlers)
         if in_with or in_try:
-            yield [*node.body]  # type: ignore[attr-defined]
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in TRIED:
+            yield [*node.body], in_try and _is_one_statement(node.body)  # type: ignore[attr-defined]
+        elif isinstance(node, ast.Call) and _name_of(node) in TRIED:
             local = {each.name: each for each in ast.walk(function) if isinstance(each, ast.FunctionDef)}
-            for argument in node.args:
+            for argument in _arguments(node):
                 if isinstance(argument, ast.Lambda):
-                    yield [argument]
+                    yield [argument], False
                 elif isinstance(argument, ast.Name) and argument.id in local:
-                    yield [local[argument.id]]
+                    yield [local[argument.id]], False
+
+
+def _is_one_statement(body: list[ast.stmt]) -> bool:
+    """Whether a body is one assignment, expression or `return`, maybe in a `with`."""
+    (first, *others) = body
+    return not others and (
+        _is_one_statement(first.body)
+        if isinstance(first, ast.With)
+        else isinstance(first, (ast.Assign, ast.Expr, ast.Return))
+    )
 
 
 def _is_guard(context: ast.expr) -> bool:
@@ -189,7 +218,7 @@ def _ends(handler: ast.ExceptHandler) -> bool:
 def package() -> dict[str, str]:
     return {
         str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8")
-        for path in sorted((PACKAGE / "callbacks").glob("*.py"))
+        for path in [*sorted((PACKAGE / "callbacks").glob("*.py")), PACKAGE / "pipeline" / "run.py"]
     }
 
 
@@ -208,14 +237,21 @@ def test_the_exchanges_of_the_package_are_seen() -> None:
     code = Code(package())
     seen = {f"{each.owner or ''}.{each.name}" for each in code.functions if id(each.node) in code.exchanging}
     expected = {
-        "._all_gather", ".pool_candidates", ".share_out", ".together", ".agreed", ".gather", ".first_layers",
-        ".same_everywhere", ".all_have", "Look.take", "Collection.end", "SaliencyMonitor._look",
-        "SaliencyMonitor._end_stream", "SaliencyMonitor._prepare", "Stream.begin", "Table.make", "Table.tidy",
+        "._all_gather", ".pool_candidates", ".split_rows", ".run_in_all", ".gather_results", ".gather_or_raise",
+        ".share_layers",
+        ".from_rank_zero", ".same_record", ".all_ready", ".analyze", "_Look.attribution", "_Look.reliance",
+        "_Look._tried", "SampleCollector.end", "SaliencyMonitor._record", "SaliencyMonitor._look",
+        "SaliencyMonitor._end_stream", "SaliencyMonitor._prepare", "EvaluationRun.begin", "Table.make", "Table.tidy",
     }  # fmt: skip
     assert expected <= seen
-    assert "Collection.receive" not in seen
+    assert "SampleCollector.receive" not in seen
+    assert "BatchEvaluator.measure" not in seen
+    assert ".dry_run" not in seen
+    assert "_Look.scores" not in seen
     assert "FailurePolicy.guard" not in seen
 
+
+GOES_ON = "\n        except OSError:\n            pass"
 
 GUARDS = {
     "a guard": "with self.failures.guard('x'):\n            self.collection.end(trainer)",
@@ -224,12 +260,38 @@ GUARDS = {
     "work with a name": "def inner():\n            return pool(trainer)\n        _tried(inner)",
     "a barrier": "with self.failures.guard('x'):\n            trainer.strategy.barrier()",
     "an unknown receiver": "with self.failures.guard('x'):\n            trainer.thing.end(trainer)",
+    "a look": "with self.failures.guard('x'):\n            analyze(model, batch, config, map_fn)",
+    "the work of a look": "self.map_fn(lambda rows: pool(trainer))",
+    "a look in the work of a look": "self.map_fn(lambda rows: analyze(model, rows, map_fn=map_fn))",
+    "more than a look": "try:\n            batch = read()\n            map_fn(work)" + GOES_ON,
+    "a look and more": "try:\n            self.keep(map_fn(work), pool(trainer))" + GOES_ON,
+}
+HARMLESS = {
+    "a look that fails in all": (
+        "try:\n            with quiet():\n                return analyze(model, batch, config, map_fn)"
+        + GOES_ON
+    ),
+    "a look of one process": "with self.failures.guard('x'):\n            analyze(model, batch, config)",
+    "a part of a look that fails in all": "try:\n            return self.map_fn(work)" + GOES_ON,
 }
 
 
 @pytest.mark.parametrize("how", GUARDS)
 def test_one_that_stands_in_a_guard_is_seen(how: str) -> None:
-    source = f"""
+    source = source_with(GUARDS[how])
+    assert len(Code({"source": source}).in_guards()) == 1
+    apart = source.replace("self.collection = Collection()", "self.collection = Other()")
+    is_about_it = how in ("a guard", "a try", "work that is tried")
+    assert len(Code({"source": apart}).in_guards()) == (0 if is_about_it else 1)
+
+
+@pytest.mark.parametrize("how", HARMLESS)
+def test_one_that_raises_in_all_processes_may_stand_in_a_try(how: str) -> None:
+    assert Code({"source": source_with(HARMLESS[how])}).in_guards() == []
+
+
+def source_with(body: str) -> str:
+    return f"""
 def pool(trainer):
     return trainer.strategy.broadcast(1)
 
@@ -246,9 +308,5 @@ class Monitor:
         self.collection = Collection()
 
     def look(self, trainer):
-        {GUARDS[how]}
+        {body}
 """
-    assert len(Code({"source": source}).in_guards()) == 1
-    apart = source.replace("self.collection = Collection()", "self.collection = Other()")
-    is_about_it = how in ("a guard", "a try", "work that is tried")
-    assert len(Code({"source": apart}).in_guards()) == (0 if is_about_it else 1)

@@ -10,15 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
-from lightning_gcam.cam import available_methods
+from lightning_gcam.cam import ModelMethod, available_methods
+from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.utils.errors import InputError
 from tests.models.test_heads import scene, segmenter
 from tests.support.nets import CLASSES, bits, cnn, pictures, seeded, state_of
 from tests.unit.cam.test_layers import ClassToken, Mixer, Restless, square
 from tests.unit.cam.test_layouts import Shared, TokensFirst
 
-BY_PURE_FUNCTIONS = available_methods()[:9]
-BY_ASKING = available_methods()[9:]
+RUN_AGAIN = [
+    name for name, each in resolve_methods(available_methods()).items() if isinstance(each, ModelMethod)
+]
+"""The methods that run the model again."""
+BY_PURE_FUNCTIONS = [name for name in available_methods() if name not in RUN_AGAIN]
 AT_IMAGES = ("full_grad", "smooth_full_grad", "integrated_gradients", "guided_grad_cam")
 """They take gradients at the images."""
 
@@ -115,7 +119,7 @@ def test_the_model_and_the_images_are_left_as_they_were(method: str, mode: Any) 
     assert not found.maps[method].is_inference()
 
 
-@pytest.mark.parametrize("method", BY_ASKING)
+@pytest.mark.parametrize("method", RUN_AGAIN)
 def test_hooks_and_flags_are_as_before_after_an_error(method: str) -> None:
     model, calls = cnn("flat", inplace=True).train(), []
     before = state_of(model)
@@ -198,7 +202,7 @@ def test_whole_numbers_have_no_gradient(method: str) -> None:
         attribute(cnn(), images, 0, methods=method, target_layer="features.3", **options)
 
 
-@pytest.mark.parametrize("method", [each for each in BY_ASKING if each not in AT_IMAGES])
+@pytest.mark.parametrize("method", [each for each in RUN_AGAIN if each not in AT_IMAGES])
 def test_whole_numbers_are_asked_as_whole_numbers(method: str) -> None:
     images, kinds = (255 * torch.rand(2, 3, 12, 10)).to(torch.uint8), set()
 

@@ -46,7 +46,7 @@ FUNCTIONS = {
 }
 # Samples 1, 4 and 5 of `gaps` are blank; 2 has an empty mask, or a NaN among its probabilities.
 LOCALIZING = [name for name in FUNCTIONS if needs(resolve_scores(name)[name]) & {"mask", "suspect"}]
-ASKING = [name for name in FUNCTIONS if "forwards" in needs(resolve_scores(name)[name])]
+PERTURBING = [name for name in FUNCTIONS if "forwards" in needs(resolve_scores(name)[name])]
 every_score = pytest.mark.parametrize("name", available_scores())
 every_localizing_score = pytest.mark.parametrize("name", LOCALIZING)
 
@@ -68,11 +68,14 @@ def expected_counts(name) -> tuple[int, ...]:
         return 7, 0, 0, 0
     if name in LOCALIZING:
         return 3, 4, 3, 1
-    return (3, 4, 3, 0) if name in ASKING else (4, 3, 3, 0)
+    return (3, 4, 3, 0) if name in PERTURBING else (4, 3, 3, 0)
 
 
 def test_every_name_is_tested_against_its_function() -> None:
-    assert tuple(FUNCTIONS) == available_scores()
+    differs = set(FUNCTIONS) ^ set(available_scores())
+    assert tuple(FUNCTIONS) == available_scores(), (
+        f"rows of FUNCTIONS above, in the registry's order: {differs}"
+    )
 
 
 @every_score

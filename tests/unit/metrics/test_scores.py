@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torchmetrics import JaccardIndex, MeanMetric, MetricCollection
@@ -84,7 +86,17 @@ class MeanIoU(MeanMetric):
 
 
 def test_names_stand_in_the_order_of_the_tables() -> None:
-    assert available_scores() == (*TABLE, *ON_REQUEST)
+    differs = set(available_scores()) ^ {*TABLE, *ON_REQUEST}
+    assert available_scores() == (*TABLE, *ON_REQUEST), f"rows of ON_REQUEST above: {differs}"
+
+
+@pytest.mark.parametrize("name", available_scores())
+def test_the_page_of_the_scores_names_each(name: str) -> None:
+    page = Path(__file__).parents[3] / "docs" / "scores.md"
+    assert f"`{name}`" in page.read_text(encoding="utf-8"), f"a row for {name} in docs/scores.md"
+
+
+def test_the_default_scores_are_the_first() -> None:
     assert default_scores() == tuple(TABLE)
 
 

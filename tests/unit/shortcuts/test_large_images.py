@@ -16,8 +16,8 @@ from lightning_gcam import SaliencyBatch
 from lightning_gcam.pipeline.model_outputs import logits_for_versions
 from lightning_gcam.shortcuts import changed_images
 from lightning_gcam.shortcuts.checks import image_changes
-from lightning_gcam.shortcuts.regions import boxes_of, with_rim
-from lightning_gcam.shortcuts.removal import remove_regions
+from lightning_gcam.shortcuts.regions import with_rim
+from lightning_gcam.shortcuts.removal import boxes_of, remove_regions
 
 
 def batch_of(n: int = 6, size: int = 24) -> tuple[SaliencyBatch, Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_gcam.shortcuts.regions import boxes_of, region_around, with_rim
-from lightning_gcam.shortcuts.removal import remove_regions
+from lightning_gcam.shortcuts.regions import region_around, with_rim
+from lightning_gcam.shortcuts.removal import boxes_of, remove_regions
 
 NAMES = ("blur", "mean", "neighbours")
 

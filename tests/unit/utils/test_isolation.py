@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lightning_gcam.utils import isolation
 from lightning_gcam.utils.isolation import untouched
-from lightning_gcam.utils.snapshots import parameters_put_back
+from lightning_gcam.utils.snapshots import parameters_restored
 from tests.support.nets import bits, cnn, pictures, state_of
 
 
@@ -330,7 +330,7 @@ def test_parameters_are_not_copied_where_nothing_writes_on_them() -> None:
     """Of a large network a copy at every look would be too dear: only what is written on is copied, before it is."""
     model, writing = cnn(), Writing()
     for each, module in ((model, model), (writing, writing)):
-        with parameters_put_back(each.parameters()):
+        with parameters_restored(each.parameters()):
             watch = _get_current_dispatch_mode()
             module(pictures())
             copied = [len(values) for _, values in watch._copies]

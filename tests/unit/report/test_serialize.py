@@ -1,4 +1,4 @@
-"""A record as plain data: the numbers of the record, nothing that JSON has no word for, blank maps said so."""
+"""A record as plain data: the numbers of the record, nothing that JSON cannot hold, blank maps marked as such."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the answers are worth: hand cases, references, and toys that read one thing only."""
+"""The results of the causal checks: hand cases, references, and toy networks that use one part of the image only."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_answers_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"`logits` must be \(2, K\), one row a sample; got \(2, 3, 4\)"):
         measure_reliance(batch, torch.zeros(2, 3, 4), {})
     with pytest.raises(
-        ValueError, match=r'`answers` "object_only" must be as the logits, \(2, 3\); got \(2, 4\)'
+        ValueError, match=r'`changed_logits` "object_only" must be as the logits, \(2, 3\); got \(2, 4\)'
     ):
         measure_reliance(batch, torch.zeros(2, 3), {"object_only": torch.zeros(2, 4)})
 

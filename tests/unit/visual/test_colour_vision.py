@@ -1,4 +1,4 @@
-"""Equal steps look equal, words can be read, and whoever does not see colours well sees the same."""
+"""Equal steps look equal, texts are legible, and the colours differ for readers with weak colour vision, too."""
 
 import inspect
 

@@ -15,8 +15,8 @@ from lightning_gcam.shortcuts import available_checks, changed_images, resolve_c
 from lightning_gcam.shortcuts.regions import (
     donors_of,
     most_salient,
+    moved_at_random,
     region_around,
-    same_elsewhere,
     with_rim,
 )
 
@@ -308,9 +308,9 @@ def test_elsewhere_is_of_the_same_area_and_meets_neither(seed):
     around[:, 6:12, 5:11] = True
     maps = torch.rand(3, 4, 4, generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
     region = most_salient(maps, around, around)
-    elsewhere = same_elsewhere(region, around, seed)
+    elsewhere = moved_at_random(region, around, seed)
     assert not (elsewhere & around).any()
-    if not (same_elsewhere(region, around | region, seed).sum(dim=(1, 2)) < region.sum(dim=(1, 2))).any():
+    if not (moved_at_random(region, around | region, seed).sum(dim=(1, 2)) < region.sum(dim=(1, 2))).any():
         assert torch.equal(elsewhere.sum(dim=(1, 2)), region.sum(dim=(1, 2)))
 
 
@@ -318,6 +318,6 @@ def test_elsewhere_is_every_place_that_is_free():
     """Of four pixels in a row one is the object's and one the region: both others are drawn, in about equal shares."""
     region = torch.tensor([[[True, False, False, False]]])
     around = torch.tensor([[[False, True, False, False]]])
-    drawn = [int(same_elsewhere(region, around, seed).flatten().nonzero()) for seed in range(200)]
+    drawn = [int(moved_at_random(region, around, seed).flatten().nonzero()) for seed in range(200)]
     assert set(drawn) == {2, 3}
     assert 70 <= drawn.count(2) <= 130

@@ -1,4 +1,4 @@
-"""When the alarm has something to say, and in which words."""
+"""The rule of the alarm: on which looks it alerts, and its message."""
 
 from __future__ import annotations
 

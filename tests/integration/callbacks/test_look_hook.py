@@ -1,4 +1,4 @@
-"""Every look is handed at once to each callback that asks for it, wherever it stands in the list."""
+"""Every look calls the hook of each callback that has it at once, wherever it stands in the list."""
 
 from __future__ import annotations
 
