@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import FixedBatch, Selection
 from lightning_gcam.pipeline.config import LookConfig
-from lightning_gcam.pipeline.history import LookHistory
+from lightning_gcam.pipeline.record import LookHistory
 from lightning_gcam.utils.errors import InputError
 
 _CHOICE = ("num_samples", "selection")

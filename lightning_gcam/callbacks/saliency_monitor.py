@@ -59,8 +59,7 @@ from lightning_gcam.pipeline.config import (
     check_scores,
     check_targets,
 )
-from lightning_gcam.pipeline.history import LookHistory
-from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
+from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
 from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled
 from lightning_gcam.shortcuts import Checks, Removal
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL

@@ -14,7 +14,7 @@ from lightning_gcam.cam.registry import AnyMethod, Methods, resolve_methods
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.metrics import SampleScore
 from lightning_gcam.metrics.registry import ResolvedScores, Scores
-from lightning_gcam.shortcuts import Checks, Removal, check_removal, resolve_checks
+from lightning_gcam.shortcuts import Checks, Removal, available_properties, check_removal, resolve_checks
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 from lightning_gcam.utils.errors import InputError, is_whole_number
 
@@ -39,7 +39,9 @@ class LookConfig:
         reshape_transform: as in `attribute`.
         fuse: as in `attribute`.
         checks: the causal checks (see `lightning_gcam.shortcuts.available_checks`), a forward each; None for all that
-            the annotation allows, `[]` for none.
+            the annotation allows, `[]` for none. The name of a property ("color", "border"; see
+            `lightning_gcam.shortcuts.available_properties`) exchanges it with donors, four forwards each, and needs no
+            annotation but labels.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
             `(N, H, W)` bool to images.
         multi_label: whether each logit has a sigmoid of its own also where a sample is labelled with one class.
@@ -81,6 +83,11 @@ class LookConfig:
     def check_names(self) -> tuple[str, ...]:
         """The causal checks, each once."""
         return resolve_checks(self.checks)
+
+    @property
+    def exchange_names(self) -> tuple[str, ...]:
+        """The properties among the causal checks, which are exchanged with donors."""
+        return tuple(name for name in self.check_names if name in available_properties())
 
     @cached_property
     def resolved_scores(self) -> ResolvedScores:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -24,17 +24,17 @@ from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import Attribution, attribute, attribute_in_chunks, labels_of
 from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
 from lightning_gcam.pipeline.config import CHECKING, PERTURBING, LookConfig
-from lightning_gcam.pipeline.history import LookHistory
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
     maps_of_random_weights,
     outputs_for_perturbed,
 )
-from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
+from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
 from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Reliance, changed_images, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
+from lightning_gcam.shortcuts.exchange_checks import borrowed, exchange_versions, measure_exchanges
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.errors import InputError
 
@@ -103,8 +103,8 @@ def analyze(
         >>> masks[:, :4] = True
         >>> batch = SaliencyBatch(torch.rand(2, 1, 8, 8), labels=torch.tensor([0, 1]), masks=masks)
         >>> record = analyze(model, batch, LookConfig(methods="grad_cam", scores=["energy"]))
-        >>> list(record.scores)[:2]
-        ['energy', 'energy_chance']
+        >>> [name for name in record.scores if name.startswith("accuracy")]
+        ['accuracy', 'accuracy_chance']
     """
     stamp = stamp or Stamp()
     look = _Look(model, batch, config or LookConfig(), map_fn, on_failure)
@@ -360,10 +360,14 @@ class _Look:
 
         def logits(rows: list[int]) -> PerturbedOutputs:
             nonlocal size
+            exchanges = exchange_versions(self.batch, self.config.exchange_names)
             outputs, size = logits_for_versions(
                 self.model,
                 self.batch,
-                image_changes(self.batch, maps, names, removal, annotated=self.annotated),
+                {
+                    **image_changes(self.batch, maps, names, removal, annotated=self.annotated),
+                    **{name: partial(borrowed, self.batch.images, *how) for name, how in exchanges.items()},
+                },
                 rows=rows,
                 chunk_size=chunk_size,
                 forward=self.config.forward,
@@ -375,9 +379,10 @@ class _Look:
 
         def measure(_: list[int]) -> Reliance:
             found, own_sigmoids = outputs.to(maps.device), has_own_sigmoids(self.batch, attribution)
-            return measure_reliance(
-                self.batch, attribution.logits, found.logits, maps, own_sigmoids, self.annotated
-            )
+            how = self.batch, attribution.logits, found.logits
+            reliance = measure_reliance(*how, maps, own_sigmoids, self.annotated)
+            exchanges = measure_exchanges(*how, self.config.exchange_names, own_sigmoids)
+            return replace(reliance, measurements={**reliance.measurements, **exchanges})
 
         try:
             return self.map_fn(measure), size

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.shortcuts.exchange import available_properties
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, most_salient, moved_at_random, regions_of_batch
 from lightning_gcam.shortcuts.removal import (
     DEFAULT_REMOVAL,
@@ -23,7 +24,7 @@ from lightning_gcam.shortcuts.removal import (
 from lightning_gcam.utils.errors import InputError, did_you_mean
 
 Checks = str | Sequence[str] | None
-"""A name out of `available_checks`, or several; None for all that the annotation allows."""
+"""A name out of `available_checks` or `available_properties`, or several; None for all `available_checks`."""
 
 MakeImages = Callable[[Tensor], Tensor]
 """From the numbers `(n,)` int64 of some samples to their changed images `(n, C, H, W)`."""
@@ -51,7 +52,7 @@ def available_checks() -> tuple[str, ...]:
 
 def takes_masks(check: str) -> bool:
     """Whether a check needs the objects' masks or boxes; the one that does not needs a suspect region."""
-    return check != "suspect_swap_accuracy"
+    return check in CHECKS and check != "suspect_swap_accuracy"
 
 
 def resolve_checks(checks: Checks) -> tuple[str, ...]:
@@ -69,12 +70,13 @@ def resolve_checks(checks: Checks) -> tuple[str, ...]:
     """
     if checks is None:
         return available_checks()
+    known = (*available_checks(), *available_properties())
     if not isinstance(checks, (str, Sequence)):
         raise InputError(f"`checks` must be names of checks, or None for all; got {type(checks).__name__}.")
     names = tuple(dict.fromkeys([checks] if isinstance(checks, str) else checks))
     for name in names:
-        if name not in CHECKS:
-            raise InputError(f'`checks` "{name}" is not a check. {did_you_mean(str(name), CHECKS)}')
+        if name not in known:
+            raise InputError(f'`checks` "{name}" is not a check. {did_you_mean(str(name), known)}')
     return names
 
 
@@ -152,7 +154,7 @@ def image_changes(
     }
     if maps is not None and annotated.masks is not None:
         makers.update(_on_saliency(batch.images, annotated, maps.to(batch.images.device), removal, seed))
-    return {each: _exactly(makers[each]) for name in names for each in CHECKS[name] if each in makers}
+    return {each: _exactly(makers[each]) for name in names for each in CHECKS.get(name, ()) if each in makers}
 
 
 def _exactly(make: MakeImages) -> MakeImages:

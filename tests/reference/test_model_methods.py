@@ -15,7 +15,7 @@ from lightning_gcam.cam import methods, registry
 from lightning_gcam.cam.capture import capture
 from lightning_gcam.cam.context import MethodContext
 from lightning_gcam.cam.methods import grad_cam, grad_cam_plus_plus
-from lightning_gcam.cam.methods.full_grad import bias_of, contributions
+from lightning_gcam.cam.methods.aggregation import bias_of, contributions
 from lightning_gcam.cam.methods.perturbation import masks_of
 from lightning_gcam.cam.registry import ModelMethod
 from lightning_gcam.metrics.functional import centre_map

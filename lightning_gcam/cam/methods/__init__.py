@@ -14,8 +14,8 @@ from lightning_gcam.cam.methods.gradient import (
     xgrad_cam,
 )
 from lightning_gcam.cam.methods.perturbation import ablation_cam, is_cam, score_cam, ss_cam
-from lightning_gcam.cam.methods.smoothing import cameras, smooth_grad_cam_plus_plus
-from lightning_gcam.cam.methods.full_grad import full_grad, smooth_full_grad
+from lightning_gcam.cam.methods.aggregation import cameras, smooth_grad_cam_plus_plus
+from lightning_gcam.cam.methods.aggregation import full_grad, smooth_full_grad
 from lightning_gcam.cam.methods.comparison import (
     centre,
     guided_grad_cam,

@@ -13,8 +13,7 @@ import torch
 from lightning_gcam import Attribution, SaliencyBatch, SaliencyRecord, attribute
 from lightning_gcam.pipeline import rendering as picture
 from lightning_gcam.pipeline.captions import captions
-from lightning_gcam.pipeline.history import LookHistory
-from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.record import LookHistory, Stamp
 from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.utils.errors import InputError

@@ -19,12 +19,11 @@ from lightning_gcam.metrics.registry import OutputNeeds, Scores
 from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.pipeline.captions import class_probabilities
 from lightning_gcam.pipeline.config import LookConfig
-from lightning_gcam.pipeline.history import LookHistory
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
     outputs_for_perturbed,
 )
-from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.record import LookHistory, Stamp
 from lightning_gcam.pipeline.run import _Look, in_one_process, record_saliency
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.utils.errors import InputError

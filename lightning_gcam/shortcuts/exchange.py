@@ -1,0 +1,290 @@
+"""Exchanges: one property of each image (its colours, its border, ...) borrowed from a donor, the rest kept.
+
+A prediction that follows a borrowed property is evidence of what carries the class, and needs no annotation. Each
+property is one pure function of images and donors; `register_property` adds another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from lightning_gcam.shortcuts.removal import exchange, in_dtype_of, in_floats
+from lightning_gcam.utils.errors import InputError, did_you_mean
+
+Exchange = Callable[[Tensor, Tensor], Tensor]
+"""From images and donors `(N, C, H, W)` to the images with one property of their donors, in the same dtype."""
+
+BORDER = 0.17
+"""The width of the border, as a share of each side."""
+
+_SIGMA = 1 / 32
+"""The standard deviation of the low pass that separates texture from shape, as a share of the shorter side."""
+
+
+@dataclass(frozen=True)
+class ImageProperty:
+    """A property that can be exchanged.
+
+    Args:
+        name: in `available_properties`, and before `_follow_rate` in a score's name.
+        exchange: borrows the property.
+        fewest_channels: of images that have the property.
+        remedy: what to try where predictions follow it.
+    """
+
+    name: str
+    exchange: Exchange
+    fewest_channels: int = 1
+    remedy: str = ""
+
+
+_PROPERTIES: dict[str, ImageProperty] = {}
+
+
+def register_property(
+    name: str, *, fewest_channels: int = 1, remedy: str = ""
+) -> Callable[[Exchange], Exchange]:
+    """Register a function as the exchange of a property.
+
+    Args:
+        name: of the property.
+        fewest_channels: of images that have the property; it is left out for others.
+        remedy: what to try where predictions follow it.
+
+    Raises:
+        InputError: where the name is no identifier, or taken.
+
+    Example:
+        >>> @register_property("brightness")
+        ... def exchange_brightness(images, donors):
+        ...     return images + (donors.mean((1, 2, 3)) - images.mean((1, 2, 3)))[:, None, None, None]
+        >>> "brightness" in available_properties()
+        True
+        >>> unregister_property("brightness")
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InputError(
+            f'`name` must be a word such as "brightness", of which scores are named; got {name!r}.'
+        )
+    if name in _PROPERTIES:
+        raise InputError(f'`name` "{name}" is a property already. Choose another name.')
+
+    def register(exchange: Exchange) -> Exchange:
+        _PROPERTIES[name] = ImageProperty(name, exchange, fewest_channels, remedy)
+        return exchange
+
+    return register
+
+
+def unregister_property(name: str) -> None:
+    """Remove a property that was registered."""
+    del _PROPERTIES[property_of(name).name]
+
+
+def available_properties(channels: int | None = None) -> tuple[str, ...]:
+    """The names of the properties that images of so many channels have; of all where it is left out.
+
+    Example:
+        >>> available_properties()
+        ('color', 'histogram', 'spectrum', 'texture', 'border')
+        >>> available_properties(channels=1)
+        ('histogram', 'spectrum', 'texture', 'border')
+    """
+    return tuple(
+        each.name for each in _PROPERTIES.values() if channels is None or channels >= each.fewest_channels
+    )
+
+
+def property_of(name: str) -> ImageProperty:
+    """The property of a name.
+
+    Raises:
+        InputError: where it is not known.
+    """
+    if name not in _PROPERTIES:
+        raise InputError(f'`properties` "{name}" is not known. {did_you_mean(str(name), _PROPERTIES)}')
+    return _PROPERTIES[name]
+
+
+def exchange_property(name: str, images: Tensor, donors: Tensor) -> Tensor:
+    """Give each image one property of its donor.
+
+    Args:
+        name: out of `available_properties`.
+        images: `(N, C, H, W)`, in any range and dtype, normalized or not.
+        donors: `(N, C, H, W)`, in the same range and dtype.
+
+    Returns:
+        `(N, C, H, W)`, of the dtype and on the device of the images; no value lies outside of those of an image and
+        its donor.
+
+    Raises:
+        InputError: an unknown property, one that images of so few channels do not have, or donors of another shape.
+
+    Example:
+        >>> images = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]], [[[9.0, 8.0], [7.0, 5.0]]]])
+        >>> exchange_property("histogram", images, images.flip(0)).tolist()
+        [[[[5.0, 7.0], [8.0, 9.0]]], [[[3.0, 2.0], [1.0, 0.0]]]]
+    """
+    chosen = property_of(name)
+    if images.ndim != 4 or images.shape != donors.shape:
+        raise InputError(
+            f"`donors` must be as the images, (N, C, H, W); got {tuple(donors.shape)} for {tuple(images.shape)}."
+        )
+    if images.shape[1] < chosen.fewest_channels:
+        raise InputError(
+            f'`properties` "{name}" takes images of at least {chosen.fewest_channels} channels, and these have '
+            f"{images.shape[1]}. Leave it out."
+        )
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        own, lent = in_floats(images), in_floats(donors)
+        made = chosen.exchange(own, lent)
+        if not isinstance(made, Tensor) or made.shape != images.shape:
+            came = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise InputError(
+                f'The function of `properties` "{name}" must give images of {tuple(images.shape)}; got {came}.'
+            )
+        low = torch.minimum(_lowest(own), _lowest(lent))
+        high = -torch.minimum(_lowest(-own), _lowest(-lent))
+        return in_dtype_of(images, made.clamp(low, high))
+
+
+def _lowest(images: Tensor) -> Tensor:
+    return images.amin(dim=(1, 2, 3), keepdim=True)
+
+
+@register_property(
+    "color",
+    fewest_channels=2,
+    remedy="train with color jitter or in grey, or balance the colours of the classes",
+)
+def exchange_color(images: Tensor, donors: Tensor) -> Tensor:
+    """Keep each image's luminance (the mean of its channels), and take the donor's colour at equal rank of luminance.
+
+    The colour is the ratio of the channels to the luminance. Where values are negative, as in normalized images, it is
+    their difference: then a pixel's luminance is still its own, but the colour is not scaled with it.
+
+    Args:
+        images: `(N, C, H, W)` floating point, two channels at least.
+        donors: `(N, C, H, W)` floating point.
+
+    Example:
+        >>> grey, red = torch.full((1, 3, 1, 2), 0.2), torch.tensor([[[[0.6, 0.3]], [[0.0, 0.0]], [[0.0, 0.0]]]])
+        >>> exchange_color(grey, red)[0, :, 0, 0].tolist()
+        [0.6000000238418579, 0.0, 0.0]
+    """
+    own, lent = (each.mean(dim=1, keepdim=True) for each in (images, donors))
+    ordered = donors.flatten(2).gather(2, _order(lent).expand(-1, donors.shape[1], -1))
+    luminance = lent.flatten(2).gather(2, _order(lent))
+    at_rank = _ranks(own)
+    taken = ordered.gather(2, at_rank.expand_as(ordered)).view_as(images)
+    below = luminance.gather(2, at_rank).view_as(own)
+    if bool((images < 0).any() | (donors < 0).any()):
+        return own + (taken - below)
+    return torch.where(below > 0, own * taken / below.clamp(min=torch.finfo(below.dtype).tiny), own)
+
+
+@register_property(
+    "histogram", remedy="train with changes of brightness and contrast, or equalize the images' histograms"
+)
+def exchange_histogram(images: Tensor, donors: Tensor) -> Tensor:
+    """Replace each channel's values, rank by rank, by the donor's.
+
+    It does not matter whether images are normalized: a normalization keeps the ranks of each channel.
+
+    Args:
+        images: `(N, C, H, W)` floating point.
+        donors: `(N, C, H, W)` floating point.
+
+    Example:
+        >>> images, donors = torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[[7.0, 9.0]]]])
+        >>> exchange_histogram(images, donors).tolist()
+        [[[[9.0, 7.0]]]]
+    """
+    values = donors.flatten(2).sort(dim=2).values
+    return values.gather(2, _ranks(images)).view_as(images)
+
+
+@register_property(
+    "spectrum", remedy="look for a global tint, noise or compression that differs between the classes"
+)
+def exchange_spectrum(images: Tensor, donors: Tensor) -> Tensor:
+    """Keep each image's phase, and take the donor's amplitude at every frequency of every channel.
+
+    Args:
+        images: `(N, C, H, W)` floating point.
+        donors: `(N, C, H, W)` floating point.
+
+    Example:
+        >>> images, donors = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[8.0, 4.0]]]])
+        >>> exchange_spectrum(images, donors).tolist()  # the mean and the contrast of the donor, the sign of its own
+        [[[[4.0, 8.0]]]]
+    """
+    own, lent = torch.fft.rfft2(images), torch.fft.rfft2(donors)
+    made: Tensor = torch.fft.irfft2(torch.polar(lent.abs(), own.angle()), s=images.shape[-2:])
+    return made
+
+
+@register_property(
+    "texture", remedy="look for noise, sharpness or compression that differs between the classes"
+)
+def exchange_texture(images: Tensor, donors: Tensor) -> Tensor:
+    """Keep each image's low frequencies (a Gaussian low pass), and take the donor's high ones.
+
+    Args:
+        images: `(N, C, H, W)` floating point.
+        donors: `(N, C, H, W)` floating point.
+
+    Example:
+        >>> flat, pattern = torch.zeros(1, 1, 8, 8), (torch.arange(64) % 2).float().view(1, 1, 8, 8)
+        >>> made = exchange_texture(flat, pattern)
+        >>> bool((made[..., 1::2] > made[..., ::2]).all()), round(float(made.mean()), 3)
+        (True, 0.0)
+    """
+    return _low_pass(images) + donors - _low_pass(donors)
+
+
+@register_property("border", remedy="crop the images, or look for tags, frames and rulers at their edges")
+def exchange_border(images: Tensor, donors: Tensor) -> Tensor:
+    """Take the outer 17% of each side from the donor.
+
+    Args:
+        images: `(N, C, H, W)`.
+        donors: `(N, C, H, W)`.
+
+    Example:
+        >>> exchange_border(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))[0, 0].tolist()
+        [[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
+    """
+    height, width = images.shape[-2:]
+    rows, columns = max(round(height * BORDER), 1), max(round(width * BORDER), 1)
+    border = torch.ones(len(images), height, width, dtype=torch.bool, device=images.device)
+    border[:, rows : height - rows, columns : width - columns] = False
+    return exchange(images, donors, torch.ones_like(border[:, 0, 0]), border)
+
+
+def _order(images: Tensor) -> Tensor:
+    """The pixels of each channel from the darkest to the brightest, `(N, C, H * W)` int64."""
+    return images.flatten(2).argsort(dim=2, stable=True)
+
+
+def _ranks(images: Tensor) -> Tensor:
+    """The rank of each pixel in its channel, `(N, C, H * W)` int64."""
+    order = _order(images)
+    places = torch.arange(order.shape[2], device=order.device).expand_as(order)
+    return torch.zeros_like(order).scatter(2, order, places)
+
+
+def _low_pass(images: Tensor) -> Tensor:
+    from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]  # slow to import
+
+    side = min(images.shape[-2:])
+    sigma = max(side * _SIGMA, 0.5)
+    radius = min(ceil(3 * sigma), side - 1)
+    blurred: Tensor = transforms.gaussian_blur(images, [2 * radius + 1] * 2, [sigma, sigma])
+    return blurred

@@ -1,0 +1,335 @@
+"""Each exchanged property by hand, and what must hold for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_gcam import SaliencyBatch
+from lightning_gcam.pipeline.config import LookConfig
+from lightning_gcam.pipeline.run import analyze
+from lightning_gcam.shortcuts.exchange import (
+    available_properties,
+    exchange_property,
+    register_property,
+    unregister_property,
+)
+from lightning_gcam.shortcuts.exchange_checks import Donors, exchange_versions, measure_exchanges
+from lightning_gcam.utils.errors import InputError
+
+EVERY = available_properties()
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
+
+
+def image(values: list[list[float]]) -> Tensor:
+    """One image of one channel."""
+    return torch.tensor(values)[None, None]
+
+
+def random_pair(
+    channels: int = 3, size: tuple[int, int] = (12, 10), dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Images and donors `(4, channels, *size)` in [0, 1], or in [0, 255] where they are whole numbers."""
+    generator = torch.Generator().manual_seed(channels)
+    images, donors = (torch.rand(4, channels, *size, generator=generator) for _ in range(2))
+    scale = 1 if dtype.is_floating_point else 255
+    return (images * scale).to(dtype), (donors * scale).to(dtype)
+
+
+# ------------------------------------------------------------------------------------------ by hand, 4 x 4
+
+OWN = image([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [15, 14, 13, 12]])
+LENT = image([[50, 20, 30, 40], [10, 60, 70, 80], [90, 100, 110, 120], [130, 140, 150, 160]])
+
+
+def test_a_histogram_is_the_donors_values_at_the_images_ranks() -> None:
+    expected = image([[10, 20, 30, 40], [50, 60, 70, 80], [90, 100, 110, 120], [160, 150, 140, 130]])
+
+    assert torch.equal(exchange_property("histogram", OWN, LENT), expected)
+
+
+def test_a_border_is_a_pixel_of_four() -> None:
+    expected = image([[50, 20, 30, 40], [10, 5, 6, 80], [90, 9, 10, 120], [130, 140, 150, 160]])
+
+    assert torch.equal(exchange_property("border", OWN, LENT), expected)
+
+
+def test_a_colour_is_the_donors_ratio_at_the_images_luminance() -> None:
+    """Luminances 3, 6, 9, 12 of the image meet the donor's 10, 20, 30, 40, whose colours are given beside them."""
+    ratios = torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 3.0], [1.0, 1.0, 1.0]])
+    donor = (torch.tensor([20.0, 10.0, 40.0, 30.0])[:, None] * ratios[[1, 0, 3, 2]]).T.view(1, 3, 2, 2)
+    own = torch.tensor([[3.0, 6.0], [9.0, 12.0]]).expand(1, 3, 2, 2)
+
+    made = exchange_property("color", own, donor)
+
+    expected = torch.tensor([3.0, 6.0, 9.0, 12.0])[:, None] * ratios
+    torch.testing.assert_close(made, expected.T.view(1, 3, 2, 2))
+    torch.testing.assert_close(made.mean(dim=1), own.mean(dim=1))
+
+
+def test_a_colour_of_normalized_images_is_a_difference() -> None:
+    own = torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2).expand(1, 2, 1, 2)
+    donor = torch.tensor([[[[0.0, 1.0]], [[-1.0, 2.0]]]])  # luminance -0.5 and 1.5
+
+    made = exchange_property("color", own, donor)
+
+    torch.testing.assert_close(
+        made, torch.tensor([[[[-0.5, 0.5]], [[-1.0, 1.5]]]])
+    )  # -1.5 lies below all values
+
+
+def test_a_spectrum_has_the_donors_amplitude_and_the_images_phase() -> None:
+    """A cosine of amplitude 1 around 4, with the donor's amplitude 3 around 6 a quarter of a period later."""
+    steps = torch.arange(4) * torch.pi / 2
+    own = (4 + torch.cos(steps)).expand(1, 1, 4, 4)
+    donor = (6 + 3 * torch.sin(steps)).expand(1, 1, 4, 4)
+
+    made = exchange_property("spectrum", own, donor)
+
+    torch.testing.assert_close(made, (6 + 3 * torch.cos(steps)).expand(1, 1, 4, 4), atol=1e-5, rtol=0)
+
+
+def test_a_texture_is_the_donors_stripes_on_the_images_level() -> None:
+    own, stripes = torch.full((1, 1, 4, 4), 5.0), torch.tensor([4.0, 6.0]).repeat(2).expand(1, 1, 4, 4)
+
+    made = exchange_property("texture", own, stripes + 10)
+
+    side = torch.exp(torch.tensor(-2.0))  # the Gaussian of half a pixel, one and two pixels away
+    weights = torch.stack([side**4, side, torch.ones(()), side, side**4])
+    weights = weights / weights.sum()
+    mirrored = torch.tensor([4.0, 6.0, 4.0, 6.0])[[2, 1, 0, 1, 2, 3, 2, 1]]
+    blurred = torch.stack([(weights * mirrored[at : at + 5]).sum() for at in range(4)])
+    expected = 5 + torch.tensor([4.0, 6.0, 4.0, 6.0]) - blurred
+    torch.testing.assert_close(made, expected.clamp(min=5).expand(1, 1, 4, 4))
+
+
+# ------------------------------------------------------------------------------------------ what holds for all
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_a_donor_equal_to_the_image_changes_nothing(name: str, channels: int) -> None:
+    images, _ = random_pair(channels)
+
+    torch.testing.assert_close(exchange_property(name, images, images), images, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["color", "histogram"])
+def test_a_donor_of_the_same_pixels_elsewhere_changes_no_colour(name: str) -> None:
+    images, _ = random_pair()
+    elsewhere = images.flatten(2)[:, :, torch.randperm(120, generator=torch.Generator().manual_seed(0))]
+
+    found = exchange_property(name, images, elsewhere.view_as(images))
+
+    torch.testing.assert_close(found, images, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_dtype_stays_and_no_value_lies_outside(name: str, dtype: torch.dtype) -> None:
+    images, donors = random_pair(dtype=dtype)
+
+    made = exchange_property(name, images, donors)
+
+    assert made.dtype == dtype and made.shape == images.shape
+    both = torch.cat([images, donors], dim=1).float().flatten(1)
+    found = made.float().flatten(1)
+    assert bool(
+        (found.amin(dim=1) >= both.amin(dim=1)).all() and (found.amax(dim=1) <= both.amax(dim=1)).all()
+    )
+    assert not torch.equal(made, images)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_samples_do_not_mix_and_nothing_is_written_to(name: str) -> None:
+    images, donors = random_pair()
+    before = images.clone(), donors.clone()
+
+    together = exchange_property(name, images, donors)
+    alone = [exchange_property(name, images[row : row + 1], donors[row : row + 1]) for row in range(4)]
+
+    torch.testing.assert_close(together, torch.cat(alone))
+    assert torch.equal(images, before[0]) and torch.equal(donors, before[1])
+
+
+def test_the_borders_inside_is_untouched() -> None:
+    images, donors = random_pair(size=(24, 12))
+
+    made = exchange_property("border", images, donors)
+
+    assert torch.equal(made[..., 4:20, 2:10], images[..., 4:20, 2:10])
+    outside = torch.ones(24, 12, dtype=torch.bool)
+    outside[4:20, 2:10] = False
+    assert torch.equal(made[..., outside], donors[..., outside])
+
+
+def test_a_histogram_is_the_same_before_and_behind_a_normalization() -> None:
+    images, donors = random_pair()
+    mean, std = torch.tensor([0.4, 0.5, 0.6])[:, None, None], torch.tensor([0.2, 0.3, 0.25])[:, None, None]
+
+    plain = exchange_property("histogram", images, donors)
+    normalized = exchange_property("histogram", (images - mean) / std, (donors - mean) / std)
+
+    torch.testing.assert_close(normalized, (plain - mean) / std)
+
+
+def test_a_black_donor_has_no_colour() -> None:
+    images, _ = random_pair()
+
+    made = exchange_property("color", images, torch.zeros_like(images))
+
+    torch.testing.assert_close(made, images.mean(dim=1, keepdim=True).expand_as(images))
+
+
+def test_a_grey_image_has_no_colour_to_exchange() -> None:
+    images, donors = random_pair(channels=1)
+
+    assert "color" not in available_properties(channels=1)
+    with pytest.raises(InputError, match=r'"color" takes images of at least 2 channels, and these have 1'):
+        exchange_property("color", images, donors)
+
+
+# ------------------------------------------------------------------------------------------ properties of a user's own
+
+
+@pytest.fixture
+def mirrored() -> Iterator[str]:
+    @register_property("mirrored", fewest_channels=3, remedy="flip the images at random")
+    def exchange_side(images: Tensor, donors: Tensor) -> Tensor:
+        return torch.cat([images[..., :5], donors[..., 5:]], dim=3)
+
+    yield "mirrored"
+    unregister_property("mirrored")
+
+
+def test_a_property_of_ones_own(mirrored: str) -> None:
+    images, donors = random_pair(dtype=torch.uint8)
+
+    made = exchange_property(mirrored, images, donors)
+
+    assert torch.equal(made[..., :5], images[..., :5]) and torch.equal(made[..., 5:], donors[..., 5:])
+    assert mirrored in available_properties(channels=3) and mirrored not in available_properties(channels=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("color", '"color" is a property already'), ("two words", "must be a word"), (3, "must be a word")],
+)
+def test_a_name_that_cannot_be(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        register_property(name)
+
+
+def test_a_function_that_gives_no_images_is_refused() -> None:
+    register_property("broken")(lambda images, donors: images.mean(dim=1))
+    try:
+        with pytest.raises(
+            InputError, match=r'"broken" must give images of \(4, 3, 12, 10\); got \(4, 12, 10\)'
+        ):
+            exchange_property("broken", *random_pair())
+    finally:
+        unregister_property("broken")
+
+
+def test_what_is_not_known_is_refused() -> None:
+    with pytest.raises(InputError, match=r'"colour" is not known. Did you mean "color"'):
+        exchange_property("colour", *random_pair())
+    images, donors = random_pair()
+    with pytest.raises(InputError, match=r"`donors` must be as the images"):
+        exchange_property("border", images, donors[:2])
+
+
+# ------------------------------------------------------------------------------------------ the numbers
+
+
+def test_kept_and_followed_are_counted_over_both_donors() -> None:
+    """Three samples of classes 0, 0 and 1: what each borrows, and what the network then says, is written down."""
+    batch = SaliencyBatch(torch.rand(3, 1, 4, 4), torch.tensor([0, 0, 1]))
+    clean = torch.eye(3)[[0, 1, 1]]  # the second sample is taken for its donor's class already
+    first, second = torch.eye(3)[[0, 1, 2]], torch.eye(3)[[1, 1, 0]]
+    same = torch.eye(3)[[0, 1, 1]]
+
+    found = measure_exchanges(
+        batch,
+        clean,
+        {
+            "color_swap_0": first,
+            "color_swap_1": second,
+            "color_same_class_0": same,
+            "color_same_class_1": same,
+        },
+        ["color"],
+    )
+
+    # kept: 1, 0 | 0, 0 | 0, 0; followed: 0, 1 | 1, 1 | 0, 1
+    assert found["color_swap_accuracy"].value == pytest.approx(1 / 6)
+    assert found["color_follow_rate"].value == pytest.approx(4 / 6)
+    assert found["color_follow_chance"].value == pytest.approx(1 / 3)
+    assert found["color_same_class_accuracy"].value == pytest.approx(1 / 2)  # the third sample has no mate
+    assert (found["color_same_class_accuracy"].n, found["color_swap_accuracy"].n) == (2, 3)
+    low, high = found["color_follow_rate"].interval or (0, 0)
+    assert low < 4 / 6 < high
+
+
+def test_of_several_marks_those_that_differ_are_counted() -> None:
+    marks = torch.tensor([[1, 1, 0], [1, 0, 1]])
+    batch = SaliencyBatch(torch.rand(2, 1, 4, 4), marks)
+    said = torch.tensor([[3.0, 3.0, 3.0], [-3.0, 3.0, -3.0]])  # of two that differ: one kept; none kept
+
+    found = measure_exchanges(batch, said, {f"border_swap_{number}": said for number in range(2)}, ["border"])
+
+    assert found["border_swap_accuracy"].value == pytest.approx((1 / 2 + 0) / 2)
+    assert found["border_follow_rate"].value == pytest.approx((1 / 2 + 1) / 2)
+
+
+def test_donors_are_of_another_class_mates_of_the_same_and_all_lend() -> None:
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 3, -1])
+
+    donors = Donors.of(labels, labels >= 0)
+
+    for row in range(7):
+        assert (labels[donors.others[row]] != labels[row]).all() and (donors.others[row] >= 0).all()
+        assert donors.others[row].unique().numel() == 2
+    assert donors.mates.tolist()[:6] == [[3, 3], [4, 4], [5, 5], [0, 0], [1, 1], [2, 2]]
+    assert donors.others[7].tolist() == donors.mates[6].tolist() == [-1, -1]
+    assert len(donors.others[:7].unique()) == 7
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([1, 1]), torch.tensor([0.5, 1.5])])
+def test_without_two_classes_nothing_is_exchanged(labels: Tensor | None) -> None:
+    assert exchange_versions(SaliencyBatch(torch.rand(2, 3, 4, 4), labels), ["color"]) == {}
+
+
+class ReadsTheBorder(nn.Module):
+    """A classifier by the brightness of the image's first row: 0 where it is dark, else 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(1, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        row = self.features(images)[:, :1, 0].mean(dim=(1, 2))
+        return torch.stack([-row, row], dim=1)
+
+
+def test_a_look_names_the_property_that_the_network_reads() -> None:
+    network = ReadsTheBorder()
+    with torch.no_grad():
+        network.features.weight.fill_(1.0)
+        network.features.bias.zero_()
+    images = torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(0)) - 0.5
+    labels = torch.arange(8) % 2
+    images[:, :, 0] = (2.0 * labels - 1)[:, None, None]
+
+    config = LookConfig(checks=["border", "texture", "color"], target_layer="features", scores=[])
+    scores = analyze(network, SaliencyBatch(images, labels), config).scores
+
+    assert scores["accuracy"] == 1
+    assert (scores["border_swap_accuracy"], scores["border_follow_rate"]) == (0, 1)
+    assert (scores["border_follow_chance"], scores["border_same_class_accuracy"]) == (0, 1)
+    assert (scores["texture_swap_accuracy"], scores["texture_follow_rate"]) == (1, 0)
+    assert not any(name.startswith("color") for name in scores)  # a grey image has none
+    assert "background_only_accuracy" not in scores
