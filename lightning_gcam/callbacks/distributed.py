@@ -125,7 +125,7 @@ def split_rows(
     failure = _failure(part, gathered)
     if failure is not None:
         return failure
-    return together(trainer, lambda: _interleave([each for _, each in gathered if each is not None]))
+    return run_in_all(trainer, lambda: _interleave([each for _, each in gathered if each is not None]))
 
 
 def _rank_zeros_buffers(module: nn.Module, rank: int) -> dict[str, Tensor] | str:

@@ -365,7 +365,7 @@ def _headings(boxes: FigureBoxes, names: Sequence[str], heat: HeatStyle) -> list
 
 
 def _captions(boxes: FigureBoxes, captions: Sequence[str], is_wrong: Sequence[bool]) -> list[Line]:
-    """The line above each sample; a sign stands beside the colour, for whoever cannot tell the colours apart."""
+    """The line above each sample; a sign stands beside the colour, for readers with weak colour vision."""
     return [
         Line(box, f"× {caption}" if wrong else caption, boxes.caption_size, _WRONG if wrong else _TEXT)
         for box, caption, wrong in zip(boxes.captions, captions, is_wrong, strict=True)
