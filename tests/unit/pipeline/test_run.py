@@ -85,7 +85,7 @@ def test_nothing_is_computed_between_two_exchanges(
         batch = SaliencyBatch(images, labels, masks)
     outside, history = Outside(), LookHistory()
     made = outside.uncounted(resolve_scores)  # new metrics: small numbers on the CPU, the same everywhere
-    monkeypatch.setattr("lightning_gcam.pipeline.run.resolve_scores", made)
+    monkeypatch.setattr("lightning_gcam.metrics.registry.resolve_scores", made)
     for _ in range(2):  # the second one has earlier maps and known maps of random weights
         with outside:
             analyze(
