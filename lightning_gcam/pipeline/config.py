@@ -84,7 +84,7 @@ class LookConfig:
         """The causal checks, each once."""
         return resolve_checks(self.checks)
 
-    @property
+    @cached_property
     def exchange_names(self) -> tuple[str, ...]:
         """The properties among the causal checks, which are exchanged with donors."""
         return tuple(name for name in self.check_names if name in available_properties())

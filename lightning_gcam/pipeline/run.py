@@ -356,11 +356,12 @@ class _Look:
         Every process makes the changed images of its share; regions and donors belong to the batch as a whole.
         """
         maps, names, removal = first_map(attribution), self.config.check_names, self.config.removal
+        properties = self.config.exchange_names
         size = chunk_size
 
         def logits(rows: list[int]) -> PerturbedOutputs:
             nonlocal size
-            exchanges = exchange_versions(self.batch, self.config.exchange_names)
+            exchanges = exchange_versions(self.batch, properties) if properties else {}
             outputs, size = logits_for_versions(
                 self.model,
                 self.batch,
@@ -381,7 +382,9 @@ class _Look:
             found, own_sigmoids = outputs.to(maps.device), has_own_sigmoids(self.batch, attribution)
             how = self.batch, attribution.logits, found.logits
             reliance = measure_reliance(*how, maps, own_sigmoids, self.annotated)
-            exchanges = measure_exchanges(*how, self.config.exchange_names, own_sigmoids)
+            if not properties:
+                return reliance
+            exchanges = measure_exchanges(*how, properties, own_sigmoids)
             return replace(reliance, measurements={**reliance.measurements, **exchanges})
 
         try:
