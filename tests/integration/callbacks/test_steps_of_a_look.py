@@ -33,7 +33,7 @@ class Hook(pytorch_lightning.Callback):
         raise ValueError("mine")
 
 
-@pytest.mark.parametrize("step", ["announce", "say_what_even_gradients_mean"])
+@pytest.mark.parametrize("step", ["announce", "explain_even_gradients"])
 def test_the_announcement(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("mine")
@@ -60,7 +60,7 @@ def test_what_another_callback_is_to_raise_passes(tmp_path: Path, monkeypatch: p
     def fail(*_: Any) -> None:
         raise ValueError("mine")
 
-    monkeypatch.setattr(ShortcutAlarm, "_hear", fail)
+    monkeypatch.setattr(ShortcutAlarm, "_judge", fail)
     with pytest.raises(ValueError, match="mine"):
         fit(Plain, tmp_path, faults.monitor(), ShortcutAlarm(on_error="raise"), **FROM_VALIDATION)
 

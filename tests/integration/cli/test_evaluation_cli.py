@@ -37,9 +37,9 @@ def test_every_argument_from_yaml(tmp_path: Path) -> None:
     arguments = [f"--config={config}", "--trainer.logger=false", "--trainer.accelerator=cpu"]
     cli = LightningCLI(Toy, args=arguments, run=False, save_config_callback=None)
     (evaluation,) = [each for each in cli.trainer.callbacks if isinstance(each, SaliencyEvaluation)]
-    plan = evaluation._plan
-    assert list(plan.recipe.methods) == ["guidance_cam", "mean_activation"]
-    assert (plan.chunk_size, plan.baselines, plan.directory, plan.resume) == (3, False, Path("table"), False)
-    assert plan.recipe.multi_label is True
+    plan, settings = evaluation._plan, evaluation._plan.config
+    assert list(settings.method_table) == ["guidance_cam", "mean_activation"]
+    assert (plan.chunk_size, plan.directory, plan.resume) == (3, Path("table"), False)
+    assert (settings.multi_label, settings.with_baselines) == (True, False)
     assert evaluation._table.about == {"dataset": "toys", "images": 3}
-    assert plan.target_layer == ["network.2", "network.5"]
+    assert settings.target_layer == ["network.2", "network.5"]
