@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -141,11 +142,18 @@ def _add_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    if sys.version_info < (3, 11):  # whose `csv` refuses the character NUL
+        rows = [{_without_nul(name): _without_nul(each) for name, each in row.items()} for row in rows]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_write_text(path, newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _without_nul(value: Any) -> Any:
+    """Text without the character NUL; any other value as it is."""
+    return value.replace("\x00", "") if isinstance(value, str) else value
 
 
 def _read_rows(path: Path) -> dict[int, dict[str, Any]]:

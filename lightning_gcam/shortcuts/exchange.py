@@ -225,7 +225,8 @@ def exchange_spectrum(images: Tensor, donors: Tensor) -> Tensor:
         >>> exchange_spectrum(images, donors).tolist()  # the mean and the contrast of the donor, the sign of its own
         [[[[4.0, 8.0]]]]
     """
-    own, lent = torch.fft.rfft2(images), torch.fft.rfft2(donors)
+    # contiguous: MKL refuses expanded images in older releases of torch
+    own, lent = (torch.fft.rfft2(each.contiguous()) for each in (images, donors))
     made: Tensor = torch.fft.irfft2(torch.polar(lent.abs(), own.angle()), s=images.shape[-2:])
     return made
 
