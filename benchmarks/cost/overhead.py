@@ -39,7 +39,6 @@ from lightning_gcam.loggers import log_saliency
 from lightning_gcam.pipeline.attribution import attribute_in_chunks
 from lightning_gcam.pipeline.model_outputs import logits_for_versions
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
-from lightning_gcam.pipeline.run import first_map
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
@@ -110,7 +109,7 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
     )
 
     def check() -> object:
-        maps = first_map(attribution)
+        maps, *_ = attribution.maps.values()
         versions = image_changes(of_classes, maps, removal=DEFAULT_REMOVAL)
         outputs, _ = logits_for_versions(model, of_classes, versions, chunk_size=len(batch))
         return measure_reliance(of_classes, attribution.logits, outputs.logits, maps, own_sigmoids=False)

@@ -27,12 +27,11 @@ from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.masks import warn_of_full_masks
 from lightning_gcam.evaluation import Columns, SampleStore, StoredBatch
 from lightning_gcam.loggers.disk import claim_directory, release_directory
-from lightning_gcam.metrics import needs, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import labels_of
 from lightning_gcam.pipeline.config import PERTURBING, LookConfig
-from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled
+from lightning_gcam.pipeline.run import OnFailure, analyze, dry_run, one_labelled
 from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import safe_name
@@ -53,7 +52,7 @@ def settings_of(
     targets = config.targets
     return {
         "methods": {name: _described(method) for name, method in config.method_table.items()},
-        "scores": {name: _traits(metric) for name, metric in resolve_scores(config.scores).items()},
+        "scores": {name: _traits(metric) for name, metric in config.resolved_scores.metrics.items()},
         "target_layer": target_layer,
         "fuse": config.fuse,
         "targets": _described(targets) if callable(targets) else targets,
@@ -99,9 +98,6 @@ def _described(function: Any) -> Any:
         text = repr([code.co_code, code.co_names, constants])
         parts.append(hashlib.blake2b(text.encode(), digest_size=6).hexdigest())
     return parts
-
-
-OnFailure = Callable[[str, Exception], None]
 
 
 @dataclass
@@ -200,11 +196,11 @@ class BatchEvaluator:
     @cached_property
     def _object_scores(self) -> set[str]:
         """The scores of how well a map lies on the object."""
-        metrics = resolve_scores(self.config.scores).items()
+        scores = self.config.resolved_scores
         return {
             name
-            for name, metric in metrics
-            if needs(metric) == {"mask"} and metric.higher_is_better is not None
+            for name, metric in scores.metrics.items()
+            if scores.needs[name] == {"mask"} and metric.higher_is_better is not None
         }
 
 

@@ -29,7 +29,6 @@ from lightning_gcam.evaluation import (
 from lightning_gcam.evaluation.result import as_csv, command, device_in_words, seed, versions
 from lightning_gcam.loggers import log_table
 from lightning_gcam.loggers.disk import next_version, restored_on_failure
-from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.config import LookConfig
@@ -134,7 +133,7 @@ class Table:
                 order
             )
 
-        metrics = resolve_scores(done.config.scores)
+        metrics = done.config.resolved_scores.metrics
         rows = measure_columns(names, metrics, read, resamples=self.resamples)
         result = EvaluationResult(rows, self._facts(trainer, done, shares, names))
         return EvaluationResult.from_plain(from_rank_zero(trainer, result.to_plain()))

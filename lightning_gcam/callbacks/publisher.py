@@ -15,7 +15,7 @@ from lightning_gcam.cam.targets import Targets, are_measurements
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
 from lightning_gcam.loggers.disk import directory_of_logger, next_version, restored_on_failure
-from lightning_gcam.metrics import needs_mask, resolve_scores
+from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts.checks import takes_masks
@@ -38,7 +38,7 @@ def announce(
         f"{prefix}/{{{', '.join(name for name in record.scores if not name.startswith('centre/'))}}}."
     )
     if batch.object_masks is None:
-        left_out = [name for name, metric in resolve_scores(config.scores).items() if needs_mask(metric)]
+        left_out = [name for name, metric in config.resolved_scores.metrics.items() if needs_mask(metric)]
         left_out += (
             [name for name in config.check_names if takes_masks(name)] if record.reliance is not None else []
         )

@@ -26,7 +26,7 @@ from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter
 from lightning_gcam.evaluation import EvaluationResult, SampleStore
-from lightning_gcam.metrics.registry import Scores
+from lightning_gcam.metrics.registry import ResolvedScores, Scores
 from lightning_gcam.pipeline.config import (
     LookConfig,
     check_class_names,
@@ -128,7 +128,7 @@ class SaliencyEvaluation(Callback):
             methods,
             target_layer,
             targets,
-            scores,
+            ResolvedScores.of(scores),
             forward,
             reshape_transform,
             fuse,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -50,7 +49,7 @@ from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter, SaliencyBatch
 from lightning_gcam.data.fixed_samples import Selection
 from lightning_gcam.loggers import ReportLogger
-from lightning_gcam.metrics.registry import Scores
+from lightning_gcam.metrics.registry import ResolvedScores, Scores
 from lightning_gcam.pipeline.config import (
     LookConfig,
     check_class_names,
@@ -215,7 +214,7 @@ class SaliencyMonitor(Callback):
             methods,
             None,  # known when the layer is found
             targets,
-            scores,
+            ResolvedScores.of(scores),
             forward,
             reshape_transform,
             fuse,
@@ -223,7 +222,7 @@ class SaliencyMonitor(Callback):
             removal,
             draws_earlier=show_change or scale == "run",
         )
-        final = replace(self._config, scores=final_scores, checks=(), draws_earlier=False)
+        final = replace(self._config, scores=ResolvedScores.of(final_scores), checks=(), draws_earlier=False)
         self._final_config = final if final_scores else None
         self._collection = SampleCollector(
             num_samples, selection, batch, adapter, class_names, dataloader_idx
@@ -563,11 +562,7 @@ class SaliencyMonitor(Callback):
             )
             self.history, self._looks = [], LookHistory()
         validated = self._weights.pop("validated", None)
-        with (
-            as_validated(trainer, pl_module, self, validated, self._failures)
-            if validated is not None
-            else nullcontext()
-        ):
+        with as_validated(trainer, pl_module, self, validated, self._failures):
             self._look_and_log(trainer, pl_module, logged_step(trainer))
 
     # -------------------------------------------------------------------------------- one look

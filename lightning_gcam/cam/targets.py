@@ -130,6 +130,11 @@ def predict_multi_hot(logits: Tensor, multi_label: bool = True) -> Tensor:
     return logits > 0 if multi_label else probabilities_of_classes(logits, multi_label) > 0.5
 
 
+def predictions_of(logits: Tensor, multi_label: bool, own_sigmoids: bool) -> Tensor:
+    """The predicted class of each sample `(N,)`, or where it may be of several the predicted marks `(N, K)` bool."""
+    return predict_multi_hot(logits, own_sigmoids) if multi_label else predict(logits)
+
+
 def are_multi_hot(labels: Tensor) -> bool:
     """Whether labels are multi-hot: rows `(N, K)` of which some do not mark exactly one class.
 

@@ -34,7 +34,8 @@ class LookConfig:
         targets: "label" for each sample's label (float labels of a single output that are not all 0 or 1 explain the
             output itself; without labels the predicted class is explained, as None does in `attribute`), or as in
             `attribute`. Logits at every position are summed over the object's mask or boxes.
-        scores: names, metrics, or a mapping from names to metrics; None for those that are on by default.
+        scores: names, metrics, or a mapping from names to metrics; None for those that are on by default; or what was
+            resolved of these, which copies of the config share.
         forward: as in `attribute`.
         reshape_transform: as in `attribute`.
         fuse: as in `attribute`.
@@ -60,7 +61,7 @@ class LookConfig:
     methods: Methods = "guidance_cam"
     target_layer: TargetLayers | None = None
     targets: Targets = "label"
-    scores: Scores = None
+    scores: Scores | ResolvedScores = None
     forward: Forward | None = None
     reshape_transform: Reshape | None = None
     fuse: Fuse | None = None
@@ -72,7 +73,7 @@ class LookConfig:
 
     def __post_init__(self) -> None:
         check_removal(self.removal)
-        _ = self.method_table, self.check_names
+        _ = self.method_table, self.exchange_names
 
     @cached_property
     def method_table(self) -> dict[str, AnyMethod]:
@@ -92,17 +93,21 @@ class LookConfig:
     @cached_property
     def resolved_scores(self) -> ResolvedScores:
         """The metrics by name, and what they need."""
-        return ResolvedScores.of(self.scores)
+        return self.scores if isinstance(self.scores, ResolvedScores) else ResolvedScores.of(self.scores)
 
-    @cached_property
+    @property
     def compares_looks(self) -> bool:
         """Whether a score, or the picture, compares a look with an earlier one."""
         return self.draws_earlier or self.resolved_scores.compare_looks
 
     def at_layers(self, layers: list[str], forward: Forward | None) -> LookConfig:
-        """The same look at these layers, by this way to call the model; what was resolved already is not again."""
-        _ = self.resolved_scores, self.compares_looks  # here, so that all copies share them
-        config = copy.copy(self)
+        """The same look at these layers, by this way to call the model.
+
+        Args:
+            layers: the names of the target layers.
+            forward: as in `attribute`.
+        """
+        config = copy.copy(self)  # with all that was resolved, none of which depends on these two
         object.__setattr__(config, "target_layer", layers)
         object.__setattr__(config, "forward", forward)
         return config

@@ -231,7 +231,7 @@ class LookHistory:
     """
 
     def __init__(self) -> None:
-        self._baselines: list[tuple[list[tuple[str, Any]], dict[str, float]]] = []
+        self._baselines: list[tuple[object, dict[str, float]]] = []
         self._random_maps: PerturbedOutputs | None = None
         self._explained: Tensor | None = None
         self._maps: dict[str, dict[str, Tensor]] = {}
@@ -274,17 +274,17 @@ class LookHistory:
         if len(outputs):  # else computing them failed, and may succeed the next time
             self._random_maps, self._explained = outputs, attribution.targets
 
-    def baselines_of(self, scores: Any) -> dict[str, float] | None:
+    def baselines_of(self, scores: object) -> dict[str, float] | None:
         """The `scores` of maps that do not depend on the model; None where they were not computed yet.
 
         Args:
-            scores: as they were given. Metrics are compared as objects: two of one name may be set differently.
+            scores: a `ResolvedScores`, told apart as an object: two of the same names may be set differently.
         """
-        return next((found for given, found in self._baselines if _are_same(given, _parts(scores))), None)
+        return next((found for given, found in self._baselines if given is scores), None)
 
-    def keep_baselines(self, scores: Any, found: dict[str, float]) -> None:
+    def keep_baselines(self, scores: object, found: dict[str, float]) -> None:
         """Keep the scores of maps that do not depend on the model: they are the same at every look of a run."""
-        self._baselines.append((_parts(scores), found))
+        self._baselines.append((scores, found))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; what can be computed again is left out."""
@@ -295,22 +295,6 @@ class LookHistory:
         """Take over the looks of a checkpoint."""
         self._maps, self._confidence = dict(state["maps"]), float(state["confidence"])
         self._step, self._tops = state.get("step"), dict(state.get("tops", {}))
-
-
-def _parts(scores: Any) -> list[tuple[str, Any]]:
-    """Each score that was given, with its name."""
-    if isinstance(scores, Mapping):
-        return list(scores.items())
-    return [("", each) for each in scores] if isinstance(scores, (list, tuple)) else [("", scores)]
-
-
-def _are_same(left: list[tuple[str, Any]], right: list[tuple[str, Any]]) -> bool:
-    """By identity where it is a metric: `==` of two metrics is a third one in torchmetrics, and as such true."""
-    return len(left) == len(right) and all(
-        name == other
-        and (score is twin or (isinstance(score, str) and isinstance(twin, str) and score == twin))
-        for (name, score), (other, twin) in zip(left, right, strict=True)
-    )
 
 
 def _same(now: Tensor | None, then: Tensor | None) -> bool:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
 from lightning_gcam.cam.targets import Targets, check_labels
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.metrics import needs, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES
@@ -32,9 +31,8 @@ from lightning_gcam.pipeline.model_outputs import (
 from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
 from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
-from lightning_gcam.shortcuts import Reliance, changed_images, measure_reliance
+from lightning_gcam.shortcuts import Exchanges, Reliance, changed_images, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
-from lightning_gcam.shortcuts.exchange_checks import borrowed, exchange_versions, measure_exchanges
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.errors import InputError
 
@@ -108,9 +106,8 @@ def analyze(
     """
     stamp = stamp or Stamp()
     look = _Look(model, batch, config or LookConfig(), map_fn, on_failure)
-    with torch.inference_mode(
-        False
-    ):  # what is computed here is computed in `map_fn`: it may fail in one process only
+    # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
+    with torch.inference_mode(False):
         maps, size = look.attribution(chunk_size)
         attribution, instead, is_checked = map_fn(lambda _: look.interpretation(maps, stamp, largest_label))
         if instead is not None:
@@ -193,8 +190,9 @@ def dry_run(
         if config.explains_labels:
             config = replace(config, targets=labels_of(batch, whole))
         record = analyze(model, batch, _of_one_sample(config), on_failure=_raise_input_error)
+        maps, *_ = record.attribution.maps.values()
         try:
-            changed_images(batch, first_map(record.attribution), config.check_names, config.removal)
+            changed_images(batch, maps, config.check_names, config.removal)
         except Exception as error:
             _raise_input_error(CHECKING, error)
     return layers
@@ -202,8 +200,8 @@ def dry_run(
 
 def _of_one_sample(config: LookConfig) -> LookConfig:
     """What of `config` a dry run computes; the same forwards for every sample, as sharded models need."""
-    metrics = resolve_scores(config.scores).items()
-    scores = {name: metric for name, metric in metrics if "random" not in needs(metric)}
+    resolved = config.resolved_scores
+    scores = {name: each for name, each in resolved.metrics.items() if "random" not in resolved.needs[name]}
     return replace(config, scores=scores, checks=(), with_baselines=False)
 
 
@@ -264,6 +262,12 @@ class _Look:
         """The regions of the samples that the checks change; None where the labels are no classes."""
         return regions_of_batch(self.batch)
 
+    @cached_property
+    def exchanges(self) -> Exchanges | None:
+        """The properties that the checks exchange, with the samples' donors; None where there are none."""
+        names = self.config.exchange_names
+        return Exchanges.of(self.batch, names) if names else None
+
     def attribution(self, chunk_size: int | None) -> tuple[Attribution, int | None]:
         """The maps of all samples, on any device, and the size of the chunks that this process ran."""
         size = chunk_size
@@ -290,8 +294,8 @@ class _Look:
         self, attribution: Attribution, history: LookHistory | None, chunk_size: int | None
     ) -> PerturbedOutputs:
         """The outputs for perturbed images that the scores need; none where computing them failed."""
-        needs = self.config.resolved_scores.output_needs
-        if not needs.perturbations and not needs.random_maps:
+        needed = self.config.resolved_scores.output_needs
+        if not needed.perturbations and not needed.random_maps:
             return PerturbedOutputs()
         how = {**self.config.attribute_options, "chunk_size": chunk_size}
 
@@ -299,15 +303,15 @@ class _Look:
             part, multi_label, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
             maps = attribution.select(rows)
             return outputs_for_perturbed(
-                self.model, part, maps, needs, targets=targets, multi_label=multi_label, **how
+                self.model, part, maps, needed, targets=targets, multi_label=multi_label, **how
             )
 
         def of_random_weights(rows: list[int]) -> PerturbedOutputs:
             part, maps = self.batch.select(rows), attribution.select(rows)
             return maps_of_random_weights(self.model, part, maps, targets=self.config.targets, **how)
 
-        outputs = self._tried(PERTURBING, perturbed) if needs.perturbations else PerturbedOutputs()
-        if not needs.random_maps:
+        outputs = self._tried(PERTURBING, perturbed) if needed.perturbations else PerturbedOutputs()
+        if not needed.random_maps:
             return outputs
         random = None
         if history is not None:
@@ -328,11 +332,12 @@ class _Look:
         """The scores, the maps that were scored, and the earlier looks for the picture; then this look is the last."""
         scored = self._with_baselines(attribution) if self.config.with_baselines else attribution
         on_device = outputs.to(self.batch.images.device)
-        baselines = history.baselines_of(self.config.scores) if history is not None else None
+        resolved = self.config.resolved_scores
+        baselines = history.baselines_of(resolved) if history is not None else None
         results = score_maps(
             scored,
             self.batch,
-            self.config.resolved_scores,
+            resolved,
             self._leave_out if self.on_failure is not None else None,
             outputs=on_device,
             earlier=history.maps if history is not None else None,
@@ -342,7 +347,7 @@ class _Look:
         if history is None:
             return results, scored, Earlier()
         if baselines is None:
-            history.keep_baselines(self.config.scores, results.baselines)
+            history.keep_baselines(resolved, results.baselines)
         earlier = history.for_picture
         if self.config.compares_looks:
             history.keep(attribution, stamp.step)
@@ -355,20 +360,18 @@ class _Look:
 
         Every process makes the changed images of its share; regions and donors belong to the batch as a whole.
         """
-        maps, names, removal = first_map(attribution), self.config.check_names, self.config.removal
-        properties = self.config.exchange_names
-        size = chunk_size
+        maps, *_ = attribution.maps.values()  # of the first method at the first layer
+        names, removal, size = self.config.check_names, self.config.removal, chunk_size
 
-        def logits(rows: list[int]) -> PerturbedOutputs:
+        def run_versions(rows: list[int]) -> PerturbedOutputs:
             nonlocal size
-            exchanges = exchange_versions(self.batch, properties) if properties else {}
+            versions = image_changes(self.batch, maps, names, removal, annotated=self.annotated)
+            if self.exchanges is not None:
+                versions.update(self.exchanges.versions())
             outputs, size = logits_for_versions(
                 self.model,
                 self.batch,
-                {
-                    **image_changes(self.batch, maps, names, removal, annotated=self.annotated),
-                    **{name: partial(borrowed, self.batch.images, *how) for name, how in exchanges.items()},
-                },
+                versions,
                 rows=rows,
                 chunk_size=chunk_size,
                 forward=self.config.forward,
@@ -376,16 +379,16 @@ class _Look:
             )
             return outputs
 
-        outputs = self._tried(CHECKING, logits)
+        outputs = self._tried(CHECKING, run_versions)
 
         def measure(_: list[int]) -> Reliance:
             found, own_sigmoids = outputs.to(maps.device), has_own_sigmoids(self.batch, attribution)
-            how = self.batch, attribution.logits, found.logits
-            reliance = measure_reliance(*how, maps, own_sigmoids, self.annotated)
-            if not properties:
+            logits = attribution.logits
+            reliance = measure_reliance(self.batch, logits, found.logits, maps, own_sigmoids, self.annotated)
+            if self.exchanges is None:
                 return reliance
-            exchanges = measure_exchanges(*how, properties, own_sigmoids)
-            return replace(reliance, measurements={**reliance.measurements, **exchanges})
+            measured = self.exchanges.measure(logits, found.logits, own_sigmoids)
+            return replace(reliance, measurements={**reliance.measurements, **measured})
 
         try:
             return self.map_fn(measure), size
@@ -422,8 +425,3 @@ class _Look:
         if self.on_failure is None:
             raise error
         self.on_failure(step, error)
-
-
-def first_map(attribution: Attribution) -> Tensor:
-    """The map `(N, H, W)` of the first method at the first layer."""
-    return next(iter(attribution.maps.values()))

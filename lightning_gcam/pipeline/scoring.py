@@ -197,9 +197,8 @@ def _baseline_scores(
     masks: Tensor, boxes: list[Tensor] | None, metrics: Mapping[str, Metric]
 ) -> Iterator[tuple[str, float]]:
     for name, metric in metrics.items():
-        with suppress(
-            Exception
-        ):  # what fails here has failed with the model's maps, too, and was reported there
+        # what fails here has failed with the model's maps, too, and was reported there
+        with suppress(Exception):
             scored = baseline_scores(masks, {name: metric}, boxes)
             yield from (
                 (f"{baseline}/{name}", scored[baseline][name])

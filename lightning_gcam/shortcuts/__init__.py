@@ -3,13 +3,14 @@
 from lightning_gcam.shortcuts.checks import Checks, available_checks, changed_images, resolve_checks
 from lightning_gcam.shortcuts.detector import Evidence, Finding, Thresholds, judge, message_of, plain_of
 from lightning_gcam.shortcuts.exchange import available_properties, exchange_property, register_property
-from lightning_gcam.shortcuts.exchange_checks import measure_exchanges
+from lightning_gcam.shortcuts.exchange_checks import Exchanges
 from lightning_gcam.shortcuts.removal import Removal, check_removal, remove_regions
 from lightning_gcam.shortcuts.results import Reliance, measure_reliance
 
 __all__ = [
     "Checks",
     "Evidence",
+    "Exchanges",
     "Finding",
     "Reliance",
     "Removal",
@@ -20,7 +21,6 @@ __all__ = [
     "check_removal",
     "exchange_property",
     "judge",
-    "measure_exchanges",
     "measure_reliance",
     "message_of",
     "plain_of",

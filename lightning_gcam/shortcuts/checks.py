@@ -70,12 +70,12 @@ def resolve_checks(checks: Checks) -> tuple[str, ...]:
     """
     if checks is None:
         return available_checks()
-    known = (*available_checks(), *available_properties())
     if not isinstance(checks, (str, Sequence)):
         raise InputError(f"`checks` must be names of checks, or None for all; got {type(checks).__name__}.")
     names = tuple(dict.fromkeys([checks] if isinstance(checks, str) else checks))
     for name in names:
-        if name not in known:
+        if name not in CHECKS and name not in available_properties():
+            known = (*available_checks(), *available_properties())
             raise InputError(f'`checks` "{name}" is not a check. {did_you_mean(str(name), known)}')
     return names
 

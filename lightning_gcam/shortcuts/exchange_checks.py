@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from lightning_gcam.cam.targets import are_multi_hot, predict, predict_multi_hot
+from lightning_gcam.cam.targets import are_multi_hot, predictions_of
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Measurement
+from lightning_gcam.shortcuts.checks import MakeImages
 from lightning_gcam.shortcuts.exchange import available_properties, exchange_property
-from lightning_gcam.shortcuts.regions import classes_of_labels
-from lightning_gcam.shortcuts.results import mean_share_interval
+from lightning_gcam.shortcuts.regions import classes_of_labels, have_class
+from lightning_gcam.shortcuts.results import mean_share_interval, right_shares
 
 NUM_DONORS = 2
 """How many donors of another class, and of its own class, each sample has."""
@@ -63,180 +65,150 @@ def _take(donors: Tensor, row: int, candidates: Tensor, turn: int) -> None:
         donors[row] = candidates[places]
 
 
-def donors_of_batch(batch: SaliencyBatch) -> tuple[Tensor, Tensor, Donors] | None:
-    """The labels, which of them are known, and the donors of a batch; None where its labels are no classes."""
-    labels = classes_of_labels(batch)
-    if labels is None:
-        return None
-    if labels.ndim == 2:
-        known = torch.ones_like(labels[:, 0]) if are_multi_hot(labels) else labels.any(dim=1)
-    else:
-        known = labels >= 0
-    return labels, known, Donors.of(labels, known)
-
-
-def swap_version(name: str, donor: int) -> str:
-    """The name of the images that borrow the property `name` of their donor number `donor` of another class."""
-    return f"{name}_swap_{donor}"
-
-
-def same_class_version(name: str, donor: int) -> str:
-    """The name of the images that borrow the property `name` of their donor number `donor` of the same class."""
-    return f"{name}_same_class_{donor}"
-
-
-def exchange_versions(batch: SaliencyBatch, names: Sequence[str]) -> dict[str, tuple[str, Tensor]]:
-    """The versions of a batch that the exchange checks of some properties need.
+@dataclass(frozen=True)
+class Exchanges:
+    """The exchange checks of a batch: the changed images that they need, and what the logits for these measure.
 
     Args:
-        batch: the samples.
-        names: of the properties; those that images of so few channels do not have are left out.
-
-    Returns:
-        By the version's name, the property, and the row of each sample's donor `(N,)` int64, -1 for none. Empty where
-        the labels are no classes, or all of one class.
-    """
-    found = donors_of_batch(batch)
-    if found is None or not bool((found[2].others >= 0).any()):
-        return {}
-    donors = found[2]
-    versions: dict[str, tuple[str, Tensor]] = {}
-    for name in names:
-        if name in available_properties(batch.images.shape[1]):
-            for number in range(NUM_DONORS):
-                versions[swap_version(name, number)] = name, donors.others[:, number]
-                versions[same_class_version(name, number)] = name, donors.mates[:, number]
-    return versions
-
-
-def borrowed(images: Tensor, name: str, donors: Tensor, rows: Tensor) -> Tensor:
-    """Some images with a property of their donors; an image without a donor stays as it is.
-
-    Args:
-        images: `(N, C, H, W)`.
-        name: of the property.
-        donors: `(N,)`, the row of each sample's donor, -1 for none.
-        rows: `(n,)`, the samples to change.
-
-    Returns:
-        `(n, C, H, W)`.
-    """
-    taken = donors[rows]
-    changed = exchange_property(name, images[rows], images[taken.clamp(min=0)])
-    return torch.where((taken >= 0)[:, None, None, None], changed, images[rows])
-
-
-def measure_exchanges(
-    batch: SaliencyBatch,
-    logits: Tensor,
-    changed: Mapping[str, Tensor],
-    names: Sequence[str],
-    own_sigmoids: bool = True,
-) -> dict[str, Measurement]:
-    """Count the predictions that stay with the image, and those that follow the donor.
-
-    For each property there are
-
-    - `<name>_swap_accuracy`: the share of predictions that are the image's own class,
-    - `<name>_follow_rate`: the share of predictions that are the donor's class,
-    - `<name>_follow_chance`: the share of untouched images that are taken for the donor's class already,
-    - `<name>_same_class_accuracy`: as the first, with donors of the image's own class: how strange the change is by
-      itself. Left out where no class has two samples.
-
-    With two classes a prediction that is not kept follows, whatever the reason: the same-class control tells them
-    apart. Where a sample may be of several classes, the labels in which it differs from its donor are counted.
-
-    Args:
-        batch: the samples.
-        logits: `(N, K)`, of the samples as they are.
-        changed: `(N, K)` logits by the name of the version; see `exchange_versions`.
-        names: of the properties.
-        own_sigmoids: whether each logit has a sigmoid of its own, where a sample may be of several classes.
-
-    Returns:
-        Each value with n, what was left out, and an interval.
+        images: `(N, C, H, W)`, the samples.
+        names: of the properties that are exchanged.
+        labels: `(N,)` classes or `(N, K)` marks.
+        known: `(N,)` bool, the samples with a class.
+        donors: of each sample.
 
     Example:
         >>> batch = SaliencyBatch(torch.rand(2, 1, 4, 4), torch.tensor([0, 1]))
-        >>> own, other = torch.eye(2), torch.eye(2).flip(0)
-        >>> follows = {f"border_swap_{number}": other for number in range(2)}
-        >>> found = measure_exchanges(batch, own, follows, ["border"])
-        >>> {name: each.value for name, each in found.items()}
+        >>> exchanges = Exchanges.of(batch, ["border", "color"])  # a grey image has no colour
+        >>> list(exchanges.versions())
+        ['border_swap_0', 'border_swap_1']
+        >>> follows = dict.fromkeys(exchanges.versions(), torch.eye(2).flip(0))
+        >>> {name: each.value for name, each in exchanges.measure(torch.eye(2), follows).items()}
         {'border_swap_accuracy': 0.0, 'border_follow_rate': 1.0, 'border_follow_chance': 0.0}
     """
-    found = donors_of_batch(batch)
-    if found is None:
-        return {}
-    labels, known, donors = found
-    guesses = _Guesses(labels, known, are_multi_hot(labels), own_sigmoids)
-    measured: dict[str, Measurement] = {}
-    for name in names:
-        swapped = [changed.get(swap_version(name, number)) for number in range(NUM_DONORS)]
-        if all(each is not None for each in swapped):
-            kept, followed = guesses.against(swapped, donors.others)
-            _, already = guesses.against([logits] * NUM_DONORS, donors.others)
-            measured[f"{name}_swap_accuracy"] = kept
-            measured[f"{name}_follow_rate"] = followed
-            measured[f"{name}_follow_chance"] = already
-        same = [changed.get(same_class_version(name, number)) for number in range(NUM_DONORS)]
-        if all(each is not None for each in same) and bool((donors.mates >= 0).any()):
-            measured[f"{name}_same_class_accuracy"] = guesses.accuracy(same, donors.mates)
-    return measured
 
-
-@dataclass(frozen=True)
-class _Guesses:
-    """The labels of the samples, and how predictions are compared with them."""
-
+    images: Tensor
+    names: tuple[str, ...]
     labels: Tensor
     known: Tensor
-    several: bool
-    own_sigmoids: bool
+    donors: Donors
 
-    def against(self, logits: Sequence[Tensor | None], donors: Tensor) -> tuple[Measurement, Measurement]:
-        """The predictions that are the image's own class, and those that are the donor's."""
-        pairs = [self._shares(each, donors[:, number]) for number, each in enumerate(logits)]
-        kept, followed = (torch.stack(each, dim=1) for each in zip(*pairs, strict=True))
-        return self._measurement(kept), self._measurement(followed)
+    @staticmethod
+    def of(batch: SaliencyBatch, names: Sequence[str]) -> Exchanges | None:
+        """The exchanges of some properties; None where there are none.
 
-    def accuracy(self, logits: Sequence[Tensor | None], donors: Tensor) -> Measurement:
-        """The predictions that are the image's own class, with donors of the same class."""
-        shares = [
-            torch.where(donors[:, number] >= 0, self._right(self._predict(each), self.labels), torch.nan)
-            for number, each in enumerate(logits)
-        ]
-        return self._measurement(torch.stack(shares, dim=1))
+        Args:
+            batch: the samples.
+            names: of the properties; those that images of so few channels do not have are left out.
 
-    def _shares(self, logits: Tensor | None, donors: Tensor) -> tuple[Tensor, Tensor]:
-        """For each sample the share that is kept, and that which follows; NaN where there is no donor."""
-        guesses, lent = self._predict(logits), self.labels[donors.clamp(min=0)]
-        if self.several:
-            differs = (self.labels != lent).double()
-            kept = ((guesses == self.labels) * differs).sum(dim=1) / differs.sum(dim=1)
-            followed = 1 - kept
-        else:
-            kept, followed = self._right(guesses, self.labels), self._right(guesses, lent)
-        has_donor = donors >= 0
-        return torch.where(has_donor, kept, torch.nan), torch.where(has_donor, followed, torch.nan)
+        Returns:
+            None where no property is left, the labels are no classes, or all samples are of one class.
+        """
+        there = tuple(name for name in names if name in available_properties(batch.images.shape[1]))
+        labels = classes_of_labels(batch) if there else None
+        if labels is None:
+            return None
+        known = have_class(labels)
+        donors = Donors.of(labels, known)
+        return Exchanges(batch.images, there, labels, known, donors) if (donors.others >= 0).any() else None
 
-    def _right(self, guesses: Tensor, labels: Tensor) -> Tensor:
-        """The share of each sample's predictions that are these labels, `(N,)` float64; NaN where not finite."""
-        if self.several:
-            return (guesses == labels).double().mean(dim=1)
-        if labels.ndim == 2:
-            return labels.gather(1, guesses.clamp(min=0)[:, None])[:, 0].double()
-        return (guesses == labels).double()
+    def versions(self) -> dict[str, MakeImages]:
+        """By the name of each changed version, a function that makes its images of some samples."""
+        sides = {"swap": self.donors.others, "same_class": self.donors.mates}
+        return {
+            _version(name, side, number): partial(self._borrowed, name, rows[:, number])
+            for name in self.names
+            for side, rows in sides.items()
+            if (rows >= 0).any()
+            for number in range(NUM_DONORS)
+        }
 
-    def _predict(self, logits: Tensor | None) -> Tensor:
-        assert logits is not None
-        found = predict_multi_hot(logits, self.own_sigmoids) if self.several else predict(logits)
-        return found.to(self.labels.device)
+    def _borrowed(self, name: str, donors: Tensor, rows: Tensor) -> Tensor:
+        """Some images with a property of their donors; an image without a donor stays as it is."""
+        taken = donors[rows]
+        changed = exchange_property(name, self.images[rows], self.images[taken.clamp(min=0)])
+        return torch.where((taken >= 0)[:, None, None, None], changed, self.images[rows])
 
-    def _measurement(self, shares: Tensor) -> Measurement:
-        """The mean over the samples that have donors, of each sample's mean over its donors."""
-        counted = self.known & shares.isfinite().all(dim=1)
-        each = shares[counted].mean(dim=1)
+    def measure(
+        self, logits: Tensor, changed_logits: Mapping[str, Tensor], own_sigmoids: bool = True
+    ) -> dict[str, Measurement]:
+        """Count the predictions that stay with the image, and those that follow the donor.
+
+        For each property there are
+
+        - `<name>_swap_accuracy`: the share of predictions that are the image's own class,
+        - `<name>_follow_rate`: the share of predictions that are the donor's class,
+        - `<name>_follow_chance`: the share of untouched images that are taken for the donor's class already,
+        - `<name>_same_class_accuracy`: as the first, with donors of the image's own class: how strange the change is
+          by itself. Left out where no class has two samples.
+
+        With two classes a prediction that is not kept follows, whatever the reason: the same-class control tells them
+        apart. Where a sample may be of several classes, the labels in which it differs from its donor are counted.
+        Samples whose logits are not finite are left out.
+
+        Args:
+            logits: `(N, K)`, of the samples as they are.
+            changed_logits: `(N, K)` logits by the name of the version; a property that lacks one is left out.
+            own_sigmoids: whether each logit has a sigmoid of its own, where a sample may be of several classes.
+
+        Returns:
+            Each value with n, what was left out, and an interval.
+        """
+        measured: dict[str, Measurement] = {}
+        for name in self.names:
+            swapped = self._predictions(changed_logits, name, "swap", own_sigmoids)
+            if swapped is not None:
+                before = [self._prediction(logits, own_sigmoids)] * NUM_DONORS
+                measured[f"{name}_swap_accuracy"] = self._swapped(swapped, of_donor=False)
+                measured[f"{name}_follow_rate"] = self._swapped(swapped, of_donor=True)
+                measured[f"{name}_follow_chance"] = self._swapped(before, of_donor=True)
+            same = self._predictions(changed_logits, name, "same_class", own_sigmoids)
+            if same is not None:
+                shares = [
+                    torch.where(finite, right_shares(each, self.labels), torch.nan) for each, finite in same
+                ]
+                measured[f"{name}_same_class_accuracy"] = self._measurement(shares, self.donors.mates)
+        return measured
+
+    def _predictions(
+        self, changed_logits: Mapping[str, Tensor], name: str, side: str, own_sigmoids: bool
+    ) -> list[tuple[Tensor, Tensor]] | None:
+        """The predictions with each donor of one side; None where a version is missing."""
+        found = [changed_logits.get(_version(name, side, number)) for number in range(NUM_DONORS)]
+        there = [self._prediction(each, own_sigmoids) for each in found if each is not None]
+        return there if len(there) == NUM_DONORS else None
+
+    def _prediction(self, logits: Tensor, own_sigmoids: bool) -> tuple[Tensor, Tensor]:
+        """The predicted class `(N,)`, or marks `(N, K)`, and whether each sample's logits are finite `(N,)`."""
+        guesses = predictions_of(logits, are_multi_hot(self.labels), own_sigmoids)
+        return guesses.to(self.labels.device), logits.isfinite().all(dim=1).to(self.labels.device)
+
+    def _swapped(self, predictions: Sequence[tuple[Tensor, Tensor]], of_donor: bool) -> Measurement:
+        """The share of predictions that are the donor's class, or the image's own.
+
+        Where a sample may be of several classes, only the labels in which it differs from its donor are counted.
+        """
+        shares = []
+        for (guesses, finite), donors in zip(predictions, self.donors.others.unbind(dim=1), strict=True):
+            theirs = self.labels[donors.clamp(min=0)]
+            labels = theirs if of_donor else self.labels
+            if guesses.ndim == 2:
+                differs = (self.labels != theirs).double()
+                share = ((guesses == labels) * differs).sum(dim=1) / differs.sum(dim=1)
+            else:
+                share = right_shares(guesses, labels)
+            shares.append(torch.where(finite, share, torch.nan))
+        return self._measurement(shares, self.donors.others)
+
+    def _measurement(self, shares: Sequence[Tensor], donors: Tensor) -> Measurement:
+        """The mean over the samples with donors and finite logits, of each sample's mean over its donors."""
+        by_donor = torch.stack(list(shares), dim=1)
+        counted = self.known & (donors >= 0).all(dim=1) & by_donor.isfinite().all(dim=1)
+        each = by_donor[counted].mean(dim=1)
         value = float(each.mean()) if len(each) else math.nan
-        return Measurement(
-            value, len(each), 0, 0, int((~counted).sum()), mean_share_interval(each, NUM_DONORS)
-        )
+        interval = mean_share_interval(each, NUM_DONORS)
+        return Measurement(value, len(each), 0, 0, int((~counted).sum()), interval)
+
+
+def _version(name: str, side: str, number: int) -> str:
+    """The name of the images with a property of their donor `number`, of another class ("swap") or of the same."""
+    return f"{name}_{side}_{number}"

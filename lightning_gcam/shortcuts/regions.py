@@ -152,10 +152,7 @@ def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
     labels = classes_of_labels(batch)
     if labels is None:
         return None
-    if labels.ndim == 2:
-        known = torch.ones_like(labels[:, 0]) if are_multi_hot(labels) else labels.any(dim=1)
-    else:
-        known = labels >= 0
+    known = have_class(labels)
     masks, suspect = batch.object_masks, batch.suspect_masks
     around = region_around(masks) if masks is not None else None
     objects = with_rim(masks) if masks is not None else None
@@ -169,6 +166,21 @@ def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
     donors = donors_of(numbers, known & masked)
     suspect_donors = donors_of(numbers, known & with_suspect)
     return AnnotatedRegions(labels, known, masks, objects, around, masked, suspect, donors, suspect_donors)
+
+
+def have_class(labels: Tensor) -> Tensor:
+    """Whether each sample has a class, `(N,)` bool; all of them where they may have several classes, and so none.
+
+    Args:
+        labels: as `classes_of_labels` gives them.
+
+    Example:
+        >>> have_class(torch.tensor([2, -1])).tolist(), have_class(torch.eye(2)[:, :1] > 0).tolist()
+        ([True, False], [True, False])
+    """
+    if labels.ndim == 1:
+        return labels >= 0
+    return torch.ones_like(labels[:, 0]) if are_multi_hot(labels) else labels.any(dim=1)
 
 
 def classes_of_labels(batch: SaliencyBatch) -> Tensor | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gcam.cam.targets import are_multi_hot, predict, predict_multi_hot
+from lightning_gcam.cam.targets import are_multi_hot, predictions_of
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts.checks import CHECKS
@@ -244,8 +244,8 @@ def measure_reliance(
     multi_label = are_multi_hot(annotated.labels)
     guesses, finite = dict[str, Tensor](), dict[str, Tensor]()
     for name, each in {"": logits, **changed_logits}.items():
-        found = predict_multi_hot(each, own_sigmoids) if multi_label else predict(each)
-        guesses[name], finite[name] = found.to(annotated.labels.device), each.isfinite().all(dim=1)
+        guesses[name] = predictions_of(each, multi_label, own_sigmoids).to(annotated.labels.device)
+        finite[name] = each.isfinite().all(dim=1)
     table = _Versions(annotated, guesses, finite, blank, multi_label)
     measurements = {"accuracy": table.accuracy("", table.counted)}
     if multi_label:
@@ -259,6 +259,26 @@ def measure_reliance(
     if multi_label:
         return Reliance(measurements, *chance_of_marks(counted))
     return Reliance(measurements, chance_level(counted, logits.shape[1]))
+
+
+def right_shares(guesses: Tensor, labels: Tensor) -> Tensor:
+    """The share of each sample's predictions that are right, `(N,)` float64: 0 or 1 where it is of one class.
+
+    Args:
+        guesses: `(N,)` classes or `(N, K)` marks.
+        labels: `(N,)` classes or `(N, K)` marks.
+
+    Example:
+        >>> right_shares(torch.tensor([0, 2]), torch.tensor([0, 1])).tolist()
+        [1.0, 0.0]
+        >>> marks = torch.tensor([[True, False], [True, True]])
+        >>> right_shares(torch.tensor([0, 0]), marks).tolist(), right_shares(marks.flip(0), marks).tolist()
+        ([1.0, 1.0], [0.5, 0.5])
+    """
+    if guesses.ndim == 2:
+        return (guesses == labels).double().mean(dim=1)
+    right = labels.gather(1, guesses[:, None])[:, 0] if labels.ndim == 2 else labels == guesses
+    return right.double()
 
 
 BEFORE = "_before"
@@ -309,14 +329,13 @@ class _Versions:
     def accuracy(self, version: str, counted: Tensor) -> Measurement:
         """The share of samples whose predicted class is right, or the mean share of their labels."""
         counted = counted & self.finite[version]
-        labels, guesses = self.annotated.labels, self.guesses[version]
+        labels = self.annotated.labels
+        shares = right_shares(self.guesses[version], labels)[counted]
         if self.multi_label:
-            shares = (guesses == labels).double().mean(dim=1)[counted]
-            value = float(shares.mean()) if len(shares) else math.nan
-            return self._measurement(value, counted, mean_share_interval(shares, labels.shape[1]))
-        right = labels.gather(1, guesses[:, None])[:, 0] if labels.ndim == 2 else labels == guesses
-        hits, n = int((right & counted).sum()), int(counted.sum())
-        return self._measurement(hits / n if n else math.nan, counted, wilson_interval(hits, n))
+            interval = mean_share_interval(shares, labels.shape[1])
+        else:
+            interval = wilson_interval(float(shares.sum()), len(shares))
+        return self._measurement(float(shares.mean()) if len(shares) else math.nan, counted, interval)
 
     def exact_match(self, counted: Tensor) -> Measurement:
         """The share of samples all of whose labels are predicted right."""

@@ -75,6 +75,7 @@ FACADES = {
     "lightning_gcam.shortcuts": {
         "Checks",
         "Evidence",
+        "Exchanges",
         "Finding",
         "Reliance",
         "Removal",
@@ -85,7 +86,6 @@ FACADES = {
         "check_removal",
         "exchange_property",
         "judge",
-        "measure_exchanges",
         "measure_reliance",
         "message_of",
         "plain_of",

@@ -22,7 +22,7 @@ OF_EACH_OPERATION = ("_writes.py", "snapshots.py")
 PACKAGE = str(Path(lightning_gcam.__file__).parent)
 
 MOST_FILES, MOST_CHANGES = 51, 300
-"""What one look may need. It needs 50 files and 298 changes; the aim was 40 files and 300 changes.
+"""What one look may need. It needs 51 files and 299 changes; the aim was 40 files and 300 changes.
 
 A file is entered for an idea of its own, and a look with default settings has about that many: 13 files of `cam`
 compute the maps, 7 of `metrics` the scores, 4 of `shortcuts` the checks, 5 of `visual` the picture, 9 of `pipeline` put

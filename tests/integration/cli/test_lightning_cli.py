@@ -95,12 +95,12 @@ def assert_as_asked(monitor: SaliencyMonitor) -> None:
     assert config.targets is first_logit or config.targets.__name__ == "first_logit"  # type: ignore[union-attr]
     assert monitor._collection.fixed.num_samples == 5
     assert (schedule.every_n_epochs, schedule.every_n_train_steps) == (2, 7)
-    assert isinstance(config.scores, list)
-    assert config.scores[0] == "energy"
+    metrics = config.resolved_scores.metrics
+    assert list(metrics) == ["energy", "energy_chance", "pointing_game"]
     assert monitor._final_config is not None
-    assert monitor._final_config.scores == ["insertion"]
-    assert isinstance(config.scores[1], PointingGame)
-    assert config.scores[1].tolerance == 2
+    assert list(monitor._final_config.resolved_scores.metrics) == ["insertion"]
+    assert isinstance(metrics["pointing_game"], PointingGame)
+    assert metrics["pointing_game"].tolerance == 2
     assert config.check_names == ("background_only_accuracy", "salient_flips")
     assert getattr(config.removal, "__name__", "") == "grey"
     assert [getattr(each, "__name__", "") for each in (config.forward, config.reshape_transform)] == [

@@ -15,7 +15,7 @@ from lightning_gcam.cam.forward import random_weights
 from lightning_gcam.metrics import AverageDrop, InsertionAUC, SampleMean, functional, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
-from lightning_gcam.metrics.registry import OutputNeeds, Scores
+from lightning_gcam.metrics.registry import OutputNeeds, ResolvedScores, Scores
 from lightning_gcam.metrics.samples import PerSample
 from lightning_gcam.pipeline.captions import class_probabilities
 from lightning_gcam.pipeline.config import LookConfig
@@ -325,7 +325,7 @@ def halves() -> tuple[Attribution, SaliencyBatch]:
 
 
 def scored(
-    attribution: Attribution, batch: SaliencyBatch, scores: Scores, history: LookHistory
+    attribution: Attribution, batch: SaliencyBatch, scores: Scores | ResolvedScores, history: LookHistory
 ) -> ScoreResults:
     """The step of a look that scores its maps."""
     look = _Look(nn.Identity(), batch, LookConfig(scores=scores), in_one_process, None)
@@ -352,13 +352,22 @@ def test_what_a_blob_in_the_middle_would_score_stands_beside() -> None:
 
 def test_the_centre_is_computed_once_a_run() -> None:
     (attribution, batch), history = halves(), LookHistory()
-    first = scored(attribution, batch, "energy", history).values["centre/energy"]
+    energy = ResolvedScores.of("energy")
+    first = scored(attribution, batch, energy, history).values["centre/energy"]
     history.begin_run()
-    history.keep_baselines("energy", {"centre/energy": 0.125})
-    assert scored(attribution, batch, "energy", history).values["centre/energy"] == 0.125
-    assert scored(attribution, batch, ["energy"], history).values["centre/energy"] == 0.125
+    history.keep_baselines(energy, {"centre/energy": 0.125})
+    assert scored(attribution, batch, energy, history).values["centre/energy"] == 0.125
+    assert scored(attribution, batch, ResolvedScores.of("energy"), history).values["centre/energy"] == first
     history.begin_run()
-    assert scored(attribution, batch, "energy", history).values["centre/energy"] == first
+    assert scored(attribution, batch, energy, history).values["centre/energy"] == first
+
+
+def test_copies_of_a_config_share_its_scores() -> None:
+    """So that a run's looks, each at layers of its own, resolve them once."""
+    config = LookConfig(scores=ResolvedScores.of(["energy", "drift"]))
+
+    assert replace(config, target_layer="5").resolved_scores is config.resolved_scores
+    assert config.compares_looks and not LookConfig().compares_looks
 
 
 class AtTheRight(SampleMean):

@@ -17,7 +17,7 @@ from lightning_gcam.shortcuts.exchange import (
     register_property,
     unregister_property,
 )
-from lightning_gcam.shortcuts.exchange_checks import Donors, exchange_versions, measure_exchanges
+from lightning_gcam.shortcuts.exchange_checks import Donors, Exchanges
 from lightning_gcam.utils.errors import InputError
 
 EVERY = available_properties()
@@ -245,24 +245,24 @@ def test_what_is_not_known_is_refused() -> None:
 # ------------------------------------------------------------------------------------------ the numbers
 
 
-def test_kept_and_followed_are_counted_over_both_donors() -> None:
-    """Three samples of classes 0, 0 and 1: what each borrows, and what the network then says, is written down."""
-    batch = SaliencyBatch(torch.rand(3, 1, 4, 4), torch.tensor([0, 0, 1]))
-    clean = torch.eye(3)[[0, 1, 1]]  # the second sample is taken for its donor's class already
-    first, second = torch.eye(3)[[0, 1, 2]], torch.eye(3)[[1, 1, 0]]
-    same = torch.eye(3)[[0, 1, 1]]
+def exchanges_of(labels: Tensor, *names: str, channels: int = 3) -> Exchanges:
+    found = Exchanges.of(SaliencyBatch(torch.rand(len(labels), channels, 4, 4), labels), names)
+    assert found is not None
+    return found
 
-    found = measure_exchanges(
-        batch,
-        clean,
-        {
-            "color_swap_0": first,
-            "color_swap_1": second,
-            "color_same_class_0": same,
-            "color_same_class_1": same,
-        },
-        ["color"],
-    )
+
+def test_kept_and_followed_are_counted_over_both_donors() -> None:
+    """Three samples of classes 0, 0 and 1; the logits with each donor are written down."""
+    clean = torch.eye(3)[[0, 1, 1]]  # the second sample is taken for its donor's class already
+    same = torch.eye(3)[[0, 1, 1]]
+    changed = {
+        "color_swap_0": torch.eye(3)[[0, 1, 2]],
+        "color_swap_1": torch.eye(3)[[1, 1, 0]],
+        "color_same_class_0": same,
+        "color_same_class_1": same,
+    }
+
+    found = exchanges_of(torch.tensor([0, 0, 1]), "color").measure(clean, changed)
 
     # kept: 1, 0 | 0, 0 | 0, 0; followed: 0, 1 | 1, 1 | 0, 1
     assert found["color_swap_accuracy"].value == pytest.approx(1 / 6)
@@ -274,15 +274,44 @@ def test_kept_and_followed_are_counted_over_both_donors() -> None:
     assert low < 4 / 6 < high
 
 
-def test_of_several_marks_those_that_differ_are_counted() -> None:
-    marks = torch.tensor([[1, 1, 0], [1, 0, 1]])
-    batch = SaliencyBatch(torch.rand(2, 1, 4, 4), marks)
-    said = torch.tensor([[3.0, 3.0, 3.0], [-3.0, 3.0, -3.0]])  # of two that differ: one kept; none kept
+def test_logits_that_are_not_finite_are_left_out() -> None:
+    """NaN must be no prediction of class 0, neither with a donor nor on the image as it is."""
+    clean, broken = torch.eye(2)[[0, 1, 0, 1]], torch.eye(2)[[0, 1, 0, 1]]
+    broken[0] = torch.nan
+    changed = {"border_swap_0": broken, "border_swap_1": clean}
 
-    found = measure_exchanges(batch, said, {f"border_swap_{number}": said for number in range(2)}, ["border"])
+    found = exchanges_of(torch.tensor([0, 1, 0, 1]), "border").measure(clean, changed)
+    untouched = exchanges_of(torch.tensor([0, 1, 0, 1]), "border").measure(
+        broken, dict.fromkeys(changed, clean)
+    )
+
+    assert (found["border_swap_accuracy"].value, found["border_swap_accuracy"].n) == (1, 3)
+    assert (found["border_follow_rate"].n, found["border_follow_chance"].n) == (3, 4)
+    assert (untouched["border_follow_chance"].n, untouched["border_swap_accuracy"].n) == (3, 4)
+
+
+def test_of_several_marks_those_that_differ_are_counted() -> None:
+    logits = torch.tensor([[3.0, 3.0, 3.0], [-3.0, 3.0, -3.0]])  # of two that differ: one kept; none kept
+    exchanges = exchanges_of(torch.tensor([[1, 1, 0], [1, 0, 1]]), "border")
+
+    found = exchanges.measure(logits, dict.fromkeys(exchanges.versions(), logits))
 
     assert found["border_swap_accuracy"].value == pytest.approx((1 / 2 + 0) / 2)
     assert found["border_follow_rate"].value == pytest.approx((1 / 2 + 1) / 2)
+
+
+def test_no_image_is_made_without_a_donor_for_it() -> None:
+    """Each of the versions costs a forward: a class of one sample has no control, a grey image no colour."""
+    alone = exchanges_of(torch.tensor([0, 1]), "color", "border", channels=1)
+    mated = exchanges_of(torch.tensor([0, 0, 1]), "border")
+
+    assert list(alone.versions()) == ["border_swap_0", "border_swap_1"]
+    assert list(mated.versions()) == [*alone.versions(), "border_same_class_0", "border_same_class_1"]
+    made = mated.versions()["border_same_class_0"](torch.tensor([2, 0]))
+    assert torch.equal(made[0], mated.images[2])  # it has no mate
+    inside = (slice(None), slice(1, 3), slice(1, 3))
+    assert torch.equal(made[1][inside], mated.images[0][inside])
+    assert torch.equal(made[1][:, 0], mated.images[1][:, 0])
 
 
 def test_donors_are_of_another_class_mates_of_the_same_and_all_lend() -> None:
@@ -300,7 +329,7 @@ def test_donors_are_of_another_class_mates_of_the_same_and_all_lend() -> None:
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([1, 1]), torch.tensor([0.5, 1.5])])
 def test_without_two_classes_nothing_is_exchanged(labels: Tensor | None) -> None:
-    assert exchange_versions(SaliencyBatch(torch.rand(2, 3, 4, 4), labels), ["color"]) == {}
+    assert Exchanges.of(SaliencyBatch(torch.rand(2, 3, 4, 4), labels), ["color"]) is None
 
 
 class ReadsTheBorder(nn.Module):
