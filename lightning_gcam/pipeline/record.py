@@ -83,6 +83,7 @@ class SaliencyRecord:
         chunk_size: how many images this process ran at once; None where it ran all of them.
         exchanges: the properties that were exchanged, with the donors; None where none was.
         exchange_logits: `(N, K)` logits for the changed images, by the names of `exchanges.versions()`.
+        checks_wait: whether the causal checks wait, at this look, until accuracy is clearly above chance.
     """
 
     batch: SaliencyBatch
@@ -95,6 +96,7 @@ class SaliencyRecord:
     chunk_size: int | None = None
     exchanges: Exchanges | None = None
     exchange_logits: Mapping[str, Tensor] = field(default_factory=dict)
+    checks_wait: bool = False
 
     @property
     def step(self) -> int:
@@ -301,7 +303,7 @@ class LookHistory:
         """Take over the looks of a checkpoint."""
         self._maps, self._confidence = dict(state["maps"]), float(state["confidence"])
         self._step, self._tops = state.get("step"), dict(state.get("tops", {}))
-        self.is_checked = bool(state.get("is_checked", False))
+        self.is_checked = state.get("is_checked", False)
 
 
 def _same(now: Tensor | None, then: Tensor | None) -> bool:

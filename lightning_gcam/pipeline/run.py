@@ -129,6 +129,7 @@ def analyze(
             size,
             exchanges=found.exchanges,
             exchange_logits=found.exchange_logits,
+            checks_wait=found.wait,
         )
 
 
@@ -193,11 +194,13 @@ class _Found:
         reliance: their measurements; None where they failed, or there were none.
         exchanges: the properties that were exchanged.
         exchange_logits: `(N, K)` by the name of the version.
+        wait: whether they wait until accuracy is clearly above chance.
     """
 
     reliance: Reliance | None = None
     exchanges: Exchanges | None = None
     exchange_logits: Mapping[str, Tensor] = field(default_factory=dict)
+    wait: bool = False
 
 
 @dataclass(frozen=True)
@@ -352,7 +355,7 @@ class _Look:
             if config.checks_wait and history is not None and history.is_checked:
                 untouched = self.map_fn(lambda _: measure({}))
                 if not untouched.is_above_chance:
-                    return _Found(untouched), size
+                    return _Found(untouched, wait=True), size
             outputs = self._tried(CHECKING, run_versions)
             found = self.map_fn(measure_all)
         except Exception as error:

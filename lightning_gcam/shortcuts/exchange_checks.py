@@ -180,9 +180,10 @@ class Exchanges:
         - `<name>_same_class_follow_rate`: the share of these that are taken for the class of the donors of another
           class: how often the change alone leads there.
 
-        The last two are left out where no class has two samples. With two classes a prediction that is not kept
-        follows, whatever the reason: the last one tells the two apart. Where a sample may be of several classes, the
-        labels in which it differs from its donor are counted. Samples whose logits are not finite are left out.
+        The last two are left out where no class has two samples, and for "object", whose are the background's. With two
+        classes a prediction that is not kept follows, whatever the reason: the last one tells the two apart. Where a
+        sample may be of several classes, the labels in which it differs from its donor are counted. Samples whose
+        logits are not finite are left out.
         `background` and `suspect` also have `<name>_swap_accuracy_before`, where they count other samples than an
         accuracy does: the accuracy on these as they are.
 
@@ -200,7 +201,7 @@ class Exchanges:
             swapped, same = (self._predictions(changed_logits, name, side, own_sigmoids) for side in _SIDES)
             if swapped is not None:
                 measured.update(self._of_other_class(name, clean, swapped))
-            if same is not None:
+            if same is not None and name != "object":  # else they stand beside the background already
                 measured.update(self._of_same_class(name, same[0]))
         return measured
 
