@@ -16,7 +16,7 @@ from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Evidence, Finding, Reliance, Thresholds, judge, plain_of
-from lightning_gcam.shortcuts.detector import is_above_chance, judged_by
+from lightning_gcam.shortcuts.detector import judged_by
 from lightning_gcam.shortcuts.regions import classes_of_labels, have_class
 from lightning_gcam.utils.errors import InputError, check_whole
 from lightning_gcam.utils.isolation import same_random_streams
@@ -94,10 +94,7 @@ def reason_not_judged(record: SaliencyRecord) -> str | None:
     reliance = record.reliance or Reliance({}, 1.0)
     if judged_by(reliance):
         return None
-    labels, rates = (
-        classes_of_labels(record.batch),
-        [each for each in reliance.scores if each.endswith("_follow_rate")],
-    )
+    labels = classes_of_labels(record.batch)
     if record.batch.labels is None:
         return "the fixed samples have no labels. Deliver (images, labels) in the validation batch, or with masks."
     if labels is not None and len(labels[have_class(labels)].unique(dim=0)) == 1:
@@ -105,9 +102,9 @@ def reason_not_judged(record: SaliencyRecord) -> str | None:
             "the fixed samples are all of one class, so that none can borrow from another. Take samples of several, "
             'with `selection="balanced"` or `num_samples=` of the monitor.'
         )
-    if "accuracy" in reliance.scores and not is_above_chance(reliance):
+    if "accuracy" in reliance.scores and not reliance.is_above_chance:
         return None
-    if set(rates) - {"object_follow_rate"}:
+    if any(name.endswith("_follow_chance") and name != "object_follow_chance" for name in reliance.scores):
         return (
             "no two of the fixed samples have the same labels, so that a prediction that follows and one that fails "
             "cannot be told apart. Take more samples, with `num_samples=` of the monitor."
@@ -245,7 +242,7 @@ class ShortcutAlarm(Callback):
             self._informed.add(prefix)
             rank_zero_info(
                 f"ShortcutAlarm ({prefix}) judges without masks: {', '.join(judged)}. A mark at a random place is an "
-                "object like any other to these checks, and outside of them; masks of the objects add checks that see it."
+                "object like any other to these, and outside of them; masks of the objects add checks that find it."
             )
 
     def _alert(self, trainer: Trainer, monitor: SaliencyMonitor, finding: Finding) -> None:

@@ -21,6 +21,7 @@ KINDS = ("survives without the object", "dies with the suspect region")
 _CHECKS_OF_KINDS = ("background_only_accuracy", "suspect_swap_accuracy")
 _FOLLOWS = "follows the "
 _RATE, _CHANCE, _SAME_CLASS = "_follow_rate", "_follow_chance", "_same_class_follow_rate"
+_KEPT = "_swap_accuracy"
 _NO_EVIDENCE = ("object",)
 """Properties that a good model follows: a pasted object is of the donor's class."""
 
@@ -170,7 +171,7 @@ def judge(
 
 def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> tuple[str, ...]:
     """The kinds of evidence that one look shows."""
-    if not is_above_chance(reliance):
+    if not reliance.is_above_chance:
         return ()
     without, exchanged = (reliance.measurements.get(name) for name in _CHECKS_OF_KINDS)
     survives = (
@@ -187,16 +188,10 @@ def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) ->
     return (*kinds, *(_FOLLOWS + name for name in _followed(reliance, thresholds)))
 
 
-def is_above_chance(reliance: Reliance) -> bool:
-    """Whether accuracy is clearly above chance: the lower end of its interval is."""
-    accuracy = reliance.measurements.get("accuracy")
-    return accuracy is not None and _is_above(accuracy, reliance.chance)
-
-
 def judged_by(reliance: Reliance) -> tuple[str, ...]:
-    """What of a look can be evidence: the checks with annotation by name, then the properties."""
-    checks = (name for name in _CHECKS_OF_KINDS if name in reliance.scores)
-    return (*checks, *_follow_rates(reliance))
+    """The names, as `checks=` takes them, of the checks that can be evidence at a look."""
+    checks = (name.removesuffix(_KEPT) for name in _CHECKS_OF_KINDS if name in reliance.scores)
+    return tuple(dict.fromkeys((*checks, *_follow_rates(reliance))))
 
 
 def follow_excess(reliance: Reliance) -> dict[str, float]:
@@ -379,10 +374,10 @@ def _exchanged(name: str, reliance: Reliance) -> str:
     """What was measured with a property borrowed from another class."""
     words = _words(name)
     changes = {
-        _RATE: f"With {words} borrowed from another class, the prediction is that class in",
-        _CHANCE: "untouched, it is that class already in",
-        _SAME_CLASS: f"with {words} borrowed from its own class, in",
-        "_swap_accuracy": "it stays right in",
+        _RATE: f"With {words} borrowed from another class, the share of predictions that are that class is",
+        _CHANCE: "for the untouched images it is",
+        _SAME_CLASS: f"with {words} borrowed from the image's own class it is",
+        _KEPT: "the share that stays right is",
     }
     measured = {each: reliance.measurements.get(f"{name}{each}") for each in changes}
     shown = {each: found for each, found in measured.items() if found is not None and found.n}
