@@ -148,15 +148,15 @@ def image_changes(
     makers = _on_objects(batch.images, annotated, removal)
     if maps is not None and annotated.masks is not None:
         makers.update(_on_saliency(batch.images, annotated, maps.to(batch.images.device), removal, seed))
-    return {each: exactly(makers[each]) for name in names for each in CHECKS.get(name, ()) if each in makers}
+    return {each: _exactly(makers[each]) for name in names for each in CHECKS.get(name, ()) if each in makers}
 
 
-def exactly(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same function, in the images' own precision, whatever the model computes in."""
+def _exactly(make: MakeImages) -> MakeImages:
+    """Change images in their own precision, whatever the model computes in."""
 
-    def made(rows: Tensor, *others: Tensor) -> Tensor:
+    def made(rows: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-            return make(rows, *others)
+            return make(rows)
 
     return made
 
@@ -167,7 +167,7 @@ def _on_objects(images: Tensor, annotated: AnnotatedRegions, removal: Removal) -
     if around is None or objects is None or not (annotated.known & annotated.masked).any():
         return {}
     changed = annotated.masked[:, None, None]
-    bare = images_without(images, around & changed, removal)
+    bare = _without(images, around & changed, removal)
     return {"background_only": bare, "object_only": _object_only(images, ~objects & changed, removal)}
 
 
@@ -178,7 +178,7 @@ def _on_saliency(
     masks, around, donors = annotated.masks, annotated.around, annotated.donors
     if masks is None or around is None or not (donors >= 0).any():
         return {}
-    bare = images_without(images, around & annotated.masked[:, None, None], removal)
+    bare = _without(images, around & annotated.masked[:, None, None], removal)
 
     @cache
     def salient() -> Tensor:
@@ -199,7 +199,7 @@ def _on_saliency(
     }
 
 
-def images_without(images: Tensor, regions: Tensor, removal: Removal) -> MakeImages:
+def _without(images: Tensor, regions: Tensor, removal: Removal) -> MakeImages:
     """A function from the numbers of some samples to their images with their regions removed."""
     return lambda rows: remove_regions(images[rows], regions[rows], removal)
 
@@ -207,7 +207,7 @@ def images_without(images: Tensor, regions: Tensor, removal: Removal) -> MakeIma
 def _object_only(images: Tensor, background: Tensor, removal: Removal) -> MakeImages:
     """The images with all of the background in the mean colour of the backgrounds of all samples."""
     if callable(removal):
-        return images_without(images, background, removal)
+        return _without(images, background, removal)
 
     @cache
     def colour() -> Tensor:

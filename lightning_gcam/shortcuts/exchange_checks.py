@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,19 +14,17 @@ from torch import Tensor
 from lightning_gcam.cam.targets import are_multi_hot, predictions_of
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.shortcuts.checks import MakeImages, exactly, images_without
-from lightning_gcam.shortcuts.exchange import available_properties, exchange_property, property_of
+from lightning_gcam.shortcuts.checks import MakeImages
+from lightning_gcam.shortcuts.exchange import available_properties, exchange_property
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, regions_of_batch, salient_place
-from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL, Removal, exchange, exchange_regions
+from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL, Removal, exchange_regions, remove_regions
 from lightning_gcam.shortcuts.results import BEFORE, mean_share_interval, right_shares
 
 NUM_DONORS, NUM_MATES = 2, 1
 """How many donors of another class each sample has, and how many of its own class."""
 
-MakeExchanged = Callable[[Tensor, Tensor], Tensor]
-"""From the numbers `(n,)` int64 of some samples, and of a donor of each, to changed images `(n, C, H, W)`."""
-
 _SIDES = {"swap": NUM_DONORS, "same_class": NUM_MATES}
+_PLACES = ("salient_region", "suspect")
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,9 @@ class Exchanges:
     Args:
         images: `(N, C, H, W)`, the samples.
         annotated: the samples' classes and regions.
-        makers: for each property, the function that gives samples the property of their donors.
         donors: of each sample, by property: not every sample has a mask, or a suspect region.
+        places: the regions `(N, H, W)` bool of "salient_region" and "suspect".
+        removal: how an object is removed.
 
     Example:
         >>> batch = SaliencyBatch(torch.rand(2, 1, 4, 4), torch.tensor([0, 1]))
@@ -94,8 +94,9 @@ class Exchanges:
 
     images: Tensor
     annotated: AnnotatedRegions
-    makers: Mapping[str, MakeExchanged]
     donors: Mapping[str, Donors]
+    places: Mapping[str, Tensor] = field(default_factory=dict)
+    removal: Removal = DEFAULT_REMOVAL
 
     @staticmethod
     def of(
@@ -128,17 +129,20 @@ class Exchanges:
         annotated = annotated or (regions_of_batch(batch) if names else None)
         if annotated is None:
             return None
-        there = {name for name in names if name in available_properties(batch.images.shape[1])}
-        found = _makers(batch.images, annotated, there, maps, removal)
-        donors = {name: Donors.of(annotated.labels, found[name][1]) for name in there & set(found)}
+        places = {"suspect": annotated.suspect} if annotated.suspect is not None else {}
+        if maps is not None and (place := salient_place(maps)).any():
+            places["salient_region"] = place.to(batch.images.device).expand(len(batch), -1, -1)
+        exchanges = Exchanges(batch.images, annotated, {}, places, removal)
+        there = (name for name in available_properties(batch.images.shape[1]) if name in names)
+        usable = {name: found for name in there if (found := exchanges._usable(name)) is not None}
+        donors = {name: Donors.of(annotated.labels, found) for name, found in usable.items()}
         donors = {name: each for name, each in donors.items() if (each.others >= 0).any()}
-        makers = {name: make for name, (make, _) in found.items()}
-        return Exchanges(batch.images, annotated, makers, donors) if donors else None
+        return replace(exchanges, donors=donors) if donors else None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The properties that are exchanged, in the order of `available_properties`."""
-        return tuple(name for name in available_properties() if name in self.donors)
+        return tuple(self.donors)
 
     def versions(self) -> dict[str, MakeImages]:
         """By the name of each changed version, a function that makes its images of some samples."""
@@ -162,7 +166,8 @@ class Exchanges:
             `(n, C, H, W)`, of the dtype of the images.
         """
         taken = donors[rows]
-        changed = self.makers[name](rows, taken.clamp(min=0))
+        with torch.no_grad(), torch.autocast(self.images.device.type, enabled=False):
+            changed = self._changed(name, rows, taken.clamp(min=0))
         return torch.where((taken >= 0)[:, None, None, None], changed, self.images[rows])
 
     def measure(
@@ -204,6 +209,45 @@ class Exchanges:
             if same is not None and name != "object":  # else they stand beside the background already
                 measured.update(self._of_same_class(name, same[0]))
         return measured
+
+    def _usable(self, name: str) -> Tensor | None:
+        """The samples that have a property, `(N,)` bool; None where the batch has nothing of the kind."""
+        annotated = self.annotated
+        if name in ("background", "object"):
+            return annotated.known & annotated.masked if annotated.masks is not None else None
+        if name in _PLACES:
+            return annotated.known & self._to(name).flatten(1).any(dim=1) if name in self.places else None
+        return annotated.known
+
+    def _changed(self, name: str, rows: Tensor, donors: Tensor) -> Tensor:
+        """Some images with a property of these donors, each of which has one."""
+        if name == "background":
+            return self._on_background(rows, donors)
+        if name == "object":
+            return self._on_background(donors, rows)
+        if name in _PLACES:
+            return self._with_place(name, rows, donors)
+        return exchange_property(name, self.images[rows], self.images[donors])
+
+    def _on_background(self, rows: Tensor, donors: Tensor) -> Tensor:
+        """The objects on the background of their donors, whose own objects are removed."""
+        around, objects = cast(Tensor, self.annotated.around), cast(Tensor, self.annotated.objects)
+        bare = remove_regions(self.images[donors], around[donors], self.removal)
+        return torch.where(objects[rows][:, None], self.images[rows], bare)
+
+    def _with_place(self, name: str, rows: Tensor, donors: Tensor) -> Tensor:
+        """The images with the donors' region; no object comes along with it, nor what lies there beside it is lost."""
+        to, regions, lent = self._to(name), self.places[name], self.images[donors]
+        if self.annotated.around is not None:
+            beside = self.annotated.around & ~to & self.annotated.masked[:, None, None]
+            lent = remove_regions(lent, beside[donors], self.removal)
+        every = torch.ones_like(rows, dtype=torch.bool)
+        return exchange_regions(self.images[rows], lent, every, regions[rows], regions[donors], to[rows])
+
+    def _to(self, name: str) -> Tensor:
+        """The part of each region that is changed: objects stay as they are."""
+        objects, regions = self.annotated.objects, self.places[name]
+        return regions & ~objects if objects is not None else regions
 
     def _of_other_class(
         self, name: str, clean: _Prediction, swapped: Sequence[_Prediction]
@@ -325,59 +369,3 @@ def _version(name: str, side: str, number: int) -> str:
 def _images_of(name: str) -> str:
     """The property on whose changed images a property is measured."""
     return "background" if name == "object" else name
-
-
-# ------------------------------------------------------------------------------- how each property is borrowed
-
-
-def _makers(
-    images: Tensor, annotated: AnnotatedRegions, names: set[str], maps: Tensor | None, removal: Removal
-) -> dict[str, tuple[MakeExchanged, Tensor]]:
-    """For each property that the samples have: the function that exchanges it, and the samples that may `(N,)`."""
-    makers: dict[str, tuple[MakeExchanged, Tensor]] = {}
-    for name in names:
-        if property_of(name).exchange is not None:
-            makers[name] = partial(_of_images, name, images), annotated.known
-    if "salient_region" in names and maps is not None and (place := salient_place(maps)).any():
-        places = place.to(images.device).expand(len(images), -1, -1)
-        makers["salient_region"] = _of_places(images, annotated, places, removal)
-    if "suspect" in names and annotated.suspect is not None:
-        makers["suspect"] = _of_places(images, annotated, annotated.suspect, removal)
-    if names & {"background", "object"} and annotated.around is not None and annotated.objects is not None:
-        masked = annotated.masked
-        bare = images_without(images, annotated.around & masked[:, None, None], removal)
-        on_background = exactly(partial(_on_background, images, bare, ~annotated.objects))
-        makers["background"] = on_background, annotated.known & masked
-        makers["object"] = (lambda rows, donors: on_background(donors, rows)), annotated.known & masked
-    return makers
-
-
-def _of_images(name: str, images: Tensor, rows: Tensor, donors: Tensor) -> Tensor:
-    return exchange_property(name, images[rows], images[donors])
-
-
-def _on_background(
-    images: Tensor, bare: MakeImages, background: Tensor, rows: Tensor, donors: Tensor
-) -> Tensor:
-    """The objects on the background of their donors, whose own objects are removed."""
-    return exchange(images[rows], bare(donors), torch.ones_like(rows, dtype=torch.bool), background[rows])
-
-
-def _of_places(
-    images: Tensor, annotated: AnnotatedRegions, regions: Tensor, removal: Removal
-) -> tuple[MakeExchanged, Tensor]:
-    """The function that exchanges regions, beside the objects where there are masks; and the samples that have any."""
-    bare: MakeImages = images.__getitem__
-    to = regions
-    if annotated.around is not None and annotated.objects is not None:
-        # a donor's object must not come along, nor must what is suspect beside it be lost
-        to = regions & ~annotated.objects
-        bare = images_without(images, annotated.around & ~to & annotated.masked[:, None, None], removal)
-
-    def made(rows: Tensor, donors: Tensor) -> Tensor:
-        has_donor = torch.ones_like(rows, dtype=torch.bool)
-        return exchange_regions(
-            images[rows], bare(donors), has_donor, regions[rows], regions[donors], to[rows]
-        )
-
-    return exactly(made), annotated.known & to.flatten(1).any(dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,15 @@ def test_a_record_holds_them_with_n_interval_and_chance() -> None:
     assert accuracy.value == sum(map(bool, record.correct)) / 8
     assert accuracy.n == 8
     assert accuracy.interval is not None
+
+
+def test_a_record_can_be_kept_in_a_file() -> None:
+    record = record_saliency(toy_network(), batch_of(suspect=CORNER))
+    back = pickle.loads(pickle.dumps(record))
+    assert back.scores == record.scores
+    rows, donors = torch.arange(8), record.exchanges.donors["background"].others[:, 0]  # type: ignore[union-attr]
+    made = [each.exchanges.borrowed("background", donors, rows) for each in (back, record)]
+    assert torch.equal(*made)
 
 
 @pytest.mark.parametrize(

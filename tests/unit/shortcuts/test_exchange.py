@@ -179,6 +179,21 @@ def test_a_histogram_is_the_same_before_and_behind_a_normalization() -> None:
     torch.testing.assert_close(normalized, (plain - mean) / std)
 
 
+def test_a_colour_has_the_same_ranks_before_and_behind_a_normalization_of_all_channels() -> None:
+    """Behind it the colour is a difference, of the same donor's pixel, within the values of the two images."""
+    images, donors = random_pair()
+    behind = [(each - 0.5) / 0.25 for each in (images, donors)]
+
+    made = exchange_property("color", *behind)
+
+    ranks, order = images.mean(1).flatten(1).argsort(1).argsort(1), donors.mean(1).flatten(1).argsort(1)
+    at = order.gather(1, ranks)[:, None].expand(-1, 3, -1)
+    own, lent = behind[0].mean(dim=1, keepdim=True), behind[1].flatten(2).gather(2, at).view_as(made)
+    low, high = (torch.stack([each.flatten(1).aminmax(dim=1)[end] for each in behind]) for end in (0, 1))
+    bounds = low.amin(0)[:, None, None, None], high.amax(0)[:, None, None, None]
+    torch.testing.assert_close(made, (own + lent - lent.mean(dim=1, keepdim=True)).clamp(*bounds))
+
+
 def test_a_black_donor_has_no_colour() -> None:
     images, _ = random_pair()
 
