@@ -47,7 +47,7 @@ from lightning_gcam.cam.layers import TargetLayer, check_fuse, resolve_target_la
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter, SaliencyBatch
-from lightning_gcam.data.fixed_samples import Selection
+from lightning_gcam.data.fixed_samples import Selection, one_labelled
 from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.metrics.registry import ResolvedScores, Scores
 from lightning_gcam.pipeline.config import (
@@ -58,9 +58,8 @@ from lightning_gcam.pipeline.config import (
     check_scores,
     check_targets,
 )
-from lightning_gcam.pipeline.dry_run import dry_run, one_labelled
 from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
-from lightning_gcam.pipeline.run import analyze
+from lightning_gcam.pipeline.run import analyze, dry_run
 from lightning_gcam.shortcuts import Checks, Removal
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 from lightning_gcam.utils.errors import InputError, check_flag, check_whole

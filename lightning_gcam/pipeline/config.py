@@ -1,11 +1,12 @@
-"""What a look computes: methods, targets, scores and causal checks, refused early where they cannot be had."""
+"""What a look computes: methods, targets, scores and causal checks, refused early where they cannot be had; and how."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.layers import Fuse, TargetLayers
@@ -22,6 +23,33 @@ PERTURBING, CHECKING = "Asking the model for the scores", "Checking what the mod
 """The steps that may fail without the look: the names by which `on_failure` of `analyze` is called."""
 
 _KNOWN_NEEDS = frozenset({"mask", "suspect", "forwards", "maps", "earlier", "random", "other"})
+
+
+Result = TypeVar("Result")
+OnFailure = Callable[[str, Exception], None]
+"""Called with the name of a step, or of a score, and the error; the look goes on without it where this returns."""
+
+
+class MapFn(Protocol):
+    """How the work of a look is divided among processes."""
+
+    def __call__(self, work: Callable[[list[int]], Result], n: int | None = None) -> Result:
+        """Do the work, with the same result in every process; where it fails in one, raise in all of them.
+
+        Args:
+            work: from the numbers of some samples to one row for each.
+            n: how many samples there are; where it is left out, every process does the whole work, given no numbers.
+        """
+
+
+def in_one_process(work: Callable[[list[int]], Result], n: int | None = None) -> Result:
+    """Do the whole work here.
+
+    Example:
+        >>> in_one_process(lambda rows: rows, 3)
+        [0, 1, 2]
+    """
+    return work(list(range(n or 0)))
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.targets import Targets
+from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
+from lightning_gcam.cam.targets import Targets, check_labels
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES
-from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks, labels_of
+from lightning_gcam.pipeline.attribution import Attribution, attribute, attribute_in_chunks, labels_of
 from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
-from lightning_gcam.pipeline.config import CHECKING, PERTURBING, LookConfig
+from lightning_gcam.pipeline.config import (
+    CHECKING,
+    PERTURBING,
+    LookConfig,
+    MapFn,
+    OnFailure,
+    in_one_process,
+)
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
     maps_of_random_weights,
@@ -30,35 +38,11 @@ from lightning_gcam.pipeline.model_outputs import (
 from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
 from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
-from lightning_gcam.shortcuts import Exchanges, Reliance, measure_reliance
+from lightning_gcam.shortcuts import Exchanges, Reliance, changed_images, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
+from lightning_gcam.shortcuts.exchange import try_properties
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
-
-Result = TypeVar("Result")
-OnFailure = Callable[[str, Exception], None]
-"""Called with the name of a step, or of a score, and the error; the look goes on without it where this returns."""
-
-
-class MapFn(Protocol):
-    """How the work of a look is divided among processes."""
-
-    def __call__(self, work: Callable[[list[int]], Result], n: int | None = None) -> Result:
-        """Do the work, with the same result in every process; where it fails in one, raise in all of them.
-
-        Args:
-            work: from the numbers of some samples to one row for each.
-            n: how many samples there are; where it is left out, every process does the whole work, given no numbers.
-        """
-
-
-def in_one_process(work: Callable[[list[int]], Result], n: int | None = None) -> Result:
-    """Do the whole work here.
-
-    Example:
-        >>> in_one_process(lambda rows: rows, 3)
-        [0, 1, 2]
-    """
-    return work(list(range(n or 0)))
+from lightning_gcam.utils.errors import InputError
 
 
 def analyze(
@@ -117,7 +101,7 @@ def analyze(
         found = _Found()
         if is_checked:
             found, size = look.checks(attribution, history, size)
-        scores = with_checks(results.values, found.reliance)
+        scores = found.reliance.beside(results.values) if found.reliance is not None else results.values
         return SaliencyRecord(
             batch,
             scored,
@@ -158,15 +142,64 @@ def record_saliency(
     return analyze(model, batch, LookConfig(**config), stamp=stamp, chunk_size=chunk_size)
 
 
-def with_checks(scores: dict[str, float], reliance: Reliance | None) -> dict[str, float]:
-    """The scores and the checks of a look in one dict; a score of the user's that has a check's name stays.
+def dry_run(
+    model: nn.Module, batch: SaliencyBatch, config: LookConfig, *, whole: SaliencyBatch | None = None
+) -> list[TargetLayer]:
+    """Find the target layers and analyze a batch of one sample, before training time is spent.
 
-    Example:
-        >>> with_checks({"accuracy": 0.5}, Reliance({}, 0.1))
-        {'accuracy': 0.5}
+    Args:
+        model: any `nn.Module`.
+        batch: the sample (see `one_labelled`), on the model's device.
+        config: what the looks will compute.
+        whole: the batch that the sample is a part of: its labels show whether they name classes or measure something.
+
+    Returns:
+        The layers that are named in `config`, or the one that was found.
+
+    Raises:
+        InputError: naming the argument, what came, and what to do. What fails for another reason behind the maps is
+            left to the first look.
     """
-    checks = reliance.scores if reliance is not None else {}
-    return {**scores, **{name: value for name, value in checks.items() if name not in scores}}
+    whole = whole if whole is not None else batch
+    layers = _find_layers(model, batch, config)
+    config = replace(config, target_layer=[layer.name for layer in layers])
+    options = {**config.attribute_options, "methods": "grad_cam"}
+    with torch.inference_mode(False):
+        tried = attribute(model, batch.images, masks=batch.object_masks, **options)
+        has_classes = config.explains_classes and tried.explains == "classes"
+        if whole.labels is not None and whole.labels.ndim == 1 and has_classes:
+            check_labels(whole.labels, tried.logits.shape[1])
+        if config.explains_labels:
+            config = replace(config, targets=labels_of(batch, whole))
+        record = analyze(model, batch, _of_one_sample(config), on_failure=_raise_input_error)
+        maps, *_ = record.attribution.maps.values()
+        try:
+            changed_images(batch, maps, config.check_names, config.removal)
+            try_properties(config.exchange_names, batch.images)
+        except Exception as error:
+            _raise_input_error(CHECKING, error)
+    return layers
+
+
+def _of_one_sample(config: LookConfig) -> LookConfig:
+    """What of `config` a dry run computes; the same forwards for every sample, as sharded models need."""
+    resolved = config.resolved_scores
+    scores = {name: each for name, each in resolved.metrics.items() if "random" not in resolved.needs[name]}
+    return replace(config, scores=scores, checks=(), with_baselines=False)
+
+
+def _raise_input_error(_: str, error: Exception) -> None:
+    if isinstance(error, InputError):
+        raise error
+
+
+def _find_layers(model: nn.Module, batch: SaliencyBatch, config: LookConfig) -> list[TargetLayer]:
+    """The layers that `config` names, or the one that is found."""
+    if config.target_layer is None:
+        how = {"forward": config.forward, "reshape_transform": config.reshape_transform}
+        return [find_target_layer(model, batch.images, **how)]  # type: ignore[arg-type]
+    named = resolve_target_layers(model, config.target_layer)
+    return [TargetLayer(name, layer) for name, layer in named.items()]
 
 
 def can_be_checked(

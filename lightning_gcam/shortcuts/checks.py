@@ -37,6 +37,9 @@ CHECKS: dict[str, tuple[str, ...]] = {
 
 _SWAP = "_swap_accuracy"
 
+BEFORE = "_before"
+"""What the accuracy on the unchanged images of a check's own samples is called, where they are not all."""
+
 
 def available_checks() -> tuple[str, ...]:
     """The names of the causal checks, in the order of the tables; behind the first three, the exchanged properties.

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lightning_gcam.metrics import Measurement
+from lightning_gcam.shortcuts.checks import BEFORE
 from lightning_gcam.shortcuts.exchange import property_of
-from lightning_gcam.shortcuts.results import BEFORE, Reliance
+from lightning_gcam.shortcuts.results import Reliance
 from lightning_gcam.utils.errors import InputError
 
 Saliency = Literal["agrees", "is blind", "is not there", "is not judged"]

@@ -7,7 +7,7 @@ have their names and remedies here, and are made in `exchange_checks`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -171,6 +171,21 @@ def exchange_property(name: str, images: Tensor, donors: Tensor) -> Tensor:
         low = torch.minimum(_lowest(own), _lowest(lent))
         high = -torch.minimum(_lowest(-own), _lowest(-lent))
         return in_dtype_of(images, made.clamp(low, high))
+
+
+def try_properties(names: Sequence[str], images: Tensor) -> None:
+    """Exchange the properties of images with themselves, before training time is spent.
+
+    Args:
+        names: out of `available_properties`; those that take more than images are left to the looks.
+        images: `(N, C, H, W)`.
+
+    Raises:
+        InputError: where a function of a user's does not give images.
+    """
+    for name in available_properties(images.shape[1]):
+        if name in names and property_of(name).exchange is not None:
+            exchange_property(name, images, images)
 
 
 def _lowest(images: Tensor) -> Tensor:

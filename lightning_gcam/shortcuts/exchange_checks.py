@@ -14,11 +14,11 @@ from torch import Tensor
 from lightning_gcam.cam.targets import are_multi_hot, predictions_of
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.shortcuts.checks import MakeImages
+from lightning_gcam.shortcuts.checks import BEFORE, MakeImages
 from lightning_gcam.shortcuts.exchange import available_properties, exchange_property
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, regions_of_batch, salient_place
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL, Removal, exchange_regions, remove_regions
-from lightning_gcam.shortcuts.results import BEFORE, mean_share_interval, right_shares
+from lightning_gcam.shortcuts.shares import mean_share_interval, right_shares
 
 NUM_DONORS, NUM_MATES = 2, 1
 """How many donors of another class each sample has, and how many of its own class."""

@@ -25,7 +25,7 @@ from lightning_gcam.callbacks.shortcut_alarm import RecentLooks
 from lightning_gcam.loggers import log_alert
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
-from lightning_gcam.shortcuts.results import wilson_interval
+from lightning_gcam.shortcuts.shares import wilson_interval
 from tests.support.toys import LIGHTNING_SAYS, PACKAGES, LightningToy, Toy, toy_trainer
 
 pytestmark = LIGHTNING_SAYS

@@ -20,7 +20,7 @@ from lightning_gcam.shortcuts import (
 )
 from lightning_gcam.shortcuts.detector import KINDS, follow_excess, judged_by, kinds_of
 from lightning_gcam.shortcuts.exchange import property_of, unregister_property
-from lightning_gcam.shortcuts.results import wilson_interval
+from lightning_gcam.shortcuts.shares import wilson_interval
 
 CHANCE = 0.1
 VERDICTS = r"detect|safe|no shortcut|\bshortcut|✓|✔|✅|proof|proves|\bis wrong"

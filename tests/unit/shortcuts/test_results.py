@@ -11,7 +11,7 @@ import torch
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Exchanges, Reliance, changed_images, measure_reliance
-from lightning_gcam.shortcuts.results import (
+from lightning_gcam.shortcuts.shares import (
     chance_level,
     difference_interval,
     mean_share_interval,
