@@ -294,7 +294,11 @@ _WORDS = {
     "background": "the background",
     "suspect": "the suspect region",
 }
-_MAY_TELL = {"color": "a ripe tomato is red", "background": "a camel is likelier in sand"}
+_MAY_BELONG = {"color", "histogram", "background"}
+_YOURS_TO_SAY = (
+    "It may belong to the class (a ripe tomato is red, a camel is likelier in sand): that is yours to say, and the "
+    "monitor's `checks=` leaves a property out."
+)
 
 
 def message_of(finding: Finding) -> str:
@@ -310,24 +314,18 @@ def message_of(finding: Finding) -> str:
         object. What to try next: look at the overlays for what is salient outside of the object; then remove or
         exchange it, and validate on images without it.
     """
-    evidence, reliance = finding.evidence, finding.evidence.reliance
-    accuracy = reliance.measurements["accuracy"]
-    measured = [
-        f"Accuracy on the fixed samples is {_shown(accuracy)}, chance {reliance.chance:.2f}",
-        *_checks(reliance),
-    ]
-    names = finding.properties
-    readings = [_READINGS[kind] for kind in finding.kinds if kind in _READINGS]
-    readings += [f"on {_words(name)}" for name in names]
-    steps = [_NEXT_STEPS[finding.saliency]] if finding.saliency in _NEXT_STEPS else []
-    steps += [_step(name) for name in names]
+    evidence, reliance, names = finding.evidence, finding.evidence.reliance, finding.properties
+    accuracy = f"{_shown(reliance.measurements['accuracy'])}, chance {reliance.chance:.2f}"
+    readings = [_READINGS.get(kind, f"on {_words(kind.removeprefix(_FOLLOWS))}") for kind in finding.kinds]
+    steps = [*filter(None, [_NEXT_STEPS.get(finding.saliency)]), *map(_step, names)]
     sentences = (
         f"{finding.looks} look{'s' if finding.looks > 1 else ''} in a row, the last at step {evidence.step} "
         f"(epoch {evidence.epoch}).",
-        f"{'; '.join(measured)}.",
-        *(_exchanged(name, reliance) for name in names),
+        f"{'; '.join((f'Accuracy on the fixed samples is {accuracy}', *_checks(reliance)))}.",
+        *_exchanged(names, reliance),
         f"This is consistent with reliance {_enumerated(readings)}.",
         _on_saliency(finding),
+        _YOURS_TO_SAY if _MAY_BELONG & {*names} else "",
         f"What to try next: {'; '.join(steps)}; then remove or exchange it, and validate on images without it.",
     )
     return " ".join(filter(None, sentences))
@@ -371,18 +369,26 @@ def _checks(reliance: Reliance) -> Iterator[str]:
             yield f"{change} it is {_shown(measurement)}{share}"
 
 
-def _exchanged(name: str, reliance: Reliance) -> str:
-    """What was measured with a property borrowed from another class."""
-    words = _words(name)
-    changes = {
-        _RATE: f"With {words} borrowed from another class, the share of predictions that are that class is",
-        _CHANCE: "for the untouched images it is",
-        _SAME_CLASS: f"with {words} borrowed from the image's own class it is",
-        _KEPT: "the share that stays right is",
-    }
-    measured = {each: reliance.measurements.get(f"{name}{each}") for each in changes}
-    shown = {each: found for each, found in measured.items() if found is not None and found.n}
-    return "; ".join(f"{changes[each]} {_shown(found)}" for each, found in shown.items()) + "."
+def _exchanged(names: Sequence[str], reliance: Reliance) -> Iterator[str]:
+    """What was measured with properties borrowed from another class: of the first in words, of the others in short."""
+    others = []
+    for name in names:
+        words = _words(name)
+        changes = {
+            _RATE: f"With {words} borrowed from another class, the share of predictions that are that class is",
+            _CHANCE: "for the untouched images it is",
+            _SAME_CLASS: f"with {words} borrowed from the image's own class it is",
+            _KEPT: "the share that stays right is",
+        }
+        found = {change: reliance.measurements.get(name + each) for each, change in changes.items()}
+        shares = {change: _shown(share) for change, share in found.items() if share is not None and share.n}
+        if name == names[0]:
+            yield "; ".join(f"{change} {share}" for change, share in shares.items()) + "."
+        else:
+            rate, *rest = shares.values()
+            others.append(f"{words}: {', '.join([rate, *(each.partition(' ')[0] for each in rest)])}")
+    if others:
+        yield f"The same shares for {'; for '.join(others)}."
 
 
 def _words(name: str) -> str:
@@ -394,10 +400,7 @@ def _step(name: str) -> str:
     remedy = ""
     with suppress(InputError):
         remedy = property_of(name).remedy
-    step = f"for {_words(name)}: {remedy or 'look at the exchanged images'}"
-    if name in _MAY_TELL:
-        step += f" ({_MAY_TELL[name]}: whether that may count is yours to say; the monitor's `checks=` leaves it out)"
-    return step
+    return f"for {_words(name)}: {remedy or 'look at the exchanged images'}"
 
 
 def _enumerated(words: Sequence[str]) -> str:

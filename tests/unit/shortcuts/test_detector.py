@@ -308,10 +308,21 @@ def test_whether_a_colour_may_tell_the_class_is_left_to_the_reader():
     words = message_of(judge(looks(measured, measured)))
     assert "reliance on colours, on the border and on high frequencies (texture)." in words
     assert (
-        "(a ripe tomato is red: whether that may count is yours to say; the monitor's `checks=` leaves it out)"
+        "It may belong to the class (a ripe tomato is red, a camel is likelier in sand): that is yours to say, and the "
+        "monitor's `checks=` leaves a property out. What to try next: for colours: train with color jitter"
         in words
     )
-    assert words.count("is yours to say") == 1
+    assert "yours to say" not in message_of(judge(looks(exchanged(), exchanged())))
+
+
+def test_of_further_properties_the_words_are_few():
+    measured = exchanged(color=(0.5, 0.0, 0.0), spectrum=(0.4, 0.1, 0.05))
+    words = message_of(judge(looks(measured, measured)))
+    assert words.count("borrowed from another class") == 1
+    assert (
+        "The same shares for colours: 0.50 [0.38, 0.62], n = 64, 0.00, 0.00, 0.50; for the amplitude spectrum: 0.40 "
+        "[0.29, 0.53], n = 64, 0.10, 0.05, 0.60. This is consistent" in words
+    )
 
 
 @pytest.mark.parametrize("name", sorted({*available_properties()} - {"object"}))
