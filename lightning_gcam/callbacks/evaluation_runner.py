@@ -32,7 +32,8 @@ from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import labels_of
 from lightning_gcam.pipeline.config import PERTURBING, LookConfig
-from lightning_gcam.pipeline.run import OnFailure, analyze, dry_run, one_labelled
+from lightning_gcam.pipeline.dry_run import dry_run, one_labelled
+from lightning_gcam.pipeline.run import OnFailure, analyze
 from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import safe_name

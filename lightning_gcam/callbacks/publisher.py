@@ -18,6 +18,7 @@ from lightning_gcam.loggers.disk import directory_of_logger, next_version, resto
 from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.shortcuts import Reliance, available_properties
 from lightning_gcam.shortcuts.checks import takes_masks
 from lightning_gcam.utils.isolation import same_random_streams
 from lightning_gcam.utils.lightning_compat import Trainer, in_both, rank_zero_info
@@ -35,7 +36,7 @@ def announce(
     rank_zero_info(
         f"SaliencyMonitor: {len(batch)} fixed samples{_of_classes(record)}, {', '.join(methods)} for "
         f"{_explained(record, config.targets)} at layer{'s' if len(layers) > 1 else ''} {where}; logs {record.tag} and "
-        f"{prefix}/{{{', '.join(name for name in record.scores if not name.startswith('centre/'))}}}."
+        f"{prefix}/{{{', '.join(_names_of_scores(record))}}}."
     )
     if batch.object_masks is None:
         left_out = [name for name, metric in config.resolved_scores.metrics.items() if needs_mask(metric)]
@@ -49,6 +50,42 @@ def announce(
             f"The samples have no masks or boxes, so these scores are left out: {', '.join(left_out)}. Deliver "
             "(images, labels, masks) in the validation batch, or pass `adapter=` or `batch=`, to have them."
         )
+    channels = batch.images.shape[1]
+    lacking = [name for name in config.exchange_names if name not in available_properties(channels)]
+    if lacking and record.reliance is not None:
+        rank_zero_info(
+            f"Images of {channels} channel{'s' if channels > 1 else ''} have no {' and no '.join(lacking)} to "
+            "exchange: left out."
+        )
+
+
+def _names_of_scores(record: SaliencyRecord) -> list[str]:
+    """The names of the scores, without those of baselines, and the five of an exchanged property as one."""
+    properties = record.exchanges.names if record.exchanges is not None else ()
+    shown = {
+        f"{name}_{score}": f"{name}_*"
+        for name in properties
+        for score in (
+            "swap_accuracy",
+            "follow_rate",
+            "follow_chance",
+            "same_class_accuracy",
+            "same_class_follow_rate",
+        )
+    }
+    names = (name for name in record.scores if not name.startswith("centre/"))
+    return list(dict.fromkeys(shown.get(name, name) for name in names))
+
+
+def explain_waiting(record: SaliencyRecord) -> None:
+    """Log that the causal checks wait, and how they would not."""
+    reliance = cast(Reliance, record.reliance)
+    low, high = reliance.measurements["accuracy"].interval or (0.0, 1.0)
+    rank_zero_info(
+        f"The causal checks wait until accuracy on the fixed samples is clearly above chance: it is "
+        f"{reliance.scores.get('accuracy', 0.0):.2f} [{low:.2f}, {high:.2f}], chance {reliance.chance:.2f}. "
+        "`checks=[...]` with the names of some makes these at every look."
+    )
 
 
 def _of_classes(record: SaliencyRecord) -> str:
@@ -270,7 +307,7 @@ class Publisher:
         self.failures = failures
         self.directory = directory
         self._pages: dict[Path, ReportLogger] = {}
-        self._announced = False
+        self._announced = self._waiting = False
 
     @property
     def pages(self) -> list[ReportLogger]:
@@ -296,6 +333,10 @@ class Publisher:
         if layers and not self._announced:
             with self.failures.guard("Saying what is looked at"):
                 self._announce(record, layers, config)
+        if record.checks_wait and not self._waiting:
+            self._waiting = True
+            with self.failures.guard("Saying what is looked at"):
+                explain_waiting(record)
         to_files = not trainer.loggers and not is_rehearsal
         is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:

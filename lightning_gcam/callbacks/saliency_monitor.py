@@ -58,8 +58,9 @@ from lightning_gcam.pipeline.config import (
     check_scores,
     check_targets,
 )
+from lightning_gcam.pipeline.dry_run import dry_run, one_labelled
 from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
-from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled
+from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts import Checks, Removal
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 from lightning_gcam.utils.errors import InputError, check_flag, check_whole
@@ -129,8 +130,10 @@ class SaliencyMonitor(Callback):
             the annotation allows.
         final_scores: further ones, taken once at the end of a fit, logged as `saliency/final/<score>` and kept in
             `monitor.final_record`: for those that cost many forwards, as `insertion` and `deletion` do.
-        checks: what the model relies on, a forward each: names out of `lightning_gcam.shortcuts.available_checks`,
-            which are logged as `saliency/<check>`; None for all that the annotation allows, `[]` for none.
+        checks: what the model relies on: names out of `lightning_gcam.shortcuts.available_checks`, made at every look
+            and logged as `saliency/<score>`; `[]` for none. None for all that are on by default and that the annotation
+            allows (15 forwards of the samples without masks, 22 with), made at the first look, and further at those
+            where accuracy is clearly above chance.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
             `(N, H, W)` bool to images.
         adapter: a function from a batch of your dataloader to a `SaliencyBatch`, for layouts that are not recognised.
@@ -420,7 +423,7 @@ class SaliencyMonitor(Callback):
             "history": list(self.history),
             "settings": dict(self._settings),
         }
-        if self._config.compares_looks:
+        if self._config.compares_looks or self._looks.is_checked:
             state["memory"] = self._looks.state_dict()
         return state
 

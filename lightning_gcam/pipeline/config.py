@@ -39,10 +39,11 @@ class LookConfig:
         forward: as in `attribute`.
         reshape_transform: as in `attribute`.
         fuse: as in `attribute`.
-        checks: the causal checks (see `lightning_gcam.shortcuts.available_checks`), a forward each; None for all that
-            the annotation allows, `[]` for none. The name of a property ("color", "border"; see
-            `lightning_gcam.shortcuts.available_properties`) exchanges it with donors, four forwards each, and needs no
-            annotation but labels.
+        checks: the causal checks (see `lightning_gcam.shortcuts.available_checks`): those that remove or cover
+            something cost a forward or two each, and need masks; those that exchange a property ("color", "border")
+            cost three, and most need no annotation but labels. None for all that are on by default and that the
+            annotation allows; of a run's looks they are then made at the first, and further at those where accuracy is
+            clearly above chance. `[]` for none.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
             `(N, H, W)` bool to images.
         multi_label: whether each logit has a sigmoid of its own also where a sample is labelled with one class.
@@ -84,6 +85,11 @@ class LookConfig:
     def check_names(self) -> tuple[str, ...]:
         """The causal checks, each once."""
         return resolve_checks(self.checks)
+
+    @property
+    def checks_wait(self) -> bool:
+        """Whether the causal checks wait, behind the first look, until accuracy is clearly above chance."""
+        return self.checks is None
 
     @cached_property
     def exchange_names(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from lightning_gcam.pipeline import captions
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.captions import class_probabilities
 from lightning_gcam.pipeline.rendering import Earlier, Style, draw, title_of
-from lightning_gcam.shortcuts import Reliance
+from lightning_gcam.shortcuts import Exchanges, Reliance
 from lightning_gcam.shortcuts.regions import classes_of_labels
 from lightning_gcam.visual import Figure, Normalize, check_scale
 from lightning_gcam.visual.images import Scale
@@ -81,6 +81,9 @@ class SaliencyRecord:
             logits are dense, or no check was to be made.
         earlier: what the picture shows of the looks before.
         chunk_size: how many images this process ran at once; None where it ran all of them.
+        exchanges: the properties that were exchanged, with the donors; None where none was.
+        exchange_logits: `(N, K)` logits for the changed images, by the names of `exchanges.versions()`.
+        checks_wait: whether the causal checks wait, at this look, until accuracy is clearly above chance.
     """
 
     batch: SaliencyBatch
@@ -91,6 +94,9 @@ class SaliencyRecord:
     reliance: Reliance | None = None
     earlier: Earlier = field(default_factory=Earlier)
     chunk_size: int | None = None
+    exchanges: Exchanges | None = None
+    exchange_logits: Mapping[str, Tensor] = field(default_factory=dict)
+    checks_wait: bool = False
 
     @property
     def step(self) -> int:
@@ -222,7 +228,8 @@ PREVIOUS, FIRST, BEST = "previous", "first", "best"
 class LookHistory:
     """The maps of the previous, the first and the best look, on the CPU; and results that are the same at every look.
 
-    The best look is the one at which the explained classes were the most probable, on average.
+    The best look is the one at which the explained classes were the most probable, on average. `is_checked` is set at
+    the first look whose causal checks were made.
 
     Example:
         >>> history = LookHistory()
@@ -231,6 +238,7 @@ class LookHistory:
     """
 
     def __init__(self) -> None:
+        self.is_checked = False
         self._baselines: list[tuple[object, dict[str, float]]] = []
         self._random_maps: PerturbedOutputs | None = None
         self._explained: Tensor | None = None
@@ -289,12 +297,13 @@ class LookHistory:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; what can be computed again is left out."""
         kept = {"confidence": self._confidence, "step": self._step, "tops": dict(self._tops)}
-        return {"maps": dict(self._maps), **kept}
+        return {"maps": dict(self._maps), **kept, "is_checked": self.is_checked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the looks of a checkpoint."""
         self._maps, self._confidence = dict(state["maps"]), float(state["confidence"])
         self._step, self._tops = state.get("step"), dict(state.get("tops", {}))
+        self.is_checked = state.get("is_checked", False)
 
 
 def _same(now: Tensor | None, then: Tensor | None) -> bool:

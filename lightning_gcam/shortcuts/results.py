@@ -159,6 +159,12 @@ class Reliance:
     exact_chance: float | None = None
 
     @property
+    def is_above_chance(self) -> bool:
+        """Whether accuracy is clearly above chance: the lower end of its interval is."""
+        accuracy = self.measurements.get("accuracy")
+        return accuracy is not None and accuracy.interval is not None and accuracy.interval[0] > self.chance
+
+    @property
     def scores(self) -> dict[str, float]:
         """Every value that exists, and the accuracy of a guess, as plain numbers by name."""
         accuracy = {name: each.value for name, each in self.measurements.items() if math.isfinite(each.value)}
@@ -201,9 +207,6 @@ def measure_reliance(
     annotated: AnnotatedRegions | None = None,
 ) -> Reliance:
     """Compare the predictions for changed images with the labels, or with each other.
-
-    Where a check can count only some of the samples, the accuracy of just these as they are stands beside it, as
-    `<check>_before`.
 
     An accuracy is the share of samples whose predicted class is their label. Where a sample may be of several classes,
     one is predicted that is more likely than not; an accuracy is then the share of all labels, marked or not, that are
@@ -253,8 +256,6 @@ def measure_reliance(
     for name in CHECKS:
         if table.has_logits_for(name):
             measurements[name] = table.check(name)
-            if name.endswith("accuracy") and not torch.equal(table.rows(name), table.counted):
-                measurements[f"{name}{BEFORE}"] = table.accuracy("", table.rows(name))
     counted = annotated.labels[table.counted]
     if multi_label:
         return Reliance(measurements, *chance_of_marks(counted))
@@ -282,7 +283,7 @@ def right_shares(guesses: Tensor, labels: Tensor) -> Tensor:
 
 
 BEFORE = "_before"
-"""What the accuracy of a check's own samples is called, where they are not all."""
+"""What the accuracy on the unchanged images of a check's own samples is called, where they are not all."""
 
 
 @dataclass(frozen=True)
@@ -305,20 +306,15 @@ class _Versions:
 
     @property
     def counted(self) -> Tensor:
-        """The samples with a class and, where there are any, with an object: `(N,)` bool."""
-        known, masked = self.annotated.known, self.annotated.masked
-        return known & masked if (known & masked).any() else known
+        """The samples that an accuracy counts: `(N,)` bool."""
+        return self.annotated.counted
 
     def has_logits_for(self, check: str) -> bool:
         return all(version in self.guesses for version in CHECKS[check])
 
     def rows(self, name: str) -> Tensor:
         """The samples that have what a check takes: `(N,)` bool."""
-        if name == "suspect_swap_accuracy":
-            return self.counted & (self.annotated.suspect_donors >= 0)
-        if name in ("background_swap_accuracy", "salient_flips"):
-            return self.counted & (self.annotated.donors >= 0)
-        return self.counted
+        return self.counted & (self.annotated.donors >= 0) if name == "salient_flips" else self.counted
 
     def check(self, name: str) -> Measurement:
         """One check, on the samples that have what it takes."""
