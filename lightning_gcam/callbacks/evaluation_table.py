@@ -47,9 +47,9 @@ from lightning_gcam.loggers.disk import next_version, restored_on_failure
 from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.config import CHECKING, LookConfig
-from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
 from lightning_gcam.pipeline.run import analyze, can_be_checked
-from lightning_gcam.shortcuts import Reliance
+from lightning_gcam.shortcuts import Reliance, available_properties
 from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import LightningModule, Trainer, rank_zero_info, rank_zero_warn
@@ -286,11 +286,7 @@ def measure_checks(
     except Exception as error:
         failures.report(CHECKING, error)
         return None
-    if not can_be_checked(record.batch, record.attribution, config, done.class_names):
-        rank_zero_info(
-            "SaliencyEvaluation: there are no causal checks, which need labels that are classes, and one score of the "
-            "model for each class."
-        )
+    _announce(record, config)
     return same_record(trainer, record).reliance
 
 
@@ -302,6 +298,26 @@ def _choose(trainer: Trainer, choice: FixedBatch) -> FixedBatch | Exception:
     chosen = FixedBatch(choice.num_samples)
     failed = run_in_all(trainer, lambda: chosen.close(offered))
     return failed if failed is not None else chosen
+
+
+def _announce(record: SaliencyRecord, config: LookConfig) -> None:
+    """Log what the samples, or their images, do not allow."""
+    channels = record.batch.images.shape[1]
+    lacking = [name for name in config.exchange_names if name not in available_properties(channels)]
+    if not can_be_checked(record.batch, record.attribution, config, record.stamp.class_names):
+        rank_zero_info(
+            "SaliencyEvaluation: there are no causal checks, which need labels that are classes, and one score of the "
+            "model for each class."
+        )
+    elif record.reliance is not None and record.exchanges is None and config.exchange_names:
+        rank_zero_info(
+            "SaliencyEvaluation: no property is exchanged, which takes samples of several classes, and images that "
+            "have the property."
+        )
+    elif lacking:
+        rank_zero_info(
+            f"SaliencyEvaluation: images of {channels} channel(s) have no {' and no '.join(lacking)}."
+        )
 
 
 def _of_checks(config: LookConfig) -> LookConfig:

@@ -51,7 +51,8 @@ class SaliencyEvaluation(Callback):
     `evaluation.json`, and logged.
 
     In it stand also causal checks: what the model relies on, measured on a few samples that are chosen out of the whole
-    dataset. However large that is, they cost about 20 forwards of `check_samples` samples, behind the last batch.
+    dataset. However large that is, they cost 15 forwards of
+    `check_samples` samples behind the last batch, 22 with masks.
 
     It is given to the Trainer (`trainer.test` takes no callbacks), and does nothing in `fit` and `validate`.
 
@@ -60,9 +61,9 @@ class SaliencyEvaluation(Callback):
             gradient a batch.
         scores: names, metrics, or a mapping from names to metrics; None for the default ones that the annotation
             allows. Metrics of your own have to be a `lightning_gcam.metrics.SampleScore`.
-        checks: what the model relies on: names out of `lightning_gcam.shortcuts.available_checks` and
-            `available_properties`; None for all that the annotation allows, `[]` for none. They need labels that are
-            classes, and no annotation but these.
+        checks: what the model relies on: names out of `lightning_gcam.shortcuts.available_checks`; None for all
+            that are on by default and that the annotation allows, `[]` for none. All need labels that are classes, and
+            many of them no other annotation.
         check_samples: how many samples the checks are made on: as even over the classes as the dataset allows, of each
             class the first ones.
         target_layer: as in `SaliencyMonitor`.

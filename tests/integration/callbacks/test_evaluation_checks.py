@@ -199,6 +199,25 @@ def test_where_labels_are_no_classes_there_are_none_and_it_is_said_once(kind: st
     assert len([each for each in said if NO_CHECKS in each]) == 1
 
 
+def test_what_the_images_do_not_have_is_said(tmp_path: Path) -> None:
+    with listening() as said:
+        result = evaluate(tmp_path, checks=["color", "border"])
+    assert "border_follow_rate" in result.checks and "color_follow_rate" not in result.checks
+    assert [each for each in said if "images of 1 channel(s) have no color" in each]
+
+
+def test_where_all_samples_are_of_one_class_it_is_said_and_there_is_their_accuracy(tmp_path: Path) -> None:
+    ((images, labels),) = bordered_loader(48, batch_size=48)
+    one_class = DataLoader(TensorDataset(images[:12], labels[:12]), batch_size=8)
+    with listening() as said:
+        result = evaluate(tmp_path, one_class)
+    assert list(result.checks) == ["accuracy"]
+    assert (
+        len([each for each in said if "no property is exchanged, which takes samples of several" in each])
+        == 1
+    )
+
+
 class BreaksLater(Quiet):
     """Fails when all batches are done, for all images or only for images that no batch held."""
 
@@ -274,6 +293,23 @@ def test_the_checks_are_printed_below_the_scores(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("COLUMNS", "80")
     print_table(result, file)
     assert all(name in file.getvalue() for name in result.checks), "no name is cut in a narrow terminal"
+
+
+def test_by_default_there_are_checks_without_any_annotation_but_labels(tmp_path: Path) -> None:
+    evaluation = SaliencyEvaluation(scores=["gini"], on_error="raise", directory=tmp_path)
+    toy_trainer(tmp_path, evaluation).test(Quiet(ReadsTheBorder()), bordered_loader(96), verbose=False)
+    assert evaluation.result is not None
+    assert evaluation.result.checks["border_follow_rate"].value == 1.0
+    assert {each.n + each.left_out for each in evaluation.result.checks.values()} == {64}
+    followed = {
+        name.removesuffix("_follow_rate")
+        for name in evaluation.result.checks
+        if name.endswith("_follow_rate")
+    }
+    properties = {"spectrum", "texture", "border", "salient_region"}
+    assert followed == properties | {f"{each}_same_class" for each in properties}, (
+        "a grey image has no colour"
+    )
 
 
 def test_masks_and_labels_make_the_checks_that_need_them(tmp_path: Path) -> None:
