@@ -26,7 +26,6 @@ from lightning_gcam.callbacks.distributed import (
     run_in_all,
     same_record,
     share_layers,
-    through_wrapper,
 )
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers
@@ -210,7 +209,7 @@ class Table:
         if not found["is_written"]:
             rank_zero_warn(
                 f"The table could not be written. What is done is kept in {parts.directory}: run the same "
-                "again, and the table is written without computing anything a second time."
+                "again, and the table is written without explaining a sample a second time."
             )
         elif result.facts.failed:
             rank_zero_warn(
@@ -269,10 +268,10 @@ def measure_checks(
         failures.report(CHECKING, chosen)
         return None
     layers = share_layers(trainer, list(done.parts.read_common().get("layers", [])))
-    config = _of_checks(done.config).at_layers(layers, through_wrapper(trainer, done.config.forward))
+    config = _of_checks(done.config).at_layers(layers, done.config.forward)
     map_fn = map_fn_of(trainer, module)
     try:
-        with torch.inference_mode(False), without_progress_bars():
+        with without_progress_bars():
             record = analyze(
                 module,
                 map_fn(lambda _: as_inputs(trainer, chosen.samples, module.device)),

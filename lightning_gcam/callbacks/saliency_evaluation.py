@@ -232,7 +232,8 @@ class SaliencyEvaluation(Callback):
             try:
                 state = _state_of(stream)
                 table = self._table.make(trainer, state)
-                reliance = measure_checks(trainer, pl_module, state, self._failures)
+                with torch.inference_mode(False):
+                    reliance = measure_checks(trainer, pl_module, state, self._failures)
                 self.result = replace(table, reliance=reliance)
                 try:
                     self._table.show(trainer, self.result, self.log_prefix, self._failures)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from torchmetrics import Metric
 
@@ -324,9 +324,10 @@ def _print_with_rich(result: EvaluationResult, file: TextIO) -> None:
     from rich.table import Table
 
     for headings, cells_of_rows, caption in _tables_of(result):
-        table = Table(caption=escape(caption), caption_justify="left")
+        table = Table(caption=escape(caption), caption_justify="left", pad_edge=False)
         for heading in headings:
-            table.add_column(heading, justify="right" if heading in ("value", "n") else "left")
+            justify: Literal["left", "right"] = "right" if heading in ("value", "n") else "left"
+            table.add_column(heading, justify=justify, overflow="fold")
         for cells, best, is_last in cells_of_rows:
             table.add_row(*map(escape, cells), style="bold" if best else None, end_section=is_last)
         Console(file=file).print(table)

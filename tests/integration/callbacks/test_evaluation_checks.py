@@ -284,7 +284,7 @@ def test_a_file_of_an_older_version_still_reads(tmp_path: Path) -> None:
 
 
 def test_the_checks_are_printed_below_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = evaluate(tmp_path, check_samples=16)
+    result = evaluate(tmp_path, checks=None, check_samples=16)
     lines = plain_table(result)
     assert lines[-1] == "what the model relies on, measured on 16 of the samples"
     (row,) = [line.split() for line in lines if line.startswith("border_follow_rate")]
