@@ -83,6 +83,18 @@ def test_the_checks_are_those_of_one_process(size: int, tmp_path: Path) -> None:
     assert max(each["looks"] for each in (left, right)) < 0.8 * alone["looks"]
 
 
+def test_checks_that_fail_in_one_process_are_left_out_in_both(tmp_path: Path) -> None:
+    """Neither waits for the other forever, and the table comes all the same."""
+    breaks = {"at": 2, "how": "break in the second process", "on_error": "warn"}
+    options: dict[str, Any] = {"n": ODD, "bordered": True}
+    done = run(tmp_path / "together", checks=["border"], **options, **breaks)
+    assert done.returncode == 0, done.said[-4000:]
+    assert "Checking what the model relies on failed, and the test goes on without it" in done.said
+    left, right = seen(tmp_path / "together")
+    assert left["reliance"] == right["reliance"] is None
+    assert left["rows"] == right["rows"] == evaluate(tmp_path / "alone", **options)["rows"]
+
+
 @pytest.mark.slow
 def test_two_that_are_killed_go_on(tmp_path: Path, alone: dict[str, Any]) -> None:
     """Both are killed in their second batch; one process alone finishes what they began."""

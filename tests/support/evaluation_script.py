@@ -33,19 +33,24 @@ def scores() -> dict[str, Any]:
 
 
 class Stops(Toy):
-    """Ends its own process in the batch number `at`, in one way or another; counts its looks."""
+    """Ends its own process in the batch number `at`, in one way or another, or breaks behind it; counts its looks."""
 
     def __init__(self, at: int | None = None, how: str = "", network: nn.Module | None = None) -> None:
         super().__init__(network)
-        self.at, self.how = at, how
+        self.at, self.how, self.breaks = at, how, False
 
     def forward(self, images: Tensor) -> Tensor:
         LOOKS[0] += 1
+        if self.breaks:
+            raise RuntimeError("the cable was pulled")
         return super().forward(images)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         super().test_step(batch, batch_idx)
         if batch_idx != self.at:
+            return
+        if self.how == "break in the second process":
+            self.breaks = os.environ.get("RANK") == "1"
             return
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
