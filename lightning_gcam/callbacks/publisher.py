@@ -13,7 +13,14 @@ from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
 from lightning_gcam.data.fixed_samples import FixedBatch
-from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
+from lightning_gcam.loggers import (
+    ReportLogger,
+    log_picture,
+    log_saliency,
+    write_look,
+    write_picture,
+    write_scores,
+)
 from lightning_gcam.loggers.disk import directory_of_logger, next_version, restored_on_failure
 from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
@@ -271,6 +278,7 @@ class Publisher:
         self.directory = directory
         self._pages: dict[Path, ReportLogger] = {}
         self._announced = False
+        self._exchanges_shown_at: int | None = None
 
     @property
     def pages(self) -> list[ReportLogger]:
@@ -317,6 +325,30 @@ class Publisher:
             with self.failures.guard("Writing the look"):
                 if self.directory is not None:
                     self._write_page(trainer, self.directory, record)
+        if is_drawn and self._exchanges_shown_at is None:
+            self._show_exchanges(trainer, record)
+
+    def show_last_exchanges(self, trainer: Trainer, record: SaliencyRecord | None) -> None:
+        """Show the exchanges of the run's last look, where a look before it was the first with any."""
+        if record is not None and self._exchanges_shown_at not in (None, record.step):
+            self._show_exchanges(trainer, record)
+
+    def _show_exchanges(self, trainer: Trainer, record: SaliencyRecord) -> None:
+        """Show a sample with its edits, where the look has any; only rank zero does."""
+        if not trainer.is_global_zero or not record.exchange_logits:
+            return
+        self._exchanges_shown_at, figure = record.step, None
+        with self.failures.guard("Drawing the exchanges"), same_random_streams():
+            figure = record.exchange_figure()
+        if figure is None:
+            return
+        shown = f"{record.stamp.log_prefix}/exchanges", figure.image, record.step
+        for logger in trainer.loggers:
+            with self.failures.guard(_logging_to(logger)), same_random_streams(), restored_on_failure(logger):
+                log_picture(logger, *shown)
+        if not trainer.loggers and self.directory is not None:
+            with self.failures.guard("Writing the look"):
+                write_picture(self.directory, *shown)
 
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""

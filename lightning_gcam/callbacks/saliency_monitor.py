@@ -329,8 +329,9 @@ class SaliencyMonitor(Callback):
             )  # where Lightning logs its own now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the final scores, and warn where the run had not a single look."""
+        """Compute the final scores, show the last exchanges, and warn where the run had not a single look."""
         self._look_at_the_end(trainer, pl_module)
+        self._display.show_last_exchanges(trainer, self.last_record)
         if not self.history and not self._failures.has_warned:
             self._failures.warn_once(
                 "no look",
@@ -339,6 +340,10 @@ class SaliencyMonitor(Callback):
             )
         self._display.keep_metrics(trainer, logged_step(trainer) - 1)
         self._display.finish()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Show the exchanges of the last look of a run that ends early."""
+        self._display.show_last_exchanges(trainer, self.last_record)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new stream of validation batches."""

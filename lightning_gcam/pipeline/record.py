@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_gcam.cam.targets import Explains, predict
+from lightning_gcam.cam.targets import Explains, are_multi_hot, predict, predictions_of
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import sample_names
 from lightning_gcam.metrics import GroupedMeasurement, Measurement
@@ -20,10 +20,11 @@ from lightning_gcam.metrics.measurement import ScoreResults, table_rows
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.pipeline import captions
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.captions import class_probabilities
-from lightning_gcam.pipeline.rendering import Earlier, Style, draw, title_of
+from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
+from lightning_gcam.pipeline.rendering import Earlier, ExchangedSample, Style, draw, draw_exchanges, title_of
 from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.shortcuts.regions import classes_of_labels
+from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import Figure, Normalize, check_scale
 from lightning_gcam.visual.images import Scale
 from lightning_gcam.visual.layout import FigureLayout, cut_samples, plan
@@ -81,6 +82,8 @@ class SaliencyRecord:
             logits are dense, or no check was to be made.
         earlier: what the picture shows of the looks before.
         chunk_size: how many images this process ran at once; None where it ran all of them.
+        exchanges: the properties that were exchanged and the samples' donors; None where no exchange was made.
+        exchange_logits: `(N, K)` by the name of the edited version, such as "border_swap_0".
     """
 
     batch: SaliencyBatch
@@ -91,6 +94,8 @@ class SaliencyRecord:
     reliance: Reliance | None = None
     earlier: Earlier = field(default_factory=Earlier)
     chunk_size: int | None = None
+    exchanges: Any = None
+    exchange_logits: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -191,6 +196,67 @@ class SaliencyRecord:
     def figure(self) -> Figure:
         """The picture as an object that a notebook shows by itself; its pixels are those of `overlay`."""
         return Figure(self.overlay)
+
+    def exchange_figure(self, sample: int | None = None) -> Figure:
+        """One sample with a property of its donor in each panel, and what the model predicts for it.
+
+        Args:
+            sample: its row in the batch; the first one with a donor where it is left out.
+
+        Raises:
+            InputError: where the look made no exchange, or the sample has no donor.
+
+        Example:
+            >>> from torch import nn
+            >>> from lightning_gcam.pipeline.run import record_saliency
+            >>> layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+            >>> batch = SaliencyBatch(torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 0, 1]))
+            >>> record = record_saliency(nn.Sequential(*layers), batch, checks=["color", "border"])
+            >>> record.exchange_figure().image.shape[1:]
+            (962, 3)
+        """
+        exchanged, style = self._exchanged(sample), self.stamp.style
+        return Figure(draw_exchanges(exchanged, self.batch, self.attribution, style, when=self._when))
+
+    def _exchanged(self, sample: int | None) -> ExchangedSample:
+        """A sample, its first donor of another class, and what is predicted with each property of it."""
+        exchanges = self.exchanges
+        if exchanges is None or not self.exchange_logits:
+            raise InputError(
+                "This look has no exchanged images to show: `checks` names no property, the labels are no classes, or "
+                'all samples are of one class. Name one, such as `checks=["border"]`, and give samples of two classes.'
+            )
+        donors, labels = exchanges.donors.others[:, 0], exchanges.labels
+        rows = (exchanges.known & (donors >= 0)).nonzero()[:, 0].tolist()
+        row = rows[0] if sample is None else sample
+        if row not in rows:
+            raise InputError(
+                f"`sample` must be the number of a sample with a class and a donor of another one; got {sample!r}. "
+                f"These have: {', '.join(map(str, rows))}."
+            )
+        multi_label, own_sigmoids = are_multi_hot(labels), has_own_sigmoids(self.batch, self.attribution)
+        if labels.ndim == 2 and not multi_label:
+            labels = labels.long().argmax(dim=1)
+        logits = {name: self.exchange_logits.get(f"{name}_swap_0") for name in exchanges.names}
+        predictions = {
+            name: predictions_of(each[row][None], multi_label, own_sigmoids)[0].to(labels.device)
+            if each[row].isfinite().all()
+            else None
+            for name, each in logits.items()
+            if each is not None
+        }
+        chosen = donors.new_tensor([row])
+        edited = [exchanges.borrowed(name, donors, chosen) for name in predictions]
+        found = self.reliance.measurements if self.reliance is not None else {}
+        rates = {name: each for name, each in found.items() if "follow" in name and each.n}
+        return ExchangedSample(
+            row,
+            torch.cat([exchanges.images[chosen], exchanges.images[donors[chosen]], *edited]),
+            (labels[row], labels[donors[row]]),
+            predictions,
+            {name: each.value for name, each in rates.items()},
+            max((each.n for each in rates.values()), default=0),
+        )
 
     @cached_property
     def sample_overlays(self) -> dict[str, npt.NDArray[np.uint8]]:

@@ -1,4 +1,4 @@
-"""`draw()`: a batch and its maps as one picture, for a record's overlay and for `Attribution.show()` alike."""
+"""Pictures of a look: `draw` the samples with their maps, `draw_exchanges` one sample with borrowed properties."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.pipeline import captions
-from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
+from lightning_gcam.visual import Normalize, PanelTexts, render_grid, render_row, shown_channels, to_display
 from lightning_gcam.visual.images import Scale
 
 
@@ -97,8 +98,119 @@ def draw(
 def title_of(when: str, batch: SaliencyBatch, attribution: captions.Explanation, style: Style) -> str:
     """The line above a picture: when, the layer, what the maps explain, which channels are shown."""
     explained = captions.explained(batch, attribution, style.class_names)
-    parts = [when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])]
+    return _joined(
+        when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])
+    )
+
+
+def _joined(*parts: str | None) -> str:
     return " · ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class ExchangedSample:
+    """One sample with the properties that it borrows of a donor, and what is predicted then.
+
+    Args:
+        row: of the sample in its batch.
+        images: `(2 + P, C, H, W)`: the sample, its donor, and the sample with each of P properties of the donor.
+        labels: of the sample and of its donor, each a class `()` or marks `(K,)`.
+        predictions: by property, as the labels; None where the logits are not finite.
+        rates: how often predictions follow, over all samples: `<property>_follow_rate`, its chance and its control.
+        counted: the number of samples in the rates.
+    """
+
+    row: int
+    images: Tensor
+    labels: tuple[Tensor, Tensor]
+    predictions: Mapping[str, Tensor | None]
+    rates: Mapping[str, float]
+    counted: int
+
+
+def draw_exchanges(
+    exchanged: ExchangedSample,
+    batch: SaliencyBatch,
+    attribution: captions.Explanation,
+    style: Style,
+    *,
+    when: str = "",
+) -> npt.NDArray[np.uint8]:
+    """Draw a sample, its donor, and the sample with each property of the donor, with what is predicted for it.
+
+    Args:
+        exchanged: the sample.
+        batch: all samples.
+        attribution: their maps and logits.
+        style: how they are drawn.
+        when: what the title begins with.
+
+    Returns:
+        `(height, width, 3)`, uint8.
+    """
+    names, row, count = style.class_names, exchanged.row, len(exchanged.images)
+    # side by side in one image, so that all of them are shown on one scale
+    whole = to_display(torch.cat(list(exchanged.images), dim=2)[None], style.normalize)
+    own, theirs = (f"true {_named(each, names)}" for each in exchanged.labels)
+    pair = [PanelTexts("image", note=own), PanelTexts("donor", note=theirs)]
+    return render_row(
+        torch.cat(whole.chunk(count, dim=3)),
+        [*pair, *(_edited(exchanged, name, names) for name in exchanged.predictions)],
+        title=_joined(when, "what the prediction follows", shown_channels(batch.images.shape[1])),
+        caption=captions.captions(batch, attribution, names)[row],
+        correct=captions.correct(batch, attribution, names)[row],
+        legend=_exchange_legend(exchanged),
+    )
+
+
+def _edited(exchanged: ExchangedSample, name: str, class_names: captions.ClassNames) -> PanelTexts:
+    """The words around the sample with one property of its donor."""
+    found = [[(word, exchanged.rates.get(f"{name}_{kind}")) for word, kind in line] for line in _RATES]
+    lines = (", ".join(f"{word} {rate:.2f}" for word, rate in line if rate is not None) for line in found)
+    outcome = _outcome(exchanged.predictions[name], *exchanged.labels, class_names)
+    return PanelTexts(name.replace("_", " "), [line for line in lines if line], *outcome)
+
+
+def _outcome(
+    guess: Tensor | None, own: Tensor, theirs: Tensor, class_names: captions.ClassNames
+) -> tuple[str, bool]:
+    """Whose class the prediction for an edited sample is, in words, and whether it is the donor's.
+
+    Where a sample may be of several classes, the labels in which it differs from its donor are counted.
+    """
+    if guess is None:
+        return "not finite", False
+    predicted, differs = _named(guess, class_names), own != theirs
+    followed, count = int((guess == theirs)[differs].sum()), int(differs.sum())
+    if followed == count:
+        return f"follows: {predicted}", True
+    if bool((guess == own)[differs].all()):
+        return f"stays: {predicted}", False
+    return (f"follows {followed} of {count}: {predicted}" if guess.ndim else f"other: {predicted}"), False
+
+
+def _named(label: Tensor, names: captions.ClassNames) -> str:
+    """The name of a class, or those of all marked ones."""
+    numbers = label.nonzero()[:, 0].tolist() if label.ndim else [int(label)]
+    known = len(names) if names is not None else 0
+    return (
+        ", ".join(names[each] if names is not None and each < known else str(each) for each in numbers)
+        or "none"
+    )
+
+
+_RATES = (("follows", "follow_rate"), ("chance", "follow_chance")), (("control", "same_class_follow_rate"),)
+"""The lines above a panel: words, and what their numbers are named behind the property."""
+
+
+def _exchange_legend(exchanged: ExchangedSample) -> list[str]:
+    """What the words above and below the panels mean."""
+    legend = ["stays: the image's own class is predicted", "» follows: the donor's class is predicted"]
+    if exchanged.counted:
+        legend.append(f"rates: of {exchanged.counted} samples; chance: before the edit")
+    if any(f"{name}_same_class_follow_rate" in exchanged.rates for name in exchanged.predictions):
+        legend.append("control: with a donor of the image's own class")
+    return legend
 
 
 def _raw(name: str, attribution: captions.Explanation) -> Tensor:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
 from lightning_gcam.cam.targets import Targets, check_labels
@@ -116,11 +116,9 @@ def analyze(
             attribution, _, is_checked = map_fn(lambda _: look.interpretation(again, stamp, largest_label))
         outputs = look.perturbed_outputs(attribution, history, size)
         results, scored, earlier = map_fn(lambda _: look.scores(attribution, outputs, history, stamp))
-        reliance = None
-        if is_checked:
-            reliance, size = look.reliance(attribution, size)
-        scores = with_checks(results.values, reliance)
-        return SaliencyRecord(batch, scored, scores, stamp, results, reliance, earlier, size)
+        reliance, logits, size = look.reliance(attribution, size) if is_checked else (None, {}, size)
+        seen = (results, reliance, earlier, size, look.exchanges if logits else None, logits)
+        return SaliencyRecord(batch, scored, with_checks(results.values, reliance), stamp, *seen)
 
 
 def record_saliency(
@@ -355,8 +353,8 @@ class _Look:
 
     def reliance(
         self, attribution: Attribution, chunk_size: int | None
-    ) -> tuple[Reliance | None, int | None]:
-        """The causal checks, None where one of them failed; and the size of the chunks that this process ran.
+    ) -> tuple[Reliance | None, dict[str, Tensor], int | None]:
+        """The causal checks, None where one failed; the logits for exchanged images; the size of the chunks here.
 
         Every process makes the changed images of its share; regions and donors belong to the batch as a whole.
         """
@@ -391,10 +389,15 @@ class _Look:
             return replace(reliance, measurements={**reliance.measurements, **measured})
 
         try:
-            return self.map_fn(measure), size
+            made = outputs.to(maps.device).logits if self.exchanges is not None else {}
+            return (
+                self.map_fn(measure),
+                {name: each for name, each in made.items() if name[-1].isdigit()},
+                size,
+            )
         except Exception as error:
             self._report(CHECKING, error)
-            return None, size
+            return None, {}, size
 
     def _with_baselines(self, attribution: Attribution) -> Attribution:
         """The maps and, on the same grid, those that do not depend on the model; where there is an object to lie on."""

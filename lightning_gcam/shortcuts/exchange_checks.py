@@ -115,14 +115,14 @@ class Exchanges:
         """By the name of each changed version, a function that makes its images of some samples."""
         sides = {"swap": self.donors.others, "same_class": self.donors.mates}
         return {
-            _version(name, side, number): partial(self._borrowed, name, rows[:, number])
+            _version(name, side, number): partial(self.borrowed, name, rows[:, number])
             for name in self.names
             for side, rows in sides.items()
             if (rows >= 0).any()
             for number in range(NUM_DONORS)
         }
 
-    def _borrowed(self, name: str, donors: Tensor, rows: Tensor) -> Tensor:
+    def borrowed(self, name: str, donors: Tensor, rows: Tensor) -> Tensor:
         """Some images with a property of their donors; an image without a donor stays as it is."""
         taken = donors[rows]
         changed = exchange_property(name, self.images[rows], self.images[taken.clamp(min=0)])
