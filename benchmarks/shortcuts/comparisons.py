@@ -34,7 +34,7 @@ from benchmarks.shortcuts.verdicts import (
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
-from lightning_gcam.shortcuts.results import chance_level, wilson_interval
+from lightning_gcam.shortcuts.shares import chance_level, wilson_interval
 
 SHARES = (0.5, 0.4, 0.3, 0.25, 0.2)
 FEW = 16  # samples, as many as the monitor takes where nobody says how many

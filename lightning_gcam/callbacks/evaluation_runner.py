@@ -24,14 +24,15 @@ from lightning_gcam.callbacks.sample_collector import integer_images_explained
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import Forward, call_model
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
+from lightning_gcam.data.fixed_samples import one_labelled
 from lightning_gcam.data.masks import warn_of_full_masks
 from lightning_gcam.evaluation import Columns, SampleStore, StoredBatch
 from lightning_gcam.loggers.disk import claim_directory, release_directory
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import labels_of
-from lightning_gcam.pipeline.config import PERTURBING, LookConfig
-from lightning_gcam.pipeline.run import OnFailure, analyze, dry_run, one_labelled
+from lightning_gcam.pipeline.config import PERTURBING, LookConfig, OnFailure
+from lightning_gcam.pipeline.run import analyze, dry_run
 from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import safe_name

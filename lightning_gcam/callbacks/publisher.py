@@ -25,6 +25,7 @@ from lightning_gcam.loggers.disk import directory_of_logger, next_version, resto
 from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord
+from lightning_gcam.shortcuts import Reliance, available_properties
 from lightning_gcam.shortcuts.checks import takes_masks
 from lightning_gcam.utils.isolation import same_random_streams
 from lightning_gcam.utils.lightning_compat import Trainer, in_both, rank_zero_info
@@ -42,7 +43,7 @@ def announce(
     rank_zero_info(
         f"SaliencyMonitor: {len(batch)} fixed samples{_of_classes(record)}, {', '.join(methods)} for "
         f"{_explained(record, config.targets)} at layer{'s' if len(layers) > 1 else ''} {where}; logs {record.tag} and "
-        f"{prefix}/{{{', '.join(name for name in record.scores if not name.startswith('centre/'))}}}."
+        f"{prefix}/{{{', '.join(_names_of_scores(record))}}}."
     )
     if batch.object_masks is None:
         left_out = [name for name, metric in config.resolved_scores.metrics.items() if needs_mask(metric)]
@@ -56,6 +57,42 @@ def announce(
             f"The samples have no masks or boxes, so these scores are left out: {', '.join(left_out)}. Deliver "
             "(images, labels, masks) in the validation batch, or pass `adapter=` or `batch=`, to have them."
         )
+    channels = batch.images.shape[1]
+    lacking = [name for name in config.exchange_names if name not in available_properties(channels)]
+    if lacking and record.reliance is not None:
+        rank_zero_info(
+            f"Images of {channels} channel{'s' if channels > 1 else ''} have no {' and no '.join(lacking)} to "
+            "exchange: left out."
+        )
+
+
+def _names_of_scores(record: SaliencyRecord) -> list[str]:
+    """The names of the scores, without those of baselines, and the five of an exchanged property as one."""
+    properties = record.exchanges.names if record.exchanges is not None else ()
+    shown = {
+        f"{name}_{score}": f"{name}_*"
+        for name in properties
+        for score in (
+            "swap_accuracy",
+            "follow_rate",
+            "follow_chance",
+            "same_class_accuracy",
+            "same_class_follow_rate",
+        )
+    }
+    names = (name for name in record.scores if not name.startswith("centre/"))
+    return list(dict.fromkeys(shown.get(name, name) for name in names))
+
+
+def explain_waiting(record: SaliencyRecord) -> None:
+    """Log that the causal checks wait, and how they would not."""
+    reliance = cast(Reliance, record.reliance)
+    low, high = reliance.measurements["accuracy"].interval or (0.0, 1.0)
+    rank_zero_info(
+        f"The causal checks wait until accuracy on the fixed samples is clearly above chance: it is "
+        f"{reliance.scores.get('accuracy', 0.0):.2f} [{low:.2f}, {high:.2f}], chance {reliance.chance:.2f}. "
+        "`checks=[...]` with the names of some makes these at every look."
+    )
 
 
 def _of_classes(record: SaliencyRecord) -> str:
@@ -85,20 +122,6 @@ def explain_probabilities(record: SaliencyRecord) -> None:
     rank_zero_info(
         f"The model's forward ends with {ends.get(str(squash), f'a {squash}')}: its outputs are read as probabilities, "
         "without a second sigmoid or softmax, and the maps explain the logits in front of it."
-    )
-
-
-def description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None) -> str:
-    """The target layers, why they were chosen, and which others would do, as a text of a few lines."""
-    if layers:
-        return "\n".join(f"SaliencyMonitor looks at layer {layer.describe()}" for layer in layers)
-    if named is not None:
-        names = [named] if isinstance(named, str) else list(named)
-        shown = " and ".join(f'"{name}"' for name in names)
-        return f"SaliencyMonitor looks at layer {shown}, which was named."
-    return (
-        "SaliencyMonitor has no layer yet: it is found with the first batch, before the first training step. To find "
-        "it now: lightning_gcam.cam.find_target_layer(model, images).describe()."
     )
 
 
@@ -277,7 +300,7 @@ class Publisher:
         self.failures = failures
         self.directory = directory
         self._pages: dict[Path, ReportLogger] = {}
-        self._announced = False
+        self._announced = self._waiting = False
         self._exchanges_shown_at: int | None = None
 
     @property
@@ -304,6 +327,10 @@ class Publisher:
         if layers and not self._announced:
             with self.failures.guard("Saying what is looked at"):
                 self._announce(record, layers, config)
+        if record.checks_wait and not self._waiting:
+            self._waiting = True
+            with self.failures.guard("Saying what is looked at"):
+                explain_waiting(record)
         to_files = not trainer.loggers and not is_rehearsal
         is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:
@@ -337,18 +364,14 @@ class Publisher:
         """Show a sample with its edits, where the look has any; only rank zero does."""
         if not trainer.is_global_zero or not record.exchange_logits:
             return
-        self._exchanges_shown_at, figure = record.step, None
-        with self.failures.guard("Drawing the exchanges"), same_random_streams():
-            figure = record.exchange_figure()
-        if figure is None:
-            return
-        shown = f"{record.stamp.log_prefix}/exchanges", figure.image, record.step
-        for logger in trainer.loggers:
-            with self.failures.guard(_logging_to(logger)), same_random_streams(), restored_on_failure(logger):
-                log_picture(logger, *shown)
-        if not trainer.loggers and self.directory is not None:
-            with self.failures.guard("Writing the look"):
-                write_picture(self.directory, *shown)
+        self._exchanges_shown_at, tag = record.step, f"{record.stamp.log_prefix}/exchanges"
+        with self.failures.guard("Showing the exchanges"), same_random_streams():
+            picture = record.exchange_figure().image
+            for logger in trainer.loggers:
+                with self.failures.guard(_logging_to(logger)), restored_on_failure(logger):
+                    log_picture(logger, tag, picture, record.step)
+            if not trainer.loggers and self.directory is not None:
+                write_picture(self.directory, tag, picture, record.step)
 
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""

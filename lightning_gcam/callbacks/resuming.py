@@ -161,7 +161,7 @@ def _history(value: Any) -> list[dict[str, float]]:
 
 
 def _looks(value: Any) -> LookHistory:
-    state = check_mapping("memory", value, {"maps", "confidence", "step", "tops"}, ())
+    state = check_mapping("memory", value, {"maps", "confidence", "step", "tops"}, {"is_checked"})
     for maps in check_mapping("maps", state["maps"]).values():
         if not all(isinstance(each, Tensor) for each in check_mapping("maps", maps).values()):
             raise _unlike("maps", "tensors by name", maps)
@@ -170,6 +170,8 @@ def _looks(value: Any) -> LookHistory:
         raise _unlike("memory", "numbers as `confidence` and `tops`", numbers)
     if state["step"] is not None and not isinstance(state["step"], int):
         raise _unlike("step", "a whole number or None", state["step"])
+    if not isinstance(state.get("is_checked", False), bool):
+        raise _unlike("is_checked", "True or False", state["is_checked"])
     looks = LookHistory()
     looks.load_state_dict(state)
     return looks

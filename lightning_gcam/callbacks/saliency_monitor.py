@@ -25,7 +25,7 @@ from lightning_gcam.callbacks.distributed import (
     through_wrapper,
 )
 from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
-from lightning_gcam.callbacks.publisher import Publisher, description
+from lightning_gcam.callbacks.publisher import Publisher
 from lightning_gcam.callbacks.resuming import CheckpointState, names_of, settings_of
 from lightning_gcam.callbacks.sample_collector import (
     SampleCollector,
@@ -47,7 +47,7 @@ from lightning_gcam.cam.layers import TargetLayer, check_fuse, resolve_target_la
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter, SaliencyBatch
-from lightning_gcam.data.fixed_samples import Selection
+from lightning_gcam.data.fixed_samples import Selection, one_labelled
 from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.metrics.registry import ResolvedScores, Scores
 from lightning_gcam.pipeline.config import (
@@ -59,7 +59,7 @@ from lightning_gcam.pipeline.config import (
     check_targets,
 )
 from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
-from lightning_gcam.pipeline.run import analyze, dry_run, one_labelled
+from lightning_gcam.pipeline.run import analyze, dry_run
 from lightning_gcam.shortcuts import Checks, Removal
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 from lightning_gcam.utils.errors import InputError, check_flag, check_whole
@@ -129,8 +129,10 @@ class SaliencyMonitor(Callback):
             the annotation allows.
         final_scores: further ones, taken once at the end of a fit, logged as `saliency/final/<score>` and kept in
             `monitor.final_record`: for those that cost many forwards, as `insertion` and `deletion` do.
-        checks: what the model relies on, a forward each: names out of `lightning_gcam.shortcuts.available_checks`,
-            which are logged as `saliency/<check>`; None for all that the annotation allows, `[]` for none.
+        checks: what the model relies on: names out of `lightning_gcam.shortcuts.available_checks`, made at every look
+            and logged as `saliency/<score>`; `[]` for none. None for all that are on by default and that the annotation
+            allows (15 forwards of the samples without masks, 22 with), made at the first look, and further at those
+            where accuracy is clearly above chance.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
             `(N, H, W)` bool to images.
         adapter: a function from a batch of your dataloader to a `SaliencyBatch`, for layouts that are not recognised.
@@ -255,7 +257,7 @@ class SaliencyMonitor(Callback):
             >>> text = SaliencyMonitor(target_layer="layer4").describe()
             SaliencyMonitor looks at layer "layer4", which was named.
         """
-        text = description(self._layers, self.target_layer)
+        text = _description(self._layers, self.target_layer)
         print(text)
         return text
 
@@ -425,7 +427,7 @@ class SaliencyMonitor(Callback):
             "history": list(self.history),
             "settings": dict(self._settings),
         }
-        if self._config.compares_looks:
+        if self._config.compares_looks or self._looks.is_checked:
             state["memory"] = self._looks.state_dict()
         return state
 
@@ -676,3 +678,17 @@ class SaliencyMonitor(Callback):
                 f'`log_prefix` "{self.log_prefix}" is used by two SaliencyMonitors. Give each its own, different in '
                 "more than capital letters: some disks do not tell these apart."
             )
+
+
+def _description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None) -> str:
+    """The target layers, why they were chosen, and which others would do, as a text of a few lines."""
+    if layers:
+        return "\n".join(f"SaliencyMonitor looks at layer {layer.describe()}" for layer in layers)
+    if named is not None:
+        names = [named] if isinstance(named, str) else list(named)
+        shown = " and ".join(f'"{name}"' for name in names)
+        return f"SaliencyMonitor looks at layer {shown}, which was named."
+    return (
+        "SaliencyMonitor has no layer yet: it is found with the first batch, before the first training step. To find "
+        "it now: lightning_gcam.cam.find_target_layer(model, images).describe()."
+    )

@@ -1,4 +1,4 @@
-"""`ShortcutAlarm`: an alarm where causal checks of several looks show that the class survives without the object."""
+"""`ShortcutAlarm`: an alarm where causal checks of several looks agree on something that carries the class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.pipeline.scoring import score_maps
-from lightning_gcam.shortcuts import Evidence, Finding, Thresholds, judge, plain_of
+from lightning_gcam.shortcuts import Evidence, Finding, Reliance, Thresholds, judge, plain_of
+from lightning_gcam.shortcuts.detector import judged_by
+from lightning_gcam.shortcuts.regions import classes_of_labels, have_class
 from lightning_gcam.utils.errors import InputError, check_whole
 from lightning_gcam.utils.isolation import same_random_streams
 from lightning_gcam.utils.lightning_compat import (
@@ -26,7 +28,6 @@ from lightning_gcam.utils.lightning_compat import (
     rank_zero_warn,
 )
 
-_DECISIVE = ("background_only_accuracy", "suspect_swap_accuracy")
 _SCORES = ("energy", "energy_chance", "suspect_lift", "blank_rate")
 
 
@@ -86,37 +87,56 @@ def _is_builtin_score(record: SaliencyRecord, name: str) -> bool:
 
 
 def reason_not_judged(record: SaliencyRecord) -> str | None:
-    """The reason why the alarm cannot judge a look, and what to give it; None where it can."""
-    batch, reliance = record.batch, record.reliance
-    measured = reliance.scores if reliance is not None else {}
-    if any(name in measured for name in _DECISIVE):
+    """The reason why the alarm cannot judge a look, and what to give it; None where it can.
+
+    Nor is there one while accuracy is not clearly above chance: then nothing is evidence, and checks may wait for it.
+    """
+    reliance = record.reliance or Reliance({}, 1.0)
+    if judged_by(reliance):
         return None
-    if batch.labels is None:
-        return "the fixed samples have no labels. Deliver (images, labels, masks) in the validation batch."
-    if batch.object_masks is None and batch.suspect is None:
+    labels = classes_of_labels(record.batch)
+    if record.batch.labels is None:
+        return "the fixed samples have no labels. Deliver (images, labels) in the validation batch, or with masks."
+    if labels is not None and len(labels[have_class(labels)].unique(dim=0)) == 1:
         return (
-            "the fixed samples have neither masks or boxes of their objects nor a suspect region. Deliver "
-            "(images, labels, masks) in the validation batch, or pass `adapter=` or `batch=` to the monitor, with "
-            "`masks`, `boxes` or `suspect` of a SaliencyBatch."
+            "the fixed samples are all of one class, so that none can borrow from another. Take samples of several, "
+            'with `selection="balanced"` or `num_samples=` of the monitor.'
+        )
+    if "accuracy" in reliance.scores and not reliance.is_above_chance:
+        return None
+    if any(name.endswith("_follow_chance") and name != "object_follow_chance" for name in reliance.scores):
+        return (
+            "no two of the fixed samples have the same labels, so that a prediction that follows and one that fails "
+            "cannot be told apart. Take more samples, with `num_samples=` of the monitor."
         )
     return (
-        f"no check of {' or '.join(_DECISIVE)} could be made. They take labels that are classes and one score a class, "
-        "for the first objects that leave some background, for the second two classes; and the monitor's `checks` must "
-        "not leave them out. (A check that failed was warned of by itself.)"
+        "no check could be made that counts. They take labels that are classes and one score a class; exchanged "
+        "properties two classes, the checks without the object a mask or a box that leaves some background; and the "
+        "monitor's `checks` must not leave them out. (A check that failed was warned of by itself.)"
     )
 
 
 class ShortcutAlarm(Callback):
     """Judge every look of the `SaliencyMonitor`s, and alert where a model seems to be right for another reason.
 
-    It alerts when accuracy is clearly above chance and, on several looks in a row, the class survives without the
-    object, or dies with the suspect region exchanged (see `lightning_gcam.shortcuts.judge`). It says what was measured,
-    on how many samples, with interval and chance, and what to try next: as a warning, a text in TensorBoard, an alert
-    in Weights & Biases, and a line in `alerts.csv` beside `scores.csv` elsewhere. It alerts once; again when another
-    kind of evidence comes up, or after a look without a finding.
+    It alerts when accuracy is clearly above chance and, on several looks in a row,
 
-    No alarm means that these checks did not show anything, not that there is nothing: they find evidence outside of the
-    objects as they are annotated, in the classes and the samples of the fixed batch.
+    - predictions follow a property that is borrowed from another class: its colours, its border, ... (see
+      `lightning_gcam.shortcuts.available_properties`), for which (images, labels) suffice; or
+    - with masks, the class survives without the object; or
+    - with a suspect region, the class dies with that region exchanged.
+
+    `lightning_gcam.shortcuts.judge` states the rule. It says what was measured, on how many samples, with interval,
+    chance and the same edit within a class, and what to try next: as a warning, a text in TensorBoard, an alert in
+    Weights & Biases, and a line in `alerts.csv` beside `scores.csv` elsewhere. It alerts once; again when another kind
+    of evidence comes up, or after a look without a finding.
+
+    A property that is followed may be the class's own, as the red of a ripe tomato: that is yours to say, and the
+    monitor's `checks=` leaves a property out.
+
+    No alarm means that these checks did not show anything, not that there is nothing: they find the properties that are
+    exchanged and, with masks, evidence outside of the objects as they are annotated, in the classes and the samples of
+    the fixed batch. Without masks a mark at a random place is an object like any other, and outside of these checks.
 
     Args:
         thresholds: from where on a look counts; see `lightning_gcam.shortcuts.Thresholds`.
@@ -156,6 +176,7 @@ class ShortcutAlarm(Callback):
         self.alerts: list[dict[str, Any]] = []
         self._failures = FailurePolicy(on_error)
         self._recent_looks: dict[str, RecentLooks] = {}
+        self._informed: set[str] = set()
 
     # -------------------------------------------------------------------------------- hooks: they only route
 
@@ -167,7 +188,7 @@ class ShortcutAlarm(Callback):
                 "ShortcutAlarm reads the looks of a SaliencyMonitor, and the Trainer has none. Give it both:\n"
                 "    Trainer(callbacks=[SaliencyMonitor(), ShortcutAlarm()])"
             )
-        self._failures = FailurePolicy(self._failures.on_error)
+        self._failures, self._informed = FailurePolicy(self._failures.on_error), set()
         if stage == "fit":
             self._recent_looks = {}
             if trainer.global_step == 0:
@@ -207,10 +228,22 @@ class ShortcutAlarm(Callback):
             message = f"ShortcutAlarm cannot judge this run: {reason}"
             self._failures.warn_once(f"cannot judge:{prefix}", message)
         evidence = evidence_of(record) if record is not None else None
-        if evidence is None:
+        if record is None or evidence is None:
             recent.interrupt()
-        elif (finding := recent.add(evidence)) is not None:
+            return
+        self._inform(prefix, record)
+        if (finding := recent.add(evidence)) is not None:
             self._alert(trainer, monitor, finding)
+
+    def _inform(self, prefix: str, record: SaliencyRecord) -> None:
+        """Log once a run what is judged without masks, and what is not."""
+        judged = judged_by(record.reliance) if record.reliance is not None else ()
+        if record.batch.object_masks is None and judged and prefix not in self._informed:
+            self._informed.add(prefix)
+            rank_zero_info(
+                f"ShortcutAlarm ({prefix}) judges without masks: {', '.join(judged)}. A mark at a random place is an "
+                "object like any other to these, and outside of them; masks of the objects add checks that find it."
+            )
 
     def _alert(self, trainer: Trainer, monitor: SaliencyMonitor, finding: Finding) -> None:
         alert = {**plain_of(finding), "log_prefix": monitor.log_prefix}

@@ -386,3 +386,15 @@ def _same_row(kept: Any, row: int, values: Any, other: int) -> bool:
     if kept is None or values is None:
         return kept is values
     return torch.equal(kept[row], values[other].to(kept[row].device))
+
+
+def one_labelled(batch: SaliencyBatch) -> SaliencyBatch:
+    """The first sample with a label (a negative one means "none"); the first one where the labels are no classes.
+
+    Example:
+        >>> one_labelled(SaliencyBatch(torch.zeros(3, 1, 2, 2), labels=torch.tensor([-1, 4, 2]))).labels
+        tensor([4])
+    """
+    labels = batch.labels
+    first = int((labels >= 0).int().argmax()) if labels is not None and labels.ndim == 1 else 0
+    return batch.select([first])

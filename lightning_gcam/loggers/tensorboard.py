@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from lightning_gcam.utils.files import safe_path
 from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
 
 _ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
+
+_WITHOUT_OBJECT = ("background_swap_accuracy", "suspect_swap_accuracy")
 
 _WITH_CHARTS: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
 """For each writer the prefixes that have charts."""
@@ -87,19 +89,14 @@ def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]
         "accuracy": [f"^{at}/accuracy$", f"^(?!{ours}).*({_ACCURACY})(_epoch)?(/dataloader_idx_\\d+)?$"],
         "energy in the object": [f"^{at}/energy$", f"^{at}/energy_chance$"],
         "accuracy without the object, or with the object alone": [
-            f"^{at}/{check}$" for check in available_checks() if check.endswith("_accuracy")
+            f"^{at}/{each}$" for each in (*available_checks(), *_WITHOUT_OBJECT) if each.endswith("_accuracy")
         ],
         "what the prediction follows": [f"^{at}/{each}_follow_rate$" for each in available_properties()],
         "accuracy with a property of another class": [
-            f"^{at}/{name}$" for name in ("accuracy", *_swap_accuracies())
+            f"^{at}/accuracy$",
+            *(f"^{at}/{each}_swap_accuracy$" for each in available_properties()),
         ],
     }
-
-
-def _swap_accuracies() -> Iterator[str]:
-    """The names of the accuracies on images with something of a sample of another class."""
-    names = (*available_checks(), *(f"{each}_swap_accuracy" for each in available_properties()))
-    yield from dict.fromkeys(name for name in names if name.endswith("_swap_accuracy"))
 
 
 def _last_layout(writer: SummaryWriter) -> Any:

@@ -1,11 +1,12 @@
-"""What a look computes: methods, targets, scores and causal checks, refused early where they cannot be had."""
+"""What a look computes: methods, targets, scores and causal checks, refused early where they cannot be had; and how."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.layers import Fuse, TargetLayers
@@ -24,6 +25,33 @@ PERTURBING, CHECKING = "Asking the model for the scores", "Checking what the mod
 _KNOWN_NEEDS = frozenset({"mask", "suspect", "forwards", "maps", "earlier", "random", "other"})
 
 
+Result = TypeVar("Result")
+OnFailure = Callable[[str, Exception], None]
+"""Called with the name of a step, or of a score, and the error; the look goes on without it where this returns."""
+
+
+class MapFn(Protocol):
+    """How the work of a look is divided among processes."""
+
+    def __call__(self, work: Callable[[list[int]], Result], n: int | None = None) -> Result:
+        """Do the work, with the same result in every process; where it fails in one, raise in all of them.
+
+        Args:
+            work: from the numbers of some samples to one row for each.
+            n: how many samples there are; where it is left out, every process does the whole work, given no numbers.
+        """
+
+
+def in_one_process(work: Callable[[list[int]], Result], n: int | None = None) -> Result:
+    """Do the whole work here.
+
+    Example:
+        >>> in_one_process(lambda rows: rows, 3)
+        [0, 1, 2]
+    """
+    return work(list(range(n or 0)))
+
+
 @dataclass(frozen=True)
 class LookConfig:
     """What a look computes.
@@ -39,10 +67,11 @@ class LookConfig:
         forward: as in `attribute`.
         reshape_transform: as in `attribute`.
         fuse: as in `attribute`.
-        checks: the causal checks (see `lightning_gcam.shortcuts.available_checks`), a forward each; None for all that
-            the annotation allows, `[]` for none. The name of a property ("color", "border"; see
-            `lightning_gcam.shortcuts.available_properties`) exchanges it with donors, four forwards each, and needs no
-            annotation but labels.
+        checks: the causal checks (see `lightning_gcam.shortcuts.available_checks`): those that remove or cover
+            something cost a forward or two each, and need masks; those that exchange a property ("color", "border")
+            cost three, and most need no annotation but labels. None for all that are on by default and that the
+            annotation allows; of a run's looks they are then made at the first, and further at those where accuracy is
+            clearly above chance. `[]` for none.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
             `(N, H, W)` bool to images.
         multi_label: whether each logit has a sigmoid of its own also where a sample is labelled with one class.
@@ -84,6 +113,11 @@ class LookConfig:
     def check_names(self) -> tuple[str, ...]:
         """The causal checks, each once."""
         return resolve_checks(self.checks)
+
+    @property
+    def checks_wait(self) -> bool:
+        """Whether the causal checks wait, behind the first look, until accuracy is clearly above chance."""
+        return self.checks is None
 
     @cached_property
     def exchange_names(self) -> tuple[str, ...]:

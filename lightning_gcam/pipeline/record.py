@@ -21,8 +21,16 @@ from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.pipeline import captions
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
-from lightning_gcam.pipeline.rendering import Earlier, ExchangedSample, Style, draw, draw_exchanges, title_of
-from lightning_gcam.shortcuts import Reliance
+from lightning_gcam.pipeline.rendering import (
+    Earlier,
+    Edit,
+    ExchangedSample,
+    Style,
+    draw,
+    draw_exchanges,
+    title_of,
+)
+from lightning_gcam.shortcuts import Exchanges, Reliance
 from lightning_gcam.shortcuts.regions import classes_of_labels
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import Figure, Normalize, check_scale
@@ -82,8 +90,9 @@ class SaliencyRecord:
             logits are dense, or no check was to be made.
         earlier: what the picture shows of the looks before.
         chunk_size: how many images this process ran at once; None where it ran all of them.
-        exchanges: the properties that were exchanged and the samples' donors; None where no exchange was made.
-        exchange_logits: `(N, K)` by the name of the edited version, such as "border_swap_0".
+        exchanges: the properties that were exchanged, with the donors; None where none was.
+        exchange_logits: `(N, K)` logits for the changed images, by the names of `exchanges.versions()`.
+        checks_wait: whether the causal checks wait, at this look, until accuracy is clearly above chance.
     """
 
     batch: SaliencyBatch
@@ -94,8 +103,9 @@ class SaliencyRecord:
     reliance: Reliance | None = None
     earlier: Earlier = field(default_factory=Earlier)
     chunk_size: int | None = None
-    exchanges: Any = None
+    exchanges: Exchanges | None = None
     exchange_logits: Mapping[str, Tensor] = field(default_factory=dict)
+    checks_wait: bool = False
 
     @property
     def step(self) -> int:
@@ -219,44 +229,39 @@ class SaliencyRecord:
         return Figure(draw_exchanges(exchanged, self.batch, self.attribution, style, when=self._when))
 
     def _exchanged(self, sample: int | None) -> ExchangedSample:
-        """A sample, its first donor of another class, and what is predicted with each property of it."""
-        exchanges = self.exchanges
-        if exchanges is None or not self.exchange_logits:
+        """A sample with each property of its first donor, and what is predicted for it then."""
+        exchanges, suffix = self.exchanges, "_swap_0"
+        names = [each.removesuffix(suffix) for each in self.exchange_logits if each.endswith(suffix)]
+        if exchanges is None or not names:
             raise InputError(
-                "This look has no exchanged images to show: `checks` names no property, the labels are no classes, or "
-                'all samples are of one class. Name one, such as `checks=["border"]`, and give samples of two classes.'
+                "This look has no exchanged images to show: `checks` names no property, the checks wait until accuracy "
+                "is above chance, the labels are no classes, or all samples are of one class. Name a property, such as "
+                '`checks=["border"]`, and give samples of two classes.'
             )
-        donors, labels = exchanges.donors.others[:, 0], exchanges.labels
-        rows = (exchanges.known & (donors >= 0)).nonzero()[:, 0].tolist()
-        row = rows[0] if sample is None else sample
-        if row not in rows:
+        # those of "object" are measured on the images of "background"
+        donors = {name: exchanges.donors.get(name, exchanges.donors.get("object")) for name in names}
+        lent = {name: each.others[:, 0] for name, each in donors.items() if each is not None}
+        counts = torch.stack([each >= 0 for each in lent.values()]).sum(dim=0).tolist()
+        row = counts.index(max(counts)) if sample is None else sample
+        if row not in range(len(counts)) or not counts[row]:
+            having = ", ".join(str(number) for number, count in enumerate(counts) if count)
             raise InputError(
                 f"`sample` must be the number of a sample with a class and a donor of another one; got {sample!r}. "
-                f"These have: {', '.join(map(str, rows))}."
+                f"These have: {having}."
             )
-        multi_label, own_sigmoids = are_multi_hot(labels), has_own_sigmoids(self.batch, self.attribution)
+        labels, own_sigmoids = exchanges.annotated.labels, has_own_sigmoids(self.batch, self.attribution)
+        multi_label = are_multi_hot(labels)
+        edits = []
+        for name, rows in lent.items():
+            if rows[row] >= 0:
+                logits = self.exchange_logits[f"{name}{suffix}"][row][None]
+                guess = predictions_of(logits, multi_label, own_sigmoids)[0].to(labels.device)
+                image = exchanges.borrowed(name, rows, rows.new_tensor([row]))[0]
+                edits.append(Edit(name, image, int(rows[row]), guess if logits.isfinite().all() else None))
         if labels.ndim == 2 and not multi_label:
             labels = labels.long().argmax(dim=1)
-        logits = {name: self.exchange_logits.get(f"{name}_swap_0") for name in exchanges.names}
-        predictions = {
-            name: predictions_of(each[row][None], multi_label, own_sigmoids)[0].to(labels.device)
-            if each[row].isfinite().all()
-            else None
-            for name, each in logits.items()
-            if each is not None
-        }
-        chosen = donors.new_tensor([row])
-        edited = [exchanges.borrowed(name, donors, chosen) for name in predictions]
-        found = self.reliance.measurements if self.reliance is not None else {}
-        rates = {name: each for name, each in found.items() if "follow" in name and each.n}
-        return ExchangedSample(
-            row,
-            torch.cat([exchanges.images[chosen], exchanges.images[donors[chosen]], *edited]),
-            (labels[row], labels[donors[row]]),
-            predictions,
-            {name: each.value for name, each in rates.items()},
-            max((each.n for each in rates.values()), default=0),
-        )
+        rates = self.reliance.measurements if self.reliance is not None else {}
+        return ExchangedSample(row, labels, edits, {name: each for name, each in rates.items() if each.n})
 
     @cached_property
     def sample_overlays(self) -> dict[str, npt.NDArray[np.uint8]]:
@@ -288,7 +293,8 @@ PREVIOUS, FIRST, BEST = "previous", "first", "best"
 class LookHistory:
     """The maps of the previous, the first and the best look, on the CPU; and results that are the same at every look.
 
-    The best look is the one at which the explained classes were the most probable, on average.
+    The best look is the one at which the explained classes were the most probable, on average. `is_checked` is set at
+    the first look whose causal checks were made.
 
     Example:
         >>> history = LookHistory()
@@ -297,6 +303,7 @@ class LookHistory:
     """
 
     def __init__(self) -> None:
+        self.is_checked = False
         self._baselines: list[tuple[object, dict[str, float]]] = []
         self._random_maps: PerturbedOutputs | None = None
         self._explained: Tensor | None = None
@@ -355,12 +362,13 @@ class LookHistory:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only; what can be computed again is left out."""
         kept = {"confidence": self._confidence, "step": self._step, "tops": dict(self._tops)}
-        return {"maps": dict(self._maps), **kept}
+        return {"maps": dict(self._maps), **kept, "is_checked": self.is_checked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the looks of a checkpoint."""
         self._maps, self._confidence = dict(state["maps"]), float(state["confidence"])
         self._step, self._tops = state.get("step"), dict(state.get("tops", {}))
+        self.is_checked = state.get("is_checked", False)
 
 
 def _same(now: Tensor | None, then: Tensor | None) -> bool:

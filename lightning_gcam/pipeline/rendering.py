@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -107,25 +108,49 @@ def _joined(*parts: str | None) -> str:
     return " · ".join(part for part in parts if part)
 
 
+class Edit(NamedTuple):
+    """A sample with one property of a donor.
+
+    Args:
+        name: of the property.
+        image: `(C, H, W)`.
+        donor: its row in the batch.
+        prediction: the class `()` or the marks `(K,)`; None where the logits are not finite.
+    """
+
+    name: str
+    image: Tensor
+    donor: int
+    prediction: Tensor | None
+
+
+class Rate(Protocol):
+    """A share with the number of samples that it is of."""
+
+    @property
+    def value(self) -> float:
+        """The share."""
+
+    @property
+    def n(self) -> int:
+        """The number of samples."""
+
+
 @dataclass(frozen=True)
 class ExchangedSample:
-    """One sample with the properties that it borrows of a donor, and what is predicted then.
+    """One sample with the properties that it borrows of donors.
 
     Args:
         row: of the sample in its batch.
-        images: `(2 + P, C, H, W)`: the sample, its donor, and the sample with each of P properties of the donor.
-        labels: of the sample and of its donor, each a class `()` or marks `(K,)`.
-        predictions: by property, as the labels; None where the logits are not finite.
+        labels: `(N,)` classes or `(N, K)` marks, of the batch.
+        edits: one a property.
         rates: how often predictions follow, over all samples: `<property>_follow_rate`, its chance and its control.
-        counted: the number of samples in the rates.
     """
 
     row: int
-    images: Tensor
-    labels: tuple[Tensor, Tensor]
-    predictions: Mapping[str, Tensor | None]
-    rates: Mapping[str, float]
-    counted: int
+    labels: Tensor
+    edits: Sequence[Edit]
+    rates: Mapping[str, Rate]
 
 
 def draw_exchanges(
@@ -138,6 +163,8 @@ def draw_exchanges(
 ) -> npt.NDArray[np.uint8]:
     """Draw a sample, its donor, and the sample with each property of the donor, with what is predicted for it.
 
+    Properties with another donor, of a sample without a mask perhaps, stand behind that.
+
     Args:
         exchanged: the sample.
         batch: all samples.
@@ -148,14 +175,17 @@ def draw_exchanges(
     Returns:
         `(height, width, 3)`, uint8.
     """
-    names, row, count = style.class_names, exchanged.row, len(exchanged.images)
+    names, row, labels = style.class_names, exchanged.row, exchanged.labels
+    panels = [(batch.images[row], PanelTexts("image", note=f"true {_named(labels[row], names)}"))]
+    for donor in dict.fromkeys(each.donor for each in exchanged.edits):
+        panels.append((batch.images[donor], PanelTexts("donor", note=f"true {_named(labels[donor], names)}")))
+        edits = (each for each in exchanged.edits if each.donor == donor)
+        panels += [(each.image, _edited(exchanged, each, names)) for each in edits]
     # side by side in one image, so that all of them are shown on one scale
-    whole = to_display(torch.cat(list(exchanged.images), dim=2)[None], style.normalize)
-    own, theirs = (f"true {_named(each, names)}" for each in exchanged.labels)
-    pair = [PanelTexts("image", note=own), PanelTexts("donor", note=theirs)]
+    whole = to_display(torch.cat([image for image, _ in panels], dim=2)[None], style.normalize)
     return render_row(
-        torch.cat(whole.chunk(count, dim=3)),
-        [*pair, *(_edited(exchanged, name, names) for name in exchanged.predictions)],
+        torch.cat(whole.chunk(len(panels), dim=3)),
+        [texts for _, texts in panels],
         title=_joined(when, "what the prediction follows", shown_channels(batch.images.shape[1])),
         caption=captions.captions(batch, attribution, names)[row],
         correct=captions.correct(batch, attribution, names)[row],
@@ -163,12 +193,15 @@ def draw_exchanges(
     )
 
 
-def _edited(exchanged: ExchangedSample, name: str, class_names: captions.ClassNames) -> PanelTexts:
-    """The words around the sample with one property of its donor."""
-    found = [[(word, exchanged.rates.get(f"{name}_{kind}")) for word, kind in line] for line in _RATES]
-    lines = (", ".join(f"{word} {rate:.2f}" for word, rate in line if rate is not None) for line in found)
-    outcome = _outcome(exchanged.predictions[name], *exchanged.labels, class_names)
-    return PanelTexts(name.replace("_", " "), [line for line in lines if line], *outcome)
+def _edited(exchanged: ExchangedSample, edit: Edit, class_names: captions.ClassNames) -> PanelTexts:
+    """The words around a sample with one property of its donor."""
+    found = [[(word, exchanged.rates.get(f"{edit.name}_{kind}")) for word, kind in line] for line in _RATES]
+    lines = (
+        ", ".join(f"{word} {rate.value:.2f}" for word, rate in line if rate is not None) for line in found
+    )
+    own, theirs = exchanged.labels[exchanged.row], exchanged.labels[edit.donor]
+    outcome = _outcome(edit.prediction, own, theirs, class_names)
+    return PanelTexts(edit.name.replace("_", " "), [line for line in lines if line], *outcome)
 
 
 def _outcome(
@@ -206,9 +239,11 @@ _RATES = (("follows", "follow_rate"), ("chance", "follow_chance")), (("control",
 def _exchange_legend(exchanged: ExchangedSample) -> list[str]:
     """What the words above and below the panels mean."""
     legend = ["stays: the image's own class is predicted", "» follows: the donor's class is predicted"]
-    if exchanged.counted:
-        legend.append(f"rates: of {exchanged.counted} samples; chance: before the edit")
-    if any(f"{name}_same_class_follow_rate" in exchanged.rates for name in exchanged.predictions):
+    rates = (exchanged.rates.get(f"{each.name}_follow_rate") for each in exchanged.edits)
+    if counts := sorted({each.n for each in rates if each is not None}):
+        of = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
+        legend.append(f"rates: of {of} samples; chance: before the edit")
+    if any(f"{each.name}_same_class_follow_rate" in exchanged.rates for each in exchanged.edits):
         legend.append("control: with a donor of the image's own class")
     return legend
 

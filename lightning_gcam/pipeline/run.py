@@ -6,10 +6,10 @@ caller's `map_fn`; everything else is the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,14 @@ from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import Attribution, attribute, attribute_in_chunks, labels_of
 from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
-from lightning_gcam.pipeline.config import CHECKING, PERTURBING, LookConfig
+from lightning_gcam.pipeline.config import (
+    CHECKING,
+    PERTURBING,
+    LookConfig,
+    MapFn,
+    OnFailure,
+    in_one_process,
+)
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
     maps_of_random_weights,
@@ -33,34 +40,9 @@ from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Exchanges, Reliance, changed_images, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
+from lightning_gcam.shortcuts.exchange import try_properties
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.errors import InputError
-
-Result = TypeVar("Result")
-OnFailure = Callable[[str, Exception], None]
-"""Called with the name of a step, or of a score, and the error; the look goes on without it where this returns."""
-
-
-class MapFn(Protocol):
-    """How the work of a look is divided among processes."""
-
-    def __call__(self, work: Callable[[list[int]], Result], n: int | None = None) -> Result:
-        """Do the work, with the same result in every process; where it fails in one, raise in all of them.
-
-        Args:
-            work: from the numbers of some samples to one row for each.
-            n: how many samples there are; where it is left out, every process does the whole work, given no numbers.
-        """
-
-
-def in_one_process(work: Callable[[list[int]], Result], n: int | None = None) -> Result:
-    """Do the whole work here.
-
-    Example:
-        >>> in_one_process(lambda rows: rows, 3)
-        [0, 1, 2]
-    """
-    return work(list(range(n or 0)))
 
 
 def analyze(
@@ -116,9 +98,23 @@ def analyze(
             attribution, _, is_checked = map_fn(lambda _: look.interpretation(again, stamp, largest_label))
         outputs = look.perturbed_outputs(attribution, history, size)
         results, scored, earlier = map_fn(lambda _: look.scores(attribution, outputs, history, stamp))
-        reliance, logits, size = look.reliance(attribution, size) if is_checked else (None, {}, size)
-        seen = (results, reliance, earlier, size, look.exchanges if logits else None, logits)
-        return SaliencyRecord(batch, scored, with_checks(results.values, reliance), stamp, *seen)
+        found = _Found()
+        if is_checked:
+            found, size = look.checks(attribution, history, size)
+        scores = found.reliance.beside(results.values) if found.reliance is not None else results.values
+        return SaliencyRecord(
+            batch,
+            scored,
+            scores,
+            stamp,
+            results,
+            found.reliance,
+            earlier,
+            size,
+            exchanges=found.exchanges,
+            exchange_logits=found.exchange_logits,
+            checks_wait=found.wait,
+        )
 
 
 def record_saliency(
@@ -144,18 +140,6 @@ def record_saliency(
         torch.Size([2])
     """
     return analyze(model, batch, LookConfig(**config), stamp=stamp, chunk_size=chunk_size)
-
-
-def one_labelled(batch: SaliencyBatch) -> SaliencyBatch:
-    """The first sample with a label (a negative one means "none"); the first one where the labels are no classes.
-
-    Example:
-        >>> one_labelled(SaliencyBatch(torch.zeros(3, 1, 2, 2), labels=torch.tensor([-1, 4, 2]))).labels
-        tensor([4])
-    """
-    labels = batch.labels
-    first = int((labels >= 0).int().argmax()) if labels is not None and labels.ndim == 1 else 0
-    return batch.select([first])
 
 
 def dry_run(
@@ -191,6 +175,7 @@ def dry_run(
         maps, *_ = record.attribution.maps.values()
         try:
             changed_images(batch, maps, config.check_names, config.removal)
+            try_properties(config.exchange_names, batch.images)
         except Exception as error:
             _raise_input_error(CHECKING, error)
     return layers
@@ -217,17 +202,6 @@ def _find_layers(model: nn.Module, batch: SaliencyBatch, config: LookConfig) -> 
     return [TargetLayer(name, layer) for name, layer in named.items()]
 
 
-def with_checks(scores: dict[str, float], reliance: Reliance | None) -> dict[str, float]:
-    """The scores and the checks of a look in one dict; a score of the user's that has a check's name stays.
-
-    Example:
-        >>> with_checks({"accuracy": 0.5}, Reliance({}, 0.1))
-        {'accuracy': 0.5}
-    """
-    checks = reliance.scores if reliance is not None else {}
-    return {**scores, **{name: value for name, value in checks.items() if name not in scores}}
-
-
 def can_be_checked(
     batch: SaliencyBatch,
     attribution: Attribution,
@@ -246,6 +220,23 @@ def can_be_checked(
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What the causal checks found.
+
+    Args:
+        reliance: their measurements; None where they failed, or there were none.
+        exchanges: the properties that were exchanged.
+        exchange_logits: `(N, K)` by the name of the version.
+        wait: whether they wait until accuracy is clearly above chance.
+    """
+
+    reliance: Reliance | None = None
+    exchanges: Exchanges | None = None
+    exchange_logits: Mapping[str, Tensor] = field(default_factory=dict)
+    wait: bool = False
+
+
+@dataclass(frozen=True)
 class _Look:
     """The steps of one look; each gives the same in every process."""
 
@@ -259,12 +250,6 @@ class _Look:
     def annotated(self) -> AnnotatedRegions | None:
         """The regions of the samples that the checks change; None where the labels are no classes."""
         return regions_of_batch(self.batch)
-
-    @cached_property
-    def exchanges(self) -> Exchanges | None:
-        """The properties that the checks exchange, with the samples' donors; None where there are none."""
-        names = self.config.exchange_names
-        return Exchanges.of(self.batch, names) if names else None
 
     def attribution(self, chunk_size: int | None) -> tuple[Attribution, int | None]:
         """The maps of all samples, on any device, and the size of the chunks that this process ran."""
@@ -351,53 +336,67 @@ class _Look:
             history.keep(attribution, stamp.step)
         return results, scored, earlier
 
-    def reliance(
-        self, attribution: Attribution, chunk_size: int | None
-    ) -> tuple[Reliance | None, dict[str, Tensor], int | None]:
-        """The causal checks, None where one failed; the logits for exchanged images; the size of the chunks here.
+    def checks(
+        self, attribution: Attribution, history: LookHistory | None, chunk_size: int | None
+    ) -> tuple[_Found, int | None]:
+        """The causal checks, none where one of them failed; and the size of the chunks that this process ran.
 
         Every process makes the changed images of its share; regions and donors belong to the batch as a whole.
         """
         maps, *_ = attribution.maps.values()  # of the first method at the first layer
-        names, removal, size = self.config.check_names, self.config.removal, chunk_size
+        config, size, logits = self.config, chunk_size, attribution.logits
+        names, removal = config.check_names, config.removal
+
+        @cache
+        def own_sigmoids() -> bool:
+            return has_own_sigmoids(self.batch, attribution)
+
+        def measure(changed_logits: Mapping[str, Tensor]) -> Reliance:
+            return measure_reliance(self.batch, logits, changed_logits, maps, own_sigmoids(), self.annotated)
+
+        @cache
+        def exchanges() -> Exchanges | None:
+            return Exchanges.of(self.batch, config.exchange_names, maps, removal, self.annotated)
 
         def run_versions(rows: list[int]) -> PerturbedOutputs:
             nonlocal size
             versions = image_changes(self.batch, maps, names, removal, annotated=self.annotated)
-            if self.exchanges is not None:
-                versions.update(self.exchanges.versions())
+            if (exchanged := exchanges()) is not None:
+                versions.update(exchanged.versions())
             outputs, size = logits_for_versions(
                 self.model,
                 self.batch,
                 versions,
                 rows=rows,
                 chunk_size=chunk_size,
-                forward=self.config.forward,
+                forward=config.forward,
                 squash=attribution.squash,
             )
             return outputs
 
-        outputs = self._tried(CHECKING, run_versions)
-
-        def measure(_: list[int]) -> Reliance:
-            found, own_sigmoids = outputs.to(maps.device), has_own_sigmoids(self.batch, attribution)
-            logits = attribution.logits
-            reliance = measure_reliance(self.batch, logits, found.logits, maps, own_sigmoids, self.annotated)
-            if self.exchanges is None:
-                return reliance
-            measured = self.exchanges.measure(logits, found.logits, own_sigmoids)
-            return replace(reliance, measurements={**reliance.measurements, **measured})
+        def measure_all(_: list[int]) -> _Found:
+            changed, exchanged = outputs.to(maps.device).logits, exchanges()
+            reliance = measure(changed)
+            if exchanged is None:
+                return _Found(reliance)
+            measured = exchanged.measure(logits, changed, own_sigmoids())
+            reliance = replace(reliance, measurements={**reliance.measurements, **measured})
+            of_exchanges = {name: changed[name] for name in exchanged.versions() if name in changed}
+            return _Found(reliance, exchanged, of_exchanges)
 
         try:
-            made = outputs.to(maps.device).logits if self.exchanges is not None else {}
-            return (
-                self.map_fn(measure),
-                {name: each for name, each in made.items() if name[-1].isdigit()},
-                size,
-            )
+            if config.checks_wait and history is not None and history.is_checked:
+                untouched = self.map_fn(lambda _: measure({}))
+                if not untouched.is_above_chance:
+                    return _Found(untouched, wait=True), size
+            outputs = self._tried(CHECKING, run_versions)
+            found = self.map_fn(measure_all)
         except Exception as error:
             self._report(CHECKING, error)
-            return None, {}, size
+            return _Found(), size
+        if history is not None:
+            history.is_checked = True
+        return found, size
 
     def _with_baselines(self, attribution: Attribution) -> Attribution:
         """The maps and, on the same grid, those that do not depend on the model; where there is an object to lie on."""

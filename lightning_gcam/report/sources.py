@@ -89,6 +89,7 @@ def _read_files(directory: Path, name: str) -> Run:
     run = Run(name)
     tables, pictures = sorted(directory.rglob("scores.csv")), sorted(directory.rglob("overlay-step=*.png"))
     epochs = {table.parent: _read_scores(run, table, _prefix(table.parent, directory)) for table in tables}
+    _read_metrics(run, directory)
     for picture in pictures:
         with run.skip_broken(picture):
             match = _OVERLAY.fullmatch(picture.name)
@@ -99,7 +100,6 @@ def _read_files(directory: Path, name: str) -> Run:
             _add_look(run, _prefix(picture.parent, directory), step, read_bytes(picture), epoch)
     for alerts in sorted(directory.rglob("alerts.csv")):
         _read_alerts(run, alerts)
-    _read_metrics(run, directory)
     return run
 
 
@@ -210,7 +210,13 @@ def _read_events_of(run: Run, source: Path) -> None:
 
 
 def _add_look(run: Run, prefix: str, step: int, picture: bytes, epoch: Any = None) -> None:
-    look: dict[str, Any] = {"step": parse_step(step), "picture": data_uri(read_picture(picture))}
+    """Add a look that is one whole picture, with the scores of its step, which are in the curves already."""
+    scores = {
+        name.removeprefix(f"{prefix}/"): points[step]
+        for name, points in run.curves.items()
+        if name.startswith(f"{prefix}/") and step in points
+    }
+    look = {"step": parse_step(step), "scores": scores, "picture": data_uri(read_picture(picture))}
     if (number := finite_number(epoch)) is not None:
         look["epoch"] = int(number)
     run.monitor(prefix).looks[step] = json.dumps(look)

@@ -1,4 +1,4 @@
-"""The causal checks by their names, and the changed images that each of them needs."""
+"""The causal checks by their names, and the changed images of those that remove or cover something."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.shortcuts.exchange import available_properties
+from lightning_gcam.shortcuts.exchange import available_properties, default_properties
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, most_salient, moved_at_random, regions_of_batch
 from lightning_gcam.shortcuts.removal import (
     DEFAULT_REMOVAL,
     Removal,
     check_removal,
     exchange,
-    exchange_regions,
     in_dtype_of,
     in_floats,
     remove_regions,
@@ -24,7 +23,7 @@ from lightning_gcam.shortcuts.removal import (
 from lightning_gcam.utils.errors import InputError, did_you_mean
 
 Checks = str | Sequence[str] | None
-"""A name out of `available_checks` or `available_properties`, or several; None for all `available_checks`."""
+"""A name out of `available_checks`, or several; None for all that are on by default."""
 
 MakeImages = Callable[[Tensor], Tensor]
 """From the numbers `(n,)` int64 of some samples to their changed images `(n, C, H, W)`."""
@@ -32,52 +31,56 @@ MakeImages = Callable[[Tensor], Tensor]
 CHECKS: dict[str, tuple[str, ...]] = {
     "background_only_accuracy": ("background_only",),
     "object_only_accuracy": ("object_only",),
-    "background_swap_accuracy": ("background_swap",),
-    "suspect_swap_accuracy": ("suspect_swap",),
     "salient_flips": ("salient_outside", "random_outside"),
 }
-"""Each check, and the changed versions it needs: the one place where both get their names."""
+"""Each check beside the exchanges, and the changed versions it needs: the one place where both get their names."""
+
+_SWAP = "_swap_accuracy"
+
+BEFORE = "_before"
+"""What the accuracy on the unchanged images of a check's own samples is called, where they are not all."""
 
 
 def available_checks() -> tuple[str, ...]:
-    """The names of the causal checks, in the order of the tables.
+    """The names of the causal checks, in the order of the tables; behind the first three, the exchanged properties.
 
     Example:
         >>> available_checks()
-        ('background_only_accuracy', 'object_only_accuracy', 'background_swap_accuracy', 'suspect_swap_accuracy',
-        'salient_flips')
+        ('background_only_accuracy', 'object_only_accuracy', 'salient_flips', 'color', 'histogram', 'spectrum',
+        'texture', 'border', 'salient_region', 'background', 'object', 'suspect')
     """
-    return tuple(CHECKS)
+    return (*CHECKS, *available_properties())
 
 
 def takes_masks(check: str) -> bool:
-    """Whether a check needs the objects' masks or boxes; the one that does not needs a suspect region."""
-    return check in CHECKS and check != "suspect_swap_accuracy"
+    """Whether a check needs the objects' masks or boxes."""
+    return check in (*CHECKS, "background", "object")
 
 
 def resolve_checks(checks: Checks) -> tuple[str, ...]:
     """The names of the checks that a user gave, each once.
 
     Args:
-        checks: a name, several, or None for all.
+        checks: a name, several, or None for those that are on by default. `<property>_swap_accuracy` stands for the
+            property.
 
     Raises:
         InputError: naming what is not known.
 
     Example:
-        >>> resolve_checks("salient_flips"), resolve_checks([])
-        (('salient_flips',), ())
+        >>> resolve_checks(["salient_flips", "background_swap_accuracy"]), resolve_checks([])
+        (('salient_flips', 'background'), ())
     """
     if checks is None:
-        return available_checks()
+        return (*CHECKS, *default_properties())
     if not isinstance(checks, (str, Sequence)):
         raise InputError(f"`checks` must be names of checks, or None for all; got {type(checks).__name__}.")
-    names = tuple(dict.fromkeys([checks] if isinstance(checks, str) else checks))
+    given, known = [checks] if isinstance(checks, str) else checks, available_checks()
+    names = dict.fromkeys(str(each) if each in known else str(each).removesuffix(_SWAP) for each in given)
     for name in names:
-        if name not in CHECKS and name not in available_properties():
-            known = (*available_checks(), *available_properties())
-            raise InputError(f'`checks` "{name}" is not a check. {did_you_mean(str(name), known)}')
-    return names
+        if name not in known:
+            raise InputError(f'`checks` "{name}" is not a check. {did_you_mean(name, known)}')
+    return tuple(names)
 
 
 def changed_images(
@@ -87,14 +90,11 @@ def changed_images(
     removal: Removal = DEFAULT_REMOVAL,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """The changed versions of a batch that the checks need, as far as its annotation allows.
+    """The changed versions of a batch that the checks beside the exchanges need, as far as its annotation allows.
 
     - "background_only": the object removed, in a square around it that hides its outline.
     - "object_only": all but the object (with a thin rim) in one colour, the mean over the backgrounds of all samples.
       (A blurred background would keep a frame's colour or a tint; a callable `removal` is called instead.)
-    - "background_swap": the object on the background of a sample of another class, whose own object is removed.
-    - "suspect_swap": the suspect region of a sample of another class in the place of the sample's own. Objects are
-      left where they are: what of them lies in the region is neither covered nor copied.
     - "salient_outside": the most salient region outside of the square around the object, of the object's area,
       replaced by what lies there in a sample of another class; "random_outside": as well, at a random place.
 
@@ -102,7 +102,7 @@ def changed_images(
     its map is blank), its image is unchanged, and `measure_reliance` leaves it out.
 
     Args:
-        batch: the samples: labels that are classes, and masks, boxes or a suspect region.
+        batch: the samples: labels that are classes, and masks or boxes.
         maps: `(N, H, W)` saliency in [0, 1], of the size of the images; without it no "salient_outside".
         checks: the names of the checks; None for all.
         removal: how an object is removed; see `remove_regions`.
@@ -120,7 +120,7 @@ def changed_images(
         >>> mask[:, 3:5, 3:5] = True
         >>> batch = SaliencyBatch(torch.rand(2, 1, 8, 8), torch.tensor([0, 1]), masks=mask)
         >>> list(changed_images(batch))
-        ['background_only', 'object_only', 'background_swap']
+        ['background_only', 'object_only']
     """
     every = torch.arange(len(batch), device=batch.images.device)
     return {name: make(every) for name, make in image_changes(batch, maps, checks, removal, seed).items()}
@@ -148,10 +148,7 @@ def image_changes(
     annotated = annotated or regions_of_batch(batch)
     if annotated is None:
         return {}
-    makers = {
-        **_on_objects(batch.images, annotated, removal),
-        **_on_the_suspect(batch.images, annotated, removal),
-    }
+    makers = _on_objects(batch.images, annotated, removal)
     if maps is not None and annotated.masks is not None:
         makers.update(_on_saliency(batch.images, annotated, maps.to(batch.images.device), removal, seed))
     return {each: _exactly(makers[each]) for name in names for each in CHECKS.get(name, ()) if each in makers}
@@ -169,38 +166,12 @@ def _exactly(make: MakeImages) -> MakeImages:
 
 def _on_objects(images: Tensor, annotated: AnnotatedRegions, removal: Removal) -> dict[str, MakeImages]:
     """The versions that need masks."""
-    around, objects, donors = annotated.around, annotated.objects, annotated.donors
+    around, objects = annotated.around, annotated.objects
     if around is None or objects is None or not (annotated.known & annotated.masked).any():
         return {}
     changed = annotated.masked[:, None, None]
     bare = _without(images, around & changed, removal)
-    versions = {"background_only": bare, "object_only": _object_only(images, ~objects & changed, removal)}
-    if (donors >= 0).any():
-        versions["background_swap"] = lambda rows: exchange(
-            images[rows], bare(_donor_rows(donors[rows])), donors[rows] >= 0, ~objects[rows]
-        )
-    return versions
-
-
-def _on_the_suspect(images: Tensor, annotated: AnnotatedRegions, removal: Removal) -> dict[str, MakeImages]:
-    """The version that needs a suspect region."""
-    suspect, around, objects = annotated.suspect, annotated.around, annotated.objects
-    if suspect is None or not (annotated.suspect_donors >= 0).any():
-        return {}
-    bare: MakeImages = images.__getitem__
-    to = suspect
-    if around is not None and objects is not None:
-        # a donor's object must not come along, nor must what is suspect beside it be lost
-        to = suspect & ~objects
-        bare = _without(images, around & ~to & annotated.masked[:, None, None], removal)
-
-    def swapped(rows: Tensor) -> Tensor:
-        donors = annotated.suspect_donors[rows]
-        donor_rows = _donor_rows(donors)
-        regions = suspect[rows], suspect[donor_rows], to[rows]
-        return exchange_regions(images[rows], bare(donor_rows), donors >= 0, *regions)
-
-    return {"suspect_swap": swapped}
+    return {"background_only": bare, "object_only": _object_only(images, ~objects & changed, removal)}
 
 
 def _on_saliency(
@@ -223,7 +194,7 @@ def _on_saliency(
         return moved_at_random(salient(), around, seed).to(images.device)
 
     def swapped(rows: Tensor, regions: Tensor) -> Tensor:
-        return exchange(images[rows], bare(_donor_rows(donors[rows])), donors[rows] >= 0, regions[rows])
+        return exchange(images[rows], bare(donors[rows].clamp(min=0)), donors[rows] >= 0, regions[rows])
 
     return {
         "salient_outside": lambda rows: swapped(rows, salient()),
@@ -232,13 +203,8 @@ def _on_saliency(
 
 
 def _without(images: Tensor, regions: Tensor, removal: Removal) -> MakeImages:
-    """The images with their regions removed."""
+    """A function from the numbers of some samples to their images with their regions removed."""
     return lambda rows: remove_regions(images[rows], regions[rows], removal)
-
-
-def _donor_rows(donors: Tensor) -> Tensor:
-    """The row of each sample's donor; any row where it has none."""
-    return donors.clamp(min=0)
 
 
 def _object_only(images: Tensor, background: Tensor, removal: Removal) -> MakeImages:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.shortcuts.results import BEFORE, Reliance
+from lightning_gcam.shortcuts.checks import BEFORE
+from lightning_gcam.shortcuts.exchange import property_of
+from lightning_gcam.shortcuts.results import Reliance
 from lightning_gcam.utils.errors import InputError
 
-Kind = Literal["survives without the object", "dies with the suspect region"]
-Saliency = Literal["agrees", "is blind", "is not there"]
+Saliency = Literal["agrees", "is blind", "is not there", "is not judged"]
 
-KINDS: tuple[Kind, ...] = ("survives without the object", "dies with the suspect region")
+KINDS = ("survives without the object", "dies with the suspect region")
+"""The kinds of evidence of the checks with annotation; each exchanged property is one more, as "follows the color"."""
+
+_CHECKS_OF_KINDS = ("background_only_accuracy", "suspect_swap_accuracy")
+_FOLLOWS = "follows the "
+_RATE, _CHANCE, _SAME_CLASS = "_follow_rate", "_follow_chance", "_same_class_follow_rate"
+_KEPT = "_swap_accuracy"
+_NO_EVIDENCE = ("object",)
+"""Properties that a good model follows: a pasted object is of the donor's class."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +36,21 @@ class Thresholds:
         dies: of the accuracy above chance, the share that is gone with the suspect region exchanged, at least.
         energy: of the saliency, the share on the object, below which it agrees.
         suspect_lift: the saliency's share in the suspect region over its area's, from which on it agrees.
+        follows: by how much the follow rate of an exchanged property exceeds the larger of its controls, at least.
 
     Raises:
         InputError: a share outside of (0, 1], or a lift that is not positive.
 
     Example:
         >>> Thresholds(survives=0.8)
-        Thresholds(survives=0.8, dies=0.25, energy=0.5, suspect_lift=2.0)
+        Thresholds(survives=0.8, dies=0.25, energy=0.5, suspect_lift=2.0, follows=0.15)
     """
 
     survives: float = 0.25
     dies: float = 0.25
     energy: float = 0.5
     suspect_lift: float = 2.0
+    follows: float = 0.15
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -93,16 +105,23 @@ class Finding:
     """The kinds of evidence that the last looks have in common.
 
     Args:
-        kinds: which of the causal checks hold, at every one of them.
-        saliency: whether the maps of the last look agree, or are blind to it: on the object all the same, or blank.
+        kinds: which of `KINDS` hold at every one of them; then each property that is followed, as "follows the color",
+            the one that exceeds its controls the most at the last look first.
+        saliency: whether the maps of the last look agree, or are blind to it: on the object all the same, or blank. Not
+            judged where properties are followed and nothing else: a colour can be read anywhere.
         evidence: of the last look.
         looks: how many looks in a row.
     """
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[str, ...]
     saliency: Saliency
     evidence: Evidence
     looks: int
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """The names of the properties that are followed, in the order of the kinds."""
+        return tuple(kind.removeprefix(_FOLLOWS) for kind in self.kinds if kind.startswith(_FOLLOWS))
 
 
 def judge(
@@ -117,7 +136,12 @@ def judge(
     - without the object, accuracy is still above chance (the lower end of its interval is), and at least
       `thresholds.survives` of what it has above chance is left; or
     - with the suspect region exchanged, at least `thresholds.dies` of what it has above chance is gone, and the two
-      intervals do not meet.
+      intervals do not meet; or
+    - with a property of another class (all but "object", which is followed where a model is right), predictions follow
+      it: the interval of `<property>_follow_rate` lies wholly above those of both its controls, and the rate exceeds
+      the larger of them by at least `thresholds.follows`. The controls are `<property>_follow_chance`, of the untouched
+      images, and `<property>_same_class_follow_rate`, of the same edit within a class. Where the second is missing (no
+      two samples are of one class), two classes, and samples of several, cannot be judged: what fails follows there.
 
     The saliency does not decide: it can be on the object while the model reads something else (Adebayo et al., "Post
     hoc explanations may be ineffective for detecting unknown spurious correlation", 2022, arXiv 2212.04629). Whether it
@@ -140,20 +164,17 @@ def judge(
     if len(recent) < looks_in_a_row:
         return None
     shown = [kinds_of(each.reliance, thresholds) for each in recent]
-    kinds = tuple(kind for kind in KINDS if all(kind in each for each in shown))
+    kinds = tuple(kind for kind in shown[-1] if all(kind in each for each in shown))
     if not kinds:
         return None
     return Finding(kinds, _saliency(kinds, recent[-1].scores, thresholds), recent[-1], looks_in_a_row)
 
 
-def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> tuple[Kind, ...]:
+def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> tuple[str, ...]:
     """The kinds of evidence that one look shows."""
-    accuracy = reliance.measurements.get("accuracy")
-    if accuracy is None or not _is_above(accuracy, reliance.chance):
+    if not reliance.is_above_chance:
         return ()
-    without, exchanged = (
-        reliance.measurements.get(name) for name in ("background_only_accuracy", "suspect_swap_accuracy")
-    )
+    without, exchanged = (reliance.measurements.get(name) for name in _CHECKS_OF_KINDS)
     survives = (
         without is not None
         and _is_above(without, reliance.chance)
@@ -164,7 +185,52 @@ def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) ->
         and _do_not_meet(exchanged, before("suspect_swap_accuracy", reliance))
         and 1 - share_left("suspect_swap_accuracy", reliance) >= thresholds.dies
     )
-    return tuple(kind for kind, holds in zip(KINDS, (survives, dies), strict=True) if holds)
+    kinds = [kind for kind, holds in zip(KINDS, (survives, dies), strict=True) if holds]
+    return (*kinds, *(_FOLLOWS + name for name in _followed(reliance, thresholds)))
+
+
+def judged_by(reliance: Reliance) -> tuple[str, ...]:
+    """The names, as `checks=` takes them, of the checks that can be evidence at a look."""
+    checks = (name.removesuffix(_KEPT) for name in _CHECKS_OF_KINDS if name in reliance.scores)
+    return tuple(dict.fromkeys((*checks, *_follow_rates(reliance))))
+
+
+def follow_excess(reliance: Reliance) -> dict[str, float]:
+    """By how much each property's follow rate exceeds the larger of its controls, where it can be judged.
+
+    Example:
+        >>> rates = {"follow_rate": 0.5, "follow_chance": 0.02, "same_class_follow_rate": 0.1}
+        >>> measured = {f"color_{each}": Measurement(rates[each], 64, 0, 0, 0, (0.0, 1.0)) for each in rates}
+        >>> follow_excess(Reliance(measured, chance=0.5))
+        {'color': 0.4}
+    """
+    rates = _follow_rates(reliance).items()
+    return {name: rate.value - max(each.value for each in controls) for name, (rate, *controls) in rates}
+
+
+def _followed(reliance: Reliance, thresholds: Thresholds) -> list[str]:
+    """The properties that predictions follow at a look, the one that exceeds its controls the most first."""
+    rates, excess = _follow_rates(reliance), follow_excess(reliance)
+    followed = [
+        name
+        for name, (rate, *controls) in rates.items()
+        if excess[name] >= thresholds.follows and all(_do_not_meet(each, rate) for each in controls)
+    ]
+    return sorted(followed, key=excess.__getitem__, reverse=True)
+
+
+def _follow_rates(reliance: Reliance) -> dict[str, list[Measurement]]:
+    """The follow rate and its controls of each property that can be judged, by its name."""
+    rates: dict[str, list[Measurement]] = {}
+    for name in (each.removesuffix(_CHANCE) for each in reliance.scores if each.endswith(_CHANCE)):
+        rate, chance, same_class = (
+            reliance.measurements.get(name + each) for each in (_RATE, _CHANCE, _SAME_CLASS)
+        )
+        controls = [each for each in (chance, same_class) if each is not None and each.n]
+        is_judged = len(controls) == 2 or reliance.chance < 0.5  # else of two classes, or of marks
+        if rate is not None and is_judged and name not in _NO_EVIDENCE:
+            rates[name] = [rate, *controls]
+    return rates
 
 
 def share_left(name: str, reliance: Reliance) -> float:
@@ -190,8 +256,10 @@ def _do_not_meet(lower: Measurement, upper: Measurement) -> bool:
     return both and lower.interval[1] < upper.interval[0]  # type: ignore[index]
 
 
-def _saliency(kinds: Sequence[Kind], scores: Mapping[str, float], thresholds: Thresholds) -> Saliency:
+def _saliency(kinds: Sequence[str], scores: Mapping[str, float], thresholds: Thresholds) -> Saliency:
     """Whether the maps agree with the checks: little saliency on the object, or much on the suspect region."""
+    if not any(kind in KINDS for kind in kinds):
+        return "is not judged"
     energy, lift = scores.get("energy"), scores.get("suspect_lift")
     signs = []
     if energy is not None:
@@ -210,22 +278,33 @@ _CHANGES = {
     "background_swap_accuracy": "with the object on the background of another class",
     "suspect_swap_accuracy": "with the suspect region of another class",
 }
-_READINGS = {
-    KINDS[0]: "on evidence outside of the object",
-    KINDS[1]: "on the suspect region",
-}
+_READINGS = {KINDS[0]: "on evidence outside of the object", KINDS[1]: "on the suspect region"}
 _NEXT_STEPS = {
     "agrees": "look at the overlays for what is salient outside of the object",
     "is blind": "look for what covers the object as well (a tint, a style of the camera), which no map can show",
     "is not there": "add scores of the saliency (`scores=None`) to see where it lies",
 }
+_WORDS = {
+    "color": "colours",
+    "histogram": "the values of each channel (histogram)",
+    "spectrum": "the amplitude spectrum",
+    "texture": "high frequencies (texture)",
+    "border": "the border",
+    "salient_region": "the place where the saliency concentrates",
+    "background": "the background",
+    "suspect": "the suspect region",
+}
+_MAY_BELONG = {"color", "histogram", "background"}
+_YOURS_TO_SAY = (
+    "It may belong to the class (a ripe tomato is red, a camel is likelier in sand): that is yours to say, and the "
+    "monitor's `checks=` leaves a property out."
+)
 
 
 def message_of(finding: Finding) -> str:
     """The finding as a few sentences: measured, with n, interval and chance; no verdict on the model.
 
     Example:
-        >>> from lightning_gcam.shortcuts.detector import Evidence
         >>> measured = Measurement(0.75, 100, 0, 0, 0, (0.66, 0.82))
         >>> reliance = Reliance({"accuracy": measured, "background_only_accuracy": measured}, chance=0.1)
         >>> print(message_of(Finding(KINDS[:1], "agrees", Evidence(9, 2, reliance, {"energy": 0.2}), looks=2)))
@@ -235,24 +314,21 @@ def message_of(finding: Finding) -> str:
         object. What to try next: look at the overlays for what is salient outside of the object; then remove or
         exchange it, and validate on images without it.
     """
-    evidence, reliance = finding.evidence, finding.evidence.reliance
-    accuracy = reliance.measurements["accuracy"]
-    measured = [
-        f"Accuracy on the fixed samples is {_shown(accuracy)}, chance {reliance.chance:.2f}",
-        *_checks(reliance),
-    ]
-    readings = " and ".join(_READINGS[kind] for kind in finding.kinds)
-    return " ".join(
-        (
-            f"{finding.looks} look{'s' if finding.looks > 1 else ''} in a row, the last at step {evidence.step} "
-            f"(epoch {evidence.epoch}).",
-            f"{'; '.join(measured)}.",
-            f"This is consistent with reliance {readings}.",
-            _on_saliency(finding),
-            f"What to try next: {_NEXT_STEPS[finding.saliency]}; then remove or exchange it, and validate on images "
-            "without it.",
-        )
+    evidence, reliance, names = finding.evidence, finding.evidence.reliance, finding.properties
+    accuracy = f"{_shown(reliance.measurements['accuracy'])}, chance {reliance.chance:.2f}"
+    readings = [_READINGS.get(kind, f"on {_words(kind.removeprefix(_FOLLOWS))}") for kind in finding.kinds]
+    steps = [*filter(None, [_NEXT_STEPS.get(finding.saliency)]), *map(_step, names)]
+    sentences = (
+        f"{finding.looks} look{'s' if finding.looks > 1 else ''} in a row, the last at step {evidence.step} "
+        f"(epoch {evidence.epoch}).",
+        f"{'; '.join((f'Accuracy on the fixed samples is {accuracy}', *_checks(reliance)))}.",
+        *_exchanged(names, reliance),
+        f"This is consistent with reliance {_enumerated(readings)}.",
+        _on_saliency(finding),
+        _YOURS_TO_SAY if _MAY_BELONG & {*names} else "",
+        f"What to try next: {'; '.join(steps)}; then remove or exchange it, and validate on images without it.",
     )
+    return " ".join(filter(None, sentences))
 
 
 def plain_of(finding: Finding) -> dict[str, Any]:
@@ -263,6 +339,7 @@ def plain_of(finding: Finding) -> dict[str, Any]:
         "epoch": evidence.epoch,
         "message": message_of(finding),
         "kinds": list(finding.kinds),
+        "properties": list(finding.properties),
         "saliency": finding.saliency,
         "looks_in_a_row": finding.looks,
         **evidence.reliance.scores,
@@ -292,10 +369,52 @@ def _checks(reliance: Reliance) -> Iterator[str]:
             yield f"{change} it is {_shown(measurement)}{share}"
 
 
+def _exchanged(names: Sequence[str], reliance: Reliance) -> Iterator[str]:
+    """What was measured with properties borrowed from another class: of the first in words, of the others in short."""
+    others = []
+    for name in names:
+        words = _words(name)
+        changes = {
+            _RATE: f"With {words} borrowed from another class, the share of predictions that are that class is",
+            _CHANCE: "for the untouched images it is",
+            _SAME_CLASS: f"with {words} borrowed from the image's own class it is",
+            _KEPT: "the share that stays right is",
+        }
+        found = {change: reliance.measurements.get(name + each) for each, change in changes.items()}
+        shares = {change: _shown(share) for change, share in found.items() if share is not None and share.n}
+        if name == names[0]:
+            yield "; ".join(f"{change} {share}" for change, share in shares.items()) + "."
+        else:
+            rate, *rest = shares.values()
+            others.append(f"{words}: {', '.join([rate, *(each.partition(' ')[0] for each in rest)])}")
+    if others:
+        yield f"The same shares for {'; for '.join(others)}."
+
+
+def _words(name: str) -> str:
+    return _WORDS.get(name, f'the property "{name}"')
+
+
+def _step(name: str) -> str:
+    """What to try where a property is followed; one of an earlier run may be registered no more."""
+    remedy = ""
+    with suppress(InputError):
+        remedy = property_of(name).remedy
+    return f"for {_words(name)}: {remedy or 'look at the exchanged images'}"
+
+
+def _enumerated(words: Sequence[str]) -> str:
+    *others, last = dict.fromkeys(words)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _on_saliency(finding: Finding) -> str:
     if finding.saliency == "is not there":
         return "No score of the saliency stands beside it."
-    where = "; ".join(_places(finding.evidence.scores)) or "every map is blank"
+    where = "; ".join(_places(finding.evidence.scores))
+    if finding.saliency == "is not judged":
+        return f"The saliency beside it: {where}." if where else ""
+    where = where or "every map is blank"
     if finding.saliency == "agrees":
         return f"The saliency agrees: {where}."
     return f"The saliency does not show it: {where}."

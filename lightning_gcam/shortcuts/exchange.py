@@ -1,12 +1,13 @@
 """Exchanges: one property of each image (its colours, its border, ...) borrowed from a donor, the rest kept.
 
 A prediction that follows a borrowed property is evidence of what carries the class, and needs no annotation. Each
-property is one pure function of images and donors; `register_property` adds another.
+property is one pure function of images and donors; `register_property` adds another. Those that take regions as well
+have their names and remedies here, and are made in `exchange_checks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -32,22 +33,24 @@ class ImageProperty:
 
     Args:
         name: in `available_properties`, and before `_follow_rate` in a score's name.
-        exchange: borrows the property.
+        exchange: borrows the property; None where that takes regions of the samples as well, or their maps.
         fewest_channels: of images that have the property.
         remedy: what to try where predictions follow it.
+        by_default: whether it is exchanged where nobody names the checks.
     """
 
     name: str
-    exchange: Exchange
+    exchange: Exchange | None
     fewest_channels: int = 1
     remedy: str = ""
+    by_default: bool = True
 
 
 _PROPERTIES: dict[str, ImageProperty] = {}
 
 
 def register_property(
-    name: str, *, fewest_channels: int = 1, remedy: str = ""
+    name: str, *, fewest_channels: int = 1, remedy: str = "", by_default: bool = True
 ) -> Callable[[Exchange], Exchange]:
     """Register a function as the exchange of a property.
 
@@ -55,6 +58,7 @@ def register_property(
         name: of the property.
         fewest_channels: of images that have the property; it is left out for others.
         remedy: what to try where predictions follow it.
+        by_default: whether it is exchanged where nobody names the checks.
 
     Raises:
         InputError: where the name is no identifier, or taken.
@@ -75,7 +79,7 @@ def register_property(
         raise InputError(f'`name` "{name}" is a property already. Choose another name.')
 
     def register(exchange: Exchange) -> Exchange:
-        _PROPERTIES[name] = ImageProperty(name, exchange, fewest_channels, remedy)
+        _PROPERTIES[name] = ImageProperty(name, exchange, fewest_channels, remedy, by_default)
         return exchange
 
     return register
@@ -91,13 +95,22 @@ def available_properties(channels: int | None = None) -> tuple[str, ...]:
 
     Example:
         >>> available_properties()
-        ('color', 'histogram', 'spectrum', 'texture', 'border')
-        >>> available_properties(channels=1)
-        ('histogram', 'spectrum', 'texture', 'border')
+        ('color', 'histogram', 'spectrum', 'texture', 'border', 'salient_region', 'background', 'object', 'suspect')
+        >>> available_properties(channels=1)[:2]
+        ('histogram', 'spectrum')
     """
-    return tuple(
-        each.name for each in _PROPERTIES.values() if channels is None or channels >= each.fewest_channels
-    )
+    there = (each for each in _PROPERTIES.values() if channels is None or channels >= each.fewest_channels)
+    return tuple(each.name for each in there)
+
+
+def default_properties() -> tuple[str, ...]:
+    """The names of the properties that are exchanged where nobody names the checks.
+
+    Example:
+        >>> default_properties()
+        ('color', 'spectrum', 'texture', 'border', 'salient_region', 'background', 'object', 'suspect')
+    """
+    return tuple(each.name for each in _PROPERTIES.values() if each.by_default)
 
 
 def property_of(name: str) -> ImageProperty:
@@ -124,7 +137,8 @@ def exchange_property(name: str, images: Tensor, donors: Tensor) -> Tensor:
         its donor.
 
     Raises:
-        InputError: an unknown property, one that images of so few channels do not have, or donors of another shape.
+        InputError: an unknown property, one that images of so few channels do not have, one that takes regions as well
+            (see `lightning_gcam.shortcuts.Exchanges`), or donors of another shape.
 
     Example:
         >>> images = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]], [[[9.0, 8.0], [7.0, 5.0]]]])
@@ -141,6 +155,11 @@ def exchange_property(name: str, images: Tensor, donors: Tensor) -> Tensor:
             f'`properties` "{name}" takes images of at least {chosen.fewest_channels} channels, and these have '
             f"{images.shape[1]}. Leave it out."
         )
+    if chosen.exchange is None:
+        raise InputError(
+            f'`properties` "{name}" takes regions of the samples or their maps, which images alone do not have. Use '
+            "`lightning_gcam.shortcuts.Exchanges`."
+        )
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         own, lent = in_floats(images), in_floats(donors)
         made = chosen.exchange(own, lent)
@@ -152,6 +171,21 @@ def exchange_property(name: str, images: Tensor, donors: Tensor) -> Tensor:
         low = torch.minimum(_lowest(own), _lowest(lent))
         high = -torch.minimum(_lowest(-own), _lowest(-lent))
         return in_dtype_of(images, made.clamp(low, high))
+
+
+def try_properties(names: Sequence[str], images: Tensor) -> None:
+    """Exchange the properties of images with themselves, before training time is spent.
+
+    Args:
+        names: out of `available_properties`; those that take more than images are left to the looks.
+        images: `(N, C, H, W)`.
+
+    Raises:
+        InputError: where a function of a user's does not give images.
+    """
+    for name in available_properties(images.shape[1]):
+        if name in names and property_of(name).exchange is not None:
+            exchange_property(name, images, images)
 
 
 def _lowest(images: Tensor) -> Tensor:
@@ -167,7 +201,9 @@ def exchange_color(images: Tensor, donors: Tensor) -> Tensor:
     """Keep each image's luminance (the mean of its channels), and take the donor's colour at equal rank of luminance.
 
     The colour is the ratio of the channels to the luminance. Where values are negative, as in normalized images, it is
-    their difference: then a pixel's luminance is still its own, but the colour is not scaled with it.
+    their difference: then a pixel's luminance is still its own, but the colour is not scaled with it. The ranks are
+    those of the images before a normalization that is the same for every channel; one of its own for each channel
+    weighs the channels anew, and may exchange pixels of nearly the same luminance.
 
     Args:
         images: `(N, C, H, W)` floating point, two channels at least.
@@ -190,7 +226,9 @@ def exchange_color(images: Tensor, donors: Tensor) -> Tensor:
 
 
 @register_property(
-    "histogram", remedy="train with changes of brightness and contrast, or equalize the images' histograms"
+    "histogram",
+    remedy="train with changes of brightness and contrast, or equalize the images' histograms",
+    by_default=False,  # a colour without its place in luminance: "color" and "spectrum" see what it sees
 )
 def exchange_histogram(images: Tensor, donors: Tensor) -> Tensor:
     """Replace each channel's values, rank by rank, by the donor's.
@@ -267,6 +305,19 @@ def exchange_border(images: Tensor, donors: Tensor) -> Tensor:
     border = torch.ones(len(images), height, width, dtype=torch.bool, device=images.device)
     border[:, rows : height - rows, columns : width - columns] = False
     return exchange(images, donors, torch.ones_like(border[:, 0, 0]), border)
+
+
+_PROPERTIES.update(
+    {
+        name: ImageProperty(name, None, remedy=remedy)
+        for name, remedy in {
+            "salient_region": "look there in the overlays for a tag, a stamp or a seam, and cover it",
+            "background": "vary the backgrounds of each class, or crop to the objects",
+            "object": "",  # what a prediction should follow
+            "suspect": "cover or remove the suspect region",
+        }.items()
+    }
+)
 
 
 def _order(images: Tensor) -> Tensor:

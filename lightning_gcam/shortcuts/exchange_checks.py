@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,13 +14,17 @@ from torch import Tensor
 from lightning_gcam.cam.targets import are_multi_hot, predictions_of
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.shortcuts.checks import MakeImages
+from lightning_gcam.shortcuts.checks import BEFORE, MakeImages
 from lightning_gcam.shortcuts.exchange import available_properties, exchange_property
-from lightning_gcam.shortcuts.regions import classes_of_labels, have_class
-from lightning_gcam.shortcuts.results import mean_share_interval, right_shares
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, regions_of_batch, salient_place
+from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL, Removal, exchange_regions, remove_regions
+from lightning_gcam.shortcuts.shares import mean_share_interval, right_shares
 
-NUM_DONORS = 2
-"""How many donors of another class, and of its own class, each sample has."""
+NUM_DONORS, NUM_MATES = 2, 1
+"""How many donors of another class each sample has, and how many of its own class."""
+
+_SIDES = {"swap": NUM_DONORS, "same_class": NUM_MATES}
+_PLACES = ("salient_region", "suspect")
 
 
 @dataclass(frozen=True)
@@ -28,30 +33,30 @@ class Donors:
 
     Args:
         others: `(N, NUM_DONORS)` int64, rows of another class (with several classes a sample: another set of them).
-        mates: `(N, NUM_DONORS)` int64, further rows of its own class. -1 where there is none, as in `others`.
+        mates: `(N, NUM_MATES)` int64, further rows of its own class. -1 where there is none, as in `others`.
     """
 
     others: Tensor
     mates: Tensor
 
     @staticmethod
-    def of(labels: Tensor, known: Tensor) -> Donors:
+    def of(labels: Tensor, usable: Tensor) -> Donors:
         """Choose the donors in turn, so that each sample lends about as often as every other.
 
         Args:
             labels: `(N,)` classes or `(N, K)` marks.
-            known: `(N,)` bool, the samples with a class.
+            usable: `(N,)` bool, the samples that may borrow and lend.
 
         Example:
             >>> donors = Donors.of(torch.tensor([0, 0, 1, 1, -1]), torch.tensor([True] * 4 + [False]))
             >>> donors.others.tolist()
             [[2, 3], [2, 3], [0, 1], [0, 1], [-1, -1]]
             >>> donors.mates.tolist()
-            [[1, 1], [0, 0], [3, 3], [2, 2], [-1, -1]]
+            [[1], [0], [3], [2], [-1]]
         """
         classes = labels.unique(dim=0, return_inverse=True)[1]
         others = torch.full((len(classes), NUM_DONORS), -1, device=classes.device)
-        mates, rows = others.clone(), known.nonzero()[:, 0]
+        mates, rows = others[:, :NUM_MATES].clone(), usable.nonzero()[:, 0]
         for turn, row in enumerate(rows.tolist()):
             is_mate = classes[rows] == classes[row]
             _take(others, row, rows[~is_mate], turn)
@@ -61,7 +66,8 @@ class Donors:
 
 def _take(donors: Tensor, row: int, candidates: Tensor, turn: int) -> None:
     if len(candidates):
-        places = (turn * NUM_DONORS + torch.arange(NUM_DONORS, device=donors.device)) % len(candidates)
+        count = donors.shape[1]
+        places = (turn * count + torch.arange(count, device=donors.device)) % len(candidates)
         donors[row] = candidates[places]
 
 
@@ -71,10 +77,10 @@ class Exchanges:
 
     Args:
         images: `(N, C, H, W)`, the samples.
-        names: of the properties that are exchanged.
-        labels: `(N,)` classes or `(N, K)` marks.
-        known: `(N,)` bool, the samples with a class.
-        donors: of each sample.
+        annotated: the samples' classes and regions.
+        donors: of each sample, by property: not every sample has a mask, or a suspect region.
+        places: the regions `(N, H, W)` bool of "salient_region" and "suspect".
+        removal: how an object is removed.
 
     Example:
         >>> batch = SaliencyBatch(torch.rand(2, 1, 4, 4), torch.tensor([0, 1]))
@@ -87,45 +93,81 @@ class Exchanges:
     """
 
     images: Tensor
-    names: tuple[str, ...]
-    labels: Tensor
-    known: Tensor
-    donors: Donors
+    annotated: AnnotatedRegions
+    donors: Mapping[str, Donors]
+    places: Mapping[str, Tensor] = field(default_factory=dict)
+    removal: Removal = DEFAULT_REMOVAL
 
     @staticmethod
-    def of(batch: SaliencyBatch, names: Sequence[str]) -> Exchanges | None:
+    def of(
+        batch: SaliencyBatch,
+        names: Sequence[str],
+        maps: Tensor | None = None,
+        removal: Removal = DEFAULT_REMOVAL,
+        annotated: AnnotatedRegions | None = None,
+    ) -> Exchanges | None:
         """The exchanges of some properties; None where there are none.
+
+        What only images are needed for is exchanged by `exchange_property`. Besides,
+
+        - "salient_region" exchanges the place where the saliency of all samples concentrates (`salient_place`);
+        - "suspect" exchanges the samples' suspect regions. Of both, what lies on an object stays as it is, and no part
+          of the donor's object is copied, as far as masks tell;
+        - "background" puts the object on the donor's background, from which the donor's own object is removed;
+        - "object" puts the donor's object into the image: the same changed images, with the roles exchanged.
 
         Args:
             batch: the samples.
-            names: of the properties; those that images of so few channels do not have are left out.
+            names: of the properties; those that the images or their annotation do not have are left out.
+            maps: `(N, H, W)` saliency; without it no "salient_region".
+            removal: how an object is removed; see `lightning_gcam.shortcuts.remove_regions`.
+            annotated: the batch's regions, where they are known already.
 
         Returns:
             None where no property is left, the labels are no classes, or all samples are of one class.
         """
-        there = tuple(name for name in names if name in available_properties(batch.images.shape[1]))
-        labels = classes_of_labels(batch) if there else None
-        if labels is None:
+        annotated = annotated or (regions_of_batch(batch) if names else None)
+        if annotated is None:
             return None
-        known = have_class(labels)
-        donors = Donors.of(labels, known)
-        return Exchanges(batch.images, there, labels, known, donors) if (donors.others >= 0).any() else None
+        places = {"suspect": annotated.suspect} if annotated.suspect is not None else {}
+        if maps is not None and (place := salient_place(maps)).any():
+            places["salient_region"] = place.to(batch.images.device).expand(len(batch), -1, -1)
+        exchanges = Exchanges(batch.images, annotated, {}, places, removal)
+        there = (name for name in available_properties(batch.images.shape[1]) if name in names)
+        usable = {name: found for name in there if (found := exchanges._usable(name)) is not None}
+        donors = {name: Donors.of(annotated.labels, found) for name, found in usable.items()}
+        donors = {name: each for name, each in donors.items() if (each.others >= 0).any()}
+        return replace(exchanges, donors=donors) if donors else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The properties that are exchanged, in the order of `available_properties`."""
+        return tuple(self.donors)
 
     def versions(self) -> dict[str, MakeImages]:
         """By the name of each changed version, a function that makes its images of some samples."""
-        sides = {"swap": self.donors.others, "same_class": self.donors.mates}
         return {
-            _version(name, side, number): partial(self.borrowed, name, rows[:, number])
+            _version(name, side, number): partial(self.borrowed, _images_of(name), rows[:, number])
             for name in self.names
-            for side, rows in sides.items()
+            for side, rows in (("swap", self.donors[name].others), ("same_class", self.donors[name].mates))
             if (rows >= 0).any()
-            for number in range(NUM_DONORS)
+            for number in range(rows.shape[1])
         }
 
     def borrowed(self, name: str, donors: Tensor, rows: Tensor) -> Tensor:
-        """Some images with a property of their donors; an image without a donor stays as it is."""
+        """Some images with a property of their donors; an image without a donor stays as it is.
+
+        Args:
+            name: of the property.
+            donors: `(N,)` int64, the row of each sample's donor; -1 for none.
+            rows: `(n,)` int64, the samples that are changed.
+
+        Returns:
+            `(n, C, H, W)`, of the dtype of the images.
+        """
         taken = donors[rows]
-        changed = exchange_property(name, self.images[rows], self.images[taken.clamp(min=0)])
+        with torch.no_grad(), torch.autocast(self.images.device.type, enabled=False):
+            changed = self._changed(name, rows, taken.clamp(min=0))
         return torch.where((taken >= 0)[:, None, None, None], changed, self.images[rows])
 
     def measure(
@@ -138,12 +180,17 @@ class Exchanges:
         - `<name>_swap_accuracy`: the share of predictions that are the image's own class,
         - `<name>_follow_rate`: the share of predictions that are the donor's class,
         - `<name>_follow_chance`: the share of untouched images that are taken for the donor's class already,
-        - `<name>_same_class_accuracy`: as the first, with donors of the image's own class: how strange the change is
-          by itself. Left out where no class has two samples.
+        - `<name>_same_class_accuracy`: as the first, with a donor of the image's own class: how strange the change is
+          by itself,
+        - `<name>_same_class_follow_rate`: the share of these that are taken for the class of the donors of another
+          class: how often the change alone leads there.
 
-        With two classes a prediction that is not kept follows, whatever the reason: the same-class control tells them
-        apart. Where a sample may be of several classes, the labels in which it differs from its donor are counted.
-        Samples whose logits are not finite are left out.
+        The last two are left out where no class has two samples, and for "object", whose are the background's. With two
+        classes a prediction that is not kept follows, whatever the reason: the last one tells the two apart. Where a
+        sample may be of several classes, the labels in which it differs from its donor are counted. Samples whose
+        logits are not finite are left out.
+        `background` and `suspect` also have `<name>_swap_accuracy_before`, where they count other samples than an
+        accuracy does: the accuracy on these as they are.
 
         Args:
             logits: `(N, K)`, of the samples as they are.
@@ -154,61 +201,171 @@ class Exchanges:
             Each value with n, what was left out, and an interval.
         """
         measured: dict[str, Measurement] = {}
+        clean = self._prediction(logits, own_sigmoids)
         for name in self.names:
-            swapped = self._predictions(changed_logits, name, "swap", own_sigmoids)
+            swapped, same = (self._predictions(changed_logits, name, side, own_sigmoids) for side in _SIDES)
             if swapped is not None:
-                before = [self._prediction(logits, own_sigmoids)] * NUM_DONORS
-                measured[f"{name}_swap_accuracy"] = self._swapped(swapped, of_donor=False)
-                measured[f"{name}_follow_rate"] = self._swapped(swapped, of_donor=True)
-                measured[f"{name}_follow_chance"] = self._swapped(before, of_donor=True)
-            same = self._predictions(changed_logits, name, "same_class", own_sigmoids)
-            if same is not None:
-                shares = [
-                    torch.where(finite, right_shares(each, self.labels), torch.nan) for each, finite in same
-                ]
-                measured[f"{name}_same_class_accuracy"] = self._measurement(shares, self.donors.mates)
+                measured.update(self._of_other_class(name, clean, swapped))
+            if same is not None and name != "object":  # else they stand beside the background already
+                measured.update(self._of_same_class(name, same[0]))
         return measured
+
+    def _usable(self, name: str) -> Tensor | None:
+        """The samples that have a property, `(N,)` bool; None where the batch has nothing of the kind."""
+        annotated = self.annotated
+        if name in ("background", "object"):
+            return annotated.known & annotated.masked if annotated.masks is not None else None
+        if name in _PLACES:
+            return annotated.known & self._to(name).flatten(1).any(dim=1) if name in self.places else None
+        return annotated.known
+
+    def _changed(self, name: str, rows: Tensor, donors: Tensor) -> Tensor:
+        """Some images with a property of these donors, each of which has one."""
+        if name == "background":
+            return self._on_background(rows, donors)
+        if name == "object":
+            return self._on_background(donors, rows)
+        if name in _PLACES:
+            return self._with_place(name, rows, donors)
+        return exchange_property(name, self.images[rows], self.images[donors])
+
+    def _on_background(self, rows: Tensor, donors: Tensor) -> Tensor:
+        """The objects on the background of their donors, whose own objects are removed."""
+        around, objects = cast(Tensor, self.annotated.around), cast(Tensor, self.annotated.objects)
+        bare = remove_regions(self.images[donors], around[donors], self.removal)
+        return torch.where(objects[rows][:, None], self.images[rows], bare)
+
+    def _with_place(self, name: str, rows: Tensor, donors: Tensor) -> Tensor:
+        """The images with the donors' region; no object comes along with it, nor what lies there beside it is lost."""
+        to, regions, lent = self._to(name), self.places[name], self.images[donors]
+        if self.annotated.around is not None:
+            beside = self.annotated.around & ~to & self.annotated.masked[:, None, None]
+            lent = remove_regions(lent, beside[donors], self.removal)
+        every = torch.ones_like(rows, dtype=torch.bool)
+        return exchange_regions(self.images[rows], lent, every, regions[rows], regions[donors], to[rows])
+
+    def _to(self, name: str) -> Tensor:
+        """The part of each region that is changed: objects stay as they are."""
+        objects, regions = self.annotated.objects, self.places[name]
+        return regions & ~objects if objects is not None else regions
+
+    def _of_other_class(
+        self, name: str, clean: _Prediction, swapped: Sequence[_Prediction]
+    ) -> dict[str, Measurement]:
+        """What the versions with donors of another class measure."""
+        kept, followed = (self._swapped(name, swapped, of_donor) for of_donor in (False, True))
+        if (
+            name == "object"
+        ):  # the image is the background's donor: what it is taken for before is the donor's matter
+            kept, followed = followed, kept
+            chance = self._chance_of_objects(clean)
+        else:
+            chance = self._swapped(name, [clean] * NUM_DONORS, of_donor=True)
+        measured = {
+            f"{name}_swap_accuracy": kept,
+            f"{name}_follow_rate": followed,
+            f"{name}_follow_chance": chance,
+        }
+        usable = self.donors[name].others[:, 0] >= 0
+        if name in ("background", "suspect") and not torch.equal(usable, self.annotated.counted):
+            right = _nan_unless_finite(clean, right_shares(clean.classes, self.annotated.labels))
+            measured[f"{name}_swap_accuracy{BEFORE}"] = self._measurement(
+                name, [right], self.donors[name].others
+            )
+        return measured
+
+    def _of_same_class(self, name: str, same: _Prediction) -> dict[str, Measurement]:
+        """What the version with a donor of the same class measures."""
+        donors = self.donors[name]
+        right = _nan_unless_finite(same, right_shares(same.classes, self.annotated.labels))
+        both = torch.cat([donors.mates, donors.others], dim=1)
+        return {
+            f"{name}_same_class_accuracy": self._measurement(name, [right], donors.mates),
+            f"{name}_same_class_follow_rate": self._measurement(
+                name, self._shares(name, [same] * NUM_DONORS, of_donor=True), both
+            ),
+        }
 
     def _predictions(
         self, changed_logits: Mapping[str, Tensor], name: str, side: str, own_sigmoids: bool
-    ) -> list[tuple[Tensor, Tensor]] | None:
+    ) -> list[_Prediction] | None:
         """The predictions with each donor of one side; None where a version is missing."""
-        found = [changed_logits.get(_version(name, side, number)) for number in range(NUM_DONORS)]
+        found = [changed_logits.get(_version(name, side, number)) for number in range(_SIDES[side])]
         there = [self._prediction(each, own_sigmoids) for each in found if each is not None]
-        return there if len(there) == NUM_DONORS else None
+        return there if len(there) == len(found) else None
 
-    def _prediction(self, logits: Tensor, own_sigmoids: bool) -> tuple[Tensor, Tensor]:
-        """The predicted class `(N,)`, or marks `(N, K)`, and whether each sample's logits are finite `(N,)`."""
-        guesses = predictions_of(logits, are_multi_hot(self.labels), own_sigmoids)
-        return guesses.to(self.labels.device), logits.isfinite().all(dim=1).to(self.labels.device)
+    def _prediction(self, logits: Tensor, own_sigmoids: bool) -> _Prediction:
+        labels = self.annotated.labels
+        classes = predictions_of(logits, are_multi_hot(labels), own_sigmoids)
+        return _Prediction(classes.to(labels.device), logits.isfinite().all(dim=1).to(labels.device))
 
-    def _swapped(self, predictions: Sequence[tuple[Tensor, Tensor]], of_donor: bool) -> Measurement:
-        """The share of predictions that are the donor's class, or the image's own.
+    def _swapped(self, name: str, predictions: Sequence[_Prediction], of_donor: bool) -> Measurement:
+        """The share of predictions that are the donor's class, or the image's own."""
+        return self._measurement(name, self._shares(name, predictions, of_donor), self.donors[name].others)
+
+    def _shares(self, name: str, predictions: Sequence[_Prediction], of_donor: bool) -> list[Tensor]:
+        """For each donor, the share `(N,)` of a sample's predictions that are the donor's, or its own.
 
         Where a sample may be of several classes, only the labels in which it differs from its donor are counted.
         """
-        shares = []
-        for (guesses, finite), donors in zip(predictions, self.donors.others.unbind(dim=1), strict=True):
-            theirs = self.labels[donors.clamp(min=0)]
-            labels = theirs if of_donor else self.labels
-            if guesses.ndim == 2:
-                differs = (self.labels != theirs).double()
-                share = ((guesses == labels) * differs).sum(dim=1) / differs.sum(dim=1)
-            else:
-                share = right_shares(guesses, labels)
-            shares.append(torch.where(finite, share, torch.nan))
-        return self._measurement(shares, self.donors.others)
+        labels, shares = self.annotated.labels, []
+        for prediction, donors in zip(predictions, self.donors[name].others.unbind(dim=1), strict=True):
+            theirs = labels[donors.clamp(min=0)]
+            shares.append(_share_of(prediction, theirs if of_donor else labels, labels, theirs))
+        return shares
 
-    def _measurement(self, shares: Sequence[Tensor], donors: Tensor) -> Measurement:
+    def _chance_of_objects(self, clean: _Prediction) -> Measurement:
+        """The share of untouched images that are taken for the class of the object that is put into them."""
+        labels, donors, shares = self.annotated.labels, self.donors["object"].others, []
+        for rows in donors.clamp(min=0).unbind(dim=1):
+            lent = _Prediction(clean.classes[rows], clean.finite[rows])
+            shares.append(_share_of(lent, labels, labels, labels[rows]))
+        return self._measurement("object", shares, donors)
+
+    def _measurement(self, name: str, shares: Sequence[Tensor], donors: Tensor) -> Measurement:
         """The mean over the samples with donors and finite logits, of each sample's mean over its donors."""
-        by_donor = torch.stack(list(shares), dim=1)
-        counted = self.known & (donors >= 0).all(dim=1) & by_donor.isfinite().all(dim=1)
+        by_donor, known = torch.stack(list(shares), dim=1), self.annotated.known
+        counted = known & (donors >= 0).all(dim=1) & by_donor.isfinite().all(dim=1)
         each = by_donor[counted].mean(dim=1)
         value = float(each.mean()) if len(each) else math.nan
-        interval = mean_share_interval(each, NUM_DONORS)
-        return Measurement(value, len(each), 0, 0, int((~counted).sum()), interval)
+        no_mask = known & ~self.annotated.masked & ~counted & (_images_of(name) == "background")
+        interval = mean_share_interval(each, len(shares))
+        left_out = int(no_mask.sum()), int((~counted & ~no_mask).sum())
+        return Measurement(value, len(each), 0, *left_out, interval)
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """What the samples are taken for.
+
+    Args:
+        classes: `(N,)` classes, or `(N, K)` marks.
+        finite: `(N,)` bool, whether the logits are finite.
+    """
+
+    classes: Tensor
+    finite: Tensor
+
+
+def _share_of(prediction: _Prediction, wanted: Tensor, own: Tensor, theirs: Tensor) -> Tensor:
+    """The share `(N,)` of predictions that are as wanted, of the labels that differ; NaN where logits are not."""
+    if prediction.classes.ndim == 2:
+        differs = (own != theirs).double()
+        share = ((prediction.classes == wanted) * differs).sum(dim=1) / differs.sum(dim=1)
+    else:
+        share = right_shares(prediction.classes, wanted)
+    return _nan_unless_finite(prediction, share)
+
+
+def _nan_unless_finite(prediction: _Prediction, shares: Tensor) -> Tensor:
+    return torch.where(prediction.finite, shares, torch.nan)
 
 
 def _version(name: str, side: str, number: int) -> str:
     """The name of the images with a property of their donor `number`, of another class ("swap") or of the same."""
-    return f"{name}_{side}_{number}"
+    return f"{_images_of(name)}_{side}_{number}"
+
+
+def _images_of(name: str) -> str:
+    """The property on whose changed images a property is measured."""
+    return "background" if name == "object" else name

@@ -126,8 +126,7 @@ class AnnotatedRegions:
         around: the regions in which the objects are removed.
         masked: `(N,)` bool, the samples with an object and something beside it.
         suspect: `(N, H, W)` bool, or None.
-        donors: `(N,)`, the row whose background each sample borrows; -1 for none.
-        suspect_donors: `(N,)`, the row whose suspect region each sample borrows; -1 for none.
+        donors: `(N,)`, the row from which each sample borrows what lies where it is salient; -1 for none.
     """
 
     labels: Tensor
@@ -138,7 +137,12 @@ class AnnotatedRegions:
     masked: Tensor
     suspect: Tensor | None
     donors: Tensor
-    suspect_donors: Tensor
+
+    @property
+    def counted(self) -> Tensor:
+        """The samples with a class and, where there are any, with an object: `(N,)` bool."""
+        both = self.known & self.masked
+        return both if both.any() else self.known
 
 
 def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
@@ -156,16 +160,11 @@ def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
     masks, suspect = batch.object_masks, batch.suspect_masks
     around = region_around(masks) if masks is not None else None
     objects = with_rim(masks) if masks is not None else None
-    masked = with_suspect = torch.zeros_like(known)
+    masked = torch.zeros_like(known)
     if masks is not None and around is not None:
         masked = masks.flatten(1).any(dim=1) & ~around.flatten(1).all(dim=1)
-    if suspect is not None:
-        beside = suspect & ~objects if objects is not None else suspect
-        with_suspect = beside.flatten(1).any(dim=1)
-    numbers = labels.unique(dim=0, return_inverse=True)[1]
-    donors = donors_of(numbers, known & masked)
-    suspect_donors = donors_of(numbers, known & with_suspect)
-    return AnnotatedRegions(labels, known, masks, objects, around, masked, suspect, donors, suspect_donors)
+    donors = donors_of(labels.unique(dim=0, return_inverse=True)[1], known & masked)
+    return AnnotatedRegions(labels, known, masks, objects, around, masked, suspect, donors)
 
 
 def have_class(labels: Tensor) -> Tensor:
@@ -225,6 +224,40 @@ def most_salient(maps: Tensor, masks: Tensor, around: Tensor) -> Tensor:
     among_the_first = torch.arange(maps.shape[1], device=maps.device) < area[:, None]
     first = torch.zeros_like(among_the_first).scatter(1, order, among_the_first)
     return (first & (maps > 0)).reshape(around.shape)
+
+
+_PLACE = 1 / 16
+"""The area of the salient place, as a share of the image's."""
+
+
+def salient_place(maps: Tensor) -> Tensor:
+    """The place, the same for all samples, where their saliency concentrates outside of the image's middle.
+
+    The middle half of each side is left out: most datasets have their objects there, and an object that is exchanged
+    takes the class along for a good reason. (A place there can be given as the samples' suspect region.)
+
+    Args:
+        maps: `(N, H, W)` saliency, at least 0; NaN counts as none.
+
+    Returns:
+        `(H, W)` bool, a 16th of the image at most; empty where no sample has saliency outside of the middle.
+
+    Example:
+        >>> maps = torch.zeros(2, 8, 8)
+        >>> maps[:, 0, 5:] = torch.tensor([3.0, 2.0, 1.0])
+        >>> maps[:, 4, 4] = 9.0
+        >>> salient_place(maps).nonzero().tolist()
+        [[0, 5], [0, 6], [0, 7]]
+    """
+    maps = maps.nan_to_num(0.0, 0.0, 0.0).double()
+    shares = maps / maps.sum(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    mean = shares.mean(dim=0)
+    height, width = mean.shape
+    mean[height // 4 : height - height // 4, width // 4 : width - width // 4] = 0
+    area = max(int(height * width * _PLACE), 1)
+    place = torch.zeros_like(mean, dtype=torch.bool).flatten()
+    place[mean.flatten().argsort(descending=True, stable=True)[:area]] = True
+    return place.view_as(mean) & (mean > 0)
 
 
 def moved_at_random(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:

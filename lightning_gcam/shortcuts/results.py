@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import torch
@@ -16,127 +15,15 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts.checks import CHECKS
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, regions_of_batch
+from lightning_gcam.shortcuts.shares import (
+    chance_level,
+    chance_of_marks,
+    difference_interval,
+    mean_share_interval,
+    right_shares,
+    wilson_interval,
+)
 from lightning_gcam.utils.errors import InputError
-
-_Z = 1.959964
-"""Of a normal distribution, 95% lie within so many standard deviations."""
-
-Interval = tuple[float, float]
-
-
-def wilson_interval(successes: float, n: float) -> Interval | None:
-    """The interval of 95% of a share: unlike the plain one it is right for few samples, and for none or all of them.
-
-    Args:
-        successes: how many of the samples.
-        n: the samples; without any there is no interval.
-
-    Example:
-        >>> [round(end, 3) for end in wilson_interval(16, 16)], [round(end, 3) for end in wilson_interval(8, 16)]
-        ([0.806, 1.0], [0.28, 0.72])
-
-    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22(158), 1927.
-    """
-    if n == 0:
-        return None
-    share, scale = successes / n, 1 + _Z**2 / n
-    centre = (share + _Z**2 / (2 * n)) / scale
-    reach = _Z / scale * sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max(centre - reach, 0.0), min(centre + reach, 1.0)
-
-
-def mean_share_interval(shares: Tensor, parts: int) -> Interval | None:
-    """The interval of 95% of a mean of shares, each of the same number of parts that are right or wrong together.
-
-    It is Wilson's with as many trials as the spread between the samples is worth: between one a sample, where its parts
-    go together, and all parts, where they do not.
-
-    Args:
-        shares: `(n,)` of each sample's parts, those that are right.
-        parts: how many each sample has.
-
-    Example:
-        >>> import torch
-        >>> [round(end, 3) for end in mean_share_interval(torch.tensor([1.0, 0.0, 1.0, 0.0]), 2)]
-        [0.15, 0.85]
-
-    Source: Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts
-    estimated from survey data", Survey Methodology 24(2), 1998: the effective number of trials.
-    """
-    n = len(shares)
-    if n == 0:
-        return None
-    shares = shares.double()
-    mean, spread = float(shares.mean()), float(shares.var(correction=1)) if n > 1 else 0.0
-    trials = mean * (1 - mean) * n / spread if spread > 0 else n * parts if n > 1 else n
-    trials = min(max(trials, n), n * parts)
-    return wilson_interval(mean * trials, trials)
-
-
-def difference_interval(first: int, second: int, n: int) -> Interval | None:
-    """The interval of 95% of the difference of two shares of the same samples, made of the intervals of both.
-
-    It takes the two as if they were of different samples, and is too wide, if anything, where they go together.
-
-    Args:
-        first: how many of the samples; their share is what the other's is taken from.
-        second: how many of the samples.
-        n: the samples; without any there is no interval.
-
-    Example:
-        >>> [round(end, 3) for end in difference_interval(0, 0, 16)]
-        [-0.194, 0.194]
-
-    Source: Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired
-    data", Statistics in Medicine 17(22), 1998, method 10 with a correlation of 0.
-    """
-    one, other = wilson_interval(first, n), wilson_interval(second, n)
-    if one is None or other is None:
-        return None
-    p, q = first / n, second / n
-    below = sqrt((p - one[0]) ** 2 + (other[1] - q) ** 2)
-    above = sqrt((one[1] - p) ** 2 + (q - other[0]) ** 2)
-    return max(p - q - below, -1.0), min(p - q + above, 1.0)
-
-
-def chance_level(labels: Tensor, num_logits: int) -> float:
-    """The accuracy of a guess on these samples: one class out of K, or always the commonest one, whichever is more.
-
-    Args:
-        labels: `(n,)` classes, or `(n, K)` with one mark a row, of the samples that count.
-        num_logits: K; a single logit stands for two classes.
-
-    Example:
-        >>> import torch
-        >>> chance_level(torch.tensor([0, 1, 1, 2]), 10), chance_level(torch.tensor([0, 1]), 1)
-        (0.5, 0.5)
-    """
-    guess = 1 / max(num_logits, 2)
-    if not len(labels):
-        return guess
-    if labels.ndim == 2:
-        return float((labels > 0).double().mean(dim=0).max())
-    return max(guess, float(labels.bincount().max()) / len(labels))
-
-
-def chance_of_marks(marks: Tensor) -> tuple[float, float]:
-    """The accuracy of a guess where a sample may be of several classes: of the labels, and of whole samples.
-
-    The first guesses for each label what most samples have, the second for all samples the commonest row.
-
-    Args:
-        marks: `(n, K)` bool, of the samples that count.
-
-    Example:
-        >>> import torch
-        >>> chance_of_marks(torch.tensor([[True, False], [True, True], [False, False], [True, False]]))
-        (0.75, 0.5)
-    """
-    if not len(marks):
-        return 0.5, 0.5 ** marks.shape[1]
-    share = marks.double().mean(dim=0)
-    _, counts = marks.unique(dim=0, return_counts=True)
-    return float(share.maximum(1 - share).mean()), float(counts.max()) / len(marks)
 
 
 @dataclass(frozen=True)
@@ -159,11 +46,27 @@ class Reliance:
     exact_chance: float | None = None
 
     @property
+    def is_above_chance(self) -> bool:
+        """Whether accuracy is clearly above chance: the lower end of its interval is."""
+        accuracy = self.measurements.get("accuracy")
+        return accuracy is not None and accuracy.interval is not None and accuracy.interval[0] > self.chance
+
+    @property
     def scores(self) -> dict[str, float]:
         """Every value that exists, and the accuracy of a guess, as plain numbers by name."""
         accuracy = {name: each.value for name, each in self.measurements.items() if math.isfinite(each.value)}
         exact = {"exact_match_chance": self.exact_chance} if self.exact_chance is not None else {}
         return {**accuracy, "accuracy_chance": self.chance, **exact} if accuracy else {}
+
+    def beside(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """Scores, and the checks beside them; a score of the user's that has a check's name stays.
+
+        Example:
+            >>> accuracy = Measurement(0.75, 4, 0, 0, 0, (0.3, 0.95))
+            >>> Reliance({"accuracy": accuracy}, 0.5).beside({"energy": 0.4, "accuracy": 0.9})
+            {'energy': 0.4, 'accuracy': 0.9, 'accuracy_chance': 0.5}
+        """
+        return {**scores, **{name: value for name, value in self.scores.items() if name not in scores}}
 
     def to_plain(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only, for JSON and for checkpoints."""
@@ -201,9 +104,6 @@ def measure_reliance(
     annotated: AnnotatedRegions | None = None,
 ) -> Reliance:
     """Compare the predictions for changed images with the labels, or with each other.
-
-    Where a check can count only some of the samples, the accuracy of just these as they are stands beside it, as
-    `<check>_before`.
 
     An accuracy is the share of samples whose predicted class is their label. Where a sample may be of several classes,
     one is predicted that is more likely than not; an accuracy is then the share of all labels, marked or not, that are
@@ -253,36 +153,10 @@ def measure_reliance(
     for name in CHECKS:
         if table.has_logits_for(name):
             measurements[name] = table.check(name)
-            if name.endswith("accuracy") and not torch.equal(table.rows(name), table.counted):
-                measurements[f"{name}{BEFORE}"] = table.accuracy("", table.rows(name))
     counted = annotated.labels[table.counted]
     if multi_label:
         return Reliance(measurements, *chance_of_marks(counted))
     return Reliance(measurements, chance_level(counted, logits.shape[1]))
-
-
-def right_shares(guesses: Tensor, labels: Tensor) -> Tensor:
-    """The share of each sample's predictions that are right, `(N,)` float64: 0 or 1 where it is of one class.
-
-    Args:
-        guesses: `(N,)` classes or `(N, K)` marks.
-        labels: `(N,)` classes or `(N, K)` marks.
-
-    Example:
-        >>> right_shares(torch.tensor([0, 2]), torch.tensor([0, 1])).tolist()
-        [1.0, 0.0]
-        >>> marks = torch.tensor([[True, False], [True, True]])
-        >>> right_shares(torch.tensor([0, 0]), marks).tolist(), right_shares(marks.flip(0), marks).tolist()
-        ([1.0, 1.0], [0.5, 0.5])
-    """
-    if guesses.ndim == 2:
-        return (guesses == labels).double().mean(dim=1)
-    right = labels.gather(1, guesses[:, None])[:, 0] if labels.ndim == 2 else labels == guesses
-    return right.double()
-
-
-BEFORE = "_before"
-"""What the accuracy of a check's own samples is called, where they are not all."""
 
 
 @dataclass(frozen=True)
@@ -305,20 +179,15 @@ class _Versions:
 
     @property
     def counted(self) -> Tensor:
-        """The samples with a class and, where there are any, with an object: `(N,)` bool."""
-        known, masked = self.annotated.known, self.annotated.masked
-        return known & masked if (known & masked).any() else known
+        """The samples that an accuracy counts: `(N,)` bool."""
+        return self.annotated.counted
 
     def has_logits_for(self, check: str) -> bool:
         return all(version in self.guesses for version in CHECKS[check])
 
     def rows(self, name: str) -> Tensor:
         """The samples that have what a check takes: `(N,)` bool."""
-        if name == "suspect_swap_accuracy":
-            return self.counted & (self.annotated.suspect_donors >= 0)
-        if name in ("background_swap_accuracy", "salient_flips"):
-            return self.counted & (self.annotated.donors >= 0)
-        return self.counted
+        return self.counted & (self.annotated.donors >= 0) if name == "salient_flips" else self.counted
 
     def check(self, name: str) -> Measurement:
         """One check, on the samples that have what it takes."""

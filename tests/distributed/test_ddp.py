@@ -80,6 +80,9 @@ def test_the_scores_are_those_of_one_process_on_the_same_samples(
         asked = set(MODES[mode].get("scores", {"energy", "iou"}))
         assert asked <= together.keys()
         checks = {"accuracy", "background_only_accuracy", "object_only_accuracy", "salient_flips"}
+        properties = ("histogram", "spectrum", "texture", "border", "salient_region", "background")
+        checks |= {f"{name}_follow_rate" for name in properties}
+        checks |= {f"{name}_same_class_follow_rate" for name in properties}
         assert checks <= together.keys() or mode == "dense logits"
         others = ["layer_cam@net.1", "layer_cam@net.4"] if mode == "several layers" else ["layer_cam"]
         others += MODES[mode].get("methods", [])[2:]

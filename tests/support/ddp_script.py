@@ -23,6 +23,7 @@ from lightning_gcam import Attribution, SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.callbacks import distributed as processes
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.pipeline.run import _Look, record_saliency
+from lightning_gcam.shortcuts import available_checks
 from tests.support.modules import Plain
 from tests.support.witness import RowLogger, Witness, digest
 
@@ -187,6 +188,7 @@ def train(
         target_layer=target_layer,
         fuse=fuse,
         scores=scores,
+        checks=available_checks(),  # at every look, however little the network has learnt
         removal=removal,
     )
     speaker = alarm()
@@ -258,7 +260,7 @@ def alone(
         target_layer=target_layer,
         fuse=fuse,
         scores=scores,
-        checks=[] if callable(removal) else None,
+        checks=[] if callable(removal) else available_checks(),
     ).scores
 
 

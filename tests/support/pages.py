@@ -54,9 +54,8 @@ def record_at(
     """A look of a toy whose weights differ from step to step."""
     torch.manual_seed(step)
     stamp = Stamp(step, step // 4, options.pop("log_prefix", "saliency"), class_names)
-    return record_saliency(
-        toy_network(), SaliencyBatch(*toy_samples(n, seed=seed)), stamp=stamp, checks=[], **options
-    )
+    batch, options = SaliencyBatch(*toy_samples(n, seed=seed)), {"checks": [], **options}
+    return record_saliency(toy_network(), batch, stamp=stamp, **options)
 
 
 def write_report(directory: Path, steps: range = range(3, 16, 4), **options: Any) -> ReportLogger:

@@ -9,6 +9,7 @@ function show() {
   $("slider").setAttribute("aria-valuetext", where);
   $("how-label").hidden = !(now && now.samples && state.against !== "none");
   showNumbers();
+  showFollows();
   markCharts();
   if (!now) { $("count").textContent = "No look yet: reload this page after the first validation."; $("cards").replaceChildren(); }
   else if (!now.samples) showWholes();

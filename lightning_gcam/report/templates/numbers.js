@@ -29,7 +29,7 @@ function showScores(now) {
   const head = ["score", "this look", "95% interval", "n", "chance", other ? other.words : "first look", "change"];
   const rows = names.map((name) => {
     const [n, , low, high] = (now.measured || NOTHING)[name] || [], parts = name.split("/"), last = parts.pop();
-    const chance = name.endsWith("_lift") ? 1 : scores[`${name}_chance`] ?? scores[`${last}_chance`];
+    const chance = name.endsWith("_lift") ? 1 : scores[`${name}_chance`] ?? scores[`${last}_chance`] ?? scores[`${name.replace(/_rate$/, "")}_chance`];
     const change = name in before ? signed(scores[name] - before[name]) : "–";
     const interval = low === null || low === undefined ? "–" : `${decimal(low)} to ${decimal(high)}`;
     return make("tr", {}, make("th", { scope: "row" }, name), ...[decimal(scores[name]), interval, n ?? "–", decimal(chance), decimal(before[name]), change].map((text) => make("td", {}, String(text))));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tests.support.toys import (
 
 pytestmark = LIGHTNING_SAYS
 
-ON_MASKS = ["background_only_accuracy", "object_only_accuracy", "background_swap_accuracy", "salient_flips"]
+ON_MASKS = ["background_only_accuracy", "object_only_accuracy", "salient_flips", "background_swap_accuracy"]
 CORNER = torch.zeros(16, 16, dtype=torch.bool)
 CORNER[:3, :3] = True
 
@@ -69,19 +70,29 @@ def _forget() -> None:
 def test_a_record_holds_them_with_n_interval_and_chance() -> None:
     record = record_saliency(toy_network(), batch_of(suspect=CORNER))
     assert record.reliance is not None
-    assert list(record.reliance.measurements) == [
-        "accuracy",
-        *ON_MASKS[:3],
-        "suspect_swap_accuracy",
-        "suspect_swap_accuracy_before",  # where the object fills the corner, there is nothing to exchange
-        ON_MASKS[3],
+    names = list(record.reliance.measurements)
+    assert names[:4] == ["accuracy", *ON_MASKS[:3]]
+    properties = ["spectrum", "texture", "border", "salient_region", "background", "object", "suspect"]
+    assert [name for name in names if name.endswith("_follow_rate") and "same_class" not in name] == [
+        f"{name}_follow_rate"
+        for name in properties  # a grey image has no colour
     ]
+    assert "suspect_swap_accuracy_before" in names  # where the object fills the corner, nothing is exchanged
     assert record.reliance.chance == 1 / CLASSES
     assert {name: record.scores[name] for name in record.reliance.scores} == record.reliance.scores
     accuracy = record.reliance.measurements["accuracy"]
     assert accuracy.value == sum(map(bool, record.correct)) / 8
     assert accuracy.n == 8
     assert accuracy.interval is not None
+
+
+def test_a_record_can_be_kept_in_a_file() -> None:
+    record = record_saliency(toy_network(), batch_of(suspect=CORNER))
+    back = pickle.loads(pickle.dumps(record))
+    assert back.scores == record.scores
+    rows, donors = torch.arange(8), record.exchanges.donors["background"].others[:, 0]  # type: ignore[union-attr]
+    made = [each.exchanges.borrowed("background", donors, rows) for each in (back, record)]
+    assert torch.equal(*made)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +164,7 @@ def test_where_every_map_is_blank_the_accuracies_are_there_all_the_same() -> Non
     nn.init.zeros_(dead[-1].weight)
     record = record_saliency(dead, batch_of())
     assert record.scores["blank_rate"] == 1
-    assert checks_of(record.scores) == ["accuracy", *ON_MASKS[:3]]
+    assert checks_of(record.scores) == ["accuracy", *ON_MASKS[:2], ON_MASKS[3]]
     assert record.reliance is not None
     assert record.reliance.measurements["salient_flips"].blank == 8
 
@@ -173,10 +184,10 @@ def test_one_forward_each_of_no_more_images_than_the_maps_took() -> None:
     assert SEEN == [8]
     SEEN.clear()
     record_saliency(model, batch, target_layer="net.5")
-    assert SEEN == [8] * 7
+    assert SEEN == [8] * (1 + 4 + 3 * 6)  # an object and its background are exchanged by the same images
     SEEN.clear()
     record_saliency(model, batch, target_layer="net.5", chunk_size=20)
-    assert SEEN == [8, 20, 20, 8]
+    assert [8, *[20] * 8, 16] == SEEN
 
 
 def test_chunks_change_nothing() -> None:
@@ -195,10 +206,11 @@ def test_they_stand_in_the_history_and_are_logged(tmp_path: Path) -> None:
     with listening() as said:
         trainer = toy_trainer(tmp_path, monitor, logger=logger)
         trainer.fit(Toy(), toy_loader(32), toy_loader())
-    assert checks_of(monitor.history[-1]) == ["accuracy", *ON_MASKS]
-    assert monitor.history[-1]["accuracy_chance"] == 0.25
+    assert checks_of(monitor.history[0]) == ["accuracy", *ON_MASKS]
+    assert monitor.history[0]["accuracy_chance"] == 0.25
     for name in ("accuracy", *ON_MASKS):
-        assert float(trainer.callback_metrics[f"saliency/{name}"]) == pytest.approx(monitor.history[-1][name])
+        last = [row[name] for row in monitor.history if name in row][-1]
+        assert float(trainer.callback_metrics[f"saliency/{name}"]) == pytest.approx(last)
     assert "saliency/background_only_accuracy" in Path(logger.log_dir, "metrics.csv").read_text()
     assert any("background_only_accuracy" in words for words in said)
 
@@ -209,9 +221,10 @@ def test_without_masks_it_is_said_which_are_left_out(tmp_path: Path) -> None:
         monitor = SaliencyMonitor(batch=(images, labels))
         toy_trainer(tmp_path, monitor).fit(Toy(), toy_loader(32), toy_loader())
     (left_out,) = [words for words in said if "are left out" in words]
-    assert all(name in left_out for name in ON_MASKS)
-    assert "suspect_swap_accuracy" not in left_out
+    assert "background_only_accuracy, object_only_accuracy, salient_flips, background, object." in left_out
     assert checks_of(monitor.history[-1]) == ["accuracy"]
+    (grey,) = [words for words in said if "to exchange" in words]
+    assert grey == "Images of 1 channel have no color to exchange: left out."
 
 
 def test_none_costs_nothing(tmp_path: Path) -> None:
@@ -274,7 +287,7 @@ def test_whole_number_images_are_asked_as_whole_numbers(tmp_path: Path) -> None:
     batch = SaliencyBatch((images * 255).to(torch.uint8), labels, masks)
     monitor = SaliencyMonitor(batch=batch, on_error="raise")
     toy_trainer(tmp_path, monitor).fit(TakesBytes(), toy_loader(32), toy_loader())
-    assert checks_of(monitor.history[-1]) == ["accuracy", *ON_MASKS]
+    assert checks_of(monitor.history[0]) == ["accuracy", *ON_MASKS]
 
 
 def test_costly_scores_at_the_end_ask_no_check_again(tmp_path: Path) -> None:
@@ -282,3 +295,59 @@ def test_costly_scores_at_the_end_ask_no_check_again(tmp_path: Path) -> None:
     toy_trainer(tmp_path, monitor).fit(Toy(), toy_loader(32), toy_loader())
     assert "average_drop" in monitor.final_record.scores
     assert checks_of(monitor.final_record.scores) == []
+
+
+# ------------------------------------------------------------------------------------------------ when they wait
+
+
+class Guesses(Toy):
+    """A toy that names every sample class 0 while `knows` is 0, and rightly from then on."""
+
+    knows = 2
+
+    def forward(self, images: Tensor) -> Tensor:
+        brightness = images[:, 0, 0, 0, None]  # the samples below hold their label there
+        right = -(brightness - torch.arange(CLASSES, device=images.device)).abs()
+        is_known = self.trainer.current_epoch >= self.knows
+        return self.network(images) * 0.001 + (right * 50 if is_known else 0)
+
+
+def labelled_by_a_pixel(n: int = 16) -> SaliencyBatch:
+    images, labels, masks = toy_samples(n)
+    images[:, 0, 0, 0] = labels.float()
+    return SaliencyBatch(images, labels, masks)
+
+
+@pytest.mark.parametrize(("checks", "made"), [(None, [0, 2, 3]), (["border"], [0, 1, 2, 3])])
+def test_behind_the_first_look_the_default_checks_wait_until_accuracy_is_above_chance(
+    tmp_path: Path, checks: Any, made: list[int]
+) -> None:
+    monitor = SaliencyMonitor(batch=labelled_by_a_pixel(), checks=checks, on_error="raise")
+    with listening() as said:
+        toy_trainer(tmp_path, monitor, max_epochs=4).fit(Guesses(), toy_loader(32), toy_loader())
+    assert [at for at, row in enumerate(monitor.history) if "border_follow_rate" in row] == made
+    assert all("accuracy" in row and "accuracy_chance" in row for row in monitor.history)
+    waiting = [words for words in said if "wait until accuracy" in words]
+    assert len(waiting) == (0 if checks else 1)
+    assert not monitor.last_record.checks_wait  # type: ignore[union-attr]
+    last = monitor.history[-1]
+    assert last["accuracy"] == 1
+    assert (last["border_swap_accuracy"], last["border_follow_rate"]) == (
+        0,
+        1,
+    )  # the pixel lies in the corner
+
+
+def test_a_resumed_training_does_not_begin_with_the_checks_again(tmp_path: Path) -> None:
+    class Never(Guesses):
+        knows = 100
+
+    first = SaliencyMonitor(batch=labelled_by_a_pixel())
+    trainer = toy_trainer(tmp_path, first, max_epochs=1)
+    trainer.fit(Never(), toy_loader(32), toy_loader())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    second = SaliencyMonitor(batch=labelled_by_a_pixel())
+    again = toy_trainer(tmp_path, second, max_epochs=2)
+    again.fit(Never(), toy_loader(32), toy_loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+    assert "border_follow_rate" in first.history[0]
+    assert "border_follow_rate" not in second.history[-1] and len(second.history) == 2

@@ -25,7 +25,7 @@ from lightning_gcam.callbacks.shortcut_alarm import RecentLooks
 from lightning_gcam.loggers import log_alert
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
-from lightning_gcam.shortcuts.results import wilson_interval
+from lightning_gcam.shortcuts.shares import wilson_interval
 from tests.support.toys import LIGHTNING_SAYS, PACKAGES, LightningToy, Toy, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
@@ -37,6 +37,7 @@ OBJECT = torch.zeros(SIZE, SIZE, dtype=torch.bool)
 OBJECT[8:12, 8:12] = True
 READS = {"corner": CORNER, "object": OBJECT, "tint": OBJECT}
 """Which places each toy network reads."""
+WITH_ANNOTATION = ["background_only_accuracy", "object_only_accuracy", "background", "suspect"]
 SPOKEN = "ShortcutAlarm \\(saliency\\): "
 
 
@@ -76,6 +77,11 @@ def given(**fields: Any) -> SaliencyBatch:
     return SaliencyBatch(**{"images": images, "labels": labels, "masks": masks, "suspect": CORNER, **fields})
 
 
+def watching(**options: Any) -> SaliencyMonitor:
+    """A monitor whose checks are those with annotation: in these images the class is a colour, which is followed."""
+    return SaliencyMonitor(**{"batch": given(), "checks": WITH_ANNOTATION, **options})
+
+
 def fit(root: Path, module: Any, *callbacks: Any, resume: Any = None, **options: Any) -> Any:
     trainer = toy_trainer(root, *callbacks, **{"max_epochs": 4, **options})
     trainer.fit(module, loader(), loader(), ckpt_path=resume)
@@ -96,7 +102,7 @@ def warned(wanted: str = "ShortcutAlarm") -> Iterator[list[str]]:
 
 
 def test_it_speaks_once_where_the_network_reads_the_corner(tmp_path: Path) -> None:
-    monitor, alarm = SaliencyMonitor(batch=given(), on_error="raise"), ShortcutAlarm(on_error="raise")
+    monitor, alarm = watching(on_error="raise"), ShortcutAlarm(on_error="raise")
 
     with warned() as said:
         fit(tmp_path, toy("corner"), monitor, alarm)
@@ -104,7 +110,8 @@ def test_it_speaks_once_where_the_network_reads_the_corner(tmp_path: Path) -> No
     (alert,) = alarm.alerts
     assert said == [f"ShortcutAlarm (saliency): {alert['message']}"]
     assert (alert["step"], alert["epoch"]) == (monitor.history[1]["step"], 1)
-    assert alert["kinds"] == ["survives without the object", "dies with the suspect region"]
+    assert alert["kinds"][:2] == ["survives without the object", "dies with the suspect region"]
+    assert alert["properties"] == ["background", "suspect"]
     assert alert["saliency"] == "agrees"
     expected = {"accuracy": 1.0, "background_only_accuracy": 1.0, "suspect_swap_accuracy": 0.0, "energy": 0.0}
     assert expected.items() <= alert.items()
@@ -112,11 +119,13 @@ def test_it_speaks_once_where_the_network_reads_the_corner(tmp_path: Path) -> No
     assert alert["accuracy_interval"] == pytest.approx(wilson_interval(N, N))
     assert alert["suspect_lift"] == pytest.approx(16.0)
     assert json.loads(json.dumps(alert)) == alert
-    assert "on evidence outside of the object and on the suspect region" in alert["message"]
+    assert (
+        "on evidence outside of the object, on the suspect region and on the background." in alert["message"]
+    )
 
 
 def test_it_is_silent_where_the_network_reads_the_object(tmp_path: Path) -> None:
-    monitor, alarm = SaliencyMonitor(batch=given(), on_error="raise"), ShortcutAlarm(on_error="raise")
+    monitor, alarm = watching(on_error="raise"), ShortcutAlarm(on_error="raise")
 
     with warned() as said:
         fit(tmp_path, toy("object"), monitor, alarm)
@@ -127,7 +136,7 @@ def test_it_is_silent_where_the_network_reads_the_object(tmp_path: Path) -> None
 
 def test_it_speaks_where_the_maps_are_blind(tmp_path: Path) -> None:
     """The tint is everywhere, and read on the object only: all saliency is on the object."""
-    monitor, alarm = SaliencyMonitor(batch=given(), on_error="raise"), ShortcutAlarm(on_error="raise")
+    monitor, alarm = watching(on_error="raise"), ShortcutAlarm(on_error="raise")
 
     with pytest.warns(UserWarning, match=SPOKEN):
         fit(tmp_path, toy("tint"), monitor, alarm)
@@ -140,7 +149,7 @@ def test_it_speaks_where_the_maps_are_blind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("looks_in_a_row", [1, 3, 5])
 def test_so_many_looks_in_a_row(tmp_path: Path, looks_in_a_row: int) -> None:
-    monitor, alarm = SaliencyMonitor(batch=given()), ShortcutAlarm(looks_in_a_row=looks_in_a_row)
+    monitor, alarm = watching(), ShortcutAlarm(looks_in_a_row=looks_in_a_row)
 
     with warned() as said:
         fit(tmp_path, toy("corner"), monitor, alarm)
@@ -156,7 +165,7 @@ def test_so_many_looks_in_a_row(tmp_path: Path, looks_in_a_row: int) -> None:
 def test_wherever_it_stands_and_whenever_the_looks_come(tmp_path: Path, schedule: dict[str, Any]) -> None:
     found = []
     for order in (1, -1):
-        monitor, alarm = SaliencyMonitor(batch=given(), **schedule), ShortcutAlarm()
+        monitor, alarm = watching(**schedule), ShortcutAlarm()
         fit(tmp_path, toy("corner"), *[monitor, alarm][::order])
         assert alarm.alerts[0]["step"] == monitor.history[1]["step"]
         found.append(alarm.alerts)
@@ -167,22 +176,22 @@ def test_wherever_it_stands_and_whenever_the_looks_come(tmp_path: Path, schedule
 def test_without_a_validation_and_at_the_last_step(tmp_path: Path) -> None:
     """The second look comes with the last batch of the training, after the alarm's turn."""
     monitor, alarm = (
-        SaliencyMonitor(batch=given(), every_n_epochs=None, every_n_train_steps=4),
+        watching(every_n_epochs=None, every_n_train_steps=4),
         ShortcutAlarm(),
     )
     fit(tmp_path, toy("corner"), alarm, monitor, max_epochs=2, limit_val_batches=0)
     assert len(monitor.history) == 2
     assert [alert["step"] for alert in alarm.alerts] == [7]
 
-    monitor, alarm = SaliencyMonitor(batch=given(), on_error="raise"), ShortcutAlarm(on_error="raise")
+    monitor, alarm = watching(on_error="raise"), ShortcutAlarm(on_error="raise")
     fit(tmp_path, toy("corner"), alarm, monitor, max_epochs=2, limit_val_batches=0)
     assert [alert["epoch"] for alert in alarm.alerts] == [1]
 
 
 @pytest.mark.filterwarnings("ignore:ShortcutAlarm", "ignore:.*maps are blank")
 def test_each_monitor_for_itself(tmp_path: Path) -> None:
-    with_cue = SaliencyMonitor(batch=given(), log_prefix="with")
-    without = SaliencyMonitor(batch=given(images=given().images * ~CORNER), log_prefix="without")
+    with_cue = watching(log_prefix="with")
+    without = watching(batch=given(images=given().images * ~CORNER), log_prefix="without")
     alarm = ShortcutAlarm()
     fit(tmp_path, toy("corner"), with_cue, without, alarm)
     assert [alert["log_prefix"] for alert in alarm.alerts] == ["with"]
@@ -191,15 +200,15 @@ def test_each_monitor_for_itself(tmp_path: Path) -> None:
 def test_samples_from_the_validation_will_do(tmp_path: Path) -> None:
     alarm = ShortcutAlarm()
     with pytest.warns(UserWarning, match=SPOKEN):
-        fit(tmp_path, toy("corner"), SaliencyMonitor(), alarm)
+        fit(tmp_path, toy("corner"), watching(batch=None), alarm)
     (alert,) = alarm.alerts
-    assert alert["kinds"] == ["survives without the object"]
+    assert alert["kinds"] == ["survives without the object", "follows the background"]
     assert alert["accuracy_n"] == 16
 
 
 @pytest.mark.filterwarnings("ignore:ShortcutAlarm")
 def test_validating_by_itself_is_no_look_in_a_row(tmp_path: Path) -> None:
-    monitor, alarm = SaliencyMonitor(batch=given(), on_error="raise"), ShortcutAlarm(on_error="raise")
+    monitor, alarm = watching(on_error="raise"), ShortcutAlarm(on_error="raise")
     trainer = fit(tmp_path, toy("corner"), monitor, alarm, max_epochs=1)
     trainer.validate(toy("corner"), loader(), verbose=False)
     assert len(monitor.history) == 2
@@ -274,25 +283,25 @@ def test_a_watch_goes_on_from_its_state() -> None:
 @pytest.mark.parametrize(
     ("fields", "checks", "reason"),
     [
-        ({"labels": None}, None, "the fixed samples have no labels"),
-        (
-            {"masks": None, "suspect": None},
-            None,
-            "neither masks or boxes of their objects nor a suspect region",
-        ),
-        ({"masks": torch.zeros(N, SIZE, SIZE, dtype=torch.bool), "suspect": None}, None, "could be made"),
+        ({"labels": None}, None, "the fixed samples have no labels. Deliver (images, labels) in the"),
+        ({"labels": torch.zeros(N).long(), "masks": None}, None, "the fixed samples are all of one class"),
         ({}, ["object_only_accuracy"], "the monitor's `checks` must not leave them out"),
+        ({}, ["object"], "no check could be made that counts"),
+        ({}, [], "no check could be made that counts"),
+        (
+            {"masks": torch.zeros(N, SIZE, SIZE, dtype=torch.bool)},
+            ["background_only_accuracy"],
+            "a mask or a box that leaves some background",
+        ),
     ],
-    ids=["no labels", "no annotation", "empty masks", "checks left out"],
+    ids=["no labels", "one class", "checks left out", "the object", "no checks", "empty masks"],
 )
 @pytest.mark.filterwarnings("ignore:32 of 32 samples have an empty mask")
 def test_it_says_once_that_it_cannot_judge(tmp_path: Path, fields: Any, checks: Any, reason: str) -> None:
-    monitor, alarm = (
-        SaliencyMonitor(batch=given(**fields), checks=checks, targets="predicted"),
-        ShortcutAlarm(),
-    )
+    alarm = ShortcutAlarm()
+    monitor = SaliencyMonitor(batch=given(**fields), checks=checks, targets="predicted")
     with warned() as said:
-        fit(tmp_path, toy("corner"), monitor, alarm)
+        fit(tmp_path, toy("corner"), monitor, alarm, max_epochs=2)
     (words,) = said
     assert words.startswith("ShortcutAlarm cannot judge this run: ")
     assert reason in words
@@ -323,13 +332,13 @@ def test_a_failure_of_its_own_is_one_warning(tmp_path: Path, monkeypatch: pytest
         raise RuntimeError("out of order")
 
     monkeypatch.setattr("lightning_gcam.callbacks.shortcut_alarm.evidence_of", broken)
-    monitor = SaliencyMonitor(batch=given())
+    monitor = watching()
     with warned("out of order") as said:
         trainer = fit(tmp_path, toy("corner"), monitor, ShortcutAlarm())
     assert len(said) == 1
     assert trainer.current_epoch == 4
     with pytest.raises(RuntimeError, match="out of order"):
-        fit(tmp_path, toy("corner"), SaliencyMonitor(batch=given()), ShortcutAlarm(on_error="raise"))
+        fit(tmp_path, toy("corner"), watching(), ShortcutAlarm(on_error="raise"))
 
 
 # ------------------------------------------------------------------------------------------- stop, and resume
@@ -339,15 +348,13 @@ def test_a_failure_of_its_own_is_one_warning(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(("min_epochs", "expected"), [(None, 2), (3, 3)])
 def test_it_ends_the_training_where_that_is_asked_for(tmp_path: Path, min_epochs: Any, expected: int) -> None:
     alarm = ShortcutAlarm(stop=True)
-    trainer = fit(
-        tmp_path, toy("corner"), SaliencyMonitor(batch=given()), alarm, max_epochs=6, min_epochs=min_epochs
-    )
+    trainer = fit(tmp_path, toy("corner"), watching(), alarm, max_epochs=6, min_epochs=min_epochs)
     assert trainer.current_epoch == expected
     assert len(alarm.alerts) == 1
 
 
 def test_it_ends_no_training_that_it_says_nothing_of(tmp_path: Path) -> None:
-    trainer = fit(tmp_path, toy("object"), SaliencyMonitor(batch=given()), ShortcutAlarm(stop=True))
+    trainer = fit(tmp_path, toy("object"), watching(), ShortcutAlarm(stop=True))
     assert trainer.current_epoch == 4
 
 
@@ -360,7 +367,7 @@ def test_a_run_that_is_resumed_goes_on_with_its_looks(tmp_path: Path, first_epoc
         tmp_path,
         toy("corner"),
         before,
-        SaliencyMonitor(batch=given()),
+        watching(),
         checkpoint,
         max_epochs=first_epochs,
         enable_checkpointing=True,
@@ -368,7 +375,7 @@ def test_a_run_that_is_resumed_goes_on_with_its_looks(tmp_path: Path, first_epoc
     path = Path(checkpoint.best_model_path)
     assert torch.load(path, weights_only=True)["callbacks"]["ShortcutAlarm"]["alerts"] == before.alerts
 
-    after, monitor = ShortcutAlarm(), SaliencyMonitor(batch=given())
+    after, monitor = ShortcutAlarm(), watching()
     fit(
         tmp_path,
         toy("corner"),
@@ -395,7 +402,7 @@ def test_a_text_in_tensorboard(tmp_path: Path, package: Any) -> None:
     fit(
         tmp_path,
         module,
-        SaliencyMonitor(batch=given()),
+        watching(),
         alarm,
         logger=logger,
         package=package,
@@ -417,7 +424,7 @@ def test_an_alert_in_wandb(tmp_path: Path) -> None:
         PACKAGES[0].loggers.WandbLogger(project="toy", save_dir=tmp_path, offline=True),
         ShortcutAlarm(),
     )
-    fit(tmp_path, toy("corner"), SaliencyMonitor(batch=given()), alarm, logger=logger)
+    fit(tmp_path, toy("corner"), watching(), alarm, logger=logger)
     wandb.finish()
 
     found: list[dict[str, str]] = []
@@ -446,7 +453,7 @@ def assert_is(row: dict[str, str], alert: dict[str, Any]) -> None:
 @pytest.mark.parametrize("with_logger", [True, False])
 def test_a_line_in_a_file_beside_the_scores(tmp_path: Path, with_logger: bool) -> None:
     logger, alarm = CSVLogger(tmp_path, name="runs") if with_logger else False, ShortcutAlarm()
-    fit(tmp_path, toy("corner"), SaliencyMonitor(batch=given()), alarm, logger=logger)
+    fit(tmp_path, toy("corner"), watching(), alarm, logger=logger)
 
     directory = tmp_path / ("runs" if with_logger else "lightning_gcam") / "version_0" / "saliency"
     assert (directory / "scores.csv").exists()
@@ -460,7 +467,7 @@ def test_every_logger_is_told(tmp_path: Path) -> None:
     fit(
         tmp_path,
         toy("corner"),
-        SaliencyMonitor(batch=given()),
+        watching(),
         ShortcutAlarm(),
         logger=loggers,
         log_every_n_steps=1,
@@ -486,7 +493,7 @@ def _refuse(logger: Full, alert: Any) -> None:
 def test_a_logger_that_refuses_ends_no_training(tmp_path: Path) -> None:
     alarm = ShortcutAlarm()
     with warned("Logging the alert to Full failed") as said, pytest.warns(UserWarning, match=SPOKEN):
-        trainer = fit(tmp_path, toy("corner"), SaliencyMonitor(batch=given()), alarm, logger=Full(tmp_path))
+        trainer = fit(tmp_path, toy("corner"), watching(), alarm, logger=Full(tmp_path))
     assert trainer.current_epoch == 4
     assert len(alarm.alerts) == 1
     assert said == [] or "The disk is full" in said[0]

@@ -162,7 +162,7 @@ def test_a_drawing_that_fails_is_one_warning_and_takes_nothing_else_with_it(
         raise RuntimeError("no font")
 
     monkeypatch.setattr("lightning_gcam.pipeline.record.draw_exchanges", refuse)
-    with pytest.warns(UserWarning, match="Drawing the exchanges failed.*no font") as warned:
+    with pytest.warns(UserWarning, match="Showing the exchanges failed.*no font") as warned:
         fit(tmp_path, tensorboard(tmp_path), monitor(on_error="warn"))
     assert len([each for each in warned if "failed" in str(each.message)]) == 1
     assert len(tried) == 2, "at the first look, and at the last"

@@ -69,7 +69,9 @@ def visit(page: Path, script: str, *options: str, width: int | None = None, frag
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("browser") / "run"
-    return write_report(directory, methods=["guidance_cam", "grad_cam"]).report_path
+    return write_report(
+        directory, methods=["guidance_cam", "grad_cam"], checks=["spectrum", "border"]
+    ).report_path
 
 
 def test_it_opens_at_the_last_look_and_asks_nobody_for_anything(page: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -20,26 +21,31 @@ pytestmark = LIGHTNING_SAYS
 ALERT = {"step": 7, "message": "Measured so.", "log_prefix": "saliency"}
 
 
-def train(root: Path, kind: type) -> list[float]:
-    monitor, logger = SaliencyMonitor(num_samples=4, on_error="raise"), kind(root, name="", version="")
+def train(root: Path, kind: type, **options: Any) -> list[dict[str, float]]:
+    monitor = SaliencyMonitor(num_samples=4, on_error="raise", **options)
+    logger = kind(root, name="", version="")
     toy_trainer(root, monitor, logger=logger).fit(Toy(), toy_loader(32), toy_loader())
     log_alert(logger, ALERT)
     logger.save()
     shutil.rmtree(
         root / "report_data", ignore_errors=True
     )  # beside a CSVLogger's files; without it they are read
-    return [row["energy"] for row in monitor.history]
+    return monitor.history
 
 
 @pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
 def test_what_a_logger_wrote_becomes_a_page(tmp_path: Path, kind: type) -> None:
-    energies = train(tmp_path / "run", kind)
+    history = train(tmp_path / "run", kind, checks=["border"])
     run = read_run(tmp_path / "run")
     page = Page(build_page([run], tmp_path / "report.html"))
     assert page.steps() == [3, 7]
     looks = page.data["runs"][0]["monitors"][0]["looks"]
     assert all(look["picture"].startswith("data:image/") for look in looks)
-    assert run.curves["saliency/energy"] == pytest.approx({3: energies[0], 7: energies[1]}, rel=1e-5)
+    for look, row in zip(looks, history, strict=True):
+        assert look["scores"]["border_follow_rate"] == pytest.approx(row["border_follow_rate"], rel=1e-5)
+        assert "measured" not in look
+    energies = {row["step"]: row["energy"] for row in history}
+    assert run.curves["saliency/energy"] == pytest.approx(energies, rel=1e-5)
     assert sorted(run.curves["val_loss"]) == [3, 7]
     assert [(each["step"], each["message"]) for each in run.alerts] == [(7, "Measured so.")]
 

@@ -28,6 +28,16 @@ def test_what_a_look_says_is_what_the_record_says() -> None:
         assert [each["maps"][name][1] for each in look["samples"]] == pytest.approx(peaks.tolist(), rel=1e-3)
 
 
+def test_what_was_followed_stands_among_the_scores_with_n_and_interval() -> None:
+    record = record_at(7, checks=["border", "texture"])
+    assert record.reliance is not None
+    look = plain_look(record)
+    for name in ("border_follow_rate", "texture_swap_accuracy", "texture_follow_chance"):
+        found = record.reliance.measurements[name]
+        assert look["scores"][name] == found.value == record.scores[name]
+        assert look["measured"][name] == pytest.approx([8, found.left_out, *(found.interval or ())], abs=1e-4)
+
+
 def test_a_map_can_be_read_back_and_its_peak_lies_where_it_is_highest() -> None:
     record = record_at(7)
     look = plain_look(record)

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam.shortcuts import available_checks, changed_images, resolve_checks
+from lightning_gcam.shortcuts import available_properties, changed_images, resolve_checks
+from lightning_gcam.shortcuts.checks import CHECKS
+from lightning_gcam.shortcuts.exchange_checks import Exchanges
 from lightning_gcam.shortcuts.regions import (
     donors_of,
     most_salient,
@@ -24,8 +26,6 @@ SIZE = 24
 ALL = [
     "background_only",
     "object_only",
-    "background_swap",
-    "suspect_swap",
     "salient_outside",
     "random_outside",
 ]
@@ -51,15 +51,21 @@ def maps_of(batch: SaliencyBatch) -> torch.Tensor:
     return maps
 
 
+def exchanged(batch: SaliencyBatch, name: str, maps: torch.Tensor | None = None) -> torch.Tensor:
+    """All samples with a property of their first donor."""
+    exchanges = Exchanges.of(batch, [name], maps)
+    return exchanges.versions()[f"{name}_swap_0"](torch.arange(len(batch)))
+
+
 # --------------------------------------------------------------------------------------------- what is made
 
 
 def test_what_the_annotation_allows():
     batch = batch_of()
     assert list(changed_images(batch, maps_of(batch))) == ALL
-    assert list(changed_images(batch)) == ALL[:4]
-    assert list(changed_images(batch_of(suspect=None), maps_of(batch))) == [*ALL[:3], *ALL[4:]]
-    assert list(changed_images(batch_of(masks=None), maps_of(batch))) == ["suspect_swap"]
+    assert list(changed_images(batch)) == ALL[:2]
+    assert list(changed_images(batch_of(suspect=None), maps_of(batch))) == ALL
+    assert list(changed_images(batch_of(masks=None), maps_of(batch))) == []
     boxes = [torch.tensor([[12.0, 12.0, 18.0, 18.0]])] * 4
     with_boxes = changed_images(batch_of(images=batch.images, masks=None, boxes=boxes), maps_of(batch))
     assert all(
@@ -89,10 +95,13 @@ def test_of_a_single_class_nothing_is_exchanged():
 
 def test_only_what_was_asked_for_is_made():
     batch = batch_of()
-    assert list(changed_images(batch, maps_of(batch), checks="salient_flips")) == ALL[4:]
+    assert list(changed_images(batch, maps_of(batch), checks="salient_flips")) == ALL[2:]
     assert changed_images(batch, maps_of(batch), checks=[]) == {}
     assert resolve_checks(["salient_flips", "salient_flips"]) == ("salient_flips",)
-    assert resolve_checks(None) == available_checks()
+    assert resolve_checks(None) == (
+        *CHECKS,
+        *(name for name in available_properties() if name != "histogram"),
+    )
 
 
 def test_what_is_not_a_check_is_refused():
@@ -156,19 +165,19 @@ def test_background_swap_takes_the_other_classes_background_and_not_its_object()
     batch.masks[1] = False
     batch.masks[1, 4:8, 14:18] = True
     batch.images[1, :, 4:8, 14:18] = 9.0
-    made = changed_images(batch)["background_swap"]
-    partners = donors_of(batch.labels, torch.ones(4, dtype=torch.bool))
+    made = exchanged(batch, "background")
+    partners = Exchanges.of(batch, ["background"]).donors["background"].others[:, 0]
     kept = with_rim(batch.masks)[:, None].expand_as(made)
     assert torch.equal(made[kept], batch.images[kept])
     assert torch.equal(made[:, :, :4, :4], batch.images[partners][:, :, :4, :4])
-    taker = int((partners == 1).nonzero())
-    assert made[taker].max() < 9
+    takers = (partners == 1).nonzero()[:, 0]
+    assert len(takers) and made[takers].max() < 9
     assert (made[:, 0, 0, 0] - 5 != batch.labels).all()
 
 
 def test_suspect_swap_exchanges_the_corner_and_nothing_else():
     batch = batch_of()
-    made = changed_images(batch)["suspect_swap"]
+    made = exchanged(batch, "suspect")
     outside = ~batch.suspect.expand(4, 3, -1, -1)
     assert torch.equal(made[outside], batch.images[outside])
     assert (made[:, 0, :4, :4] == 6 - batch.labels[:, None, None]).all()
@@ -180,7 +189,7 @@ def test_suspect_regions_at_other_places_are_laid_on_each_other():
     suspect[0, :4, :4] = True
     suspect[1, 18:20, 2:10] = True
     batch.images[1, :, 18:20, 2:10] = 7.0
-    made = changed_images(batch_of(2, images=batch.images, suspect=suspect))["suspect_swap"]
+    made = exchanged(batch_of(2, images=batch.images, suspect=suspect), "suspect")
     assert (made[0, :, :4, :4] == 7).all()
     assert (made[1, :, 18:20, 2:10] == 5).all()
     outside = ~suspect[:, None].expand_as(made)
@@ -194,9 +203,7 @@ def test_a_suspect_background_lends_and_covers_no_object():
     batch.masks[1, 2:8, 2:8] = True
     batch.images[1] = 0.1
     batch.images[1, :, 2:8, 2:8] = 9.0
-    made = changed_images(batch_of(2, images=batch.images, masks=batch.masks, suspect=~batch.masks))[
-        "suspect_swap"
-    ]
+    made = exchanged(batch_of(2, images=batch.images, masks=batch.masks, suspect=~batch.masks), "suspect")
     assert (made[0, :, 12:18, 12:18] == 2).all()
     assert (made[1, :, 2:8, 2:8] == 9).all()
     assert made[0].max() <= 6  # nine is the other's object
@@ -217,9 +224,10 @@ def test_samples_that_lack_what_a_version_takes_are_unchanged():
     batch = batch_of()
     batch.masks[0], batch.masks[1] = False, True
     made = changed_images(batch, maps_of(batch))
-    for name in (*ALL[:3], *ALL[4:]):
-        assert torch.equal(made[name][:2], batch.images[:2])
-        assert not torch.equal(made[name][2], batch.images[2])
+    for name in (*ALL, "background"):
+        each = exchanged(batch, name) if name == "background" else made[name]
+        assert torch.equal(each[:2], batch.images[:2])
+        assert not torch.equal(each[2], batch.images[2])
 
 
 def test_blank_and_broken_maps_change_nothing():
@@ -275,9 +283,9 @@ def test_partners_are_of_another_class_and_taken_once_where_that_can_be(classes,
 def test_multi_hot_partners_have_other_marks():
     labels = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1]])
     batch = batch_of(labels=labels)
-    made = changed_images(batch)["background_swap"][:, 0, 23, 23]
+    made = exchanged(batch, "background")[:, 0, 23, 23]
     lenders = [batch.images[:, 0, 23, 23].tolist().index(value) for value in made.tolist()]
-    assert lenders == [2, 3, 0, 1]
+    assert lenders == [2, 2, 0, 0]
 
 
 # --------------------------------------------------------------------------------------- the salient region

@@ -8,11 +8,22 @@ import re
 import pytest
 
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds, judge, message_of, plain_of
-from lightning_gcam.shortcuts.detector import KINDS
-from lightning_gcam.shortcuts.results import wilson_interval
+from lightning_gcam.shortcuts import (
+    Evidence,
+    Reliance,
+    Thresholds,
+    available_properties,
+    judge,
+    message_of,
+    plain_of,
+    register_property,
+)
+from lightning_gcam.shortcuts.detector import KINDS, follow_excess, judged_by, kinds_of
+from lightning_gcam.shortcuts.exchange import property_of, unregister_property
+from lightning_gcam.shortcuts.shares import wilson_interval
 
 CHANCE = 0.1
+VERDICTS = r"detect|safe|no shortcut|\bshortcut|✓|✔|✅|proof|proves|\bis wrong"
 CORNER = {"energy": 0.2, "energy_chance": 0.1, "suspect_lift": 5.6, "blank_rate": 0.0}
 OBJECT = {"energy": 0.81, "energy_chance": 0.1, "suspect_lift": 0.7, "blank_rate": 0.0}
 
@@ -27,6 +38,33 @@ def reliance(n: int = 16, chance: float = CHANCE, **accuracies: float) -> Relian
         },
         chance,
     )
+
+
+def exchanged(
+    rate: float = 0.94,
+    chance: float = 0.02,
+    same: float | None = 0.03,
+    name: str = "border",
+    *,
+    accuracy: float = 1.0,
+    guess: float = CHANCE,
+    n: int = 64,
+    mates: int = 64,
+    **others: tuple[float, float, float],
+) -> Reliance:
+    """What an exchange measured: the follow rate, its chance, and that of the same edit within a class."""
+    found = {"accuracy": share(accuracy, n)}
+    for each, (follows, before, within) in {name: (rate, chance, same), **others}.items():
+        found[f"{each}_swap_accuracy"] = share(1 - follows, n)
+        found[f"{each}_follow_rate"], found[f"{each}_follow_chance"] = share(follows, n), share(before, n)
+        if within is not None:
+            found[f"{each}_same_class_accuracy"] = share(1 - within, mates)
+            found[f"{each}_same_class_follow_rate"] = share(within, mates)
+    return Reliance(found, guess)
+
+
+def share(value: float, n: int) -> Measurement:
+    return Measurement(value if n else float("nan"), n, 0, 0, 64 - n, wilson_interval(round(value * n), n))
 
 
 def looks(*each: Reliance, scores=CORNER) -> list[Evidence]:
@@ -109,7 +147,9 @@ def test_thresholds_move_the_rule():
     assert judge(looks(dying, dying), Thresholds(dies=0.7)) is None
 
 
-@pytest.mark.parametrize("wrong", [{"survives": 0}, {"dies": 1.1}, {"energy": "half"}, {"suspect_lift": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"survives": 0}, {"dies": 1.1}, {"energy": "half"}, {"suspect_lift": -1}, {"follows": True}]
+)
 def test_thresholds_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` of `thresholds` must be"):
         Thresholds(**wrong)
@@ -142,7 +182,180 @@ def test_evidence_comes_back_from_json():
     assert Evidence.from_plain(json.loads(json.dumps(evidence.to_plain()))) == evidence
 
 
+# ----------------------------------------------------------------------------------------- without masks
+
+
+def test_a_followed_property_is_a_kind_of_its_own():
+    found = judge(looks(exchanged(), exchanged(), scores={}))
+    assert (found.kinds, found.properties) == (("follows the border",), ("border",))
+    assert (found.saliency, found.looks) == ("is not judged", 2)
+    assert judge(looks(exchanged())) is None
+    assert judge(looks(exchanged(), exchanged(name="texture"))) is None
+    assert judge(looks(exchanged(), exchanged(rate=0.02), exchanged())) is None
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        exchanged(rate=0.02),
+        exchanged(rate=0.15),  # the intervals meet
+        exchanged(rate=0.94, chance=0.8),
+        exchanged(rate=0.5, same=0.4),  # the edit alone does nearly the same
+        exchanged(rate=0.94, same=0.5, mates=2),  # too few samples of one class to know that
+        exchanged(accuracy=0.125),  # accuracy itself is not clearly above chance
+        exchanged(n=8, mates=8, rate=0.5, chance=0.0, same=0.0),
+        exchanged(name="object"),
+        exchanged(same=None, guess=0.5),
+        exchanged(n=0, mates=0),
+        reliance(accuracy=1.0),  # the checks wait
+    ],
+    ids=[
+        "kept",
+        "hardly",
+        "as before",
+        "as within a class",
+        "few mates",
+        "at chance",
+        "few samples",
+        "the object",
+        "two classes without a control",
+        "no sample",
+        "waiting",
+    ],
+)
+def test_where_nothing_is_said_to_be_followed(quiet):
+    assert judge(looks(quiet, quiet)) is None
+
+
+def test_it_is_the_larger_control_that_counts():
+    assert follow_excess(exchanged(rate=0.5, chance=0.1, same=0.3)) == {"border": pytest.approx(0.2)}
+    assert follow_excess(exchanged(rate=0.5, chance=0.3, same=0.1)) == {"border": pytest.approx(0.2)}
+    assert follow_excess(exchanged(rate=0.5, chance=0.1, same=None)) == {"border": pytest.approx(0.4)}
+    assert follow_excess(reliance(accuracy=1.0)) == {}
+    measured = exchanged(rate=0.5, chance=0.05, same=0.1)
+    assert kinds_of(measured, Thresholds(follows=0.39)) == ("follows the border",)
+    assert kinds_of(measured, Thresholds(follows=0.41)) == ()
+
+
+def test_two_classes_are_judged_by_the_control_within_a_class():
+    """There what is not kept follows: 0.6 of the predictions, and as many where the donor is of the own class."""
+    broken = exchanged(rate=0.6, chance=0.02, same=0.6, guess=0.5)
+    followed = exchanged(rate=0.94, chance=0.02, same=0.05, guess=0.5)
+    assert judge(looks(broken, broken)) is None
+    assert judge(looks(followed, followed)).properties == ("border",)
+    unknown = exchanged(rate=0.94, same=None, guess=0.5)
+    assert judged_by(unknown) == () and judge(looks(unknown, unknown)) is None
+    several = exchanged(
+        rate=0.94, same=None, guess=0.25
+    )  # four classes, a sample each: what fails need not follow
+    assert judged_by(several) == ("border",) and judge(looks(several, several)) is not None
+
+
+def test_the_one_that_is_followed_the_most_is_named_first():
+    tint = exchanged(name="spectrum", rate=0.74, color=(0.46, 0.0, 0.0), texture=(0.02, 0.0, 0.0))
+    assert judge(looks(tint, tint)).properties == ("spectrum", "color")
+    less = exchanged(name="spectrum", rate=0.4, color=(0.46, 0.0, 0.0))
+    assert judge(looks(tint, less)).properties == ("color", "spectrum")
+
+
+def test_with_masks_both_kinds_of_evidence_count():
+    measured = exchanged()
+    measured.measurements["background_only_accuracy"] = share(0.9, 64)
+    found = judge(looks(measured, measured))
+    assert found.kinds == (KINDS[0], "follows the border")
+    assert found.saliency == "agrees"
+    words = message_of(found)
+    assert "with the object removed it is 0.90" in words
+    assert "reliance on evidence outside of the object and on the border. The saliency agrees" in words
+    assert (
+        "What to try next: look at the overlays for what is salient outside of the object; for the border:"
+        in words
+    )
+
+
+def test_a_region_that_dies_and_is_followed_is_named_once():
+    measured = exchanged(name="suspect", rate=0.95)
+    found = judge(looks(measured, measured))
+    assert found.kinds == (KINDS[1], "follows the suspect")
+    assert "consistent with reliance on the suspect region. " in message_of(found)
+
+
 # ----------------------------------------------------------------------------------------------- the words
+
+
+def test_the_words_of_a_followed_property_hold_what_was_measured():
+    words = message_of(judge(looks(exchanged(), exchanged(), scores={})))
+    assert words == (
+        "2 looks in a row, the last at step 20 (epoch 1). Accuracy on the fixed samples is 1.00 [0.94, 1.00], n = 64, "
+        "chance 0.10. With the border borrowed from another class, the share of predictions that are that class is "
+        "0.94 [0.85, 0.98], n = 64; for the untouched images it is 0.02 [0.00, 0.08], n = 64; with the border borrowed "
+        "from the image's own class it is 0.03 [0.01, 0.11], n = 64; the share that stays right is 0.06 [0.02, 0.15], "
+        "n = 64. This is consistent with reliance on the border. What to try next: for the border: crop the images, or "
+        "look for tags, frames and rulers at their edges; then remove or exchange it, and validate on images without "
+        "it."
+    )
+
+
+def test_the_saliency_stands_beside_a_followed_property_without_a_judgement():
+    words = message_of(judge(looks(exchanged(), exchanged(), scores=OBJECT)))
+    assert "The saliency beside it: 0.81 of it lies on the object (chance 0.10); in the suspect" in words
+    assert "agrees" not in words and "does not show" not in words
+    assert "saliency" not in message_of(judge(looks(exchanged(), exchanged(), scores={"blank_rate": 1.0})))
+
+
+def test_whether_a_colour_may_tell_the_class_is_left_to_the_reader():
+    measured = exchanged(name="color", border=(0.5, 0.0, 0.0), texture=(0.4, 0.0, 0.0))
+    words = message_of(judge(looks(measured, measured)))
+    assert "reliance on colours, on the border and on high frequencies (texture)." in words
+    assert (
+        "It may belong to the class (a ripe tomato is red, a camel is likelier in sand): that is yours to say, and the "
+        "monitor's `checks=` leaves a property out. What to try next: for colours: train with color jitter"
+        in words
+    )
+    assert "yours to say" not in message_of(judge(looks(exchanged(), exchanged())))
+
+
+def test_of_further_properties_the_words_are_few():
+    measured = exchanged(color=(0.5, 0.0, 0.0), spectrum=(0.4, 0.1, 0.05))
+    words = message_of(judge(looks(measured, measured)))
+    assert words.count("borrowed from another class") == 1
+    assert (
+        "The same shares for colours: 0.50 [0.38, 0.62], n = 64, 0.00, 0.00, 0.50; for the amplitude spectrum: 0.40 "
+        "[0.29, 0.53], n = 64, 0.10, 0.05, 0.60. This is consistent" in words
+    )
+
+
+@pytest.mark.parametrize("name", sorted({*available_properties()} - {"object"}))
+def test_every_property_has_words_and_a_next_step(name):
+    words = message_of(judge(looks(exchanged(name=name), exchanged(name=name))))
+    remedy = property_of(name).remedy
+    assert remedy and f": {remedy}" in words
+    assert "the property" not in words
+    assert not re.search(VERDICTS, words, re.IGNORECASE)
+
+
+def test_a_property_of_the_users_goes_by_its_name():
+    register_property("left_half", remedy="flip the images at random")(lambda images, donors: donors)
+    try:
+        found = judge(looks(exchanged(name="left_half"), exchanged(name="left_half")))
+        assert 'With the property "left_half" borrowed from another class' in message_of(found)
+        assert 'for the property "left_half": flip the images at random;' in message_of(found)
+    finally:
+        unregister_property("left_half")
+    assert 'for the property "left_half": look at the exchanged images;' in message_of(found)
+
+
+def test_a_followed_property_as_plain_numbers():
+    measured = exchanged(color=(0.5, 0.0, 0.0))
+    plain = plain_of(judge(looks(measured, measured, scores={})))
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["properties"] == ["border", "color"]
+    assert plain["kinds"] == ["follows the border", "follows the color"]
+    for each in ("follow_rate", "follow_chance", "same_class_follow_rate", "swap_accuracy"):
+        assert plain[f"border_{each}"] == measured.measurements[f"border_{each}"].value
+        assert plain[f"border_{each}_n"] == 64
+        assert len(plain[f"border_{each}_interval"]) == 2
+    assert plain_of(judge(looks(SHORTCUT, SHORTCUT)))["properties"] == []
 
 
 def test_the_words_hold_what_was_measured():
@@ -189,9 +402,7 @@ def test_both_kinds_in_words():
 def test_no_verdict_is_ever_spoken(scores):
     both = reliance(accuracy=1.0, background_only=1.0, object_only=0.0, background_swap=0.1, suspect_swap=0.0)
     words = message_of(judge(looks(both, both, scores=scores)))
-    assert not re.search(
-        r"detect|safe|no shortcut|\bshortcut|✓|✔|✅|proof|proves|\bis wrong", words, re.IGNORECASE
-    )
+    assert not re.search(VERDICTS, words, re.IGNORECASE)
 
 
 def test_a_finding_as_plain_numbers():

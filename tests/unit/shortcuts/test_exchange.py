@@ -13,14 +13,17 @@ from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts.exchange import (
     available_properties,
+    default_properties,
     exchange_property,
+    property_of,
     register_property,
     unregister_property,
 )
 from lightning_gcam.shortcuts.exchange_checks import Donors, Exchanges
+from lightning_gcam.shortcuts.regions import salient_place, with_rim
 from lightning_gcam.utils.errors import InputError
 
-EVERY = available_properties()
+EVERY = ("color", "histogram", "spectrum", "texture", "border")
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8]
 
 
@@ -176,6 +179,21 @@ def test_a_histogram_is_the_same_before_and_behind_a_normalization() -> None:
     torch.testing.assert_close(normalized, (plain - mean) / std)
 
 
+def test_a_colour_has_the_same_ranks_before_and_behind_a_normalization_of_all_channels() -> None:
+    """Behind it the colour is a difference, of the same donor's pixel, within the values of the two images."""
+    images, donors = random_pair()
+    behind = [(each - 0.5) / 0.25 for each in (images, donors)]
+
+    made = exchange_property("color", *behind)
+
+    ranks, order = images.mean(1).flatten(1).argsort(1).argsort(1), donors.mean(1).flatten(1).argsort(1)
+    at = order.gather(1, ranks)[:, None].expand(-1, 3, -1)
+    own, lent = behind[0].mean(dim=1, keepdim=True), behind[1].flatten(2).gather(2, at).view_as(made)
+    low, high = (torch.stack([each.flatten(1).aminmax(dim=1)[end] for each in behind]) for end in (0, 1))
+    bounds = low.amin(0)[:, None, None, None], high.amax(0)[:, None, None, None]
+    torch.testing.assert_close(made, (own + lent - lent.mean(dim=1, keepdim=True)).clamp(*bounds))
+
+
 def test_a_black_donor_has_no_colour() -> None:
     images, _ = random_pair()
 
@@ -190,6 +208,129 @@ def test_a_grey_image_has_no_colour_to_exchange() -> None:
     assert "color" not in available_properties(channels=1)
     with pytest.raises(InputError, match=r'"color" takes images of at least 2 channels, and these have 1'):
         exchange_property("color", images, donors)
+
+
+# ---------------------------------------------------------------------------------- places, objects, backgrounds
+
+
+def borrowed(exchanges: Exchanges, name: str, donors: list[int]) -> Tensor:
+    """All samples, with a property of these donors."""
+    return exchanges.borrowed(name, torch.tensor(donors), torch.arange(len(donors)))
+
+
+def scenes(with_masks: bool = True) -> SaliencyBatch:
+    """Two flat images, 1 and 2, with an object, 10 and 20, at places of their own."""
+    images, masks = torch.ones(2, 1, 16, 16), torch.zeros(2, 16, 16, dtype=torch.bool)
+    masks[0, 4:6, 4:6] = masks[1, 9:11, 9:11] = True
+    images[1] = 2
+    images[masks[:, None]] = torch.tensor([10.0] * 4 + [20.0] * 4)
+    return SaliencyBatch(images, torch.tensor([0, 1]), masks=masks if with_masks else None)
+
+
+def test_the_salient_place_is_exchanged_and_nothing_else() -> None:
+    batch, maps = scenes(with_masks=False), torch.zeros(2, 16, 16)
+    maps[:, 7:9, 7:9] = 1.0  # the middle is no place
+    maps[0, 0, :8] = 0.5
+    maps[1, 15, :8] = 0.25
+    maps[1, 15, 8:] = torch.nan
+    exchanges = Exchanges.of(batch, ["salient_region"], maps)
+    assert exchanges is not None
+
+    made = borrowed(exchanges, "salient_region", [1, 0])
+
+    place = torch.zeros(16, 16, dtype=torch.bool)
+    place[0, :8] = place[15, :8] = True  # a 16th of the image, the samples' mean
+    assert torch.equal((made != batch.images)[:, 0], place.expand(2, -1, -1))
+    assert (made[0, 0][place] == 2).all() and (made[1, 0][place] == 1).all()
+
+
+def test_a_place_has_the_size_of_a_16th_and_of_the_sharpest_saliency() -> None:
+    maps = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    place = salient_place(maps)
+    assert int(place.sum()) == 64 and not place[8:24, 8:24].any()
+    outside = torch.ones(32, 32, dtype=torch.bool)
+    outside[8:24, 8:24] = False
+    mean = (maps / maps.sum(dim=(1, 2), keepdim=True)).mean(dim=0)
+    assert mean[place].min() >= mean[outside & ~place].max()
+    assert torch.equal(place, salient_place(maps * torch.tensor([1.0, 50.0, 3.0])[:, None, None]))
+    assert not salient_place(torch.zeros(3, 32, 32)).any()
+
+
+def test_beside_objects_a_place_is_exchanged_without_them() -> None:
+    batch, maps = scenes(), torch.zeros(2, 16, 16)
+    batch.masks[0, 0, :4] = True  # type: ignore[index]
+    batch.images[0, 0, 0, :4] = 10
+    maps[:, 0, :8] = 1.0
+    exchanges = Exchanges.of(batch, ["salient_region"], maps)
+    assert exchanges is not None
+
+    made = borrowed(exchanges, "salient_region", [1, 0])
+
+    assert (made[0, 0, 0, :5] == torch.tensor([10.0, 10, 10, 10, 1])).all()  # the object and its rim stay
+    assert (made[0, 0, 0, 5:8] == 2).all() and (made[0, 0, 0, 8:] == 1).all()
+    assert 10 not in made[1, 0, 0]  # nor does it come along
+
+
+def test_an_object_on_the_others_background_and_the_others_object_on_its_own() -> None:
+    batch = scenes()
+    exchanges = Exchanges.of(batch, ["object", "background"])
+    assert exchanges is not None and exchanges.names == ("background", "object")
+
+    on_other, with_other = (borrowed(exchanges, name, [1, 0]) for name in ("background", "object"))
+
+    kept = batch.images.new_full((2, 1, 16, 16), 2.0)
+    kept[1] = 1
+    wider = with_rim(batch.masks)[:, None]  # type: ignore[arg-type]
+    assert torch.equal(on_other, torch.where(wider, batch.images, kept))
+    assert torch.equal(with_other, on_other.flip(0))
+    assert [name for name in exchanges.versions() if "object" in name] == []
+
+
+def test_what_an_object_leads_to_is_counted_on_the_images_of_its_background() -> None:
+    """Four scenes of classes 0, 0, 1, 2. The network names the object, but takes the last scene for class 0."""
+    images = torch.rand(4, 1, 16, 16)
+    masks = torch.zeros(4, 16, 16, dtype=torch.bool)
+    masks[:, 6:9, 6:9] = True
+    labels = torch.tensor([0, 0, 1, 2])
+    exchanges = Exchanges.of(SaliencyBatch(images, labels, masks=masks), ["background", "object"])
+    assert exchanges is not None
+    clean, named = torch.eye(3)[[0, 0, 1, 0]], torch.eye(3)[labels]
+
+    found = exchanges.measure(clean, dict.fromkeys(exchanges.versions(), named))
+
+    values = {name: each.value for name, each in found.items()}
+    assert (values["background_swap_accuracy"], values["background_follow_rate"]) == (1, 0)
+    assert (values["object_swap_accuracy"], values["object_follow_rate"]) == (0, 1)
+    donors = exchanges.donors["object"].others
+    before = torch.tensor([0, 0, 1, 0])
+    taken = (
+        before[donors] == labels[:, None]
+    ).double()  # a scene that is already taken for the object's class
+    assert values["object_follow_chance"] == pytest.approx(float(taken.mean()))
+    assert "object_same_class_accuracy" not in values and values["background_same_class_accuracy"] == 1
+    assert found["object_swap_accuracy"].n == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ("spectrum", "texture", "border", "salient_region")),
+        ({"suspect": torch.ones(16, 16, dtype=torch.bool)}, ("suspect",)),
+        ({"masks": torch.ones(4, 16, 16, dtype=torch.bool)}, ()),
+    ],
+    ids=["labels only", "a suspect region", "objects without a background"],
+)
+def test_the_properties_that_a_batch_has(fields: dict[str, Tensor], expected: tuple[str, ...]) -> None:
+    batch = SaliencyBatch(torch.rand(4, 1, 16, 16), torch.tensor([0, 0, 1, 1]), **fields)
+    always = ("spectrum", "texture", "border")
+    exchanges = Exchanges.of(batch, default_properties(), None if fields else torch.rand(4, 16, 16))
+    assert exchanges is not None
+    assert exchanges.names == tuple(dict.fromkeys([*always, *expected]))
+
+
+def test_whole_images_alone_do_not_have_a_place() -> None:
+    with pytest.raises(InputError, match=r'"background" takes regions of the samples or their maps'):
+        exchange_property("background", *random_pair())
 
 
 # ------------------------------------------------------------------------------------------ properties of a user's own
@@ -212,6 +353,8 @@ def test_a_property_of_ones_own(mirrored: str) -> None:
 
     assert torch.equal(made[..., :5], images[..., :5]) and torch.equal(made[..., 5:], donors[..., 5:])
     assert mirrored in available_properties(channels=3) and mirrored not in available_properties(channels=2)
+    assert mirrored in default_properties() and mirrored in LookConfig().exchange_names
+    assert property_of(mirrored).remedy == "flip the images at random"
 
 
 @pytest.mark.parametrize(
@@ -259,7 +402,6 @@ def test_kept_and_followed_are_counted_over_both_donors() -> None:
         "color_swap_0": torch.eye(3)[[0, 1, 2]],
         "color_swap_1": torch.eye(3)[[1, 1, 0]],
         "color_same_class_0": same,
-        "color_same_class_1": same,
     }
 
     found = exchanges_of(torch.tensor([0, 0, 1]), "color").measure(clean, changed)
@@ -270,6 +412,9 @@ def test_kept_and_followed_are_counted_over_both_donors() -> None:
     assert found["color_follow_chance"].value == pytest.approx(1 / 3)
     assert found["color_same_class_accuracy"].value == pytest.approx(1 / 2)  # the third sample has no mate
     assert (found["color_same_class_accuracy"].n, found["color_swap_accuracy"].n) == (2, 3)
+    # the second is taken for the class of its donors, which is also the third's, with a colour of its own class
+    assert found["color_same_class_follow_rate"].value == pytest.approx(1 / 2)
+    assert found["color_same_class_follow_rate"].n == 2
     low, high = found["color_follow_rate"].interval or (0, 0)
     assert low < 4 / 6 < high
 
@@ -306,7 +451,7 @@ def test_no_image_is_made_without_a_donor_for_it() -> None:
     mated = exchanges_of(torch.tensor([0, 0, 1]), "border")
 
     assert list(alone.versions()) == ["border_swap_0", "border_swap_1"]
-    assert list(mated.versions()) == [*alone.versions(), "border_same_class_0", "border_same_class_1"]
+    assert list(mated.versions()) == [*alone.versions(), "border_same_class_0"]
     made = mated.versions()["border_same_class_0"](torch.tensor([2, 0]))
     assert torch.equal(made[0], mated.images[2])  # it has no mate
     inside = (slice(None), slice(1, 3), slice(1, 3))
@@ -322,8 +467,8 @@ def test_donors_are_of_another_class_mates_of_the_same_and_all_lend() -> None:
     for row in range(7):
         assert (labels[donors.others[row]] != labels[row]).all() and (donors.others[row] >= 0).all()
         assert donors.others[row].unique().numel() == 2
-    assert donors.mates.tolist()[:6] == [[3, 3], [4, 4], [5, 5], [0, 0], [1, 1], [2, 2]]
-    assert donors.others[7].tolist() == donors.mates[6].tolist() == [-1, -1]
+    assert donors.mates.tolist()[:6] == [[3], [4], [5], [0], [1], [2]]
+    assert donors.others[7].tolist() == [*donors.mates[6].tolist(), -1] == [-1, -1]
     assert len(donors.others[:7].unique()) == 7
 
 

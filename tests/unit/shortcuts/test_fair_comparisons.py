@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam.shortcuts import Evidence, judge, measure_reliance
+from lightning_gcam.shortcuts import Evidence, Exchanges, Reliance, judge, measure_reliance
 from lightning_gcam.shortcuts.detector import kinds_of, share_left
 from lightning_gcam.shortcuts.regions import classes_of_labels
 
@@ -24,9 +26,18 @@ def batch_with_some_suspects(n: int = 64) -> tuple[SaliencyBatch, Tensor]:
     return SaliencyBatch(torch.rand(n, 1, 16, 16), labels, masks, suspect=suspect), logits
 
 
+def with_exchanges(batch: SaliencyBatch, logits: Tensor, answers: dict[str, Tensor], name: str) -> Reliance:
+    """The checks, and the exchange of one property, after which the logits are what they were."""
+    exchanges = Exchanges.of(batch, [name])
+    assert exchanges is not None
+    measured = exchanges.measure(logits, dict.fromkeys(exchanges.versions(), logits))
+    reliance = measure_reliance(batch, logits, answers)
+    return replace(reliance, measurements={**reliance.measurements, **measured})
+
+
 def test_an_exchange_that_changes_nothing_is_no_evidence() -> None:
     batch, logits = batch_with_some_suspects()
-    reliance = measure_reliance(batch, logits, {"suspect_swap": logits})
+    reliance = with_exchanges(batch, logits, {}, "suspect")
     check, before = (reliance.measurements[f"suspect_swap_accuracy{suffix}"] for suffix in ("", "_before"))
     assert (check.value, check.n) == (before.value, before.n) == (pytest.approx(11 / 32), 32)
     assert reliance.measurements["accuracy"].value > 0.6
@@ -38,11 +49,12 @@ def test_an_exchange_that_changes_nothing_is_no_evidence() -> None:
 
 def test_where_all_samples_are_asked_nothing_stands_beside() -> None:
     batch, logits = batch_with_some_suspects()
-    reliance = measure_reliance(batch, logits, {"background_only": logits, "background_swap": logits})
-    assert list(reliance.measurements) == [
+    reliance = with_exchanges(batch, logits, {"background_only": logits}, "background")
+    assert [name for name in reliance.measurements if name.endswith(("accuracy", "_before"))] == [
         "accuracy",
         "background_only_accuracy",
         "background_swap_accuracy",
+        "background_same_class_accuracy",
     ]
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import max_pool2d
 
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.pipeline.model_outputs import logits_for_versions
-from lightning_gcam.shortcuts import changed_images
+from lightning_gcam.shortcuts import Exchanges, available_properties, changed_images
 from lightning_gcam.shortcuts.checks import image_changes
 from lightning_gcam.shortcuts.regions import with_rim
 from lightning_gcam.shortcuts.removal import boxes_of, remove_regions
@@ -102,9 +102,11 @@ def test_a_wide_blur_over_small_cells_is_the_blur_over_pixels(
 @pytest.mark.parametrize("rows", [[4], [5, 0, 2], [0, 1, 2, 3, 4, 5]])
 def test_some_of_the_changed_images_are_those_of_the_whole(rows: list[int], removal: object) -> None:
     batch, maps = batch_of()
-    whole = changed_images(batch, maps, removal=removal)  # type: ignore[arg-type]
-    assert len(whole) == 6
-    for name, make in image_changes(batch, maps, removal=removal).items():  # type: ignore[arg-type]
+    exchanges = Exchanges.of(batch, available_properties(), maps, removal)  # type: ignore[arg-type]
+    makers = {**image_changes(batch, maps, removal=removal), **exchanges.versions()}  # type: ignore[arg-type, union-attr]
+    whole = {name: make(torch.arange(len(batch))) for name, make in makers.items()}
+    assert len(whole) == 4 + 3 * 8  # an object is exchanged with its background
+    for name, make in makers.items():
         torch.testing.assert_close(make(torch.tensor(rows)), whole[name][rows], msg=name)
 
 

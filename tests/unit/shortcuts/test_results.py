@@ -10,8 +10,8 @@ import torch
 
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.shortcuts import Reliance, changed_images, measure_reliance
-from lightning_gcam.shortcuts.results import (
+from lightning_gcam.shortcuts import Exchanges, Reliance, changed_images, measure_reliance
+from lightning_gcam.shortcuts.shares import (
     chance_level,
     difference_interval,
     mean_share_interval,
@@ -115,9 +115,11 @@ def test_all_speak_of_the_same_samples():
     batch = masked_batch([0, 1, 2, 1, -1])
     batch.masks[0], batch.masks[1] = False, True
     logits = logits_of(0, 1, 2, 0, 0)
-    found = measure_reliance(batch, logits, {"background_only": logits, "background_swap": logits})
+    found = measure_reliance(batch, logits, {"background_only": logits})
+    exchanges = Exchanges.of(batch, ["background"])
+    exchanged = exchanges.measure(logits, dict.fromkeys(exchanges.versions(), logits))
     for name in ("accuracy", "background_only_accuracy", "background_swap_accuracy"):
-        each = found.measurements[name]
+        each = {**found.measurements, **exchanged}[name]
         assert (each.value, each.n, each.no_mask, each.undefined) == (0.5, 2, 2, 1)
     assert found.chance == 0.5  # of the two samples that count
 
@@ -128,18 +130,20 @@ def test_without_masks_all_labelled_samples_count():
         torch.tensor([0, 1, -1]),
         suspect=torch.ones(SIZE, SIZE, dtype=torch.bool),
     )
-    found = measure_reliance(batch, logits_of(0, 1, 0), {"suspect_swap": logits_of(1, 0, 0)})
-    assert [(each.value, each.n, each.undefined) for each in found.measurements.values()] == [
-        (1.0, 2, 1),
-        (0.0, 2, 1),
-    ]
+    found = measure_reliance(batch, logits_of(0, 1, 0), {}).measurements["accuracy"]
+    exchanges = Exchanges.of(batch, ["suspect"])
+    answers = dict.fromkeys(exchanges.versions(), logits_of(1, 0, 0))
+    swapped = exchanges.measure(logits_of(0, 1, 0), answers)["suspect_swap_accuracy"]
+    assert (found.value, found.n, found.undefined) == (1.0, 2, 1)
+    assert (swapped.value, swapped.n, swapped.undefined) == (0.0, 2, 1)
 
 
-def test_a_partner_of_another_class_is_needed_for_an_exchange():
-    batch, logits = masked_batch([1, 1, 1, 1]), logits_of(1, 1, 1, 1)
-    swapped = measure_reliance(batch, logits, {"background_swap": logits})
-    assert swapped.measurements["background_swap_accuracy"].n == 0
-    assert "background_swap_accuracy" not in swapped.scores
+def test_a_donor_of_another_class_is_needed_for_an_exchange():
+    batch = masked_batch([1, 1, 1, 1])
+    assert Exchanges.of(batch, ["background", "border"]) is None
+    lonely = masked_batch([1, 1, 0, 0])
+    lonely.masks[2:] = False
+    assert Exchanges.of(lonely, ["background", "border"]).names == ("border",)  # the others have no object
 
 
 def test_answers_that_are_not_finite_are_left_out():
@@ -258,12 +262,18 @@ def reads_the_tint(images):
     [
         (
             reads_the_corner,
-            {"background_only": 1, "background_swap": 0, "suspect_swap": 0, "flips": 1},
+            {
+                "background_only": 1,
+                "background_swap": 0,
+                "suspect_swap": 0,
+                "salient_region_swap": 0,
+                "flips": 1,
+            },
             "object_only",
         ),
         (
             reads_the_object,
-            {"object_only": 1, "background_swap": 1, "suspect_swap": 1, "flips": 0},
+            {"object_only": 1, "background_swap": 1, "suspect_swap": 1, "salient_region_swap": 1, "flips": 0},
             "background_only",
         ),
         # the object has the tint as well, so the object alone still tells some of it
@@ -276,7 +286,16 @@ def test_the_numbers_tell_what_a_model_reads(model, expected, at_chance, removal
     made = changed_images(batch, maps, removal=removal)
     answers = {name: model(images) for name, images in made.items()}
     scores = measure_reliance(batch, model(batch.images), answers, maps).scores
+    names = ["background", "object", "suspect", "salient_region"]
+    exchanges, every = Exchanges.of(batch, names, maps, removal), torch.arange(len(batch))
+    swapped = {name: model(make(every)) for name, make in exchanges.versions().items()}
+    scores |= {name: each.value for name, each in exchanges.measure(model(batch.images), swapped).items()}
     assert scores["accuracy"] == 1
+    for name in names:
+        kept, followed = scores[f"{name}_swap_accuracy"], scores[f"{name}_follow_rate"]
+        assert kept + followed == 1 and scores[f"{name}_follow_chance"] == 0
+        if name != "object":
+            assert (scores[f"{name}_same_class_accuracy"], scores[f"{name}_same_class_follow_rate"]) == (1, 0)
     assert scores["accuracy_chance"] == 0.25
     for question, share in expected.items():
         name = "salient_flips" if question == "flips" else f"{question}_accuracy"
