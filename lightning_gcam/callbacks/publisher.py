@@ -13,15 +13,9 @@ from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
 from lightning_gcam.data.fixed_samples import FixedBatch
-from lightning_gcam.loggers import (
-    ReportLogger,
-    log_picture,
-    log_saliency,
-    write_look,
-    write_picture,
-    write_scores,
-)
+from lightning_gcam.loggers import ReportLogger, log_picture, log_saliency
 from lightning_gcam.loggers.disk import directory_of_logger, next_version, restored_on_failure
+from lightning_gcam.loggers.files import write_look, write_picture, write_scores
 from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord

@@ -77,6 +77,15 @@ def predicting(record: SaliencyRecord, row: int, **predicted: Tensor | int) -> S
     return replace(record, exchange_logits=logits)
 
 
+def of_images(record: SaliencyRecord, images: Tensor) -> SaliencyRecord:
+    exchanges = replace(record.exchanges, images=images)  # type: ignore[type-var]
+    return replace(record, batch=replace(record.batch, images=images), exchanges=exchanges)
+
+
+def donor_of(record: SaliencyRecord, row: int, name: str = "border") -> int:
+    return int(record.exchanges.donors[name].others[row, 0])  # type: ignore[union-attr]
+
+
 def notes(call: dict[str, Any]) -> dict[str, str]:
     return {each.heading: each.note for each in call["texts"]}
 
@@ -100,7 +109,7 @@ def test_a_panel_for_the_image_the_donor_and_each_property(record: SaliencyRecor
 def test_the_panels_are_the_edits_themselves(record: SaliencyRecord, drawn: Drawn) -> None:
     """The first sample has no class, so the second one is shown."""
     call, images = drawn.of(record), record.batch.images
-    donor = int(record.exchanges.donors.others[1, 0])
+    donor = donor_of(record, 1)
     edits = [exchange_property(name, images[1:2], images[donor][None]) for name in NAMES]
     expected = to_display(torch.cat([images[1:2], images[donor][None], *edits]))
     assert torch.equal(call["images"], expected)
@@ -127,8 +136,7 @@ def test_all_panels_are_on_one_scale(drawn: Drawn) -> None:
     record = looked([0, 1], checks=["border"])
     images = torch.zeros(2, 3, 28, 28)
     images[0, :, 14, 14], images[1, :, 0, 0] = 4.0, -4.0
-    exchanges = replace(record.exchanges, images=images)
-    image, donor, border = drawn.of(replace(record, exchanges=exchanges))["images"]
+    image, donor, border = drawn.of(of_images(record, images))["images"]
     assert image[0, 0, 5] == donor[0, 5, 5] == border[0, 9, 9] == 128
     assert (image.max(), donor.min()) == (255, 0)
 
@@ -143,8 +151,7 @@ def test_a_normalization_is_undone(drawn: Drawn) -> None:
 def test_every_dtype(dtype: torch.dtype) -> None:
     record = looked([0, 1], checks=["border"])
     images = (record.batch.images * 255).to(dtype) if dtype == torch.uint8 else record.batch.images.to(dtype)
-    exchanges = replace(record.exchanges, images=images)
-    figure = replace(record, exchanges=exchanges).exchange_figure().image
+    figure = of_images(record, images).exchange_figure().image
     assert np.abs(figure.astype(int) - record.exchange_figure().image.astype(int)).mean() < 1
 
 
@@ -152,7 +159,7 @@ def test_every_dtype(dtype: torch.dtype) -> None:
 
 
 def test_stays_follows_and_other(record: SaliencyRecord, drawn: Drawn) -> None:
-    theirs = int(record.batch.labels[record.exchanges.donors.others[1, 0]])  # type: ignore[index]
+    theirs = int(record.batch.labels[donor_of(record, 1)])  # type: ignore[index]
     other = 5 - theirs if theirs in (2, 3) else 3
     call = drawn.of(predicting(record, 1, color=0, texture=theirs, border=other))
     names = record.stamp.class_names
@@ -270,3 +277,53 @@ def test_drawing_moves_no_random_stream(record: SaliencyRecord) -> None:
     first = record.exchange_figure().image
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(first, record.exchange_figure().image)
+
+
+# ------------------------------------------------------------------------------------------------ with masks
+
+
+def annotated(unmasked: list[int], checks: Any = None) -> SaliencyRecord:
+    """Eight samples of four classes, some without an object in their mask."""
+    images = torch.rand(8, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    masks = torch.zeros(8, 28, 28, dtype=torch.bool)
+    masks[:, 10:18, 10:18] = True
+    masks[unmasked] = False
+    suspect = torch.zeros(28, 28, dtype=torch.bool)
+    suspect[:6, :6] = True
+    batch = SaliencyBatch(images, torch.arange(8) % 4, masks, suspect=suspect)
+    return record_saliency(network(3, 4), batch, checks=checks)
+
+
+def test_with_masks_there_are_backgrounds_and_the_suspect_region(drawn: Drawn) -> None:
+    """What is measured of objects is measured on the images of backgrounds, so it has no panel."""
+    record = annotated([])
+    shown = list(notes(drawn.of(record)))
+    assert record.exchanges is not None and "object" in record.exchanges.names
+    assert shown[:2] == ["image", "donor"]
+    assert set(shown[2:]) == {*record.exchanges.names, "salient region"} - {"object", "salient_region"}
+
+
+def test_of_objects_alone_the_images_are_shown(drawn: Drawn) -> None:
+    call = drawn.of(annotated([], checks=["object"]))
+    assert [each.heading for each in call["texts"]] == ["image", "donor", "background"]
+    assert not call["texts"][2].details
+
+
+def test_a_property_with_another_donor_stands_behind_that(drawn: Drawn) -> None:
+    """Samples without an object lend no background, so that others are chosen for it."""
+    record = annotated([1, 2], checks=["border", "background"])
+    border, background = donor_of(record, 0, "border"), donor_of(record, 0, "background")
+    assert border != background
+    call = drawn.of(record)
+    assert [each.heading for each in call["texts"]] == ["image", "donor", "border", "donor", "background"]
+    assert [call["texts"][at].note for at in (1, 3)] == [f"true {border % 4}", f"true {background % 4}"]
+    assert torch.equal(call["images"][3], to_display(record.batch.images)[background])
+    assert "rates: of 6 to 8 samples; chance: before the edit" in call["legend"]
+
+
+def test_the_first_sample_with_the_most_properties_is_shown_and_others_have_those_that_they_have(
+    drawn: Drawn,
+) -> None:
+    record = annotated([0, 2], checks=["border", "background"])
+    assert torch.equal(drawn.of(record)["images"][0], to_display(record.batch.images)[1])
+    assert list(notes(drawn.of(record, 0))) == ["image", "donor", "border"]
