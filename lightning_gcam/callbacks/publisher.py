@@ -13,8 +13,9 @@ from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
 from lightning_gcam.data.fixed_samples import FixedBatch
-from lightning_gcam.loggers import ReportLogger, log_saliency, write_look, write_scores
+from lightning_gcam.loggers import ReportLogger, log_picture, log_saliency
 from lightning_gcam.loggers.disk import directory_of_logger, next_version, restored_on_failure
+from lightning_gcam.loggers.files import write_look, write_picture, write_scores
 from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord
@@ -115,20 +116,6 @@ def explain_probabilities(record: SaliencyRecord) -> None:
     rank_zero_info(
         f"The model's forward ends with {ends.get(str(squash), f'a {squash}')}: its outputs are read as probabilities, "
         "without a second sigmoid or softmax, and the maps explain the logits in front of it."
-    )
-
-
-def description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None) -> str:
-    """The target layers, why they were chosen, and which others would do, as a text of a few lines."""
-    if layers:
-        return "\n".join(f"SaliencyMonitor looks at layer {layer.describe()}" for layer in layers)
-    if named is not None:
-        names = [named] if isinstance(named, str) else list(named)
-        shown = " and ".join(f'"{name}"' for name in names)
-        return f"SaliencyMonitor looks at layer {shown}, which was named."
-    return (
-        "SaliencyMonitor has no layer yet: it is found with the first batch, before the first training step. To find "
-        "it now: lightning_gcam.cam.find_target_layer(model, images).describe()."
     )
 
 
@@ -308,6 +295,7 @@ class Publisher:
         self.directory = directory
         self._pages: dict[Path, ReportLogger] = {}
         self._announced = self._waiting = False
+        self._exchanges_shown_at: int | None = None
 
     @property
     def pages(self) -> list[ReportLogger]:
@@ -358,6 +346,26 @@ class Publisher:
             with self.failures.guard("Writing the look"):
                 if self.directory is not None:
                     self._write_page(trainer, self.directory, record)
+        if is_drawn and self._exchanges_shown_at is None:
+            self._show_exchanges(trainer, record)
+
+    def show_last_exchanges(self, trainer: Trainer, record: SaliencyRecord | None) -> None:
+        """Show the exchanges of the run's last look, where a look before it was the first with any."""
+        if record is not None and self._exchanges_shown_at not in (None, record.step):
+            self._show_exchanges(trainer, record)
+
+    def _show_exchanges(self, trainer: Trainer, record: SaliencyRecord) -> None:
+        """Show a sample with its edits, where the look has any; only rank zero does."""
+        if not trainer.is_global_zero or not record.exchange_logits:
+            return
+        self._exchanges_shown_at, tag = record.step, f"{record.stamp.log_prefix}/exchanges"
+        with self.failures.guard("Showing the exchanges"), same_random_streams():
+            picture = record.exchange_figure().image
+            for logger in trainer.loggers:
+                with self.failures.guard(_logging_to(logger)), restored_on_failure(logger):
+                    log_picture(logger, tag, picture, record.step)
+            if not trainer.loggers and self.directory is not None:
+                write_picture(self.directory, tag, picture, record.step)
 
     def send_scores(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Log the scores as any other metric, at the look's step."""

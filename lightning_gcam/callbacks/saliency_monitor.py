@@ -25,7 +25,7 @@ from lightning_gcam.callbacks.distributed import (
     through_wrapper,
 )
 from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
-from lightning_gcam.callbacks.publisher import Publisher, description
+from lightning_gcam.callbacks.publisher import Publisher
 from lightning_gcam.callbacks.resuming import CheckpointState, names_of, settings_of
 from lightning_gcam.callbacks.sample_collector import (
     SampleCollector,
@@ -257,7 +257,7 @@ class SaliencyMonitor(Callback):
             >>> text = SaliencyMonitor(target_layer="layer4").describe()
             SaliencyMonitor looks at layer "layer4", which was named.
         """
-        text = description(self._layers, self.target_layer)
+        text = _description(self._layers, self.target_layer)
         print(text)
         return text
 
@@ -331,8 +331,9 @@ class SaliencyMonitor(Callback):
             )  # where Lightning logs its own now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the final scores, and warn where the run had not a single look."""
+        """Compute the final scores, show the last exchanges, and warn where the run had not a single look."""
         self._look_at_the_end(trainer, pl_module)
+        self._display.show_last_exchanges(trainer, self.last_record)
         if not self.history and not self._failures.has_warned:
             self._failures.warn_once(
                 "no look",
@@ -341,6 +342,10 @@ class SaliencyMonitor(Callback):
             )
         self._display.keep_metrics(trainer, logged_step(trainer) - 1)
         self._display.finish()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Show the exchanges of the last look of a run that ends early."""
+        self._display.show_last_exchanges(trainer, self.last_record)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new stream of validation batches."""
@@ -673,3 +678,17 @@ class SaliencyMonitor(Callback):
                 f'`log_prefix` "{self.log_prefix}" is used by two SaliencyMonitors. Give each its own, different in '
                 "more than capital letters: some disks do not tell these apart."
             )
+
+
+def _description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None) -> str:
+    """The target layers, why they were chosen, and which others would do, as a text of a few lines."""
+    if layers:
+        return "\n".join(f"SaliencyMonitor looks at layer {layer.describe()}" for layer in layers)
+    if named is not None:
+        names = [named] if isinstance(named, str) else list(named)
+        shown = " and ".join(f'"{name}"' for name in names)
+        return f"SaliencyMonitor looks at layer {shown}, which was named."
+    return (
+        "SaliencyMonitor has no layer yet: it is found with the first batch, before the first training step. To find "
+        "it now: lightning_gcam.cam.find_target_layer(model, images).describe()."
+    )

@@ -6,17 +6,26 @@ from lightning_gcam.loggers import files, mlflow, wandb, tensorboard  # noqa: F4
 from lightning_gcam.loggers.report_logger import ReportLogger
 
 # isort: on
-from lightning_gcam.loggers.files import write_alert, write_look, write_scores
-from lightning_gcam.loggers.registry import Backend, log_alert, log_saliency, log_table, register_backend
+from lightning_gcam.loggers.files import write_alert, write_look, write_picture, write_scores
+from lightning_gcam.loggers.registry import (
+    Backend,
+    log_alert,
+    log_picture,
+    log_saliency,
+    log_table,
+    register_backend,
+)
 
 __all__ = [
     "Backend",
     "ReportLogger",
     "log_alert",
+    "log_picture",
     "log_saliency",
     "log_table",
     "register_backend",
     "write_alert",
     "write_look",
+    "write_picture",
     "write_scores",
 ]

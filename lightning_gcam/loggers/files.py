@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gcam.loggers.disk import claimed_directory, directory_of_logger, run_all, write_png
-from lightning_gcam.loggers.registry import Backend, has, register_backend
+from lightning_gcam.loggers.registry import Backend, Pixels, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.utils.files import atomic_write_text, safe_path
 from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info, rank_zero_warn
@@ -37,9 +37,21 @@ def log_by_log_image(logger: Any, record: SaliencyRecord) -> None:
         record: the look.
     """
     run_all(
-        partial(logger.log_image, key=safe_path(tag), images=[picture], step=record.step)
+        partial(picture_by_log_image, logger, tag, picture, record.step)
         for tag, picture in record.pictures.items()
     )
+
+
+def picture_by_log_image(logger: Any, tag: str, picture: Pixels, step: int) -> None:
+    """Call `log_image` for one picture.
+
+    Args:
+        logger: as in `log_by_log_image`.
+        tag: its name.
+        picture: `(height, width, 3)`, uint8.
+        step: of it.
+    """
+    logger.log_image(key=safe_path(tag), images=[picture], step=step)
 
 
 def log_scalars_only(logger: Any, record: SaliencyRecord) -> None:
@@ -83,7 +95,7 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
 
     def write_pictures() -> None:
         run_all(
-            partial(write_png, directory / f"{safe_path(tag)}{at}.png", picture)
+            partial(_write_picture, directory, tag, picture, record.step)
             for tag, picture in record.pictures.items()
         )
 
@@ -93,6 +105,39 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
 
     run_all([partial(_add_row, target / "scores.csv", record.row), write_measurements, write_pictures])
     return target
+
+
+def write_picture(directory: Path, tag: str, picture: Pixels, step: int) -> Path:
+    """Write a picture as `<tag>-step=<step>.png`, in the directory that `write_look` writes to.
+
+    Args:
+        directory: of the run.
+        tag: its name; signs that are none of a file's name are encoded, see `safe_path`.
+        picture: `(height, width, 3)`, uint8.
+        step: of it.
+
+    Returns:
+        The file.
+    """
+    return _write_picture(claimed_directory(directory), tag, picture, step)
+
+
+def _write_picture(directory: Path, tag: str, picture: Pixels, step: int) -> Path:
+    path = directory / f"{safe_path(tag)}-step={step:08d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_png(path, picture)
+
+
+def picture_to_files(logger: Any, tag: str, picture: Pixels, step: int) -> None:
+    """Write a picture under the directory of `logger`, beside the looks.
+
+    Args:
+        logger: any Lightning logger, such as `CSVLogger`.
+        tag: as in `write_picture`.
+        picture: as in `write_picture`.
+        step: as in `write_picture`.
+    """
+    write_picture(directory_of_logger(logger), tag, picture, step)
 
 
 def write_scores(directory: Path, record: SaliencyRecord) -> None:
@@ -180,7 +225,17 @@ def _any_logger(logger: Any) -> bool:
 
 # registered before all others, so the last to be tried
 register_backend(
-    Backend(log_scalars_only, alert_to_files, takes_look=_any_logger, takes_alert=_any_logger),
+    Backend(
+        log_look=log_scalars_only,
+        log_alert=alert_to_files,
+        takes_look=_any_logger,
+        takes_alert=_any_logger,
+        log_picture=picture_to_files,
+    )
 )
-register_backend(Backend(log_by_log_image, alert_to_files, takes_look=has("log_image")))
-register_backend(Backend(log_to_files, alert_to_files, types=in_both("loggers.CSVLogger")))
+register_backend(
+    Backend(log_by_log_image, alert_to_files, takes_look=has("log_image"), log_picture=picture_by_log_image)
+)
+register_backend(
+    Backend(log_to_files, alert_to_files, types=in_both("loggers.CSVLogger"), log_picture=picture_to_files)
+)

@@ -9,11 +9,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from lightning_gcam.loggers.disk import run_all
-from lightning_gcam.loggers.registry import Backend, Rows, register_backend
+from lightning_gcam.loggers.registry import Backend, Pixels, Rows, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.utils.files import safe_path
 from lightning_gcam.utils.lightning_compat import in_both
@@ -29,15 +26,31 @@ def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
         logger: an `MLFlowLogger`, or any logger with `run_id` and an `experiment` that is an MLflow client.
         record: the look.
     """
-    client, run_id = logger.experiment, logger.run_id
     steps = [
-        partial(_log_picture, client, run_id, _safe(tag), each, record.step)
-        for tag, each in record.pictures.items()
+        partial(picture_to_mlflow, logger, tag, each, record.step) for tag, each in record.pictures.items()
     ]
     if record.table:
         tag = f"{record.stamp.log_prefix}/measurements"
         steps.append(partial(table_to_mlflow, logger, tag, record.table, record.step))
     run_all(steps)
+
+
+def picture_to_mlflow(logger: Any, tag: str, picture: Pixels, step: int) -> None:
+    """Log a picture with its step.
+
+    Args:
+        logger: as in `log_to_mlflow`.
+        tag: its name.
+        picture: `(height, width, 3)`, uint8.
+        step: of it.
+    """
+    client, name = logger.experiment, _safe(tag)
+    known = inspect.signature(client.log_image).parameters
+    if "key" not in known:
+        client.log_image(logger.run_id, picture, f"{name}-step={step:08d}.png")
+        return
+    now = {"synchronous": True} if "synchronous" in known else {}
+    client.log_image(logger.run_id, picture, key=name, step=step, **now)
 
 
 def table_to_mlflow(logger: Any, tag: str, rows: Rows, step: int) -> None:
@@ -84,15 +97,6 @@ def _safe(tag: str) -> str:
     return safe_path(tag).replace("%", "_").replace("~", "_")
 
 
-def _log_picture(client: Any, run_id: str, tag: str, picture: npt.NDArray[np.uint8], step: int) -> None:
-    known = inspect.signature(client.log_image).parameters
-    if "key" not in known:
-        client.log_image(run_id, picture, f"{tag}-step={step:08d}.png")
-        return
-    now = {"synchronous": True} if "synchronous" in known else {}
-    client.log_image(run_id, picture, key=tag, step=step, **now)
-
-
 def _csv(rows: Rows) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
@@ -110,5 +114,6 @@ register_backend(
         takes_look=is_mlflow,
         takes_alert=is_mlflow,
         takes_table=is_mlflow,
+        log_picture=picture_to_mlflow,
     )
 )

@@ -1,4 +1,4 @@
-"""The registered backends, and the public functions that send a look, an alert or a table to the right one.
+"""The registered backends, and the public functions that send a look, a picture, an alert or a table to the right one.
 
 It imports no backend: each registers itself, see `register_backend`.
 """
@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 if TYPE_CHECKING:
     from lightning_gcam.pipeline.record import SaliencyRecord
 
 Rows = Sequence[Mapping[str, object]]
 """The lines of a table; their keys are its columns."""
+
+Pixels = npt.NDArray[np.uint8]
+"""A picture, `(height, width, 3)` RGB."""
 
 
 def has(path: str) -> Callable[[Any], bool]:
@@ -52,9 +58,11 @@ class Backend:
         log_table: called with the logger, a tag, the rows (one at least) and the step, see the function of that name.
             None for a backend without tables: then a table is shown only by what else the logger can do.
         types: the logger types that all of this is for, with their subclasses.
-        takes_look: for loggers of other types: whether `log_look` can show a look in this one.
+        takes_look: for loggers of other types: whether `log_look` and `log_picture` can show a look in this one.
         takes_alert: the same for `log_alert`.
         takes_table: the same for `log_table`.
+        log_picture: called with the logger, a tag, a picture and the step, see the function of that name. None for a
+            backend that shows no pictures beside the looks.
     """
 
     log_look: Callable[[Any, SaliencyRecord], None]
@@ -64,6 +72,7 @@ class Backend:
     takes_look: Callable[[Any], bool] = no_logger
     takes_alert: Callable[[Any], bool] = no_logger
     takes_table: Callable[[Any], bool] = no_logger
+    log_picture: Callable[[Any, str, Pixels, int], None] | None = None
 
 
 _BACKENDS: list[Backend] = []
@@ -99,6 +108,8 @@ def register_backend(backend: Backend) -> None:
         log_alert.register(kind, backend.log_alert)
         if backend.log_table is not None:
             _log_rows.register(kind, backend.log_table)
+        if backend.log_picture is not None:
+            log_picture.register(kind, backend.log_picture)
 
 
 @singledispatch
@@ -121,6 +132,23 @@ def log_saliency(logger: Any, record: SaliencyRecord) -> None:
                 logger.send_picture(record.tag, record.overlay, record.step)
     """
     next(backend for backend in _BACKENDS if backend.takes_look(logger)).log_look(logger, record)
+
+
+@singledispatch
+def log_picture(logger: Any, tag: str, picture: Pixels, step: int) -> None:
+    """Show a picture beside the looks where `logger` shows pictures; `saliency/exchanges` is one.
+
+    Args:
+        logger: a Lightning logger of either package. One that is not registered is served by what it can do, as in
+            `log_saliency`. One whose looks a function of yours shows gets none, but by `log_picture` of its `Backend`.
+        tag: its name.
+        picture: `(height, width, 3)`, uint8.
+        step: on the logger's x-axis.
+    """
+    if log_saliency.dispatch(type(logger)) is log_saliency.dispatch(object):
+        backend = next(backend for backend in _BACKENDS if backend.takes_look(logger))
+        if backend.log_picture is not None:
+            backend.log_picture(logger, tag, picture, step)
 
 
 @singledispatch

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-import numpy.typing as npt
 from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
     LegacyEventFileLoader,
 )
@@ -20,13 +18,15 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars
 
 from lightning_gcam.loggers.disk import encode_jpeg, run_all
-from lightning_gcam.loggers.registry import Backend, Rows, has, register_backend
+from lightning_gcam.loggers.registry import Backend, Pixels, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
-from lightning_gcam.shortcuts import available_checks
+from lightning_gcam.shortcuts import available_checks, available_properties
 from lightning_gcam.utils.files import safe_path
 from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
 
 _ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
+
+_WITHOUT_OBJECT = ("background_swap_accuracy", "suspect_swap_accuracy")
 
 _WITH_CHARTS: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
 """For each writer the prefixes that have charts."""
@@ -89,7 +89,12 @@ def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]
         "accuracy": [f"^{at}/accuracy$", f"^(?!{ours}).*({_ACCURACY})(_epoch)?(/dataloader_idx_\\d+)?$"],
         "energy in the object": [f"^{at}/energy$", f"^{at}/energy_chance$"],
         "accuracy without the object, or with the object alone": [
-            f"^{at}/{check}$" for check in available_checks() if check.endswith("_accuracy")
+            f"^{at}/{each}$" for each in (*available_checks(), *_WITHOUT_OBJECT) if each.endswith("_accuracy")
+        ],
+        "what the prediction follows": [f"^{at}/{each}_follow_rate$" for each in available_properties()],
+        "accuracy with a property of another class": [
+            f"^{at}/accuracy$",
+            *(f"^{at}/{each}_swap_accuracy$" for each in available_properties()),
         ],
     }
 
@@ -126,6 +131,19 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
 
     pictures = [partial(_add_picture, writer, tag, each, step) for tag, each in record.pictures.items()]
     run_all([*pictures, write_texts, lambda: writer.flush()])
+
+
+def picture_to_tensorboard(logger: Any, tag: str, picture: Pixels, step: int) -> None:
+    """Add a picture to the event file as a JPEG, and flush it.
+
+    Args:
+        logger: a `TensorBoardLogger`, or any logger whose `experiment` has `add_image`.
+        tag: its name.
+        picture: `(height, width, 3)`, uint8.
+        step: of it.
+    """
+    _add_picture(logger.experiment, tag, picture, step)
+    logger.experiment.flush()
 
 
 def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
@@ -165,7 +183,7 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _add_picture(writer: Any, tag: str, picture: npt.NDArray[np.uint8], step: int) -> None:
+def _add_picture(writer: Any, tag: str, picture: Pixels, step: int) -> None:
     if isinstance(writer, SummaryWriter):
         height, width, channels = picture.shape
         image = Summary.Image(
@@ -186,5 +204,6 @@ register_backend(
         takes_look=has("experiment.add_image"),
         takes_alert=has("experiment.add_text"),
         takes_table=has("experiment.add_text"),
+        log_picture=picture_to_tensorboard,
     )
 )

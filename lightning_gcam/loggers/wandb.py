@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from lightning_gcam.loggers.disk import encode_jpeg, write_png
-from lightning_gcam.loggers.registry import Backend, Rows, has, register_backend
+from lightning_gcam.loggers.registry import Backend, Pixels, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report.serialize import predicted, sample_scores, true_classes
 from lightning_gcam.utils.files import safe_path
@@ -185,9 +185,8 @@ def log_to_wandb(logger: Any, record: SaliencyRecord) -> None:
         record: the look.
     """
     prefix = safe_path(record.stamp.log_prefix)  # W&B makes paths of the keys of pictures and tables
-    with TemporaryDirectory() as folder:  # W&B has copied what is in it when it returns
-        overlay = write_png(Path(folder) / "overlay.png", record.overlay)  # in a third of the time W&B takes
-        logger.log_image(key=f"{prefix}/overlay", images=[str(overlay)], step=record.step)
+    picture_to_wandb(logger, record.tag, record.overlay, record.step)
+    with TemporaryDirectory() as folder:  # as above
         shown = sample_images(record, Path(folder))
         row: dict[str, Any] = {f"{prefix}/table": samples_table(record, shown)}
         if record.attribution.maps:
@@ -195,6 +194,20 @@ def log_to_wandb(logger: Any, record: SaliencyRecord) -> None:
         if record.table:
             row[f"{prefix}/measurements"] = measurements_table(record)
         logger.log_metrics(row, step=record.step)
+
+
+def picture_to_wandb(logger: Any, tag: str, picture: Pixels, step: int) -> None:
+    """Log a picture under the tag as `safe_path` writes it.
+
+    Args:
+        logger: a `WandbLogger`.
+        tag: its name.
+        picture: `(height, width, 3)`, uint8.
+        step: of it.
+    """
+    with TemporaryDirectory() as folder:  # W&B has copied what is in it when it returns
+        file = write_png(Path(folder) / "picture.png", picture)  # in a third of the time W&B takes
+        logger.log_image(key=safe_path(tag), images=[str(file)], step=step)
 
 
 def alert_to_wandb(logger: Any, alert: Mapping[str, Any]) -> None:
@@ -228,5 +241,6 @@ register_backend(
         types=in_both("loggers.WandbLogger"),
         takes_alert=has("experiment.alert"),
         takes_table=has("log_table"),
+        log_picture=picture_to_wandb,
     )
 )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_gcam.cam.targets import Explains, predict
+from lightning_gcam.cam.targets import Explains, are_multi_hot, predict, predictions_of
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import sample_names
 from lightning_gcam.metrics import GroupedMeasurement, Measurement
@@ -20,10 +20,19 @@ from lightning_gcam.metrics.measurement import ScoreResults, table_rows
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.pipeline import captions
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.captions import class_probabilities
-from lightning_gcam.pipeline.rendering import Earlier, Style, draw, title_of
+from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
+from lightning_gcam.pipeline.rendering import (
+    Earlier,
+    Edit,
+    ExchangedSample,
+    Style,
+    draw,
+    draw_exchanges,
+    title_of,
+)
 from lightning_gcam.shortcuts import Exchanges, Reliance
 from lightning_gcam.shortcuts.regions import classes_of_labels
+from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import Figure, Normalize, check_scale
 from lightning_gcam.visual.images import Scale
 from lightning_gcam.visual.layout import FigureLayout, cut_samples, plan
@@ -197,6 +206,62 @@ class SaliencyRecord:
     def figure(self) -> Figure:
         """The picture as an object that a notebook shows by itself; its pixels are those of `overlay`."""
         return Figure(self.overlay)
+
+    def exchange_figure(self, sample: int | None = None) -> Figure:
+        """One sample with a property of its donor in each panel, and what the model predicts for it.
+
+        Args:
+            sample: its row in the batch; the first one with a donor where it is left out.
+
+        Raises:
+            InputError: where the look made no exchange, or the sample has no donor.
+
+        Example:
+            >>> from torch import nn
+            >>> from lightning_gcam.pipeline.run import record_saliency
+            >>> layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+            >>> batch = SaliencyBatch(torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 0, 1]))
+            >>> record = record_saliency(nn.Sequential(*layers), batch, checks=["color", "border"])
+            >>> record.exchange_figure().image.shape[1:]
+            (962, 3)
+        """
+        exchanged, style = self._exchanged(sample), self.stamp.style
+        return Figure(draw_exchanges(exchanged, self.batch, self.attribution, style, when=self._when))
+
+    def _exchanged(self, sample: int | None) -> ExchangedSample:
+        """A sample with each property of its first donor, and what is predicted for it then."""
+        exchanges, suffix = self.exchanges, "_swap_0"
+        names = [each.removesuffix(suffix) for each in self.exchange_logits if each.endswith(suffix)]
+        if exchanges is None or not names:
+            raise InputError(
+                "This look has no exchanged images to show: `checks` names no property, the checks wait until accuracy "
+                "is above chance, the labels are no classes, or all samples are of one class. Name a property, such as "
+                '`checks=["border"]`, and give samples of two classes.'
+            )
+        # those of "object" are measured on the images of "background"
+        donors = {name: exchanges.donors.get(name, exchanges.donors.get("object")) for name in names}
+        lent = {name: each.others[:, 0] for name, each in donors.items() if each is not None}
+        counts = torch.stack([each >= 0 for each in lent.values()]).sum(dim=0).tolist()
+        row = counts.index(max(counts)) if sample is None else sample
+        if row not in range(len(counts)) or not counts[row]:
+            having = ", ".join(str(number) for number, count in enumerate(counts) if count)
+            raise InputError(
+                f"`sample` must be the number of a sample with a class and a donor of another one; got {sample!r}. "
+                f"These have: {having}."
+            )
+        labels, own_sigmoids = exchanges.annotated.labels, has_own_sigmoids(self.batch, self.attribution)
+        multi_label = are_multi_hot(labels)
+        edits = []
+        for name, rows in lent.items():
+            if rows[row] >= 0:
+                logits = self.exchange_logits[f"{name}{suffix}"][row][None]
+                guess = predictions_of(logits, multi_label, own_sigmoids)[0].to(labels.device)
+                image = exchanges.borrowed(name, rows, rows.new_tensor([row]))[0]
+                edits.append(Edit(name, image, int(rows[row]), guess if logits.isfinite().all() else None))
+        if labels.ndim == 2 and not multi_label:
+            labels = labels.long().argmax(dim=1)
+        rates = self.reliance.measurements if self.reliance is not None else {}
+        return ExchangedSample(row, labels, edits, {name: each for name, each in rates.items() if each.n})
 
     @cached_property
     def sample_overlays(self) -> dict[str, npt.NDArray[np.uint8]]:

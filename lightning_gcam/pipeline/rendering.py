@@ -1,17 +1,19 @@
-"""`draw()`: a batch and its maps as one picture, for a record's overlay and for `Attribution.show()` alike."""
+"""Pictures of a look: `draw` the samples with their maps, `draw_exchanges` one sample with borrowed properties."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.pipeline import captions
-from lightning_gcam.visual import Normalize, render_grid, shown_channels, to_display
+from lightning_gcam.visual import Normalize, PanelTexts, render_grid, render_row, shown_channels, to_display
 from lightning_gcam.visual.images import Scale
 
 
@@ -97,8 +99,153 @@ def draw(
 def title_of(when: str, batch: SaliencyBatch, attribution: captions.Explanation, style: Style) -> str:
     """The line above a picture: when, the layer, what the maps explain, which channels are shown."""
     explained = captions.explained(batch, attribution, style.class_names)
-    parts = [when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])]
+    return _joined(
+        when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])
+    )
+
+
+def _joined(*parts: str | None) -> str:
     return " · ".join(part for part in parts if part)
+
+
+class Edit(NamedTuple):
+    """A sample with one property of a donor.
+
+    Args:
+        name: of the property.
+        image: `(C, H, W)`.
+        donor: its row in the batch.
+        prediction: the class `()` or the marks `(K,)`; None where the logits are not finite.
+    """
+
+    name: str
+    image: Tensor
+    donor: int
+    prediction: Tensor | None
+
+
+class Rate(Protocol):
+    """A share with the number of samples that it is of."""
+
+    @property
+    def value(self) -> float:
+        """The share."""
+
+    @property
+    def n(self) -> int:
+        """The number of samples."""
+
+
+@dataclass(frozen=True)
+class ExchangedSample:
+    """One sample with the properties that it borrows of donors.
+
+    Args:
+        row: of the sample in its batch.
+        labels: `(N,)` classes or `(N, K)` marks, of the batch.
+        edits: one a property.
+        rates: how often predictions follow, over all samples: `<property>_follow_rate`, its chance and its control.
+    """
+
+    row: int
+    labels: Tensor
+    edits: Sequence[Edit]
+    rates: Mapping[str, Rate]
+
+
+def draw_exchanges(
+    exchanged: ExchangedSample,
+    batch: SaliencyBatch,
+    attribution: captions.Explanation,
+    style: Style,
+    *,
+    when: str = "",
+) -> npt.NDArray[np.uint8]:
+    """Draw a sample, its donor, and the sample with each property of the donor, with what is predicted for it.
+
+    Properties with another donor, of a sample without a mask perhaps, stand behind that.
+
+    Args:
+        exchanged: the sample.
+        batch: all samples.
+        attribution: their maps and logits.
+        style: how they are drawn.
+        when: what the title begins with.
+
+    Returns:
+        `(height, width, 3)`, uint8.
+    """
+    names, row, labels = style.class_names, exchanged.row, exchanged.labels
+    panels = [(batch.images[row], PanelTexts("image", note=f"true {_named(labels[row], names)}"))]
+    for donor in dict.fromkeys(each.donor for each in exchanged.edits):
+        panels.append((batch.images[donor], PanelTexts("donor", note=f"true {_named(labels[donor], names)}")))
+        edits = (each for each in exchanged.edits if each.donor == donor)
+        panels += [(each.image, _edited(exchanged, each, names)) for each in edits]
+    # side by side in one image, so that all of them are shown on one scale
+    whole = to_display(torch.cat([image for image, _ in panels], dim=2)[None], style.normalize)
+    return render_row(
+        torch.cat(whole.chunk(len(panels), dim=3)),
+        [texts for _, texts in panels],
+        title=_joined(when, "what the prediction follows", shown_channels(batch.images.shape[1])),
+        caption=captions.captions(batch, attribution, names)[row],
+        correct=captions.correct(batch, attribution, names)[row],
+        legend=_exchange_legend(exchanged),
+    )
+
+
+def _edited(exchanged: ExchangedSample, edit: Edit, class_names: captions.ClassNames) -> PanelTexts:
+    """The words around a sample with one property of its donor."""
+    found = [[(word, exchanged.rates.get(f"{edit.name}_{kind}")) for word, kind in line] for line in _RATES]
+    lines = (
+        ", ".join(f"{word} {rate.value:.2f}" for word, rate in line if rate is not None) for line in found
+    )
+    own, theirs = exchanged.labels[exchanged.row], exchanged.labels[edit.donor]
+    outcome = _outcome(edit.prediction, own, theirs, class_names)
+    return PanelTexts(edit.name.replace("_", " "), [line for line in lines if line], *outcome)
+
+
+def _outcome(
+    guess: Tensor | None, own: Tensor, theirs: Tensor, class_names: captions.ClassNames
+) -> tuple[str, bool]:
+    """Whose class the prediction for an edited sample is, in words, and whether it is the donor's.
+
+    Where a sample may be of several classes, the labels in which it differs from its donor are counted.
+    """
+    if guess is None:
+        return "not finite", False
+    predicted, differs = _named(guess, class_names), own != theirs
+    followed, count = int((guess == theirs)[differs].sum()), int(differs.sum())
+    if followed == count:
+        return f"follows: {predicted}", True
+    if bool((guess == own)[differs].all()):
+        return f"stays: {predicted}", False
+    return (f"follows {followed} of {count}: {predicted}" if guess.ndim else f"other: {predicted}"), False
+
+
+def _named(label: Tensor, names: captions.ClassNames) -> str:
+    """The name of a class, or those of all marked ones."""
+    numbers = label.nonzero()[:, 0].tolist() if label.ndim else [int(label)]
+    known = len(names) if names is not None else 0
+    return (
+        ", ".join(names[each] if names is not None and each < known else str(each) for each in numbers)
+        or "none"
+    )
+
+
+_RATES = (("follows", "follow_rate"), ("chance", "follow_chance")), (("control", "same_class_follow_rate"),)
+"""The lines above a panel: words, and what their numbers are named behind the property."""
+
+
+def _exchange_legend(exchanged: ExchangedSample) -> list[str]:
+    """What the words above and below the panels mean."""
+    legend = ["stays: the image's own class is predicted", "» follows: the donor's class is predicted"]
+    rates = (exchanged.rates.get(f"{each.name}_follow_rate") for each in exchanged.edits)
+    if counts := sorted({each.n for each in rates if each is not None}):
+        of = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
+        legend.append(f"rates: of {of} samples; chance: before the edit")
+    if any(f"{each.name}_same_class_follow_rate" in exchanged.rates for each in exchanged.edits):
+        legend.append("control: with a donor of the image's own class")
+    return legend
 
 
 def _raw(name: str, attribution: captions.Explanation) -> Tensor:

@@ -1,7 +1,7 @@
 """Drawing saliency: tensors in, uint8 pictures out."""
 
 from lightning_gcam.visual.drawing import mark_peaks, outline
-from lightning_gcam.visual.grid import render_grid
+from lightning_gcam.visual.grid import PanelTexts, render_grid, render_row
 from lightning_gcam.visual.images import (
     Figure,
     Normalize,
@@ -15,6 +15,7 @@ from lightning_gcam.visual.overlay import check_colormap, colormap, dim, overlay
 __all__ = [
     "Figure",
     "Normalize",
+    "PanelTexts",
     "check_colormap",
     "check_normalize",
     "check_scale",
@@ -25,6 +26,7 @@ __all__ = [
     "overlay",
     "overlay_change",
     "render_grid",
+    "render_row",
     "shown_channels",
     "to_display",
 ]

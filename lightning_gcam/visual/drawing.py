@@ -268,6 +268,32 @@ def write_lines(canvas: Image.Image, lines: Sequence[Line]) -> None:
         write(canvas, *each[:4], bold=each.bold, center=each.center)
 
 
+def draw_bar(
+    canvas: Image.Image, box: Box, size: int, color: Color, low: str, bar: Image.Image, high: str
+) -> None:
+    """Draw a colour bar in `box`, with a word at either end."""
+    left = write(canvas, box, low, size, color) + 6
+    canvas.paste(bar, (left, (box[1] + box[3] - bar.height) // 2))
+    write(canvas, (left + bar.width + 6, *box[1:]), high, size, color)
+
+
+def draw_signs(canvas: Image.Image, box: Box, size: int, color: Color, names: Sequence[str]) -> None:
+    """Draw the symbols side by side in `box`, each with its name."""
+    draw = ImageDraw.Draw(canvas)
+    left, middle = box[0], (box[1] + box[3]) // 2
+    for name in names:
+        if name == "peak":
+            draw.ellipse((left, middle - 5, left + 10, middle + 5), outline=PEAK_COLOR)
+            length = 11
+        else:
+            dashes = [(0, 20)] if name == "object" else [(0, 6), (9, 15), (18, 20)]
+            for start, end in dashes:
+                line = (left + start, middle, left + end, middle)
+                draw.line(line, fill=OBJECT_COLOR if name == "object" else SUSPECT_COLOR, width=2)
+            length = 21
+        left = write(canvas, (left + length + 5, *box[1:]), name, size, color) + 18
+
+
 def fit(text: str, font: Font, width: float) -> str:
     """Shorten a line to `width` pixels with an ellipsis.
 

@@ -1,10 +1,10 @@
-"""Draw the picture of a look: a card for each sample with its panels, and the legend."""
+"""Draw figures: a card for each sample with its panels and a legend, or one row of pictures with words around them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,16 @@ from torch import Tensor
 
 from lightning_gcam.visual.drawing import (
     OBJECT_COLOR,
-    PEAK_COLOR,
     SUSPECT_COLOR,
     Line,
     RegionLines,
     box_edges,
     dash,
+    draw_bar,
     draw_lines,
+    draw_signs,
     edge,
     mark_peaks,
-    write,
     write_lines,
 )
 from lightning_gcam.visual.images import (
@@ -31,15 +31,18 @@ from lightning_gcam.visual.images import (
     Scale,
     change_of,
     check_before,
+    check_count,
     check_figure,
     check_pictures,
     check_scale,
     check_texts,
     to_unit,
 )
-from lightning_gcam.visual.layout import Box, FigureBoxes, FigureLayout, plan
+from lightning_gcam.visual.layout import FigureBoxes, FigureLayout, plan, plan_row
 from lightning_gcam.visual.overlay import (
+    change_bar,
     check_colormap,
+    color_bar,
     enlarge,
     overlay,
     overlay_change,
@@ -175,18 +178,6 @@ BRIGHTEST: dict[Scale, str] = {
 """The text at the bright end of the colour bar, by scale."""
 
 
-@lru_cache(maxsize=8)
-def color_bar(cmap: str, alpha: float, width: int, height: int) -> Image.Image:
-    """Draw the colours of saliency 0 to 1 over mid grey, blended as in the panels."""
-    return _to_pillow(overlay(_grey_picture(width, height), _ramp(0, width, height), cmap, alpha))
-
-
-@lru_cache(maxsize=8)
-def change_bar(alpha: float, width: int, height: int) -> Image.Image:
-    """Draw the colours of a change from -1 to 1 over mid grey, blended as in the panels."""
-    return _to_pillow(overlay_change(_grey_picture(width, height), _ramp(-1, width, height), alpha))
-
-
 def draw_legend(
     canvas: Image.Image,
     boxes: FigureBoxes,
@@ -199,48 +190,11 @@ def draw_legend(
     """Draw the colour bars and the symbols that occur; `regions`: whether there is an object, and a suspect region."""
     bar, *rest, signs = boxes.footer
     words, size = BRIGHTEST[heat.scale], boxes.note_size
-    _draw_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
+    draw_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
     for box in rest:
-        _draw_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
+        draw_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
     names = [name for name, present in zip(("object", "suspect region"), regions, strict=True) if present]
-    _draw_signs(canvas, signs, size, color, ["peak", *names])
-
-
-def _grey_picture(width: int, height: int) -> Tensor:
-    return torch.full((1, 3, height, width), 128, dtype=torch.uint8)
-
-
-def _ramp(start: float, width: int, height: int) -> Tensor:
-    return torch.linspace(start, 1, width).expand(1, height, width)
-
-
-def _to_pillow(drawn: Tensor) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(drawn[0].permute(1, 2, 0).numpy()))
-
-
-def _draw_bar(
-    canvas: Image.Image, box: Box, size: int, color: Color, low: str, bar: Image.Image, high: str
-) -> None:
-    left = write(canvas, box, low, size, color) + 6
-    canvas.paste(bar, (left, (box[1] + box[3] - bar.height) // 2))
-    write(canvas, (left + bar.width + 6, *box[1:]), high, size, color)
-
-
-def _draw_signs(canvas: Image.Image, box: Box, size: int, color: Color, names: Sequence[str]) -> None:
-    """Draw the symbols side by side in `box`, each with its name."""
-    draw = ImageDraw.Draw(canvas)
-    left, middle = box[0], (box[1] + box[3]) // 2
-    for name in names:
-        if name == "peak":
-            draw.ellipse((left, middle - 5, left + 10, middle + 5), outline=PEAK_COLOR)
-            length = 11
-        else:
-            dashes = [(0, 20)] if name == "object" else [(0, 6), (9, 15), (18, 20)]
-            for start, end in dashes:
-                line = (left + start, middle, left + end, middle)
-                draw.line(line, fill=OBJECT_COLOR if name == "object" else SUSPECT_COLOR, width=2)
-            length = 21
-        left = write(canvas, (left + length + 5, *box[1:]), name, size, color) + 18
+    draw_signs(canvas, signs, size, color, ["peak", *names])
 
 
 _PAGE: Color = (18, 20, 25)
@@ -330,6 +284,86 @@ def render_grid(
     present = (masks is not None or boxes is not None, suspect is not None)
     draw_legend(canvas, places, _MUTED, heat=heat, since=since, regions=present)
     return np.array(canvas)
+
+
+class PanelTexts(NamedTuple):
+    """The words around a picture of a row.
+
+    Args:
+        heading: above it.
+        details: lines under the heading.
+        note: below it.
+        is_marked: whether a frame around it and a sign before the note make it stand out.
+    """
+
+    heading: str
+    details: Sequence[str] = ()
+    note: str = ""
+    is_marked: bool = False
+
+
+def render_row(
+    images: Tensor,
+    texts: Sequence[PanelTexts],
+    *,
+    title: str = "",
+    caption: str = "",
+    correct: bool | None = None,
+    legend: Sequence[str] = ("",),
+) -> npt.NDArray[np.uint8]:
+    """Draw one card with pictures side by side, each with words above and below it.
+
+    Args:
+        images: `(P, 3, H, W)`, uint8, any device: see `to_display`.
+        texts: One for each picture.
+        title: The line above it all.
+        caption: The line above the pictures.
+        correct: Whether the prediction that the caption names is right; None where that is not known.
+        legend: What is explained below, side by side.
+
+    Returns:
+        `(H', W', 3)`, a uint8 numpy array.
+
+    Raises:
+        InputError: If the images are no pictures, or have not as many texts.
+
+    Example:
+        >>> import torch
+        >>> images = torch.zeros(2, 3, 28, 28, dtype=torch.uint8)
+        >>> texts = [PanelTexts("image"), PanelTexts("border", ["follows 0.94"], "follows: 7", is_marked=True)]
+        >>> render_row(images, texts).shape
+        (417, 502, 3)
+    """
+    check_figure(images, {}, None, None, None)
+    check_count(texts, len(images), "texts", "picture")
+    details = max(len(each.details) for each in texts)
+    layout = plan_row(len(images), images.shape[2], images.shape[3], details, len(legend))
+    places, wrong = layout.boxes(), [_is_wrong(correct)]
+    small = enlarge(shrink_images(images.detach(), *layout.work), layout.factors)
+    canvas = _canvas([Panel(each[None], [""]) for each in small], layout, places, wrong)
+    lines = [Line(places.title, title, places.title_size, _TEXT, bold=True)]
+    lines += _captions(places, [caption], wrong)
+    for index, each in enumerate(texts):
+        heading = layout.detail_box(index, 0)
+        lines.append(Line(heading, each.heading, places.caption_size, _TEXT, bold=True, center=True))
+        lines += [
+            Line(layout.detail_box(index, number), detail, places.note_size, _MUTED, center=True)
+            for number, detail in enumerate(each.details, start=1)
+        ]
+        lines.append(_row_note(canvas, places, index, each))
+    footer = zip(places.footer, legend, strict=True)
+    lines += [Line(box, words, places.note_size, _MUTED) for box, words in footer]
+    write_lines(canvas, lines)
+    return np.array(canvas)
+
+
+def _row_note(canvas: Image.Image, boxes: FigureBoxes, index: int, texts: PanelTexts) -> Line:
+    """The line under a picture; a frame around the picture, and a sign, mark it without colour, too."""
+    color, note = (_WRONG, f"» {texts.note}") if texts.is_marked else (_TEXT, texts.note)
+    if texts.is_marked:
+        left, top, right, bottom = boxes.panels[0][index]
+        ImageDraw.Draw(canvas).rectangle((left - 2, top - 2, right + 1, bottom + 1), outline=_WRONG, width=2)
+    return Line(boxes.notes[0][index], note, boxes.note_size, color, bold=texts.is_marked, center=True)
 
 
 def _canvas(

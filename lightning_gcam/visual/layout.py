@@ -23,6 +23,7 @@ _ASPECT = 1.55  # between 4:3 and 16:9
 _SMALLEST_WIDTH = 340  # the legend needs as much
 _SMALLEST_SIDE = 32  # the least side of a panel
 _CELL = 128  # the narrowest that holds a method's name
+_WIDE_CELL = 176  # the narrowest that holds two rates
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class FigureLayout:
     factors: tuple[int, int]  # and the whole factors they are then enlarged by, down and across
     blocks: int  # cards side by side
     bars: int = 1  # colour bars in the legend
+    heading_lines: int = 1
+    narrowest: int = _CELL  # width of a cell at least
 
     @cached_property
     def panel(self) -> tuple[int, int]:
@@ -77,7 +80,7 @@ class FigureLayout:
     @cached_property
     def cell(self) -> int:
         """Width that a panel and the text under it share."""
-        return max(self.panel[1], _CELL)
+        return max(self.panel[1], self.narrowest)
 
     @cached_property
     def caption_size(self) -> int:
@@ -121,7 +124,7 @@ class FigureLayout:
     @cached_property
     def header(self) -> int:
         """Height down to the first card."""
-        return MARGIN + _line_height(self.title_size) + _line_height(self.caption_size)
+        return MARGIN + _line_height(self.title_size) + self._heading_height
 
     @cached_property
     def footer(self) -> int:
@@ -136,7 +139,14 @@ class FigureLayout:
     def heading_box(self, block: int, panel: int) -> Box:
         """Box of a heading, above column `panel` of the cards in column `block`."""
         left = self._panel_left(block, panel)
-        return left, self.header - _line_height(self.caption_size) - 2, left + self.cell, self.header - 2
+        return left, self.header - self._heading_height - 2, left + self.cell, self.header - 2
+
+    def detail_box(self, panel: int, line: int) -> Box:
+        """Box of one line of a heading, 0 for the first one, in the first column of cards."""
+        left, top, right, _ = self.heading_box(0, panel)
+        first, further = _line_height(self.caption_size), _line_height(self.note_size)
+        above = first + (line - 1) * further if line else 0
+        return left, top + above, right, top + above + (further if line else first)
 
     def card_box(self, sample: int) -> Box:
         """Box of a sample's card; cards are ordered from left to right, then down."""
@@ -205,6 +215,10 @@ class FigureLayout:
         )
 
     @cached_property
+    def _heading_height(self) -> int:
+        return _line_height(self.caption_size) + (self.heading_lines - 1) * _line_height(self.note_size)
+
+    @cached_property
     def _parts_per_line(self) -> int:
         """How many parts of the legend fit side by side."""
         return max(1, self.width // _SMALLEST_WIDTH)
@@ -228,6 +242,24 @@ def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> Fig
         FigureLayout(samples, maps + 1, work, factors, blocks, bars) for blocks in range(1, samples + 1)
     ]
     return min(layouts, key=_cost)
+
+
+def plan_row(panels: int, height: int, width: int, details: int, parts: int) -> FigureLayout:
+    """Lay out one card of `panels` pictures of `height` x `width`.
+
+    Args:
+        panels: side by side.
+        height: of each image.
+        width: of each image.
+        details: lines under the headings.
+        parts: of the legend.
+
+    Example:
+        >>> plan_row(7, 224, 224, details=1, parts=3).panel
+        (224, 224)
+    """
+    work, factors = _panel_size(height, width, panels)
+    return FigureLayout(1, panels, work, factors, 1, parts - 1, 1 + details, _WIDE_CELL)
 
 
 def _cost(layout: FigureLayout) -> float:

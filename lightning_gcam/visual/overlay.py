@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from lightning_gcam.utils.errors import InputError, did_you_mean
@@ -244,3 +245,27 @@ def _dimmed_luma(images: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return luma.mul_(_DIM)
+
+
+@lru_cache(maxsize=8)
+def color_bar(cmap: str, alpha: float, width: int, height: int) -> Image.Image:
+    """Draw the colours of saliency 0 to 1 over mid grey, blended as in the panels."""
+    return _to_pillow(overlay(_grey_picture(width, height), _ramp(0, width, height), cmap, alpha))
+
+
+@lru_cache(maxsize=8)
+def change_bar(alpha: float, width: int, height: int) -> Image.Image:
+    """Draw the colours of a change from -1 to 1 over mid grey, blended as in the panels."""
+    return _to_pillow(overlay_change(_grey_picture(width, height), _ramp(-1, width, height), alpha))
+
+
+def _grey_picture(width: int, height: int) -> Tensor:
+    return torch.full((1, 3, height, width), 128, dtype=torch.uint8)
+
+
+def _ramp(start: float, width: int, height: int) -> Tensor:
+    return torch.linspace(start, 1, width).expand(1, height, width)
+
+
+def _to_pillow(drawn: Tensor) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(drawn[0].permute(1, 2, 0).numpy()))

@@ -56,11 +56,13 @@ FACADES = {
         "Backend",
         "ReportLogger",
         "log_alert",
+        "log_picture",
         "log_saliency",
         "log_table",
         "register_backend",
         "write_alert",
         "write_look",
+        "write_picture",
         "write_scores",
     },
     "lightning_gcam.report": {

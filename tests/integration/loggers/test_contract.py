@@ -17,7 +17,7 @@ import torch
 
 from lightning_gcam import SaliencyMonitor, SaliencyRecord
 from tests.integration.test_untouched import train
-from tests.support.backends import BACKENDS, Backend, Numbers, Pictures, Wandb, WithLogImage, alike
+from tests.support.backends import BACKENDS, Backend, Numbers, Pictures, Report, Wandb, WithLogImage, alike
 from tests.support.modules import Plain
 from tests.support.toys import LIGHTNING_SAYS, PACKAGES, toy_loader, toy_of, toy_trainer
 from tests.support.witness import differences
@@ -77,7 +77,7 @@ class Story:
 
 def monitors() -> list[SaliencyMonitor]:
     return [
-        SaliencyMonitor(num_samples=4, sample_images=True, on_error="raise"),
+        SaliencyMonitor(num_samples=4, sample_images=True, checks=["border"], on_error="raise"),
         SaliencyMonitor(num_samples=3, targets=1, log_prefix="where/else", on_error="raise"),
     ]
 
@@ -142,11 +142,20 @@ def test_each_score_is_there_at_its_step(story: Story) -> None:
         assert sorted(story.numbers[f"{prefix}/energy"]) == STEPS
 
 
+def test_the_exchanges_are_shown_at_the_first_and_the_last_look_of_each_run(story: Story) -> None:
+    """Of the run that was resumed both are one."""
+    shown = story.pictures.get("saliency/exchanges", {})
+    assert sorted(shown) == ([] if isinstance(story.backend, Report) else STEPS)
+    for step, picture in shown.items():
+        assert alike(picture, story.records["saliency"][step].exchange_figure().image)
+
+
 def test_tags_are_the_same_at_every_look(story: Story) -> None:
     samples = {f"saliency/sample/{number}" for number in range(4)} if story.backend.has_sample_tags else set()
     extra = {f"{prefix}/samples" for prefix in PREFIXES} if isinstance(story.backend, Wandb) else set()
-    assert set(story.pictures) == {f"{prefix}/overlay" for prefix in PREFIXES} | samples | extra
-    assert {tuple(sorted(steps)) for steps in story.pictures.values()} == {tuple(STEPS)}
+    pictures = {tag: each for tag, each in story.pictures.items() if not tag.endswith("/exchanges")}
+    assert set(pictures) == {f"{prefix}/overlay" for prefix in PREFIXES} | samples | extra
+    assert {tuple(sorted(steps)) for steps in pictures.values()} == {tuple(STEPS)}
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -206,7 +215,13 @@ def test_the_training_is_the_same_bit_for_bit_whatever_is_logged(tmp_path: Path)
         witness, _, _ = train(Plain, root, monitor=monitor, logger=[*loggers, Draws(root / "draws")])
         return witness
 
-    monitor = SaliencyMonitor(num_samples=6, sample_images=True, every_n_train_steps=2, on_error="raise")
+    options: dict[str, Any] = {
+        "sample_images": True,
+        "checks": ["background_only_accuracy", "border"],
+        "on_error": "raise",
+    }
+    monitor = SaliencyMonitor(num_samples=6, every_n_train_steps=2, **options)
     assert differences(trained(tmp_path / "without", None), trained(tmp_path / "with", monitor)) == []
     assert len(monitor.history) >= 4
     assert (tmp_path / "with" / "draws" / "pictures" / "saliency" / "sample" / "5").is_dir()
+    assert len(list((tmp_path / "with" / "draws" / "pictures" / "saliency" / "exchanges").iterdir())) == 2

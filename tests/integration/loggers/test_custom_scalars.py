@@ -20,6 +20,7 @@ from torch.utils.tensorboard.summary import custom_scalars
 
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.loggers.tensorboard import add_charts, charts
+from tests.support.backends import TensorBoard
 from tests.support.toys import LIGHTNING_SAYS, Toy, listening, toy_loader, toy_trainer
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -190,3 +191,72 @@ def test_a_prefix_is_no_expression(prefix: str) -> None:
         assert all(re.compile(each) for each in expressions)
     assert re.match(charts(prefix)["accuracy"][0], f"{prefix}/accuracy")
     assert not re.match(charts("a.b")["accuracy"][0], "aXb/accuracy")
+
+
+def exchanging(prefix: str = "saliency", **options: Any) -> SaliencyMonitor:
+    checks = ["border", "histogram", "background_only_accuracy"]
+    return SaliencyMonitor(num_samples=8, log_prefix=prefix, checks=checks, on_error="raise", **options)
+
+
+FOLLOWS, SWAPPED = "what the prediction follows", "accuracy with a property of another class"
+
+
+class Logs(Judged):
+    """Metrics of the user's own with names that are nearly ours."""
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        super().validation_step(batch, batch_idx, dataloader_idx)
+        names = ("border_follow_rate", "val/border_follow_rate", "saliency/my_follow_rate")
+        self.log_dict(dict.fromkeys(names, 0.5))
+        self.log_dict({"border_swap_accuracy": 0.5, "saliency/border_swap_accuracy_of_mine": 0.5})
+
+
+def test_what_the_prediction_follows_has_a_chart_of_our_properties_alone(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, version=0)
+    trainer = toy_trainer(tmp_path, exchanging(), exchanging("where (else)"), logger=logger)
+    trainer.fit(Logs(), toy_loader(32), toy_loader())
+    board = Board(tmp_path)
+
+    for prefix in ("saliency", "where (else)"):
+        follows, swapped = (board.on_chart(prefix, each) for each in (FOLLOWS, SWAPPED))
+        assert follows == [f"{prefix}/border_follow_rate", f"{prefix}/histogram_follow_rate"]
+        assert swapped == [
+            f"{prefix}/{name}" for name in ("accuracy", "border_swap_accuracy", "histogram_swap_accuracy")
+        ]
+    assert board.on_chart("saliency", "accuracy without the object, or with the object alone") == [
+        "saliency/background_only_accuracy"
+    ]
+
+
+def test_the_numbers_on_the_charts_are_the_looks(tmp_path: Path) -> None:
+    looks = exchanging()
+    fit(tmp_path, looks)
+    numbers = TensorBoard(tmp_path).numbers()
+    for name in ("border_follow_rate", "histogram_swap_accuracy"):
+        assert numbers[f"saliency/{name}"] == pytest.approx({row["step"]: row[name] for row in looks.history})
+
+
+def test_a_property_of_the_users_is_on_the_chart() -> None:
+    from lightning_gcam.shortcuts import register_property
+    from lightning_gcam.shortcuts.exchange import unregister_property
+
+    register_property("brightness")(lambda images, donors: images)
+    try:
+        found = charts("saliency")
+    finally:
+        unregister_property("brightness")
+    assert "^saliency/brightness_follow_rate$" in found[FOLLOWS]
+    assert "^saliency/brightness_swap_accuracy$" in found[SWAPPED]
+
+
+def test_the_control_is_not_among_what_is_followed() -> None:
+    joined = re.compile("|".join(charts("saliency")[FOLLOWS]))
+    assert joined.match("saliency/border_follow_rate")
+    others = ("border_same_class_follow_rate", "border_follow_chance", "grad_cam/border_follow_rate")
+    assert not any(joined.match(f"saliency/{each}") for each in others)
+
+
+def test_each_accuracy_stands_once_on_its_chart() -> None:
+    for tags in charts("saliency").values():
+        assert len(set(tags)) == len(tags)
+    assert "^saliency/background_swap_accuracy$" in charts("saliency")[SWAPPED]

@@ -11,7 +11,7 @@ import pytest
 from lightning_gcam import SaliencyMonitor
 from tests.integration.loggers.test_tensorboard import LogsItsTraining, Showing
 from tests.support.toys import LIGHTNING_SAYS, PACKAGES, decoded, steps_of, toy_loader, toy_of, toy_trainer
-from tests.support.wandb_reader import history
+from tests.support.wandb_reader import history, runs
 
 pytest.importorskip("wandb")
 pytestmark = [
@@ -85,3 +85,21 @@ def test_in_the_other_package(tmp_path: Path) -> None:
     rows = offline_run(tmp_path, PACKAGES[1], toy_of(PACKAGES[1]), monitor)
 
     assert [row["trainer/global_step"] for row in images_of(rows)] == [3, 7, 11]
+
+
+def test_the_exchanges_stand_in_the_table_of_each_look_with_n_and_interval(tmp_path: Path) -> None:
+    monitor = SaliencyMonitor(num_samples=8, checks=["border", "histogram"], on_error="raise")
+    offline_run(tmp_path, PACKAGES[0], toy_of(PACKAGES[0]), monitor)
+    (run,) = runs(tmp_path)
+
+    tables = run.tables("saliency/measurements")
+    assert [{row["step"] for row in table} for table in tables] == [{3}, {7}, {11}]
+    kinds = ("swap_accuracy", "follow_rate", "follow_chance", "same_class_accuracy")
+    for table, scores in zip(tables, monitor.history, strict=True):
+        found = {row["score"]: row for row in table if row["samples"] == "all"}
+        for name in (f"{each}_{kind}" for each in ("border", "histogram") for kind in kinds):
+            row = found[name]
+            assert row["value"] == pytest.approx(scores[name])
+            assert row["n"] == 8 and 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+    shown = [row for row in run.history if "saliency/exchanges" in row]
+    assert [row["trainer/global_step"] for row in shown] == [3, 11]

@@ -13,6 +13,7 @@ def test_the_public_names_are_these():
     assert set(visual.__all__) == {
         "Figure",
         "Normalize",
+        "PanelTexts",
         "check_colormap",
         "check_normalize",
         "check_scale",
@@ -23,6 +24,7 @@ def test_the_public_names_are_these():
         "overlay",
         "overlay_change",
         "render_grid",
+        "render_row",
         "shown_channels",
         "to_display",
     }
