@@ -287,8 +287,9 @@ def checks(probes: dict[str, CueProbe]) -> str:
 
 def said(name: str, alarm: ShortcutAlarm) -> str:
     """What the alarm said of one training, if anything."""
-    words = " ".join(alert["message"] for alert in alarm.alerts) or "nothing."
-    return textwrap.fill(f"{name}: the alarm said: {words}", 110, subsequent_indent="  ")
+    words = "\n".join(alert["message"] for alert in alarm.alerts) or "nothing."
+    lines = f"{name}: the alarm said: {words}".splitlines()
+    return "\n  ".join(textwrap.fill(line, 110, subsequent_indent="    ") for line in lines)
 
 
 def save_overlays(probes: dict[str, CueProbe], output: Path) -> list[Path]:

@@ -153,8 +153,8 @@ def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
         logger: a `TensorBoardLogger`, or any logger whose `experiment` has `add_text`.
         alert: as in `log_alert`.
     """
-    writer = logger.experiment
-    writer.add_text(f"{alert['log_prefix']}/alarm", alert["message"], global_step=alert["step"])
+    writer, paragraphs = logger.experiment, alert["message"].replace("\n", "\n\n")  # Markdown joins lines
+    writer.add_text(f"{alert['log_prefix']}/alarm", paragraphs, global_step=alert["step"])
     writer.flush()
 
 

@@ -206,6 +206,7 @@ def _read_events_of(run: Run, source: Path) -> None:
             prefix = tag.removesuffix("/alarm/text_summary")
             for event in events.Tensors(tag):
                 message = b"".join(event.tensor_proto.string_val[:1]).decode("utf-8", "replace")
+                message = message.replace("\n\n", "\n")  # the paragraphs are lines
                 run.alerts.append({"step": event.step, "message": message, "log_prefix": prefix})
 
 

@@ -1,16 +1,14 @@
-"""The rule of the alarm: the causal checks of several looks, judged by thresholds, and the message."""
+"""The rule of the alarm: the causal checks of several looks, judged by thresholds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts.checks import BEFORE
-from lightning_gcam.shortcuts.exchange import property_of
 from lightning_gcam.shortcuts.results import Reliance
 from lightning_gcam.utils.errors import InputError
 
@@ -20,9 +18,9 @@ KINDS = ("survives without the object", "dies with the suspect region")
 """The kinds of evidence of the checks with annotation; each exchanged property is one more, as "follows the color"."""
 
 _CHECKS_OF_KINDS = ("background_only_accuracy", "suspect_swap_accuracy")
-_FOLLOWS = "follows the "
-_RATE, _CHANCE, _SAME_CLASS = "_follow_rate", "_follow_chance", "_same_class_follow_rate"
-_KEPT = "_swap_accuracy"
+FOLLOWS = "follows the "
+RATE, CHANCE, SAME_CLASS = "_follow_rate", "_follow_chance", "_same_class_follow_rate"
+KEPT = "_swap_accuracy"
 _NO_EVIDENCE = ("object",)  # a good model follows it: a pasted object is of the donor's class
 
 
@@ -120,7 +118,7 @@ class Finding:
     @property
     def properties(self) -> tuple[str, ...]:
         """The names of the properties that are followed, in the order of the kinds."""
-        return tuple(kind.removeprefix(_FOLLOWS) for kind in self.kinds if kind.startswith(_FOLLOWS))
+        return tuple(kind.removeprefix(FOLLOWS) for kind in self.kinds if kind.startswith(FOLLOWS))
 
 
 def judge(
@@ -186,12 +184,12 @@ def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) ->
         and 1 - share_left("suspect_swap_accuracy", reliance) >= thresholds.dies
     )
     kinds = [kind for kind, holds in zip(KINDS, (survives, dies), strict=True) if holds]
-    return (*kinds, *(_FOLLOWS + name for name in _followed(reliance, thresholds)))
+    return (*kinds, *(FOLLOWS + name for name in _followed(reliance, thresholds)))
 
 
 def judged_by(reliance: Reliance) -> tuple[str, ...]:
     """The names, as `checks=` takes them, of the checks that can be evidence at a look."""
-    checks = (name.removesuffix(_KEPT) for name in _CHECKS_OF_KINDS if name in reliance.scores)
+    checks = (name.removesuffix(KEPT) for name in _CHECKS_OF_KINDS if name in reliance.scores)
     return tuple(dict.fromkeys((*checks, *_follow_rates(reliance))))
 
 
@@ -224,9 +222,9 @@ def _followed(reliance: Reliance, thresholds: Thresholds) -> list[str]:
 def _follow_rates(reliance: Reliance) -> dict[str, list[Measurement]]:
     """The follow rate and its controls of each property that can be judged, by its name."""
     rates: dict[str, list[Measurement]] = {}
-    for name in (each.removesuffix(_CHANCE) for each in reliance.scores if each.endswith(_CHANCE)):
+    for name in (each.removesuffix(CHANCE) for each in reliance.scores if each.endswith(CHANCE)):
         rate, chance, same_class = (
-            reliance.measurements.get(name + each) for each in (_RATE, _CHANCE, _SAME_CLASS)
+            reliance.measurements.get(name + each) for each in (RATE, CHANCE, SAME_CLASS)
         )
         controls = [each for each in (chance, same_class) if each is not None and each.n]
         is_judged = len(controls) == 2 or reliance.chance < 0.5  # else of two classes, or of marks
@@ -272,159 +270,3 @@ def _saliency(kinds: Sequence[str], scores: Mapping[str, float], thresholds: Thr
     if signs:
         return "agrees" if any(signs) else "is blind"
     return "is blind" if scores.get("blank_rate") == 1 else "is not there"
-
-
-_CHANGES = {
-    "background_only_accuracy": "with the object removed",
-    "object_only_accuracy": "with only the object left",
-    "background_swap_accuracy": "with the object on the background of another class",
-    "suspect_swap_accuracy": "with the suspect region of another class",
-}
-_READINGS = {KINDS[0]: "on evidence outside of the object", KINDS[1]: "on the suspect region"}
-_NEXT_STEPS = {
-    "agrees": "look at the overlays for what is salient outside of the object",
-    "is blind": "look for what covers the object as well (a tint, a style of the camera), which no map can show",
-    "is not there": "add scores of the saliency (`scores=None`) to see where it lies",
-}
-_WORDS = {
-    "color": "colours",
-    "histogram": "the values of each channel (histogram)",
-    "spectrum": "the amplitude spectrum",
-    "texture": "high frequencies (texture)",
-    "border": "the border",
-    "salient_region": "the place where the saliency concentrates",
-    "background": "the background",
-    "suspect": "the suspect region",
-}
-_MAY_BELONG = {"color", "histogram", "background"}
-_YOURS_TO_SAY = (
-    "It may belong to the class (a ripe tomato is red, a camel is likelier in sand): that is yours to say, and the "
-    "monitor's `checks=` leaves a property out."
-)
-
-
-def message_of(finding: Finding) -> str:
-    """The finding as a few sentences: measured, with n, interval and chance; no verdict on the model.
-
-    Example:
-        >>> measured = Measurement(0.75, 100, 0, 0, 0, (0.66, 0.82))
-        >>> reliance = Reliance({"accuracy": measured, "background_only_accuracy": measured}, chance=0.1)
-        >>> print(message_of(Finding(KINDS[:1], "agrees", Evidence(9, 2, reliance, {"energy": 0.2}), looks=2)))
-        2 looks in a row, the last at step 9 (epoch 2). Accuracy on the fixed samples is 0.75 [0.66, 0.82], n = 100,
-        chance 0.10; with the object removed it is 0.75 [0.66, 0.82], n = 100 (100% of what lies above chance is left).
-        This is consistent with reliance on evidence outside of the object. The saliency agrees: 0.20 of it lies on the
-        object. What to try next: look at the overlays for what is salient outside of the object; then remove or
-        exchange it, and validate on images without it.
-    """
-    evidence, reliance, names = finding.evidence, finding.evidence.reliance, finding.properties
-    accuracy = f"{_shown(reliance.measurements['accuracy'])}, chance {reliance.chance:.2f}"
-    readings = [_READINGS.get(kind, f"on {_words(kind.removeprefix(_FOLLOWS))}") for kind in finding.kinds]
-    steps = [*filter(None, [_NEXT_STEPS.get(finding.saliency)]), *map(_step, names)]
-    sentences = (
-        f"{finding.looks} look{'s' if finding.looks > 1 else ''} in a row, the last at step {evidence.step} "
-        f"(epoch {evidence.epoch}).",
-        f"{'; '.join((f'Accuracy on the fixed samples is {accuracy}', *_checks(reliance)))}.",
-        *_exchanged(names, reliance),
-        f"This is consistent with reliance {_enumerated(readings)}.",
-        _on_saliency(finding),
-        _YOURS_TO_SAY if _MAY_BELONG & {*names} else "",
-        f"What to try next: {'; '.join(steps)}; then remove or exchange it, and validate on images without it.",
-    )
-    return " ".join(filter(None, sentences))
-
-
-def plain_of(finding: Finding) -> dict[str, Any]:
-    """The finding as one flat dict of plain numbers, strings and lists, `step` and `message` among them."""
-    evidence = finding.evidence
-    plain: dict[str, Any] = {
-        "step": evidence.step,
-        "epoch": evidence.epoch,
-        "message": message_of(finding),
-        "kinds": list(finding.kinds),
-        "properties": list(finding.properties),
-        "saliency": finding.saliency,
-        "looks_in_a_row": finding.looks,
-        **evidence.reliance.scores,
-    }
-    for name, measurement in evidence.reliance.measurements.items():
-        plain[f"{name}_n"] = measurement.n
-        plain[f"{name}_interval"] = list(measurement.interval) if measurement.interval is not None else None
-    return {**plain, **{name: float(value) for name, value in evidence.scores.items()}}
-
-
-def _shown(measurement: Measurement) -> str:
-    low, high = measurement.interval or (float("nan"), float("nan"))
-    return f"{measurement.value:.2f} [{low:.2f}, {high:.2f}], n = {measurement.n}"
-
-
-def _checks(reliance: Reliance) -> Iterator[str]:
-    for name, change in _CHANGES.items():
-        measurement = reliance.measurements.get(name)
-        if measurement is not None and measurement.n:
-            left = share_left(name, reliance)
-            of_these = (
-                "" if before(name, reliance) is reliance.measurements["accuracy"] else " for these samples"
-            )
-            share = (
-                f" ({max(left, 0.0):.0%} of what lies above chance{of_these} is left)" if left <= 1 else ""
-            )
-            yield f"{change} it is {_shown(measurement)}{share}"
-
-
-def _exchanged(names: Sequence[str], reliance: Reliance) -> Iterator[str]:
-    """What was measured with properties borrowed from another class: of the first in words, of the others in short."""
-    others = []
-    for name in names:
-        words = _words(name)
-        changes = {
-            _RATE: f"With {words} borrowed from another class, the share of predictions that are that class is",
-            _CHANCE: "for the untouched images it is",
-            _SAME_CLASS: f"with {words} borrowed from the image's own class it is",
-            _KEPT: "the share that stays right is",
-        }
-        found = {change: reliance.measurements.get(name + each) for each, change in changes.items()}
-        shares = {change: _shown(share) for change, share in found.items() if share is not None and share.n}
-        if name == names[0]:
-            yield "; ".join(f"{change} {share}" for change, share in shares.items()) + "."
-        else:
-            rate, *rest = shares.values()
-            others.append(f"{words}: {', '.join([rate, *(each.partition(' ')[0] for each in rest)])}")
-    if others:
-        yield f"The same shares for {'; for '.join(others)}."
-
-
-def _words(name: str) -> str:
-    return _WORDS.get(name, f'the property "{name}"')
-
-
-def _step(name: str) -> str:
-    """What to try where a property is followed; one of an earlier run may be registered no more."""
-    remedy = ""
-    with suppress(InputError):
-        remedy = property_of(name).remedy
-    return f"for {_words(name)}: {remedy or 'look at the exchanged images'}"
-
-
-def _enumerated(words: Sequence[str]) -> str:
-    *others, last = dict.fromkeys(words)
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _on_saliency(finding: Finding) -> str:
-    if finding.saliency == "is not there":
-        return "No score of the saliency stands beside it."
-    where = "; ".join(_places(finding.evidence.scores))
-    if finding.saliency == "is not judged":
-        return f"The saliency beside it: {where}." if where else ""
-    where = where or "every map is blank"
-    if finding.saliency == "agrees":
-        return f"The saliency agrees: {where}."
-    return f"The saliency does not show it: {where}."
-
-
-def _places(scores: Mapping[str, float]) -> Iterator[str]:
-    if "energy" in scores:
-        chance = f" (chance {scores['energy_chance']:.2f})" if "energy_chance" in scores else ""
-        yield f"{scores['energy']:.2f} of it lies on the object{chance}"
-    if "suspect_lift" in scores:
-        yield f"in the suspect region it is {scores['suspect_lift']:.1f} times its share of the area"

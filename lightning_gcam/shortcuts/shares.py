@@ -15,6 +15,7 @@ def right_shares(guesses: Tensor, labels: Tensor) -> Tensor:
         labels: `(N,)` classes or `(N, K)` marks.
 
     Example:
+        >>> import torch
         >>> right_shares(torch.tensor([0, 2]), torch.tensor([0, 1])).tolist()
         [1.0, 0.0]
         >>> marks = torch.tensor([[True, False], [True, True]])

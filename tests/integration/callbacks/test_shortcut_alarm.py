@@ -412,7 +412,7 @@ def test_a_text_in_tensorboard(tmp_path: Path, package: Any) -> None:
     events = EventAccumulator(logger.log_dir).Reload()
     (event,) = events.Tensors("saliency/alarm/text_summary")
     assert event.step == alarm.alerts[0]["step"]
-    assert event.tensor_proto.string_val[0].decode() == alarm.alerts[0]["message"]
+    assert event.tensor_proto.string_val[0].decode() == alarm.alerts[0]["message"].replace("\n", "\n\n")
 
 
 @pytest.mark.filterwarnings("ignore:ShortcutAlarm", "ignore::DeprecationWarning", "ignore::ResourceWarning")
