@@ -412,7 +412,7 @@ class _Look:
         return replace(attribution, maps={**attribution.maps, **others}, peaks=peaks)
 
     def _tried(self, step: str, work: Callable[[list[int]], Result], n: int | None = None) -> Result | None:
-        """The result of some work, divided as `map_fn` is told to; None where it failed."""
+        """The result of some work that `map_fn` divides; None where it failed."""
         try:
             return self.map_fn(work, n)
         except Exception as error:
