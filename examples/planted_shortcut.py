@@ -262,6 +262,10 @@ CHECKS = {
     "background_only_accuracy": "the digit removed",
     "object_only_accuracy": "only the digit left",
     "background_swap_accuracy": "another's background",
+    "border_swap_accuracy": "another's border",
+    "border_follow_rate": "  taken for that other's class",
+    "color_swap_accuracy": "another's colours",
+    "color_follow_rate": "  taken for that other's class",
 }
 
 
@@ -269,8 +273,13 @@ def checks(probes: dict[str, CueProbe]) -> str:
     """Accuracy on the monitor's samples at the last look, as they are and changed, with an interval of 95%."""
     lines = [f"{'accuracy on the fixed samples':<31}{''.join(f'{name:>24}' for name in probes)}"]
     for check, words in CHECKS.items():
-        found = [probe.monitor.last_record.reliance.measurements[check] for probe in probes.values()]
-        shown = [f"{each.value:.2f} [{each.interval[0]:.2f}, {each.interval[1]:.2f}]" for each in found]
+        found = [probe.monitor.last_record.reliance.measurements.get(check) for probe in probes.values()]
+        shown = [
+            f"{each.value:.2f} [{each.interval[0]:.2f}, {each.interval[1]:.2f}]"
+            if each
+            else "not yet above chance"
+            for each in found
+        ]
         lines.append(f"  {words:<29}{''.join(f'{each:>24}' for each in shown)}")
     chances = (f"{probe.monitor.last_record.reliance.chance:.2f}" for probe in probes.values())
     return "\n".join([*lines, f"  {'chance':<29}{''.join(f'{each:>24}' for each in chances)}"])

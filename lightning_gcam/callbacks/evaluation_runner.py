@@ -24,7 +24,7 @@ from lightning_gcam.callbacks.sample_collector import integer_images_explained
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import Forward, call_model
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
-from lightning_gcam.data.fixed_samples import one_labelled
+from lightning_gcam.data.fixed_samples import FixedBatch, one_labelled
 from lightning_gcam.data.masks import warn_of_full_masks
 from lightning_gcam.evaluation import Columns, SampleStore, StoredBatch
 from lightning_gcam.loggers.disk import claim_directory, release_directory
@@ -206,6 +206,7 @@ class BatchEvaluator:
 
 
 A_BATCH, READING = "Evaluating a batch", "Reading the test batch"
+CHOOSING, NOT_OFFERED = "Choosing the samples of the checks", -1
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,7 @@ class EvaluationPlan:
     resume: bool
     directory: Path | None
     log_prefix: str
+    check_samples: int
 
     def parts_in(self, root: Path, settings: dict[str, Any]) -> Path:
         """The directory under `root` for the finished batches of an evaluation with these settings."""
@@ -243,6 +245,7 @@ class EvaluationRun:
         unlabelled: how many had no label.
         failed: how many could not be done.
         first_digest: of the first sample, where every process should be handed the same ones.
+        choice: of the samples that the causal checks are made on, out of those that are done; None without checks.
     """
 
     trainer: Trainer
@@ -259,6 +262,7 @@ class EvaluationRun:
     failed: int = 0
     first_digest: int | None = None
     evaluator: BatchEvaluator | None = None
+    choice: FixedBatch | None = None
 
     @staticmethod
     def begin(
@@ -287,7 +291,9 @@ class EvaluationRun:
                 f"SaliencyEvaluation: {len(done)} samples are done already; it goes on from {parts.directory}."
             )
         places = StreamPositions.of(trainer, loader)
-        return EvaluationRun(trainer, module, plan, failures, places, parts, settings, loader, done)
+        run = EvaluationRun(trainer, module, plan, failures, places, parts, settings, loader, done)
+        run.choice = FixedBatch(plan.check_samples) if plan.config.check_names else None
+        return run
 
     def receive(self, batch: Any) -> None:
         """Take the next batch of this process; whatever fails, its samples keep their positions and are counted."""
@@ -302,8 +308,10 @@ class EvaluationRun:
             self.failed += int(self.places.counts(positions).sum())
             return
         rows = self._usable(samples, positions)
-        if rows:
-            self.failed += 0 if self._take(samples, rows, positions[rows], batch) else len(rows)
+        if rows and self._take(samples, rows, positions[rows], batch):
+            self._offer(samples, rows, positions)
+        else:
+            self.failed += len(rows)
 
     def end(self) -> None:
         """Release the directory for other programs."""
@@ -326,6 +334,14 @@ class EvaluationRun:
             self.unlabelled += int((counts & ~labelled).sum())
             counts = counts & labelled
         return [int(row) for row in np.flatnonzero(counts)]
+
+    def _offer(self, samples: SaliencyBatch, rows: list[int], positions: Numbers) -> None:
+        """Offer the rows that are done for the checks: a run that goes on sees them all again, and chooses the same."""
+        if self.choice is not None:
+            offered = np.full_like(positions, NOT_OFFERED)
+            offered[rows] = positions[rows]
+            with self.failures.guard(CHOOSING):
+                self.choice.offer(samples, offered.tolist())
 
     def _take(self, whole: SaliencyBatch, rows: list[int], positions: Numbers, batch: Any) -> bool:
         """Evaluate these rows of a batch, unless an earlier run did; whether they are done."""
@@ -371,7 +387,7 @@ class EvaluationRun:
             found = dry_run(self.module, one, config, whole=samples)
         names = [each.name for each in found]
         self.parts.write_common({**self.settings, "layers": names})
-        config = replace(plan.config, target_layer=names)
+        config = replace(plan.config, target_layer=names, checks=())
         return BatchEvaluator(self.trainer, self.module, config, plan.chunk_size)
 
     def _leave_out(self, what: str, error: Exception) -> None:

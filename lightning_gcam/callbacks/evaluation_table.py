@@ -1,22 +1,36 @@
-"""The table of an evaluation, made of all processes' numbers; printed, written and logged."""
+"""The table of an evaluation, made of all processes' numbers, and its causal checks; printed, written and logged."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import shlex
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lightning_gcam.callbacks.distributed import from_rank_zero, gather_or_raise
+from lightning_gcam.callbacks.distributed import (
+    from_rank_zero,
+    gather_or_raise,
+    map_fn_of,
+    pool_candidates,
+    run_in_all,
+    same_record,
+    share_layers,
+)
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers
-from lightning_gcam.callbacks.trainer_state import logged_step
+from lightning_gcam.callbacks.trainer_state import as_inputs, logged_step
+from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.evaluation import (
     Columns,
     EvaluationResult,
@@ -26,14 +40,28 @@ from lightning_gcam.evaluation import (
     print_table,
     write_result,
 )
-from lightning_gcam.evaluation.result import as_csv, command, device_in_words, seed, versions
+from lightning_gcam.evaluation.result import as_csv
 from lightning_gcam.loggers import log_table
 from lightning_gcam.loggers.disk import next_version, restored_on_failure
 from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.metrics.registry import BASELINES
-from lightning_gcam.pipeline.config import LookConfig
+from lightning_gcam.pipeline.config import CHECKING, LookConfig
+from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
+from lightning_gcam.pipeline.run import analyze, can_be_checked
+from lightning_gcam.shortcuts import Reliance, available_properties
+from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError
-from lightning_gcam.utils.lightning_compat import Trainer, rank_zero_info, rank_zero_warn
+from lightning_gcam.utils.lightning_compat import LightningModule, Trainer, rank_zero_info, rank_zero_warn
+
+_PACKAGES = (
+    "lightning-gcam",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "lightning",
+    "torchmetrics",
+    "timm",
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +77,9 @@ class EvaluationState:
         first_digest: of the first sample, where every process should be handed the same ones.
         device: that the model is on.
         weights: the checksum of the model's.
+        choice: of the samples that the causal checks are made on; None without checks.
+        chunk_size: how many samples go through the model at once; a batch where it is left out.
+        class_names: in the order of the logits.
     """
 
     config: LookConfig
@@ -59,6 +90,9 @@ class EvaluationState:
     first_digest: int | None
     device: torch.device
     weights: str
+    choice: FixedBatch | None = None
+    chunk_size: int | None = None
+    class_names: Any = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +194,7 @@ class Table:
             logged_step(trainer),
             {f"{log_prefix}/{name}": each for name, each in result.scores.items()},
         )
-        rows = [{**asdict(row), "left_out": row.left_out} for row in result.rows]
+        rows = [{**asdict(row), "left_out": row.left_out} for row in result.table]
         for logger in trainer.loggers:
             with failures.guard(f"Logging the table to {type(logger).__name__}"), restored_on_failure(logger):
                 logger.log_metrics(values, step=step)
@@ -175,7 +209,7 @@ class Table:
         if not found["is_written"]:
             rank_zero_warn(
                 f"The table could not be written. What is done is kept in {parts.directory}: run the same "
-                "again, and the table is written without computing anything a second time."
+                "again, and the table is written without explaining a sample a second time."
             )
         elif result.facts.failed:
             rank_zero_warn(
@@ -210,6 +244,85 @@ class Table:
             resamples=self.resamples,
             about=self.about,
         )
+
+
+def measure_checks(
+    trainer: Trainer, module: LightningModule, done: EvaluationState, failures: FailurePolicy
+) -> Reliance | None:
+    """Measure what the model relies on, on a choice out of the samples of all processes, the same in each of them.
+
+    Args:
+        trainer: that runs.
+        module: the model.
+        done: how far the evaluation has come.
+        failures: the policy for what fails.
+
+    Returns:
+        The causal checks; None where there are to be none, where the labels or the output are no classes, or where
+        they failed.
+    """
+    if done.choice is None:
+        return None
+    chosen = _choose(trainer, done.choice)
+    if isinstance(chosen, Exception):
+        failures.report(CHECKING, chosen)
+        return None
+    layers = share_layers(trainer, list(done.parts.read_common().get("layers", [])))
+    config = _of_checks(done.config).at_layers(layers, done.config.forward)
+    map_fn = map_fn_of(trainer, module)
+    try:
+        with without_progress_bars():
+            record = analyze(
+                module,
+                map_fn(lambda _: as_inputs(trainer, chosen.samples, module.device)),
+                config,
+                map_fn,
+                stamp=Stamp(class_names=done.class_names),
+                chunk_size=done.chunk_size or done.choice.largest_batch,
+                largest_label=chosen.largest_label,
+                on_failure=failures.report,
+            )
+    except Exception as error:
+        failures.report(CHECKING, error)
+        return None
+    _announce(record, config)
+    return same_record(trainer, record).reliance
+
+
+def _choose(trainer: Trainer, choice: FixedBatch) -> FixedBatch | Exception:
+    """Choose the samples of the checks out of those that each process kept."""
+    offered = pool_candidates(trainer, choice)
+    if isinstance(offered, Exception):
+        return offered
+    chosen = FixedBatch(choice.num_samples)
+    failed = run_in_all(trainer, lambda: chosen.close(offered))
+    return failed if failed is not None else chosen
+
+
+def _announce(record: SaliencyRecord, config: LookConfig) -> None:
+    """Log what the samples, or their images, do not allow."""
+    channels = record.batch.images.shape[1]
+    lacking = [name for name in config.exchange_names if name not in available_properties(channels)]
+    if not can_be_checked(record.batch, record.attribution, config, record.stamp.class_names):
+        rank_zero_info(
+            "SaliencyEvaluation: there are no causal checks, which need labels that are classes, and one score of the "
+            "model for each class."
+        )
+    elif record.reliance is not None and record.exchanges is None and config.exchange_names:
+        rank_zero_info(
+            "SaliencyEvaluation: no property is exchanged, which takes samples of several classes, and images that "
+            "have the property."
+        )
+    elif lacking:
+        rank_zero_info(
+            f"SaliencyEvaluation: images of {channels} channel(s) have no {' and no '.join(lacking)}."
+        )
+
+
+def _of_checks(config: LookConfig) -> LookConfig:
+    """The causal checks of an evaluation alone; those that need a map take the first method's."""
+    (name, method), *_ = config.method_table.items()
+    return replace(config, methods={name: method}, scores=[], with_baselines=False)
 
 
 def _in_order(lists: list[list[ScoreKey]]) -> list[ScoreKey]:
@@ -266,3 +379,47 @@ def check_about(about: Mapping[str, Any] | None) -> None:
         json.dumps(dict(about or {}), allow_nan=False, default=str)
     except (TypeError, ValueError) as error:
         raise InputError(f"`about` must hold plain facts, by name: {error}.") from error
+
+
+def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """Return the version of Python, and of each package that is installed.
+
+    Example:
+        >>> sorted(versions(["torch", "no-such-package"]))
+        ['python', 'torch']
+    """
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    if torch.cuda.is_available() and torch.version.cuda is not None:
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def command() -> str:
+    """Return the command line of this process, quoted for a shell."""
+    given = getattr(sys, "orig_argv", sys.argv)
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
+    is_script = program and program not in ("-c", "-m") and not program.endswith(".py")
+    return shlex.join([program, *sys.argv[1:]] if is_script else [Path(given[0]).name, *given[1:]])
+
+
+def seed() -> int | None:
+    """Return the seed that Lightning's `seed_everything` was called with; None where it was not."""
+    found = os.environ.get("PL_GLOBAL_SEED", "")
+    return int(found) if found.lstrip("-").isdigit() else None
+
+
+def device_in_words(device: torch.device) -> str:
+    """Describe a device: its type and, for a GPU, its name.
+
+    Example:
+        >>> device_in_words(torch.device("cpu"))
+        'cpu'
+    """
+    if device.type == "cuda":
+        return f"{device.type} ({torch.cuda.get_device_name(device)})"
+    return device.type

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from lightning_gcam.callbacks.distributed import holds_whole_model
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.evaluation_runner import EvaluationPlan, EvaluationRun, settings_of
-from lightning_gcam.callbacks.evaluation_table import EvaluationState, Table, check_about
+from lightning_gcam.callbacks.evaluation_table import EvaluationState, Table, check_about, measure_checks
 from lightning_gcam.callbacks.sample_collector import (
     check_index,
     delivered_by,
@@ -34,6 +35,7 @@ from lightning_gcam.pipeline.config import (
     check_streamed_scores,
     check_targets,
 )
+from lightning_gcam.shortcuts import Checks
 from lightning_gcam.utils.errors import InputError, check_flag, check_whole
 from lightning_gcam.utils.files import same_on_any_disk
 from lightning_gcam.utils.lightning_compat import Callback, LightningModule, Trainer
@@ -48,6 +50,10 @@ class SaliencyEvaluation(Callback):
     them, and each sample is counted once. At the end the table is printed, written as `scores.csv` and
     `evaluation.json`, and logged.
 
+    In it stand also causal checks: what the model relies on, measured on a few samples that are chosen out of the whole
+    dataset. However large that is, they cost 15 forwards of
+    `check_samples` samples behind the last batch, 22 with masks.
+
     It is given to the Trainer (`trainer.test` takes no callbacks), and does nothing in `fit` and `validate`.
 
     Args:
@@ -55,6 +61,11 @@ class SaliencyEvaluation(Callback):
             gradient a batch.
         scores: names, metrics, or a mapping from names to metrics; None for the default ones that the annotation
             allows. Metrics of your own have to be a `lightning_gcam.metrics.SampleScore`.
+        checks: what the model relies on: names out of `lightning_gcam.shortcuts.available_checks`; None for all
+            that are on by default and that the annotation allows, `[]` for none. All need labels that are classes, and
+            many of them no other annotation.
+        check_samples: how many samples the checks are made on: as even over the classes as the dataset allows, of each
+            class the first ones.
         target_layer: as in `SaliencyMonitor`.
         fuse: as in `SaliencyMonitor`.
         targets: as in `SaliencyMonitor`.
@@ -93,6 +104,8 @@ class SaliencyEvaluation(Callback):
         *,
         methods: Methods = "guidance_cam",
         scores: Scores = None,
+        checks: Checks = None,
+        check_samples: int = 64,
         target_layer: str | Sequence[str] | None = None,
         fuse: Literal["product", "mean"] | None = None,
         targets: Callable[[Tensor], Tensor] | int | str = "label",
@@ -118,6 +131,7 @@ class SaliencyEvaluation(Callback):
         check_whole("dataloader_idx", dataloader_idx, least=0)
         check_flag("multi_label", multi_label)
         check_whole("resamples", resamples)
+        check_whole("check_samples", check_samples)
         if chunk_size is not None:
             check_whole("chunk_size", chunk_size, expected="a whole number from 1, or None for whole batches")
         check_about(about)
@@ -132,11 +146,11 @@ class SaliencyEvaluation(Callback):
             forward,
             reshape_transform,
             fuse,
-            checks=(),
+            checks,
             multi_label=multi_label,
             with_baselines=baselines,
         )
-        how = (adapter, class_names, chunk_size, resume, folder, log_prefix)
+        how = (adapter, class_names, chunk_size, resume, folder, log_prefix, check_samples)
         self.dataloader_idx = dataloader_idx
         self.log_prefix = log_prefix
         self.result: EvaluationResult | None = None
@@ -212,11 +226,15 @@ class SaliencyEvaluation(Callback):
             self._receive(trainer, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather the numbers of all processes, and show the table."""
+        """Gather the numbers of all processes, make the causal checks, and show the table."""
         stream, self._stream = self._stream, None
         if stream is not None:
             try:
-                self.result = self._table.make(trainer, _state_of(stream))
+                state = _state_of(stream)
+                table = self._table.make(trainer, state)
+                with torch.inference_mode(False):
+                    reliance = measure_checks(trainer, pl_module, state, self._failures)
+                self.result = replace(table, reliance=reliance)
                 try:
                     self._table.show(trainer, self.result, self.log_prefix, self._failures)
                 finally:  # where showing raises in one process, the others wait for it here
@@ -262,4 +280,7 @@ def _state_of(stream: EvaluationRun) -> EvaluationState:
         stream.first_digest,
         stream.module.device,
         stream.settings["weights"],
+        stream.choice,
+        stream.evaluator.chunk_size if stream.evaluator is not None else stream.plan.chunk_size,
+        stream.plan.class_names,
     )

@@ -14,7 +14,8 @@ _DESCRIPTION = """\
 Compare saliency methods by their scores over a published dataset: same images, same layer, same targets for all.
 
 The table is printed and written to --output as scores.csv and evaluation.json (with n, intervals, versions, seed and
-this command). What was interrupted goes on where it stopped when the same command is given again.
+this command). A second table holds the causal checks: what the predictions follow where images borrow it from others.
+What was interrupted goes on where it stopped when the same command is given again.
 """
 _EXAMPLES = """\
 examples:
@@ -167,6 +168,16 @@ def _add_table(group: Any) -> None:
     )
     group.add_argument(
         "--scores", nargs="+", type=names, help="names; those that need no further forward otherwise"
+    )
+    group.add_argument(
+        "--checks",
+        nargs="*",
+        type=names,
+        metavar="CHECK",
+        help="what the model relies on: names; all that the annotation allows otherwise, none where no name follows",
+    )
+    group.add_argument(
+        "--check-samples", type=whole, default=64, help="the checks are made on so many samples of all (64)"
     )
     group.add_argument(
         "--target-layer", nargs="+", type=names, metavar="LAYER", help="found where it is left out"

@@ -105,6 +105,8 @@ def _evaluation(chosen: argparse.Namespace, output: Path) -> SaliencyEvaluation:
         return SaliencyEvaluation(
             methods=list(chain(*chosen.methods)),
             scores=list(chain(*chosen.scores)) if chosen.scores else None,
+            checks=list(chain(*chosen.checks)) if chosen.checks is not None else None,
+            check_samples=chosen.check_samples,
             target_layer=[f"model.{layer}" for layer in layers] if layers else None,
             fuse=chosen.fuse,
             targets=chosen.targets,

@@ -1,4 +1,4 @@
-"""The result of an evaluation: each method's scores over a dataset; measured, printed, written and read back."""
+"""The result of an evaluation: scores over a dataset, and causal checks; measured, printed, written and read back."""
 
 from __future__ import annotations
 
@@ -6,36 +6,22 @@ import csv
 import io
 import json
 import math
-import os
-import platform
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
-import torch
 from torchmetrics import Metric
 
 from lightning_gcam.evaluation.storage import Columns
-from lightning_gcam.metrics import SampleScore, measure_samples
+from lightning_gcam.metrics import Measurement, SampleScore, measure_samples
 from lightning_gcam.metrics.measurement import ScoreKey
+from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import atomic_write_texts
-
-_PACKAGES = (
-    "lightning-gcam",
-    "torch",
-    "torchvision",
-    "pytorch-lightning",
-    "lightning",
-    "torchmetrics",
-    "timm",
-)
 
 
 @dataclass(frozen=True)
@@ -85,56 +71,13 @@ class Facts:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
-    """Return the version of Python, and of each package that is installed.
-
-    Example:
-        >>> sorted(versions(["torch", "no-such-package"]))
-        ['python', 'torch']
-    """
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    if torch.cuda.is_available() and torch.version.cuda is not None:
-        found["cuda"] = torch.version.cuda
-    return found
-
-
-def command() -> str:
-    """Return the command line of this process, quoted for a shell."""
-    given = getattr(sys, "orig_argv", sys.argv)
-    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
-    is_script = program and program not in ("-c", "-m") and not program.endswith(".py")
-    return shlex.join([program, *sys.argv[1:]] if is_script else [Path(given[0]).name, *given[1:]])
-
-
-def seed() -> int | None:
-    """Return the seed that Lightning's `seed_everything` was called with; None where it was not."""
-    found = os.environ.get("PL_GLOBAL_SEED", "")
-    return int(found) if found.lstrip("-").isdigit() else None
-
-
-def device_in_words(device: torch.device) -> str:
-    """Describe a device: its type and, for a GPU, its name.
-
-    Example:
-        >>> device_in_words(torch.device("cpu"))
-        'cpu'
-    """
-    if device.type == "cuda":
-        return f"{device.type} ({torch.cuda.get_device_name(device)})"
-    return device.type
-
-
 @dataclass(frozen=True)
 class Row:
-    """One score of one map.
+    """One score of one map, or one causal check.
 
     Args:
-        method: as in `Attribution.maps`; "uniform" and "centre" are maps that do not depend on the model.
+        method: as in `Attribution.maps`; "uniform" and "centre" are maps that do not depend on the model; "" for a
+            check, which is of the model and of no map.
         score: its name.
         value: over the samples that count; NaN where there are none.
         low: the lower end of the bootstrap interval; None where there are too few samples for one.
@@ -165,15 +108,24 @@ class Row:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The scores of an evaluation, and its circumstances.
+    """The scores of an evaluation, its circumstances, and what the model relies on.
 
     Args:
         rows: a row for each score of each map, score after score.
         facts: the circumstances.
+        reliance: the causal checks, on a few samples out of the dataset; None where there are none.
+
+    Example:
+        >>> from lightning_gcam.evaluation import Facts
+        >>> reliance = Reliance({"accuracy": Measurement(0.75, 64, 0, 0, 0, (0.63, 0.84))}, chance=0.1)
+        >>> result = EvaluationResult((), Facts(["grad_cam"], ["energy"], "layer4", "label", 12), reliance)
+        >>> result.checks["accuracy"].n, result.scores, [row.score for row in result.table]
+        (64, {'accuracy': 0.75, 'accuracy_chance': 0.1}, ['accuracy', 'accuracy_chance'])
     """
 
     rows: tuple[Row, ...]
     facts: Facts
+    reliance: Reliance | None = None
 
     def row(self, method: str, score: str) -> Row:
         """Return the row of one score of one map.
@@ -187,32 +139,47 @@ class EvaluationResult:
         raise KeyError(f"{method}/{score}")
 
     @property
+    def checks(self) -> dict[str, Measurement]:
+        """The causal checks by name, "accuracy" on their samples first; empty where there are none."""
+        return self.reliance.measurements if self.reliance is not None else {}
+
+    @property
+    def table(self) -> tuple[Row, ...]:
+        """All rows, as they are printed, written and logged: those of the maps, then those of the checks."""
+        return (*self.rows, *(_rows_of_checks(self.reliance) if self.reliance is not None else ()))
+
+    @property
     def scores(self) -> dict[str, float]:
         """The values by name, as a look has them: `energy` of the first method, `<method>/energy` of the others.
 
-        A score that does not exist is not in it.
+        The causal checks stand behind them. A score that does not exist is not in it.
         """
         first = self.facts.methods[0] if self.facts.methods else ""
-        return {
+        found = {
             (row.score if row.method == first else f"{row.method}/{row.score}"): row.value
             for row in self.rows
             if math.isfinite(row.value)
         }
+        checks = self.reliance.scores if self.reliance is not None else {}
+        return {**found, **{name: value for name, value in checks.items() if name not in found}}
 
     def to_plain(self) -> dict[str, Any]:
         """Convert to dicts, lists, strings and numbers; NaN becomes None."""
         rows = [{**asdict(row), "left_out": row.left_out} for row in self.rows]
         for row in rows:
             row["value"] = row["value"] if math.isfinite(row["value"]) else None
-        return {"rows": rows, "facts": asdict(self.facts)}
+        checks = self.reliance.to_plain() if self.reliance is not None else None
+        return {"rows": rows, "facts": asdict(self.facts), "reliance": checks}
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> EvaluationResult:
-        """Convert back what `to_plain` returned."""
+        """Convert back what `to_plain` returned; the checks may be missing, as in what older versions wrote."""
         rows = [{name: value for name, value in row.items() if name != "left_out"} for row in plain["rows"]]
         for row in rows:
             row["value"] = math.nan if row["value"] is None else row["value"]
-        return EvaluationResult(tuple(Row(**row) for row in rows), Facts(**plain["facts"]))
+        checks = plain.get("reliance")
+        reliance = Reliance.from_plain(checks) if checks is not None else None
+        return EvaluationResult(tuple(Row(**row) for row in rows), Facts(**plain["facts"]), reliance)
 
 
 def measure_columns(
@@ -247,8 +214,21 @@ def _measure_column(name: ScoreKey, metric: SampleScore, columns: Columns, resam
     return Row(name.map, name.score, found.value, low, high, found.n, *left_out, metric.higher_is_better)
 
 
+def _rows_of_checks(reliance: Reliance) -> Iterator[Row]:
+    """A row for each check, and behind the first, the accuracy, those of the accuracy of a guess."""
+    measured = reliance.measurements
+    chances = {name: value for name, value in reliance.scores.items() if name not in measured}
+    for name, each in measured.items():
+        low, high = each.interval if each.interval is not None else (None, None)
+        yield Row("", name, each.value, low, high, each.n, each.blank, each.no_mask, each.undefined)
+        for chance in chances if name == "accuracy" else ():
+            yield Row("", chance, chances[chance], None, None, each.n)
+
+
 HEADINGS = ("score", "method", "value", "95% interval", "n", "left out")
+CHECK_HEADINGS = ("check", *HEADINGS[2:])
 BASELINES = ("uniform", "centre")
+Cells = Iterator[tuple[list[str], bool, bool]]
 
 
 def print_table(result: EvaluationResult, file: TextIO | None = None) -> None:
@@ -265,14 +245,21 @@ def print_table(result: EvaluationResult, file: TextIO | None = None) -> None:
 
 
 def plain_table(result: EvaluationResult) -> list[str]:
-    """Return the lines of the table, the best value of each score with a star, and a line of facts."""
+    """Return the lines of the table, the best value of each score with a star, and a line of facts; then the checks."""
+    return [line for table in _tables_of(result) for line in _plain_lines(*table)]
+
+
+def _plain_lines(headings: Sequence[str], cells_of_rows: Cells, caption: str) -> list[str]:
     rows = [
-        [*cells[:2], f"{cells[2]}{' *' if best else ''}", *cells[3:]]
-        for cells, best, _ in _cells_of_rows(result)
+        [
+            f"{cell} *" if best and heading == "value" else cell
+            for heading, cell in zip(headings, cells, strict=True)
+        ]
+        for cells, best, _ in cells_of_rows
     ]
-    widths = [max(len(line[index]) for line in (HEADINGS, *rows)) for index in range(len(HEADINGS))]
-    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in (HEADINGS, *rows)]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:], summary(result)]
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in (headings, *rows)]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:], caption]
 
 
 def summary(result: EvaluationResult) -> str:
@@ -304,16 +291,25 @@ def best_of(rows: Sequence[Row]) -> set[str]:
     return {row.method for row in judged if row.value == best}
 
 
-def _cells_of_rows(result: EvaluationResult) -> Iterator[tuple[list[str], bool, bool]]:
-    """Yield each row's cells, whether it is the best, and whether it is the last of its score."""
-    for score, group in groupby(result.rows, key=lambda row: row.score):
-        rows = list(group)
-        best = best_of(rows)
-        for index, row in enumerate(rows):
+def _tables_of(result: EvaluationResult) -> Iterator[tuple[Sequence[str], Cells, str]]:
+    """Yield headings, cells and caption of the table of the scores, and of that of the checks, if there are any."""
+    yield HEADINGS, _cells_of(result.rows, lambda row: row.score), summary(result)
+    if checks := result.table[len(result.rows) :]:
+        caption = f"what the model relies on, measured on {checks[0].n + checks[0].left_out} of the samples"
+        yield CHECK_HEADINGS, _cells_of(checks, lambda row: row.score.partition("_")[0]), caption
+
+
+def _cells_of(rows: Sequence[Row], section: Callable[[Row], str]) -> Cells:
+    """Yield each row's cells, whether it is the best, and whether it is the last of its section."""
+    for _, group in groupby(rows, key=section):
+        together = list(group)
+        best = best_of(together)
+        for index, row in enumerate(together):
+            names = ["" if index else row.score, row.method] if row.method else [row.score]
             interval = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
             value = f"{row.value:.3f}" if row.value == row.value else "none"
-            cells = ["" if index else score, row.method, value, interval, str(row.n), _left_out_in_words(row)]
-            yield cells, row.method in best, index == len(rows) - 1
+            cells = [*names, value, interval, str(row.n), _left_out_in_words(row)]
+            yield cells, row.method in best, index == len(together) - 1
 
 
 def _left_out_in_words(row: Row) -> str:
@@ -327,12 +323,14 @@ def _print_with_rich(result: EvaluationResult, file: TextIO) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(caption=escape(summary(result)), caption_justify="left")
-    for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if index in (2, 4) else "left")
-    for cells, best, is_last in _cells_of_rows(result):
-        table.add_row(*map(escape, cells), style="bold" if best else None, end_section=is_last)
-    Console(file=file).print(table)
+    for headings, cells_of_rows, caption in _tables_of(result):
+        table = Table(caption=escape(caption), caption_justify="left", pad_edge=False)
+        for heading in headings:
+            justify: Literal["left", "right"] = "right" if heading in ("value", "n") else "left"
+            table.add_column(heading, justify=justify, overflow="fold")
+        for cells, best, is_last in cells_of_rows:
+            table.add_row(*map(escape, cells), style="bold" if best else None, end_section=is_last)
+        Console(file=file).print(table)
 
 
 TABLE, RESULT_FILE = "scores.csv", "evaluation.json"
@@ -366,7 +364,7 @@ def as_csv(result: EvaluationResult) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, _CSV_COLUMNS)
     writer.writeheader()
-    for row in result.rows:
+    for row in result.table:
         cells = {**asdict(row), "left_out": row.left_out}
         writer.writerow({name: "" if cells[name] is None else cells[name] for name in _CSV_COLUMNS})
     return file.getvalue()

@@ -28,6 +28,7 @@ from lightning_gcam.pipeline.config import (
     LookConfig,
     MapFn,
     OnFailure,
+    Result,
     in_one_process,
 )
 from lightning_gcam.pipeline.model_outputs import (
@@ -293,14 +294,16 @@ class _Look:
             part, maps = self.batch.select(rows), attribution.select(rows)
             return maps_of_random_weights(self.model, part, maps, targets=self.config.targets, **how)
 
-        outputs = self._tried(PERTURBING, perturbed) if needed.perturbations else PerturbedOutputs()
+        n, outputs = len(self.batch), PerturbedOutputs()
+        if needed.perturbations:
+            outputs = self._tried(PERTURBING, perturbed, n) or outputs
         if not needed.random_maps:
             return outputs
         random = None
         if history is not None:
             random = self.map_fn(lambda _: history.random_maps(attribution))
         if random is None:
-            random = self._tried(PERTURBING, of_random_weights)
+            random = self._tried(PERTURBING, of_random_weights, n) or PerturbedOutputs()
             if history is not None:
                 history.keep_random_maps(random, attribution)
         return PerturbedOutputs.merged([outputs, random])
@@ -384,19 +387,15 @@ class _Look:
             of_exchanges = {name: changed[name] for name in exchanged.versions() if name in changed}
             return _Found(reliance, exchanged, of_exchanges)
 
-        try:
-            if config.checks_wait and history is not None and history.is_checked:
-                untouched = self.map_fn(lambda _: measure({}))
-                if not untouched.is_above_chance:
-                    return _Found(untouched, wait=True), size
-            outputs = self._tried(CHECKING, run_versions)
-            found = self.map_fn(measure_all)
-        except Exception as error:
-            self._report(CHECKING, error)
-            return _Found(), size
-        if history is not None:
+        if config.checks_wait and history is not None and history.is_checked:
+            untouched = self._tried(CHECKING, lambda _: measure({}))
+            if untouched is None or not untouched.is_above_chance:
+                return _Found(untouched, wait=untouched is not None), size
+        outputs = self._tried(CHECKING, run_versions, len(self.batch)) or PerturbedOutputs()
+        found = self._tried(CHECKING, measure_all)
+        if found is not None and history is not None:
             history.is_checked = True
-        return found, size
+        return found or _Found(), size
 
     def _with_baselines(self, attribution: Attribution) -> Attribution:
         """The maps and, on the same grid, those that do not depend on the model; where there is an object to lie on."""
@@ -412,13 +411,13 @@ class _Look:
         peaks = {**attribution.peaks, **dict.fromkeys(others, ones)}
         return replace(attribution, maps={**attribution.maps, **others}, peaks=peaks)
 
-    def _tried(self, step: str, work: Callable[[list[int]], PerturbedOutputs]) -> PerturbedOutputs:
-        """The outputs of all samples; none where computing them failed."""
+    def _tried(self, step: str, work: Callable[[list[int]], Result], n: int | None = None) -> Result | None:
+        """The result of some work, divided as `map_fn` is told to; None where it failed."""
         try:
-            return self.map_fn(work, len(self.batch))
+            return self.map_fn(work, n)
         except Exception as error:
             self._report(step, error)
-            return PerturbedOutputs()
+            return None
 
     def _leave_out(self, score: str, error: Exception) -> None:
         self._report(f'The score "{score}"', error)

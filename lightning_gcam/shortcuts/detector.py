@@ -23,8 +23,7 @@ _CHECKS_OF_KINDS = ("background_only_accuracy", "suspect_swap_accuracy")
 _FOLLOWS = "follows the "
 _RATE, _CHANCE, _SAME_CLASS = "_follow_rate", "_follow_chance", "_same_class_follow_rate"
 _KEPT = "_swap_accuracy"
-_NO_EVIDENCE = ("object",)
-"""Properties that a good model follows: a pasted object is of the donor's class."""
+_NO_EVIDENCE = ("object",)  # a good model follows it: a pasted object is of the donor's class
 
 
 @dataclass(frozen=True)
@@ -140,8 +139,9 @@ def judge(
     - with a property of another class (all but "object", which is followed where a model is right), predictions follow
       it: the interval of `<property>_follow_rate` lies wholly above those of both its controls, and the rate exceeds
       the larger of them by at least `thresholds.follows`. The controls are `<property>_follow_chance`, of the untouched
-      images, and `<property>_same_class_follow_rate`, of the same edit within a class. Where the second is missing (no
-      two samples are of one class), two classes, and samples of several, cannot be judged: what fails follows there.
+      images, and `<property>_same_class_follow_rate`, of the same edit within a class (where no two samples are of one,
+      two classes, and samples of several, are not judged). The interval lies above chance as well, or above 1/2 where
+      chance is more: an edit that takes away what tells the class leaves a guess, which may follow.
 
     The saliency does not decide: it can be on the object while the model reads something else (Adebayo et al., "Post
     hoc explanations may be ineffective for detecting unknown spurious correlation", 2022, arXiv 2212.04629). Whether it
@@ -210,11 +210,13 @@ def follow_excess(reliance: Reliance) -> dict[str, float]:
 
 def _followed(reliance: Reliance, thresholds: Thresholds) -> list[str]:
     """The properties that predictions follow at a look, the one that exceeds its controls the most first."""
-    rates, excess = _follow_rates(reliance), follow_excess(reliance)
+    rates, excess, guess = _follow_rates(reliance), follow_excess(reliance), min(reliance.chance, 0.5)
     followed = [
         name
         for name, (rate, *controls) in rates.items()
-        if excess[name] >= thresholds.follows and all(_do_not_meet(each, rate) for each in controls)
+        if excess[name] >= thresholds.follows
+        and _is_above(rate, guess)
+        and all(_do_not_meet(each, rate) for each in controls)
     ]
     return sorted(followed, key=excess.__getitem__, reverse=True)
 

@@ -66,6 +66,35 @@ def test_only_one_writes(together: Path) -> None:
     assert names == ["evaluation.json", "rank0.json", "rank1.json", "scores.csv"]
 
 
+@pytest.mark.parametrize("size", [64, 8])
+def test_the_checks_are_those_of_one_process(size: int, tmp_path: Path) -> None:
+    """On the same balanced samples, each once; in both, the same model, of which each ran its share."""
+    options: dict[str, Any] = {"n": ODD, "bordered": True, "check_samples": size, "checks": ["border"]}
+    done = run(tmp_path / "together", **options)
+    assert done.returncode == 0, done.said[-4000:]
+    left, right = seen(tmp_path / "together")
+    alone = evaluate(tmp_path / "alone", **options)
+    assert left["reliance"] == right["reliance"] == alone["reliance"]
+    measured = alone["reliance"]["measurements"]
+    assert (measured["border_follow_rate"]["value"], measured["border_follow_rate"]["n"]) == (
+        1.0,
+        min(size, ODD),
+    )
+    assert max(each["looks"] for each in (left, right)) < 0.8 * alone["looks"]
+
+
+def test_checks_that_fail_in_one_process_are_left_out_in_both(tmp_path: Path) -> None:
+    """Neither waits for the other forever, and the table comes all the same."""
+    breaks = {"at": 2, "how": "break in the second process", "on_error": "warn"}
+    options: dict[str, Any] = {"n": ODD, "bordered": True}
+    done = run(tmp_path / "together", checks=["border"], **options, **breaks)
+    assert done.returncode == 0, done.said[-4000:]
+    assert "Checking what the model relies on failed, and the test goes on without it" in done.said
+    left, right = seen(tmp_path / "together")
+    assert left["reliance"] == right["reliance"] is None
+    assert left["rows"] == right["rows"] == evaluate(tmp_path / "alone", **options)["rows"]
+
+
 @pytest.mark.slow
 def test_two_that_are_killed_go_on(tmp_path: Path, alone: dict[str, Any]) -> None:
     """Both are killed in their second batch; one process alone finishes what they began."""

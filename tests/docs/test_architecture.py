@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "lightning_gcam"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
-MOST_MODULES = 100
+MOST_MODULES = (
+    101  # a hundred when the house was rebuilt; since then the exchanges, with `shortcuts/shares.py`
+)
 LONGEST_CHAIN = 12
 MOST_LINES = 430
 LONGER = {

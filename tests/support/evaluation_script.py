@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_gcam import SaliencyEvaluation
 from lightning_gcam.metrics import DeletionAUC, MaxBoxAccuracy
-from tests.support.toys import Toy, toy_loader, toy_trainer
+from tests.support.toys import ReadsTheBorder, Toy, bordered_loader, toy_loader, toy_trainer
 
 METHODS = ["guidance_cam", "layer_cam"]
 LOOKS = [0]
@@ -33,19 +33,24 @@ def scores() -> dict[str, Any]:
 
 
 class Stops(Toy):
-    """Ends its own process in the batch number `at`, in one way or another; counts its looks."""
+    """Ends its own process in the batch number `at`, in one way or another, or breaks behind it; counts its looks."""
 
-    def __init__(self, at: int | None = None, how: str = "") -> None:
-        super().__init__()
-        self.at, self.how = at, how
+    def __init__(self, at: int | None = None, how: str = "", network: nn.Module | None = None) -> None:
+        super().__init__(network)
+        self.at, self.how, self.breaks = at, how, False
 
     def forward(self, images: Tensor) -> Tensor:
         LOOKS[0] += 1
+        if self.breaks:
+            raise RuntimeError("the cable was pulled")
         return super().forward(images)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         super().test_step(batch, batch_idx)
         if batch_idx != self.at:
+            return
+        if self.how == "break in the second process":
+            self.breaks = os.environ.get("RANK") == "1"
             return
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -62,17 +67,19 @@ def evaluate(
     at: int | None = None,
     how: str = "",
     devices: int = 1,
+    bordered: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """One evaluation; what came of it, in JSON's types."""
     torch.manual_seed(3)
     LOOKS[0] = 0
-    module = Stops(at, how)
-    settings = {"methods": METHODS, "scores": scores(), "resamples": 100, "on_error": "raise", **options}
-    evaluation = SaliencyEvaluation(**settings, directory=directory)
+    module = Stops(at, how, ReadsTheBorder() if bordered else None)
+    settings = {"methods": METHODS, "scores": scores(), "checks": [], "resamples": 100, "on_error": "raise"}
+    evaluation = SaliencyEvaluation(**{**settings, **options}, directory=directory)
     strategy = {"strategy": "ddp"} if devices > 1 else {}
     trainer = toy_trainer(directory, evaluation, devices=devices, **strategy)
-    measured = trainer.test(module, toy_loader(n, batch_size=batch_size), verbose=False)
+    loader = bordered_loader if bordered else toy_loader
+    measured = trainer.test(module, loader(n, batch_size=batch_size), verbose=False)
     assert evaluation.result is not None
     return {**evaluation.result.to_plain(), "looks": LOOKS[0], "test": measured}
 

@@ -45,7 +45,7 @@ SCORES = [
 
 def evaluate(root: Path, loader: Any = None, module: Any = None, **options: Any) -> EvaluationResult:
     """One evaluation of the toy samples at a named layer."""
-    quick = {"methods": METHODS, "scores": SCORES, "target_layer": "network.2", "resamples": 50}
+    quick = {"methods": METHODS, "scores": SCORES, "checks": [], "target_layer": "network.2", "resamples": 50}
     evaluation = SaliencyEvaluation(**{**quick, "on_error": "raise", "directory": root, **options})
     toy_trainer(root, evaluation).test(module or toy(), loader or toy_loader(), verbose=False)
     assert evaluation.result is not None
@@ -250,7 +250,8 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
             dense = [each for each in tensors if each.layout is torch.strided]
             self.held.append(sum(each.untyped_storage().nbytes() for each in dense))
 
-    evaluation = SaliencyEvaluation(methods=METHODS, scores=SCORES, directory=tmp_path, on_error="raise")
+    options = {"methods": METHODS, "scores": SCORES, "check_samples": 4, "on_error": "raise"}
+    evaluation = SaliencyEvaluation(**options, directory=tmp_path)
     trainer = toy_trainer(tmp_path, evaluation, Weighs())
     trainer.test(toy(), toy_loader(28, batch_size=4), verbose=False)
     assert len(Weighs.held) == 7
@@ -323,9 +324,8 @@ def test_the_seed_is_written_down(tmp_path: Path) -> None:
 
 def test_loggers_get_numbers_at_the_step_and_the_table(tmp_path: Path) -> None:
     loggers = [TensorBoardLogger(tmp_path, name="board"), CSVLogger(tmp_path, name="rows")]
-    evaluation = SaliencyEvaluation(
-        methods=METHODS, scores=["energy"], directory=tmp_path / "out", on_error="raise"
-    )
+    options = {"scores": ["energy"], "checks": ["border"], "on_error": "raise"}
+    evaluation = SaliencyEvaluation(methods=METHODS, directory=tmp_path / "out", **options)
     trainer = toy_trainer(tmp_path, evaluation, logger=loggers, max_epochs=1, log_every_n_steps=1)
     module = toy()
     trainer.fit(module, toy_loader(), toy_loader())
@@ -337,6 +337,9 @@ def test_loggers_get_numbers_at_the_step_and_the_table(tmp_path: Path) -> None:
     assert (event.step, event.value) == (3, pytest.approx(evaluation.result.row("grad_cam", "energy").value))
     (text,) = board.Tensors("saliency_evaluation/table/text_summary")
     assert b"| grad_cam | energy |" in text.tensor_proto.string_val[0]
+    assert b"|  | border_follow_rate |" in text.tensor_proto.string_val[0]
+    (event,) = board.Scalars("saliency_evaluation/border_follow_rate")
+    assert event.value == pytest.approx(evaluation.result.checks["border_follow_rate"].value)
     with (Path(loggers[1].log_dir) / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row.get("saliency_evaluation/energy")]
     assert [row["step"] for row in rows] == ["3"]
@@ -367,9 +370,8 @@ def test_without_rich_the_table_is_plain(tmp_path: Path, monkeypatch: pytest.Mon
 def test_wandb_has_the_numbers_and_the_table(tmp_path: Path) -> None:
     wandb = pytest.importorskip("wandb")
     logger = pytorch_lightning.loggers.WandbLogger(project="toy", save_dir=tmp_path, offline=True)
-    evaluation = SaliencyEvaluation(
-        methods=METHODS, scores=["energy"], directory=tmp_path / "out", on_error="raise"
-    )
+    options = {"scores": ["energy"], "checks": ["border"], "on_error": "raise"}
+    evaluation = SaliencyEvaluation(methods=METHODS, directory=tmp_path / "out", **options)
     toy_trainer(tmp_path, evaluation, logger=logger).test(toy(), toy_loader(), verbose=False)
     wandb.finish()
     assert evaluation.result is not None
@@ -382,7 +384,11 @@ def test_wandb_has_the_numbers_and_the_table(tmp_path: Path) -> None:
     value = evaluation.result.row("layer_cam", "energy").value
     assert numbers["saliency_evaluation/layer_cam/energy"] == pytest.approx(value)
     table = next(row["saliency_evaluation/table"] for row in rows if "saliency_evaluation/table" in row)
-    assert (table["nrows"], table["ncols"]) == (len(evaluation.result.rows), 11)
+    assert (
+        numbers["saliency_evaluation/border_follow_rate"]
+        == evaluation.result.checks["border_follow_rate"].value
+    )
+    assert (table["nrows"], table["ncols"]) == (len(evaluation.result.table), 11)
 
 
 # ------------------------------------------------------------------------------------------------ refused
@@ -396,6 +402,8 @@ def test_wandb_has_the_numbers_and_the_table(tmp_path: Path) -> None:
         ({"methods": "no_such_cam"}, "`methods`"),
         ({"targets": 1.5}, "`targets`"),
         ({"resamples": 0}, "`resamples`"),
+        ({"checks": ["frame"]}, '`checks` "frame" is not a check'),
+        ({"check_samples": 0}, "`check_samples`"),
         ({"chunk_size": 0}, "`chunk_size`"),
         ({"log_prefix": ""}, "`log_prefix`"),
         ({"on_error": "panic"}, "`on_error`"),

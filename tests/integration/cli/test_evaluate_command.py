@@ -104,7 +104,7 @@ def again(trees: Path, tmp_path: Path, *options: str, expected: EvaluationResult
     """A second time: the very same numbers; what tells of time and place aside."""
     assert evaluate(trees, tmp_path / "again", "voc2012", *options) == 0
     found = read_result(tmp_path / "again")
-    return EvaluationResult(found.rows, expected.facts)
+    return EvaluationResult(found.rows, expected.facts, found.reliance)
 
 
 def test_methods_that_ask_the_model_again_and_a_sigmoid_for_each_class(trees: Path, tmp_path: Path) -> None:
@@ -147,6 +147,23 @@ def test_the_numbers_are_those_of_the_callback(trees: Path, tmp_path: Path) -> N
     trainer.test(Explained(module), datamodule=data, verbose=False)
     assert evaluation.result is not None
     assert evaluation.result.rows == read_result(tmp_path / "out").rows
+
+
+@RANDOM
+def test_the_checks_are_printed_and_can_be_chosen(
+    trees: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", "squeezenet1_1"]
+    chosen = [*options, "--checks", "border", "background_only_accuracy", "--check-samples", "3"]
+    assert evaluate(trees, tmp_path / "some", "voc2012", *chosen) == 0
+    said = capsys.readouterr().out
+    assert "border_follow_rate" in said and "measured on 3 of the samples" in said
+    result = read_result(tmp_path / "some")
+    assert {"border_follow_rate", "background_only_accuracy"} < set(result.checks)
+    assert {each.n + each.left_out for each in result.checks.values()} == {3}
+    assert evaluate(trees, tmp_path / "none", "voc2012", *options, "--checks") == 0
+    assert read_result(tmp_path / "none").checks == {}
+    assert "what the model relies on" not in capsys.readouterr().out
 
 
 def test_the_limit_is_of_images(trees: Path, tmp_path: Path) -> None:
@@ -214,6 +231,7 @@ def test_a_prefix_of_a_training_is_taken_away() -> None:
         (["--model", "resnet18", "--methods", "grad_can"], '"grad_can"'),
         (["--model", "resnet18", "--scores", "energi"], '"energi"'),
         (["--model", "resnet18", "--scores", "drift"], "drift"),
+        (["--model", "resnet18", "--checks", "frame"], '"frame" is not a check'),
         (["--model", "resnet18", "--targets", "mine"], "--targets"),
         (["--model", "resnet18", "--limit", "0"], "--limit"),
         (["--model", "resnet18", "--fuse", "mean"], "`fuse`"),
@@ -392,6 +410,7 @@ def test_the_help_names_every_argument_without_loading_a_network() -> None:
         "--module",
         "--methods",
         "--scores",
+        "--checks",
         "--limit",
     ):
         assert argument in done.stdout

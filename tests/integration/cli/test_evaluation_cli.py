@@ -17,6 +17,7 @@ from tests.support.toys import Toy
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 OWN: dict[str, Any] = {
+    "check_samples": 12,
     "chunk_size": 3,
     "multi_label": True,
     "baselines": False,
@@ -41,5 +42,6 @@ def test_every_argument_from_yaml(tmp_path: Path) -> None:
     assert list(settings.method_table) == ["guidance_cam", "mean_activation"]
     assert (plan.chunk_size, plan.directory, plan.resume) == (3, Path("table"), False)
     assert (settings.multi_label, settings.with_baselines) == (True, False)
+    assert (settings.check_names, plan.check_samples) == (tuple(VALUES["checks"]), 12)
     assert evaluation._table.about == {"dataset": "toys", "images": 3}
     assert settings.target_layer == ["network.2", "network.5"]

@@ -239,7 +239,7 @@ def test_the_exchanges_of_the_package_are_seen() -> None:
     expected = {
         "._all_gather", ".pool_candidates", ".split_rows", ".run_in_all", ".gather_results", ".gather_or_raise",
         ".share_layers",
-        ".from_rank_zero", ".same_record", ".all_ready", ".analyze", "_Look.attribution", "_Look.reliance",
+        ".from_rank_zero", ".same_record", ".all_ready", ".analyze", "_Look.attribution", "_Look.checks",
         "_Look._tried", "SampleCollector.end", "SaliencyMonitor._record", "SaliencyMonitor._look",
         "SaliencyMonitor._end_stream", "SaliencyMonitor._prepare", "EvaluationRun.begin", "Table.make", "Table.tidy",
     }  # fmt: skip

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_gcam.pipeline.dry_run import dry_run
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
@@ -15,7 +14,7 @@ from lightning_gcam import SaliencyBatch
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import LookHistory
-from lightning_gcam.pipeline.run import analyze
+from lightning_gcam.pipeline.run import analyze, dry_run
 from lightning_gcam.utils.errors import InputError
 from tests.support.toys import toy_network, toy_samples
 

@@ -251,6 +251,19 @@ def test_two_classes_are_judged_by_the_control_within_a_class():
     assert judged_by(several) == ("border",) and judge(looks(several, several)) is not None
 
 
+@pytest.mark.parametrize(
+    ("guess", "rate", "is_named"), [(0.5, 0.6, 0), (0.5, 0.75, 1), (0.25, 0.3, 0), (0.25, 0.4, 1)]
+)
+def test_a_guess_is_no_following(guess, rate, is_named):
+    """An edit that takes away what tells the class leaves a guess, which is the donor's class in a share `guess`."""
+    measured = exchanged(rate=rate, chance=0.02, same=0.02, guess=guess)
+    assert len(kinds_of(measured)) == is_named
+    several = exchanged(
+        rate=rate, chance=0.02, same=0.02, guess=0.9, accuracy=1.0
+    )  # of marks, or of a rare class
+    assert len(kinds_of(several)) == (rate == 0.75)
+
+
 def test_the_one_that_is_followed_the_most_is_named_first():
     tint = exchanged(name="spectrum", rate=0.74, color=(0.46, 0.0, 0.0), texture=(0.02, 0.0, 0.0))
     assert judge(looks(tint, tint)).properties == ("spectrum", "color")
