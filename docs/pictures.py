@@ -1,8 +1,8 @@
-"""The pictures at the top of the README: overlays of two trainings, and the report of the first one in a browser.
+"""The pictures of README and docs: overlays of two trainings; what the first one follows, and its report in a browser.
 
     python docs/pictures.py
 
-It runs `examples/planted_shortcut.py` as `make demo` does, with a `ReportLogger`, and writes to `docs/images`. The
+It trains as `examples/planted_shortcut.py` does, with a `ReportLogger`, and writes to `docs/images`. The
 screenshot needs Chromium (or Chrome), which is started without a window and without a network.
 """
 
@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,11 +27,17 @@ COLORS = 256
 
 
 def train(output: Path) -> None:
-    """Train with the cue and without; overlays and reports lie under `output` then."""
+    """Train with the cue and without; pictures and reports lie under `output` then."""
     sys.path.insert(0, str(ROOT / "examples"))
     import planted_shortcut
 
-    planted_shortcut.main(["--logger", "report", "--output", str(output)])
+    options = planted_shortcut.parse(["--logger", "report", "--output", str(output)])
+    planted_shortcut.hide_hints()
+    torch.set_num_threads(1)
+    for experiment in planted_shortcut.plan_experiments(options.train_size, options.seed):
+        record = planted_shortcut.train(experiment, options).monitor.last_record
+        record.figure().save(output / f"overlay_{experiment.name}.png")
+        record.exchange_figure().save(output / f"exchanges_{experiment.name}.png")
 
 
 def photograph(page: Path, picture: Path) -> None:
@@ -76,6 +83,7 @@ def main() -> None:
         train(options.output)
     for name in ("with_cue", "without_cue"):
         publish(options.output / f"overlay_{name}.png", f"overlay_{name}.png")
+    publish(options.output / "exchanges_with_cue.png", "exchanges.png")
     screenshot = options.output / "report.png"
     photograph(options.output / "with_cue" / "report.html", screenshot)
     publish(screenshot, "report.png")

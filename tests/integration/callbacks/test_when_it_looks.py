@@ -223,4 +223,4 @@ def test_a_monitor_in_a_second_run_looks_at_the_second_model(tmp_path: Path) -> 
     toy_trainer(tmp_path / "third", once, max_epochs=1).fit(module, toy_loader(TRAIN), toy_loader())
 
     assert again.history[-1] == once.history[-1]
-    assert len(list((tmp_path / "second").rglob("*.png"))) == 1
+    assert len(list((tmp_path / "second").rglob("overlay-*.png"))) == 1

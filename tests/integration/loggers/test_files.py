@@ -48,7 +48,7 @@ def at(record: SaliencyRecord, step: int, **scores: float) -> SaliencyRecord:
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_beside_the_table_of_a_csv_logger(tmp_path: Path, package: ModuleType) -> None:
-    monitor = SaliencyMonitor(num_samples=4)
+    monitor = SaliencyMonitor(num_samples=4, checks=["border"])
     logger = package.loggers.CSVLogger(tmp_path, name="runs")
 
     with listening() as said:
@@ -59,6 +59,8 @@ def test_beside_the_table_of_a_csv_logger(tmp_path: Path, package: ModuleType) -
     directory = Path(logger.log_dir) / "saliency"
     assert directory == tmp_path / "runs" / "version_0" / "saliency"
     assert sorted(path.name for path in directory.iterdir()) == [
+        "exchanges-step=00000003.png",
+        "exchanges-step=00000007.png",
         "measurements-step=00000003.csv",
         "measurements-step=00000007.csv",
         "overlay-step=00000003.png",
@@ -79,7 +81,7 @@ def test_without_a_logger_each_run_gets_its_own_directory(tmp_path: Path) -> Non
         with listening() as said:
             toy_trainer(tmp_path, SaliencyMonitor(num_samples=4)).fit(Toy(), toy_loader(32), toy_loader())
         directory = tmp_path / "lightning_gcam" / f"version_{version}" / "saliency"
-        assert len(list(directory.glob("*.png"))) == 2
+        assert len(list(directory.glob("overlay-*.png"))) == 2
         assert len(table(directory)) == 2
         assert sum(str(directory) in each for each in said) == 1
 

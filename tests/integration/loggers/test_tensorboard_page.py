@@ -23,7 +23,14 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
 ]
 
-TAGS = ["saliency/overlay", *(f"saliency/sample/{number}" for number in range(4)), "second/overlay"]
+TAGS = [
+    "saliency/exchanges",
+    "saliency/overlay",
+    *(f"saliency/sample/{number}" for number in range(4)),
+    "second/overlay",
+]
+
+CHECKS = ["background_only_accuracy", "object_only_accuracy", "background"]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +38,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("board")
     logger = TensorBoardLogger(root, version=0)
     monitors = [
-        SaliencyMonitor(num_samples=4, sample_images=True, on_error="raise"),
-        SaliencyMonitor(num_samples=2, log_prefix="second", on_error="raise"),
+        SaliencyMonitor(num_samples=4, sample_images=True, checks=CHECKS, on_error="raise"),
+        SaliencyMonitor(num_samples=2, log_prefix="second", checks=[], on_error="raise"),
     ]
     trainer = toy_trainer(root, *monitors, logger=logger, max_epochs=3)
     trainer.fit(Judged(), toy_loader(32), toy_loader())
@@ -66,14 +73,17 @@ def test_the_images_are_there_and_the_slider_moves_through_the_looks(
     assert all(tag in words for tag in TAGS)
 
     steps = "return deep('tf-image-loader').map((e) => Number(words(e).match(/step\\s+(\\d+)/)[1]))"
-    source = f"{IMAGES}[0].src"
+    source = f"{IMAGES}[1].src"
     assert browser.run(steps) == [11] * len(TAGS)
     last = browser.run(source)
+    browser.run("deep('paper-slider#steps')[1].focus()")
+    browser.press("ArrowLeft", 37)
+    browser.wait(f"return ({steps.removeprefix('return ')})[1] === 7")
+    browser.wait(f"{source} !== {last!r}")
+    assert browser.run(steps)[2:] == [11] * (len(TAGS) - 2), "each has a slider of its own"
     browser.run("deep('paper-slider#steps')[0].focus()")
     browser.press("ArrowLeft", 37)
-    browser.wait(f"return ({steps.removeprefix('return ')})[0] === 7")
-    browser.wait(f"{source} !== {last!r}")
-    assert browser.run(steps)[1:] == [11] * (len(TAGS) - 1), "each has a slider of its own"
+    browser.wait(f"return ({steps.removeprefix('return ')})[0] === 3")  # of the first and the last look
 
     seen = decoded(browser.picture(tmp_path / "images.png"))
     assert len(np.unique(seen.reshape(-1, 3), axis=0)) > 500, "heat has many colours, an empty page few"
@@ -87,13 +97,21 @@ def test_accuracy_stands_beside_energy(server: Server, browser: Browser) -> None
         "accuracy",
         "energy in the object",
         "accuracy without the object, or with the object alone",
+        "what the prediction follows",
+        "accuracy with a property of another class",
     ):
         assert words.count(f"\n{title}\n") + words.count(f" {title}\n") >= 1
     tops = browser.run(
         "return deep('tf-custom-scalar-multi-line-chart-card').map((e) => e.getBoundingClientRect().y)"
     )
     assert tops[0] == tops[1], "side by side"
-    assert [int(n) for n in browser.run("return words().match(/(?<=Matches \\()\\d+/g)")][:3] == [3, 2, 3]
+    assert [int(n) for n in browser.run("return words().match(/(?<=Matches \\()\\d+/g)")][:5] == [
+        3,
+        2,
+        3,
+        1,
+        2,
+    ]
 
 
 def test_the_alarm_is_a_text(server: Server, browser: Browser) -> None:
