@@ -359,7 +359,8 @@ class _Look:
 
         @cache
         def exchanges() -> Exchanges | None:
-            return Exchanges.of(self.batch, config.exchange_names, maps, removal, self.annotated)
+            exchanged = config.exchange_names
+            return Exchanges.of(self.batch, exchanged, maps, removal, self.annotated) if exchanged else None
 
         def run_versions(rows: list[int]) -> PerturbedOutputs:
             nonlocal size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -177,7 +178,7 @@ class _Versions:
     blank: Tensor
     multi_label: bool
 
-    @property
+    @cached_property
     def counted(self) -> Tensor:
         """The samples that an accuracy counts: `(N,)` bool."""
         return self.annotated.counted
