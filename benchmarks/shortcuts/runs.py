@@ -160,11 +160,13 @@ class Recorder(Callback):
         )
 
 
-def ask(module: nn.Module, record: SaliencyRecord, removal: Removal) -> dict[str, Any]:
+def ask(
+    module: nn.Module, record: SaliencyRecord, removal: Removal, exchanged: Sequence[str] = ANNOTATED
+) -> dict[str, Any]:
     """The checks with one removal, and the class that each changed image was taken for."""
     maps = next(iter(record.attribution.maps.values()))
     changed = changed_images(record.batch, maps, removal=removal)
-    exchanges = Exchanges.of(record.batch, ANNOTATED, maps, removal)
+    exchanges = Exchanges.of(record.batch, exchanged, maps, removal)
     if exchanges is not None:
         rows = torch.arange(len(record.batch))
         changed |= {name: make(rows) for name, make in exchanges.versions().items()}

@@ -22,12 +22,13 @@ from benchmarks.common.cues import CUES, FURTHER, ON_THE_OBJECT, Plan, Scenes, d
 from benchmarks.shortcuts.comparisons import balanced_rows
 from benchmarks.shortcuts.runs import STRENGTHS, Classifier, Run, Settings, Undrawn, ask
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Exchanges
+from lightning_gcam.shortcuts.regions import salient_place
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 
 ALL_CUES = (*CUES, ON_THE_OBJECT, *FURTHER)
 PROPERTIES = ("color", "spectrum", "texture", "border", "salient_region", "histogram")  # the last one by name only
+TAKE_MASKS = ("background", "suspect", "salient_region")  # the last one spares the objects where it knows them
 
 
 def plan_unannotated(seeds: Sequence[int], further: Sequence[int] = ()) -> list[Run]:
@@ -72,6 +73,11 @@ class ExchangeRecorder(Callback):
         """The model is in eval mode here, and no gradients are kept."""
         record = self.monitor.last_record
         assert record is not None and record.batch.masks is None
+        maps, with_masks = next(iter(record.attribution.maps.values())), replace(record, batch=self.annotated)
+        self.exchanges = Exchanges.of(record.batch, PROPERTIES, maps)
+        assert self.exchanges is not None
+        rows = torch.arange(len(record.batch))
+        exchanged = {name: pl_module(make(rows)) for name, make in self.exchanges.versions().items()}
         self.looks.append(
             {
                 "step": record.step,
@@ -79,20 +85,11 @@ class ExchangeRecorder(Callback):
                 "validation": float(trainer.callback_metrics["val_acc"]),
                 "honest": float(accuracy(pl_module(self.honest.images), self.honest.labels)),
                 "predicted": record.predictions.tolist(),
-                "exchanged": self.exchange(pl_module, record),
-                "with_masks": ask(pl_module, replace(record, batch=self.annotated), DEFAULT_REMOVAL)["reliance"],
+                "exchanged": {name: logits.argmax(dim=1).tolist() for name, logits in exchanged.items()},
+                "salient_place": salient_place(maps).flatten().nonzero()[:, 0].tolist(),
+                "with_masks": ask(pl_module, with_masks, DEFAULT_REMOVAL, TAKE_MASKS)["reliance"],
             }
         )
-
-    def exchange(self, module: LightningModule, record: SaliencyRecord) -> dict[str, list[int]]:
-        """By the name of the version, the class that each sample is taken for with a property of its donor."""
-        maps = next(iter(record.attribution.maps.values()))
-        self.exchanges = Exchanges.of(record.batch, PROPERTIES, maps=maps)
-        assert self.exchanges is not None
-        rows = torch.arange(len(record.batch))
-        return {
-            name: module(make(rows)).argmax(dim=1).tolist() for name, make in self.exchanges.versions().items()
-        }
 
 
 def train_unannotated(run: Run, settings: Settings) -> dict[str, Any]:
