@@ -28,7 +28,11 @@ from torch.nn.functional import avg_pool2d
 FRAME = 3  # pixels, the width of the coloured border
 MARK = 9  # pixels a side of the written mark
 PLATE = (9, 15)  # rows and columns of the coloured plate: inside of the border, beside the middle
-STRIPES, NOISE, LIGHT = 0.08, 0.12, 0.5  # amplitude, standard deviation, and the share by which the light changes
+STRIPES, NOISE, LIGHT = (
+    0.08,
+    0.12,
+    0.5,
+)  # amplitude, standard deviation, and the share by which the light changes
 INK = 0.7  # opacity of a digit
 GROUND, CONTRAST = 0.35, 0.10  # mean and standard deviation of every photograph
 MATERIALS = [  # photograph, pixels averaged into one, turned by a quarter

@@ -166,7 +166,9 @@ def with_samples(run: Trained, samples: int, removal: str = DEFAULT) -> list[Evi
         if swapped:
             guesses["suspect_swap_accuracy"] = swapped
         measurements = {
-            name: counted([[guess[row] == label for guess in each] for row, label in zip(rows, labels, strict=True)])
+            name: counted(
+                [[guess[row] == label for guess in each] for row, label in zip(rows, labels, strict=True)]
+            )
             for name, each in guesses.items()
         }
         found.append(Evidence(look["step"], look["epoch"], Reliance(measurements, chance), look["scores"]))

@@ -3,7 +3,6 @@
 Pure: from the lines that `unannotated.py` keeps to numbers. The rule is the alarm's own.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,11 +16,7 @@ from benchmarks.shortcuts.comparisons import balanced_rows, counted
 from benchmarks.shortcuts.verdicts import LOOKS_IN_A_ROW, SILENT, Trained
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.shortcuts import Evidence, Exchanges, Finding, Reliance, Thresholds, judge
-from lightning_gcam.shortcuts.detector import (
-    exchanged_properties,
-    follow_excess,
-    kinds_of,
-)
+from lightning_gcam.shortcuts.detector import follow_excess, kinds_of
 from lightning_gcam.shortcuts.exchange_checks import Donors
 from lightning_gcam.shortcuts.regions import regions_of_batch
 from lightning_gcam.shortcuts.results import chance_level
@@ -44,7 +39,11 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "lighting": ("border", "salient_region"),
 }
 """The properties that count as the right ones for a cue, by how it is made; written before these trainings were made."""
-BY_NAME_ONLY = {"tint", "ink", "exposure"}  # of which "histogram" would be right as well, where it is asked for
+BY_NAME_ONLY = {
+    "tint",
+    "ink",
+    "exposure",
+}  # of which "histogram" would be right as well, where it is asked for
 OUT_OF_REACH = ("mark",)  # a letter at a random place: no property of an image, and no fixed place
 DEFAULTS = ("color", "spectrum", "texture", "border", "salient_region")  # on by default, without annotation
 
@@ -137,9 +136,7 @@ def together(first: Sequence[Evidence], second: Sequence[Evidence]) -> list[Evid
 
 def with_measurements(evidence: Evidence, measured: Mapping[str, Any], but: str = "\0") -> Evidence:
     kept = {name: each for name, each in measured.items() if not name.endswith(but)}
-    return Evidence(
-        evidence.step, evidence.epoch, Reliance(kept, evidence.reliance.chance), evidence.scores
-    )
+    return Evidence(evidence.step, evidence.epoch, Reliance(kept, evidence.reliance.chance), evidence.scores)
 
 
 # ------------------------------------------------------------------------------------- a number a training
@@ -152,16 +149,15 @@ def following(evidence: Sequence[Evidence], last: bool = False) -> float:
     """
     shown = [excesses(each) for each in evidence]
     spans = [shown[end - LOOKS_IN_A_ROW : end] for end in range(LOOKS_IN_A_ROW, len(shown) + 1)]
-    values = [max((min(each[name] for each in span) for name in common(span)), default=SILENT) for span in spans]
+    values = [
+        max((min(each[name] for each in span) for name in common(span)), default=SILENT) for span in spans
+    ]
     return values[-1] if last else max(values, default=SILENT)
 
 
 def excesses(evidence: Evidence) -> dict[str, float]:
     """By property, the excess at one look."""
-    if not evidence.reliance.is_above_chance:
-        return {}
-    found = {name: follow_excess(name, evidence.reliance) for name in exchanged_properties(evidence.reliance)}
-    return {name: each for name, each in found.items() if math.isfinite(each)}
+    return follow_excess(evidence.reliance) if evidence.reliance.is_above_chance else {}
 
 
 def common(span: Sequence[Mapping[str, float]]) -> set[str]:

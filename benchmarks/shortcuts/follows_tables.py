@@ -80,7 +80,9 @@ def followed_row(group: Sequence[Watched]) -> list[str]:
     cells = []
     for name in PROPERTIES:
         found = [run.follows(names=PROPERTIES)[-1].reliance.scores for run in group]
-        kept, rate = (mean(each[f"{name}_{end}"] for each in found) for end in ("swap_accuracy", "follow_rate"))
+        kept, rate = (
+            mean(each[f"{name}_{end}"] for each in found) for end in ("swap_accuracy", "follow_rate")
+        )
         cell = f"{kept:.2f}, {rate:.2f}"
         cells.append(f"**{cell}**" if first.strength and name in first.right else cell)
     return [first.cue, shown, f"{validation:.2f} / {honest:.2f}", *cells]
@@ -98,7 +100,9 @@ def choose_follows(runs: Sequence[Watched], measured: Measured = plain) -> float
     return usable(choose_threshold(positive, negative))
 
 
-def spoken_of(runs: Sequence[Watched], thresholds: Thresholds, measured: Measured = plain) -> list[Spoken | None]:
+def spoken_of(
+    runs: Sequence[Watched], thresholds: Thresholds, measured: Measured = plain
+) -> list[Spoken | None]:
     """The alarm's first word on each training."""
     return [alarm(measured(run), thresholds) for run in runs]
 
@@ -151,7 +155,9 @@ def tally(names: Sequence[str]) -> str:
     return ", ".join(f"{name} {names.count(name)}" for name in found)
 
 
-def areas_of(runs: Sequence[Watched], measured: Measured = plain, last: bool = False) -> tuple[float, float, float]:
+def areas_of(
+    runs: Sequence[Watched], measured: Measured = plain, last: bool = False
+) -> tuple[float, float, float]:
     """The area under the ROC curve with its interval, over trainings: those reached against those without reliance."""
     groups = Groups.of(runs)
     values = [[following(measured(run), last) for run in group] for group in (groups.reached, groups.silent)]
@@ -179,7 +185,12 @@ def verdict_cells(groups: Groups, thresholds: Thresholds, measured: Measured = p
 def thresholds_table(runs: Sequence[Watched]) -> str:
     """What the alarm does at thresholds that were not chosen here, on all trainings."""
     header = ["`follows`", *(f"spoke, strength {strength:.2f}" for strength in STRENGTHS)]
-    header += ["named right", "false alarms", "spoke of those out of reach", f"false alarms, {SAMPLES[0]} samples"]
+    header += [
+        "named right",
+        "false alarms",
+        "spoke of those out of reach",
+        f"false alarms, {SAMPLES[0]} samples",
+    ]
     groups, rows = Groups.of(runs), []
     for follows in FOLLOWS:
         thresholds = Thresholds(follows=follows)
@@ -220,12 +231,18 @@ def masks_table(runs: Sequence[Watched], thresholds: Thresholds) -> str:
     groups = Groups.of(runs)
     ink = [run for run in groups.reached if run.cue == ON_THE_OBJECT]
     others = [run for run in groups.reached if run.cue != ON_THE_OBJECT]
-    header = ["the monitor has", "spoke of cues in reach", f"of {ON_THE_OBJECT}", f"of {', '.join(OUT_OF_REACH)}"]
+    header = [
+        "the monitor has",
+        "spoke of cues in reach",
+        f"of {ON_THE_OBJECT}",
+        f"of {', '.join(OUT_OF_REACH)}",
+    ]
     header += ["false alarms", "in the first third of the training"]
     rows = []
     for name, measured in MONITORS.items():
         cells = [
-            count(spoken_of(each, thresholds, measured)) for each in (others, ink, groups.beyond, groups.silent)
+            count(spoken_of(each, thresholds, measured))
+            for each in (others, ink, groups.beyond, groups.silent)
         ]
         relying = spoken_of(groups.reached + groups.beyond, thresholds, measured)
         early = sum(each is not None and each.look <= len(runs[0].looks) / 3 for each in relying)
@@ -310,9 +327,7 @@ def worse_with_masks(runs: Sequence[Watched], thresholds: Thresholds) -> list[Go
     groups = Groups.of(runs)
     masked, _, both = MONITORS.values()
     relying = groups.reached + groups.beyond
-    lost = [
-        run for run in relying if alarm(masked(run), thresholds) and not alarm(both(run), thresholds)
-    ]
+    lost = [run for run in relying if alarm(masked(run), thresholds) and not alarm(both(run), thresholds)]
     added = [
         run for run in groups.silent if alarm(both(run), thresholds) and not alarm(masked(run), thresholds)
     ]
@@ -328,5 +343,3 @@ def worse_with_masks(runs: Sequence[Watched], thresholds: Thresholds) -> list[Go
 
 def where(run: Watched) -> str:
     return f"{run.cue} seed {run.seed}"
-
-

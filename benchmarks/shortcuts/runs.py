@@ -38,7 +38,7 @@ from lightning_gcam.callbacks.publisher import Publisher
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import default_scores
 from lightning_gcam.pipeline.record import SaliencyRecord
-from lightning_gcam.shortcuts import Exchanges, Removal, changed_images, measure_reliance
+from lightning_gcam.shortcuts import Checks, Exchanges, Removal, changed_images, measure_reliance
 
 STRENGTHS = (0.99, 0.95, 0.9)
 REMOVALS: tuple[Removal, ...] = ("blur", "mean", "neighbours")
@@ -161,11 +161,15 @@ class Recorder(Callback):
 
 
 def ask(
-    module: nn.Module, record: SaliencyRecord, removal: Removal, exchanged: Sequence[str] = ANNOTATED
+    module: nn.Module,
+    record: SaliencyRecord,
+    removal: Removal,
+    exchanged: Sequence[str] = ANNOTATED,
+    checks: Checks = None,
 ) -> dict[str, Any]:
     """The checks with one removal, and the class that each changed image was taken for."""
     maps = next(iter(record.attribution.maps.values()))
-    changed = changed_images(record.batch, maps, removal=removal)
+    changed = changed_images(record.batch, maps, checks, removal)
     exchanges = Exchanges.of(record.batch, exchanged, maps, removal)
     if exchanges is not None:
         rows = torch.arange(len(record.batch))
