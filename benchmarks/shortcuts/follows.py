@@ -38,12 +38,8 @@ RIGHT: dict[str, tuple[str, ...]] = {
     # brighter on one side: a matter of places, and the border is where sides differ the most; it has no amplitude
     "lighting": ("border", "salient_region"),
 }
-"""The properties that count as the right ones for a cue, by how it is made; written before these trainings were made."""
-BY_NAME_ONLY = {
-    "tint",
-    "ink",
-    "exposure",
-}  # of which "histogram" would be right as well, where it is asked for
+"""The properties that count as right for a cue, by how it is made; written down before the trainings were made."""
+WITH_HISTOGRAM = ("tint", "ink", "exposure")  # of which "histogram" is right as well, where it is asked for
 OUT_OF_REACH = ("mark",)  # a letter at a random place: no property of an image, and no fixed place
 DEFAULTS = ("color", "spectrum", "texture", "border", "salient_region")  # on by default, without annotation
 
@@ -54,7 +50,7 @@ class Watched(Trained):
     @property
     def right(self) -> tuple[str, ...]:
         """The properties that count as right."""
-        return RIGHT.get(self.cue, ()) + (("histogram",) if self.cue in BY_NAME_ONLY else ())
+        return RIGHT.get(self.cue, ()) + (("histogram",) if self.cue in WITH_HISTOGRAM else ())
 
     @property
     def reached(self) -> bool:
@@ -208,7 +204,7 @@ def pick(run: Watched, among: Sequence[int] | None = None) -> Pick | None:
 
 
 def unfollowed(evidence: Sequence[Evidence], thresholds: Thresholds) -> list[int]:
-    """The looks (from 0) that were judged, their accuracy being clearly above chance, and at which nothing was found."""
+    """The looks (from 0) whose accuracy is clearly above chance, so that they are judged, and which show nothing."""
     return [
         look
         for look, each in enumerate(evidence)

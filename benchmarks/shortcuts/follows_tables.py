@@ -1,4 +1,4 @@
-"""The tables of `no_annotation.py`: trainings to Markdown. Thresholds are chosen on one seed, and tried on the others."""
+"""The tables of `no_annotation.py`: trainings to Markdown. Thresholds are chosen on one seed, tried on the others."""
 
 from collections.abc import Callable, Sequence
 from statistics import mean, median
@@ -8,7 +8,6 @@ from benchmarks.common.cues import ON_THE_OBJECT
 from benchmarks.common.measure import Goal, markdown_table
 from benchmarks.shortcuts.comparisons import half_width
 from benchmarks.shortcuts.follows import (
-    DEFAULTS,
     OUT_OF_REACH,
     Pick,
     Spoken,

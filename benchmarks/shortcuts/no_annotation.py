@@ -49,7 +49,7 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
             f"`{COMMAND}`",
             ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
             f"### Without annotation: the trainings\n\n{len(runs)} trainings of {len(runs[0].looks)} looks; at the "
-            "last one, the accuracy that is kept and the rate that follows, means over the seeds. The right ones in bold.",
+            "last one, the accuracy that is kept and the rate that follows, means over the seeds. Right ones in bold.",
             followed_table(runs),
             "### Without annotation: the alarm\n\n"
             f"`follows` chosen on seed {first}: {chosen.follows:.2f}; tried on the others ({len(tried_on)} trainings).",
