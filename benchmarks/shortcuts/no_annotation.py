@@ -28,7 +28,7 @@ from benchmarks.shortcuts.follows_tables import (
     seeds_table,
     thresholds_table,
 )
-from benchmarks.shortcuts.runs import Settings, be_quiet, run_all
+from benchmarks.shortcuts.runs import Settings, be_quiet, read_runs, run_all
 from benchmarks.shortcuts.shortcuts import PACKAGES
 from benchmarks.shortcuts.unannotated import plan_unannotated, train_unannotated
 from lightning_gcam.shortcuts import Thresholds
@@ -93,6 +93,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--train-size", type=int, default=Settings().train_size, help="images of each training (1437)")
     add("--samples", type=int, default=Settings().samples, help="fixed samples of the monitor (64)")
     add("--workers", type=int, default=2, help="processes that train at the same time (2)")
+    add("--kept", action="store_true", help="only the tables, of the trainings that are kept already")
     add("--runs", type=Path, default=Path("runs"), help="where the trainings are kept")
     add("--output", type=Path, default=Path("docs/shortcuts.md"), help="the page whose section is written")
     return parser.parse_args(arguments)
@@ -108,7 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         range(options.seeds), range(options.seeds, options.seeds + options.further_seeds)
     )
     path = options.runs / "no_annotation.jsonl"
-    text = report(run_all(planned, settings, path, options.workers, train_unannotated))
+    if options.kept:
+        done = read_runs(path, settings)
+        lines = [done[run] for run in planned if run in done]
+    else:
+        lines = run_all(planned, settings, path, options.workers, train_unannotated)
+    text = report(lines)
     print(text)
     write_section(options.output, SECTION, text)
 
