@@ -19,7 +19,7 @@ from lightning_gcam.shortcuts import Evidence, Exchanges, Finding, Reliance, Thr
 from lightning_gcam.shortcuts.detector import follow_excess, kinds_of
 from lightning_gcam.shortcuts.exchange_checks import Donors
 from lightning_gcam.shortcuts.regions import regions_of_batch
-from lightning_gcam.shortcuts.results import chance_level
+from lightning_gcam.shortcuts.shares import chance_level
 
 RIGHT: dict[str, tuple[str, ...]] = {
     # a coloured thing at a place that is always the same: the place is what should be named
@@ -101,7 +101,7 @@ class Watched(Trained):
         donors = Donors(**{side: torch.where(counts, each, -1) for side, each in sides.items()})
         annotated = regions_of_batch(batch)
         assert annotated is not None
-        return Exchanges(batch.images, annotated, {}, dict.fromkeys(names, donors))
+        return Exchanges(batch.images, annotated, dict.fromkeys(names, donors))
 
     @cached_property
     def masked(self) -> list[Evidence]:
