@@ -167,7 +167,8 @@ def seeds_table(runs: Sequence[Watched]) -> str:
     """What each seed alone would have chosen, and what the alarm then does on the others."""
     header = ["chosen on seed", "`follows`", "spoke of the others", "named right", "false alarms"]
     rows = []
-    for seed in sorted({run.seed for run in Groups.of(runs).reached}):
+    all_runs = Groups.of(runs)
+    for seed in sorted({run.seed for run in all_runs.reached} & {run.seed for run in all_runs.silent}):
         chosen = choose_follows([run for run in runs if run.seed == seed])
         others = Groups.of([run for run in runs if run.seed != seed])
         rows.append([str(seed), f"{chosen:.2f}", *verdict_cells(others, Thresholds(follows=chosen))])
