@@ -111,14 +111,14 @@ def count(spoken: Sequence[Spoken | None]) -> str:
 
 
 def right_names(runs: Sequence[Watched], spoken: Sequence[Spoken | None]) -> str:
-    right, heard = named_right(runs, spoken)
-    return f"{right} of {heard}"
+    return f"{named_right(runs, spoken)[0]} of {len(runs)}"
 
 
 def named_right(runs: Sequence[Watched], spoken: Sequence[Spoken | None]) -> tuple[int, int]:
-    """Of the trainings of which the alarm spoke, those whose strongest property is a right one; and all of them."""
+    """Of how many trainings a right property is the strongest that the alarm names; and is named at all."""
     heard = [(run, each) for run, each in zip(runs, spoken, strict=True) if each is not None]
-    return sum(each.named in run.right for run, each in heard), len(heard)
+    first = sum(each.named in run.right for run, each in heard)
+    return first, sum(not set(run.right).isdisjoint(each.finding.properties) for run, each in heard)
 
 
 def cues_table(runs: Sequence[Watched], thresholds: Thresholds) -> str:
@@ -299,7 +299,8 @@ def goals(runs: Sequence[Watched], chosen_on: Sequence[Watched], tried_on: Seque
     groups = Groups.of(tried_on)
     area, low, high = areas_of(runs)
     spoken = spoken_of(groups.reached, thresholds)
-    right, heard = named_right(groups.reached, spoken)
+    right, at_all = named_right(groups.reached, spoken)
+    relying = len(groups.reached)
     false = [run for run in groups.silent if alarm(plain(run), thresholds)]
     ink = [run for run in groups.reached if run.cue == ON_THE_OBJECT]
     found = spoken_of(ink, thresholds)
@@ -313,8 +314,9 @@ def goals(runs: Sequence[Watched], chosen_on: Sequence[Watched], tried_on: Seque
             FALSE_GOAL,
         ),
         Goal(
-            f"a right property named first in at least {NAMED_GOAL:.0%} of those it spoke of: {right} of {heard}",
-            NAMED_GOAL - right / max(heard, 1),
+            f"a right property named first in at least {NAMED_GOAL:.0%} of those with reliance: {right} of {relying}"
+            f" (named at all: {at_all})",
+            NAMED_GOAL - right / max(relying, 1),
             0,
         ),
         Goal(f"`{ON_THE_OBJECT}` found: {count(found)}", float(missed), 0),
