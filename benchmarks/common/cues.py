@@ -1,9 +1,10 @@
-"""Handwritten digits on photographed grounds, and five things beside the digit that may tell its label, one on it.
+"""Handwritten digits on photographed grounds, and what beside the digit may tell its label, or on it.
 
 The digits are scikit-learn's, the photographs scikit-image's; both come inside the wheels (no download). A cue is drawn
 in one of ten kinds (its hue, its material, its letter). How often that kind is the label is the cue's strength.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -26,6 +27,12 @@ from torch.nn.functional import avg_pool2d
 
 FRAME = 3  # pixels, the width of the coloured border
 MARK = 9  # pixels a side of the written mark
+PLATE = (9, 15)  # rows and columns of the coloured plate: inside of the border, beside the middle
+STRIPES, NOISE, LIGHT = (
+    0.08,
+    0.12,
+    0.5,
+)  # amplitude, standard deviation, and the share by which the light changes
 INK = 0.7  # opacity of a digit
 GROUND, CONTRAST = 0.35, 0.10  # mean and standard deviation of every photograph
 MATERIALS = [  # photograph, pixels averaged into one, turned by a quarter
@@ -195,6 +202,65 @@ def write(letter: str) -> Tensor:
     return avg_pool2d(torch.tensor(np.array(plate))[None].float(), 4)[0] / 255
 
 
+def plate(images: Tensor, masks: Tensor, kinds: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A small coloured plate at a fixed place, over the digit where that lies there."""
+    region = torch.zeros(CANVAS, CANVAS, dtype=torch.bool)
+    region[slice(*PLATE), slice(*PLATE)] = True
+    return fill(images, region.expand_as(masks), palette()[kinds])
+
+
+def stripes(
+    images: Tensor, masks: Tensor, kinds: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Faint stripes over everything, in five directions, wide or narrow; where they begin is drawn at random."""
+    angles, periods = (kinds % 5) * (math.pi / 5), torch.where(kinds < 5, 4.0, 8.0)
+    along = across(angles) * (2 * math.pi / periods)[:, None, None]
+    begin = 2 * math.pi * torch.rand(len(kinds), 1, 1, generator=generator)
+    return shaded(images + STRIPES * (along + begin).sin()[:, None], masks)
+
+
+def noise(images: Tensor, masks: Tensor, kinds: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A sensor's noise in one colour, drawn anew for each image: every pixel brighter or darker in it."""
+    grain = torch.randn(len(kinds), 1, CANVAS, CANVAS, generator=generator)
+    return shaded(images + NOISE * grain * palette()[kinds][:, :, None, None], masks)
+
+
+def exposure(
+    images: Tensor, masks: Tensor, kinds: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """From overexposed to dark: the image to a power between a third and three."""
+    powers = 3 ** torch.linspace(-1, 1, NUM_CLASSES)
+    return shaded(images.clamp(0, 1) ** powers[kinds][:, None, None, None], masks)
+
+
+def lighting(
+    images: Tensor, masks: Tensor, kinds: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Light that falls in from one of ten sides, grey like the ground."""
+    light = across(kinds * (2 * math.pi / NUM_CLASSES)) / (CANVAS / 2)
+    return shaded(images * (1 + LIGHT * light)[:, None], masks)
+
+
+def across(angles: Tensor) -> Tensor:
+    """For angles `(N,)`, how far each pixel lies from the middle in their direction, `(N, CANVAS, CANVAS)`."""
+    axis = torch.arange(CANVAS) - (CANVAS - 1) / 2
+    down, right = (each(angles)[:, None, None] for each in (torch.sin, torch.cos))
+    return down * axis[:, None] + right * axis
+
+
+def shaded(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """What lies over all of an image has no place."""
+    return images.clamp(0, 1), torch.zeros_like(masks)
+
+
 CUES: dict[str, Painter] = {"corner": corner, "frame": frame, "texture": leave, "tint": tint, "mark": mark}
 ON_THE_OBJECT = "ink"
-PAINTERS: dict[str, Painter] = {**CUES, ON_THE_OBJECT: ink, "none": leave}
+FURTHER: dict[str, Painter] = {
+    "plate": plate,
+    "stripes": stripes,
+    "noise": noise,
+    "exposure": exposure,
+    "lighting": lighting,
+}
+"""Only in the trainings without annotation; the others are in all tables."""
+PAINTERS: dict[str, Painter] = {**CUES, ON_THE_OBJECT: ink, **FURTHER, "none": leave}

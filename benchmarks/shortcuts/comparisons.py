@@ -34,7 +34,7 @@ from benchmarks.shortcuts.verdicts import (
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
-from lightning_gcam.shortcuts.shares import chance_level, wilson_interval
+from lightning_gcam.shortcuts.shares import chance_level, mean_share_interval, wilson_interval
 
 SHARES = (0.5, 0.4, 0.3, 0.25, 0.2)
 FEW = 16  # samples, as many as the monitor takes where nobody says how many
@@ -161,12 +161,15 @@ def with_samples(run: Trained, samples: int, removal: str = DEFAULT) -> list[Evi
     found = []
     for look in run.looks:
         answers = look["removals"][removal]["predicted"]
-        guesses = {"accuracy": look["predicted"], "background_only_accuracy": answers["background_only"]}
-        if "suspect_swap" in answers:
-            guesses["suspect_swap_accuracy"] = answers["suspect_swap"]
+        guesses = {"accuracy": [look["predicted"]], "background_only_accuracy": [answers["background_only"]]}
+        swapped = [guess for name, guess in answers.items() if name.startswith("suspect_swap_")]
+        if swapped:
+            guesses["suspect_swap_accuracy"] = swapped
         measurements = {
-            name: counted([guess[row] == label for row, label in zip(rows, labels, strict=True)])
-            for name, guess in guesses.items()
+            name: counted(
+                [[guess[row] == label for guess in each] for row, label in zip(rows, labels, strict=True)]
+            )
+            for name, each in guesses.items()
         }
         found.append(Evidence(look["step"], look["epoch"], Reliance(measurements, chance), look["scores"]))
     return found
@@ -182,6 +185,7 @@ def balanced_rows(labels: Sequence[int], samples: int) -> list[int]:
     return sorted(row for _, row in sorted(turns)[:samples])
 
 
-def counted(right: Sequence[bool]) -> Measurement:
-    hits, n = sum(right), len(right)
-    return Measurement(hits / n, n, 0, 0, 0, wilson_interval(hits, n))
+def counted(right: Sequence[Sequence[bool]]) -> Measurement:
+    """The accuracy on samples of which each has one version that is right or wrong, or several."""
+    shares = torch.tensor(right).double().mean(dim=1)
+    return Measurement(float(shares.mean()), len(shares), 0, 0, 0, mean_share_interval(shares, len(right[0])))

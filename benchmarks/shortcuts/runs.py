@@ -9,8 +9,9 @@ import multiprocessing
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,10 +38,11 @@ from lightning_gcam.callbacks.publisher import Publisher
 from lightning_gcam.cam import available_methods
 from lightning_gcam.metrics import default_scores
 from lightning_gcam.pipeline.record import SaliencyRecord
-from lightning_gcam.shortcuts import Removal, changed_images, measure_reliance
+from lightning_gcam.shortcuts import Checks, Exchanges, Removal, changed_images, measure_reliance
 
 STRENGTHS = (0.99, 0.95, 0.9)
 REMOVALS: tuple[Removal, ...] = ("blur", "mean", "neighbours")
+ANNOTATED = ("background", "suspect")  # the properties that need a mask or a region
 BEYOND = [
     "suspect_lift",
     "best_iou",
@@ -158,12 +160,26 @@ class Recorder(Callback):
         )
 
 
-def ask(module: nn.Module, record: SaliencyRecord, removal: Removal) -> dict[str, Any]:
+def ask(
+    module: nn.Module,
+    record: SaliencyRecord,
+    removal: Removal,
+    exchanged: Sequence[str] = ANNOTATED,
+    checks: Checks = None,
+) -> dict[str, Any]:
     """The checks with one removal, and the class that each changed image was taken for."""
     maps = next(iter(record.attribution.maps.values()))
-    changed = changed_images(record.batch, maps, removal=removal)
+    changed = changed_images(record.batch, maps, checks, removal)
+    exchanges = Exchanges.of(record.batch, exchanged, maps, removal)
+    if exchanges is not None:
+        rows = torch.arange(len(record.batch))
+        changed |= {name: make(rows) for name, make in exchanges.versions().items()}
     answers = {name: module(images) for name, images in changed.items()}
-    reliance = measure_reliance(record.batch, record.attribution.logits, answers, maps)
+    logits = record.attribution.logits
+    reliance = measure_reliance(record.batch, logits, answers, maps)
+    if exchanges is not None:
+        measured = exchanges.measure(logits, answers)
+        reliance = replace(reliance, measurements={**reliance.measurements, **measured})
     predicted = {name: logits.argmax(dim=1).tolist() for name, logits in answers.items()}
     return {"reliance": reliance.to_plain(), "predicted": predicted}
 
@@ -212,13 +228,22 @@ def train(run: Run, settings: Settings) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------- many of them
 
 
-def run_all(runs: Sequence[Run], settings: Settings, path: Path, workers: int) -> list[dict[str, Any]]:
-    """Train what the file does not hold yet, in processes of their own; every training that ends is kept at once."""
+Train = Callable[[Run, Settings], dict[str, Any]]
+"""From a run and the settings to the line of this training."""
+
+
+def run_all(
+    runs: Sequence[Run], settings: Settings, path: Path, workers: int, train_one: Train | None = None
+) -> list[dict[str, Any]]:
+    """Train what the file does not hold yet, in processes of their own; every training that ends is kept at once.
+
+    `train_one` is a function of a module; `train` where it is left out.
+    """
     done = read_runs(path, settings)
     missing = [run for run in runs if run not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(runs), initial=len(runs) - len(missing), desc="trainings", unit="run") as progress:
-        for run, line in train_each(missing, settings, workers):
+        for run, line in train_each(missing, settings, workers, train_one or train):
             done[run] = line
             with path.open("a", encoding="utf-8") as file:
                 file.write(f"\n{json.dumps(line)}\n")  # a line that was cut off ends here
@@ -241,14 +266,16 @@ def parse_line(text: str) -> dict[str, Any] | None:
         return None
 
 
-def train_each(runs: Sequence[Run], settings: Settings, workers: int) -> Iterator[tuple[Run, dict[str, Any]]]:
+def train_each(
+    runs: Sequence[Run], settings: Settings, workers: int, train_one: Train
+) -> Iterator[tuple[Run, dict[str, Any]]]:
     """Each training with its line, as they end; here, one after another, where there are no workers."""
     if not workers:
-        yield from ((run, train(run, settings)) for run in runs)
+        yield from ((run, train_one(run, settings)) for run in runs)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=be_quiet) as pool:
-        futures = {pool.submit(train, run, settings): run for run in runs}
+        futures = {pool.submit(train_one, run, settings): run for run in runs}
         for future in as_completed(futures):
             yield futures[future], future.result()
 

@@ -53,7 +53,7 @@ def verdicts(modules: dict[str, ModuleType]) -> ModuleType:
 
 def test_a_shuffled_cue_is_all_that_differs(cues: ModuleType) -> None:
     scans = cues.Scans(torch.rand(20, 8, 8), torch.arange(20) % 10)
-    for cue in [*cues.CUES, cues.ON_THE_OBJECT]:
+    for cue in [*cues.CUES, cues.ON_THE_OBJECT, *cues.FURTHER]:
         told, shuffled = (cues.draw(scans, 20, cues.Plan(cue, p), seed=3) for p in (1.0, 0.0))
         assert torch.equal(told.labels, shuffled.labels)
         assert torch.equal(told.masks, shuffled.masks)
@@ -65,7 +65,7 @@ def test_a_shuffled_cue_is_all_that_differs(cues: ModuleType) -> None:
             assert same[~told.suspect].all()
         if cue == cues.ON_THE_OBJECT:
             assert same[~told.masks].all()
-        assert told.suspect.any() == (cue in ("corner", "frame", "mark"))
+        assert told.suspect.any() == (cue in ("corner", "frame", "mark", "plate"))
 
 
 def test_strength_is_the_share_of_samples_whose_cue_tells(cues: ModuleType) -> None:
