@@ -19,8 +19,9 @@ from lightning_gcam.loggers.files import write_look, write_picture, write_scores
 from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord
-from lightning_gcam.shortcuts import Reliance, available_properties
+from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.shortcuts.checks import takes_masks
+from lightning_gcam.shortcuts.exchange import property_of
 from lightning_gcam.utils.isolation import same_random_streams
 from lightning_gcam.utils.lightning_compat import Trainer, in_both, rank_zero_info
 
@@ -51,13 +52,12 @@ def announce(
             f"The samples have no masks or boxes, so these scores are left out: {', '.join(left_out)}. Deliver "
             "(images, labels, masks) in the validation batch, or pass `adapter=` or `batch=`, to have them."
         )
-    channels = batch.images.shape[1]
-    lacking = [name for name in config.exchange_names if name not in available_properties(channels)]
-    if lacking and record.reliance is not None:
-        rank_zero_info(
-            f"Images of {channels} channel{'s' if channels > 1 else ''} have no {' and no '.join(lacking)} to "
-            "exchange: left out."
-        )
+    exchanged = record.exchanges.names if record.exchanges is not None else None
+    if exchanged is not None:
+        of_images = [name for name in config.exchange_names if property_of(name).exchange is not None]
+        lacking = [name for name in of_images if name not in exchanged]
+        if lacking:
+            rank_zero_info(f"The fixed images have no {' and no '.join(lacking)} to exchange: left out.")
 
 
 def _names_of_scores(record: SaliencyRecord) -> list[str]:

@@ -32,7 +32,7 @@ from lightning_gcam.pipeline.rendering import (
 )
 from lightning_gcam.shortcuts import Exchanges, Reliance
 from lightning_gcam.shortcuts.regions import classes_of_labels
-from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.errors import InputError, is_whole_number
 from lightning_gcam.visual import Figure, Normalize, check_scale
 from lightning_gcam.visual.images import Scale
 from lightning_gcam.visual.layout import FigureLayout, cut_samples, plan
@@ -211,7 +211,7 @@ class SaliencyRecord:
         """One sample with a property of its donor in each panel, and what the model predicts for it.
 
         Args:
-            sample: its row in the batch; the first one with a donor where it is left out.
+            sample: its row in the batch; the first one with the most properties where it is left out.
 
         Raises:
             InputError: where the look made no exchange, or the sample has no donor.
@@ -235,15 +235,15 @@ class SaliencyRecord:
         if exchanges is None or not names:
             raise InputError(
                 "This look has no exchanged images to show: `checks` names no property, the checks wait until accuracy "
-                "is above chance, the labels are no classes, or all samples are of one class. Name a property, such as "
-                '`checks=["border"]`, and give samples of two classes.'
+                "is above chance or have failed, the labels are no classes, or all samples are of one class. Name a "
+                'property, such as `checks=["border"]`, and give samples of two classes.'
             )
         # those of "object" are measured on the images of "background"
         donors = {name: exchanges.donors.get(name, exchanges.donors.get("object")) for name in names}
         lent = {name: each.others[:, 0] for name, each in donors.items() if each is not None}
         counts = torch.stack([each >= 0 for each in lent.values()]).sum(dim=0).tolist()
         row = counts.index(max(counts)) if sample is None else sample
-        if row not in range(len(counts)) or not counts[row]:
+        if not is_whole_number(row, 0) or row >= len(counts) or not counts[row]:
             having = ", ".join(str(number) for number, count in enumerate(counts) if count)
             raise InputError(
                 f"`sample` must be the number of a sample with a class and a donor of another one; got {sample!r}. "

@@ -386,16 +386,16 @@ class _Look:
             measured = exchanged.measure(logits, changed, own_sigmoids())
             reliance = replace(reliance, measurements={**reliance.measurements, **measured})
             of_exchanges = {name: changed[name] for name in exchanged.versions() if name in changed}
-            return _Found(reliance, exchanged, of_exchanges)
+            return _Found(reliance, exchanged if of_exchanges else None, of_exchanges)
 
         if config.checks_wait and history is not None and history.is_checked:
-            untouched = self._tried(CHECKING, lambda _: measure({}))
-            if untouched is None or not untouched.is_above_chance:
-                return _Found(untouched, wait=untouched is not None), size
+            begin = self._tried(CHECKING, lambda _: measure({}).is_above_chance)
+            if not begin:
+                return _Found(self._tried(CHECKING, lambda _: measure({})), wait=begin is not None), size
         outputs = self._tried(CHECKING, run_versions, len(self.batch)) or PerturbedOutputs()
         found = self._tried(CHECKING, measure_all)
-        if found is not None and history is not None:
-            history.is_checked = True
+        if history is not None:
+            history.is_checked |= len(outputs) > 0
         return found or _Found(), size
 
     def _with_baselines(self, attribution: Attribution) -> Attribution:

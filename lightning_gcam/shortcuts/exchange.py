@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.shortcuts.removal import exchange, in_dtype_of, in_floats
-from lightning_gcam.utils.errors import InputError, did_you_mean
+from lightning_gcam.utils.errors import InputError, did_you_mean, raise_for_user_function
 
 Exchange = Callable[[Tensor, Tensor], Tensor]
 """From images and donors `(N, C, H, W)` to the images with one property of their donors, in the same dtype."""
@@ -47,6 +47,7 @@ class ImageProperty:
 
 
 _PROPERTIES: dict[str, ImageProperty] = {}
+_ENDINGS = ("_accuracy", "_flips", "_same_class", "_follow_rate", "_follow_chance")
 
 
 def register_property(
@@ -61,7 +62,7 @@ def register_property(
         by_default: whether it is exchanged where nobody names the checks.
 
     Raises:
-        InputError: where the name is no identifier, or taken.
+        InputError: where the name is no identifier, taken, or ends as the scores of other checks do.
 
     Example:
         >>> @register_property("brightness")
@@ -77,6 +78,8 @@ def register_property(
         )
     if name in _PROPERTIES:
         raise InputError(f'`name` "{name}" is a property already. Choose another name.')
+    if name.endswith(_ENDINGS):
+        raise InputError(f'`name` "{name}" ends as the scores of checks do. Choose another name.')
 
     def register(exchange: Exchange) -> Exchange:
         _PROPERTIES[name] = ImageProperty(name, exchange, fewest_channels, remedy, by_default)
@@ -161,15 +164,18 @@ def exchange_property(name: str, images: Tensor, donors: Tensor) -> Tensor:
             "`lightning_gcam.shortcuts.Exchanges`."
         )
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        own, lent = in_floats(images), in_floats(donors)
-        made = chosen.exchange(own, lent)
+        own, lent = in_floats(images).clone(), in_floats(donors).clone()
+        low = torch.minimum(_lowest(own), _lowest(lent))
+        high = -torch.minimum(_lowest(-own), _lowest(-lent))
+        try:
+            made = chosen.exchange(own, lent)
+        except Exception as error:
+            raise_for_user_function(f"properties={name}", images, error)
         if not isinstance(made, Tensor) or made.shape != images.shape:
             came = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
             raise InputError(
                 f'The function of `properties` "{name}" must give images of {tuple(images.shape)}; got {came}.'
             )
-        low = torch.minimum(_lowest(own), _lowest(lent))
-        high = -torch.minimum(_lowest(-own), _lowest(-lent))
         return in_dtype_of(images, made.clamp(low, high))
 
 
@@ -220,9 +226,11 @@ def exchange_color(images: Tensor, donors: Tensor) -> Tensor:
     at_rank = _ranks(own)
     taken = ordered.gather(2, at_rank.expand_as(ordered)).view_as(images)
     below = luminance.gather(2, at_rank).view_as(own)
-    if bool((images < 0).any() | (donors < 0).any()):
-        return own + (taken - below)
-    return torch.where(below > 0, own * taken / below.clamp(min=torch.finfo(below.dtype).tiny), own)
+    ratio = torch.where(below > 0, own * taken / below.clamp(min=torch.finfo(below.dtype).tiny), own)
+    is_normalized = (
+        torch.minimum(_lowest(images), _lowest(donors)) < 0
+    )  # of each pair, whatever stands beside it
+    return torch.where(is_normalized, own + (taken - below), ratio)
 
 
 @register_property(
@@ -252,7 +260,10 @@ def exchange_histogram(images: Tensor, donors: Tensor) -> Tensor:
     "spectrum", remedy="look for a global tint, noise or compression that differs between the classes"
 )
 def exchange_spectrum(images: Tensor, donors: Tensor) -> Tensor:
-    """Keep each image's phase, and take the donor's amplitude at every frequency of every channel.
+    """Keep each image's phase, and take the donor's amplitude at every frequency of every channel, and its mean.
+
+    It does not matter whether images are normalized: a normalization scales all amplitudes of a channel and moves the
+    mean.
 
     Args:
         images: `(N, C, H, W)` floating point.
@@ -265,7 +276,9 @@ def exchange_spectrum(images: Tensor, donors: Tensor) -> Tensor:
     """
     # contiguous: MKL refuses expanded images in older releases of torch
     own, lent = (torch.fft.rfft2(each.contiguous()) for each in (images, donors))
-    made: Tensor = torch.fft.irfft2(torch.polar(lent.abs(), own.angle()), s=images.shape[-2:])
+    spectrum = torch.polar(lent.abs(), own.angle())
+    spectrum[..., 0, 0] = lent[..., 0, 0]  # the mean, with its sign: a normalized image may be dark
+    made: Tensor = torch.fft.irfft2(spectrum, s=images.shape[-2:])
     return made
 
 
@@ -290,7 +303,7 @@ def exchange_texture(images: Tensor, donors: Tensor) -> Tensor:
 
 @register_property("border", remedy="crop the images, or look for tags, frames and rulers at their edges")
 def exchange_border(images: Tensor, donors: Tensor) -> Tensor:
-    """Take the outer 17% of each side from the donor.
+    """Take the outer 17% of each side from the donor; a side of one or two pixels has no border.
 
     Args:
         images: `(N, C, H, W)`.
@@ -301,7 +314,7 @@ def exchange_border(images: Tensor, donors: Tensor) -> Tensor:
         [[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
     """
     height, width = images.shape[-2:]
-    rows, columns = max(round(height * BORDER), 1), max(round(width * BORDER), 1)
+    rows, columns = (max(round(side * BORDER), 1) if side > 2 else 0 for side in (height, width))
     border = torch.ones(len(images), height, width, dtype=torch.bool, device=images.device)
     border[:, rows : height - rows, columns : width - columns] = False
     return exchange(images, donors, torch.ones_like(border[:, 0, 0]), border)
@@ -335,8 +348,8 @@ def _ranks(images: Tensor) -> Tensor:
 def _low_pass(images: Tensor) -> Tensor:
     from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]  # slow to import
 
-    side = min(images.shape[-2:])
-    sigma = max(side * _SIGMA, 0.5)
-    radius = min(ceil(3 * sigma), side - 1)
-    blurred: Tensor = transforms.gaussian_blur(images, [2 * radius + 1] * 2, [sigma, sigma])
+    size = images.shape[-2:]
+    sigma = max(min([side for side in size if side > 1], default=1) * _SIGMA, 0.5)
+    down, across = (2 * min(ceil(3 * sigma), side - 1) + 1 for side in size)
+    blurred: Tensor = transforms.gaussian_blur(images, [across, down], [sigma, sigma])
     return blurred

@@ -165,10 +165,12 @@ class Exchanges:
         Returns:
             `(n, C, H, W)`, of the dtype of the images.
         """
-        taken = donors[rows]
-        with torch.no_grad(), torch.autocast(self.images.device.type, enabled=False):
-            changed = self._changed(name, rows, taken.clamp(min=0))
-        return torch.where((taken >= 0)[:, None, None, None], changed, self.images[rows])
+        taken, made = donors[rows], self.images[rows]
+        lent = taken >= 0
+        if lent.any():
+            with torch.no_grad(), torch.autocast(self.images.device.type, enabled=False):
+                made[lent] = self._changed(name, rows[lent], taken[lent])
+        return made
 
     def measure(
         self, logits: Tensor, changed_logits: Mapping[str, Tensor], own_sigmoids: bool = True
@@ -217,6 +219,8 @@ class Exchanges:
             return annotated.known & annotated.masked if annotated.masks is not None else None
         if name in _PLACES:
             return annotated.known & self._to(name).flatten(1).any(dim=1) if name in self.places else None
+        if name == "color":  # grey images of several channels have none
+            return annotated.known & (self.images != self.images[:, :1]).flatten(1).any(dim=1)
         return annotated.known
 
     def _changed(self, name: str, rows: Tensor, donors: Tensor) -> Tensor:
@@ -260,7 +264,7 @@ class Exchanges:
             kept, followed = followed, kept
             chance = self._chance_of_objects(clean)
         else:
-            chance = self._swapped(name, [clean] * NUM_DONORS, of_donor=True)
+            chance = self._swapped(name, [clean] * NUM_DONORS, of_donor=True, parts=1)
         measured = {
             f"{name}_swap_accuracy": kept,
             f"{name}_follow_rate": followed,
@@ -282,7 +286,7 @@ class Exchanges:
         return {
             f"{name}_same_class_accuracy": self._measurement(name, [right], donors.mates),
             f"{name}_same_class_follow_rate": self._measurement(
-                name, self._shares(name, [same] * NUM_DONORS, of_donor=True), both
+                name, self._shares(name, [same] * NUM_DONORS, of_donor=True), both, parts=1
             ),
         }
 
@@ -299,9 +303,13 @@ class Exchanges:
         classes = predictions_of(logits, are_multi_hot(labels), own_sigmoids)
         return _Prediction(classes.to(labels.device), logits.isfinite().all(dim=1).to(labels.device))
 
-    def _swapped(self, name: str, predictions: Sequence[_Prediction], of_donor: bool) -> Measurement:
+    def _swapped(
+        self, name: str, predictions: Sequence[_Prediction], of_donor: bool, parts: int = NUM_DONORS
+    ) -> Measurement:
         """The share of predictions that are the donor's class, or the image's own."""
-        return self._measurement(name, self._shares(name, predictions, of_donor), self.donors[name].others)
+        return self._measurement(
+            name, self._shares(name, predictions, of_donor), self.donors[name].others, parts
+        )
 
     def _shares(self, name: str, predictions: Sequence[_Prediction], of_donor: bool) -> list[Tensor]:
         """For each donor, the share `(N,)` of a sample's predictions that are the donor's, or its own.
@@ -320,16 +328,22 @@ class Exchanges:
         for rows in donors.clamp(min=0).unbind(dim=1):
             lent = _Prediction(clean.classes[rows], clean.finite[rows])
             shares.append(_share_of(lent, labels, labels, labels[rows]))
-        return self._measurement("object", shares, donors)
+        return self._measurement("object", shares, donors, NUM_DONORS)
 
-    def _measurement(self, name: str, shares: Sequence[Tensor], donors: Tensor) -> Measurement:
-        """The mean over the samples with donors and finite logits, of each sample's mean over its donors."""
+    def _measurement(
+        self, name: str, shares: Sequence[Tensor], donors: Tensor, parts: int = 1
+    ) -> Measurement:
+        """The mean over the samples with donors and finite logits, of each sample's mean over its donors.
+
+        Its interval counts a sample `parts` times at most, once for each of its predictions; and only once where all
+        samples are alike, which does not show that a sample's predictions differ.
+        """
         by_donor, known = torch.stack(list(shares), dim=1), self.annotated.known
         counted = known & (donors >= 0).all(dim=1) & by_donor.isfinite().all(dim=1)
         each = by_donor[counted].mean(dim=1)
         value = float(each.mean()) if len(each) else math.nan
         no_mask = known & ~self.annotated.masked & ~counted & (_images_of(name) == "background")
-        interval = mean_share_interval(each, len(shares))
+        interval = mean_share_interval(each, parts if each.unique().numel() > 1 else 1)
         left_out = int(no_mask.sum()), int((~counted & ~no_mask).sum())
         return Measurement(value, len(each), 0, *left_out, interval)
 

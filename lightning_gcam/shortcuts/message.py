@@ -132,6 +132,8 @@ def _exchanged(names: Sequence[str], reliance: Reliance) -> Iterator[str]:
         stay = f"; {kept.value:.2f} stay right" if kept is not None else ""
         if rate is not None:
             yield f"- {_words(name)}: {_shown(rate)} ({', '.join(beside)}){stay}"
+    if names and reliance.chance >= 0.5:
+        yield "Of two classes, what is not right is the other: compare with what the image's own class does."
 
 
 def _next_steps(finding: Finding) -> Iterator[str]:

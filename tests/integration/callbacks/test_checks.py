@@ -224,7 +224,7 @@ def test_without_masks_it_is_said_which_are_left_out(tmp_path: Path) -> None:
     assert "background_only_accuracy, object_only_accuracy, salient_flips, background, object." in left_out
     assert checks_of(monitor.history[-1]) == ["accuracy"]
     (grey,) = [words for words in said if "to exchange" in words]
-    assert grey == "Images of 1 channel have no color to exchange: left out."
+    assert grey == "The fixed images have no color to exchange: left out."
 
 
 def test_none_costs_nothing(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from lightning_gcam.shortcuts.exchange import (
 )
 from lightning_gcam.shortcuts.exchange_checks import Donors, Exchanges
 from lightning_gcam.shortcuts.regions import salient_place, with_rim
+from lightning_gcam.shortcuts.shares import wilson_interval
 from lightning_gcam.utils.errors import InputError
 
 EVERY = ("color", "histogram", "spectrum", "texture", "border")
@@ -194,6 +195,41 @@ def test_a_colour_has_the_same_ranks_before_and_behind_a_normalization_of_all_ch
     torch.testing.assert_close(made, (own + lent - lent.mean(dim=1, keepdim=True)).clamp(*bounds))
 
 
+@pytest.mark.parametrize("name", ["spectrum", "histogram", "texture", "border"])
+def test_a_normalized_image_borrows_what_the_plain_one_does(name: str) -> None:
+    """Each channel has a mean and a deviation of its own, and dark images become negative."""
+    images, donors = random_pair()
+    images = images * torch.tensor([0.2, 1.0, 0.5, 0.1])[:, None, None, None]
+    mean, std = (torch.tensor(each)[:, None, None] for each in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.25]))
+
+    exchange = property_of(name).exchange  # before values are kept in the range of both images
+    assert exchange is not None
+    plain, normalized = exchange(images, donors), exchange((images - mean) / std, (donors - mean) / std)
+
+    torch.testing.assert_close(normalized, (plain - mean) / std, atol=1e-4, rtol=0)
+
+
+def test_a_colour_does_not_depend_on_the_images_beside_it() -> None:
+    images, donors = random_pair()
+    images[3] -= 0.2  # a normalized image, or one of a bicubic filter
+
+    together = exchange_property("color", images, donors)
+
+    assert torch.equal(together[:3], exchange_property("color", images[:3], donors[:3]))
+
+
+@pytest.mark.parametrize("size", [(1, 20), (2, 20), (20, 1)])
+def test_a_signal_has_a_border_at_its_ends_only(size: tuple[int, int]) -> None:
+    images, donors = random_pair(size=size)
+
+    made = exchange_property("border", images, donors)
+
+    longer = made.movedim(2 if size[0] > size[1] else 3, -1)
+    own, lent = (each.movedim(2 if size[0] > size[1] else 3, -1) for each in (images, donors))
+    assert torch.equal(longer[..., 3:17], own[..., 3:17]) and torch.equal(longer[..., :3], lent[..., :3])
+    assert not torch.equal(exchange_property("texture", images, donors), images)
+
+
 def test_a_black_donor_has_no_colour() -> None:
     images, _ = random_pair()
 
@@ -328,6 +364,44 @@ def test_the_properties_that_a_batch_has(fields: dict[str, Tensor], expected: tu
     assert exchanges.names == tuple(dict.fromkeys([*always, *expected]))
 
 
+@pytest.mark.parametrize("rows", [slice(0, 6), slice(2, 8), slice(3, 4)])
+@pytest.mark.parametrize("with_masks", [False, True])
+def test_a_suspect_region_in_some_samples_is_exchanged_in_these(rows: slice, with_masks: bool) -> None:
+    suspect, masks = (torch.zeros(8, 16, 16, dtype=torch.bool) for _ in range(2))
+    suspect[rows, :3, :3] = True
+    masks[:, 8:10, 8:10] = True
+    images = torch.rand(8, 1, 16, 16)
+    batch = SaliencyBatch(images, torch.arange(8) % 2, masks=masks if with_masks else None, suspect=suspect)
+    exchanges = Exchanges.of(batch, ["suspect", "border"])
+    assert exchanges is not None
+
+    made = {name: make(torch.arange(8)) for name, make in exchanges.versions().items()}
+
+    assert ("suspect_swap_0" in made) == (rows != slice(3, 4))  # one alone has no donor
+    for name, each in made.items():
+        changed = (each != images).flatten(1).any(dim=1)
+        assert changed.tolist() == (suspect.flatten(1).any(1).tolist() if "suspect" in name else [True] * 8)
+
+
+def test_a_grey_image_of_three_channels_has_no_colour() -> None:
+    images, labels = torch.rand(4, 1, 8, 8).expand(-1, 3, -1, -1), torch.arange(4) % 2
+    exchanges = Exchanges.of(SaliencyBatch(images, labels), ["color", "border"])
+    assert exchanges is not None and exchanges.names == ("border",)
+
+
+def test_a_prediction_that_is_compared_with_two_donors_is_one_datum() -> None:
+    """Of 16 samples of two classes all are right: what follows is exactly what is wrong, with the same interval."""
+    labels = torch.arange(16) % 2
+    exchanges = exchanges_of(labels, "border")
+    right = torch.eye(2)[labels]
+
+    found = exchanges.measure(right, dict.fromkeys(exchanges.versions(), right))
+
+    _, high = wilson_interval(0, 16) or (0, 0)
+    for name in ("border_follow_chance", "border_same_class_follow_rate", "border_follow_rate"):
+        assert found[name].interval == pytest.approx((0, high))
+
+
 def test_whole_images_alone_do_not_have_a_place() -> None:
     with pytest.raises(InputError, match=r'"background" takes regions of the samples or their maps'):
         exchange_property("background", *random_pair())
@@ -359,7 +433,13 @@ def test_a_property_of_ones_own(mirrored: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("color", '"color" is a property already'), ("two words", "must be a word"), (3, "must be a word")],
+    [
+        ("color", '"color" is a property already'),
+        ("two words", "must be a word"),
+        (3, "must be a word"),
+        ("salient_flips", "ends as the scores of checks do"),
+        ("color_same_class", "ends as the scores of checks do"),
+    ],
 )
 def test_a_name_that_cannot_be(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -375,6 +455,24 @@ def test_a_function_that_gives_no_images_is_refused() -> None:
             exchange_property("broken", *random_pair())
     finally:
         unregister_property("broken")
+
+
+def test_a_function_that_fails_is_named_and_one_that_writes_does_no_harm() -> None:
+    register_property("failing")(lambda images, donors: 1 / 0 if donors.ndim == 3 else images.view(-1, 7))
+    register_property("writing")(lambda images, donors: images.add_(100))
+    images, donors = random_pair()
+    before = images.clone()
+    try:
+        with pytest.raises(
+            InputError, match=r"`properties=failing` failed on \(4, 3, 12, 10\) float32: Runtime"
+        ):
+            exchange_property("failing", images, donors)
+        made = exchange_property("writing", images, donors)
+    finally:
+        unregister_property("failing")
+        unregister_property("writing")
+    assert torch.equal(images, before)
+    assert made.amax() <= torch.maximum(images, donors).amax()
 
 
 def test_what_is_not_known_is_refused() -> None:
