@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -344,8 +345,9 @@ class SaliencyMonitor(Callback):
         self._display.finish()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Show the exchanges of the last look of a run that ends early."""
-        self._display.show_last_exchanges(trainer, self.last_record)
+        """Show the exchanges of the last look of a run that ends early, whose own error is raised."""
+        with suppress(Exception):
+            self._display.show_last_exchanges(trainer, self.last_record)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new stream of validation batches."""
