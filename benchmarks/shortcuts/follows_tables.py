@@ -1,5 +1,6 @@
 """The tables of `no_annotation.py`: trainings to Markdown. Thresholds are chosen on one seed, tried on the others."""
 
+import math
 from collections.abc import Callable, Sequence
 from statistics import mean, median
 from typing import NamedTuple
@@ -78,11 +79,13 @@ def followed_row(group: Sequence[Watched]) -> list[str]:
     validation, honest = (mean(run.looks[-1][name] for run in group) for name in ("validation", "honest"))
     cells = []
     for name in PROPERTIES:
-        found = [run.follows(names=PROPERTIES)[-1].reliance.scores for run in group]
+        scores = [run.follows(names=PROPERTIES)[-1].reliance.scores for run in group]
+        found = [each for each in scores if f"{name}_follow_rate" in each]  # grey images have no colour
         kept, rate = (
-            mean(each[f"{name}_{end}"] for each in found) for end in ("swap_accuracy", "follow_rate")
+            mean(each[f"{name}_{end}"] for each in found) if found else math.nan
+            for end in ("swap_accuracy", "follow_rate")
         )
-        cell = f"{kept:.2f}, {rate:.2f}"
+        cell = f"{kept:.2f}, {rate:.2f}" if found else ""
         cells.append(f"**{cell}**" if first.strength and name in first.right else cell)
     return [first.cue, shown, f"{validation:.2f} / {honest:.2f}", *cells]
 
