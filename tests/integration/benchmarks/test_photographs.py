@@ -20,15 +20,26 @@ pytest.importorskip("timm")
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, ModuleType]:
-    from benchmarks.common import cues
+    from benchmarks.common import cues, pictures
     from benchmarks.shortcuts import photographs, photographs_tables, runs
 
-    return {"cues": cues, "script": photographs, "tables": photographs_tables, "runs": runs}
+    return {
+        "cues": cues,
+        "pictures": pictures,
+        "script": photographs,
+        "tables": photographs_tables,
+        "runs": runs,
+    }
 
 
 @pytest.fixture(scope="module")
 def script(modules: dict[str, ModuleType]) -> ModuleType:
     return modules["script"]
+
+
+@pytest.fixture(scope="module")
+def pictures(modules: dict[str, ModuleType]) -> ModuleType:
+    return modules["pictures"]
 
 
 @pytest.fixture(scope="module")
@@ -41,44 +52,49 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_photograph_is_of_one_kind(script: ModuleType, folder: Path) -> None:
-    kinds = list(script.KINDS.values())
+def test_each_photograph_is_of_one_kind(pictures: ModuleType, folder: Path) -> None:
+    kinds = list(pictures.KINDS.values())
     assert sum(map(len, kinds)) == len(set.union(*kinds)) and max(set.union(*kinds)) < 1000
-    found = script.find_photographs(folder)
+    found = pictures.find_photographs(folder)
     assert [kind for _, kind in found] == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5
-    training, validation = script.split(found, seed=1)
+    training, validation = pictures.split(found, seed=1)
     assert sorted(training + validation) == found
     assert [kind for _, kind in validation] == [0, 0, 1, 1, 2, 2, 3, 3]
     with pytest.raises(SystemExit, match="`FOLDER` .* does not hold photographs of every kind"):
-        script.find_photographs(folder.parent)
+        pictures.find_photographs(folder.parent)
 
 
+@pytest.mark.parametrize("views", [0, 3])
 def test_a_shuffled_cue_is_all_that_differs(
-    modules: dict[str, ModuleType], script: ModuleType, folder: Path
+    modules: dict[str, ModuleType], pictures: ModuleType, folder: Path, views: int
 ) -> None:
-    settings, found = script.Settings(side=32, views=3), script.find_photographs(folder)
-    for training in (True, False):
-        plain = script.draw(found, modules["cues"].Plan("none", 0.0), settings, 3, training=training)
-        assert len(plain.images) == len(plain.labels) == 20 * (3 if training else 1)
-        assert plain.images.shape[1:] == (3, 32, 32)
-        for cue in script.PAINTERS:
-            told, shuffled = (
-                script.draw(found, modules["cues"].Plan(cue, p), settings, 3, training=training)
-                for p in (1.0, 0.0)
-            )
-            assert torch.equal(told.labels, shuffled.labels)
-            assert not torch.equal(told.images, shuffled.images)
-            painted = (told.images != plain.images).any(dim=1).float().mean(dim=(1, 2))
-            least, most = {"corner": (0, 0.03), "plate": (0, 0.03), "frame": (0.1, 0.3)}.get(cue, (0.5, 1))
-            assert (least < painted).all() and (painted <= most).all()
+    found, plan = pictures.find_photographs(folder), modules["cues"].Plan
+    plain = pictures.draw_pictures(found, plan("none", 0.0), 32, 3, views)
+    assert plain.images.shape == (len(plain.labels), 3, 32, 32) == (20 * (views or 1), 3, 32, 32)
+    for cue in pictures.PAINTERS:
+        told, shuffled = (pictures.draw_pictures(found, plan(cue, p), 32, 3, views) for p in (1.0, 0.0))
+        assert torch.equal(told.labels, plain.labels) and torch.equal(shuffled.labels, plain.labels)
+        assert not torch.equal(told.images, shuffled.images)
+        painted = (told.images != plain.images).any(dim=1).float().mean(dim=(1, 2))
+        least, most = {"corner": (0, 0.03), "plate": (0, 0.03), "frame": (0.1, 0.3)}.get(cue, (0.5, 1))
+        assert (least < painted).all() and (painted <= most).all()
 
 
-def test_the_middle_is_cut_in_validation(script: ModuleType) -> None:
-    picture = Image.fromarray(
-        np.arange(0, 240, 5, dtype=np.uint8).reshape(1, 48, 1).repeat(16, 0).repeat(3, 2)
-    )
-    middle = script.cut(picture, 1.0, 0.5, 0.5, side=16)
+def test_the_middle_is_cut_in_validation(pictures: ModuleType) -> None:
+    columns = np.arange(0, 240, 5, dtype=np.uint8).reshape(1, 48, 1).repeat(16, 0).repeat(3, 2)
+    middle = pictures.cut(Image.fromarray(columns), 1, 0.5, 0.5, side=16)
     assert torch.equal(middle[0, 0], torch.arange(80, 160, 5) / 255)
+
+
+def test_narrower_properties_by_hand(script: ModuleType) -> None:
+    flat, checks = (
+        torch.zeros(1, 3, 20, 20),
+        (torch.arange(400) % 2).float().view(1, 1, 20, 20).expand(1, 3, -1, -1),
+    )
+    made = script.narrow_border(flat, torch.ones_like(flat))
+    assert made.sum() == 3 * (20 * 20 - 16 * 16) and made[..., 2:-2, 2:-2].sum() == 0
+    assert script.fine_texture(flat, checks).mean().abs() < 0.01
+    assert torch.allclose(script.fine_texture(checks, checks), checks)
 
 
 def test_the_plan(script: ModuleType) -> None:
@@ -101,8 +117,15 @@ def of_a_run(
         controls = {"border_follow_chance": measured(0.05), "border_same_class_follow_rate": measured(0.1)}
         measurements = {"accuracy": measured(0.9), "border_follow_rate": measured(rate), **controls}
         reliance = Reliance(measurements, 0.25).to_plain()
+        accuracies = {"validation": 0.9, "honest": 0.9 - lost}
         looks.append(
-            {"step": step, "epoch": step, "validation": 0.9, "honest": 0.9 - lost, "reliance": reliance}
+            {
+                "step": step,
+                "epoch": step,
+                **accuracies,
+                "reliance": reliance,
+                "narrower": {"border": rate / 2},
+            }
         )
     trained = {"cue": cue, "strength": 0.95 if lost else 0.0, "seed": 0, "learns_blocks": True}
     return {**trained, "looks": looks, "alerts": alerts}
@@ -132,6 +155,8 @@ def test_the_tables_by_hand(modules: dict[str, ModuleType]) -> None:
     frame, corner, none = (f"{cue}, last blocks" for cue in ("frame 0.95", "corner 0.95", "none"))
     row = f"| `border` | 0.25 (frame, last blocks) | 0.18 ({none}) | 0.00 ({corner}) | 0.40 ({frame}) |"
     assert row in text
+    assert "| `border` | 0.14, 0.10 to 0.18 | 0.30, 0.00 to 0.60 |" in text
+    assert "| `border`, narrower | 0.12, 0.10 to 0.14 | 0.20, 0.05 to 0.35 |" in text
     assert "| 0.15 | 1 of 2 | 1 of 2 |\n| 0.20 | 1 of 2 | 0 of 2 |" in text
 
 
