@@ -33,7 +33,6 @@ from benchmarks.shortcuts.runs import Run, Undrawn, be_quiet, run_all
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Exchanges, Reliance
-from lightning_gcam.shortcuts.detector import follow_excess
 from lightning_gcam.shortcuts.exchange import Exchange
 
 COMMAND = "python -m benchmarks.shortcuts.photographs FOLDER"
@@ -127,19 +126,19 @@ NARROWER: dict[str, Exchange] = {"texture": fine_texture, "border": narrow_borde
 """Properties as they might be exchanged too: less of the image at a time."""
 
 
-def narrower(module: nn.Module, record: SaliencyRecord) -> dict[str, float]:
-    """The excess of the follow rate of each narrower property, with the donors of the look."""
+def narrowed(module: nn.Module, record: SaliencyRecord, reliance: Reliance) -> Reliance:
+    """What the look would have measured with the narrower properties, of the same donors."""
     exchanges = Exchanges.of(record.batch, ["border"])
     assert exchanges is not None
     images, donors = record.batch.images, exchanges.donors["border"]
     rows = [*donors.others.unbind(dim=1), *donors.mates.unbind(dim=1)]
-    found = {}
+    measurements = dict(reliance.measurements)
     for name, exchange in NARROWER.items():
         logits = [module(exchange(images, images[row])) for row in rows]
         changed = dict(zip(exchanges.versions(), logits, strict=True))
         measured = exchanges.measure(record.attribution.logits, changed)
-        found[name] = follow_excess(Reliance(measured, 1 / len(KINDS)))["border"]
-    return found
+        measurements |= {f"{name}{each.removeprefix('border')}": value for each, value in measured.items()}
+    return Reliance(measurements, reliance.chance)
 
 
 class LookRecorder(Callback):
@@ -154,7 +153,6 @@ class LookRecorder(Callback):
         """The model is in eval mode here, and no gradients are kept."""
         record = self.monitor.last_record
         assert record is not None and record.reliance is not None and record.batch.masks is None
-        is_last = trainer.current_epoch + 1 == trainer.max_epochs
         logits = torch.cat([pl_module(images) for images, _ in self.honest.loader()])
         self.looks.append(
             {
@@ -163,7 +161,7 @@ class LookRecorder(Callback):
                 "validation": float(trainer.callback_metrics["val_acc"]),
                 "honest": float(accuracy(logits, self.honest.labels)),
                 "reliance": record.reliance.to_plain(),
-                "narrower": narrower(pl_module, record) if is_last else {},
+                "narrower": narrowed(pl_module, record, record.reliance).to_plain(),
             }
         )
 

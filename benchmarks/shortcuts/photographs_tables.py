@@ -12,6 +12,8 @@ from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
 from lightning_gcam.shortcuts.detector import follow_excess
 
 FOLLOWS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+AS_IS, NARROWER = "reliance", "narrower"  # the names of both in a look
+NARROWED = ("texture", "border")
 
 
 class OnPhotographs(Trained):
@@ -34,20 +36,20 @@ class OnPhotographs(Trained):
         return list(self.line["alerts"])
 
     @cached_property
-    def reliances(self) -> list[Reliance]:
-        """What was measured at each look."""
-        return [Reliance.from_plain(look["reliance"]) for look in self.looks]
+    def evidence_of(self) -> dict[str, list[Evidence]]:
+        """What was measured at each look, with the properties as they are and with the narrower ones."""
+        return {
+            exchanged: [
+                Evidence(look["step"], look["epoch"], Reliance.from_plain(look[exchanged]), {})
+                for look in self.looks
+            ]
+            for exchanged in (AS_IS, NARROWER)
+        }
 
-    @cached_property
-    def excess(self) -> list[dict[str, float]]:
+    def excess(self, exchanged: str) -> list[dict[str, float]]:
         """At each look that the alarm counts, by how much each property's follow rate exceeds its controls."""
-        return [follow_excess(each) if each.is_above_chance else {} for each in self.reliances]
-
-    def spoke(self, thresholds: Thresholds) -> bool:
-        """Whether the alarm would have alerted."""
-        looks = zip(self.looks, self.reliances, strict=True)
-        evidence = [Evidence(look["step"], look["epoch"], reliance, {}) for look, reliance in looks]
-        return alarm_speaks(evidence, thresholds) is not None
+        looks = [each.reliance for each in self.evidence_of[exchanged]]
+        return [follow_excess(each) if each.is_above_chance else {} for each in looks]
 
 
 class Highest(NamedTuple):
@@ -57,17 +59,14 @@ class Highest(NamedTuple):
     training: str
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.training})" if self.training else ""
-
-
-NONE = Highest(0.0, "")
+        return f"{self.value:.2f} ({self.training})"
 
 
 def tables(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """All tables, of the lines that the trainings left."""
     runs = [OnPhotographs(line) for line in lines]
     relies, does_not = ([run for run in runs if run.truth == truth] for truth in ("relies", "does not"))
-    names = list(follow_excess(runs[0].reliances[0]))
+    names = list(follow_excess(runs[0].evidence_of[AS_IS][0].reliance))
     yield (
         f"{len(runs)} trainings. At the last look: the accuracy on validation images and on the same with the cue "
         "shuffled; of each property the follow rate, and the larger of its controls. In bold what is right for a cue "
@@ -75,14 +74,12 @@ def tables(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     )
     yield trainings_table(runs, names)
     yield "\n".join(f"- {each}." for each in verdicts(runs, relies, does_not))
-    yield "The highest excess of a follow rate over its controls, of one look, and of two in a row:"
-    yield highest_table(names, relies, does_not)
     yield (
-        "The same excess at the last look, of texture and border as they are and narrower: the high frequencies beside "
-        "a low pass of one pixel instead of a 32nd of the side, and the outer tenth instead of 17%."
+        "The highest excess of a follow rate over its controls, at one look and at two in a row. *Narrower*: the high "
+        "frequencies beside a low pass of one pixel instead of a 32nd of the side, and the outer tenth instead of 17%."
     )
-    yield narrower_table(relies, does_not)
-    yield "The alarm with other thresholds:"
+    yield highest_table(names, relies, does_not)
+    yield "The alarm, with other thresholds and with the two narrower properties in the place of those that are wider:"
     yield thresholds_table(relies, does_not)
 
 
@@ -115,7 +112,8 @@ def training_row(run: OnPhotographs, names: Sequence[str]) -> list[str]:
 
 def rate_cell(run: OnPhotographs, name: str) -> str:
     """The follow rate and its control at the last look."""
-    scores, excess = run.reliances[-1].scores, follow_excess(run.reliances[-1])
+    reliance = run.evidence_of[AS_IS][-1].reliance
+    scores, excess = reliance.scores, follow_excess(reliance)
     if name not in excess:
         return ""
     rate = scores[f"{name}_follow_rate"]
@@ -148,48 +146,40 @@ def highest_table(
     names: Sequence[str], relies: Sequence[OnPhotographs], does_not: Sequence[OnPhotographs]
 ) -> str:
     """Each property without reliance, and where it is right for a cue that is relied upon."""
-    header = ["property", "no reliance, one look", "two in a row", "right for the cue: lowest", "highest"]
+    header = [
+        "property",
+        "no reliance, one look",
+        "two in a row: median",
+        "highest",
+        "right for the cue: lowest",
+    ]
     rows = []
-    for name in names:
-        right = [highest(run, name, 2) for run in relies if name in RIGHT[run.cue]]
-        without = [max((highest(run, name, looks) for run in does_not), default=NONE) for looks in (1, 2)]
-        rows.append([f"`{name}`", *map(str, without), *(str(of(right)) for of in (min, max) if right)])
-    return markdown_table(header, [row + [""] * (len(header) - len(row)) for row in rows])
+    for name, exchanged in [*((name, AS_IS) for name in names), *((name, NARROWER) for name in NARROWED)]:
+        once, twice = ([highest(run, name, exchanged, looks) for run in does_not] for looks in (1, 2))
+        right = [highest(run, name, exchanged, 2) for run in relies if name in RIGHT[run.cue]]
+        middle = f"{median(each.value for each in twice):.2f}" if twice else ""
+        cells = [str(max(once, default="")), middle, str(max(twice, default="")), str(min(right, default=""))]
+        rows.append([f"`{name}`" + (", narrower" if exchanged == NARROWER else ""), *cells])
+    return markdown_table(header, rows)
 
 
-def narrower_table(relies: Sequence[OnPhotographs], does_not: Sequence[OnPhotographs]) -> str:
-    """The excess of properties as they are, and narrower: without reliance, and where they are right for a cue."""
-    rows = []
-    for name in does_not[0].looks[-1]["narrower"] if does_not else []:
-        right = [run for run in relies if name in RIGHT[run.cue]]
-        for words, excess in ((f"`{name}`", last_excess), (f"`{name}`, narrower", last_narrower)):
-            spreads = [sorted(excess(run, name) for run in group) for group in (does_not, right)]
-            rows.append(
-                [words, *(f"{median(each):.2f}, {each[0]:.2f} to {each[-1]:.2f}" for each in spreads if each)]
-            )
-    header = ["property", "no reliance: median, range", "right for the cue"]
-    return markdown_table(header, [row + [""] * (len(header) - len(row)) for row in rows])
-
-
-def last_excess(run: OnPhotographs, name: str) -> float:
-    return run.excess[-1].get(name, 0.0)
-
-
-def last_narrower(run: OnPhotographs, name: str) -> float:
-    return float(run.looks[-1]["narrower"][name])
-
-
-def highest(run: OnPhotographs, name: str, looks: int) -> Highest:
+def highest(run: OnPhotographs, name: str, exchanged: str, looks: int) -> Highest:
     """The highest excess that as many looks in a row all reach."""
-    values = [each.get(name, 0.0) for each in run.excess]
+    values = [each.get(name, 0.0) for each in run.excess(exchanged)]
     in_a_row = [min(values[start : start + looks]) for start in range(len(values) - looks + 1)]
     return Highest(max(in_a_row, default=0.0), run.name)
 
 
 def thresholds_table(relies: Sequence[OnPhotographs], does_not: Sequence[OnPhotographs]) -> str:
     """How often the alarm would have alerted."""
+    header = ["`follows`"]
+    header += [f"{words}{each}" for each in ("", ", narrower") for words in ("with reliance", "false alarms")]
     rows = []
     for follows in FOLLOWS:
-        spoken = [[run.spoke(Thresholds(follows=follows)) for run in group] for group in (relies, does_not)]
-        rows.append([f"{follows:.2f}", *(f"{sum(each)} of {len(each)}" for each in spoken)])
-    return markdown_table(["`follows`", "alerted, with reliance", "false alarms"], rows)
+        thresholds, row = Thresholds(follows=follows), [f"{follows:.2f}"]
+        for exchanged in (AS_IS, NARROWER):
+            for group in (relies, does_not):
+                spoken = [alarm_speaks(run.evidence_of[exchanged], thresholds) for run in group]
+                row.append(f"{sum(look is not None for look in spoken)} of {len(group)}")
+        rows.append(row)
+    return markdown_table(header, rows)
