@@ -180,10 +180,10 @@ def noise(images: Tensor, forms: Tensor, generator: torch.Generator) -> Tensor:
 
 
 PAINTERS: dict[str, Painter] = {
-    "corner": corner,
     "frame": frame,
-    "plate": plate,
     "tint": tint,
     "stripes": stripes,
+    "corner": corner,
     "noise": noise,
+    "plate": plate,
 }

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.common.measure import markdown_table
 from benchmarks.shortcuts.follows import RIGHT
-from benchmarks.shortcuts.verdicts import Trained, alarm_speaks
-from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
+from benchmarks.shortcuts.verdicts import Trained
+from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds, judge
 from lightning_gcam.shortcuts.detector import follow_excess
 
 FOLLOWS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
@@ -22,8 +22,8 @@ class OnPhotographs(Trained):
     @property
     def name(self) -> str:
         """As the text names it."""
-        strength = f" {self.strength:.2f}" if self.strength else ""
-        return f"{self.cue}{strength}, {self.learns}"
+        strength = f" {self.strength:.2f}" if self.strength else " of any kind"
+        return f"{self.cue}{strength if self.cue != 'none' else ''}, {self.learns}"
 
     @property
     def learns(self) -> str:
@@ -50,6 +50,16 @@ class OnPhotographs(Trained):
         """At each look that the alarm counts, by how much each property's follow rate exceeds its controls."""
         looks = [each.reliance for each in self.evidence_of[exchanged]]
         return [follow_excess(each) if each.is_above_chance else {} for each in looks]
+
+    def named_first(self, exchanged: str, thresholds: Thresholds) -> str | None:
+        """The property that the alarm would name first; None where it keeps silent."""
+        evidence = self.evidence_of[exchanged]
+        findings = (judge(evidence[:looks], thresholds) for looks in range(1, len(evidence) + 1))
+        return next((finding.properties[0] for finding in findings if finding is not None), None)
+
+    def is_right(self, name: str | None) -> bool:
+        """Whether a property is what the cue is."""
+        return name in RIGHT.get(self.cue, ())
 
 
 class Highest(NamedTuple):
@@ -118,7 +128,7 @@ def rate_cell(run: OnPhotographs, name: str) -> str:
         return ""
     rate = scores[f"{name}_follow_rate"]
     cell = f"{rate:.2f}, {rate - excess[name]:.2f}"
-    return f"**{cell}**" if run.truth == "relies" and name in RIGHT[run.cue] else cell
+    return f"**{cell}**" if run.truth == "relies" and run.is_right(name) else cell
 
 
 def verdicts(
@@ -126,7 +136,7 @@ def verdicts(
 ) -> Iterator[str]:
     """What the alarm made of all trainings."""
     found, false = [run for run in relies if run.alerts], [run for run in does_not if run.alerts]
-    right = [run for run in found if run.alerts[0]["properties"][0] in RIGHT[run.cue]]
+    right = [run for run in found if run.is_right(run.alerts[0]["properties"][0])]
     yield f"Of the trainings that rely on their cue, it alerted in {len(found)} of {len(relies)}"
     yield f"In {len(right)} of these the property that it named first is right for the cue"
     yield f"Silent in spite of reliance: {named([run for run in relies if not run.alerts])}"
@@ -156,7 +166,7 @@ def highest_table(
     rows = []
     for name, exchanged in [*((name, AS_IS) for name in names), *((name, NARROWER) for name in NARROWED)]:
         once, twice = ([highest(run, name, exchanged, looks) for run in does_not] for looks in (1, 2))
-        right = [highest(run, name, exchanged, 2) for run in relies if name in RIGHT[run.cue]]
+        right = [highest(run, name, exchanged, 2) for run in relies if run.is_right(name)]
         middle = f"{median(each.value for each in twice):.2f}" if twice else ""
         cells = [str(max(once, default="")), middle, str(max(twice, default="")), str(min(right, default=""))]
         rows.append([f"`{name}`" + (", narrower" if exchanged == NARROWER else ""), *cells])
@@ -171,15 +181,25 @@ def highest(run: OnPhotographs, name: str, exchanged: str, looks: int) -> Highes
 
 
 def thresholds_table(relies: Sequence[OnPhotographs], does_not: Sequence[OnPhotographs]) -> str:
-    """How often the alarm would have alerted."""
-    header = ["`follows`"]
-    header += [f"{words}{each}" for each in ("", ", narrower") for words in ("with reliance", "false alarms")]
-    rows = []
-    for follows in FOLLOWS:
-        thresholds, row = Thresholds(follows=follows), [f"{follows:.2f}"]
-        for exchanged in (AS_IS, NARROWER):
-            for group in (relies, does_not):
-                spoken = [alarm_speaks(run.evidence_of[exchanged], thresholds) for run in group]
-                row.append(f"{sum(look is not None for look in spoken)} of {len(group)}")
-        rows.append(row)
-    return markdown_table(header, rows)
+    """How often the alarm would have alerted, and how often with the right property first."""
+    columns = ("with reliance", "the right one first", "false alarms")
+    header = ["`follows`", *columns, *(f"{each}, narrower" for each in columns)]
+    return markdown_table(header, [thresholds_row(follows, relies, does_not) for follows in FOLLOWS])
+
+
+def thresholds_row(
+    follows: float, relies: Sequence[OnPhotographs], does_not: Sequence[OnPhotographs]
+) -> list[str]:
+    thresholds, row = Thresholds(follows=follows), [f"{follows:.2f}"]
+    for exchanged in (AS_IS, NARROWER):
+        found, false = (
+            [run.named_first(exchanged, thresholds) for run in group] for group in (relies, does_not)
+        )
+        right = sum(run.is_right(name) for run, name in zip(relies, found, strict=True))
+        counts = [
+            (len(found) - found.count(None), relies),
+            (right, relies),
+            (len(false) - false.count(None), does_not),
+        ]
+        row += [f"{count} of {len(group)}" for count, group in counts]
+    return row
