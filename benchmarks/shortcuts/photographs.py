@@ -106,7 +106,7 @@ class PhotographClassifier(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         head = self.network.classifier.parameters()
         blocks = [*self.network.blocks.parameters(), *self.network.conv_head.parameters()]
-        return torch.optim.AdamW([{"params": head, "lr": 5e-3}, {"params": blocks, "lr": 1e-3}])
+        return torch.optim.AdamW([{"params": head, "lr": 5e-3}, {"params": blocks, "lr": 4e-4}])
 
 
 def fine_texture(images: Tensor, donors: Tensor) -> Tensor:
