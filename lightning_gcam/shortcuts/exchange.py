@@ -23,8 +23,9 @@ Exchange = Callable[[Tensor, Tensor], Tensor]
 BORDER = 0.17
 """The width of the border, as a share of each side."""
 
-_SIGMA = 1 / 32
-"""The standard deviation of the low pass that separates texture from shape, as a share of the shorter side."""
+_SIGMA, _LARGEST_SIGMA = 1 / 32, 1.5
+"""The standard deviation of the low pass that separates texture from shape: a share of the shorter side, and no more
+than so many pixels. A wider one leaves the edges of a photograph's object to its texture."""
 
 
 @dataclass(frozen=True)
@@ -349,7 +350,8 @@ def _low_pass(images: Tensor) -> Tensor:
     from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]  # slow to import
 
     size = images.shape[-2:]
-    sigma = max(min([side for side in size if side > 1], default=1) * _SIGMA, 0.5)
+    shorter = min([side for side in size if side > 1], default=1)
+    sigma = min(max(shorter * _SIGMA, 0.5), _LARGEST_SIGMA)
     down, across = (2 * min(ceil(3 * sigma), side - 1) + 1 for side in size)
     blurred: Tensor = transforms.gaussian_blur(images, [across, down], [sigma, sigma])
     return blurred

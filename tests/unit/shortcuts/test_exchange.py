@@ -110,6 +110,17 @@ def test_a_texture_is_the_donors_stripes_on_the_images_level() -> None:
     torch.testing.assert_close(made, expected.clamp(min=5).expand(1, 1, 4, 4))
 
 
+def test_the_texture_of_a_photograph_does_not_bring_its_objects_along() -> None:
+    """Of a round object with a soft edge little is high frequency, however large the image."""
+    places = torch.arange(224) - 112.0
+    blob = torch.exp(-(places[:, None] ** 2 + places**2) / (2 * 6**2)).expand(1, 1, 224, 224)
+
+    made = exchange_property("texture", torch.zeros_like(blob), blob)
+
+    left = 1 - 6**2 / (6**2 + 1.5**2)  # at its middle, where a Gaussian of 1.5 pixels took the rest
+    assert float(made.max()) == pytest.approx(left, abs=0.01)
+
+
 # ------------------------------------------------------------------------------------------ what holds for all
 
 
