@@ -86,7 +86,7 @@ def tables(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "\n".join(f"- {each}." for each in verdicts(runs, relies, does_not))
     yield (
         "The highest excess of a follow rate over its controls, at one look and at two in a row. *Narrower*: the high "
-        "frequencies beside a low pass of one pixel instead of a 32nd of the side, and the outer tenth instead of 17%."
+        "frequencies beside a low pass of one pixel instead of 1.5, and the outer tenth instead of 17%."
     )
     yield highest_table(names, relies, does_not)
     yield "The alarm, with other thresholds and with the two narrower properties in the place of those that are wider:"

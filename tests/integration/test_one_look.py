@@ -22,8 +22,8 @@ OF_EACH_OPERATION = ("_writes.py", "snapshots.py")
 
 PACKAGE = str(Path(lightning_gcam.__file__).parent)
 
-MOST_FILES, MOST_CHANGES = 54, 310
-"""What one look may need. It needs 53 files and 309 changes (54 and 401 with an exchange); the aim was 40 and 300.
+MOST_FILES, MOST_CHANGES = 54, 312
+"""What one look may need. It needs 53 files and 311 changes (54 and 401 with an exchange); the aim was 40 and 300.
 
 A file is entered for an idea of its own, and a look with default settings has about that many: 13 files of `cam`
 compute the maps, 7 of `metrics` the scores, 7 of `shortcuts` the checks, 5 of `visual` the picture, 9 of `pipeline` put

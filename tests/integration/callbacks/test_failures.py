@@ -82,7 +82,7 @@ def test_a_failed_look_is_not_left_in_the_scores(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows if row["saliency/energy"]] == ["3"]
     assert [row["step"] for row in rows if row["val_loss"]] == ["3", "7"]
-    assert len(list(tmp_path.rglob("*.png"))) == 1
+    assert len(list(tmp_path.rglob("overlay-*.png"))) == 1
 
 
 def test_raise_shows_where_it_comes_from(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_logger_that_raises_is_one_warning_and_takes_nothing_from_the_others(t
     assert len(said) == 1
     assert "BrokenTensorBoard" in said[0]
     assert "ConnectionError: no route to host" in said[0]
-    assert len(monitor.history) == len(list(tmp_path.rglob("*.png"))) == 6
+    assert len(monitor.history) == len(list(tmp_path.rglob("overlay-*.png"))) == 6
     assert "saliency/energy" in trainer.callback_metrics
 
 
@@ -182,7 +182,7 @@ def test_a_score_that_raises_leaves_the_rest(tmp_path: Path) -> None:
     assert trainer.global_step == 24
     assert len(said) == 1
     assert "ZeroDivisionError: no pixel" in said[0]
-    assert len(list(tmp_path.rglob("*.png"))) == 6
+    assert len(list(tmp_path.rglob("overlay-*.png"))) == 6
 
 
 @pytest.mark.filterwarnings("ignore:.*training goes on without it")

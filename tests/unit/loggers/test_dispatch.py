@@ -104,6 +104,7 @@ def test_a_logger_that_can_take_pictures_gets_every_look(tmp_path: Path, kind: A
 
     assert [(tag, step) for tag, step, _ in logger.pictures] == [
         ("saliency/overlay", 3),
+        ("saliency/exchanges", 3),
         ("saliency/overlay", 7),
     ]
     assert np.array_equal(logger.pictures[-1][2], monitor.last_record.overlay)
@@ -130,7 +131,7 @@ def test_a_logger_that_takes_no_pictures_gets_files(tmp_path: Path) -> None:
     (words,) = [each for each in said if "PlainLogger" in each]
     assert "gets the scores alone" in words and "@log_saliency.register(PlainLogger)" in words
     assert [step for step, numbers in logger.numbers if "saliency/energy" in numbers] == [3, 7]
-    assert len(list((tmp_path / "there" / "saliency").glob("*.png"))) == 2
+    assert len(list((tmp_path / "there" / "saliency").glob("overlay-*.png"))) == 2
     assert (tmp_path / "there" / "saliency" / "scores.csv").exists()
 
 
@@ -230,9 +231,9 @@ def test_several_loggers_at_once(tmp_path: Path) -> None:
     )
 
     assert len(list((tmp_path / "board").rglob("events.out.*"))) == 1
-    assert len(list((tmp_path / "table").rglob("*.png"))) == 2
+    assert len(list((tmp_path / "table").rglob("overlay-*.png"))) == 2
     assert len(loggers[2].pictures) == 2
-    assert len(list(tmp_path.rglob("*.png"))) == 2
+    assert len(list(tmp_path.rglob("overlay-*.png"))) == 2
 
 
 def test_the_logger_of_a_fast_run_takes_everything(record: SaliencyRecord) -> None:
