@@ -178,6 +178,12 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ruler, *rows])
 
 
+def publish(path: Path, name: str, text: str) -> None:
+    """Print a section, and write it into its page."""
+    print(text)
+    write_section(path, name, text)
+
+
 def write_section(path: Path, name: str, text: str) -> None:
     """Write `text` between the markers of `name` in a Markdown page; the rest of the page stays as it is.
 

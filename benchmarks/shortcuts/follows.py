@@ -17,8 +17,7 @@ from benchmarks.shortcuts.verdicts import LOOKS_IN_A_ROW, SILENT, Trained
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.shortcuts import Evidence, Exchanges, Finding, Reliance, Thresholds, judge
 from lightning_gcam.shortcuts.detector import follow_excess, kinds_of
-from lightning_gcam.shortcuts.exchange_checks import Donors
-from lightning_gcam.shortcuts.regions import regions_of_batch
+from lightning_gcam.shortcuts.regions import Donors, regions_of_batch
 from lightning_gcam.shortcuts.shares import chance_level
 
 RIGHT: dict[str, tuple[str, ...]] = {

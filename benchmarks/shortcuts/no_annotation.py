@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.measure import describe_machine, write_section
+from benchmarks.common.measure import describe_machine, publish
 from benchmarks.shortcuts.follows import Watched
 from benchmarks.shortcuts.follows_tables import (
     Groups,
@@ -114,9 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lines = [done[run] for run in planned if run in done]
     else:
         lines = run_all(planned, settings, path, options.workers, train_unannotated)
-    text = report(lines)
-    print(text)
-    write_section(options.output, SECTION, text)
+    publish(options.output, SECTION, report(lines))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ runs/photographs.jsonl, so that a run that was stopped goes on, and the tables c
 """
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -26,10 +25,10 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from benchmarks.common.cues import Plan  # first: it puts the examples on the path
-from benchmarks.common.measure import describe_machine, write_section
+from benchmarks.common.measure import describe_machine, publish
 from benchmarks.common.pictures import KINDS, PAINTERS, Pictures, draw_pictures, find_photographs, split
 from benchmarks.shortcuts.photographs_tables import tables
-from benchmarks.shortcuts.runs import Run, Undrawn, be_quiet, run_all
+from benchmarks.shortcuts.runs import Run, Undrawn, be_quiet, fit, run_all
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Exchanges, Reliance
@@ -179,22 +178,10 @@ def train(folder: Path, run: Run, settings: Settings) -> dict[str, Any]:
     seed_everything(run.seed, verbose=False)
     monitor = Undrawn(num_samples=settings.samples, on_error="raise")
     recorder, alarm = LookRecorder(monitor, honest), ShortcutAlarm(on_error="raise")
-    with tempfile.TemporaryDirectory() as logs:
-        trainer = Trainer(
-            accelerator="cpu",
-            deterministic=True,
-            max_epochs=settings.epochs,
-            callbacks=[monitor, alarm, recorder],
-            logger=False,
-            default_root_dir=logs,
-            num_sanity_val_steps=0,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
-        trainer.fit(
-            PhotographClassifier(learns_blocks(run)), pictures.loader(shuffle=True), validated.loader()
-        )
+    module = PhotographClassifier(learns_blocks(run))
+    fit(
+        module, [monitor, alarm, recorder], pictures.loader(shuffle=True), validated.loader(), settings.epochs
+    )
     kinds = [kind for _, kind in found]
     return {
         **run.plan._asdict(),
@@ -259,9 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = run_all(
         plan_photographs(options.cues, range(options.seeds)), settings, path, options.workers, train_one
     )
-    text = report(lines, settings)
-    print(text)
-    write_section(options.output, "photographs", text)
+    publish(options.output, "photographs", report(lines, settings))
 
 
 if __name__ == "__main__":

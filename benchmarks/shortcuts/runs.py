@@ -184,14 +184,45 @@ def ask(
     return {"reliance": reliance.to_plain(), "predicted": predicted}
 
 
+def draw_scenes(run: Run, settings: Settings) -> tuple[Scenes, Scenes, Scenes]:
+    """The scenes to train on, those to validate on, and the latter with a cue that tells nothing."""
+    train_scans, validation_scans = split_scans(run.seed)
+    size, seed = len(validation_scans.labels), 3 * run.seed + 2
+    return (
+        draw(train_scans, settings.train_size, run.plan, seed=3 * run.seed + 1),
+        draw(validation_scans, size, run.plan, seed, validation=True),
+        draw(validation_scans, size, run.plan._replace(strength=0.0), seed, validation=True),
+    )
+
+
+def fit(
+    module: LightningModule,
+    callbacks: Sequence[Callback],
+    training: DataLoader,
+    validation: DataLoader,
+    epochs: int,
+) -> None:
+    """Train on the CPU with these callbacks and nothing else: no logger, no checkpoint, no progress bar."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            accelerator="cpu",
+            deterministic=True,
+            max_epochs=epochs,
+            callbacks=list(callbacks),
+            logger=False,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+        trainer.fit(module, training, validation)
+
+
 def train(run: Run, settings: Settings) -> dict[str, Any]:
     """Train once, with a look after every epoch; the line of this training."""
     began = time.perf_counter()
-    train_scans, validation_scans = split_scans(run.seed)
-    scenes = draw(train_scans, settings.train_size, run.plan, seed=3 * run.seed + 1)
-    size, seed = len(validation_scans.labels), 3 * run.seed + 2
-    validation = draw(validation_scans, size, run.plan, seed, validation=True)
-    honest = draw(validation_scans, size, run.plan._replace(strength=0.0), seed, validation=True)
+    scenes, validation, honest = draw_scenes(run, settings)
     seed_everything(run.seed, verbose=False)
     monitor = Undrawn(
         methods=available_methods()[:6],
@@ -201,20 +232,9 @@ def train(run: Run, settings: Settings) -> dict[str, Any]:
         on_error="raise",
     )
     recorder = Recorder(monitor, honest)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            accelerator="cpu",
-            deterministic=True,
-            max_epochs=settings.epochs,
-            callbacks=[monitor, recorder],
-            logger=False,
-            default_root_dir=folder,
-            num_sanity_val_steps=0,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
-        trainer.fit(Classifier(), batches(scenes, shuffle=True), batches(validation))
+    fit(
+        Classifier(), [monitor, recorder], batches(scenes, shuffle=True), batches(validation), settings.epochs
+    )
     return {
         **run.plan._asdict(),
         "seed": run.seed,

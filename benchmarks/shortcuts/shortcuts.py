@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.measure import describe_machine, markdown_table, write_section
+from benchmarks.common.measure import describe_machine, markdown_table, publish
 from benchmarks.common.three_digits import BETTER, HIGH, measure_all
 from benchmarks.shortcuts.comparisons import methods_table, removals_table, samples_table, shares_table
 from benchmarks.shortcuts.figure import draw_histories
@@ -182,11 +182,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "digits",
             report_digits(found, "python -m benchmarks.shortcuts.shortcuts --part digits"),
         )
-
-
-def publish(page: Path, section: str, text: str) -> None:
-    print(text)
-    write_section(page, section, text)
 
 
 def digits_kept(options: argparse.Namespace) -> dict[str, Any]:

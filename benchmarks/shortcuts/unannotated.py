@@ -5,22 +5,20 @@ threshold can be tried without a training again. A recorder, which has the masks
 that need them beside it.
 """
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from digits_on_canvas import split_scans
 from planted_shortcut import accuracy
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.common.cues import CUES, FURTHER, ON_THE_OBJECT, Plan, Scenes, draw
+from benchmarks.common.cues import CUES, FURTHER, ON_THE_OBJECT, Plan, Scenes
 from benchmarks.shortcuts.comparisons import balanced_rows
-from benchmarks.shortcuts.runs import STRENGTHS, Classifier, Run, Settings, Undrawn, ask
+from benchmarks.shortcuts.runs import STRENGTHS, Classifier, Run, Settings, Undrawn, ask, draw_scenes, fit
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.shortcuts import Exchanges
 from lightning_gcam.shortcuts.regions import salient_place
@@ -114,31 +112,14 @@ class ExchangeRecorder(Callback):
 def train_unannotated(run: Run, settings: Settings) -> dict[str, Any]:
     """Train once, with a look after every epoch; the line of this training."""
     began = time.perf_counter()
-    train_scans, validation_scans = split_scans(run.seed)
-    scenes = draw(train_scans, settings.train_size, run.plan, seed=3 * run.seed + 1)
-    size, seed = len(validation_scans.labels), 3 * run.seed + 2
-    validation = draw(validation_scans, size, run.plan, seed, validation=True)
-    honest = draw(validation_scans, size, run.plan._replace(strength=0.0), seed, validation=True)
+    scenes, validation, honest = draw_scenes(run, settings)
     rows = balanced_rows(validation.labels.tolist(), settings.samples)  # as the monitor would choose
     images, labels, masks, suspect = (each[rows] for each in validation)
     seed_everything(run.seed, verbose=False)
     monitor = Undrawn(batch=(images, labels), scores=[], checks=[], on_error="raise")
     annotated = SaliencyBatch(images, labels, masks, suspect=suspect if suspect.any() else None)
     recorder = ExchangeRecorder(monitor, annotated, honest)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            accelerator="cpu",
-            deterministic=True,
-            max_epochs=settings.epochs,
-            callbacks=[monitor, recorder],
-            logger=False,
-            default_root_dir=folder,
-            num_sanity_val_steps=0,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
-        trainer.fit(Labelled(), pairs(scenes, shuffle=True), pairs(validation))
+    fit(Labelled(), [monitor, recorder], pairs(scenes, shuffle=True), pairs(validation), settings.epochs)
     assert recorder.exchanges is not None
     donors, *others = recorder.exchanges.donors.values()
     assert all(

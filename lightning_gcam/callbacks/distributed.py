@@ -89,7 +89,7 @@ def map_fn_of(trainer: Trainer, module: nn.Module) -> Callable[..., Any]:
             result = split_rows(trainer, module, n, precisely)
         if isinstance(result, Exception):
             raise result
-        return from_rank_zero(trainer, result) if isinstance(result, bool) else result
+        return result
 
     return map_fn
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shlex
-import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +24,14 @@ from lightning_gcam.callbacks.distributed import (
 )
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers
-from lightning_gcam.callbacks.trainer_state import as_inputs, logged_step
+from lightning_gcam.callbacks.trainer_state import (
+    as_inputs,
+    command,
+    device_in_words,
+    logged_step,
+    seed,
+    versions,
+)
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.evaluation import (
     Columns,
@@ -48,20 +50,10 @@ from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.config import CHECKING, LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
 from lightning_gcam.pipeline.run import analyze, can_be_checked
-from lightning_gcam.shortcuts import Reliance, available_properties
+from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import LightningModule, Trainer, rank_zero_info, rank_zero_warn
-
-_PACKAGES = (
-    "lightning-gcam",
-    "torch",
-    "torchvision",
-    "pytorch-lightning",
-    "lightning",
-    "torchmetrics",
-    "timm",
-)
 
 
 @dataclass(frozen=True)
@@ -301,8 +293,6 @@ def _choose(trainer: Trainer, choice: FixedBatch) -> FixedBatch | Exception:
 
 def _announce(record: SaliencyRecord, config: LookConfig) -> None:
     """Log what the samples, or their images, do not allow."""
-    channels = record.batch.images.shape[1]
-    lacking = [name for name in config.exchange_names if name not in available_properties(channels)]
     if not can_be_checked(record.batch, record.attribution, config, record.stamp.class_names):
         rank_zero_info(
             "SaliencyEvaluation: there are no causal checks, which need labels that are classes, and one score of the "
@@ -313,10 +303,8 @@ def _announce(record: SaliencyRecord, config: LookConfig) -> None:
             "SaliencyEvaluation: no property is exchanged, which takes samples of several classes, and images that "
             "have the property."
         )
-    elif lacking:
-        rank_zero_info(
-            f"SaliencyEvaluation: images of {channels} channel(s) have no {' and no '.join(lacking)}."
-        )
+    elif record.exchanges is not None and (lacking := record.exchanges.lacking(config.exchange_names)):
+        rank_zero_info(f"SaliencyEvaluation: the images have no {' and no '.join(lacking)} to exchange.")
 
 
 def _of_checks(config: LookConfig) -> LookConfig:
@@ -379,47 +367,3 @@ def check_about(about: Mapping[str, Any] | None) -> None:
         json.dumps(dict(about or {}), allow_nan=False, default=str)
     except (TypeError, ValueError) as error:
         raise InputError(f"`about` must hold plain facts, by name: {error}.") from error
-
-
-def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
-    """Return the version of Python, and of each package that is installed.
-
-    Example:
-        >>> sorted(versions(["torch", "no-such-package"]))
-        ['python', 'torch']
-    """
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    if torch.cuda.is_available() and torch.version.cuda is not None:
-        found["cuda"] = torch.version.cuda
-    return found
-
-
-def command() -> str:
-    """Return the command line of this process, quoted for a shell."""
-    given = getattr(sys, "orig_argv", sys.argv)
-    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
-    is_script = program and program not in ("-c", "-m") and not program.endswith(".py")
-    return shlex.join([program, *sys.argv[1:]] if is_script else [Path(given[0]).name, *given[1:]])
-
-
-def seed() -> int | None:
-    """Return the seed that Lightning's `seed_everything` was called with; None where it was not."""
-    found = os.environ.get("PL_GLOBAL_SEED", "")
-    return int(found) if found.lstrip("-").isdigit() else None
-
-
-def device_in_words(device: torch.device) -> str:
-    """Describe a device: its type and, for a GPU, its name.
-
-    Example:
-        >>> device_in_words(torch.device("cpu"))
-        'cpu'
-    """
-    if device.type == "cuda":
-        return f"{device.type} ({torch.cuda.get_device_name(device)})"
-    return device.type

@@ -21,7 +21,7 @@ from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.shortcuts.checks import takes_masks
-from lightning_gcam.shortcuts.exchange import property_of
+from lightning_gcam.shortcuts.exchange import SCORES
 from lightning_gcam.utils.isolation import same_random_streams
 from lightning_gcam.utils.lightning_compat import Trainer, in_both, rank_zero_info
 
@@ -52,28 +52,14 @@ def announce(
             f"The samples have no masks or boxes, so these scores are left out: {', '.join(left_out)}. Deliver "
             "(images, labels, masks) in the validation batch, or pass `adapter=` or `batch=`, to have them."
         )
-    exchanged = record.exchanges.names if record.exchanges is not None else None
-    if exchanged is not None:
-        of_images = [name for name in config.exchange_names if property_of(name).exchange is not None]
-        lacking = [name for name in of_images if name not in exchanged]
-        if lacking:
-            rank_zero_info(f"The fixed images have no {' and no '.join(lacking)} to exchange: left out.")
+    if record.exchanges is not None and (lacking := record.exchanges.lacking(config.exchange_names)):
+        rank_zero_info(f"The fixed images have no {' and no '.join(lacking)} to exchange: left out.")
 
 
 def _names_of_scores(record: SaliencyRecord) -> list[str]:
     """The names of the scores, without those of baselines, and the five of an exchanged property as one."""
     properties = record.exchanges.names if record.exchanges is not None else ()
-    shown = {
-        f"{name}_{score}": f"{name}_*"
-        for name in properties
-        for score in (
-            "swap_accuracy",
-            "follow_rate",
-            "follow_chance",
-            "same_class_accuracy",
-            "same_class_follow_rate",
-        )
-    }
+    shown = {f"{name}{score}": f"{name}_*" for name in properties for score in SCORES}
     names = (name for name in record.scores if not name.startswith("centre/"))
     return list(dict.fromkeys(shown.get(name, name) for name in names))
 

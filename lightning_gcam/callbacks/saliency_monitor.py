@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -20,6 +21,7 @@ from lightning_gcam.callbacks.averaging import (
 )
 from lightning_gcam.callbacks.distributed import (
     all_ready,
+    from_rank_zero,
     map_fn_of,
     same_record,
     share_layers,
@@ -658,6 +660,7 @@ class SaliencyMonitor(Callback):
                     chunk_size=fixed.largest_batch,  # never more than the dataloader delivers
                     largest_label=fixed.largest_label,
                     on_failure=self._failures.report,
+                    agree=partial(from_rank_zero, trainer),
                 )
         except Exception as error:
             self._failures.report(THE_LOOK, error)

@@ -17,6 +17,7 @@ from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Evidence, Finding, Reliance, Thresholds, judge, plain_of
 from lightning_gcam.shortcuts.detector import judged_by
+from lightning_gcam.shortcuts.exchange import CHANCE
 from lightning_gcam.shortcuts.regions import classes_of_labels, have_class
 from lightning_gcam.utils.errors import InputError, check_whole
 from lightning_gcam.utils.isolation import same_random_streams
@@ -104,7 +105,7 @@ def reason_not_judged(record: SaliencyRecord) -> str | None:
         )
     if "accuracy" in reliance.scores and not reliance.is_above_chance:
         return None
-    if any(name.endswith("_follow_chance") and name != "object_follow_chance" for name in reliance.scores):
+    if any(name.endswith(CHANCE) and name != f"object{CHANCE}" for name in reliance.scores):
         return (
             "no two of the fixed samples have the same labels, so that a prediction that follows and one that fails "
             "cannot be told apart. Take more samples, with `num_samples=` of the monitor."

@@ -1,9 +1,16 @@
-"""The Trainer's state as the callbacks need it: the step, the precision, and whether a look is due."""
+"""The Trainer's state as the callbacks need it: the step, the precision, whether a look is due; and how it was run."""
 
 from __future__ import annotations
 
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +19,16 @@ from torch import Tensor
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.utils.errors import InputError, check_whole
 from lightning_gcam.utils.lightning_compat import Trainer
+
+_PACKAGES = (
+    "lightning-gcam",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "lightning",
+    "torchmetrics",
+    "timm",
+)
 
 
 def logged_step(trainer: Trainer) -> int:
@@ -109,3 +126,47 @@ class Schedule:
             and self.every_n_train_steps is not None
             and trainer.global_step % self.every_n_train_steps == 0
         )
+
+
+def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """Return the version of Python, and of each package that is installed.
+
+    Example:
+        >>> sorted(versions(["torch", "no-such-package"]))
+        ['python', 'torch']
+    """
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    if torch.cuda.is_available() and torch.version.cuda is not None:
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def command() -> str:
+    """Return the command line of this process, quoted for a shell."""
+    given = getattr(sys, "orig_argv", sys.argv)
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
+    is_script = program and program not in ("-c", "-m") and not program.endswith(".py")
+    return shlex.join([program, *sys.argv[1:]] if is_script else [Path(given[0]).name, *given[1:]])
+
+
+def seed() -> int | None:
+    """Return the seed that Lightning's `seed_everything` was called with; None where it was not."""
+    found = os.environ.get("PL_GLOBAL_SEED", "")
+    return int(found) if found.lstrip("-").isdigit() else None
+
+
+def device_in_words(device: torch.device) -> str:
+    """Describe a device: its type and, for a GPU, its name.
+
+    Example:
+        >>> device_in_words(torch.device("cpu"))
+        'cpu'
+    """
+    if device.type == "cuda":
+        return f"{device.type} ({torch.cuda.get_device_name(device)})"
+    return device.type

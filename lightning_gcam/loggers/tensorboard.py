@@ -21,6 +21,7 @@ from lightning_gcam.loggers.disk import encode_jpeg, run_all
 from lightning_gcam.loggers.registry import Backend, Pixels, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import available_checks, available_properties
+from lightning_gcam.shortcuts.exchange import KEPT, RATE
 from lightning_gcam.utils.files import safe_path
 from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
 
@@ -91,10 +92,10 @@ def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]
         "accuracy without the object, or with the object alone": [
             f"^{at}/{each}$" for each in (*available_checks(), *_WITHOUT_OBJECT) if each.endswith("_accuracy")
         ],
-        "what the prediction follows": [f"^{at}/{each}_follow_rate$" for each in available_properties()],
+        "what the prediction follows": [f"^{at}/{each}{RATE}$" for each in available_properties()],
         "accuracy with a property of another class": [
             f"^{at}/accuracy$",
-            *(f"^{at}/{each}_swap_accuracy$" for each in available_properties()),
+            *(f"^{at}/{each}{KEPT}$" for each in available_properties()),
         ],
     }
 

@@ -38,8 +38,7 @@ class MapFn(Protocol):
 
         Args:
             work: from the numbers of some samples to one row for each.
-            n: how many samples there are; where it is left out, every process does the whole work, given no numbers,
-                and a bool is the first process's: what decides on further work must be the same in all.
+            n: how many samples there are; where it is left out, every process does the whole work, given no numbers.
         """
 
 

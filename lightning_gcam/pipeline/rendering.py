@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.pipeline import captions
+from lightning_gcam.shortcuts.exchange import CHANCE, RATE, SAME_CLASS_RATE
 from lightning_gcam.visual import Normalize, PanelTexts, render_grid, render_row, shown_channels, to_display
 from lightning_gcam.visual.images import Scale
 
@@ -195,7 +196,7 @@ def draw_exchanges(
 
 def _edited(exchanged: ExchangedSample, edit: Edit, class_names: captions.ClassNames) -> PanelTexts:
     """The words around a sample with one property of its donor."""
-    found = [[(word, exchanged.rates.get(f"{edit.name}_{kind}")) for word, kind in line] for line in _RATES]
+    found = [[(word, exchanged.rates.get(f"{edit.name}{kind}")) for word, kind in line] for line in _RATES]
     lines = (
         ", ".join(f"{word} {rate.value:.2f}" for word, rate in line if rate is not None) for line in found
     )
@@ -232,18 +233,18 @@ def _named(label: Tensor, names: captions.ClassNames) -> str:
     )
 
 
-_RATES = (("follows", "follow_rate"), ("chance", "follow_chance")), (("control", "same_class_follow_rate"),)
+_RATES = (("follows", RATE), ("chance", CHANCE)), (("control", SAME_CLASS_RATE),)
 """The lines above a panel: words, and what their numbers are named behind the property."""
 
 
 def _exchange_legend(exchanged: ExchangedSample) -> list[str]:
     """What the words above and below the panels mean."""
     legend = ["stays: the image's own class is predicted", "» follows: the donor's class is predicted"]
-    rates = (exchanged.rates.get(f"{each.name}_follow_rate") for each in exchanged.edits)
+    rates = (exchanged.rates.get(f"{each.name}{RATE}") for each in exchanged.edits)
     if counts := sorted({each.n for each in rates if each is not None}):
         of = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
         legend.append(f"rates: of {of} samples; chance: before the edit")
-    if any(f"{each.name}_same_class_follow_rate" in exchanged.rates for each in exchanged.edits):
+    if any(f"{each.name}{SAME_CLASS_RATE}" in exchanged.rates for each in exchanged.edits):
         legend.append("control: with a donor of the image's own class")
     return legend
 

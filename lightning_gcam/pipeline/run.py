@@ -57,6 +57,7 @@ def analyze(
     chunk_size: int | None = None,
     largest_label: int = -1,
     on_failure: OnFailure | None = None,
+    agree: Callable[[bool], bool] = bool,
 ) -> SaliencyRecord:
     """Compute the maps of a batch, score them, and check what the model relies on.
 
@@ -71,6 +72,7 @@ def analyze(
         largest_label: of all samples that the batch was chosen from; see `instead_of_classes`.
         on_failure: called where perturbed outputs, a check or a score fails, which are then left out; it raises where
             this is left out.
+        agree: gives every process the first one's decision, where processes that round differently might part.
 
     Returns:
         A `SaliencyRecord`.
@@ -88,7 +90,7 @@ def analyze(
         ['accuracy', 'accuracy_chance']
     """
     stamp = stamp or Stamp()
-    look = _Look(model, batch, config or LookConfig(), map_fn, on_failure)
+    look = _Look(model, batch, config or LookConfig(), map_fn, on_failure, agree)
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
     with torch.inference_mode(False):
         maps, size = look.attribution(chunk_size)
@@ -104,17 +106,7 @@ def analyze(
             found, size = look.checks(attribution, history, size)
         scores = found.reliance.beside(results.values) if found.reliance is not None else results.values
         return SaliencyRecord(
-            batch,
-            scored,
-            scores,
-            stamp,
-            results,
-            found.reliance,
-            earlier,
-            size,
-            exchanges=found.exchanges,
-            exchange_logits=found.exchange_logits,
-            checks_wait=found.wait,
+            batch, scored, scores, stamp, results, earlier=earlier, chunk_size=size, **vars(found)
         )
 
 
@@ -228,13 +220,13 @@ class _Found:
         reliance: their measurements; None where they failed, or there were none.
         exchanges: the properties that were exchanged.
         exchange_logits: `(N, K)` by the name of the version.
-        wait: whether they wait until accuracy is clearly above chance.
+        checks_wait: whether they wait until accuracy is clearly above chance.
     """
 
     reliance: Reliance | None = None
     exchanges: Exchanges | None = None
     exchange_logits: Mapping[str, Tensor] = field(default_factory=dict)
-    wait: bool = False
+    checks_wait: bool = False
 
 
 @dataclass(frozen=True)
@@ -246,6 +238,7 @@ class _Look:
     config: LookConfig
     map_fn: MapFn
     on_failure: OnFailure | None
+    agree: Callable[[bool], bool] = bool
 
     @cached_property
     def annotated(self) -> AnnotatedRegions | None:
@@ -389,9 +382,9 @@ class _Look:
             return _Found(reliance, exchanged if of_exchanges else None, of_exchanges)
 
         if config.checks_wait and history is not None and history.is_checked:
-            begin = self._tried(CHECKING, lambda _: measure({}).is_above_chance)
-            if not begin:
-                return _Found(self._tried(CHECKING, lambda _: measure({})), wait=begin is not None), size
+            untouched = self._tried(CHECKING, lambda _: measure({}))
+            if untouched is None or not self.agree(untouched.is_above_chance):
+                return _Found(untouched, checks_wait=untouched is not None), size
         outputs = self._tried(CHECKING, run_versions, len(self.batch)) or PerturbedOutputs()
         found = self._tried(CHECKING, measure_all)
         if history is not None:

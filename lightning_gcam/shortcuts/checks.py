@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.shortcuts.exchange import available_properties, default_properties
+from lightning_gcam.shortcuts.exchange import KEPT, available_properties, default_properties
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, most_salient, moved_at_random, regions_of_batch
 from lightning_gcam.shortcuts.removal import (
     DEFAULT_REMOVAL,
@@ -34,8 +34,6 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "salient_flips": ("salient_outside", "random_outside"),
 }
 """Each check beside the exchanges, and the changed versions it needs: the one place where both get their names."""
-
-_SWAP = "_swap_accuracy"
 
 BEFORE = "_before"
 """What the accuracy on the unchanged images of a check's own samples is called, where they are not all."""
@@ -76,7 +74,7 @@ def resolve_checks(checks: Checks) -> tuple[str, ...]:
     if not isinstance(checks, (str, Sequence)):
         raise InputError(f"`checks` must be names of checks, or None for all; got {type(checks).__name__}.")
     given, known = [checks] if isinstance(checks, str) else checks, available_checks()
-    names = dict.fromkeys(str(each) if each in known else str(each).removesuffix(_SWAP) for each in given)
+    names = dict.fromkeys(str(each) if each in known else str(each).removesuffix(KEPT) for each in given)
     for name in names:
         if name not in known:
             raise InputError(f'`checks` "{name}" is not a check. {did_you_mean(name, known)}')

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts.checks import BEFORE
+from lightning_gcam.shortcuts.exchange import CHANCE, KEPT, RATE, SAME_CLASS_RATE
 from lightning_gcam.shortcuts.results import Reliance
 from lightning_gcam.utils.errors import InputError
 
@@ -19,8 +20,6 @@ KINDS = ("survives without the object", "dies with the suspect region")
 
 _CHECKS_OF_KINDS = ("background_only_accuracy", "suspect_swap_accuracy")
 FOLLOWS = "follows the "
-RATE, CHANCE, SAME_CLASS = "_follow_rate", "_follow_chance", "_same_class_follow_rate"
-KEPT = "_swap_accuracy"
 _NO_EVIDENCE = ("object",)  # a good model follows it: a pasted object is of the donor's class
 
 
@@ -224,7 +223,7 @@ def _follow_rates(reliance: Reliance) -> dict[str, list[Measurement]]:
     rates: dict[str, list[Measurement]] = {}
     for name in (each.removesuffix(CHANCE) for each in reliance.scores if each.endswith(CHANCE)):
         rate, chance, same_class = (
-            reliance.measurements.get(name + each) for each in (RATE, CHANCE, SAME_CLASS)
+            reliance.measurements.get(name + each) for each in (RATE, CHANCE, SAME_CLASS_RATE)
         )
         controls = [each for each in (chance, same_class) if each is not None and each.n]
         is_judged = len(controls) == 2 or reliance.chance < 0.5  # else of two classes, or of marks

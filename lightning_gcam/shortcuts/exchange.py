@@ -20,6 +20,12 @@ from lightning_gcam.utils.errors import InputError, did_you_mean, raise_for_user
 Exchange = Callable[[Tensor, Tensor], Tensor]
 """From images and donors `(N, C, H, W)` to the images with one property of their donors, in the same dtype."""
 
+KEPT, RATE, CHANCE = "_swap_accuracy", "_follow_rate", "_follow_chance"
+SAME_CLASS, SAME_CLASS_RATE = "_same_class_accuracy", "_same_class_follow_rate"
+"""What stands behind a property's name in the names of its scores; see `Exchanges.measure`."""
+
+SCORES = (KEPT, RATE, CHANCE, SAME_CLASS, SAME_CLASS_RATE)
+
 BORDER = 0.17
 """The width of the border, as a share of each side."""
 
@@ -38,6 +44,7 @@ class ImageProperty:
         fewest_channels: of images that have the property.
         remedy: what to try where predictions follow it.
         by_default: whether it is exchanged where nobody names the checks.
+        have_it: from images to which of them have the property, `(N,)` bool; all of so many channels where left out.
     """
 
     name: str
@@ -45,14 +52,20 @@ class ImageProperty:
     fewest_channels: int = 1
     remedy: str = ""
     by_default: bool = True
+    have_it: Callable[[Tensor], Tensor] | None = None
 
 
 _PROPERTIES: dict[str, ImageProperty] = {}
-_ENDINGS = ("_accuracy", "_flips", "_same_class", "_follow_rate", "_follow_chance")
+_ENDINGS = ("_accuracy", "_flips", "_same_class", RATE, CHANCE)
 
 
 def register_property(
-    name: str, *, fewest_channels: int = 1, remedy: str = "", by_default: bool = True
+    name: str,
+    *,
+    fewest_channels: int = 1,
+    remedy: str = "",
+    by_default: bool = True,
+    have_it: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[Exchange], Exchange]:
     """Register a function as the exchange of a property.
 
@@ -61,6 +74,8 @@ def register_property(
         fewest_channels: of images that have the property; it is left out for others.
         remedy: what to try where predictions follow it.
         by_default: whether it is exchanged where nobody names the checks.
+        have_it: from images `(N, C, H, W)` to which of them have the property, `(N,)` bool; the others neither borrow
+            nor lend it. All of so many channels where it is left out.
 
     Raises:
         InputError: where the name is no identifier, taken, or ends as the scores of other checks do.
@@ -83,7 +98,7 @@ def register_property(
         raise InputError(f'`name` "{name}" ends as the scores of checks do. Choose another name.')
 
     def register(exchange: Exchange) -> Exchange:
-        _PROPERTIES[name] = ImageProperty(name, exchange, fewest_channels, remedy, by_default)
+        _PROPERTIES[name] = ImageProperty(name, exchange, fewest_channels, remedy, by_default, have_it)
         return exchange
 
     return register
@@ -199,9 +214,15 @@ def _lowest(images: Tensor) -> Tensor:
     return images.amin(dim=(1, 2, 3), keepdim=True)
 
 
+def _are_coloured(images: Tensor) -> Tensor:
+    """Whether the channels of each image differ: a grey image may have three."""
+    return (images != images[:, :1]).flatten(1).any(dim=1)
+
+
 @register_property(
     "color",
     fewest_channels=2,
+    have_it=_are_coloured,
     remedy="train with color jitter or in grey, or balance the colours of the classes",
 )
 def exchange_color(images: Tensor, donors: Tensor) -> Tensor:

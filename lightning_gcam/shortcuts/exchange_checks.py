@@ -15,60 +15,29 @@ from lightning_gcam.cam.targets import are_multi_hot, predictions_of
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts.checks import BEFORE, MakeImages
-from lightning_gcam.shortcuts.exchange import available_properties, exchange_property
-from lightning_gcam.shortcuts.regions import AnnotatedRegions, regions_of_batch, salient_place
+from lightning_gcam.shortcuts.exchange import (
+    CHANCE,
+    KEPT,
+    RATE,
+    SAME_CLASS,
+    SAME_CLASS_RATE,
+    available_properties,
+    exchange_property,
+    property_of,
+)
+from lightning_gcam.shortcuts.regions import (
+    NUM_DONORS,
+    NUM_MATES,
+    AnnotatedRegions,
+    Donors,
+    regions_of_batch,
+    salient_place,
+)
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL, Removal, exchange_regions, remove_regions
 from lightning_gcam.shortcuts.shares import mean_share_interval, right_shares
 
-NUM_DONORS, NUM_MATES = 2, 1
-"""How many donors of another class each sample has, and how many of its own class."""
-
 _SIDES = {"swap": NUM_DONORS, "same_class": NUM_MATES}
 _PLACES = ("salient_region", "suspect")
-
-
-@dataclass(frozen=True)
-class Donors:
-    """The samples that each sample borrows from, the same at every look.
-
-    Args:
-        others: `(N, NUM_DONORS)` int64, rows of another class (with several classes a sample: another set of them).
-        mates: `(N, NUM_MATES)` int64, further rows of its own class. -1 where there is none, as in `others`.
-    """
-
-    others: Tensor
-    mates: Tensor
-
-    @staticmethod
-    def of(labels: Tensor, usable: Tensor) -> Donors:
-        """Choose the donors in turn, so that each sample lends about as often as every other.
-
-        Args:
-            labels: `(N,)` classes or `(N, K)` marks.
-            usable: `(N,)` bool, the samples that may borrow and lend.
-
-        Example:
-            >>> donors = Donors.of(torch.tensor([0, 0, 1, 1, -1]), torch.tensor([True] * 4 + [False]))
-            >>> donors.others.tolist()
-            [[2, 3], [2, 3], [0, 1], [0, 1], [-1, -1]]
-            >>> donors.mates.tolist()
-            [[1], [0], [3], [2], [-1]]
-        """
-        classes = labels.unique(dim=0, return_inverse=True)[1]
-        others = torch.full((len(classes), NUM_DONORS), -1, device=classes.device)
-        mates, rows = others[:, :NUM_MATES].clone(), usable.nonzero()[:, 0]
-        for turn, row in enumerate(rows.tolist()):
-            is_mate = classes[rows] == classes[row]
-            _take(others, row, rows[~is_mate], turn)
-            _take(mates, row, rows[is_mate & (rows != row)], turn)
-        return Donors(others, mates)
-
-
-def _take(donors: Tensor, row: int, candidates: Tensor, turn: int) -> None:
-    if len(candidates):
-        count = donors.shape[1]
-        places = (turn * count + torch.arange(count, device=donors.device)) % len(candidates)
-        donors[row] = candidates[places]
 
 
 @dataclass(frozen=True)
@@ -130,14 +99,26 @@ class Exchanges:
         if annotated is None:
             return None
         places = {"suspect": annotated.suspect} if annotated.suspect is not None else {}
-        if maps is not None and (place := salient_place(maps)).any():
+        if "salient_region" in names and maps is not None and (place := salient_place(maps)).any():
             places["salient_region"] = place.to(batch.images.device).expand(len(batch), -1, -1)
         exchanges = Exchanges(batch.images, annotated, {}, places, removal)
         there = (name for name in available_properties(batch.images.shape[1]) if name in names)
         usable = {name: found for name in there if (found := exchanges._usable(name)) is not None}
-        donors = {name: Donors.of(annotated.labels, found) for name, found in usable.items()}
+        chosen: dict[tuple[bool, ...], Donors] = {}  # most properties are those of all samples
+        for found in usable.values():
+            key = tuple(found.tolist())
+            chosen[key] = chosen.get(key) or Donors.of(annotated.labels, found)
+        donors = {name: chosen[tuple(found.tolist())] for name, found in usable.items()}
         donors = {name: each for name, each in donors.items() if (each.others >= 0).any()}
         return replace(exchanges, donors=donors) if donors else None
+
+    def lacking(self, names: Sequence[str]) -> list[str]:
+        """Of some properties, those that take nothing but images, and that these do not have: the colour of grey ones.
+
+        Args:
+            names: of the properties.
+        """
+        return [name for name in names if property_of(name).exchange is not None and name not in self.donors]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -218,10 +199,12 @@ class Exchanges:
         if name in ("background", "object"):
             return annotated.known & annotated.masked if annotated.masks is not None else None
         if name in _PLACES:
-            return annotated.known & self._to(name).flatten(1).any(dim=1) if name in self.places else None
-        if name == "color":  # grey images of several channels have none
-            return annotated.known & (self.images != self.images[:, :1]).flatten(1).any(dim=1)
-        return annotated.known
+            every = torch.arange(len(self.images), device=self.images.device)
+            return (
+                annotated.known & self._to(name, every).flatten(1).any(dim=1) if name in self.places else None
+            )
+        have_it = property_of(name).have_it
+        return annotated.known & have_it(self.images) if have_it is not None else annotated.known
 
     def _changed(self, name: str, rows: Tensor, donors: Tensor) -> Tensor:
         """Some images with a property of these donors, each of which has one."""
@@ -241,41 +224,40 @@ class Exchanges:
 
     def _with_place(self, name: str, rows: Tensor, donors: Tensor) -> Tensor:
         """The images with the donors' region; no object comes along with it, nor what lies there beside it is lost."""
-        to, regions, lent = self._to(name), self.places[name], self.images[donors]
+        regions, lent = self.places[name], self.images[donors]
         if self.annotated.around is not None:
-            beside = self.annotated.around & ~to & self.annotated.masked[:, None, None]
-            lent = remove_regions(lent, beside[donors], self.removal)
+            has_object = self.annotated.masked[donors, None, None]
+            lent = remove_regions(
+                lent, self.annotated.around[donors] & ~self._to(name, donors) & has_object, self.removal
+            )
         every = torch.ones_like(rows, dtype=torch.bool)
-        return exchange_regions(self.images[rows], lent, every, regions[rows], regions[donors], to[rows])
+        return exchange_regions(
+            self.images[rows], lent, every, regions[rows], regions[donors], self._to(name, rows)
+        )
 
-    def _to(self, name: str) -> Tensor:
-        """The part of each region that is changed: objects stay as they are."""
-        objects, regions = self.annotated.objects, self.places[name]
-        return regions & ~objects if objects is not None else regions
+    def _to(self, name: str, rows: Tensor) -> Tensor:
+        """The part of some samples' region that is changed: objects stay as they are."""
+        objects, regions = self.annotated.objects, self.places[name][rows]
+        return regions & ~objects[rows] if objects is not None else regions
 
     def _of_other_class(
         self, name: str, clean: _Prediction, swapped: Sequence[_Prediction]
     ) -> dict[str, Measurement]:
         """What the versions with donors of another class measure."""
         kept, followed = (self._swapped(name, swapped, of_donor) for of_donor in (False, True))
-        if (
-            name == "object"
-        ):  # the image is the background's donor: what it is taken for before is the donor's matter
-            kept, followed = followed, kept
-            chance = self._chance_of_objects(clean)
+        if name == "object":  # the images of "background", seen from the background's side
+            kept, followed, chance = followed, kept, self._chance_of_objects(clean)
         else:
             chance = self._swapped(name, [clean] * NUM_DONORS, of_donor=True, parts=1)
         measured = {
-            f"{name}_swap_accuracy": kept,
-            f"{name}_follow_rate": followed,
-            f"{name}_follow_chance": chance,
+            f"{name}{KEPT}": kept,
+            f"{name}{RATE}": followed,
+            f"{name}{CHANCE}": chance,
         }
         usable = self.donors[name].others[:, 0] >= 0
         if name in ("background", "suspect") and not torch.equal(usable, self.annotated.counted):
             right = _nan_unless_finite(clean, right_shares(clean.classes, self.annotated.labels))
-            measured[f"{name}_swap_accuracy{BEFORE}"] = self._measurement(
-                name, [right], self.donors[name].others
-            )
+            measured[f"{name}{KEPT}{BEFORE}"] = self._measurement(name, [right], self.donors[name].others)
         return measured
 
     def _of_same_class(self, name: str, same: _Prediction) -> dict[str, Measurement]:
@@ -284,8 +266,8 @@ class Exchanges:
         right = _nan_unless_finite(same, right_shares(same.classes, self.annotated.labels))
         both = torch.cat([donors.mates, donors.others], dim=1)
         return {
-            f"{name}_same_class_accuracy": self._measurement(name, [right], donors.mates),
-            f"{name}_same_class_follow_rate": self._measurement(
+            f"{name}{SAME_CLASS}": self._measurement(name, [right], donors.mates),
+            f"{name}{SAME_CLASS_RATE}": self._measurement(
                 name, self._shares(name, [same] * NUM_DONORS, of_donor=True), both, parts=1
             ),
         }

@@ -7,18 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.shortcuts.detector import (
-    CHANCE,
-    FOLLOWS,
-    KEPT,
-    KINDS,
-    RATE,
-    SAME_CLASS,
-    Finding,
-    before,
-    share_left,
-)
-from lightning_gcam.shortcuts.exchange import property_of
+from lightning_gcam.shortcuts.detector import FOLLOWS, KINDS, Finding, before, share_left
+from lightning_gcam.shortcuts.exchange import CHANCE, KEPT, RATE, SAME_CLASS_RATE, property_of
 from lightning_gcam.shortcuts.results import Reliance
 from lightning_gcam.utils.errors import InputError
 
@@ -125,14 +115,14 @@ def _exchanged(names: Sequence[str], reliance: Reliance) -> Iterator[str]:
     if names:
         yield "Of the predictions for images with a property of another class, so many are that class:"
     for name in names:
-        found = (reliance.measurements.get(name + each) for each in (RATE, CHANCE, SAME_CLASS, KEPT))
+        found = (reliance.measurements.get(name + each) for each in (RATE, CHANCE, SAME_CLASS_RATE, KEPT))
         rate, untouched, same, kept = (each if each is not None and each.n else None for each in found)
         beside = [f"untouched {untouched.value:.2f}"] if untouched is not None else []
         beside += [f"with that of the image's own class {same.value:.2f}"] if same is not None else []
         stay = f"; {kept.value:.2f} stay right" if kept is not None else ""
         if rate is not None:
             yield f"- {_words(name)}: {_shown(rate)} ({', '.join(beside)}){stay}"
-    if names and reliance.chance >= 0.5:
+    if names and reliance.num_classes == 2:
         yield "Of two classes, what is not right is the other: compare with what the image's own class does."
 
 

@@ -114,6 +114,56 @@ def donors_of(classes: Tensor, usable: Tensor) -> Tensor:
     return donors
 
 
+NUM_DONORS, NUM_MATES = 2, 1
+"""How many donors of another class each sample has, and how many of its own class."""
+
+
+@dataclass(frozen=True)
+class Donors:
+    """The samples that each sample borrows from, the same at every look.
+
+    Args:
+        others: `(N, NUM_DONORS)` int64, rows of another class (with several classes a sample: another set of them).
+        mates: `(N, NUM_MATES)` int64, further rows of its own class. -1 where there is none, as in `others`.
+    """
+
+    others: Tensor
+    mates: Tensor
+
+    @staticmethod
+    def of(labels: Tensor, usable: Tensor) -> Donors:
+        """Choose the donors in turn, so that each sample lends about as often as every other.
+
+        Args:
+            labels: `(N,)` classes or `(N, K)` marks.
+            usable: `(N,)` bool, the samples that may borrow and lend.
+
+        Example:
+            >>> donors = Donors.of(torch.tensor([0, 0, 1, 1, -1]), torch.tensor([True] * 4 + [False]))
+            >>> donors.others.tolist()
+            [[2, 3], [2, 3], [0, 1], [0, 1], [-1, -1]]
+            >>> donors.mates.tolist()
+            [[1], [0], [3], [2], [-1]]
+        """
+        classes = labels.cpu().unique(dim=0, return_inverse=True)[
+            1
+        ]  # no device is waited for, sample by sample
+        rows = usable.cpu().nonzero()[:, 0]
+        others = torch.full((len(classes), NUM_DONORS), -1)
+        mates = torch.full((len(classes), NUM_MATES), -1)
+        for turn, row in enumerate(rows.tolist()):
+            is_mate = classes[rows] == classes[row]
+            _take(others, row, rows[~is_mate], turn)
+            _take(mates, row, rows[is_mate & (rows != row)], turn)
+        return Donors(others.to(labels.device), mates.to(labels.device))
+
+
+def _take(donors: Tensor, row: int, candidates: Tensor, turn: int) -> None:
+    if len(candidates):
+        count = donors.shape[1]
+        donors[row] = candidates[(turn * count + torch.arange(count)) % len(candidates)]
+
+
 @dataclass(frozen=True)
 class AnnotatedRegions:
     """The annotation of a batch as the checks use it: classes, regions and donors.

@@ -35,6 +35,7 @@ class Reliance:
         measurements: "accuracy" first, then each check that could be made.
         chance: the accuracy of a guess on these samples.
         exact_chance: the "exact_match" of a guess; None where a sample is of one class.
+        num_classes: of which a sample is one; None where it may be of several, or where that is not known.
 
     Example:
         >>> accuracy = Measurement(0.75, 4, 0, 0, 0, (0.3, 0.95))
@@ -45,6 +46,7 @@ class Reliance:
     measurements: dict[str, Measurement]
     chance: float
     exact_chance: float | None = None
+    num_classes: int | None = None
 
     @property
     def is_above_chance(self) -> bool:
@@ -72,13 +74,15 @@ class Reliance:
     def to_plain(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only, for JSON and for checkpoints."""
         plain = {name: _plain(each) for name, each in self.measurements.items()}
-        return {"measurements": plain, "chance": self.chance, "exact_chance": self.exact_chance}
+        others = {"chance": self.chance, "exact_chance": self.exact_chance, "num_classes": self.num_classes}
+        return {"measurements": plain, **others}
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> Reliance:
         """Read what `to_plain` wrote."""
         measurements = {name: _of_plain(each) for name, each in plain["measurements"].items()}
-        return Reliance(measurements, float(plain["chance"]), plain.get("exact_chance"))
+        others = plain.get("exact_chance"), plain.get("num_classes")
+        return Reliance(measurements, float(plain["chance"]), *others)
 
 
 def _plain(measurement: Measurement) -> dict[str, Any]:
@@ -157,7 +161,8 @@ def measure_reliance(
     counted = annotated.labels[table.counted]
     if multi_label:
         return Reliance(measurements, *chance_of_marks(counted))
-    return Reliance(measurements, chance_level(counted, logits.shape[1]))
+    num_classes = max(logits.shape[1], 2)  # a single logit stands for two
+    return Reliance(measurements, chance_level(counted, num_classes), num_classes=num_classes)
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ def test_what_the_images_do_not_have_is_said(tmp_path: Path) -> None:
     with listening() as said:
         result = evaluate(tmp_path, checks=["color", "border"])
     assert "border_follow_rate" in result.checks and "color_follow_rate" not in result.checks
-    assert [each for each in said if "images of 1 channel(s) have no color" in each]
+    assert [each for each in said if "the images have no color to exchange" in each]
 
 
 def test_where_all_samples_are_of_one_class_it_is_said_and_there_is_their_accuracy(tmp_path: Path) -> None:

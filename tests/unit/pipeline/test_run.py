@@ -168,3 +168,25 @@ def test_a_dry_run_refuses_a_removal_that_gives_something_else(network: nn.Modul
     with pytest.raises(InputError, match="removal"):
         dry_run(network, batch, LookConfig(removal=lambda images, regions: images[:, :, :2]))
     dry_run(network, batch, LookConfig(removal=lambda images, regions: 1 / 0))  # the first look tells of it
+
+
+@pytest.mark.parametrize("first_process", [True, False])
+def test_whether_the_checks_wait_is_the_first_processs_decision(
+    network: nn.Module, first_process: bool
+) -> None:
+    """Sharded processes have logits of their own, and one that made the checks alone would wait for the others."""
+    images, labels, masks = toy_samples(8)
+    history, given = LookHistory(), []
+
+    def agree(own: bool) -> bool:
+        given.append(own)
+        return first_process
+
+    for _ in range(2):
+        batch = SaliencyBatch(images, labels, masks)
+        record = analyze(network, batch, LookConfig(), history=history, agree=agree)
+
+    assert given == [record.reliance.is_above_chance]  # type: ignore[union-attr]  # the first look makes them anyway
+    assert record.checks_wait == (not first_process)
+    assert ("border_follow_rate" in record.scores) == first_process
+    assert "accuracy" in record.scores

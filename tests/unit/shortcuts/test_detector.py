@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -327,6 +328,14 @@ def test_whether_a_colour_may_tell_the_class_is_left_to_the_reader():
         in words
     )
     assert "yours to say" not in message_of(judge(looks(exchanged(), exchanged())))
+
+
+@pytest.mark.parametrize(("num_classes", "is_said"), [(2, True), (3, False), (None, False)])
+def test_of_two_classes_it_is_said_that_failing_is_following(num_classes, is_said):
+    """A commonest class of more than half of the samples does not make them two."""
+    measured = replace(exchanged(guess=0.6), num_classes=num_classes)
+    words = message_of(judge(looks(measured, measured)))
+    assert ("Of two classes, what is not right is the other" in words) == is_said
 
 
 def test_every_property_that_is_followed_has_a_line():

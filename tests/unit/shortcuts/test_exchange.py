@@ -19,8 +19,8 @@ from lightning_gcam.shortcuts.exchange import (
     register_property,
     unregister_property,
 )
-from lightning_gcam.shortcuts.exchange_checks import Donors, Exchanges
-from lightning_gcam.shortcuts.regions import salient_place, with_rim
+from lightning_gcam.shortcuts.exchange_checks import Exchanges
+from lightning_gcam.shortcuts.regions import Donors, salient_place, with_rim
 from lightning_gcam.shortcuts.shares import wilson_interval
 from lightning_gcam.utils.errors import InputError
 
@@ -394,10 +394,20 @@ def test_a_suspect_region_in_some_samples_is_exchanged_in_these(rows: slice, wit
         assert changed.tolist() == (suspect.flatten(1).any(1).tolist() if "suspect" in name else [True] * 8)
 
 
+def test_only_coloured_images_exchange_their_colour() -> None:
+    images = torch.rand(6, 3, 8, 8)
+    images[:2] = images[:2, :1]
+    exchanges = Exchanges.of(SaliencyBatch(images, torch.arange(6) % 2), ["color", "border"])
+    assert exchanges is not None and exchanges.lacking(["color", "border", "suspect"]) == []
+    assert exchanges.donors["color"].others[:2].tolist() == [[-1, -1]] * 2
+    assert exchanges.donors["color"].others[2:].min() >= 2 and exchanges.donors["border"].others.min() == 0
+
+
 def test_a_grey_image_of_three_channels_has_no_colour() -> None:
     images, labels = torch.rand(4, 1, 8, 8).expand(-1, 3, -1, -1), torch.arange(4) % 2
     exchanges = Exchanges.of(SaliencyBatch(images, labels), ["color", "border"])
     assert exchanges is not None and exchanges.names == ("border",)
+    assert exchanges.lacking(["color", "border", "suspect"]) == ["color"]
 
 
 def test_a_prediction_that_is_compared_with_two_donors_is_one_datum() -> None:

@@ -217,12 +217,14 @@ def test_a_reliance_comes_back_from_json():
         "accuracy": Measurement(0.75, 4, 0, 1, 0, (0.3, 0.95)),
         "salient_flips": Measurement(math.nan, 0, 4, 0, 0, None),
     }
-    plain = json.loads(json.dumps(Reliance(measurements, 0.1).to_plain(), allow_nan=False))
+    plain = json.loads(json.dumps(Reliance(measurements, 0.1, num_classes=7).to_plain(), allow_nan=False))
     back = Reliance.from_plain(plain)
     assert back.measurements["accuracy"] == measurements["accuracy"]
     assert back.measurements["salient_flips"][1:] == measurements["salient_flips"][1:]
     assert math.isnan(back.measurements["salient_flips"].value)
-    assert back.chance == 0.1
+    assert (back.chance, back.exact_chance, back.num_classes) == (0.1, None, 7)
+    del plain["num_classes"]  # of an older checkpoint
+    assert Reliance.from_plain(plain).num_classes is None
 
 
 # ------------------------------------------------------------------------------- toys that read one thing only
