@@ -176,7 +176,7 @@ def train(folder: Path, run: Run, settings: Settings) -> dict[str, Any]:
         for strength in (run.plan.strength, 0.0)
     )
     seed_everything(run.seed, verbose=False)
-    monitor = Undrawn(num_samples=settings.samples, on_error="raise")
+    monitor = Undrawn(num_samples=settings.samples, max_overhead=None, on_error="raise")
     recorder, alarm = LookRecorder(monitor, honest), ShortcutAlarm(on_error="raise")
     module = PhotographClassifier(learns_blocks(run))
     fit(

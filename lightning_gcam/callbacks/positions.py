@@ -100,11 +100,23 @@ class StreamPositions:
         return positions >= 0 if self.last is None else positions < self.last
 
 
+def num_samples_in(batch: Any) -> int:
+    """The number of samples of a batch, as most of its parts have it; 1 where nothing shows it.
+
+    Example:
+        >>> num_samples_in({"image": torch.zeros(8, 3, 4, 4), "name": ["cat"] * 8, "size": (4, 4)})
+        8
+    """
+    return _commonest(_lengths(batch)) or 1
+
+
 def _lengths(part: Any) -> Iterator[int]:
     """The first dimension of each array in a batch, and the length of each list of words or numbers."""
     if isinstance(part, (Tensor, np.ndarray)):
         if part.ndim:
             yield len(part)
+    elif isinstance(part, SaliencyBatch):
+        yield len(part)
     elif isinstance(part, Mapping):
         for each in part.values():
             yield from _lengths(each)

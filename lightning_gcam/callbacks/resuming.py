@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_gcam.callbacks.budget import CheckBudget
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import FixedBatch, Selection
 from lightning_gcam.pipeline.config import LookConfig
@@ -29,6 +30,7 @@ class CheckpointState:
         history: a row for each look.
         settings: see `settings_of`.
         looks: the earlier looks that later ones are compared with; None where nothing is compared.
+        budget: the state of a `CheckBudget`; empty where no look had checks yet.
     """
 
     fixed_batch: dict[str, Any]
@@ -36,6 +38,7 @@ class CheckpointState:
     history: list[dict[str, float]]
     settings: dict[str, Any]
     looks: LookHistory | None
+    budget: dict[str, Any]
 
     @staticmethod
     def of(state: Any) -> CheckpointState:
@@ -44,15 +47,17 @@ class CheckpointState:
         Raises:
             InputError: naming what is missing, unknown or of another type.
         """
-        parts = check_mapping(
-            "state", state, {"fixed_batch", "target_layer", "history", "settings"}, {"memory"}
-        )
+        required = {"fixed_batch", "target_layer", "history", "settings"}
+        parts = check_mapping("state", state, required, {"memory", "budget"})
+        budget = check_mapping("budget", parts.get("budget", {}))
+        CheckBudget(None).load_state_dict(budget)
         return CheckpointState(
             _fixed_batch(parts["fixed_batch"]),
             _layers(parts["target_layer"]),
             _history(parts["history"]),
             check_mapping("settings", parts["settings"]),
             _looks(parts["memory"]) if "memory" in parts else None,
+            budget,
         )
 
     def changed(self, now: Mapping[str, Any]) -> list[str]:

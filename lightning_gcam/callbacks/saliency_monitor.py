@@ -19,6 +19,7 @@ from lightning_gcam.callbacks.averaging import (
     weights_may_change,
     weights_of,
 )
+from lightning_gcam.callbacks.budget import CheckBudget
 from lightning_gcam.callbacks.distributed import (
     all_ready,
     from_rank_zero,
@@ -44,6 +45,7 @@ from lightning_gcam.callbacks.trainer_state import (
     moment,
     no_training_time_spent,
     precision,
+    total_steps,
 )
 from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.layers import TargetLayer, check_fuse, resolve_target_layers
@@ -132,10 +134,14 @@ class SaliencyMonitor(Callback):
             the annotation allows.
         final_scores: further ones, taken once at the end of a fit, logged as `saliency/final/<score>` and kept in
             `monitor.final_record`: for those that cost many forwards, as `insertion` and `deletion` do.
-        checks: what the model relies on: names out of `lightning_gcam.shortcuts.available_checks`, made at every look
-            and logged as `saliency/<score>`; `[]` for none. None for all that are on by default and that the annotation
-            allows (15 forwards of the samples without masks, 22 with), made at the first look, and further at those
-            where accuracy is clearly above chance.
+        checks: what the model relies on: names out of `lightning_gcam.shortcuts.available_checks`, logged as
+            `saliency/<score>`; `[]` for none. None for all that are on by default and that the annotation allows (15
+            forwards of the samples without masks, 22 with), made at the first look, and further at those where
+            accuracy is clearly above chance.
+        max_overhead: looks may cost at most this share of the forwards that the training itself does between two of
+            them (a sample that is trained on counts three). Where a look with all checks is dearer, the checks are made
+            at one look in so many, which is logged once; maps and scores stay at every look. In a run of known length
+            at least two looks behind the first have checks. None for checks at every look.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
             `(N, H, W)` bool to images.
         adapter: a function from a batch of your dataloader to a `SaliencyBatch`, for layouts that are not recognised.
@@ -177,6 +183,7 @@ class SaliencyMonitor(Callback):
         scores: Scores = None,
         final_scores: Scores = (),
         checks: Checks = None,
+        max_overhead: float | None = 0.05,
         removal: Removal = DEFAULT_REMOVAL,
         adapter: Adapter | None = None,
         forward: Forward | None = None,
@@ -233,6 +240,7 @@ class SaliencyMonitor(Callback):
             num_samples, selection, batch, adapter, class_names, dataloader_idx
         )
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
+        self._budget = CheckBudget(max_overhead)
         self._failures = FailurePolicy(on_error)
         self._looks = LookHistory()
         self._display = Publisher(self._failures)
@@ -320,6 +328,7 @@ class SaliencyMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look between validations."""
+        self._budget.count_trained(batch)
         if not self._schedule.is_step_due(trainer):
             return
         record = self._look(trainer, pl_module, logged_step(trainer))
@@ -368,6 +377,8 @@ class SaliencyMonitor(Callback):
         dataloader_idx: int | None = None,
     ) -> None:
         """Collect the fixed samples from what Lightning delivers."""
+        if is_fitting(trainer) and not trainer.sanity_checking:
+            self._budget.count_validated(batch)
         if not steps_fetch_batches(trainer):
             self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
@@ -433,6 +444,8 @@ class SaliencyMonitor(Callback):
         }
         if self._config.compares_looks or self._looks.is_checked:
             state["memory"] = self._looks.state_dict()
+        if budget := self._budget.state_dict():
+            state["budget"] = budget
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -454,6 +467,7 @@ class SaliencyMonitor(Callback):
         self._known_layers = kept.target_layer
         if not changed:
             self.history, self._looks = kept.history, kept.looks or LookHistory()
+            self._budget.load_state_dict(kept.budget)
         elif kept.history or kept.fixed_batch:
             self._failures.warn_once(
                 "not compared",
@@ -463,9 +477,14 @@ class SaliencyMonitor(Callback):
 
     def _forget(self) -> None:
         """Forget what was found in another training."""
-        self.history, self.last_record, self.final_record = [], None, None
-        self._looks, self._known_layers = LookHistory(), None
+        self.last_record, self.final_record, self._known_layers = None, None, None
+        self._begin_history()
         self._collection.begin_run()
+
+    def _begin_history(self) -> None:
+        """Begin the looks afresh: those before cannot be compared with those to come."""
+        self.history, self._looks = [], LookHistory()
+        self._budget.forget()
 
     # -------------------------------------------------------------------------------- the fixed samples
 
@@ -540,7 +559,8 @@ class SaliencyMonitor(Callback):
             f"The layer of the checkpoint ({', '.join(self._known_layers)}) cannot be looked at in this model. It is "
             f'searched anew: the looks are at "{layers[0].name}", and the history begins afresh.',
         )
-        self._known_layers, self.history, self._looks = None, [], LookHistory()
+        self._known_layers = None
+        self._begin_history()
         return layers
 
     def _dry_run(
@@ -571,7 +591,7 @@ class SaliencyMonitor(Callback):
                 "This validation lacks samples of the one before, so that others were chosen. The looks before cannot "
                 "be compared with those to come: the history begins afresh.",
             )
-            self.history, self._looks = [], LookHistory()
+            self._begin_history()
         validated = self._weights.pop("validated", None)
         with as_validated(trainer, pl_module, self, validated, self._failures):
             self._look_and_log(trainer, pl_module, logged_step(trainer))
@@ -610,6 +630,8 @@ class SaliencyMonitor(Callback):
         if record is not None:
             self._looked_at, self._weights["seen"], self.last_record = now, weights, record
             self.history.append(record.row)
+            if is_fitting(trainer):
+                self._budget.add_look(record)
             self._display.show(trainer, record, self._collection.fixed, self._layers, self._config)
         self._call_look_hooks(trainer, pl_module, record)
         return record
@@ -646,6 +668,9 @@ class SaliencyMonitor(Callback):
         layers = share_layers(trainer, [layer.name for layer in self._layers])
         if not layers:
             return None
+        is_counted = is_fitting(trainer) and config.check_names
+        with_checks = not is_counted or self._budget.allows_checks(step, total_steps(trainer))
+        with_checks = from_rank_zero(trainer, with_checks)
         fixed, forward = self._collection.fixed, through_wrapper(trainer, config.forward)
         map_fn = map_fn_of(trainer, pl_module)
         try:
@@ -661,6 +686,7 @@ class SaliencyMonitor(Callback):
                     largest_label=fixed.largest_label,
                     on_failure=self._failures.report,
                     agree=partial(from_rank_zero, trainer),
+                    with_checks=with_checks,
                 )
         except Exception as error:
             self._failures.report(THE_LOOK, error)

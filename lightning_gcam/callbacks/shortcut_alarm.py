@@ -225,6 +225,8 @@ class ShortcutAlarm(Callback):
         if prefix not in self._recent_looks:
             self._recent_looks[prefix] = RecentLooks(self.thresholds, self.looks_in_a_row)
         recent = self._recent_looks[prefix]
+        if record is not None and record.checks_rest:
+            return  # the looks with checks before it and behind it are in a row
         if record is not None and (reason := reason_not_judged(record)) is not None:
             message = f"ShortcutAlarm cannot judge this run: {reason}"
             self._failures.warn_once(f"cannot judge:{prefix}", message)

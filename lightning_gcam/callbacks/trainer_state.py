@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
@@ -37,6 +38,14 @@ def logged_step(trainer: Trainer) -> int:
     With two optimizers `trainer.global_step` counts each of them; our points would lie beside Lightning's own.
     """
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def total_steps(trainer: Trainer) -> float:
+    """The steps of the whole fit, as `logged_step` counts them; infinity where they are not known."""
+    try:
+        return float(trainer.estimated_stepping_batches)
+    except Exception:  # a dataloader of unknown length, or a strategy that does not count
+        return math.inf
 
 
 def moment(trainer: Trainer) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_gcam.cam.layouts import find_layout, leaves_of, main_tensor
 from lightning_gcam.cam.outputs import RECIPES, find_raw_logits
+from lightning_gcam.utils.chunking import one_forward
 from lightning_gcam.utils.errors import MACHINE_FAILURE, InputError
 from lightning_gcam.utils.isolation import is_sharded, untouched
 from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
@@ -105,7 +106,7 @@ def call_model(model: nn.Module, images: Tensor, forward: Forward | None) -> Any
     """
     invocation = _Invocation.of(model)
     try:
-        with _recurrent_layers_without_cudnn(model):
+        with _recurrent_layers_without_cudnn(model), one_forward(images):
             output = invocation(images) if forward is None else forward(model, images)
     except InputError:
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,18 @@ class Stamp:
         return Style(self.class_names, self.normalize, self.scale, self.show_change)
 
 
+class LookCost(NamedTuple):
+    """How many images a look ran the model on in this process; three for each whose gradient was taken as well.
+
+    Args:
+        maps: for the maps and the scores.
+        checks: for the causal checks.
+    """
+
+    maps: int = 0
+    checks: int = 0
+
+
 @dataclass(frozen=True)
 class SaliencyRecord:
     """One look: the samples, the maps, the scores and the picture.
@@ -93,6 +105,8 @@ class SaliencyRecord:
         exchanges: the properties that were exchanged, with the donors; None where none was.
         exchange_logits: `(N, K)` logits for the changed images, by the names of `exchanges.versions()`.
         checks_wait: whether the causal checks wait, at this look, until accuracy is clearly above chance.
+        checks_rest: whether they were left out at this look, to keep to `max_overhead`.
+        cost: the forwards that the look took.
     """
 
     batch: SaliencyBatch
@@ -106,6 +120,8 @@ class SaliencyRecord:
     exchanges: Exchanges | None = None
     exchange_logits: Mapping[str, Tensor] = field(default_factory=dict)
     checks_wait: bool = False
+    checks_rest: bool = False
+    cost: LookCost = field(default_factory=LookCost)
 
     @property
     def step(self) -> int:

@@ -36,13 +36,14 @@ from lightning_gcam.pipeline.model_outputs import (
     maps_of_random_weights,
     outputs_for_perturbed,
 )
-from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
+from lightning_gcam.pipeline.record import LookCost, LookHistory, SaliencyRecord, Stamp
 from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Exchanges, Reliance, changed_images, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes
 from lightning_gcam.shortcuts.exchange import try_properties
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
+from lightning_gcam.utils.chunking import count_forwards
 from lightning_gcam.utils.errors import InputError
 
 
@@ -58,6 +59,7 @@ def analyze(
     largest_label: int = -1,
     on_failure: OnFailure | None = None,
     agree: Callable[[bool], bool] = bool,
+    with_checks: bool = True,
 ) -> SaliencyRecord:
     """Compute the maps of a batch, score them, and check what the model relies on.
 
@@ -73,6 +75,7 @@ def analyze(
         on_failure: called where perturbed outputs, a check or a score fails, which are then left out; it raises where
             this is left out.
         agree: gives every process the first one's decision, where processes that round differently might part.
+        with_checks: False leaves out the causal checks of this look, but for the accuracy; the same in every process.
 
     Returns:
         A `SaliencyRecord`.
@@ -90,9 +93,9 @@ def analyze(
         ['accuracy', 'accuracy_chance']
     """
     stamp = stamp or Stamp()
-    look = _Look(model, batch, config or LookConfig(), map_fn, on_failure, agree)
+    look = _Look(model, batch, config or LookConfig(), map_fn, on_failure, agree, with_checks)
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), count_forwards() as counted:
         maps, size = look.attribution(chunk_size)
         attribution, instead, is_checked = map_fn(lambda _: look.interpretation(maps, stamp, largest_label))
         if instead is not None:
@@ -101,12 +104,13 @@ def analyze(
             attribution, _, is_checked = map_fn(lambda _: look.interpretation(again, stamp, largest_label))
         outputs = look.perturbed_outputs(attribution, history, size)
         results, scored, earlier = map_fn(lambda _: look.scores(attribution, outputs, history, stamp))
-        found = _Found()
+        found, of_maps = _Found(), counted.images
         if is_checked:
             found, size = look.checks(attribution, history, size)
+        cost = LookCost(of_maps, counted.images - of_maps)
         scores = found.reliance.beside(results.values) if found.reliance is not None else results.values
         return SaliencyRecord(
-            batch, scored, scores, stamp, results, earlier=earlier, chunk_size=size, **vars(found)
+            batch, scored, scores, stamp, results, earlier=earlier, chunk_size=size, cost=cost, **vars(found)
         )
 
 
@@ -221,12 +225,14 @@ class _Found:
         exchanges: the properties that were exchanged.
         exchange_logits: `(N, K)` by the name of the version.
         checks_wait: whether they wait until accuracy is clearly above chance.
+        checks_rest: whether they are left out at this look.
     """
 
     reliance: Reliance | None = None
     exchanges: Exchanges | None = None
     exchange_logits: Mapping[str, Tensor] = field(default_factory=dict)
     checks_wait: bool = False
+    checks_rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,6 +245,7 @@ class _Look:
     map_fn: MapFn
     on_failure: OnFailure | None
     agree: Callable[[bool], bool] = bool
+    with_checks: bool = True
 
     @cached_property
     def annotated(self) -> AnnotatedRegions | None:
@@ -381,10 +388,15 @@ class _Look:
             of_exchanges = {name: changed[name] for name in exchanged.versions() if name in changed}
             return _Found(reliance, exchanged if of_exchanges else None, of_exchanges)
 
-        if config.checks_wait and history is not None and history.is_checked:
+        waits = config.checks_wait and history is not None and history.is_checked
+        if waits or not self.with_checks:
             untouched = self._tried(CHECKING, lambda _: measure({}))
-            if untouched is None or not self.agree(untouched.is_above_chance):
-                return _Found(untouched, checks_wait=untouched is not None), size
+            if untouched is None:
+                return _Found(), size
+            if waits and not self.agree(untouched.is_above_chance):
+                return _Found(untouched, checks_wait=True), size
+            if not self.with_checks:
+                return _Found(untouched, checks_rest=True), size
         outputs = self._tried(CHECKING, run_versions, len(self.batch)) or PerturbedOutputs()
         found = self._tried(CHECKING, measure_all)
         if history is not None:

@@ -1,13 +1,15 @@
-"""Work done chunk by chunk, in smaller chunks where memory runs out, with a progress bar."""
+"""Work done chunk by chunk, in smaller chunks where memory runs out, with a progress bar; and its forwards counted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from lightning_gcam.utils.errors import error_text
@@ -88,3 +90,53 @@ def is_out_of_memory(error: BaseException) -> bool:
         each in message
         for each in ("not enough memory", "can't allocate memory", "out of memory", "_alloc_failed")
     )
+
+
+@dataclass
+class ForwardCount:
+    """How many images a model was run on; an image whose gradient is taken as well counts three times.
+
+    Args:
+        images: so many.
+    """
+
+    images: int = 0
+
+
+_COUNT: ContextVar[ForwardCount | None] = ContextVar("forward_count", default=None)
+
+
+@contextmanager
+def count_forwards() -> Iterator[ForwardCount]:
+    """Count the images of all forwards inside, in this process; one count inside of another adds to it.
+
+    Example:
+        >>> with count_forwards() as count, one_forward(torch.rand(4, 3, 8, 8)):
+        ...     count.images
+        4
+    """
+    count, outer = ForwardCount(), _COUNT.get()
+    token = _COUNT.set(count)
+    try:
+        yield count
+    finally:
+        _COUNT.reset(token)
+        if outer is not None:
+            outer.images += count.images
+
+
+@contextmanager
+def one_forward(images: Tensor) -> Iterator[None]:
+    """Count the images of the one forward inside; a forward that calls another is one.
+
+    Args:
+        images: `(N, ...)`, what the model is called with.
+    """
+    count = _COUNT.get()
+    if count is not None:
+        count.images += len(images) * (3 if images.requires_grad and torch.is_grad_enabled() else 1)
+    token = _COUNT.set(None)
+    try:
+        yield
+    finally:
+        _COUNT.reset(token)

@@ -69,7 +69,13 @@ class Late(Toy):
 
 def watching(*checks: str, **options: Any) -> SaliencyMonitor:
     return SaliencyMonitor(
-        **{"num_samples": N, "checks": list(checks) or None, "on_error": "raise", **options}
+        **{
+            "num_samples": N,
+            "checks": list(checks) or None,
+            "max_overhead": None,
+            "on_error": "raise",
+            **options,
+        }
     )
 
 
@@ -241,7 +247,7 @@ def test_what_a_small_network_learned(
 
     torch.manual_seed(0)
     alarm = ShortcutAlarm(on_error="raise")
-    monitor = SaliencyMonitor(num_samples=32, scores=[], on_error="raise")
+    monitor = SaliencyMonitor(num_samples=32, scores=[], max_overhead=None, on_error="raise")
     training, validation = split_scans(0)
     trainer = toy_trainer(tmp_path, monitor, alarm, max_epochs=4)
     trainer.fit(DigitClassifier(), drawn(training, 576, 1), drawn(validation, 128, 2, validation=True))

@@ -79,7 +79,7 @@ def given(**fields: Any) -> SaliencyBatch:
 
 def watching(**options: Any) -> SaliencyMonitor:
     """A monitor whose checks are those with annotation: in these images the class is a colour, which is followed."""
-    return SaliencyMonitor(**{"batch": given(), "checks": WITH_ANNOTATION, **options})
+    return SaliencyMonitor(**{"batch": given(), "checks": WITH_ANNOTATION, "max_overhead": None, **options})
 
 
 def fit(root: Path, module: Any, *callbacks: Any, resume: Any = None, **options: Any) -> Any:
