@@ -32,7 +32,8 @@ from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.attribution import labels_of
 from lightning_gcam.pipeline.config import PERTURBING, LookConfig, OnFailure
-from lightning_gcam.pipeline.run import analyze, dry_run
+from lightning_gcam.pipeline.dry_run import dry_run
+from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import safe_name

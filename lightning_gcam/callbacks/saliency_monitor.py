@@ -63,8 +63,9 @@ from lightning_gcam.pipeline.config import (
     check_scores,
     check_targets,
 )
+from lightning_gcam.pipeline.dry_run import dry_run
 from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
-from lightning_gcam.pipeline.run import analyze, dry_run
+from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts import Checks, Removal
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 from lightning_gcam.utils.errors import InputError, check_flag, check_whole

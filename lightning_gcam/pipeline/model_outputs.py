@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -25,6 +24,7 @@ from lightning_gcam.shortcuts.checks import MakeImages
 from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import eager_without_graph, untouched
+from lightning_gcam.utils.transfer import to_device, to_host
 
 
 def outputs_for_perturbed(
@@ -93,6 +93,11 @@ def maps_of_random_weights(
     return PerturbedOutputs(random_maps=runs.attribute(batch.images))
 
 
+_PIXELS_AT_ONCE = 12 * 224 * 224
+"""Of changed images three quarters as many are run at once as there are samples (beside them lie the samples without
+their objects, and the maps), and of small images as many as this allows."""
+
+
 def logits_for_versions(
     model: nn.Module,
     batch: SaliencyBatch,
@@ -102,8 +107,8 @@ def logits_for_versions(
     chunk_size: int | None = None,
     forward: Forward | None = None,
     squash: Squash | Literal["unknown"] | None = "unknown",
-) -> tuple[PerturbedOutputs, int]:
-    """Run the model on changed versions of a batch, in one go where memory allows.
+) -> tuple[PerturbedOutputs, int | None]:
+    """Run the model on changed versions of a batch, in few forwards that need no more memory than one of the batch.
 
     Args:
         model: any `nn.Module`; it is left exactly as it was.
@@ -111,37 +116,47 @@ def logits_for_versions(
         versions: images `(N, C, H, W)` by the name of the version, or functions that make those of some samples (see
             `lightning_gcam.shortcuts.checks.image_changes`): then no more than a chunk of them exist at once.
         rows: the numbers of the samples that are run; all where it is left out.
-        chunk_size: how many images to run at once; all where it is left out.
+        chunk_size: how many images to run at once, at the most.
         forward: as in `attribute`.
         squash: what the model does to its logits, as in `Attribution`; a softmax is seen without that.
 
     Returns:
-        Logits `(rows, K)` by the same names, and how many images went through at once.
+        Logits `(rows, K)` by the same names, on the host, and `chunk_size`; less where memory did not suffice for it.
     """
     rows = range(len(batch)) if rows is None else rows
     if not versions:
-        return PerturbedOutputs(), chunk_size or len(rows)
-    every, masks = [(name, row) for name in versions for row in rows], batch.object_masks
+        return PerturbedOutputs(), chunk_size
+    names, at, masks = list(versions), torch.tensor(list(rows)), batch.object_masks
+    height, width = batch.image_size
+    most = max(-(-len(rows) * 3 // 4), _PIXELS_AT_ONCE // max(height * width, 1))
+    wanted = min(chunk_size or most, most)
 
     def work(chunk: slice) -> Tensor:
-        regions = masks[[row for _, row in every[chunk]]] if masks is not None else None
         parts = [
-            _changed_rows(versions[name], [row for _, row in group], batch.images.device)
-            for name, group in groupby(every[chunk], key=lambda each: each[0])
+            (name, at[max(chunk.start - start, 0) : max(chunk.stop - start, 0)])
+            for start, name in zip(range(0, len(names) * len(at), len(at)), names, strict=True)
         ]
-        images = torch.cat(parts)
+        images = _joined([_changed_rows(versions[name], part) for name, part in parts if len(part)])
+        regions = None
+        if masks is not None:
+            regions = masks[to_device(torch.cat([part for _, part in parts]), masks.device)]
         return logits_in_eager_mode(model, images, None, forward=forward, masks=regions, squash=squash)
 
     with untouched(model), eager_without_graph():
-        logits, size = run_in_chunks(len(every), work, chunk_size)
-    by_version = dict(zip(versions, torch.cat(logits).split(len(rows)), strict=True))
-    return PerturbedOutputs(logits=by_version), size
+        logits, size = run_in_chunks(len(names) * len(at), work, wanted)
+    (on_host,) = to_host([_joined(logits)])
+    found = PerturbedOutputs(logits=dict(zip(names, on_host.split(len(at)), strict=True)))
+    return found, size if size < wanted else chunk_size
 
 
-def _changed_rows(version: Tensor | MakeImages, rows: list[int], device: torch.device) -> Tensor:
+def _changed_rows(version: Tensor | MakeImages, rows: Tensor) -> Tensor:
     """The changed images of some samples."""
-    at = torch.tensor(rows, device=device)
-    return version(at) if callable(version) else version[at]
+    return version(rows) if callable(version) else version[rows.to(version.device)]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Several tensors as one; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _logits_in_chunks(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -304,6 +304,7 @@ def _read_only(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 PREVIOUS, FIRST, BEST = "previous", "first", "best"
+Kept = TypeVar("Kept")
 
 
 class LookHistory:
@@ -320,6 +321,7 @@ class LookHistory:
 
     def __init__(self) -> None:
         self.is_checked = False
+        self._of_samples: dict[str, tuple[tuple[object, ...], list[Tensor], Any]] = {}
         self._baselines: list[tuple[object, dict[str, float]]] = []
         self._random_maps: PerturbedOutputs | None = None
         self._explained: Tensor | None = None
@@ -330,7 +332,25 @@ class LookHistory:
 
     def begin_run(self) -> None:
         """Forget what depends on the target layer, which another run may change; the earlier looks stay."""
-        self._random_maps, self._baselines = None, []
+        self._random_maps, self._baselines, self._of_samples = None, [], {}
+
+    def of_samples(self, name: str, batch: SaliencyBatch, compute: Callable[[], Kept]) -> Kept:
+        """What depends on the samples alone, computed once while they stay the same.
+
+        Args:
+            name: of the result.
+            batch: the samples; their tensors are told apart as objects.
+            compute: the result, where it is not known yet.
+        """
+        annotation = [batch.labels, batch.masks, *(batch.boxes or ()), batch.suspect]
+        tensors = [each for each in annotation if each is not None] or [batch.images]
+        images = batch.images
+        setting = (images.device, images.dtype, images.shape)
+        known = self._of_samples.get(name)
+        if known is None or known[0] != setting or not _are_same_objects(known[1], tensors):
+            known = self._of_samples[name] = setting, tensors, compute()
+        found: Kept = known[2]
+        return found
 
     @property
     def maps(self) -> Mapping[str, Mapping[str, Tensor]]:
@@ -385,6 +405,10 @@ class LookHistory:
         self._maps, self._confidence = dict(state["maps"]), float(state["confidence"])
         self._step, self._tops = state.get("step"), dict(state.get("tops", {}))
         self.is_checked = state.get("is_checked", False)
+
+
+def _are_same_objects(one: Sequence[object], other: Sequence[object]) -> bool:
+    return len(one) == len(other) and all(this is that for this, that in zip(one, other, strict=True))
 
 
 def _same(now: Tensor | None, then: Tensor | None) -> bool:

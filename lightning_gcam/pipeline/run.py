@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
-from lightning_gcam.cam.targets import Targets, check_labels
+from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES
-from lightning_gcam.pipeline.attribution import Attribution, attribute, attribute_in_chunks, labels_of
+from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks, labels_of
 from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
 from lightning_gcam.pipeline.config import (
     CHECKING,
@@ -39,12 +38,10 @@ from lightning_gcam.pipeline.model_outputs import (
 from lightning_gcam.pipeline.record import LookCost, LookHistory, SaliencyRecord, Stamp
 from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
-from lightning_gcam.shortcuts import Exchanges, Reliance, changed_images, measure_reliance
-from lightning_gcam.shortcuts.checks import image_changes
-from lightning_gcam.shortcuts.exchange import try_properties
+from lightning_gcam.shortcuts import Exchanges, Reliance, measure_reliance
+from lightning_gcam.shortcuts.checks import image_changes, removed_objects
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.chunking import count_forwards
-from lightning_gcam.utils.errors import InputError
 
 
 def analyze(
@@ -78,7 +75,7 @@ def analyze(
         with_checks: False leaves out the causal checks of this look, but for the accuracy; the same in every process.
 
     Returns:
-        A `SaliencyRecord`.
+        A `SaliencyRecord`, all of it on the host: the maps are copied there once, and measured and drawn there.
 
     Raises:
         InputError: naming the argument, what came, and what to do.
@@ -93,7 +90,7 @@ def analyze(
         ['accuracy', 'accuracy_chance']
     """
     stamp = stamp or Stamp()
-    look = _Look(model, batch, config or LookConfig(), map_fn, on_failure, agree, with_checks)
+    look = _Look(model, batch, config or LookConfig(), map_fn, on_failure, agree, with_checks, history)
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
     with torch.inference_mode(False), count_forwards() as counted:
         maps, size = look.attribution(chunk_size)
@@ -102,15 +99,23 @@ def analyze(
             look = replace(look, config=replace(look.config, targets=instead))
             again, size = look.attribution(size)
             attribution, _, is_checked = map_fn(lambda _: look.interpretation(again, stamp, largest_label))
-        outputs = look.perturbed_outputs(attribution, history, size)
-        results, scored, earlier = map_fn(lambda _: look.scores(attribution, outputs, history, stamp))
+        outputs = look.perturbed_outputs(attribution, size)
+        results, scored, earlier = map_fn(lambda _: look.scores(attribution, outputs, stamp))
         found, of_maps = _Found(), counted.images
         if is_checked:
-            found, size = look.checks(attribution, history, size)
+            found, size = look.checks(attribution, size)
         cost = LookCost(of_maps, counted.images - of_maps)
         scores = found.reliance.beside(results.values) if found.reliance is not None else results.values
         return SaliencyRecord(
-            batch, scored, scores, stamp, results, earlier=earlier, chunk_size=size, cost=cost, **vars(found)
+            look.host,
+            scored,
+            scores,
+            stamp,
+            results,
+            earlier=earlier,
+            chunk_size=size,
+            cost=cost,
+            **vars(found),
         )
 
 
@@ -137,66 +142,6 @@ def record_saliency(
         torch.Size([2])
     """
     return analyze(model, batch, LookConfig(**config), stamp=stamp, chunk_size=chunk_size)
-
-
-def dry_run(
-    model: nn.Module, batch: SaliencyBatch, config: LookConfig, *, whole: SaliencyBatch | None = None
-) -> list[TargetLayer]:
-    """Find the target layers and analyze a batch of one sample, before training time is spent.
-
-    Args:
-        model: any `nn.Module`.
-        batch: the sample (see `one_labelled`), on the model's device.
-        config: what the looks will compute.
-        whole: the batch that the sample is a part of: its labels show whether they name classes or measure something.
-
-    Returns:
-        The layers that are named in `config`, or the one that was found.
-
-    Raises:
-        InputError: naming the argument, what came, and what to do. What fails for another reason behind the maps is
-            left to the first look.
-    """
-    whole = whole if whole is not None else batch
-    layers = _find_layers(model, batch, config)
-    config = replace(config, target_layer=[layer.name for layer in layers])
-    options = {**config.attribute_options, "methods": "grad_cam"}
-    with torch.inference_mode(False):
-        tried = attribute(model, batch.images, masks=batch.object_masks, **options)
-        has_classes = config.explains_classes and tried.explains == "classes"
-        if whole.labels is not None and whole.labels.ndim == 1 and has_classes:
-            check_labels(whole.labels, tried.logits.shape[1])
-        if config.explains_labels:
-            config = replace(config, targets=labels_of(batch, whole))
-        record = analyze(model, batch, _of_one_sample(config), on_failure=_raise_input_error)
-        maps, *_ = record.attribution.maps.values()
-        try:
-            changed_images(batch, maps, config.check_names, config.removal)
-            try_properties(config.exchange_names, batch.images)
-        except Exception as error:
-            _raise_input_error(CHECKING, error)
-    return layers
-
-
-def _of_one_sample(config: LookConfig) -> LookConfig:
-    """What of `config` a dry run computes; the same forwards for every sample, as sharded models need."""
-    resolved = config.resolved_scores
-    scores = {name: each for name, each in resolved.metrics.items() if "random" not in resolved.needs[name]}
-    return replace(config, scores=scores, checks=(), with_baselines=False)
-
-
-def _raise_input_error(_: str, error: Exception) -> None:
-    if isinstance(error, InputError):
-        raise error
-
-
-def _find_layers(model: nn.Module, batch: SaliencyBatch, config: LookConfig) -> list[TargetLayer]:
-    """The layers that `config` names, or the one that is found."""
-    if config.target_layer is None:
-        how = {"forward": config.forward, "reshape_transform": config.reshape_transform}
-        return [find_target_layer(model, batch.images, **how)]  # type: ignore[arg-type]
-    named = resolve_target_layers(model, config.target_layer)
-    return [TargetLayer(name, layer) for name, layer in named.items()]
 
 
 def can_be_checked(
@@ -246,11 +191,36 @@ class _Look:
     on_failure: OnFailure | None
     agree: Callable[[bool], bool] = bool
     with_checks: bool = True
+    history: LookHistory | None = None
+
+    @cached_property
+    def host(self) -> SaliencyBatch:
+        """The samples on the host, where they are measured and drawn."""
+        return self._of_samples("host", lambda: self.batch.to("cpu"))
 
     @cached_property
     def annotated(self) -> AnnotatedRegions | None:
         """The regions of the samples that the checks change; None where the labels are no classes."""
-        return regions_of_batch(self.batch)
+        return self._of_samples("regions", lambda: regions_of_batch(self.host))
+
+    @cached_property
+    def exchanges(self) -> Exchanges | None:
+        """The exchanges that need no saliency; None without any."""
+        names, removal = self.config.exchange_names, self.config.removal
+        if self.annotated is None or not names:
+            return None
+        places = {"suspect": self.annotated.suspect} if self.annotated.suspect is not None else {}
+        bare = Exchanges(self.batch.images, self.annotated, {}, places, removal)
+        donors = self._of_samples("donors", lambda: bare.choosing_donors(names).donors)
+        return replace(bare, donors=donors)
+
+    def _of_samples(self, name: str, compute: Callable[[], Result]) -> Result:
+        """What depends on the samples alone, once a run."""
+        return self.history.of_samples(name, self.batch, compute) if self.history is not None else compute()
+
+    def _part(self, rows: list[int]) -> SaliencyBatch:
+        """Some of the samples; no copy of them where it is all."""
+        return self.batch if rows == list(range(len(self.batch))) else self.batch.select(rows)
 
     def attribution(self, chunk_size: int | None) -> tuple[Attribution, int | None]:
         """The maps of all samples, on any device, and the size of the chunks that this process ran."""
@@ -258,8 +228,8 @@ class _Look:
 
         def work(rows: list[int]) -> Attribution:
             nonlocal size
-            part, options = self.batch.select(rows), self.config.attribute_options
-            targets = labels_of(part, self.batch) if self.config.explains_labels else self.config.targets
+            part, options = self._part(rows), self.config.attribute_options
+            targets = labels_of(part, self.host) if self.config.explains_labels else self.config.targets
             maps, size = attribute_in_chunks(self.model, part, targets, chunk_size=chunk_size, **options)
             return maps
 
@@ -268,30 +238,29 @@ class _Look:
     def interpretation(
         self, maps: Attribution, stamp: Stamp, largest_label: int
     ) -> tuple[Attribution, Targets, bool]:
-        """The maps on the images' device, what to explain instead of classes (or None), and whether to run checks."""
-        names, instead, attribution = stamp.class_names, None, maps.to(self.batch.images.device)
+        """The maps on the host, what to explain instead of classes (or None), and whether to run checks."""
+        names, instead, attribution = stamp.class_names, None, maps.to_host()
         if self.config.explains_labels:
-            instead = instead_of_classes(self.batch, attribution, names, largest_label)
-        return attribution, instead, can_be_checked(self.batch, attribution, self.config, names)
+            instead = instead_of_classes(self.host, attribution, names, largest_label)
+        return attribution, instead, can_be_checked(self.host, attribution, self.config, names)
 
-    def perturbed_outputs(
-        self, attribution: Attribution, history: LookHistory | None, chunk_size: int | None
-    ) -> PerturbedOutputs:
+    def perturbed_outputs(self, attribution: Attribution, chunk_size: int | None) -> PerturbedOutputs:
         """The outputs for perturbed images that the scores need; none where computing them failed."""
         needed = self.config.resolved_scores.output_needs
         if not needed.perturbations and not needed.random_maps:
             return PerturbedOutputs()
         how = {**self.config.attribute_options, "chunk_size": chunk_size}
+        device, history = self.batch.images.device, self.history
 
         def perturbed(rows: list[int]) -> PerturbedOutputs:
-            part, multi_label, targets = self.batch.select(rows), self.config.multi_label, self.config.targets
-            maps = attribution.select(rows)
+            part, multi_label, targets = self._part(rows), self.config.multi_label, self.config.targets
+            maps = attribution.select(rows).to(device)
             return outputs_for_perturbed(
                 self.model, part, maps, needed, targets=targets, multi_label=multi_label, **how
             )
 
         def of_random_weights(rows: list[int]) -> PerturbedOutputs:
-            part, maps = self.batch.select(rows), attribution.select(rows)
+            part, maps = self._part(rows), attribution.select(rows).to(device)
             return maps_of_random_weights(self.model, part, maps, targets=self.config.targets, **how)
 
         n, outputs = len(self.batch), PerturbedOutputs()
@@ -312,20 +281,18 @@ class _Look:
         self,
         attribution: Attribution,
         outputs: PerturbedOutputs,
-        history: LookHistory | None,
         stamp: Stamp,
     ) -> tuple[ScoreResults, Attribution, Earlier]:
         """The scores, the maps that were scored, and the earlier looks for the picture; then this look is the last."""
         scored = self._with_baselines(attribution) if self.config.with_baselines else attribution
-        on_device = outputs.to(self.batch.images.device)
-        resolved = self.config.resolved_scores
+        resolved, history = self.config.resolved_scores, self.history
         baselines = history.baselines_of(resolved) if history is not None else None
         results = score_maps(
             scored,
-            self.batch,
+            self.host,
             resolved,
             self._leave_out if self.on_failure is not None else None,
-            outputs=on_device,
+            outputs=outputs.to("cpu"),
             earlier=history.maps if history is not None else None,
             baselines=baselines,
             multi_label=self.config.multi_label,
@@ -339,34 +306,36 @@ class _Look:
             history.keep(attribution, stamp.step)
         return results, scored, earlier
 
-    def checks(
-        self, attribution: Attribution, history: LookHistory | None, chunk_size: int | None
-    ) -> tuple[_Found, int | None]:
+    def checks(self, attribution: Attribution, chunk_size: int | None) -> tuple[_Found, int | None]:
         """The causal checks, none where one of them failed; and the size of the chunks that this process ran.
 
         Every process makes the changed images of its share; regions and donors belong to the batch as a whole.
         """
         maps, *_ = attribution.maps.values()  # of the first method at the first layer
-        config, size, logits = self.config, chunk_size, attribution.logits
-        names, removal = config.check_names, config.removal
+        config, history, size, logits = self.config, self.history, chunk_size, attribution.logits
 
         @cache
         def own_sigmoids() -> bool:
-            return has_own_sigmoids(self.batch, attribution)
+            return has_own_sigmoids(self.host, attribution)
 
         def measure(changed_logits: Mapping[str, Tensor]) -> Reliance:
-            return measure_reliance(self.batch, logits, changed_logits, maps, own_sigmoids(), self.annotated)
+            return measure_reliance(self.host, logits, changed_logits, maps, own_sigmoids(), self.annotated)
 
         @cache
         def exchanges() -> Exchanges | None:
-            exchanged = config.exchange_names
-            return Exchanges.of(self.batch, exchanged, maps, removal, self.annotated) if exchanged else None
+            found = self.exchanges
+            found = found.with_saliency(config.exchange_names, maps) if found is not None else None
+            return found if found is not None and found.names else None
 
         def run_versions(rows: list[int]) -> PerturbedOutputs:
             nonlocal size
-            versions = image_changes(self.batch, maps, names, removal, annotated=self.annotated)
+            if self.annotated is None:
+                return PerturbedOutputs()
+            images, names, removal = self.batch.images, config.check_names, config.removal
+            bare = removed_objects(images, self.annotated, removal)
+            versions = image_changes(self.batch, maps, names, removal, annotated=self.annotated, bare=bare)
             if (exchanged := exchanges()) is not None:
-                versions.update(exchanged.versions())
+                versions.update(exchanged.versions(bare))
             outputs, size = logits_for_versions(
                 self.model,
                 self.batch,
@@ -379,7 +348,7 @@ class _Look:
             return outputs
 
         def measure_all(_: list[int]) -> _Found:
-            changed, exchanged = outputs.to(maps.device).logits, exchanges()
+            changed, exchanged = outputs.to("cpu").logits, exchanges()
             reliance = measure(changed)
             if exchanged is None:
                 return _Found(reliance)
@@ -405,7 +374,7 @@ class _Look:
 
     def _with_baselines(self, attribution: Attribution) -> Attribution:
         """The maps and, on the same grid, those that do not depend on the model; where there is an object to lie on."""
-        masks = self.batch.object_masks
+        masks = self.host.object_masks
         if masks is None:
             return attribution
         others = {

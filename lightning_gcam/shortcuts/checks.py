@@ -14,6 +14,7 @@ from lightning_gcam.shortcuts.regions import AnnotatedRegions, most_salient, mov
 from lightning_gcam.shortcuts.removal import (
     DEFAULT_REMOVAL,
     Removal,
+    RemovedObjects,
     check_removal,
     exchange,
     in_dtype_of,
@@ -21,12 +22,13 @@ from lightning_gcam.shortcuts.removal import (
     remove_regions,
 )
 from lightning_gcam.utils.errors import InputError, did_you_mean
+from lightning_gcam.utils.transfer import to_device
 
 Checks = str | Sequence[str] | None
 """A name out of `available_checks`, or several; None for all that are on by default."""
 
 MakeImages = Callable[[Tensor], Tensor]
-"""From the numbers `(n,)` int64 of some samples to their changed images `(n, C, H, W)`."""
+"""From the numbers `(n,)` int64 of some samples, on the host, to their changed images `(n, C, H, W)`."""
 
 CHECKS: dict[str, tuple[str, ...]] = {
     "background_only_accuracy": ("background_only",),
@@ -120,7 +122,7 @@ def changed_images(
         >>> list(changed_images(batch))
         ['background_only', 'object_only']
     """
-    every = torch.arange(len(batch), device=batch.images.device)
+    every = torch.arange(len(batch))
     return {name: make(every) for name, make in image_changes(batch, maps, checks, removal, seed).items()}
 
 
@@ -131,11 +133,13 @@ def image_changes(
     removal: Removal = DEFAULT_REMOVAL,
     seed: int = 0,
     annotated: AnnotatedRegions | None = None,
+    bare: RemovedObjects | None = None,
 ) -> dict[str, MakeImages]:
     """Functions that make the images of `changed_images` for some samples, so that no more exist than fit memory.
 
-    The regions that are changed are kept for all samples: a byte a pixel each. A callable `removal` is called with the
-    images that are made at once. `annotated` are the batch's regions, where they are known already.
+    The samples without their objects are made once, for all that need them, and so are the regions that are changed: a
+    byte a pixel each. `annotated` are the batch's regions and `bare` the samples without objects, where they are known
+    already. No device is waited for.
 
     Returns:
         By the name of the version, a function from the numbers `(n,)` int64 of some samples to their changed images.
@@ -146,40 +150,66 @@ def image_changes(
     annotated = annotated or regions_of_batch(batch)
     if annotated is None:
         return {}
-    makers = _on_objects(batch.images, annotated, removal)
-    if maps is not None and annotated.masks is not None:
-        makers.update(_on_saliency(batch.images, annotated, maps.to(batch.images.device), removal, seed))
-    return {each: _exactly(makers[each]) for name in names for each in CHECKS.get(name, ()) if each in makers}
+    bare = bare if bare is not None else removed_objects(batch.images, annotated, removal)
+    if bare is None:
+        return {}
+    makers = _on_objects(batch.images, annotated, bare, removal)
+    if maps is not None:
+        makers.update(_on_saliency(batch.images, annotated, bare, maps.cpu(), seed))
+    device = batch.images.device
+    return {
+        each: _exactly(makers[each], device)
+        for name in names
+        for each in CHECKS.get(name, ())
+        if each in makers
+    }
 
 
-def _exactly(make: MakeImages) -> MakeImages:
+def removed_objects(
+    images: Tensor, annotated: AnnotatedRegions, removal: Removal = DEFAULT_REMOVAL
+) -> RemovedObjects | None:
+    """The samples without their objects, which are made at the first use; None where there are no masks.
+
+    Args:
+        images: `(N, C, H, W)`.
+        annotated: their regions.
+        removal: how an object is removed; see `remove_regions`.
+    """
+    if annotated.around is None:
+        return None
+    return RemovedObjects(images, annotated.around & annotated.masked[:, None, None], removal)
+
+
+def _exactly(make: MakeImages, device: torch.device) -> MakeImages:
     """Change images in their own precision, whatever the model computes in."""
 
     def made(rows: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             return make(rows)
 
     return made
 
 
-def _on_objects(images: Tensor, annotated: AnnotatedRegions, removal: Removal) -> dict[str, MakeImages]:
+def _on_objects(
+    images: Tensor, annotated: AnnotatedRegions, bare: RemovedObjects, removal: Removal
+) -> dict[str, MakeImages]:
     """The versions that need masks."""
-    around, objects = annotated.around, annotated.objects
-    if around is None or objects is None or not (annotated.known & annotated.masked).any():
+    if annotated.objects is None or not (annotated.known & annotated.masked).any():
         return {}
-    changed = annotated.masked[:, None, None]
-    bare = _without(images, around & changed, removal)
-    return {"background_only": bare, "object_only": _object_only(images, ~objects & changed, removal)}
+    background = ~annotated.objects & annotated.masked[:, None, None]
+    return {
+        "background_only": lambda rows: bare.images[to_device(rows, images.device)],
+        "object_only": _object_only(images, background, removal),
+    }
 
 
 def _on_saliency(
-    images: Tensor, annotated: AnnotatedRegions, maps: Tensor, removal: Removal, seed: int
+    images: Tensor, annotated: AnnotatedRegions, bare: RemovedObjects, maps: Tensor, seed: int
 ) -> dict[str, MakeImages]:
     """The versions that need maps and masks."""
     masks, around, donors = annotated.masks, annotated.around, annotated.donors
     if masks is None or around is None or not (donors >= 0).any():
         return {}
-    bare = _without(images, around & annotated.masked[:, None, None], removal)
 
     @cache
     def salient() -> Tensor:
@@ -189,10 +219,12 @@ def _on_saliency(
 
     @cache
     def elsewhere() -> Tensor:
-        return moved_at_random(salient(), around, seed).to(images.device)
+        return moved_at_random(salient(), around, seed)
 
     def swapped(rows: Tensor, regions: Tensor) -> Tensor:
-        return exchange(images[rows], bare(donors[rows].clamp(min=0)), donors[rows] >= 0, regions[rows])
+        chosen = (rows, donors[rows].clamp(min=0), donors[rows] >= 0, regions[rows])
+        own, lending, has_donor, region = (to_device(each, images.device) for each in chosen)
+        return exchange(images[own], bare.images[lending], has_donor, region)
 
     return {
         "salient_outside": lambda rows: swapped(rows, salient()),
@@ -200,26 +232,25 @@ def _on_saliency(
     }
 
 
-def _without(images: Tensor, regions: Tensor, removal: Removal) -> MakeImages:
-    """A function from the numbers of some samples to their images with their regions removed."""
-    return lambda rows: remove_regions(images[rows], regions[rows], removal)
-
-
 def _object_only(images: Tensor, background: Tensor, removal: Removal) -> MakeImages:
     """The images with all of the background in the mean colour of the backgrounds of all samples."""
-    if callable(removal):
-        return _without(images, background, removal)
 
     @cache
     def colour() -> Tensor:
         parts = [
-            (in_floats(image) * behind).sum(dim=(1, 2))
+            (in_floats(image) * to_device(behind, images.device)).sum(dim=(1, 2))
             for image, behind in zip(images, background, strict=True)
         ]
-        mean = torch.stack(parts).sum(dim=0) / background.sum().clamp(min=1)
+        mean = torch.stack(parts).sum(dim=0) / background.sum().clamp(min=1).item()
         return in_dtype_of(images, mean)[:, None, None]
 
-    return lambda rows: torch.where(background[rows][:, None], colour(), images[rows])
+    def made(rows: Tensor) -> Tensor:
+        chosen, behind = (to_device(each, images.device) for each in (rows, background[rows]))
+        if callable(removal):
+            return remove_regions(images[chosen], behind, removal)
+        return torch.where(behind[:, None], colour(), images[chosen])
+
+    return made
 
 
 def _check_maps(maps: Tensor | None, batch: SaliencyBatch) -> None:

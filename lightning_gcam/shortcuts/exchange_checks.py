@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_gcam.cam.targets import are_multi_hot, predictions_of
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.shortcuts.checks import BEFORE, MakeImages
+from lightning_gcam.shortcuts.checks import BEFORE, MakeImages, removed_objects
 from lightning_gcam.shortcuts.exchange import (
     CHANCE,
     KEPT,
@@ -33,22 +33,26 @@ from lightning_gcam.shortcuts.regions import (
     regions_of_batch,
     salient_place,
 )
-from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL, Removal, exchange_regions, remove_regions
+from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL, Removal, RemovedObjects, exchange_regions
 from lightning_gcam.shortcuts.shares import mean_share_interval, right_shares
+from lightning_gcam.utils.transfer import to_device
 
 _SIDES = {"swap": NUM_DONORS, "same_class": NUM_MATES}
-_PLACES = ("salient_region", "suspect")
+_BY_SALIENCY = "salient_region"
+_PLACES = (_BY_SALIENCY, "suspect")
 
 
 @dataclass(frozen=True)
 class Exchanges:
     """The exchange checks of a batch: the changed images that they need, and what the logits for these measure.
 
+    Images are changed where they are; all that is counted is on the host.
+
     Args:
-        images: `(N, C, H, W)`, the samples.
+        images: `(N, C, H, W)`, the samples, on any device.
         annotated: the samples' classes and regions.
         donors: of each sample, by property: not every sample has a mask, or a suspect region.
-        places: the regions `(N, H, W)` bool of "salient_region" and "suspect".
+        places: the regions `(N, H, W)` bool of "salient_region" and "suspect", on the host.
         removal: how an object is removed.
 
     Example:
@@ -99,18 +103,49 @@ class Exchanges:
         if annotated is None:
             return None
         places = {"suspect": annotated.suspect} if annotated.suspect is not None else {}
-        if "salient_region" in names and maps is not None and (place := salient_place(maps)).any():
-            places["salient_region"] = place.to(batch.images.device).expand(len(batch), -1, -1)
-        exchanges = Exchanges(batch.images, annotated, {}, places, removal)
-        there = (name for name in available_properties(batch.images.shape[1]) if name in names)
-        usable = {name: found for name in there if (found := exchanges._usable(name)) is not None}
-        chosen: dict[tuple[bool, ...], Donors] = {}  # most properties are those of all samples
-        for found in usable.values():
-            key = tuple(found.tolist())
-            chosen[key] = chosen.get(key) or Donors.of(annotated.labels, found)
-        donors = {name: chosen[tuple(found.tolist())] for name, found in usable.items()}
-        donors = {name: each for name, each in donors.items() if (each.others >= 0).any()}
-        return replace(exchanges, donors=donors) if donors else None
+        found = Exchanges(batch.images, annotated, {}, places, removal).choosing_donors(names)
+        return found.with_saliency(names, maps)._or_none()
+
+    def choosing_donors(self, names: Sequence[str]) -> Exchanges:
+        """The same with donors for those of some properties that need no saliency: they are the same at every look.
+
+        Args:
+            names: of the properties.
+        """
+        usable = {name: self._usable(name) for name in names if name != _BY_SALIENCY}
+        return replace(self, donors=self._donors_of(usable))
+
+    def with_saliency(self, names: Sequence[str], maps: Tensor | None) -> Exchanges:
+        """The same and, if it is one of some properties, the place where the saliency of all samples concentrates.
+
+        Args:
+            names: of the properties.
+            maps: `(N, H, W)` saliency; without it no place.
+        """
+        if _BY_SALIENCY not in names or maps is None or not (place := salient_place(maps.cpu())).any():
+            return self
+        place = place.expand(len(self.images), -1, -1)
+        whole = replace(self, places={**self.places, _BY_SALIENCY: place})
+        donors = {**self.donors, **whole._donors_of({_BY_SALIENCY: whole._usable(_BY_SALIENCY)})}
+        return replace(
+            whole, donors={name: donors[name] for name in available_properties() if name in donors}
+        )
+
+    def _donors_of(self, usable: Mapping[str, Tensor | None]) -> dict[str, Donors]:
+        """The donors of some properties, chosen once for each set of samples that may borrow and lend."""
+        chosen: dict[tuple[bool, ...], Donors] = {}
+        for each in self.donors.values():
+            chosen[tuple((each.others[:, 0] >= 0).tolist())] = each
+        found: dict[str, Donors] = {}
+        for name in available_properties(self.images.shape[1]):
+            if (rows := usable.get(name)) is not None:
+                key = tuple(rows.tolist())
+                chosen[key] = chosen.get(key) or Donors.of(self.annotated.labels, rows)
+                found[name] = chosen[key]
+        return {name: each for name, each in found.items() if (each.others >= 0).any()}
+
+    def _or_none(self) -> Exchanges | None:
+        return self if self.donors else None
 
     def lacking(self, names: Sequence[str]) -> list[str]:
         """Of some properties, those that take nothing but images, and that these do not have: the colour of grey ones.
@@ -125,33 +160,43 @@ class Exchanges:
         """The properties that are exchanged, in the order of `available_properties`."""
         return tuple(self.donors)
 
-    def versions(self) -> dict[str, MakeImages]:
-        """By the name of each changed version, a function that makes its images of some samples."""
+    def versions(self, bare: RemovedObjects | None = None) -> dict[str, MakeImages]:
+        """By the name of each changed version, a function that makes its images of some samples.
+
+        Args:
+            bare: the samples without their objects, where others use them too.
+        """
+        bare = bare if bare is not None else self._bare
         return {
-            _version(name, side, number): partial(self.borrowed, _images_of(name), rows[:, number])
+            _version(name, side, number): partial(self.borrowed, _images_of(name), rows[:, number], bare=bare)
             for name in self.names
             for side, rows in (("swap", self.donors[name].others), ("same_class", self.donors[name].mates))
             if (rows >= 0).any()
             for number in range(rows.shape[1])
         }
 
-    def borrowed(self, name: str, donors: Tensor, rows: Tensor) -> Tensor:
+    def borrowed(self, name: str, donors: Tensor, rows: Tensor, bare: RemovedObjects | None = None) -> Tensor:
         """Some images with a property of their donors; an image without a donor stays as it is.
 
         Args:
             name: of the property.
-            donors: `(N,)` int64, the row of each sample's donor; -1 for none.
-            rows: `(n,)` int64, the samples that are changed.
+            donors: `(N,)` int64 on the host, the row of each sample's donor; -1 for none.
+            rows: `(n,)` int64 on the host, the samples that are changed.
+            bare: as in `versions`.
 
         Returns:
-            `(n, C, H, W)`, of the dtype of the images.
+            `(n, C, H, W)`, of the dtype and on the device of the images.
         """
-        taken, made = donors[rows], self.images[rows]
-        lent = taken >= 0
-        if lent.any():
-            with torch.no_grad(), torch.autocast(self.images.device.type, enabled=False):
-                made[lent] = self._changed(name, rows[lent], taken[lent])
-        return made
+        device, lent = self.images.device, donors[rows] >= 0
+        own = to_device(rows, device)
+        if not lent.any():
+            return self.images[own]
+        bare = bare if bare is not None else self._bare
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            if lent.all():
+                return self._changed(name, rows, donors[rows], bare)
+            made, at = self.images[own], to_device(lent.nonzero()[:, 0], device)
+            return made.index_copy(0, at, self._changed(name, rows[lent], donors[rows][lent], bare))
 
     def measure(
         self, logits: Tensor, changed_logits: Mapping[str, Tensor], own_sigmoids: bool = True
@@ -193,47 +238,45 @@ class Exchanges:
                 measured.update(self._of_same_class(name, same[0]))
         return measured
 
+    @property
+    def _bare(self) -> RemovedObjects | None:
+        return removed_objects(self.images, self.annotated, self.removal)
+
     def _usable(self, name: str) -> Tensor | None:
         """The samples that have a property, `(N,)` bool; None where the batch has nothing of the kind."""
         annotated = self.annotated
         if name in ("background", "object"):
             return annotated.known & annotated.masked if annotated.masks is not None else None
         if name in _PLACES:
-            every = torch.arange(len(self.images), device=self.images.device)
-            return (
-                annotated.known & self._to(name, every).flatten(1).any(dim=1) if name in self.places else None
-            )
+            if name not in self.places:
+                return None
+            return annotated.known & self._to(name, torch.arange(len(self.images))).flatten(1).any(dim=1)
         have_it = property_of(name).have_it
-        return annotated.known & have_it(self.images) if have_it is not None else annotated.known
+        if have_it is None or self.images.shape[1] < property_of(name).fewest_channels:
+            return annotated.known
+        return annotated.known & have_it(self.images).cpu()
 
-    def _changed(self, name: str, rows: Tensor, donors: Tensor) -> Tensor:
+    def _changed(self, name: str, rows: Tensor, donors: Tensor, bare: RemovedObjects | None) -> Tensor:
         """Some images with a property of these donors, each of which has one."""
-        if name == "background":
-            return self._on_background(rows, donors)
         if name == "object":
-            return self._on_background(donors, rows)
+            name, rows, donors = "background", donors, rows
+        own, lending = (to_device(each, self.images.device) for each in (rows, donors))
+        if name == "background":
+            objects = to_device(cast(Tensor, self.annotated.objects)[rows], self.images.device)
+            return torch.where(objects[:, None], self.images[own], cast(RemovedObjects, bare).images[lending])
         if name in _PLACES:
-            return self._with_place(name, rows, donors)
-        return exchange_property(name, self.images[rows], self.images[donors])
+            return self._with_place(name, rows, donors, bare)
+        return exchange_property(name, self.images[own], self.images[lending])
 
-    def _on_background(self, rows: Tensor, donors: Tensor) -> Tensor:
-        """The objects on the background of their donors, whose own objects are removed."""
-        around, objects = cast(Tensor, self.annotated.around), cast(Tensor, self.annotated.objects)
-        bare = remove_regions(self.images[donors], around[donors], self.removal)
-        return torch.where(objects[rows][:, None], self.images[rows], bare)
-
-    def _with_place(self, name: str, rows: Tensor, donors: Tensor) -> Tensor:
+    def _with_place(self, name: str, rows: Tensor, donors: Tensor, bare: RemovedObjects | None) -> Tensor:
         """The images with the donors' region; no object comes along with it, nor what lies there beside it is lost."""
-        regions, lent = self.places[name], self.images[donors]
-        if self.annotated.around is not None:
-            has_object = self.annotated.masked[donors, None, None]
-            lent = remove_regions(
-                lent, self.annotated.around[donors] & ~self._to(name, donors) & has_object, self.removal
-            )
-        every = torch.ones_like(rows, dtype=torch.bool)
-        return exchange_regions(
-            self.images[rows], lent, every, regions[rows], regions[donors], self._to(name, rows)
-        )
+        device, regions = self.images.device, self.places[name]
+        own, lending, to = (to_device(each, device) for each in (rows, donors, self._to(name, rows)))
+        lent = self.images[lending]
+        if bare is not None:
+            lent = torch.where(to_device(self._to(name, donors), device)[:, None], lent, bare.images[lending])
+        every = torch.ones_like(own, dtype=torch.bool)
+        return exchange_regions(self.images[own], lent, every, regions[rows], regions[donors], to)
 
     def _to(self, name: str, rows: Tensor) -> Tensor:
         """The part of some samples' region that is changed: objects stay as they are."""
@@ -282,8 +325,10 @@ class Exchanges:
 
     def _prediction(self, logits: Tensor, own_sigmoids: bool) -> _Prediction:
         labels = self.annotated.labels
-        classes = predictions_of(logits, are_multi_hot(labels), own_sigmoids)
-        return _Prediction(classes.to(labels.device), logits.isfinite().all(dim=1).to(labels.device))
+        logits = logits.cpu()
+        return _Prediction(
+            predictions_of(logits, are_multi_hot(labels), own_sigmoids), logits.isfinite().all(dim=1)
+        )
 
     def _swapped(
         self, name: str, predictions: Sequence[_Prediction], of_donor: bool, parts: int = NUM_DONORS

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import max_pool2d, pad
 
 from lightning_gcam.cam.targets import are_multi_hot
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import boxes_to_masks
 from lightning_gcam.shortcuts.removal import boxes_of
+from lightning_gcam.utils.transfer import to_host
 
 MARGIN = 1 / 8
 """How much wider than the object the region around it is, on each side, as a share of the object's longer side."""
@@ -166,7 +167,7 @@ def _take(donors: Tensor, row: int, candidates: Tensor, turn: int) -> None:
 
 @dataclass(frozen=True)
 class AnnotatedRegions:
-    """The annotation of a batch as the checks use it: classes, regions and donors.
+    """The annotation of a batch as the checks use it, on the host: classes, regions and donors.
 
     Args:
         labels: `(N,)` int64 classes, or `(N, K)` bool marks.
@@ -196,18 +197,21 @@ class AnnotatedRegions:
 
 
 def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
-    """Read the annotation of a batch; None where its labels are no classes, or missing.
+    """Read the annotation of a batch, to the host; None where its labels are no classes, or missing.
 
     Example:
         >>> batch = SaliencyBatch(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, -1]))
         >>> regions_of_batch(batch).known.tolist(), regions_of_batch(SaliencyBatch(torch.zeros(3, 1, 8, 8)))
         ([True, True, False], None)
     """
-    labels = classes_of_labels(batch)
+    annotation = [batch.labels, batch.object_masks, batch.suspect]
+    copies = iter(to_host([each for each in annotation if each is not None]))
+    labels, masks, suspect = (next(copies) if each is not None else None for each in annotation)
+    labels = as_classes(labels)
     if labels is None:
         return None
     known = have_class(labels)
-    masks, suspect = batch.object_masks, batch.suspect_masks
+    suspect = suspect.expand(len(batch), -1, -1) if suspect is not None else None
     around = region_around(masks) if masks is not None else None
     objects = with_rim(masks) if masks is not None else None
     masked = torch.zeros_like(known)
@@ -234,7 +238,11 @@ def have_class(labels: Tensor) -> Tensor:
 
 def classes_of_labels(batch: SaliencyBatch) -> Tensor | None:
     """The labels as `(N,)` int64 classes or `(N, K)` bool marks; None where they measure, are soft, or are missing."""
-    labels = batch.labels
+    return as_classes(batch.labels)
+
+
+def as_classes(labels: Tensor | None) -> Tensor | None:
+    """Labels as `(N,)` int64 classes or `(N, K)` bool marks; None where they measure, are soft, or are missing."""
     if labels is None:
         return None
     if labels.ndim == 2:
@@ -332,21 +340,33 @@ def moved_at_random(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
         True
     """
     generator = torch.Generator().manual_seed(seed)
-    moved = [_moved(*each, generator) for each in zip(regions, around, strict=True)]
-    return torch.stack(moved) & ~around
+    moved = [_moved(*each, generator) for each in zip(regions.cpu(), around.cpu(), strict=True)]
+    return torch.stack(moved).to(regions.device) & ~around
+
+
+_CELLS = 64
+"""The places are those of a grid of so many cells a side, at most: finer ones differ by less than can be seen."""
 
 
 def _moved(region: Tensor, around: Tensor, generator: torch.Generator) -> Tensor:
     """Move one region `(H, W)` to another place; one, since a correlation takes many times a region's memory."""
-    size = region.shape
-    conjugate = torch.fft.rfft2(region.cpu().double()).conj()
+    cell = tuple(max(-(-side // _CELLS), 1) for side in region.shape)
+    cells, around_cells = (_covered_cells(each, cell) for each in (region, around))
+    size = cells.shape
+    conjugate = torch.fft.rfft2(cells.double()).conj()
     met = [
-        torch.fft.irfft2(conjugate * torch.fft.rfft2(each.cpu().double()), s=size)
-        for each in (around, region)
+        torch.fft.irfft2(conjugate * torch.fft.rfft2(each.double()), s=size) for each in (around_cells, cells)
     ]
     with_object, with_itself = (each.round().long() for each in met)
-    is_itself = 2 * with_itself > region.cpu().sum()
+    is_itself = 2 * with_itself > cells.sum()
     cost = ((with_object + size.numel() * is_itself) * size.numel() + with_itself).flatten()
     best = cost == cost.amin()
-    shift = divmod(int(best.double().multinomial(1, generator=generator)), size[1])
-    return region.roll(shift, dims=(0, 1))
+    down, across = divmod(int(best.double().multinomial(1, generator=generator)), size[1])
+    return region.roll((down * cell[0], across * cell[1]), dims=(0, 1))
+
+
+def _covered_cells(region: Tensor, cell: tuple[int, ...]) -> Tensor:
+    """The cells of `cell` pixels that a region `(H, W)` covers a part of."""
+    if max(cell) == 1:
+        return region
+    return max_pool2d(region[None].float(), cell, ceil_mode=True)[0] > 0

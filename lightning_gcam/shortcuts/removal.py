@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.errors import InputError, did_you_mean
+from lightning_gcam.utils.transfer import to_device
 
 Removal = Literal["blur", "mean", "neighbours"] | Callable[[Tensor, Tensor], Tensor]
 """A name, or a callable from images `(N, C, H, W)` and regions `(N, H, W)` bool to images."""
@@ -31,7 +34,12 @@ def check_removal(removal: Any) -> None:
         raise InputError(f'`removal` "{removal}" is not known. {did_you_mean(str(removal), _FILLS)}')
 
 
-def remove_regions(images: Tensor, regions: Tensor, removal: Removal = DEFAULT_REMOVAL) -> Tensor:
+def remove_regions(
+    images: Tensor,
+    regions: Tensor,
+    removal: Removal = DEFAULT_REMOVAL,
+    boxes: Tensor | None = None,
+) -> Tensor:
     """Replace a region of each image; what lies outside of it stays as it is, to the bit.
 
     None of the named ways uses a pixel of the region, not even its colour: what an object looked like must be gone.
@@ -43,6 +51,7 @@ def remove_regions(images: Tensor, regions: Tensor, removal: Removal = DEFAULT_R
             "mean": each channel's mean outside of the region; "neighbours": what lies beside the region, mirrored into
             it from the side with the most room (blurred where there is no room on any side); or a callable from images
             and regions to images, of which only the region is taken.
+        boxes: the boxes of the regions, where they are known on the host: then no device is waited for.
 
     Returns:
         `(N, C, H, W)` in the dtype of `images`; whole numbers are rounded and clamped.
@@ -57,12 +66,43 @@ def remove_regions(images: Tensor, regions: Tensor, removal: Removal = DEFAULT_R
         (tensor([[[[2., 4., 4., 6.]]]]), tensor([[[[2., 4., 4., 6.]]]]))
     """
     check_removal(removal)
-    fill = removal if callable(removal) else _FILLS[removal]
-    made = fill(images if callable(removal) else in_floats(images), regions)
+    if callable(removal):
+        made = removal(images, regions)
+    else:
+        made = _FILLS[removal](in_floats(images), regions, boxes_of(regions) if boxes is None else boxes)
     if not isinstance(made, Tensor) or made.shape != images.shape:
         came = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise InputError(f"`removal` must give images of the shape {tuple(images.shape)}; got {came}.")
     return torch.where(regions[:, None], in_dtype_of(images, made), images)
+
+
+class RemovedObjects:
+    """The samples of a batch with their objects removed: made at the first use, and once.
+
+    Args:
+        images: `(N, C, H, W)`.
+        regions: `(N, H, W)` bool on the host, in which the objects are removed.
+        removal: how; see `remove_regions`.
+
+    Example:
+        >>> regions = torch.tensor([[[True, False], [False, False]]])
+        >>> RemovedObjects(torch.arange(4.0).view(1, 1, 2, 2), regions).images[0, 0].tolist()
+        [[1.0, 1.0], [2.0, 3.0]]
+    """
+
+    def __init__(self, images: Tensor, regions: Tensor, removal: Removal = DEFAULT_REMOVAL) -> None:
+        self._images, self._regions, self._removal = images, regions, removal
+
+    @cached_property
+    def images(self) -> Tensor:
+        """`(N, C, H, W)`, of the dtype and on the device of the images; made in fewer at once where memory runs out."""
+        boxes, regions = boxes_of(self._regions), to_device(self._regions, self._images.device)
+
+        def work(part: slice) -> Tensor:
+            return remove_regions(self._images[part], regions[part], self._removal, boxes[part])
+
+        parts, _ = run_in_chunks(len(boxes), work, label="objects removed")
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def boxes_of(regions: Tensor) -> Tensor:
@@ -100,16 +140,15 @@ def in_dtype_of(images: Tensor, made: Tensor) -> Tensor:
     return made.round().clamp(limits.min, limits.max).to(images)
 
 
-def _mean(images: Tensor, regions: Tensor) -> Tensor:
+def _mean(images: Tensor, regions: Tensor, _: Tensor) -> Tensor:
     outside = (~regions)[:, None].to(images)
     area = outside.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     return ((images * outside).sum(dim=(2, 3), keepdim=True) / area).expand_as(images)
 
 
-def _blur(images: Tensor, regions: Tensor) -> Tensor:
+def _blur(images: Tensor, regions: Tensor, boxes: Tensor) -> Tensor:
     """Blur by a normalized convolution: pixels of the region do not count (Knutsson and Westin, 1993)."""
-    boxes = boxes_of(regions).tolist()
-    return torch.stack([_blur_one(*each) for each in zip(images, regions, boxes, strict=True)])
+    return torch.stack([_blur_one(*each) for each in zip(images, regions, boxes.tolist(), strict=True)])
 
 
 def _blur_one(image: Tensor, region: Tensor, box: list[int]) -> Tensor:
@@ -145,9 +184,8 @@ def _gaussian(places: range, length: int, cell: int, sigma: float, like: Tensor)
     return torch.exp(-0.5 * ((at[:, None] - middles[None]) / sigma) ** 2)
 
 
-def _neighbours(images: Tensor, regions: Tensor) -> Tensor:
-    boxes = boxes_of(regions).tolist()
-    return torch.stack([_mirrored(*each) for each in zip(images, regions, boxes, strict=True)])
+def _neighbours(images: Tensor, regions: Tensor, boxes: Tensor) -> Tensor:
+    return torch.stack([_mirrored(*each) for each in zip(images, regions, boxes.tolist(), strict=True)])
 
 
 def _mirrored(image: Tensor, region: Tensor, box: list[int]) -> Tensor:
@@ -168,7 +206,7 @@ def _mirrored(image: Tensor, region: Tensor, box: list[int]) -> Tensor:
     return image[:, :, source] if side in ("left", "right") else image[:, source]
 
 
-_FILLS: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
+_FILLS: dict[Any, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "blur": _blur,
     "mean": _mean,
     "neighbours": _neighbours,
@@ -203,13 +241,15 @@ def exchange_regions(
 ) -> Tensor:
     """Replace each image's region by the donor's region: the boxes around both are laid on each other.
 
+    Where all of them are at one place, no image is laid by itself.
+
     Args:
         images: `(N, C, H, W)`.
         donor_images: `(N, C, H, W)`, the donor's image for each of them.
         has_donor: `(N,)` bool; a sample without one stays as it is.
-        regions: `(N, H, W)` bool, all of one place or each somewhere else.
-        donor_regions: `(N, H, W)` bool, the donors' regions. A box of another size is resized.
-        to: `(N, H, W)` bool, the part of each region that is to be changed.
+        regions: `(N, H, W)` bool, all of one place or each somewhere else; best on the host: their boxes are read.
+        donor_regions: `(N, H, W)` bool, the donors' regions, likewise. A box of another size is resized.
+        to: `(N, H, W)` bool, the part of each region that is to be changed, on the images' device.
 
     Example:
         >>> images = torch.tensor([[[[1.0, 2.0, 3.0]]], [[[4.0, 5.0, 6.0]]]])
@@ -218,13 +258,17 @@ def exchange_regions(
         >>> exchange_regions(images, images.flip(0), both, ends, ends.flip(0), ends).flatten(1).tolist()
         [[6.0, 2.0, 3.0], [4.0, 5.0, 1.0]]
     """
+    own, lent = boxes_of(regions), boxes_of(donor_regions)
+    if torch.equal(own, lent):
+        return exchange(images, donor_images, has_donor, to)
     laid = images.clone()
-    boxes = zip(boxes_of(regions).tolist(), boxes_of(donor_regions).tolist(), strict=True)
-    for row, ((left, top, right, bottom), (x1, y1, x2, y2)) in enumerate(boxes):
-        if has_donor[row]:
+    for row, ((left, top, right, bottom), (x1, y1, x2, y2)) in enumerate(
+        zip(own.tolist(), lent.tolist(), strict=True)
+    ):
+        if x2 > x1 and right > left:
             part = donor_images[row, :, y1:y2, x1:x2]
             laid[row, :, top:bottom, left:right] = _resized(part, (bottom - top, right - left))
-    return torch.where((to & has_donor[:, None, None])[:, None], laid, images)
+    return exchange(images, laid, has_donor, to)
 
 
 def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:

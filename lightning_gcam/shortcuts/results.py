@@ -143,13 +143,14 @@ def measure_reliance(
         return Reliance({}, chance_level(logits[:0], logits.shape[1]))
     blank = torch.zeros_like(annotated.known)
     if maps is not None:
-        maps = maps.to(annotated.known.device).nan_to_num(0.0)
+        maps = maps.cpu().nan_to_num(0.0)
         salient = (maps > 0) & ~annotated.around if annotated.around is not None else maps > 0
         blank = ~salient.flatten(1).any(dim=1)  # nothing salient outside: there is nothing to replace
     multi_label = are_multi_hot(annotated.labels)
     guesses, finite = dict[str, Tensor](), dict[str, Tensor]()
     for name, each in {"": logits, **changed_logits}.items():
-        guesses[name] = predictions_of(each, multi_label, own_sigmoids).to(annotated.labels.device)
+        each = each.cpu()
+        guesses[name] = predictions_of(each, multi_label, own_sigmoids)
         finite[name] = each.isfinite().all(dim=1)
     table = _Versions(annotated, guesses, finite, blank, multi_label)
     measurements = {"accuracy": table.accuracy("", table.counted)}

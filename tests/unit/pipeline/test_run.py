@@ -13,8 +13,9 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.pipeline.config import LookConfig
+from lightning_gcam.pipeline.dry_run import dry_run
 from lightning_gcam.pipeline.record import LookHistory
-from lightning_gcam.pipeline.run import analyze, dry_run
+from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.utils.errors import InputError
 from tests.support.toys import toy_network, toy_samples
 
