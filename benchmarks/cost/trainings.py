@@ -17,11 +17,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.common.measure import Took, clock_once
 from benchmarks.cost.by_hand import GradCamByHand
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
+from lightning_gcam.shortcuts import resolve_checks
 
 CLASSES = 10
 LOOK_HOOKS = {
     "ours": "on_validation_epoch_end",
     "checked": "on_validation_epoch_end",
+    "default": "on_validation_epoch_end",
     "by_hand": "on_validation_end",
 }
 LAYER = "layer4"  # of resnet18
@@ -152,7 +154,10 @@ def train(network: Network, callback: str, options: argparse.Namespace, root: Pa
     callbacks = {
         "none": list,
         "ours": lambda: [SaliencyMonitor(num_samples=options.samples, checks=[])],
-        "checked": lambda: [SaliencyMonitor(num_samples=options.samples)],
+        "checked": lambda: [
+            SaliencyMonitor(num_samples=options.samples, checks=resolve_checks(None), max_overhead=None)
+        ],
+        "default": lambda: [SaliencyMonitor(num_samples=options.samples)],
         "by_hand": lambda: [GradCamByHand(network.layer, options.samples)],
     }[callback]()
     took = {name: calls for each in callbacks for name, calls in clock_hooks(each).items()}

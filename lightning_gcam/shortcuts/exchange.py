@@ -243,8 +243,9 @@ def exchange_color(images: Tensor, donors: Tensor) -> Tensor:
         [0.6000000238418579, 0.0, 0.0]
     """
     own, lent = (each.mean(dim=1, keepdim=True) for each in (images, donors))
-    ordered = donors.flatten(2).gather(2, _order(lent).expand(-1, donors.shape[1], -1))
-    luminance = lent.flatten(2).gather(2, _order(lent))
+    order = _order(lent)
+    ordered = donors.flatten(2).gather(2, order.expand(-1, donors.shape[1], -1))
+    luminance = lent.flatten(2).gather(2, order)
     at_rank = _ranks(own)
     taken = ordered.gather(2, at_rank.expand_as(ordered)).view_as(images)
     below = luminance.gather(2, at_rank).view_as(own)
@@ -320,7 +321,7 @@ def exchange_texture(images: Tensor, donors: Tensor) -> Tensor:
         >>> bool((made[..., 1::2] > made[..., ::2]).all()), round(float(made.mean()), 3)
         (True, 0.0)
     """
-    return _low_pass(images) + donors - _low_pass(donors)
+    return donors + _low_pass(images - donors)  # a low pass of both, and only one of them: it is linear
 
 
 @register_property("border", remedy="crop the images, or look for tags, frames and rulers at their edges")
