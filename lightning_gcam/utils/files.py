@@ -142,7 +142,7 @@ def atomic_write_texts(paths: Sequence[Path], newline: str | None = None) -> Ite
 
 
 def append_text(path: Path, text: str) -> None:
-    """Append text in UTF-8 to a file and flush it to disk; all that stood in it before stays, wherever this is cut off.
+    r"""Append text in UTF-8 to a file and flush it to disk; what was in it stays, wherever this is cut off.
 
     Args:
         path: of the file, which is made where it is not there; its directory is not.
@@ -151,10 +151,10 @@ def append_text(path: Path, text: str) -> None:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "lines.txt"
-        >>> for line in ("one\\n", "two\\n"):
+        >>> for line in ("one\n", "two\n"):
         ...     append_text(path, line)
         >>> path.read_text()
-        'one\\ntwo\\n'
+        'one\ntwo\n'
     """
     with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
         file.write(text)
