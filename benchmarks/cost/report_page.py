@@ -102,12 +102,15 @@ def main() -> None:
             began = time.perf_counter()
             logger.log_look(this)
             seconds.append(time.perf_counter() - began)
-        page = logger.report_path
+        began = time.perf_counter()
+        logger.finalize("success")
+        writing, page = time.perf_counter() - began, logger.report_path
         print(f"{options.looks} looks of {n} samples, {len(methods)} maps each, {SIZE} x {SIZE}")
         print(f"page             {page.stat().st_size / 1e6:.1f} MB")
         print(f"first look       {seconds[0] * 1e3:.0f} ms (the samples' pictures are made here)")
         print(f"second look      {seconds[1] * 1e3:.0f} ms")
         print(f"last look        {seconds[-1] * 1e3:.0f} ms")
+        print(f"whole page       {writing * 1e3:.0f} ms (when the run ends)")
         print(f"opens in         {opening(page)}")
 
 

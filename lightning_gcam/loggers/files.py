@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_gcam.loggers.disk import claimed_directory, directory_of_logger, run_all, write_png
 from lightning_gcam.loggers.registry import Backend, Pixels, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
-from lightning_gcam.utils.files import atomic_write_text, safe_path
+from lightning_gcam.utils.files import append_text, atomic_write, atomic_write_text, safe_path
 from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info, rank_zero_warn
 
 
@@ -74,10 +76,11 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
     """Add a line to `<prefix>/scores.csv` and write `<prefix>/overlay-step=<step>.png`.
 
     Beside them `<prefix>/measurements-step=<step>.csv` has each score's n, what was left out and its interval; each
-    sample's own picture, where `sample_images` is set, lies in `<prefix>/sample`. All are
-    written whole under another name and then renamed, so that neither is ever half there. A look at a step
-    that is already in the table (a run that was resumed) takes its place. The scores come first, and what cannot be
-    written takes nothing else with it.
+    sample's own picture, where `sample_images` is set, lies in `<prefix>/sample`. They are written whole under another
+    name and then renamed, so that neither is ever half there. The table's line is appended, so that a look costs the
+    same however many came before it: a process that is killed meanwhile may leave a last line that is cut off, which is
+    left out when the table is read, and every earlier line is kept. A look at a step that is already in the table (a
+    run that was resumed) takes its place. The scores come first, and what cannot be written takes nothing else with it.
 
     Args:
         directory: of the run. While another process writes its looks there, they go to a `run_2` in it.
@@ -178,45 +181,115 @@ def write_alert(directory: Path, alert: Mapping[str, Any]) -> Path:
     return path
 
 
+class _KnownTable(NamedTuple):
+    """What a table holds, for as long as its file is the one that `stamp` is of."""
+
+    columns: tuple[str, ...]
+    last_step: int
+    stamp: tuple[int, int, int]
+
+
+_MOST_KNOWN = 64
+
+_KNOWN: OrderedDict[Path, _KnownTable] = OrderedDict()
+"""The tables that this process wrote last: a look is appended to such a one, and nothing is read."""
+
+
 def _add_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a line to a table, or further columns to the line of the same step. A list is written as JSON."""
+    """Add a line to a table, or further columns to the line of the same step. A list is written as JSON.
+
+    The line is appended where the table is as this process left it, has all its columns and ends at an earlier step.
+    Otherwise the table is read and written anew as a whole, in the order of the steps. A process that is killed so
+    leaves every earlier line whole; a last line without an end was cut off, and is left out by whoever reads it.
+    """
     row = {name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()}
-    rows = _read_rows(path)
-    rows[row["step"]] = {**rows.get(row["step"], {}), **row}
-    _write_rows(path, [rows[step] for step in sorted(rows)])
+    key = path.resolve()
+    known = _KNOWN.pop(key, None)  # until all is written: what fails half-way is read anew the next time
+    if (
+        known is not None
+        and known.stamp == _stamp(path)
+        and known.last_step < row["step"]
+        and set(known.columns).issuperset(row)
+    ):
+        append_text(path, _as_lines(known.columns, [row]))
+        columns, last_step = known.columns, row["step"]
+    else:
+        rows = _read_rows(path)
+        rows[row["step"]] = {**rows.get(row["step"], {}), **row}
+        columns, last_step = _write_rows(path, [rows[step] for step in sorted(rows)]), max(rows)
+    _KNOWN[key] = _KnownTable(columns, last_step, _stamp(path))
+    while len(_KNOWN) > _MOST_KNOWN:
+        _KNOWN.popitem(last=False)
 
 
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    if sys.version_info < (3, 11):  # whose `csv` refuses the character NUL
-        rows = [{_without_nul(name): _without_nul(each) for name, each in row.items()} for row in rows]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Return which file lies at a path, its size and when it was changed; zeros where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Write a table as a whole; return its columns."""
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
     with atomic_write_text(path, newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+        file.write(_as_lines(columns, [{name: name for name in columns}, *rows]))
+    return columns
+
+
+def _as_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Format rows as lines of a table, each with its end."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    for row in rows:
+        writer.writerow([_without_nul(row.get(name, "")) for name in columns])
+    return text.getvalue()
 
 
 def _without_nul(value: Any) -> Any:
-    """Text without the character NUL; any other value as it is."""
-    return value.replace("\x00", "") if isinstance(value, str) else value
+    """Return text without the character NUL, which `csv` refuses before Python 3.11; any other value as it is."""
+    return value.replace("\x00", "") if sys.version_info < (3, 11) and isinstance(value, str) else value
 
 
 def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
-    """Read the lines of a table by step. A file that is no such table is renamed, with a warning."""
-    if not path.exists():
-        return {}
+    """Read the lines of a table by step, but for a last one that was cut off. What is left out is set aside."""
+    content = path.read_bytes() if path.exists() else b""
+    end = content.rfind(b"\n") + 1
+    rows: dict[int, dict[str, Any]] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [dict(row) for row in csv.DictReader(file, restkey="", strict=True)]
-        return {int(row["step"]): {name: row[name] for name in row if name} for row in rows}
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        aside = path.with_name(f"{path.name}.broken")
-        path.replace(aside)
+        lines = io.StringIO(content[:end].decode("utf-8"), newline="")
+        reader = csv.DictReader(lines, restkey="", strict=True)
+        if content and "step" not in (reader.fieldnames or ()):
+            raise ValueError("it has no such column")
+        try:
+            for row in reader:
+                rows[int(row["step"])] = {name: row[name] for name in row if name}
+        except csv.Error:
+            if next(lines, None) is not None:
+                raise
+            end = 0  # cut off within the quotes of a text of several lines
+    except (ValueError, TypeError, csv.Error) as error:
         rank_zero_warn(
             f"{path} is no table with a whole number in its column `step` ({type(error).__name__}: {error}), so it is "
-            f"set aside as {aside.name}, and a new one begins."
+            f"set aside as {_set_aside(path, content)}, and a new one begins."
         )
         return {}
+    if end < len(content):
+        rank_zero_warn(
+            f"The last line of {path} is cut off, so it is left out. The file as it was is set aside as "
+            f"{_set_aside(path, content)}."
+        )
+    return rows
+
+
+def _set_aside(path: Path, content: bytes) -> str:
+    """Keep what a table was in a file beside it; return its name."""
+    aside = path.with_name(f"{path.name}.broken")
+    with atomic_write(aside) as file:
+        file.write(content)
+    return aside.name
 
 
 def _any_logger(logger: Any) -> bool:

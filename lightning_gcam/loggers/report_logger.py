@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from lightning_gcam.loggers.disk import claimed_directory
@@ -18,18 +18,25 @@ from lightning_gcam.report import Store, build_page, plain_look, plain_samples
 from lightning_gcam.report.sources import DATA
 from lightning_gcam.utils.lightning_compat import Logger, is_rank_zero, rank_zero_info, rank_zero_warn
 
+_LEAST_PAUSE = 5.0
+"""Seconds."""
+
 _PAUSE_FACTOR = 20
-"""Between looks the page is written at most once in so many times as long as writing it takes: 5% of the time."""
+"""The page is written at most once in so many times as long as writing it takes: 5% of the time."""
 
 
 class ReportLogger(Logger):
     """Write `report.html`: the run in one file that is opened by a double click or mailed to a colleague.
 
     It has the samples at every look under a slider, your own metrics beside the scores, and `ShortcutAlarm`'s alerts.
-    It is written anew after each look, whole under another name and then renamed. What it is built from is kept beside
-    it in `report_data`, a file a look: a run that is resumed into the same directory goes on, and a look at a step that
-    is already there takes its place. Give each run a directory of its own: while another process writes to it, this
-    one's files go to a `run_2` in it. Only rank zero writes.
+    It is written at the first look, then with the looks every few seconds at most, and when the run ends, each time
+    whole under another name and then renamed. What it is built from is on disk at every look, in `report_data` beside
+    it, a file a look: of a run that was killed, `lightning-gcam report --force` makes the page with all of them. A run
+    that is resumed into the same directory goes on, and a look at a step that is already there takes its place. Give
+    each run a directory of its own: while another process writes to it, this one's files go to a `run_2` in it. Only
+    rank zero writes.
+
+    Without a `Trainer`, which calls it, call `finalize("success")` behind the last look.
 
     Args:
         save_dir: of this run; it is made with the first file.
@@ -94,7 +101,7 @@ class ReportLogger(Logger):
                 self._has_news = True
 
     def log_look(self, record: SaliencyRecord) -> None:
-        """Store a look and write the page.
+        """Store a look, and write the page unless it was just written.
 
         Args:
             record: the look.
@@ -105,10 +112,11 @@ class ReportLogger(Logger):
         if prefix not in self._samples:
             self._start_monitor(record)
         self._store().add_look(prefix, record.step, self._samples[prefix], json.dumps(plain_look(record)))
-        self._write()
+        self._has_news = True
+        self._write_if_due()
 
     def log_alert(self, step: int, message: str, log_prefix: str = "saliency") -> None:
-        """Store an alert and write the page.
+        """Store an alert, and write the page unless it was just written.
 
         Args:
             step: of the look that led to the alert.
@@ -117,13 +125,14 @@ class ReportLogger(Logger):
         """
         if is_rank_zero():
             self._store().add_alert(step, message, log_prefix)
-            self._write()
+            self._has_news = True
+            self._write_if_due()
 
     def save(self) -> None:
         """Write the page if anything is new, unless it was just written."""
-        if self._has_news and self.report_path.exists() and time.monotonic() >= self._next_write:
+        if is_rank_zero() and self.report_path.exists():
             with self._failure_as_warning():
-                self._write()
+                self._write_if_due()
 
     def finalize(self, status: str) -> None:
         """Write the page with everything since the last look."""
@@ -172,15 +181,20 @@ class ReportLogger(Logger):
                 f"`lightning-gcam report {self._written_to}` names all of it."
             )
 
+    def _write_if_due(self) -> None:
+        if self._has_news and monotonic() >= self._next_write:
+            self._write()
+
     def _write(self) -> None:
-        if not is_rank_zero():
-            return
-        began = time.monotonic()
-        run = self._store().read(self._written_to.resolve().name)
-        build_page([run], self.report_path)
-        self._warn_of_broken_files(run.left_out)
-        self._has_news = False
-        self._next_write = time.monotonic() + max(5.0, _PAUSE_FACTOR * (time.monotonic() - began))
+        began = monotonic()
+        try:
+            run = self._store().read(self._written_to.resolve().name)
+            build_page([run], self.report_path)
+            self._has_news = False
+            self._warn_of_broken_files(run.left_out)
+        finally:
+            ended = monotonic()
+            self._next_write = ended + max(_LEAST_PAUSE, _PAUSE_FACTOR * (ended - began))
 
 
 def log_to_report(logger: Any, record: SaliencyRecord) -> None:

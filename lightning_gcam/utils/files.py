@@ -138,8 +138,27 @@ def atomic_write_texts(paths: Sequence[Path], newline: str | None = None) -> Ite
         files = [stack.enter_context(atomic_write_text(path, newline)) for path in reversed(paths)][::-1]
         yield files
         for file in files:
-            file.flush()
-            _flush_to_disk(file.fileno())
+            _flush_to_disk(file)
+
+
+def append_text(path: Path, text: str) -> None:
+    r"""Append text in UTF-8 to a file and flush it to disk; what was in it stays, wherever this is cut off.
+
+    Args:
+        path: of the file, which is made where it is not there; its directory is not.
+        text: line ends are written as they come.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "lines.txt"
+        >>> for line in ("one\n", "two\n"):
+        ...     append_text(path, line)
+        >>> path.read_text()
+        'one\ntwo\n'
+    """
+    with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        file.write(text)
+        _flush_to_disk(file)
 
 
 @contextmanager
@@ -152,8 +171,7 @@ def _replacing(path: Path, **options: Any) -> Iterator[IO[Any]]:
     try:
         with file:
             yield file
-            file.flush()
-            _flush_to_disk(file.fileno())
+            _flush_to_disk(file)
         os.replace(beside, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -161,10 +179,11 @@ def _replacing(path: Path, **options: Any) -> Iterator[IO[Any]]:
         raise
 
 
-def _flush_to_disk(descriptor: int) -> None:
+def _flush_to_disk(file: IO[Any]) -> None:
     """Flush a file to the disk, so that after a loss of power no renamed file is empty."""
+    file.flush()
     try:
-        os.fsync(descriptor)
+        os.fsync(file.fileno())
     except OSError as error:
         if error.errno not in (
             errno.EINVAL,

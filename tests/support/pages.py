@@ -66,4 +66,5 @@ def write_report(directory: Path, steps: range = range(3, 16, 4), **options: Any
         logger.log_metrics({"val_loss": 1 / (step + 1), "val_acc": step / 20}, step=step)
         logger.log_look(record_at(step, **options))
     logger.log_alert(7, "Measured <i>so</i>: 0.96, chance 0.25.")
+    logger.finalize("success")
     return logger

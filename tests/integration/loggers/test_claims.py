@@ -251,7 +251,7 @@ def test_without_locks_the_directory_is_shared_as_it_is(
 
 def test_a_table_that_is_broken_is_set_aside(tmp_path: Path, record: SaliencyRecord) -> None:
     for number, text in enumerate(
-        (b"\xff\xfe", b"", b"step,energy\nthree,0.5\n", b"energy\n0.5\n", b'step\n"1')
+        (b"\xff\xfe", b"", b"step,energy\nthree,0.5\n", b"energy\n0.5\n", b'step\n"1"2\n3\n')
     ):
         directory = tmp_path / str(number) / "saliency"
         directory.mkdir(parents=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +16,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_gcam import SaliencyMonitor
+from lightning_gcam.cli import main
 from lightning_gcam.loggers import ReportLogger, log_alert, log_saliency
+from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.report import Run, build_page, read_run
 from tests.support.pages import Page, record_at, write_report
 from tests.support.toys import LIGHTNING_SAYS, PACKAGES, Toy, listening, toy_loader, toy_of, toy_trainer
 
@@ -108,30 +113,105 @@ def test_after_a_crash_the_page_is_whole(tmp_path: Path, error: BaseException) -
     assert list(tmp_path.rglob("*.part")) == []
 
 
-def test_the_page_is_written_after_each_look_and_nothing_is_kept_in_memory_only(tmp_path: Path) -> None:
+@dataclass
+class Clock:
+    """Seconds that pass when a test says so, and with each page that is built."""
+
+    now: float = 1000.0
+    seconds_a_look: float = 0.0
+    pages: int = 0
+    spent: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def build(self, runs: Sequence[Run], path: Path) -> Path:
+        seconds = self.seconds_a_look * runs[0].num_looks
+        self.pages, self.spent, self.now = self.pages + 1, self.spent + seconds, self.now + seconds
+        return build_page(runs, path)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("lightning_gcam.loggers.report_logger.monotonic", clock)
+    monkeypatch.setattr("lightning_gcam.loggers.report_logger.build_page", clock.build)
+    return clock
+
+
+def test_the_page_waits_a_few_seconds_and_the_data_does_not(tmp_path: Path, clock: Clock) -> None:
     logger = ReportLogger(tmp_path)
-    for step in (3, 7):
-        logger.log_metrics({"val_loss": 0.5}, step=step)
-        log_saliency(logger, record_at(step))
-        page = Page(logger.report_path)
-        assert page.steps()[-1] == step
-        assert page.data["runs"][0]["curves"]["val_loss"][0][-1] == step
+
+    def steps() -> tuple[list[int], list[int]]:
+        return Page(logger.report_path).steps(), list(read_run(tmp_path).monitors["saliency"].looks)
+
+    log_saliency(logger, record_at(3))
+    assert steps() == ([3], [3]), "the first look is on the page"
+    clock.now += 4.9
+    log_saliency(logger, record_at(7))
+    logger.log_alert(7, "words")
+    logger.save()
+    assert steps() == ([3], [3, 7])
+    clock.now += 0.1
+    logger.save()
+    assert steps() == ([3, 7], [3, 7])
+    assert Page(logger.report_path).data["runs"][0]["alerts"] != []
+    log_saliency(logger, record_at(11))
+    assert steps() == ([3, 7], [3, 7, 11])
+    logger.finalize("failed")
+    assert steps() == ([3, 7, 11], [3, 7, 11])
+    logger.finalize("success")
+    assert clock.pages == 3, "nothing is new"
 
 
-def test_metrics_between_looks_do_not_write_the_page_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_pages_of_500_looks_take_a_twentieth_of_the_time(tmp_path: Path, clock: Clock) -> None:
+    logger, record = ReportLogger(tmp_path), record_at(0, 2)
+    clock.seconds_a_look = 0.01
+    began = clock.now
+    for step in range(500):
+        logger.log_look(replace(record, stamp=Stamp(step)))
+        clock.now += 1
+    assert 5 < clock.pages < 50
+    assert clock.spent < (clock.now - began) / 20 + 0.01 * 500, "and what the last page took"
+
+
+def test_a_page_that_cannot_be_written_waits_too(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    logger, tries = ReportLogger(tmp_path), []
+
+    def fails(*given: object) -> None:
+        tries.append(given)
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning_gcam.loggers.report_logger.build_page", fails)
+        with pytest.raises(OSError, match="disk full"):
+            logger.log_look(record_at(3))
+        logger.log_look(record_at(7))
+    assert len(tries) == 1 and not logger.report_path.exists()
+    logger.finalize("success")
+    assert Page(logger.report_path).steps() == [3, 7]
+
+
+def test_metrics_between_looks_do_not_write_the_page_each_time(tmp_path: Path, clock: Clock) -> None:
     logger = write_report(tmp_path, range(3, 8, 4), n=2)
-    written: list[Any] = []
-    monkeypatch.setattr(
-        "lightning_gcam.loggers.report_logger.build_page", lambda *given: written.append(given)
-    )
+    clock.pages = 0
     for step in range(8, 200):
         logger.log_metrics({"train_loss": 0.5}, step=step)
         logger.save()
-    assert written == []
+    assert clock.pages == 0
     logger.finalize("success")
-    assert len(written) == 1
+    assert clock.pages == 1
+
+
+def test_a_run_that_was_killed_gets_its_page_by_the_command(tmp_path: Path, clock: Clock) -> None:
+    logger = ReportLogger(tmp_path)
+    for step in (3, 7):
+        logger.log_look(record_at(step))
+    assert Page(logger.report_path).steps() == [3]
+    assert main(["report", str(tmp_path), "--force"]) == 0
+    assert Page(logger.report_path).steps() == [3, 7]
 
 
 def test_what_the_alarm_says_is_on_the_page(tmp_path: Path) -> None:
@@ -167,6 +247,7 @@ def test_looks_of_an_earlier_run_are_told_of_once(tmp_path: Path) -> None:
         logger = ReportLogger(tmp_path)
         for step in (3, 7):
             logger.log_look(record_at(step))
+        logger.finalize("success")
     assert [each for each in said if "earlier run up to step 15" in each] != [] and len(said) == 1
     assert Page(logger.report_path).steps() == [3, 7, 11, 15]
 

@@ -419,7 +419,8 @@ def test_a_run_that_goes_on_names_what_is_broken_once(run_of: Callable[[str], Pa
     logger = ReportLogger(run)
     with pytest.warns(UserWarning, match="look-0000000007.json: it is no whole JSON"):
         logger.log_look(record_at(15, 2))
-    logger.log_look(record_at(19, 2))  # a second warning would be an error
+    logger.log_look(record_at(19, 2))
+    logger.finalize("success")  # a second warning would be an error
     assert Page(logger.report_path).steps() == [3, 11, 15, 19]
 
 

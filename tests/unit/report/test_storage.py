@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lightning_gcam.report import Store
-from lightning_gcam.report.reading import placeholder_sample
+from lightning_gcam.report.reading import parse_json, placeholder_sample
 
 
 def look(step: int, samples: int = 0, **more: Any) -> str:
@@ -77,3 +79,20 @@ def test_numbers_that_are_not_finite_are_no_points(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add_metrics({"loss": float("nan"), "acc": float("inf")}, step=3)
     assert store.read("run").curves == {}
+
+
+def test_a_look_that_was_checked_is_not_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, parsed = Store(tmp_path), []
+
+    def counted(text: str) -> Any:
+        parsed.append(text)
+        return parse_json(text)
+
+    monkeypatch.setattr("lightning_gcam.report.storage.parse_json", counted)
+    for step in range(20):
+        store.add_look("saliency", step, "[]", look(step))
+        store.read("run")
+    assert parsed == ["[]", *map(look, range(20))]
+    store.add_look("saliency", 3, "[]", look(3, value=2.0))
+    assert store.read("run").monitors["saliency"].looks[3] == parsed[-1] == look(3, value=2.0)
+    assert len(parsed) == 22
