@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -142,6 +142,8 @@ class _Functions(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor, torch.asarray) and kwargs.get("device") is not None:
             device = kwargs.pop("device")
             return func(*args, **kwargs).to(device)
+        if func is Tensor.new_tensor and isinstance(args[0], OnDevice):
+            return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(DEVICE)
         if func is Tensor.tolist and isinstance(args[0], OnDevice):
             return args[0].to("cpu").tolist()
         if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], OnDevice):
@@ -223,9 +225,12 @@ def to_host(tensor: Tensor) -> Tensor:
 def synchronizations() -> Iterator[Synchronizations]:
     """Count inside; everything that shall lie on the device has to be put there by `to_device`."""
 
-    def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
-        return own("cpu" if device_type == DEVICE.type else device_type, *args, **kwargs)
+    def on_host(function: Any) -> Any:
+        return lambda kind, *args, **kwargs: function("cpu" if kind == DEVICE.type else kind, *args, **kwargs)
 
-    own = torch.autocast
-    with mock.patch.object(torch, "autocast", autocast), _Functions(), Synchronizations() as counted:
+    with ExitStack() as stack:
+        for name in ("autocast", "get_autocast_dtype", "is_autocast_enabled"):
+            stack.enter_context(mock.patch.object(torch, name, on_host(getattr(torch, name))))
+        stack.enter_context(_Functions())
+        counted = stack.enter_context(Synchronizations())
         yield counted

@@ -100,6 +100,7 @@ WAITS: list[tuple[str, Callable[[Tensor], Any]]] = [
     ("a list", lambda x: x[[0, 1]]),
     ("host index", lambda x: x[torch.tensor([0])]),
     ("new tensor", lambda x: torch.tensor([1.0], device=x.device) + x),
+    ("another new tensor", lambda x: x.new_tensor([1.0]) + x),
     ("host tensor", lambda x: torch.ones(3).to(x.device)),
     ("write host values", lambda x: x.copy_(torch.ones(3))),
     ("repeat", lambda x: x.repeat_interleave(torch.ones(3, dtype=torch.long).to(x.device))),
@@ -115,7 +116,6 @@ GOES_ON: list[tuple[str, Callable[[Tensor], Any]]] = [
     ("made there", lambda x: torch.zeros(3, device=x.device) + x),
     ("other type", lambda x: x.double().to(x.device)),
     ("not waited for", lambda x: torch.ones(3).to(x.device, non_blocking=True)),
-    ("behind a copy", lambda x: x),
     ("gradient", lambda x: torch.autograd.grad((w := x.clone().requires_grad_()).pow(2).sum(), w)),
 ]
 
