@@ -296,7 +296,7 @@ def test_an_evaluation_gives_the_table_of_the_cpu(device: torch.device, tmp_path
         assert tables[0][name] == pytest.approx(value, abs=1e-3), name
 
 
-class Tested(Plain):
+class Evaluated(Plain):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
 
@@ -322,6 +322,6 @@ def _evaluated(device: torch.device, folder: Path) -> dict[str, float]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.test(network(Tested), loader, verbose=False)
+    trainer.test(network(Evaluated), loader, verbose=False)
     assert evaluation.result is not None
     return {f"{row.method}/{row.score}": row.value for row in evaluation.result.rows if row.value is not None}
