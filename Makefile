@@ -7,6 +7,8 @@
 PYTHON ?= python3
 PYTHON_OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) 3.10)
 ARGS ?=
+# For `make gpu`, which installs nothing: .venv where there is one, unless PYTHON was named.
+PY_GPU ?= $(if $(filter file,$(origin PYTHON)),$(firstword $(wildcard $(PY)) $(PYTHON)),$(PYTHON))
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -18,7 +20,7 @@ STRANGERS := .venv-strangers
 STRANGERS_INSTALLED := $(STRANGERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format build coverage bench shortcuts unannotated comparison zoo pictures test-oldest strangers clean
+.PHONY: help install demo test check format build coverage bench shortcuts unannotated comparison zoo pictures test-oldest strangers gpu clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -79,6 +81,10 @@ test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dep
 
 strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ on other people's modules, the heavy packages too
 	$(STRANGERS)/bin/python -m pytest tests/models/test_attach.py $(ARGS)
+
+# In under 8 minutes, with any Python that has torch and Lightning: make gpu PYTHON=python3
+gpu:  ## Run tests/gpu on a CUDA device, and write docs/gpu.md; installs nothing
+	PYTHONPATH=. $(PY_GPU) -m benchmarks.cost.gpu_command $(ARGS)
 
 clean:  ## Remove environments, builds and caches; keep runs/
 	rm -rf $(VENV) $(OLDEST) $(STRANGERS) build dist htmlcov .coverage .coverage.* .hypothesis

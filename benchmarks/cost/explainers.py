@@ -1,10 +1,13 @@
 """The contenders of `saliency_cost.py`: the same maps, each library used the way its own documentation shows.
 
-Every function takes a `Scene` and gives maps at the images' size, `(N, H, W)` each. A library is imported where it is
-used, so that a process that measures one library's memory holds only that one.
+Every function takes a `Scene` and gives maps at the images' size, `(N, H, W)` each, or `(N, D, H, W)` of volumes. A
+library is imported where it is used, so that a process that measures one library's memory holds only that one. MONAI is
+no dependency of the benchmarks: its rows are measured where it is installed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -39,6 +42,11 @@ class Contender(NamedTuple):
     modules: list[str]
     run: Callable[[Scene], list[Tensor]]
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether all that it imports is there."""
+        return all(find_spec(module.partition(".")[0]) is not None for module in self.modules)
+
 
 def set_scene(model: str, batch: int, size: int, layer: str) -> Scene:
     """A torchvision model with random weights in eval mode, random images, and the classes it predicts for them."""
@@ -50,6 +58,18 @@ def set_scene(model: str, batch: int, size: int, layer: str) -> Scene:
     with torch.no_grad():  # a predicted class has evidence for it, so that no map comes out blank
         targets = network(images).argmax(dim=1)
     return Scene(network, images, targets, layer)
+
+
+def set_volume_scene(batch: int, size: int) -> Scene:
+    """Torchvision's 3-D resnet18 with random weights, and random volumes of `size` / 2 slices."""
+    from torchvision.models.video import r3d_18
+
+    torch.manual_seed(0)
+    network = r3d_18(weights=None).eval()
+    images = torch.randn(batch, 3, size // 2, size, size)
+    with torch.no_grad():
+        targets = network(images).argmax(dim=1)
+    return Scene(network, images, targets, "layer4")
 
 
 def forward(scene: Scene) -> list[Tensor]:
@@ -114,10 +134,36 @@ def captum(scene: Scene) -> list[Tensor]:
     return [to_image_size(maps[:, 0].detach(), scene)]
 
 
+def monai(scene: Scene) -> list[Tensor]:
+    """MONAI's Grad-CAM, of the classes that the model predicts; it brings its maps to the images' size itself.
+
+    A class for each sample cannot be given, and in a batch every map is of the sum of all samples' predicted classes:
+    only its cost is compared.
+    """
+    from monai.visualize import GradCAM
+
+    with added_hooks_removed(scene.model.get_submodule(scene.layer)):
+        explainer = GradCAM(nn_module=scene.model, target_layers=scene.layer)
+        return [torch.as_tensor(explainer(x=scene.images))[:, 0].detach()]
+
+
+@contextmanager
+def added_hooks_removed(layer: nn.Module) -> Iterator[None]:
+    """Remove the hooks that a library sets on a layer and leaves there; they would slow the next contender down."""
+    tables = [vars(layer)[name] for name in ("_forward_hooks", "_backward_hooks")]
+    before = [set(table) for table in tables]
+    try:
+        yield
+    finally:
+        for table, keys in zip(tables, before, strict=True):
+            for key in set(table) - keys:
+                del table[key]
+
+
 def to_image_size(maps: Tensor, scene: Scene) -> Tensor:
-    """From `(N, h, w)` to `(N, H, W)`, for the libraries that leave this to their user."""
-    size = scene.images.shape[-2:]
-    return nn.functional.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    """From `(N, h, w)` to `(N, H, W)`, or of volumes, for the libraries that leave this to their user."""
+    size, mode = scene.images.shape[2:], "bilinear" if scene.images.ndim == 4 else "trilinear"
+    return nn.functional.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0]
 
 
 CONTENDERS = {
@@ -142,4 +188,21 @@ CONTENDERS = {
     "grad_cam_five": Contender(
         "grad-cam, five in turn", 5, ["pytorch_grad_cam"], lambda scene: grad_cam(scene, GRAD_CAM_FIVE)
     ),
+    "monai_one": Contender("MONAI, one map", 1, ["monai.visualize"], monai),
 }
+VOLUMES = {
+    "volume_forward": Contender("plain forward, no maps", 0, [], forward),
+    "volume_forward_backward": Contender("forward and backward, no maps", 0, [], forward_backward),
+    "volume_ours": Contender(
+        "**lightning-gcam**, one map", 1, ["lightning_gcam"], lambda scene: ours(scene, ["grad_cam"])
+    ),
+    "volume_torchcam": Contender(
+        "torchcam, one map", 1, ["torchcam.methods"], lambda scene: torchcam(scene, TORCHCAM_FOUR[:1])
+    ),
+    "volume_captum": Contender("captum, one map", 1, ["captum.attr"], captum),
+    "volume_grad_cam": Contender(
+        "grad-cam, one map", 1, ["pytorch_grad_cam"], lambda scene: grad_cam(scene, GRAD_CAM_FIVE[:1])
+    ),
+    "volume_monai": Contender("MONAI, one map", 1, ["monai.visualize"], monai),
+}
+"""The same on volumes `(N, C, D, H, W)`; who refuses them is said in the table."""

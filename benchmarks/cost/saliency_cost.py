@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -42,18 +42,24 @@ from benchmarks.cost.explainers import (
     CONTENDERS,
     GRAD_CAM_FIVE,
     TORCHCAM_FOUR,
+    VOLUMES,
+    Contender,
     Scene,
     forward,
     grad_cam,
     ours,
     set_scene,
+    set_volume_scene,
     torchcam,
 )
+from lightning_gcam.utils.errors import InputError
 
 TIME_GOAL = 1.10  # forwards, for six maps
 MEMORY_GOAL = 1 / 3  # of the leanest other library's extra memory
-SETTINGS = ("model", "batch", "size", "layer", "threads")
+SETTINGS = ("model", "batch", "size", "layer", "threads", "volume")
 PACKAGES = ["torch", "torchvision", "grad-cam", "torchcam", "captum"]
+ALL = {**CONTENDERS, **VOLUMES}
+RIVALS = ("torchcam_one", "captum_one", "grad_cam_one", "monai_one")
 
 
 class Results(NamedTuple):
@@ -68,10 +74,21 @@ class Results(NamedTuple):
 # ----------------------------------------------------------------------------------------- measurements
 
 
-def measure_time(scene: Scene, rounds: int) -> dict[str, list[Took]]:
-    """What every contender's calls took; no call finds gradients that another one left behind."""
-    calls = {name: partial(contender.run, scene) for name, contender in CONTENDERS.items()}
+def measure_time(contenders: Mapping[str, Contender], scene: Scene, rounds: int) -> dict[str, list[Took]]:
+    """What the calls of those took that can be measured; no call finds gradients that another one left behind."""
+    able = {name: each for name, each in contenders.items() if each.is_installed and accepts(each, scene)}
+    calls = {name: partial(contender.run, scene) for name, contender in able.items()}
     return clock_interleaved(calls, rounds, between=partial(clean, scene))
+
+
+def accepts(contender: Contender, scene: Scene) -> bool:
+    """Whether a contender explains such images at all: ours refuses volumes."""
+    try:
+        contender.run(scene)
+    except InputError as error:
+        print(f"{contender.label}: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def clean(scene: Scene) -> None:
@@ -80,11 +97,10 @@ def clean(scene: Scene) -> None:
     gc.collect()
 
 
-def measure_memory(options: argparse.Namespace) -> dict[str, list[float]]:
-    """MiB of every contender's call, each from fresh processes."""
-    names = [name for _ in range(options.memory_rounds) for name in CONTENDERS]
-    memory: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    with tqdm(names, desc="memory", unit="process") as progress:
+def measure_memory(options: argparse.Namespace, names: Sequence[str]) -> dict[str, list[float]]:
+    """MiB of these contenders' calls, each from fresh processes."""
+    memory: dict[str, list[float]] = {name: [] for name in names}
+    with tqdm([*names] * options.memory_rounds, desc="memory", unit="process") as progress:
         for name in progress:
             progress.set_postfix_str(name)
             memory[name].append(measure_memory_apart(name, options))
@@ -102,10 +118,10 @@ def measure_memory_apart(name: str, options: argparse.Namespace) -> float:
 
 def measure_memory_here(name: str, scene: Scene) -> float:
     """MiB of one contender's only call in this process, after one plain forward and after its imports."""
-    for module in CONTENDERS[name].modules:
+    for module in ALL[name].modules:
         importlib.import_module(module)
     forward(scene)
-    return peak_extra_memory(partial(CONTENDERS[name].run, scene))
+    return peak_extra_memory(partial(ALL[name].run, scene))
 
 
 def measure_agreement(scene: Scene) -> dict[str, float]:
@@ -124,10 +140,12 @@ def stretched(maps: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------- the report
 
 
-def in_forwards(took: dict[str, list[Took]], clock: str = "wall") -> dict[str, Spread]:
+def in_forwards(
+    took: dict[str, list[Took]], clock: str = "wall", forward: str = "forward"
+) -> dict[str, Spread]:
     """Every contender's times by one of the two clocks, counted in median plain forwards."""
     seconds = {name: spread([getattr(once, clock) for once in all_]) for name, all_ in took.items()}
-    unit = seconds["forward"].median
+    unit = seconds[forward].median
     return {name: each.over(unit) for name, each in seconds.items()}
 
 
@@ -142,7 +160,7 @@ def goals(times: dict[str, Spread], memory: dict[str, list[float]]) -> list[Goal
 
 def memory_goal(memory: dict[str, float]) -> Goal:
     """Six maps of ours against the leanest of the other libraries, which computes one."""
-    leanest = min(("torchcam_one", "captum_one", "grad_cam_one"), key=memory.__getitem__)
+    leanest = min((name for name in RIVALS if name in memory), key=memory.__getitem__)
     share = memory["ours_six"] / memory[leanest]
     text = (
         f"six maps in at most a third of any other's extra memory: {memory['ours_six']:.0f} MiB, {share:.2f} of "
@@ -151,22 +169,41 @@ def memory_goal(memory: dict[str, float]) -> Goal:
     return Goal(text, share, MEMORY_GOAL)
 
 
-def table(took: dict[str, list[Took]], memory: dict[str, list[float]]) -> str:
-    """One row a contender."""
+def table(
+    contenders: Mapping[str, Contender],
+    took: dict[str, list[Took]],
+    memory: dict[str, list[float]],
+    forward: str = "forward",
+) -> str:
+    """One row a contender, also of one that could not be measured."""
     header = ["", "maps", "time, in forwards", "quartiles", "processor time", "peak extra memory, MiB"]
-    walls, processors = in_forwards(took), in_forwards(took, "processor")
-    rows = [
-        [
-            contender.label,
-            str(contender.maps),
-            f"{walls[name].median:.2f}",
-            f"{walls[name].lower:.2f} to {walls[name].upper:.2f}",
-            f"{processors[name].median:.2f}",
-            f"{spread(memory[name]).median:.0f}" if memory else "not measured",
-        ]
-        for name, contender in CONTENDERS.items()
-    ]
+    walls, processors = in_forwards(took, forward=forward), in_forwards(took, "processor", forward)
+    rows = []
+    for name, contender in contenders.items():
+        cells = ["refuses them" if contender.is_installed else "not installed", "", "", ""]
+        if name in took:
+            wall = walls[name]
+            cells = [
+                f"{wall.median:.2f}",
+                f"{wall.lower:.2f} to {wall.upper:.2f}",
+                f"{processors[name].median:.2f}",
+                f"{spread(memory[name]).median:.0f}" if memory else "not measured",
+            ]
+        rows.append([contender.label, str(contender.maps), *cells])
     return markdown_table(header, rows)
+
+
+def volumes(options: argparse.Namespace, results: Results) -> list[str]:
+    """The lines about volumes; none where they were left out."""
+    if "volume_forward" not in results.took:
+        return []
+    size = (options.volume // 2, options.volume, options.volume)
+    unit = spread([once.wall for once in results.took["volume_forward"]]).median
+    return [
+        f"The same on volumes: torchvision's r3d_18, 1 x 3 x {' x '.join(map(str, size))}, layer `layer4`; one forward "
+        f"took {1000 * unit:.0f} ms.\n",
+        table(VOLUMES, results.took, results.memory, "volume_forward") + "\n",
+    ]
 
 
 def report(options: argparse.Namespace, results: Results) -> str:
@@ -178,7 +215,8 @@ def report(options: argparse.Namespace, results: Results) -> str:
         f"`{command(options)}`\n",
         f"{options.model} (random weights, eval mode), {options.batch} x 3 x {options.size} x {options.size}, "
         f"layer `{options.layer}`; medians of {options.rounds} rounds; one forward took {1000 * unit:.0f} ms.\n",
-        table(results.took, results.memory) + "\n",
+        table(CONTENDERS, results.took, results.memory) + "\n",
+        *volumes(options, results),
         *(f"- Goal {goal}." for goal in goals(in_forwards(results.took), results.memory)),
         f"- Largest difference of our Grad-CAM maps from others', of 1: {agreement}.\n",
         *noise(in_forwards(results.took)),
@@ -220,21 +258,26 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch", type=int, default=8, help="images in the batch")
     add("--size", type=int, default=224, help="height and width of the images")
     add("--layer", default="layer4", help="where the maps are taken")
+    add("--volume", type=int, default=64, help="height and width of the volumes; 0 leaves them out")
     add("--threads", type=int, default=2, help="threads that torch may use")
     add("--output", type=Path, help="a Markdown page whose section saliency_cost is written anew")
     add("--json", type=Path, help="a file for every single measurement")
-    add("--memory-of", choices=CONTENDERS, help=argparse.SUPPRESS)
+    add("--memory-of", choices=ALL, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
 def measure(options: argparse.Namespace, scene: Scene) -> Results:
     """All that is measured."""
     before = load_average()
-    took = measure_time(scene, options.rounds)
-    machine = describe_machine(PACKAGES)
+    took = measure_time(CONTENDERS, scene, options.rounds)
+    if options.volume:
+        took |= measure_time(VOLUMES, set_volume_scene(1, options.volume), options.rounds)
+    machine = describe_machine(
+        PACKAGES + [name for name in ["monai"] if CONTENDERS["monai_one"].is_installed]
+    )
     machine["load average"] = f"{before} before the timings, {machine['load average']} after"
     wanted = options.memory_rounds > 0 and can_measure_memory()
-    memory = measure_memory(options) if wanted else {}
+    memory = measure_memory(options, list(took)) if wanted else {}
     return Results(took, memory, measure_agreement(scene), machine)
 
 
@@ -243,7 +286,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     warnings.simplefilter("ignore")  # the libraries' own, about hooks and deprecated names
     torch.set_num_threads(options.threads)
-    scene = set_scene(options.model, options.batch, options.size, options.layer)
+    if options.memory_of in VOLUMES:
+        scene = set_volume_scene(1, options.volume)
+    else:
+        scene = set_scene(options.model, options.batch, options.size, options.layer)
     if options.memory_of:
         print(measure_memory_here(options.memory_of, scene))
         return

@@ -1,4 +1,4 @@
-"""The promise on a CUDA device: fp16 with its scaler, the devices' random streams, channels-last, inductor."""
+"""The promise on a CUDA device: fp16 with its scaler, the devices' random streams, channels-last, inductor, graphs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from torch import Tensor
 
 from lightning_gcam.utils import isolation
 from tests.integration.test_untouched import Mode, _monitor, train
+from tests.support.device import ON, needs_device
 from tests.support.modules import MODULES, AlwaysDropout, Plain, TwoOptimizers
 from tests.support.witness import differences
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = [*needs_device, pytest.mark.filterwarnings("ignore")]
 
-ON_DEVICE: dict[str, Any] = {"accelerator": "cuda", "deterministic": True}
+ON_DEVICE: dict[str, Any] = {"accelerator": ON, "deterministic": True}
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +50,13 @@ def by_inductor() -> Any:
     return module
 
 
+def with_graphs() -> Any:
+    """The same with its steps recorded as CUDA graphs, and replayed."""
+    module = Plain()
+    module.net = torch.compile(module.net, mode="reduce-overhead")
+    return module
+
+
 MODES = [
     Mode("plain"),
     Mode("16-mixed", {"precision": "16-mixed"}),
@@ -66,7 +70,9 @@ MODES = [
 ]
 SPECIAL = [
     *((ChannelsLast, mode) for mode in MODES[:3]),
-    *((by_inductor, mode) for mode in MODES[:3]),
+    (ChannelsLast, MODES[-1]),
+    *((by_inductor, mode) for mode in (*MODES[:3], MODES[-1])),
+    *((with_graphs, mode) for mode in (*MODES[:2], MODES[-1])),
     (TwoOptimizers, MODES[0]),
     (TwoOptimizers, MODES[1]),
 ]
@@ -83,7 +89,7 @@ def _assert_untouched(module: Callable[[], Any], mode: Mode, root: Path) -> None
     assert rows.rows == rows_with.rows
     assert len(monitor.history) >= mode.looks
     assert monitor.last_record is not None
-    assert monitor.last_record.attribution.logits.is_cuda
+    assert monitor.last_record.attribution.logits.device.type == ON
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
@@ -99,6 +105,7 @@ def test_the_training_is_the_same_in_special_modes(
     _assert_untouched(module, mode, tmp_path)
 
 
+@pytest.mark.skipif(ON != "cuda", reason="only a CUDA device has streams of its own")
 def test_without_the_streams_put_back_the_training_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +125,7 @@ def test_half_precision_gives_a_map_that_is_finite_and_not_blank(tmp_path: Path)
         assert (peaks > 0).any(), name
 
 
+@pytest.mark.skipif(ON != "cuda", reason="its memory is counted by torch")
 def test_memory_of_the_device_does_not_grow(tmp_path: Path) -> None:
     used: list[int] = []
 
