@@ -20,7 +20,7 @@ from lightning_gcam.utils.files import safe_path
 from lightning_gcam.utils.lightning_compat import in_both
 from lightning_gcam.visual import to_display
 from lightning_gcam.visual.layout import cut_panels
-from lightning_gcam.visual.overlay import enlarge, shrink_images, shrink_maps
+from lightning_gcam.visual.overlay import enlarge, shrink_maps
 
 _OBJECT, _SUSPECT = (1, "object"), (2, "suspect")
 """The numbers and names of the regions: W&B has one list of classes for all masks and boxes of a picture."""
@@ -117,9 +117,8 @@ def _sample_names(record: SaliencyRecord) -> list[str]:
 
 def _pictures(record: SaliencyRecord) -> list[npt.NDArray[np.uint8]]:
     layout = record.layout
-    images = to_display(record.batch.images, record.stamp.normalize)
-    shown = enlarge(shrink_images(images, *layout.work), layout.factors)
-    return list(shown.permute(0, 2, 3, 1).cpu().numpy())
+    images = to_display(record.batch.images, record.stamp.normalize, layout.work)
+    return list(enlarge(images, layout.factors).permute(0, 2, 3, 1).numpy())
 
 
 def _masks(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:

@@ -28,6 +28,7 @@ from lightning_gcam.pipeline.rendering import (
     Style,
     draw,
     draw_exchanges,
+    layout_of,
     title_of,
 )
 from lightning_gcam.shortcuts import Exchanges, Reliance
@@ -35,7 +36,7 @@ from lightning_gcam.shortcuts.regions import classes_of_labels
 from lightning_gcam.utils.errors import InputError, is_whole_number
 from lightning_gcam.visual import Figure, Normalize, check_scale
 from lightning_gcam.visual.images import Scale
-from lightning_gcam.visual.layout import FigureLayout, cut_samples, plan
+from lightning_gcam.visual.layout import FigureLayout, cut_samples
 
 
 @dataclass(frozen=True)
@@ -293,9 +294,7 @@ class SaliencyRecord:
     @property
     def layout(self) -> FigureLayout:
         """Where everything stands in the picture."""
-        columns = 2 if self.stamp.show_change else 1
-        height, width = self.batch.images.shape[2:]
-        return plan(len(self.batch), columns * len(self.attribution.maps), height, width, bars=columns)
+        return layout_of(self.batch, self.attribution, self.stamp.style)
 
 
 def _read_only(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

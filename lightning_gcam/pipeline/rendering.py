@@ -15,7 +15,9 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.pipeline import captions
 from lightning_gcam.shortcuts.exchange import CHANCE, RATE, SAME_CLASS_RATE
 from lightning_gcam.visual import Normalize, PanelTexts, render_grid, render_row, shown_channels, to_display
-from lightning_gcam.visual.images import Scale
+from lightning_gcam.visual.images import Scale, check_same_size, shrink_images
+from lightning_gcam.visual.layout import FigureLayout, plan, plan_row
+from lightning_gcam.visual.overlay import shrink_maps, shrink_saliency
 
 
 @dataclass(frozen=True)
@@ -73,28 +75,59 @@ def draw(
     Returns:
         `(height, width, 3)`, uint8.
     """
-    earlier = earlier or Earlier()
-    names, maps = list(attribution.maps), dict(attribution.maps)
+    earlier, size = earlier or Earlier(), layout_of(batch, attribution, style).work
+    for name, each in attribution.maps.items():
+        check_same_size(batch.images, each, f'maps["{name}"]')
+    names, maps = list(attribution.maps), _shrunk(attribution.maps, size)
     if style.scale != "own":
-        maps = {name: _raw(name, attribution) for name in names}
+        maps = {name: _raw(each, attribution.peaks[name]) for name, each in maps.items()}
     before = earlier.tops if style.scale == "run" else {}
     tops = {name: max(_highest(name, attribution), before.get(name, 0.0)) for name in names}
     return render_grid(
-        to_display(batch.images, style.normalize),
+        to_display(batch.images, style.normalize, size),
         maps,
         captions=texts if texts is not None else captions.captions(batch, attribution, style.class_names),
         correct=captions.correct(batch, attribution, style.class_names),
         headings=[_heading(name, attribution) for name in names],
         notes={name: _notes(name, attribution, tops[name], style.scale) for name in names},
-        masks=batch.masks,
-        boxes=batch.boxes,
-        suspect=batch.suspect,
+        masks=_region(batch.masks, size),
+        boxes=_scaled(batch.boxes, batch.image_size, size),
+        suspect=_region(batch.suspect, size),
         title=title_of(when, batch, attribution, style),
         scale=style.scale,
         tops=tops,
-        before=_comparable(earlier, attribution) if style.show_change else None,
+        before=_shrunk(_comparable(earlier, attribution), size) if style.show_change else None,
         since=f"at step {earlier.step}" if earlier.step is not None else "at the look before",
     )
+
+
+def layout_of(batch: SaliencyBatch, attribution: captions.Explanation, style: Style) -> FigureLayout:
+    """Where everything stands in the picture, and at which size the panels are computed."""
+    columns = 2 if style.show_change else 1
+    return plan(len(batch), columns * len(attribution.maps), *batch.image_size, bars=columns)
+
+
+def _shrunk(maps: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+    """The maps at the size they are shown, on the CPU: nothing is drawn at one that nobody sees, or on the device."""
+    return {name: shrink_saliency(each, *size) for name, each in maps.items()}
+
+
+def _region(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+    """The masks of a region `(N, h, w)`, or the one of all samples `(h, w)`, on the CPU."""
+    if masks is None:
+        return None
+    return shrink_maps(masks[None], *size)[0].cpu() if masks.ndim == 2 else shrink_maps(masks, *size).cpu()
+
+
+def _scaled(
+    boxes: Sequence[Tensor] | None, size: tuple[int, int], shown: tuple[int, int]
+) -> Sequence[Tensor] | None:
+    """The boxes in pixels of the shrunk image, on the CPU; they are copied at once."""
+    if not boxes:
+        return boxes
+    scale = torch.tensor([shown[1] / size[1], shown[0] / size[0]] * 2)
+    together = torch.cat([each.detach() for each in boxes]).cpu() * scale
+    return list(torch.split(together, [len(each) for each in boxes]))
 
 
 def title_of(when: str, batch: SaliencyBatch, attribution: captions.Explanation, style: Style) -> str:
@@ -183,7 +216,9 @@ def draw_exchanges(
         edits = (each for each in exchanged.edits if each.donor == donor)
         panels += [(each.image, _edited(exchanged, each, names)) for each in edits]
     # side by side in one image, so that all of them are shown on one scale
-    whole = to_display(torch.cat([image for image, _ in panels], dim=2)[None], style.normalize)
+    size = plan_row(len(panels), *batch.image_size, details=0, parts=1).work
+    small = [shrink_images(image[None], *size).cpu() for image, _ in panels]
+    whole = to_display(torch.cat(small, dim=3), style.normalize)
     return render_row(
         torch.cat(whole.chunk(len(panels), dim=3)),
         [texts for _, texts in panels],
@@ -249,10 +284,9 @@ def _exchange_legend(exchanged: ExchangedSample) -> list[str]:
     return legend
 
 
-def _raw(name: str, attribution: captions.Explanation) -> Tensor:
-    """The map before it was scaled."""
-    peaks = attribution.peaks[name].float().nan_to_num(0, 0, 0)
-    return attribution.maps[name] * peaks.to(attribution.maps[name].device)[:, None, None]
+def _raw(maps: Tensor, peaks: Tensor) -> Tensor:
+    """The maps before they were scaled."""
+    return maps * peaks.float().nan_to_num(0, 0, 0).to(maps.device)[:, None, None]
 
 
 def _highest(name: str, attribution: captions.Explanation) -> float:

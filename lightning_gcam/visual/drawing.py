@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lightning_gcam.visual.images import Color, check_pictures, check_same_size
+from lightning_gcam.visual.images import Color, check_pictures, check_same_size, pack, unpack
 from lightning_gcam.visual.layout import Box
 
 # Cyan and pink: neither occurs in inferno, and who does not see colours well can tell them apart.
@@ -48,7 +48,7 @@ def outline(images: Tensor, masks: Tensor, color: Color = OBJECT_COLOR, dashed: 
     check_pictures(images)
     check_same_size(images, masks, "masks")
     line = edge(masks.to(images.device).bool())
-    return draw_line(images, dash(line) if dashed else line, color)
+    return unpack(draw_strokes(pack(images), [stroke(dash(line) if dashed else line, color)]))
 
 
 def mark_peaks(images: Tensor, centers: Tensor, marked: Tensor, color: Color = PEAK_COLOR) -> Tensor:
@@ -70,19 +70,20 @@ def mark_peaks(images: Tensor, centers: Tensor, marked: Tensor, color: Color = P
         >>> ringed[0, 0, 16, [16, 22]].tolist()
         [99, 255]
     """
-    height, width = images.shape[-2:]
+    return unpack(draw_rings(pack(images), centers.to(images.device), marked.to(images.device), color))
+
+
+def draw_rings(pixels: Tensor, centers: Tensor, marked: Tensor, color: Color = PEAK_COLOR) -> Tensor:
+    """Draw a ring around each marked peak, into packed pixels `(N, H, W)`, in place; all on one device."""
+    samples, height, width = pixels.shape
     radius = max(6.0, max(height, width) / 32)
-    marked_images = images.clone()
+    first = torch.arange(samples, device=pixels.device)[:, None] * height
     for ring, paint in ((_ring_pixels(radius, 1.9), (0, 0, 0)), (_ring_pixels(radius, 0.7), color)):
-        spots = centers.to(images.device).round().long()[:, None] + ring.to(images.device)
+        spots = centers.round().long()[:, None] + ring.to(pixels.device)
         row, column = spots.unbind(-1)
-        seen = (
-            (row >= 0) & (row < height) & (column >= 0) & (column < width) & marked.to(images.device)[:, None]
-        )
-        sample = seen.nonzero()[:, 0]
-        colors = torch.tensor(paint, dtype=torch.uint8, device=images.device)
-        marked_images[sample, :, row[seen], column[seen]] = colors
-    return marked_images
+        seen = (row >= 0) & (row < height) & (column >= 0) & (column < width) & marked[:, None]
+        pixels.view(-1)[((first + row) * width + column)[seen]] = _packed(paint)
+    return pixels
 
 
 def edge(masks: Tensor, width: int = 1) -> Tensor:
@@ -162,28 +163,65 @@ def box_edges(
     return torch.stack(lines)
 
 
-def draw_line(images: Tensor, line: Tensor, color: Color) -> Tensor:
-    """Paint the pixels of `line` `(N, H, W)` and darken the eight around each, on a copy of the pictures."""
-    drawn = images.clone()
-    # only the pixels of the line are touched: a line is a hundredth of a picture
-    sample, row, column = line.nonzero().unbind(1)
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            beside = (row + down).clamp(0, line.shape[1] - 1), (column + right).clamp(0, line.shape[2] - 1)
-            drawn[sample, :, beside[0], beside[1]] = images[sample, :, beside[0], beside[1]] // 2
-    drawn[sample, :, row, column] = torch.tensor(color, dtype=torch.uint8, device=images.device)
-    return drawn
-
-
 RegionLines = Sequence[tuple[Tensor, Color]]
 """The outline of each region `(N, H, W)` bool, and its colour."""
 
 
-def draw_lines(pictures: Tensor, lines: RegionLines, blank: Tensor | None = None) -> Tensor:
-    """Draw the lines over the pictures, except over those of blank maps, which show no colour."""
-    for line, color in lines:
-        pictures = draw_line(pictures, line if blank is None else line & ~blank[:, None, None], color)
-    return pictures
+class Stroke(NamedTuple):
+    """Which of the pixels `(N, H, W)`, counted through, a line paints.
+
+    Args:
+        line: of the line itself.
+        beside: of the line and the eight pixels around each of its own, which are darkened.
+        color: of the line.
+        pixels: H * W.
+    """
+
+    line: Tensor
+    beside: Tensor
+    color: Color
+    pixels: int
+
+    def only(self, shown: Tensor) -> Stroke:
+        """The stroke on some of the samples alone: those that `shown` `(N,)` marks."""
+        line, beside = (each[shown[each // self.pixels]] for each in (self.line, self.beside))
+        return self._replace(line=line, beside=beside)
+
+
+Strokes = Sequence[Stroke]
+"""The lines that are drawn into one picture, one after the other."""
+
+
+def stroke(line: Tensor, color: Color) -> Stroke:
+    """Find the pixels that a line `(N, H, W)` bool paints: few, a hundredth of a picture."""
+    _, height, width = line.shape
+    sample, row, column = line.nonzero().unbind(1)
+    near = torch.arange(-1, 2, device=line.device)
+    rows = (row + near[:, None, None]).clamp_(0, height - 1) + sample * height
+    columns = (column + near[:, None]).clamp_(0, width - 1)
+    beside = (rows * width + columns).flatten()
+    return Stroke((sample * height + row) * width + column, beside, color, height * width)
+
+
+def draw_strokes(pixels: Tensor, strokes: Strokes, shown: Tensor | None = None) -> Tensor:
+    """Draw lines, each with a dark one on both sides, into packed pixels `(N, H, W)`, in place.
+
+    Args:
+        pixels: as `pack` gives them.
+        strokes: the lines.
+        shown: `(N,)` bool, which samples have them; all where it is left out.
+    """
+    flat = pixels.view(-1)
+    for each in strokes:
+        each = each if shown is None or bool(shown.all()) else each.only(shown)
+        flat[each.beside] = (flat[each.beside] >> 1) & 0x7F7F7F  # half of each of the three colours
+        flat[each.line] = _packed(each.color)
+    return pixels
+
+
+def _packed(color: Color) -> int:
+    red, green, blue = color
+    return red + (green << 8) + (blue << 16)
 
 
 def _ring_pixels(radius: float, half_width: float) -> Tensor:
@@ -234,21 +272,38 @@ def write(
 ) -> int:
     """Write one line into `box` (left, top, right, bottom), and return where it ended.
 
-    The line is shortened until it fits. It is drawn on a cut-out, so not even a stack of diacritics can reach
-    beyond the box.
+    The line is shortened until it fits. It is drawn through a mask of the box, so not even a stack of diacritics can
+    reach beyond it.
     """
-    font = load_font(size, bold)
-    line = fit(text, font, box[2] - box[0])
-    length = _text_width(line, font)
+    mask, end = _letters(text, load_font(size, bold), box[2] - box[0], box[3] - box[1], center)
+    if mask is not None:
+        canvas.paste(color, box[:2], mask)
+    return box[0] + end
+
+
+@lru_cache(maxsize=512)
+def _letters(text: str, font: Font, width: int, height: int, center: bool) -> tuple[Image.Image | None, int]:
+    """One line as a mask of its box, and where it ends in it; many lines are the same at every look.
+
+    None where not even dots have room.
+    """
+    line = fit(text, font, width)
     if not line:
-        return box[0]
-    tile = canvas.crop(box)
-    left = max(0.0, (tile.width - length) / 2) if center else 0.0
+        return None, 0
+    length = _text_width(line, font)
+    left = max(0.0, (width - length) / 2) if center else 0.0
     # the middle of an x, not of the box the letters fill: lines with and without a g stand at one height
-    top = (tile.height - font.getbbox("Hg")[1] - font.getbbox("Hg")[3]) / 2
-    ImageDraw.Draw(tile).text((round(left), round(top)), line, font=font, fill=color)
-    canvas.paste(tile, box[:2])
-    return box[0] + round(left + length)
+    top = (height - sum(_reach(font))) / 2
+    mask = Image.new("L", (width, height))
+    ImageDraw.Draw(mask).text((round(left), round(top)), line, font=font, fill=255)
+    return mask, round(left + length)
+
+
+@lru_cache(maxsize=64)
+def _reach(font: Font) -> tuple[float, float]:
+    """How far down capitals begin, and letters below the line end."""
+    _, top, _, bottom = font.getbbox("Hg")
+    return top, bottom
 
 
 class Line(NamedTuple):
@@ -309,12 +364,12 @@ def fit(text: str, font: Font, width: float) -> str:
         shown = (h if k == len(h) else h[:k].rstrip() + dots for h, k in zip(heads, kept, strict=True))
         return _SEPARATOR.join(s + t for s, t in zip(shown, tails, strict=True))
 
-    while (excess := _text_width(line(), font) - width) > 0 and max(kept) > 1:
+    while (excess := _text_width(shown := line(), font) - width) > 0 and max(kept) > 1:
         # many letters at once while much is to go: none is wider than 32 pixels, so no step goes too far
         longest = kept.index(max(kept))
         kept[longest] -= min(max(1, int(excess / 32)), kept[longest] - 1)
-    if _text_width(line(), font) <= width:
-        return line()
+    if excess <= 0:
+        return shown
     return dots if _text_width(dots, font) <= width else ""
 
 

@@ -16,14 +16,15 @@ from lightning_gcam.visual.drawing import (
     OBJECT_COLOR,
     SUSPECT_COLOR,
     Line,
-    RegionLines,
+    Strokes,
     box_edges,
     dash,
     draw_bar,
-    draw_lines,
+    draw_rings,
     draw_signs,
+    draw_strokes,
     edge,
-    mark_peaks,
+    stroke,
     write_lines,
 )
 from lightning_gcam.visual.images import (
@@ -36,6 +37,8 @@ from lightning_gcam.visual.images import (
     check_pictures,
     check_scale,
     check_texts,
+    pack,
+    shrink_images,
     to_unit,
 )
 from lightning_gcam.visual.layout import FigureBoxes, FigureLayout, plan, plan_row
@@ -44,11 +47,11 @@ from lightning_gcam.visual.overlay import (
     check_colormap,
     color_bar,
     enlarge,
-    overlay,
+    heat_pixels,
     overlay_change,
     peak_centers,
-    shrink_images,
     shrink_maps,
+    shrink_saliency,
 )
 
 ALPHA = 0.8
@@ -96,7 +99,7 @@ class HeatStyle:
 
 @dataclass(frozen=True)
 class Panel:
-    """One column of the figure: `(N, 3, h, w)` uint8, and for each sample a label over its panel, or none."""
+    """One column of the figure: packed pixels `(N, h, w)`, and for each sample a label over its panel, or none."""
 
     pixels: Tensor
     labels: list[str]
@@ -105,40 +108,39 @@ class Panel:
 def draw_panels(
     images: Tensor, maps: Mapping[str, Tensor], regions: Regions, layout: FigureLayout, heat: HeatStyle
 ) -> list[Panel]:
-    """Draw the image's panel, and for each map its heatmap and, if wanted, its change."""
-    small = shrink_images(images, *layout.work)
-    lines = region_lines(regions, layout, images)
-    panels = [Panel(draw_lines(enlarge(small, layout.factors), lines), [""] * len(images))]
+    """Draw the image's panel, and for each map its heatmap and, if wanted, its change: all of it on the CPU."""
+    small = shrink_images(images, *layout.work).cpu()
+    strokes = [stroke(line, color) for line, color in region_lines(regions, layout, images)]
+    panels = [Panel(draw_strokes(enlarge(pack(small), layout.factors), strokes), [""] * len(images))]
     for name, values in maps.items():
-        values = values.detach().to(images.device)
-        panels.append(_heatmap_panel(name, small, values, lines, layout, heat))
+        values = shrink_saliency(values, *layout.work)
+        panels.append(_heatmap_panel(name, small, values, strokes, layout, heat))
         if heat.before is not None:
-            panels.append(_change_panel(small, values, heat.before.get(name), lines, layout, heat))
+            before = shrink_saliency(heat.before[name], *layout.work) if name in heat.before else None
+            panels.append(_change_panel(small, values, before, strokes, layout, heat))
     return panels
 
 
 def region_lines(regions: Regions, layout: FigureLayout, images: Tensor) -> list[tuple[Tensor, Color]]:
-    """Return the outline of each given region, `(N, h, w)` bool, and its colour; the suspect region comes last."""
+    """Return the outline of each region, `(N, h, w)` bool on the CPU, and its colour; the suspect one comes last."""
     lines, width = [], layout.line_width
     if regions.masks is not None:
-        lines.append((edge(_enlarged_masks(regions.masks, layout, images.device), width), OBJECT_COLOR))
+        lines.append((edge(_enlarged_masks(regions.masks, layout), width), OBJECT_COLOR))
     if regions.boxes is not None:
         size = (images.shape[2], images.shape[3])
-        lines.append((box_edges(regions.boxes, size, layout.panel, images.device, width), OBJECT_COLOR))
+        lines.append((box_edges(regions.boxes, size, layout.panel, torch.device("cpu"), width), OBJECT_COLOR))
     if regions.suspect is not None:
-        lines.append(
-            (dash(edge(_enlarged_masks(regions.suspect, layout, images.device), width)), SUSPECT_COLOR)
-        )
+        lines.append((dash(edge(_enlarged_masks(regions.suspect, layout), width)), SUSPECT_COLOR))
     return lines
 
 
 def _heatmap_panel(
-    name: str, small: Tensor, values: Tensor, lines: RegionLines, layout: FigureLayout, heat: HeatStyle
+    name: str, small: Tensor, values: Tensor, strokes: Strokes, layout: FigureLayout, heat: HeatStyle
 ) -> Panel:
     saliency, blank = to_unit(values, heat.scale, (heat.tops or {}).get(name, 0.0))
-    warm = enlarge(overlay(small, shrink_maps(saliency, *layout.work), heat.cmap, ALPHA), layout.factors)
-    centers = peak_centers(saliency, *layout.panel)
-    pixels = mark_peaks(draw_lines(warm, lines, blank), centers, ~blank)
+    warm = heat_pixels(small, saliency, heat.cmap, ALPHA)
+    pixels = draw_strokes(enlarge(warm, layout.factors), strokes, ~blank)
+    pixels = draw_rings(pixels, peak_centers(saliency, *layout.panel), ~blank)
     return Panel(pixels, [heat.blank if each else "" for each in blank.tolist()])
 
 
@@ -146,26 +148,24 @@ def _change_panel(
     small: Tensor,
     values: Tensor,
     before: Tensor | None,
-    lines: RegionLines,
+    strokes: Strokes,
     layout: FigureLayout,
     heat: HeatStyle,
 ) -> Panel:
     """Draw where saliency increased and decreased; where there is no earlier map, the dimmed picture with a label."""
     change, blank, was_blank = change_of(values, values if before is None else before)
-    came, went = (shrink_maps(part, *layout.work) for part in (change.clamp(min=0), -change.clamp(max=0)))
-    signed = torch.where(came >= went, came, -went)
-    pixels = enlarge(overlay_change(small, signed, ALPHA), layout.factors)
+    pixels = enlarge(pack(overlay_change(small, change, ALPHA)), layout.factors)
     if before is None:
         return Panel(pixels, ["first look"] * len(values))
     labels = [
         heat.blank if now else f"was {heat.blank}" if then else ""
         for now, then in zip(blank.tolist(), was_blank.tolist(), strict=True)
     ]
-    return Panel(draw_lines(pixels, lines, blank | was_blank), labels)
+    return Panel(draw_strokes(pixels, strokes, ~(blank | was_blank)), labels)
 
 
-def _enlarged_masks(masks: Tensor, layout: FigureLayout, device: torch.device) -> Tensor:
-    return enlarge(shrink_maps(masks.to(device).bool(), *layout.work), layout.factors)
+def _enlarged_masks(masks: Tensor, layout: FigureLayout) -> Tensor:
+    return enlarge(shrink_maps(masks.bool(), *layout.work).cpu(), layout.factors)
 
 
 _BAR = (110, 10)  # width and height
@@ -339,7 +339,7 @@ def render_row(
     details = max(len(each.details) for each in texts)
     layout = plan_row(len(images), images.shape[2], images.shape[3], details, len(legend))
     places, wrong = layout.boxes(), [_is_wrong(correct)]
-    small = enlarge(shrink_images(images.detach(), *layout.work), layout.factors)
+    small = enlarge(pack(shrink_images(images.detach(), *layout.work).cpu()), layout.factors)
     canvas = _canvas([Panel(each[None], [""]) for each in small], layout, places, wrong)
     lines = [Line(places.title, title, places.title_size, _TEXT, bold=True)]
     lines += _captions(places, [caption], wrong)
@@ -369,17 +369,17 @@ def _row_note(canvas: Image.Image, boxes: FigureBoxes, index: int, texts: PanelT
 def _canvas(
     panels: Sequence[Panel], layout: FigureLayout, boxes: FigureBoxes, is_wrong: Sequence[bool]
 ) -> Image.Image:
-    """Create the picture with its cards and panels; here all pixels are copied from the device at once."""
+    """Create the picture with its cards and panels."""
     canvas = Image.new("RGB", boxes.size, _PAGE)
-    draw = ImageDraw.Draw(canvas)
-    pixels = torch.stack([each.pixels.permute(0, 2, 3, 1) for each in panels], 1).cpu().numpy()
-    for row, card, places, wrong in zip(pixels, boxes.cards, boxes.panels, is_wrong, strict=True):
-        left, top, right, bottom = card
-        draw.rectangle((left, top, right - 1, bottom - 1), fill=_CARD)
+    pixels = [each.pixels.numpy().astype("<i4", copy=False) for each in panels]
+    for sample, (card, places, wrong) in enumerate(zip(boxes.cards, boxes.panels, is_wrong, strict=True)):
+        canvas.paste(_CARD, card)
         if wrong:
-            draw.rectangle((left, top, left + 2, bottom - 1), fill=_WRONG)
-        for panel, place in zip(row, places, strict=True):
-            canvas.paste(Image.fromarray(panel), place[:2])
+            canvas.paste(_WRONG, (card[0], card[1], card[0] + 3, card[3]))
+        for panel, (left, top, right, bottom) in zip(pixels, places, strict=True):
+            size = right - left, bottom - top
+            shown = Image.frombuffer("RGB", size, panel[sample], "raw", "RGBX", 0, 1)
+            canvas.paste(shown, (left, top))
     return canvas
 
 

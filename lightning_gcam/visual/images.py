@@ -1,4 +1,4 @@
-"""Images and maps for display: argument checks, undoing the normalization, scaling, and a figure for notebooks."""
+"""Images and maps for display: argument checks, undoing the normalization, scaling, packing, a figure for notebooks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -100,7 +101,9 @@ Normalize: TypeAlias = tuple[float | Sequence[float], float | Sequence[float]]
 _TOLERANCE = 0.5 / 255
 
 
-def to_display(images: Tensor, normalize: Normalize | None = None) -> Tensor:
+def to_display(
+    images: Tensor, normalize: Normalize | None = None, size: tuple[int, int] | None = None
+) -> Tensor:
     """Turn images of any channel count and dtype into RGB pictures.
 
     Floats are un-normalised with `normalize`. Without it, a batch that lies in [0, 1] is kept, and any other
@@ -111,9 +114,11 @@ def to_display(images: Tensor, normalize: Normalize | None = None) -> Tensor:
         images: `(N, C, H, W)`, any dtype and device. One channel becomes grey; of other than 1 or 3 channels
             the first three are shown (the first alone if there are two); `shown_channels` describes them in words.
         normalize: The `(mean, std)` the images were normalised with, one number each or one per channel.
+        size: `(h, w)` that they are shrunk to before anything else, on their own device; the pictures are then made on
+            the CPU. They stay as large as they are, and where they are, if it is left out.
 
     Returns:
-        `(N, 3, H, W)`, uint8, on the device of `images`.
+        `(N, 3, H, W)`, uint8, on the device of `images`; with `size` `(N, 3, h, w)`, on the CPU.
 
     Raises:
         InputError: If `images` is not `(N, C, H, W)`, or `normalize` does not fit it.
@@ -122,20 +127,45 @@ def to_display(images: Tensor, normalize: Normalize | None = None) -> Tensor:
         >>> import torch
         >>> to_display(torch.zeros(1, 1, 1, 1), normalize=(0.5, 0.25)).flatten().tolist()
         [128, 128, 128]
+        >>> to_display(torch.rand(1, 1, 4, 4), size=(2, 2)).shape
+        torch.Size([1, 3, 2, 2])
     """
     _check_images(images)
-    images = images.detach()
+    shown = images.detach()[:, : 1 if images.shape[1] < 3 else 3]
+    if size is not None:
+        shown = _finite_shrunk(shown, *size)
     if normalize is not None:
         mean, std = check_normalize(normalize, channels=images.shape[1])
         if images.is_floating_point():
-            images = _denormalize(images.float(), mean, std)
-    images = _show_channels(images)
-    if images.dtype == torch.uint8:
+            shown = _denormalize(shown.float(), mean, std)
+    if shown.dtype != torch.uint8:
+        shown = _to_uint8(shown.float())
+    return shown.expand(-1, 3, -1, -1)
+
+
+def shrink_images(images: Tensor, height: int, width: int) -> Tensor:
+    """Shrink images `(N, C, H, W)` with antialiasing; uint8 stays uint8, of any other dtype come floats."""
+    if images.shape[-2:] == (height, width):
         return images
-    images = images.float()
-    finite = images.isfinite()
-    unit = _to_unit(images, finite)
-    return unit.mul(255).round().clamp(0, 255).where(finite, 0).to(torch.uint8)
+    # one after the other: whole numbers are copied as floats, and so one image at a time
+    small = [
+        F.interpolate(each[None].float(), (height, width), mode="bilinear", antialias=True) for each in images
+    ]
+    found = torch.cat(small) if small else images.new_zeros(0, images.shape[1], height, width)
+    return found.round_().clamp_(0, 255).to(torch.uint8) if images.dtype == torch.uint8 else found
+
+
+def _finite_shrunk(images: Tensor, height: int, width: int) -> Tensor:
+    """Shrink images, on the CPU at the end; values that are not finite are left out of the averages."""
+    small = shrink_images(images, height, width).cpu()
+    if small.shape == images.shape or not small.is_floating_point():
+        return small
+    for row in (~small.isfinite()).flatten(1).any(dim=1).nonzero()[:, 0].tolist():
+        own = images[row, None].float()
+        finite = own.isfinite()
+        sums, shares = (shrink_images(each, height, width) for each in (own.where(finite, 0), finite))
+        small[row] = (sums / shares).cpu()[0]
+    return small
 
 
 def shown_channels(channels: int) -> str | None:
@@ -214,26 +244,33 @@ def _numbers(value: Any) -> tuple[float, ...]:
 
 def _denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     as_channels = (1, -1, 1, 1)
-    scale = torch.tensor(std, device=images.device).view(as_channels)
-    shift = torch.tensor(mean, device=images.device).view(as_channels)
-    clamped = (images * scale + shift).clamp(0, 1)
+    channels = images.shape[1]
+    scale = torch.tensor(std[:channels], device=images.device).view(as_channels)
+    shift = torch.tensor(mean[:channels], device=images.device).view(as_channels)
+    shown = (images * scale).add_(shift)
     # clamp would turn an infinity into a colour, and it is none
-    return clamped.where(images.isfinite(), torch.nan)
+    return shown.clamp_(0, 1) if _are_finite(shown) else shown.clamp(0, 1).where(images.isfinite(), torch.nan)
 
 
-def _show_channels(images: Tensor) -> Tensor:
-    """Select the channels that are shown, as `shown_channels` describes them."""
-    if images.shape[1] < 3:
-        return images[:, :1].expand(-1, 3, -1, -1)
-    return images[:, :3]
+def _are_finite(values: Tensor) -> bool:
+    """Whether all values are finite, by the two ends of their range, which any that is not would be."""
+    return not values.numel() or bool(torch.stack(values.aminmax()).isfinite().all())
 
 
-def _to_unit(images: Tensor, finite: Tensor) -> Tensor:
-    """Scale float images to [0, 1]; values that are not finite do not affect the scale."""
+def _to_uint8(images: Tensor) -> Tensor:
+    """Round float images, scaled to [0, 1] where they do not lie in it; what is not finite becomes 0."""
+    if _are_finite(images):
+        return _to_unit(images, None).mul(255).round_().clamp_(0, 255).to(torch.uint8)
+    finite = images.isfinite()
+    return _to_unit(images, finite).mul(255).round().clamp(0, 255).where(finite, 0).to(torch.uint8)
+
+
+def _to_unit(images: Tensor, finite: Tensor | None) -> Tensor:
+    """Scale float images to [0, 1]; values that are not finite do not affect the scale. None: all are finite."""
     if not images.numel():
         return images
-    low = images.where(finite, torch.inf).amin((1, 2, 3), keepdim=True)
-    high = images.where(finite, -torch.inf).amax((1, 2, 3), keepdim=True)
+    low, high = (images if finite is None else images.where(finite, end) for end in (torch.inf, -torch.inf))
+    low, high = low.amin((1, 2, 3), keepdim=True), high.amax((1, 2, 3), keepdim=True)
     # One rule for the whole batch, or chance would show two images of one data set on different scales.
     if bool((low >= -_TOLERANCE).all() & (high <= 1 + _TOLERANCE).all()):
         return images.clamp(0, 1)
@@ -242,6 +279,28 @@ def _to_unit(images: Tensor, finite: Tensor) -> Tensor:
     spread = high / size - low / size
     stretched = (images / size - low / size) / spread
     return stretched.where(spread > 0, 0.5)
+
+
+def pack(pictures: Tensor) -> Tensor:
+    """Put the three colours of each pixel into one number, so that a picture is drawn by a third of the steps.
+
+    Args:
+        pictures: `(N, 3, H, W)`, uint8.
+
+    Returns:
+        `(N, H, W)`, int32: red + 256 green + 65536 blue.
+
+    Example:
+        >>> pack(torch.tensor([1, 2, 3], dtype=torch.uint8).view(1, 3, 1, 1)).item() == 1 + 2 * 256 + 3 * 65536
+        True
+    """
+    red, green, blue = pictures.to(torch.int32).unbind(1)
+    return red.add(green, alpha=1 << 8).add_(blue, alpha=1 << 16)
+
+
+def unpack(pixels: Tensor) -> Tensor:
+    """Take the pixels of `pack`, `(N, H, W)`, apart: `(N, 3, H, W)` uint8."""
+    return torch.stack([(pixels >> shift & 255).to(torch.uint8) for shift in (0, 8, 16)], dim=1)
 
 
 Scale: TypeAlias = Literal["own", "shared", "run"]
@@ -282,11 +341,11 @@ def to_unit(maps: Tensor, scale: Scale = "own", earlier_top: float = 0.0) -> tup
         >>> to_unit(maps)[1].tolist()
         [False, False, True]
     """
-    finite = maps.detach().float().nan_to_num(0, 0, 0).clamp(min=0)
+    finite = maps.detach().float().nan_to_num(0, 0, 0).clamp_(min=0)
     own = finite.amax((1, 2), keepdim=True)
     blank = own < torch.finfo(torch.float32).tiny
     top = own if scale == "own" else own.amax().clamp(min=earlier_top if scale == "run" else 0.0)
-    return (finite / top).where(~blank, 0), blank.flatten()
+    return finite.div_(top).masked_fill_(blank, 0), blank.flatten()
 
 
 def change_of(maps: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,12 +7,11 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from lightning_gcam.utils.errors import InputError, did_you_mean
-from lightning_gcam.visual.images import Color, check_pictures, check_same_size
+from lightning_gcam.visual.images import Color, check_pictures, check_same_size, pack, unpack
 
 _ENTRIES = 256
 
@@ -79,23 +78,37 @@ def _cached_table(name: str) -> npt.NDArray[np.uint8]:
     return np.array(colours[:, :3], dtype=np.uint8)
 
 
-def shrink_images(images: Tensor, height: int, width: int) -> Tensor:
-    """Shrink uint8 pictures `(N, 3, H, W)` with antialiasing."""
-    if images.shape[-2:] == (height, width):
-        return images
-    small = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True)
-    return small.round_().clamp_(0, 255).to(torch.uint8)
-
-
 def shrink_maps(maps: Tensor, height: int, width: int) -> Tensor:
     """Shrink float or bool maps `(N, H, W)`; each pixel keeps the highest value it stands for.
 
     Averaging would dim a narrow peak, and a thin mask would vanish.
+
+    Example:
+        >>> shrink_maps(torch.tensor([[[1.0, 2.0, 3.0, 0.0]]]), 1, 2).tolist()
+        [[[2.0, 3.0]]]
     """
-    if maps.shape[-2:] == (height, width):
+    return _highest(_highest(maps, height, 1), width, 2)
+
+
+def _highest(maps: Tensor, side: int, dim: int) -> Tensor:
+    """Shrink one dimension to windows that cover it, each as long as it must be; no copy of the whole is made."""
+    length = maps.shape[dim]
+    if length == side:
         return maps
-    small = F.adaptive_max_pool2d(maps.float().unsqueeze(1), (height, width)).squeeze(1)
-    return small.to(maps.dtype)
+    index = torch.arange(side, device=maps.device)
+    first, last = index * length // side, -((index + 1) * -length // side) - 1
+    found = maps.index_select(dim, first)
+    for step in range(1, -(-length // side) + 1):
+        found = torch.maximum(found, maps.index_select(dim, torch.minimum(first + step, last)))
+    return found
+
+
+def shrink_saliency(maps: Tensor, height: int, width: int) -> Tensor:
+    """Shrink maps `(N, H, W)` where they are, and copy them to the CPU once; what is not finite counts as 0."""
+    small = shrink_maps(maps.detach(), height, width).cpu()
+    if small.shape == maps.shape or bool(small.isfinite().all()):
+        return small
+    return shrink_maps(maps.detach().nan_to_num(0, 0, 0), height, width).cpu()
 
 
 def enlarge(pictures: Tensor, factor: int | tuple[int, int]) -> Tensor:
@@ -111,7 +124,7 @@ def enlarge(pictures: Tensor, factor: int | tuple[int, int]) -> Tensor:
         return pictures
     *lead, height, width = pictures.shape
     repeated = pictures[..., :, None, :, None].expand(*lead, height, down, width, across)
-    return repeated.reshape(*lead, height * down, width * across)
+    return repeated.reshape(*lead, height * down, width * across).contiguous()
 
 
 def peak_centers(maps: Tensor, height: int, width: int) -> Tensor:
@@ -185,9 +198,16 @@ def overlay(images: Tensor, maps: Tensor, cmap: str = "inferno", alpha: float = 
     check_pictures(images)
     check_same_size(images, maps, "maps")
     _check_alpha(alpha)
-    saliency = maps.detach().to(images.device).float().nan_to_num(0).clamp(0, 1)
-    heat = apply_table(saliency, heat_table(cmap)).permute(0, 3, 1, 2)
-    return _add_glow(images, heat, saliency, alpha)
+    return unpack(heat_pixels(images, maps, cmap, alpha))
+
+
+def heat_pixels(images: Tensor, maps: Tensor, cmap: str, alpha: float) -> Tensor:
+    """Draw saliency as `overlay` does, into packed pixels `(N, H, W)` int32."""
+    saliency = maps.detach().to(images.device).float().nan_to_num(0).clamp_(0, 1)
+    grey = _faded(images, saliency, alpha).int()
+    index = saliency.mul_(_ENTRIES).clamp_(max=_ENTRIES - 1).int().mul_(_ENTRIES).add_(grey)
+    table = torch.from_numpy(_glow_table(cmap)).to(images.device)
+    return table.index_select(0, index.flatten()).view_as(index)
 
 
 def overlay_change(images: Tensor, changes: Tensor, alpha: float = 0.8) -> Tensor:
@@ -219,7 +239,8 @@ def overlay_change(images: Tensor, changes: Tensor, alpha: float = 0.8) -> Tenso
     change = changes.detach().to(images.device).float().nan_to_num(0).clamp(-1, 1)
     colors = torch.tensor([INCREASE_COLOR, DECREASE_COLOR], device=images.device)
     glow = colors[(change < 0).long()].permute(0, 3, 1, 2) * change.abs()[:, None]
-    return _add_glow(images, glow.round_().to(torch.uint8), change.abs(), alpha)
+    grey = _faded(images, change.abs(), alpha).to(torch.uint8)
+    return _add_glow(grey[:, None], glow.round_().to(torch.uint8))
 
 
 def heat_table(cmap: str = "inferno") -> Tensor:
@@ -234,17 +255,28 @@ def _check_alpha(alpha: float) -> None:
         raise InputError(f"`alpha` must lie in [0, 1], but it is {alpha}. Leave it out for 0.8.")
 
 
-def _add_glow(images: Tensor, glow: Tensor, share: Tensor, alpha: float) -> Tensor:
-    """Add colours `(N, 3, H, W)` uint8 to the dimmed picture, which fades beneath them with `share` `(N, H, W)`."""
-    picture = _dimmed_luma(images).mul_(1 - alpha * share).round_().to(torch.uint8).unsqueeze(1)
-    return picture + torch.minimum(glow, 255 - picture)  # the sum, stopped at 255
+def _faded(images: Tensor, share: Tensor, alpha: float) -> Tensor:
+    """The grey `(N, H, W)`, whole floats, of dimmed pictures that fade with `share`."""
+    return _dimmed_luma(images).mul_(share.mul(-alpha).add_(1)).round_()
+
+
+def _add_glow(picture: Tensor, glow: Tensor) -> Tensor:
+    """Add two tensors of uint8, and stop at 255."""
+    return picture + torch.minimum(glow, 255 - picture)
+
+
+@lru_cache(maxsize=8)
+def _glow_table(cmap: str) -> npt.NDArray[np.int32]:
+    """The pixel that each of 256 saliencies makes of each of 256 greys, `(65536,)`, packed."""
+    glow = heat_table(cmap)[:, :, None].expand(-1, -1, _ENTRIES)
+    grey = torch.arange(_ENTRIES, dtype=torch.uint8).expand_as(glow)
+    return pack(_add_glow(grey, glow)[:, :, None]).flatten().numpy()
 
 
 def _dimmed_luma(images: Tensor) -> Tensor:
     """Convert `(N, 3, H, W)` uint8 to dimmed luma `(N, H, W)` float, with the weights of ITU-R BT.601."""
-    red, green, blue = images.unbind(1)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    return luma.mul_(_DIM)
+    red, green, blue = images.float().unbind(1)
+    return red.mul(0.299).add_(green * 0.587).add_(blue * 0.114).mul_(_DIM)
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from lightning_gcam.visual.overlay import enlarge, peak_centers, shrink_images, shrink_maps
+from lightning_gcam.visual.images import shrink_images
+from lightning_gcam.visual.overlay import enlarge, peak_centers, shrink_maps
 
 
 def test_enlarging_repeats_every_pixel_exactly():
