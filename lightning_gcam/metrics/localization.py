@@ -310,7 +310,7 @@ def check_tolerance(tolerance: float) -> None:
 def _pointing_game_update(saliency: Tensor, mask: Tensor, tolerance: float) -> PerSample:
     """Share of each map's peak pixels that lie in its grown mask: 0 or 1, unless several share the peak."""
     batch = prepare(saliency, mask)
-    peak = (batch.maps.saliency == batch.maps.peak[:, None, None]).flatten(1)
+    peak = batch.maps.pixels == batch.maps.peak[:, None]
     hit = (peak & dilate(batch.mask, tolerance).flatten(1)).sum(dim=1)
     return batch.scored(hit.float() / peak.sum(dim=1).float())
 

@@ -172,7 +172,7 @@ def _steps(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Change images from ``start`` to ``end``, the most salient pixels first."""
     n, pixels = len(maps), maps[0].numel() if len(maps) else 0
-    order = check_maps(maps).saliency.flatten(1).argsort(dim=1, descending=True, stable=True)
+    order = check_maps(maps).pixels.argsort(dim=1, descending=True, stable=True)
     ranks = order.argsort(dim=1).reshape(maps.shape).to(start.device)
     every = torch.cartesian_prod(torch.arange(n), torch.arange(steps + 1))
     for index in every.split(chunk_size) if n else ():

@@ -92,7 +92,6 @@ class Extremes(NamedTuple):
     most: Tensor
     """Both ``(N,)`` float32; NaN where the map holds NaN."""
     are_finite: bool
-    """Whether all maps are."""
     are_valid: bool
     """Whether no finite map has a negative value."""
 
@@ -109,8 +108,8 @@ def extremes_of(*saliency: Tensor) -> list[Extremes]:
 
 
 def _as_float32(saliency: Tensor) -> Tensor:
-    """Return the maps without their graph, in one piece; float32 and never float64: MPS has none."""
-    return saliency.detach().to(torch.float32).contiguous()
+    """Return the maps without their graph; float32 and never float64: MPS has none."""
+    return saliency.detach().to(torch.float32)
 
 
 class CheckedMaps:
@@ -143,6 +142,11 @@ class CheckedMaps:
         """``(N,)`` bool: the map is all zero, or not finite."""
 
     @cached_property
+    def pixels(self) -> Tensor:
+        """The maps as rows ``(N, H * W)`` in one piece."""
+        return self.saliency.flatten(1).contiguous()
+
+    @cached_property
     def unit(self) -> Tensor:
         """The maps scaled by their peaks, ``(N, H, W)``, so that sums do not overflow; NaN where they are blank."""
         return self.saliency / self.peak[:, None, None]
@@ -155,7 +159,7 @@ class CheckedMaps:
     @cached_property
     def ordered(self) -> Tensor:
         """The pixels of each map in ascending order, ``(N, H * W)``."""
-        return self.saliency.flatten(1).sort(dim=1).values
+        return self.pixels.sort(dim=1).values
 
 
 @dataclass(frozen=True)
@@ -402,11 +406,6 @@ def group_numbers(groups: Tensor) -> Tensor:
     if groups.ndim == 1:
         return groups.long()[:, None]
     return torch.where(groups > 0, torch.arange(groups.shape[1], device=groups.device), -1)
-
-
-def no_groups(device: torch.device) -> Tensor:
-    """Return the groups of no sample, ``(0, 1)``."""
-    return torch.zeros(0, 1, dtype=torch.int64, device=device)
 
 
 def cat_groups(groups: Tensor | list[Tensor]) -> Tensor:

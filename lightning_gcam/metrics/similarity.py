@@ -159,7 +159,7 @@ def average_ranks(values: Tensor, ordered: Tensor | None = None) -> Tensor:
 
 def _ranks(maps: CheckedMaps) -> Tensor:
     """Rank the pixels of each map, ``(N, H * W)``."""
-    return average_ranks(maps.saliency.flatten(1), maps.ordered)
+    return average_ranks(maps.pixels, maps.ordered)
 
 
 def pearson(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -240,7 +240,7 @@ def _boxes_of(batch: CheckedBatch, boxes: Sequence[Tensor] | None) -> tuple[Tens
 
 def _overlaps(batch: CheckedBatch, thresholds: Tensor, truth: Tensor, largest_only: bool) -> Tensor:
     """The highest IoU of a component's box with one of the objects' boxes, at each threshold: ``(N, T)``."""
-    saliency = batch.maps.saliency.flatten(1)
+    saliency = batch.maps.pixels
     levels = thresholds.to(saliency.device) * batch.maps.peak[:, None]
     # How many thresholds each pixel reaches.
     reached = torch.searchsorted(levels, saliency, right=True)
