@@ -23,6 +23,7 @@ class ModelMethod:
         function: `context -> (N, a, b)`, on a grid of any size.
         name: of its maps; the function's own name where it is left out.
         requires: a package that it needs, which the extra of the same name installs.
+        uses_layer: False where the target layer plays no part: it is run once, also with several layers.
 
     Example:
         >>> from functools import partial
@@ -34,6 +35,7 @@ class ModelMethod:
     function: Callable[[Any], Tensor]
     name: str = ""
     requires: str | None = None
+    uses_layer: bool = True
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -81,12 +83,16 @@ def register_method(name: str) -> Callable[[Method], Method]:
     return register
 
 
-def register_model_method(name: str, *, requires: str | None = None) -> Callable[[Function], Function]:
+def register_model_method(
+    name: str, *, requires: str | None = None, uses_layer: bool = True
+) -> Callable[[Function], Function]:
     """Register a function that runs the model again under `name`, for `methods="name"`.
 
     Args:
         name: the name; it must be free.
         requires: a package that it needs, which the extra of the same name installs.
+        uses_layer: False where the target layer plays no part. Where several layers are named, such a method is run
+            once, and its one map, which is never fused, goes by the method's name alone.
 
     Raises:
         InputError: where the name is taken.
@@ -102,7 +108,7 @@ def register_model_method(name: str, *, requires: str | None = None) -> Callable
     """
 
     def register(function: Function) -> Function:
-        _register(name, ModelMethod(function, name, requires))
+        _register(name, ModelMethod(function, name, requires, uses_layer))
         return function
 
     return register
@@ -190,6 +196,17 @@ def _resolve(method: str | AnyMethod) -> tuple[str, AnyMethod]:
     if method not in _METHODS:
         raise InputError(f'`methods` "{method}" is not a method. {did_you_mean(method, _METHODS)}')
     return method, _METHODS[method]
+
+
+def uses_layer(method: AnyMethod) -> bool:
+    """Whether a method's map depends on the target layer.
+
+    Example:
+        >>> from lightning_gcam.cam import resolve_methods
+        >>> {name: uses_layer(each) for name, each in resolve_methods(["grad_cam", "full_grad"]).items()}
+        {'grad_cam': True, 'full_grad': False}
+    """
+    return not isinstance(method, ModelMethod) or method.uses_layer
 
 
 def _check_installed(name: str, method: AnyMethod) -> None:

@@ -7,8 +7,8 @@ from torch import Tensor, trapezoid
 
 from lightning_gcam.metrics.base import SampleScore, Values
 from lightning_gcam.metrics.perturbation import Fill, Perturbation, check_fill, check_probabilities, scored
-from lightning_gcam.metrics.samples import PerSample, check_count, mean_counted, sum_counted
-from lightning_gcam.utils.errors import InputError
+from lightning_gcam.metrics.samples import PerSample, mean_counted, sum_counted
+from lightning_gcam.utils.errors import InputError, check_whole
 
 
 def _curve_auc_update(curves: Tensor, blank: Tensor | None) -> PerSample:
@@ -92,7 +92,7 @@ class _CurveAUC(SampleScore):
     curve_total: Tensor
 
     def __init__(self, steps: int, fill: Fill, **kwargs: Any) -> None:
-        check_count("steps", steps)
+        check_whole("steps", steps)
         check_fill(fill)
         super().__init__(**kwargs)
         self.steps, self.fill = steps, fill

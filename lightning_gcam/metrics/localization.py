@@ -8,17 +8,13 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from lightning_gcam.metrics.base import SampleMean
-from lightning_gcam.metrics.samples import PerSample, check_tolerance, mean_counted, prepare, score_counted
+from lightning_gcam.metrics.samples import PerSample, mean_counted, prepare, score_counted
 
 
 def _energy_pointing_game_update(saliency: Tensor, mask: Tensor) -> PerSample:
     """Share of each map's sum that lies in its mask."""
     batch = prepare(saliency, mask)
-    saliency = batch.saliency.flatten(1)
-    # By its peak, so that the sum of a map in large units does not overflow.
-    saliency = saliency / saliency.amax(dim=1, keepdim=True)
-    inside = (saliency * batch.mask.flatten(1)).sum(dim=1)
-    return batch.scored(inside / saliency.sum(dim=1))
+    return batch.scored(batch.energy)
 
 
 def energy_pointing_game(saliency: Tensor, mask: Tensor) -> Tensor:
@@ -57,8 +53,7 @@ def energy_pointing_game(saliency: Tensor, mask: Tensor) -> Tensor:
 def _energy_chance_update(saliency: Tensor, mask: Tensor) -> PerSample:
     """Share of each mask's grid that it covers."""
     batch = prepare(saliency, mask)
-    pixels = batch.mask.flatten(1)
-    return batch.scored(pixels.sum(dim=1).float() / pixels.shape[1])
+    return batch.scored(batch.size.float() / math.prod(batch.mask.shape[1:]))
 
 
 def energy_chance(saliency: Tensor, mask: Tensor) -> Tensor:
@@ -299,10 +294,23 @@ def dilate(mask: Tensor, tolerance: float) -> Tensor:
     return reached[:, 0] > 0.5
 
 
+def check_tolerance(tolerance: float) -> None:
+    """Refuse a tolerance that is negative or not finite.
+
+    Raises:
+        ValueError: If it is not a finite number of at least 0.
+    """
+    if not isinstance(tolerance, (int, float)) or not math.isfinite(tolerance) or tolerance < 0:
+        raise ValueError(
+            f"`tolerance` must be a finite number of pixels, at least 0, got {tolerance!r}. "
+            "0 asks for the peak inside the mask itself."
+        )
+
+
 def _pointing_game_update(saliency: Tensor, mask: Tensor, tolerance: float) -> PerSample:
     """Share of each map's peak pixels that lie in its grown mask: 0 or 1, unless several share the peak."""
     batch = prepare(saliency, mask)
-    peak = (batch.saliency == batch.saliency.amax(dim=(1, 2), keepdim=True)).flatten(1)
+    peak = batch.maps.pixels == batch.maps.peak[:, None]
     hit = (peak & dilate(batch.mask, tolerance).flatten(1)).sum(dim=1)
     return batch.scored(hit.float() / peak.sum(dim=1).float())
 

@@ -20,7 +20,6 @@ from lightning_gcam.metrics.samples import (
     check_groups,
     group_members,
     group_numbers,
-    no_groups,
     score_counted,
 )
 from lightning_gcam.utils.errors import InputError
@@ -168,8 +167,8 @@ class Measured(Metric):
         # After the processes were brought together the states are tensors, and no more lists.
         if len(self.rows) == 0:
             nothing = torch.zeros(0, *self.score.total.shape, device=self.device)
-            return nothing, torch.zeros(0, dtype=torch.uint8, device=self.device), no_groups(self.device)
-        groups = cat_groups(self.groups) if len(self.groups) > 0 else no_groups(self.device)
+            return nothing, torch.zeros(0, dtype=torch.uint8, device=self.device), _no_groups(self.device)
+        groups = cat_groups(self.groups) if len(self.groups) > 0 else _no_groups(self.device)
         return dim_zero_cat(self.rows), dim_zero_cat(self.reasons), groups
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
@@ -177,6 +176,11 @@ class Measured(Metric):
         rows, reasons, groups = self._all_rows()
         self.rows, self.reasons, self.groups = [rows], [reasons], [groups]
         super()._sync_dist(*args, **kwargs)
+
+
+def _no_groups(device: torch.device) -> Tensor:
+    """Return the groups of no sample, ``(0, 1)``."""
+    return torch.zeros(0, 1, dtype=torch.int64, device=device)
 
 
 def _grouped(

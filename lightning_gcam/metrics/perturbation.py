@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from lightning_gcam.metrics.samples import PerSample, check_count, check_saliency, find_blank
-from lightning_gcam.utils.errors import InputError
+from lightning_gcam.metrics.samples import PerSample, check_maps, check_saliency
+from lightning_gcam.utils.errors import InputError, check_whole
 
 Fill = Literal["zero", "blur", "mean"] | Callable[[Tensor], Tensor]
 """What stands where pixels are taken away: a name, or a callable from images to images of the same shape."""
@@ -51,9 +51,8 @@ def keep_salient(images: Tensor, maps: Tensor, fill: Fill = "zero") -> Tensor:
         Chattopadhyay et al., "Grad-CAM++", 2018, arXiv 1710.11063 (section 4.1, there with zero).
     """
     _check_pair(images, maps)
-    maps, blank = find_blank(maps)
-    scaled = maps / maps.amax(dim=(1, 2), keepdim=True)
-    scaled = torch.where(blank[:, None, None], 0.0, scaled)[:, None].to(images)
+    checked = check_maps(maps)
+    scaled = torch.where(checked.blank[:, None, None], 0.0, checked.unit)[:, None].to(images)
     return images * scaled + filled(images, fill) * (1 - scaled)
 
 
@@ -173,7 +172,7 @@ def _steps(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Change images from ``start`` to ``end``, the most salient pixels first."""
     n, pixels = len(maps), maps[0].numel() if len(maps) else 0
-    order = find_blank(maps)[0].flatten(1).argsort(dim=1, descending=True, stable=True)
+    order = check_maps(maps).pixels.argsort(dim=1, descending=True, stable=True)
     ranks = order.argsort(dim=1).reshape(maps.shape).to(start.device)
     every = torch.cartesian_prod(torch.arange(n), torch.arange(steps + 1))
     for index in every.split(chunk_size) if n else ():
@@ -214,8 +213,8 @@ def _check_pair(images: Tensor, maps: Tensor) -> None:
 def _check_steps(images: Tensor, maps: Tensor, steps: int, chunk_size: int) -> None:
     """Refuse wrong arguments before the first image is made: a generator would wait until then."""
     _check_pair(images, maps)
-    check_count("steps", steps)
-    check_count("chunk_size", chunk_size)
+    check_whole("steps", steps)
+    check_whole("chunk_size", chunk_size)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,23 @@
 """Checked inputs, one number per sample, the mean over the samples that count, and its bootstrap interval."""
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lightning_gcam.utils.errors import InputError, is_whole_number
+from lightning_gcam.utils.errors import InputError
 
 FromSums = Callable[[Tensor, Tensor], Tensor]
 """The total ``(..., *shape)`` and the number of samples ``(...)`` in, the score ``(...)`` out."""
+
+Computed = TypeVar("Computed")
 
 
 class PerSample(NamedTuple):
@@ -80,23 +85,136 @@ def mean_counted(sample: PerSample) -> Tensor:
     return score_counted(sample)
 
 
-class CheckedBatch(NamedTuple):
+class Extremes(NamedTuple):
+    """The least and the highest value of each map of a batch, and what these show of the batch."""
+
+    least: Tensor
+    most: Tensor
+    """Both ``(N,)`` float32; NaN where the map holds NaN."""
+    are_finite: bool
+    are_valid: bool
+    """Whether no finite map has a negative value."""
+
+
+def extremes_of(*saliency: Tensor) -> list[Extremes]:
+    """Find the extremes of batches of maps ``(N, H, W)``; a device is waited for once, not once a batch."""
+    pairs = [(each.amin(dim=(1, 2)), each.amax(dim=(1, 2))) for each in map(_as_float32, saliency)]
+    flags = []
+    for least, most in pairs:
+        finite = least.isfinite() & most.isfinite()
+        flags.append(torch.stack([finite.all(), ~(finite & (least < 0)).any()]))
+    seen = torch.stack(flags).tolist() if flags else []
+    return [Extremes(*pair, *each) for pair, each in zip(pairs, seen, strict=True)]
+
+
+def _as_float32(saliency: Tensor) -> Tensor:
+    """Return the maps without their graph; float32 and never float64: MPS has none."""
+    return saliency.detach().to(torch.float32)
+
+
+class CheckedMaps:
+    """Maps that can be scored, and what several scores need of them, computed once and only where it is needed.
+
+    Args:
+        saliency: ``(N, H, W)`` floating.
+        extremes: Of the maps, where they are known.
+
+    Raises:
+        ValueError: If a finite map has a negative value.
+    """
+
+    def __init__(self, saliency: Tensor, extremes: Extremes | None = None) -> None:
+        saliency = _as_float32(saliency)
+        least, most, are_finite, are_valid = extremes or extremes_of(saliency)[0]
+        finite = least.isfinite() & most.isfinite()
+        if not are_finite:
+            saliency = torch.where(finite[:, None, None], saliency, 0.0)
+        if not are_valid:
+            raise ValueError(
+                f"`saliency` must be at least 0, got a minimum of {saliency.min().item():.3g}. "
+                "Rectify it first: `saliency.clamp(min=0)`."
+            )
+        self.saliency = saliency
+        """``(N, H, W)`` float32, finite, at least 0; all zero where the map is blank."""
+        self.peak = torch.where(finite, most, 0.0)
+        """``(N,)`` float32: each map's maximum."""
+        self.blank = self.peak == 0
+        """``(N,)`` bool: the map is all zero, or not finite."""
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """The maps as rows ``(N, H * W)`` in one piece."""
+        return self.saliency.flatten(1).contiguous()
+
+    @cached_property
+    def unit(self) -> Tensor:
+        """The maps scaled by their peaks, ``(N, H, W)``, so that sums do not overflow; NaN where they are blank."""
+        return self.saliency / self.peak[:, None, None]
+
+    @cached_property
+    def total(self) -> Tensor:
+        """The sum of each scaled map, ``(N,)``."""
+        return self.unit.flatten(1).sum(dim=1)
+
+    @cached_property
+    def ordered(self) -> Tensor:
+        """The pixels of each map in ascending order, ``(N, H * W)``."""
+        return self.pixels.sort(dim=1).values
+
+
+@dataclass(frozen=True)
+class CheckedBatch:
     """A checked batch: maps and masks on one device, and which samples count."""
 
-    saliency: Tensor
-    """``(N, H, W)`` float32, finite, at least 0; all zero where the map is blank."""
+    maps: CheckedMaps
     mask: Tensor
-    """``(N, H, W)`` bool, on the saliency's device."""
+    size: Tensor
+    """``(N,)`` int64: how many pixels of each mask are True."""
     counted: Tensor
     """``(N,)`` bool; False where the map is blank or the mask is empty."""
-    blank: Tensor
-    """``(N,)`` bool: the map is blank."""
     no_mask: Tensor
     """``(N,)`` bool: the map is not blank, but the mask is empty."""
 
+    @cached_property
+    def energy(self) -> Tensor:
+        """The share of each map's sum that lies in its mask, ``(N,)``."""
+        inside = (self.maps.unit.flatten(1) * self.mask.flatten(1)).sum(dim=1)
+        return inside / self.maps.total
+
     def scored(self, values: Tensor) -> PerSample:
         """Combine one number or one row per sample with which samples count, and why others do not."""
-        return PerSample(values, self.counted, self.blank, self.no_mask)
+        return PerSample(values, self.counted, self.maps.blank, self.no_mask)
+
+
+_SHARED: ContextVar[dict[tuple[object, ...], tuple[Any, ...]] | None] = ContextVar("_SHARED", default=None)
+"""What was computed, by the function and its arguments' ids; with the arguments, so that no others take their ids."""
+
+
+@contextmanager
+def shared_by_scores(saliency: Tensor, extremes: Extremes) -> Iterator[None]:
+    """Share among all scores that are computed inside what they need of the same maps and masks.
+
+    Args:
+        saliency: ``(N, H, W)`` floating: the maps that are scored; they are not written on inside.
+        extremes: Of these.
+    """
+    key = CheckedMaps, id(saliency)
+    token = _SHARED.set({key: (CheckedMaps(saliency, extremes), saliency)} if extremes.are_valid else {})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def once(compute: Callable[..., Computed], *given: object) -> Computed:
+    """Compute something, or take it from the scores before (see `shared_by_scores`)."""
+    known, key = _SHARED.get(), (compute, *map(id, given))
+    if known is None:
+        return compute(*given)
+    if key not in known:
+        known[key] = compute(*given), *given
+    found: Computed = known[key][0]
+    return found
 
 
 def prepare(saliency: Tensor, mask: Tensor) -> CheckedBatch:
@@ -112,34 +230,28 @@ def prepare(saliency: Tensor, mask: Tensor) -> CheckedBatch:
     """
     check_saliency(saliency)
     check_mask(mask, saliency)
-    saliency, blank = find_blank(saliency)
-    mask = mask.to(saliency.device)
-    filled = mask.flatten(1).any(dim=1)
-    return CheckedBatch(saliency, mask, ~blank & filled, blank, ~blank & ~filled)
+    return once(_prepared, saliency, mask)
 
 
-def find_blank(saliency: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which maps have nothing to score, all zero or not finite, and make these all zero.
+def _prepared(saliency: Tensor, mask: Tensor) -> CheckedBatch:
+    """Combine maps and masks that were checked."""
+    maps, mask = check_maps(saliency), mask.to(saliency.device)
+    size = mask.flatten(1).sum(dim=1)
+    return CheckedBatch(maps, mask, size, ~maps.blank & (size > 0), ~maps.blank & (size == 0))
+
+
+def check_maps(saliency: Tensor) -> CheckedMaps:
+    """Check maps, and make them ready to be scored.
 
     Args:
         saliency: ``(N, H, W)``, floating, at least 0.
 
-    Returns:
-        The maps, ``(N, H, W)`` float32; and which of them are blank, ``(N,)`` bool.
-
     Raises:
-        ValueError: If a finite map has a negative value.
+        TypeError: If it is not a floating tensor.
+        ValueError: If its shape is not ``(N, H, W)``, or a finite map has a negative value.
     """
-    # float32 and never float64: MPS has none.
-    saliency = saliency.detach().to(torch.float32)
-    finite = saliency.isfinite().flatten(1).all(dim=1)
-    saliency = torch.where(finite[:, None, None], saliency, 0.0)
-    if (saliency < 0).any():
-        raise ValueError(
-            f"`saliency` must be at least 0, got a minimum of {saliency.min().item():.3g}. "
-            "Rectify it first: `saliency.clamp(min=0)`."
-        )
-    return saliency, (saliency == 0).flatten(1).all(dim=1)
+    check_saliency(saliency)
+    return once(CheckedMaps, saliency)
 
 
 def check_saliency(saliency: Tensor) -> None:
@@ -178,79 +290,6 @@ def check_mask(mask: Tensor, saliency: Tensor) -> None:
             f"`mask` must have the shape of `saliency` {tuple(saliency.shape)}, got {tuple(mask.shape)}. "
             "Bring both to one grid, one mask per sample."
         )
-
-
-def check_threshold(threshold: float) -> None:
-    """Refuse a threshold outside (0, 1].
-
-    Raises:
-        ValueError: If it is not a finite number in (0, 1].
-    """
-    if not isinstance(threshold, (int, float)) or not 0 < threshold <= 1:
-        raise ValueError(
-            f"`threshold` must be a number in (0, 1], a share of the map's peak, got {threshold!r}. "
-            "0.3 is the default."
-        )
-
-
-def check_tolerance(tolerance: float) -> None:
-    """Refuse a tolerance that is negative or not finite.
-
-    Raises:
-        ValueError: If it is not a finite number of at least 0.
-    """
-    if not isinstance(tolerance, (int, float)) or not math.isfinite(tolerance) or tolerance < 0:
-        raise ValueError(
-            f"`tolerance` must be a finite number of pixels, at least 0, got {tolerance!r}. "
-            "0 asks for the peak inside the mask itself."
-        )
-
-
-def check_count(name: str, count: int, least: int = 1) -> None:
-    """Refuse what is not an integer of at least ``least``.
-
-    Raises:
-        InputError: Naming the argument.
-    """
-    if not is_whole_number(count, least):
-        raise InputError(f"`{name}` must be an integer of at least {least}, got {count!r}.")
-
-
-def even_thresholds(count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return ``k / count`` for k = 1 to ``count``: ``(count,)`` float32, ascending, the last one 1.
-
-    Example:
-        >>> from lightning_gcam.metrics.samples import even_thresholds
-        >>> even_thresholds(4)
-        tensor([0.2500, 0.5000, 0.7500, 1.0000])
-    """
-    return torch.arange(1, count + 1, device=device, dtype=torch.float32) / count
-
-
-def count_above(saliency: Tensor, mask: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
-    """Count, for each threshold, the pixels that reach it, inside and outside of the mask.
-
-    Args:
-        saliency: ``(N, H, W)`` float32, finite, at least 0.
-        mask: ``(N, H, W)`` bool.
-        thresholds: ``(T,)`` ascending shares of each map's own peak.
-
-    Returns:
-        Two ``(N, T)`` int64: pixels of the mask, and pixels outside of it, with S >= threshold * max S.
-    """
-    saliency, mask = saliency.flatten(1), mask.flatten(1)
-    levels = thresholds * saliency.amax(dim=1, keepdim=True)
-    # How many of the thresholds each pixel reaches, 0 to T; then how many pixels reach each.
-    reached = torch.searchsorted(levels, saliency, right=True)
-    empty = torch.zeros(len(saliency), len(thresholds) + 1, dtype=torch.int64, device=saliency.device)
-    inside = empty.scatter_add(1, reached, mask.long())
-    outside = empty.scatter_add(1, reached, (~mask).long())
-    return _at_least(inside), _at_least(outside)
-
-
-def _at_least(counts: Tensor) -> Tensor:
-    """Convert counts of "exactly k thresholds" to counts of "at least k", for k from 1."""
-    return counts.flip(1).cumsum(dim=1).flip(1)[:, 1:]
 
 
 _AT_ONCE = 2**22
@@ -367,11 +406,6 @@ def group_numbers(groups: Tensor) -> Tensor:
     if groups.ndim == 1:
         return groups.long()[:, None]
     return torch.where(groups > 0, torch.arange(groups.shape[1], device=groups.device), -1)
-
-
-def no_groups(device: torch.device) -> Tensor:
-    """Return the groups of no sample, ``(0, 1)``."""
-    return torch.zeros(0, 1, dtype=torch.int64, device=device)
 
 
 def cat_groups(groups: Tensor | list[Tensor]) -> Tensor:

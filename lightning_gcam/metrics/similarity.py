@@ -8,12 +8,19 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lightning_gcam.metrics.base import SampleScore
 from lightning_gcam.metrics.perturbation import Perturbation
-from lightning_gcam.metrics.samples import PerSample, check_saliency, find_blank, mean_counted
+from lightning_gcam.metrics.samples import (
+    CheckedMaps,
+    PerSample,
+    check_maps,
+    check_saliency,
+    mean_counted,
+    once,
+)
 from lightning_gcam.utils.errors import InputError
 
 
-def _pair(saliency: Tensor, other: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return both maps as float32 on one device, ``(N, H, W)``, and where one of them is blank, ``(N,)``."""
+def _pair(saliency: Tensor, other: Tensor, name: str) -> tuple[CheckedMaps, CheckedMaps, Tensor]:
+    """Return both maps on one device, and where one of them is blank, ``(N,)``."""
     check_saliency(saliency)
     if not isinstance(other, Tensor) or not other.is_floating_point() or other.shape != saliency.shape:
         came = f"{other.dtype} {tuple(other.shape)}" if isinstance(other, Tensor) else type(other).__name__
@@ -21,15 +28,14 @@ def _pair(saliency: Tensor, other: Tensor, name: str) -> tuple[Tensor, Tensor, T
             f"`{name}` must be floating maps of the shape of `saliency` {tuple(saliency.shape)}, got {came}. "
             "Both are maps of the same samples, on one grid."
         )
-    saliency, blank = find_blank(saliency)
-    other, other_blank = find_blank(other.to(saliency.device))
-    return saliency, other, blank | other_blank
+    maps, others = check_maps(saliency), check_maps(other.to(saliency.device))
+    return maps, others, maps.blank | others.blank
 
 
 def _rank_correlation_update(saliency: Tensor, other: Tensor, name: str = "other") -> PerSample:
     """Spearman's correlation of each map with its other one."""
-    saliency, other, blank = _pair(saliency, other, name)
-    values, defined = pearson(average_ranks(saliency.flatten(1)), average_ranks(other.flatten(1)))
+    maps, others, blank = _pair(saliency, other, name)
+    values, defined = pearson(once(_ranks, maps), once(_ranks, others))
     return PerSample(values, defined & ~blank, blank)
 
 
@@ -96,18 +102,15 @@ SSIM_SIDE = 11
 
 def _random_model_ssim_update(saliency: Tensor, randomized: Tensor) -> PerSample:
     """Structural similarity of each map with its other one, both scaled by their peaks."""
-    saliency, randomized, blank = _pair(saliency, randomized, "randomized")
+    maps, others, blank = _pair(saliency, randomized, "randomized")
     if min(saliency.shape[1:]) < SSIM_SIDE:
         raise InputError(
             f"`saliency` must be at least {SSIM_SIDE} x {SSIM_SIDE} for SSIM, got {tuple(saliency.shape)}. "
             "Use the rank correlation, or maps at the size of the image."
         )
     if len(saliency) == 0:
-        return PerSample(saliency.new_zeros(0), ~blank, blank)
-    first, second = (
-        torch.where(blank[:, None, None], 0.0, maps / maps.amax(dim=(1, 2), keepdim=True))[:, None]
-        for maps in (saliency, randomized)
-    )
+        return PerSample(maps.peak, ~blank, blank)
+    first, second = (torch.where(blank[:, None, None], 0.0, each.unit)[:, None] for each in (maps, others))
     values = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
     return PerSample(torch.as_tensor(values).reshape(-1), ~blank, blank)
 
@@ -146,12 +149,17 @@ def random_model_ssim(saliency: Tensor, randomized: Tensor) -> Tensor:
 
 # Not torchmetrics' `spearman_corrcoef`: it gives 0 for a map that is the same everywhere, which has no order and is
 # left out here, and its epsilon makes 0.9999997 of two equal maps of 6 pixels.
-def average_ranks(values: Tensor) -> Tensor:
+def average_ranks(values: Tensor, ordered: Tensor | None = None) -> Tensor:
     """Rank each row, ties by their mean rank, from above 0 to 1: ``(N, K)`` to ``(N, K)`` float32."""
-    ordered = values.sort(dim=1).values
+    ordered = values.sort(dim=1).values if ordered is None else ordered
     below = torch.searchsorted(ordered, values, right=False)
     up_to = torch.searchsorted(ordered, values, right=True)
     return (below + up_to + 1).float() / (2 * values.shape[1])
+
+
+def _ranks(maps: CheckedMaps) -> Tensor:
+    """Rank the pixels of each map, ``(N, H * W)``."""
+    return average_ranks(maps.pixels, maps.ordered)
 
 
 def pearson(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -289,14 +297,10 @@ class RandomModelSSIM(RandomModelSimilarity):
 
 def _coherency_update(saliency: Tensor, kept: Tensor) -> PerSample:
     """(1 + Pearson's correlation) / 2 of each map and that of the kept image; 0 where the latter is blank."""
-    check_saliency(saliency)
-    _, blank = find_blank(saliency)
-    saliency, kept, _ = _pair(saliency, kept, "kept")
-    first, second = (maps / maps.amax(dim=(1, 2), keepdim=True) for maps in (saliency, kept))
-    values, defined = pearson(first.flatten(1), second.flatten(1))
-    gone = (kept == 0).flatten(1).all(dim=1)
-    values = torch.where(gone, 0.0, (1 + values) / 2)
-    return PerSample(values, ~blank & (defined | gone), blank)
+    maps, again, _ = _pair(saliency, kept, "kept")
+    values, defined = pearson(maps.unit.flatten(1), again.unit.flatten(1))
+    values = torch.where(again.blank, 0.0, (1 + values) / 2)
+    return PerSample(values, ~maps.blank & (defined | again.blank), maps.blank)
 
 
 def coherency(saliency: Tensor, kept: Tensor) -> Tensor:

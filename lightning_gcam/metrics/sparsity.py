@@ -10,8 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d, pad
 from lightning_gcam.metrics.base import SampleMean, SampleScore
 from lightning_gcam.metrics.samples import (
     PerSample,
-    check_saliency,
-    find_blank,
+    check_maps,
     mean_counted,
     prepare,
     score_counted,
@@ -20,13 +19,11 @@ from lightning_gcam.metrics.samples import (
 
 def _saliency_gini_update(saliency: Tensor) -> PerSample:
     """Gini index of each map's pixels."""
-    check_saliency(saliency)
-    saliency, blank = find_blank(saliency)
-    pixels = saliency.flatten(1).sort(dim=1).values
-    pixels = pixels / pixels[:, -1:]
+    maps = check_maps(saliency)
+    pixels = maps.ordered / maps.peak[:, None]
     count = pixels.shape[1]
     weights = (2 * torch.arange(1, count + 1, device=pixels.device) - count - 1).float() / count
-    return PerSample((weights * pixels).sum(dim=1) / pixels.sum(dim=1), ~blank, blank)
+    return PerSample((weights * pixels).sum(dim=1) / pixels.sum(dim=1), ~maps.blank, maps.blank)
 
 
 def saliency_gini(saliency: Tensor) -> Tensor:
@@ -60,14 +57,11 @@ def saliency_gini(saliency: Tensor) -> Tensor:
 
 def _saliency_entropy_update(saliency: Tensor) -> PerSample:
     """Entropy of each map as a distribution over its pixels, as a share of the highest possible."""
-    check_saliency(saliency)
-    saliency, blank = find_blank(saliency)
-    pixels = saliency.flatten(1)
-    pixels = pixels / pixels.amax(dim=1, keepdim=True)
-    shares = pixels / pixels.sum(dim=1, keepdim=True)
+    maps = check_maps(saliency)
+    shares = maps.unit.flatten(1) / maps.total[:, None]
     # A map of one pixel has one way to be: no entropy, and none possible.
-    highest = math.log(pixels.shape[1]) or 1.0
-    return PerSample(entropy(shares) / highest, ~blank, blank)
+    highest = math.log(shares.shape[1]) or 1.0
+    return PerSample(entropy(shares) / highest, ~maps.blank, maps.blank)
 
 
 def saliency_entropy(saliency: Tensor) -> Tensor:
@@ -111,7 +105,8 @@ CELLS = 8
 def _positional_concentration_update(saliency: Tensor, mask: Tensor) -> PerSample:
     """Each map's and each mask's shares in the cells of a coarse grid: rows ``(N, 2, CELLS ** 2)``."""
     batch = prepare(saliency, mask)
-    return batch.scored(torch.stack([_shares(batch.saliency), _shares(batch.mask.float())], dim=1))
+    # An empty mask has no share of its own, and does not count.
+    return batch.scored(torch.stack([_shares(batch.maps.unit), _shares(batch.mask.float())], dim=1))
 
 
 def _positional_concentration_compute(total: Tensor, n: Tensor) -> Tensor:
@@ -159,8 +154,7 @@ def positional_concentration(saliency: Tensor, mask: Tensor) -> Tensor:
 
 
 def _shares(grids: Tensor) -> Tensor:
-    """The share of each grid's sum that lies in each cell, ``(N, CELLS ** 2)``."""
-    grids = grids / grids.amax(dim=(1, 2), keepdim=True)
+    """The share of each grid's sum that lies in each cell, ``(N, CELLS ** 2)``; no number may be above 1."""
     # A side of fewer pixels than cells has a cell a pixel, and the rest stay empty.
     height, width = (min(side, CELLS) for side in grids.shape[1:])
     cells = adaptive_avg_pool2d(grids[:, None], (height, width))[:, 0]
@@ -170,8 +164,7 @@ def _shares(grids: Tensor) -> Tensor:
 
 def _blank_rate_update(saliency: Tensor) -> PerSample:
     """1 for each blank map, 0 for each other; every sample counts."""
-    check_saliency(saliency)
-    _, blank = find_blank(saliency)
+    blank = check_maps(saliency).blank
     return PerSample(blank.float(), torch.ones_like(blank))
 
 
@@ -355,10 +348,8 @@ class BlankRate(SampleMean):
 
 def _complexity_update(saliency: Tensor) -> PerSample:
     """Mean of each map, scaled by its peak."""
-    check_saliency(saliency)
-    saliency, blank = find_blank(saliency)
-    scaled = saliency / saliency.amax(dim=(1, 2), keepdim=True)
-    return PerSample(scaled.mean(dim=(1, 2)), ~blank, blank)
+    maps = check_maps(saliency)
+    return PerSample(maps.unit.mean(dim=(1, 2)), ~maps.blank, maps.blank)
 
 
 def complexity(saliency: Tensor) -> Tensor:

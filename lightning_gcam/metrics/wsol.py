@@ -1,6 +1,7 @@
 """Boxes around the thresholded saliency against the object's boxes, as in weakly supervised localization (WSOL)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -8,15 +9,14 @@ from torch import Tensor
 from torchvision.ops import box_iou, masks_to_boxes  # type: ignore[import-untyped]  # it carries no types
 
 from lightning_gcam.metrics.base import SampleMean
+from lightning_gcam.metrics.overlap import even_thresholds
 from lightning_gcam.metrics.samples import (
     CheckedBatch,
     PerSample,
-    check_count,
-    even_thresholds,
     prepare,
     score_counted,
 )
-from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.errors import InputError, check_whole
 
 
 class Components(NamedTuple):
@@ -133,9 +133,9 @@ def _max_box_accuracy_update(
     """1 where the box matches, by threshold of the map and of the match: rows ``(N, T, D)``."""
     batch = prepare(saliency, mask)
     truth, has_box = _boxes_of(batch, boxes)
-    batch = batch._replace(
-        counted=~batch.blank & has_box, no_mask=~batch.blank & ~has_box
-    )  # boxes, where there are some, are the annotation
+    there = ~batch.maps.blank
+    # boxes, where there are some, are the annotation
+    batch = replace(batch, counted=there & has_box, no_mask=there & ~has_box)
     overlap = _overlaps(batch, even_thresholds(num_thresholds, mask.device), truth, version == 1)
     matches = torch.tensor(IOU_THRESHOLDS[version], device=overlap.device)
     return batch.scored((overlap[..., None] >= matches).float())
@@ -201,7 +201,7 @@ def max_box_accuracy(
         MaxBoxAccV2).
     """
     check_version(version)
-    check_count("num_thresholds", num_thresholds)
+    check_whole("num_thresholds", num_thresholds)
     update = _max_box_accuracy_update(saliency, mask, boxes, version, num_thresholds)
     return score_counted(update, _max_box_accuracy_compute)
 
@@ -219,7 +219,7 @@ def check_version(version: int) -> None:
 def _boxes_of(batch: CheckedBatch, boxes: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
     """The objects' boxes ``(N, M, 4)``, filled up with boxes of no area, and which samples have one ``(N,)``."""
     if boxes is None:
-        there = batch.mask.flatten(1).any(dim=1)
+        there = batch.size > 0
         around = torch.zeros(len(there), 1, 4, device=there.device)
         # torchvision's boxes end on their last pixel, ours behind it
         around[there, 0] = masks_to_boxes(batch.mask[there]) + around.new_tensor([0, 0, 1, 1])
@@ -240,13 +240,13 @@ def _boxes_of(batch: CheckedBatch, boxes: Sequence[Tensor] | None) -> tuple[Tens
 
 def _overlaps(batch: CheckedBatch, thresholds: Tensor, truth: Tensor, largest_only: bool) -> Tensor:
     """The highest IoU of a component's box with one of the objects' boxes, at each threshold: ``(N, T)``."""
-    saliency = batch.saliency.flatten(1)
-    levels = thresholds.to(saliency.device) * saliency.amax(dim=1, keepdim=True)
+    saliency = batch.maps.pixels
+    levels = thresholds.to(saliency.device) * batch.maps.peak[:, None]
     # How many thresholds each pixel reaches.
     reached = torch.searchsorted(levels, saliency, right=True)
     pixels = reached.flatten().argsort(descending=True, stable=True)
     counts = reached.flatten().bincount(minlength=len(thresholds) + 1).flip(0).tolist()
-    n, height, width = batch.saliency.shape
+    n, height, width = batch.mask.shape
     regions = GrowingRegions((n, height, width), saliency.device)
     found: list[Tensor] = []
     # From the highest threshold down, the regions grow; the last part reaches no threshold.
@@ -319,7 +319,7 @@ class MaxBoxAccuracy(SampleMean):
 
     def __init__(self, version: int = 2, num_thresholds: int = 100, **kwargs: Any) -> None:
         check_version(version)
-        check_count("num_thresholds", num_thresholds)
+        check_whole("num_thresholds", num_thresholds)
         super().__init__(shape=(num_thresholds, len(IOU_THRESHOLDS[version])), **kwargs)
         self.version, self.num_thresholds = version, num_thresholds
 

@@ -29,7 +29,7 @@ from lightning_gcam.cam.maps import (
     scale_map,
     scaled_maps,
 )
-from lightning_gcam.cam.registry import Methods, ModelMethod, resolve_methods
+from lightning_gcam.cam.registry import Methods, ModelMethod, resolve_methods, uses_layer
 from lightning_gcam.cam.squashing import Squash, squashed
 from lightning_gcam.cam.targets import Explains, Labels, Targets, are_measurements
 from lightning_gcam.data import SaliencyBatch
@@ -49,7 +49,8 @@ class Attribution:
 
     Args:
         maps: for each method `(N, H, W)` float32 in [0, 1], each map scaled to its own maximum; where several layers
-            are not fused, for each method at each layer, under "<method>@<layer>".
+            are not fused, for each method at each layer, under "<method>@<layer>" (under "<method>" where the layer
+            plays no part).
         logits: `(N, K)`, before any sigmoid or softmax at the end of the model's forward (see `squash`); those of a
             dense head are the mean over each sample's region. Where they are not of classes: the outputs as they are.
         targets: `(N,)` classes or `(N, K)` multi-hot that the maps explain; None where they explain no class.
@@ -95,7 +96,10 @@ class Attribution:
         return squashed(self.logits, self.squash)
 
     def source_of(self, name: str) -> MapSource:
-        """The method and the layer of the map `name`; a map that was added under its own name is its own method."""
+        """The method and the layer of the map `name`: "input" where the target layer plays no part.
+
+        A map that was added under its own name is its own method.
+        """
         return self.sources.get(name, MapSource(name, self.target_layer))
 
     def show(
@@ -237,7 +241,8 @@ def attribute(
             `(activations, gradients) -> (N, h, w)`, a `lightning_gcam.cam.ModelMethod`, several of them, or a mapping
             from the maps' names to callables.
         target_layer: a name from `model.named_modules()`, or the module; found where it is left out. Several layers
-            give a map each, "<method>@<layer>", all from the same forward and gradient.
+            give a map each, "<method>@<layer>", all from the same forward and gradient. A method for which the layer
+            plays no part, such as "full_grad", has one map, "<method>", that is not fused.
         reshape_transform: from the layer's output to `(N, C, h, w)`, for a layout that is not recognised.
         forward: `(model, images) -> output`, for a model that is not simply called with the images.
         fuse: makes one map of several layers' maps, by the "product" or the "mean" of the scaled maps.
@@ -281,14 +286,22 @@ def attribute(
             reshape=reshape_transform,
             masks=masks,
         )
-        again: list[dict[str, Tensor]] = [{} for _ in captured]
-        if any(isinstance(method, ModelMethod) for method in table.values()):
-            again = [maps_of_model_methods(table, model, images, each, targets, forward) for each in captured]
+        of_layer = {name: method for name, method in table.items() if uses_layer(method)}
+        tables = [table, *[of_layer] * (len(captured) - 1)]  # where the layer plays no part once is enough
+        again = [
+            maps_of_model_methods(methods, model, images, each, targets, forward)
+            if any(isinstance(method, ModelMethod) for method in methods.values())
+            else {}
+            for methods, each in zip(tables, captured, strict=True)
+        ]
     with torch.inference_mode(False), torch.no_grad(), full_precision(images):
         size, score = (images.shape[-2], images.shape[-1]), captured[0].score
-        at_layers = [scaled_maps(table, *each, size) for each in zip(captured, again, strict=True)]
+        at_layers = [scaled_maps(*each, size) for each in zip(tables, captured, again, strict=True)]
         names = list(layers)
-        scaled, sources = _fused(at_layers, fuse, names) if fuse is not None else _named(at_layers, names)
+        scaled, sources = (
+            _fused(at_layers, fuse, names) if fuse is not None else _named(at_layers, names, list(of_layer))
+        )
+        sources.update({name: MapSource(name, "input") for name in table if name not in of_layer})
         where = format_layer_names(names, fuse)
         return Attribution(
             maps={name: map_ for name, (map_, _) in scaled.items()},
@@ -318,13 +331,15 @@ def _labels_for(batch: Tensor | SaliencyBatch) -> Labels | None:
 Sources = dict[str, MapSource]
 
 
-def _named(at_layers: Sequence[ScaledMaps], layers: Sequence[str]) -> tuple[ScaledMaps, Sources]:
-    """All maps by name, and the method and layer of each."""
+def _named(
+    at_layers: Sequence[ScaledMaps], layers: Sequence[str], of_layer: Sequence[str]
+) -> tuple[ScaledMaps, Sources]:
+    """All maps by name, and the method and layer of each; those of methods without a layer by the method's name."""
     named: ScaledMaps = {}
     sources: Sources = {}
     for layer, maps in zip(layers, at_layers, strict=True):
         for method, scaled in maps.items():
-            name = map_name(method, layer, layers)
+            name = map_name(method, layer, layers) if method in of_layer else method
             named[name], sources[name] = scaled, MapSource(method, layer)
     return named, sources
 
@@ -332,7 +347,10 @@ def _named(at_layers: Sequence[ScaledMaps], layers: Sequence[str]) -> tuple[Scal
 def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse, layers: Sequence[str]) -> tuple[ScaledMaps, Sources]:
     """Each method's maps of all layers as one, scaled again; what is not finite at one layer is blank."""
     fused: ScaledMaps = {}
-    for method in at_layers[0]:
+    for method, scaled in at_layers[0].items():
+        if method not in at_layers[-1]:  # there is one map of it
+            fused[method] = scaled
+            continue
         maps, peaks = zip(*(maps[method] for maps in at_layers), strict=True)
         one = fuse_maps(maps, fuse)
         finite = torch.isfinite(torch.stack(peaks)).all(dim=0)

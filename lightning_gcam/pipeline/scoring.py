@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -16,13 +18,15 @@ from lightning_gcam.metrics import SampleScore, baseline_scores
 from lightning_gcam.metrics.measurement import ScoreKey, ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES, ResolvedScores, Scores, with_boxes
-from lightning_gcam.metrics.samples import PerSample, score_counted
+from lightning_gcam.metrics.samples import PerSample, extremes_of, score_counted, shared_by_scores
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
 from lightning_gcam.utils.errors import InputError
 
 Inputs = tuple[Any, ...]
 """The arguments of a metric's `update`, one row a sample."""
+
+Result = TypeVar("Result")
 
 EarlierMaps = Mapping[str, Mapping[str, Tensor]]
 """The maps `(N, H, W)` of earlier looks by their names: of the "previous", the "first" and the "best" look."""
@@ -66,13 +70,14 @@ class _MetricInputs:
         if after is None:
             return None
         if "maps" in what:
-            return maps, kept, self._before(), after[:, 0]
+            return maps, kept, self._before, after[:, 0]
         blank = ~(self.attribution.peaks[name] > 0)
         if "other" in what:
             other = self.outputs.probabilities[PerturbedKey(self._other(name), number)]
             return after[:, 0], other[:, 0], blank
-        return (self._before(), after[:, 0], blank) if after.shape[1] == 1 else (after, blank)
+        return (self._before, after[:, 0], blank) if after.shape[1] == 1 else (after, blank)
 
+    @cached_property
     def _before(self) -> Tensor:
         assert self.attribution.targets is not None  # else there are no probabilities of perturbed images
         multi_label = has_own_sigmoids(self.batch, self.attribution, self.multi_label)
@@ -131,33 +136,86 @@ def score_maps(
     material = _MetricInputs(
         attribution, batch, masks, suspect, resolved, outputs, earlier or {}, multi_label
     )
+
+    def tried(name: str, work: Callable[[], Result]) -> Result | None:
+        try:
+            return work()
+        except Exception as error:
+            if on_failure is None:
+                raise
+            on_failure(name, error)
+            return None
+
+    found: dict[ScoreKey, PerSample | float | None] = {}
+    extremes = extremes_of(*attribution.maps.values())
+    for (map_name, maps), of_maps in zip(attribution.maps.items(), extremes, strict=True):
+        with shared_by_scores(maps, of_maps):
+            for name, metric in metrics.items():
+                numbers = tried(name, partial(_numbers, metric, material, name, map_name))
+                found[ScoreKey(map_name, name)] = numbers
+    found, groups = _on_host(found, batch.groups)
     results = ScoreResults(maps=tuple(attribution.maps))
-    for index, map_name in enumerate(attribution.maps):
-        prefix = f"{map_name}/" if index else ""
-        for name, metric in metrics.items():
-            try:
-                inputs = material.inputs(name, map_name)
-                if inputs is None:
-                    continue
-                if not isinstance(metric, SampleScore):
-                    found = {name: _value(metric, inputs)}
-                else:
-                    sample = metric.per_sample(*inputs)
-                    results.samples[ScoreKey(map_name, name)] = metric, sample
-                    found = {name: float(score_counted(sample, metric._value))}
-                    if not index and batch.groups is not None:
-                        found.update(_worst_group(name, metric, sample, batch.groups))
-            except Exception as error:
-                if on_failure is None:
-                    raise
-                on_failure(name, error)
-                continue
-            results.values.update(
-                {prefix + each: value for each, value in found.items() if math.isfinite(value)}
-            )
+    for key, numbers in found.items():
+        metric, shown = metrics[key.score], results.name_of(key)
+        if isinstance(numbers, PerSample) and isinstance(metric, SampleScore):
+            results.samples[key] = metric, numbers
+            is_first = key.map == results.maps[0]
+            score = partial(_scores, shown, metric, numbers, groups if is_first else None)
+            results.values.update(tried(key.score, score) or {})
+        elif isinstance(numbers, float) and math.isfinite(numbers):
+            results.values[shown] = numbers
     results.baselines.update(_baselines(metrics, attribution, batch) if baselines is None else baselines)
     centre = {name: value for name, value in results.baselines.items() if name.startswith("centre/")}
     return replace(results, values={**results.values, **centre})
+
+
+def _numbers(metric: Metric, material: _MetricInputs, name: str, map_name: str) -> PerSample | float | None:
+    """Each sample's number, or the value of a metric that has none; None where its arguments are missing."""
+    inputs = material.inputs(name, map_name)
+    if inputs is None:
+        return None
+    return metric.per_sample(*inputs) if isinstance(metric, SampleScore) else _value(metric, inputs)
+
+
+def _on_host(
+    found: Mapping[ScoreKey, PerSample | float | None], groups: Tensor | None
+) -> tuple[dict[ScoreKey, PerSample | float | None], Tensor | None]:
+    """Copy the numbers of all scores, and the groups, to the CPU at once: a device is waited for once."""
+    samples = [each for each in found.values() if isinstance(each, PerSample)]
+    tensors = [each for sample in samples for each in sample if each is not None]
+    copies = iter(copied_to_host([*tensors, *([groups] if groups is not None else [])]))
+    on_host = {
+        key: PerSample._make(next(copies) if part is not None else None for part in each)
+        if isinstance(each, PerSample)
+        else each
+        for key, each in found.items()
+    }
+    return on_host, next(copies, None)
+
+
+def copied_to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy some tensors of one device to the CPU, as one row of bytes: the device is waited for once.
+
+    Example:
+        >>> copied_to_host([torch.tensor([0.5]), torch.tensor([True, False])])
+        [tensor([0.5000]), tensor([ True, False])]
+    """
+    if not tensors:
+        return []
+    rows = [each.detach().contiguous().flatten().view(torch.uint8) for each in tensors]
+    parts = torch.cat(rows).cpu().split([len(each) for each in rows])
+    return [
+        part.clone().view(each.dtype).view(each.shape)  # a copy begins where its numbers may begin
+        for part, each in zip(parts, tensors, strict=True)
+    ]
+
+
+def _scores(name: str, metric: SampleScore, sample: PerSample, groups: Tensor | None) -> dict[str, float]:
+    """A score by its name, and that of the worst group; only those that exist."""
+    found = {name: float(score_counted(sample, metric._value))}
+    if groups is not None:
+        found.update(_worst_group(name, metric, sample, groups))
+    return {each: value for each, value in found.items() if math.isfinite(value)}
 
 
 def _worst_group(

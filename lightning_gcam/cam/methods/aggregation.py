@@ -136,7 +136,7 @@ def _enlarged(pairs: Tensor, size: tuple[int, int]) -> Tensor:
     return enlarged
 
 
-@register_model_method("full_grad")
+@register_model_method("full_grad", uses_layer=False)
 def full_grad(context: MethodContext) -> Tensor:
     r"""FullGrad: the gradient times the input, and the gradients at every bias times the bias, each layer scaled.
 
@@ -166,7 +166,7 @@ def full_grad(context: MethodContext) -> Tensor:
     return _full_gradient(context, "full_grad", lambda rows, _: context.images[rows].float(), 1)
 
 
-@register_model_method("smooth_full_grad")
+@register_model_method("smooth_full_grad", uses_layer=False)
 def smooth_full_grad(context: MethodContext, draws: int = 25, spread: float = 0.15) -> Tensor:
     """Smooth FullGrad: FullGrad of contributions that are averaged over noise on the image.
 

@@ -21,7 +21,7 @@ from lightning_gcam.cam.registry import register_model_method
 from lightning_gcam.utils.errors import InputError
 
 
-@register_model_method("integrated_gradients", requires="captum")
+@register_model_method("integrated_gradients", requires="captum", uses_layer=False)
 def integrated_gradients(context: MethodContext, steps: int = 50) -> Tensor:
     r"""Integrated gradients, from an image of zeros: the positive part of each pixel's sum over the channels.
 
@@ -115,7 +115,7 @@ def guided_grad_cam(context: MethodContext) -> Tensor:
     )
 
 
-@register_model_method("occlusion", requires="captum")
+@register_model_method("occlusion", requires="captum", uses_layer=False)
 def occlusion(context: MethodContext, windows: int = 7) -> Tensor:
     """Occlusion: by how much a square of zeros over the image lowers the score; each pixel's mean over its squares.
 
@@ -205,7 +205,7 @@ def random(context: MethodContext) -> Tensor:
     return context.uniform((height, width))
 
 
-@register_model_method("centre")
+@register_model_method("centre", uses_layer=False)
 def centre(context: MethodContext) -> Tensor:
     """A Gaussian in the middle, its standard deviation a quarter of each side.
 

@@ -151,7 +151,7 @@ def test_all_methods_share_one_call_and_the_pure_ones_are_as_without_the_others(
     options: dict[str, Any] = {"target_layer": ["features.2", "features.3"]}
     alone = attribute(cnn(), pictures(), 0, methods=BY_PURE_FUNCTIONS, **options)
     mixed = attribute(cnn(), pictures(), 0, methods=available_methods()[::-1], **options)
-    assert next(iter(mixed.maps)) == f"{available_methods()[-1]}@features.2"
+    assert next(iter(mixed.maps)) == available_methods()[-1] == "centre"  # for which the layer plays no part
     for name, maps in alone.maps.items():
         assert bits(mixed.maps[name]) == bits(maps)
 

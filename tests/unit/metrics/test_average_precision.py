@@ -44,5 +44,5 @@ def test_against_torchmetrics(seed, num_thresholds, make_batch) -> None:
 @pytest.mark.parametrize("count", [1, 0, 2.0])
 @pytest.mark.parametrize("score", [PixelAveragePrecision, lambda n: pixel_average_precision(None, None, n)])
 def test_fewer_than_two_thresholds_are_refused(score, count) -> None:
-    with pytest.raises(ValueError, match=r"`num_thresholds` must be an integer of at least 2, got "):
+    with pytest.raises(ValueError, match=r"`num_thresholds` must be a whole number from 2; got "):
         score(count)

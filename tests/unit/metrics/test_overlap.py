@@ -76,5 +76,5 @@ def test_without_samples_there_is_no_best_threshold() -> None:
     ],
 )
 def test_a_wrong_number_of_thresholds_is_refused(score, count) -> None:
-    with pytest.raises(ValueError, match=r"`num_thresholds` must be an integer of at least 1, got "):
+    with pytest.raises(ValueError, match=r"`num_thresholds` must be a whole number from 1; got "):
         score(num_thresholds=count)

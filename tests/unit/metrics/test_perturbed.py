@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_refused_at_the_call(make) -> None:
 @pytest.mark.parametrize("make", [insertion_steps, deletion_steps])
 @pytest.mark.parametrize("name", ["steps", "chunk_size"])
 def test_wrong_counts_are_refused_at_the_call(make, name) -> None:
-    with pytest.raises(ValueError, match=rf"`{name}` must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match=rf"`{name}` must be a whole number from 1; got 0"):
         make(IMAGES, MAPS, **{name: 0})
 
 

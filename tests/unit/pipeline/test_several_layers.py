@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import Attribution, SaliencyBatch, attribute
-from lightning_gcam.cam import available_methods
+from lightning_gcam.cam import ModelMethod, available_methods
 from lightning_gcam.cam.capture import capture, capture_layers
 from lightning_gcam.pipeline.record import Stamp
 from lightning_gcam.pipeline.run import record_saliency
@@ -323,3 +323,74 @@ def test_each_layer_is_a_column_under_its_own_name(monkeypatch: pytest.MonkeyPat
     assert both.overlay.ndim == 3
     assert seen["headings"] == ["grad cam · 2", "grad cam · 5"]
     assert list(seen["notes"]) == ["grad_cam@2", "grad_cam@5"]
+
+
+# -------------------------------------------------------------------------------- methods without a layer
+
+WITHOUT_LAYER = ["full_grad", "smooth_full_grad", "integrated_gradients", "occlusion", "centre"]
+
+
+def beyond_grad_cam(layers: Any, method: str) -> tuple[Attribution, int]:
+    """The maps of Grad-CAM and of a method, and how many forwards the method takes beyond Grad-CAM's."""
+    model, sizes = cnn("flat"), list[int]()
+    look(layers, model, methods="grad_cam")  # which measures the layouts
+    look(layers, model, methods=method)
+    model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    look(layers, model, methods="grad_cam")
+    alone = len(sizes)
+    found = look(layers, model, methods=["grad_cam", method])
+    return found, len(sizes) - 2 * alone
+
+
+@pytest.mark.parametrize("method", WITHOUT_LAYER)
+def test_a_method_without_a_layer_is_run_once_for_all_layers(method: str) -> None:
+    (one, beyond_one), (three, beyond_three) = (
+        beyond_grad_cam(layers, method) for layers in (LAYERS[0], LAYERS)
+    )
+
+    assert beyond_one == beyond_three
+    assert list(three.maps) == [f"grad_cam@{LAYERS[0]}", method, *(f"grad_cam@{each}" for each in LAYERS[1:])]
+    assert bits(three.maps[method]) == bits(one.maps[method])
+    assert bits(three.peaks[method]) == bits(one.peaks[method])
+    assert one.source_of(method) == three.source_of(method) == (method, "input")
+    assert three.source_of(f"grad_cam@{LAYERS[1]}") == ("grad_cam", LAYERS[1])
+
+
+@pytest.mark.parametrize("fuse", ["product", "mean"])
+@pytest.mark.parametrize("method", WITHOUT_LAYER)
+def test_a_method_without_a_layer_is_not_fused(method: str, fuse: Any) -> None:
+    alone, fused = look(LAYERS[0], methods=method), look(methods=["grad_cam", method], fuse=fuse)
+
+    assert list(fused.maps) == ["grad_cam", method]
+    assert bits(fused.maps[method]) == bits(alone.maps[method])
+    assert bits(fused.peaks[method]) == bits(alone.peaks[method])
+    assert fused.source_of(method) == (method, "input")
+
+
+def test_your_own_method_may_be_without_a_layer() -> None:
+    calls: list[int] = []
+
+    def brightness(context: Any) -> Tensor:
+        calls.append(len(context))
+        return context.images.mean(dim=1).abs()
+
+    found = look(methods={"mine": ModelMethod(brightness, uses_layer=False), "grad_cam": "grad_cam"})
+
+    assert calls == [4]
+    assert [name for name in found.maps if "@" not in name] == ["mine"]
+
+
+def test_scores_of_a_map_without_a_layer_go_by_its_methods_name() -> None:
+    torch.manual_seed(0)
+    batch = SaliencyBatch(*toy_samples(4))
+    record = record_saliency(
+        toy_network().eval(),
+        batch,
+        methods=["grad_cam", "full_grad"],
+        target_layer=["2", "5"],
+        scores=["gini", "coherency", "random_model_similarity"],
+    )
+
+    assert list(record.attribution.maps) == ["grad_cam@2", "full_grad", "grad_cam@5"]
+    assert {"gini", "full_grad/gini", "grad_cam@5/gini"} < set(record.scores)
+    assert {"full_grad/coherency", "full_grad/random_model_similarity"} < set(record.scores)
