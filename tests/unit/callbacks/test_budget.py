@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +142,16 @@ def test_a_broken_state_is_refused(change: dict[str, Any]) -> None:
 )
 def test_the_samples_of_a_batch_are_counted(batch: Any, n: int) -> None:
     assert num_samples_in(batch) == n
+
+
+def test_the_table_of_the_docs() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "shortcuts.md").read_text(encoding="utf-8")
+    table = page.split("| training samples |")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert len(rows) == 5
+    for samples, *texts in rows:
+        n = int(samples.split()[0].replace(",", ""))
+        for text, versions in zip(texts, (15, 22), strict=True):
+            found = Interval(3 * n + n // 5, maps=16, checks=versions * 16, step=2, steps=1)
+            every = found.looks_per_check(0.05)
+            assert text == "every look" if every == 1 else text.split()[-1] == str(every)
