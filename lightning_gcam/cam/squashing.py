@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from lightning_gcam.utils.transfer import to_host
+
 Squash = Literal["sigmoid", "softmax", "log_sigmoid", "log_softmax"]
 """The function that a model's forward applies to its logits."""
 
@@ -168,14 +170,15 @@ def _by_value(outputs: Tensor) -> Squash | None:
     values = outputs.detach().float()
     if values.shape[1] < 2 or not values.numel():
         return None
-    if bool((values >= -1e-6).all() and (values <= 1 + 1e-6).all()):
-        return "softmax" if _sum_to_one(values) else None
-    return "log_softmax" if bool((values <= 1e-6).all()) and _sum_to_one(values.exp()) else None
+    are_shares = (values >= -1e-6).all() & (values <= 1 + 1e-6).all() & _sum_to_one(values)
+    are_logarithms = (values <= 1e-6).all() & _sum_to_one(values.exp())
+    by_softmax, by_log_softmax = to_host([torch.stack([are_shares, are_logarithms])])[0].tolist()
+    return "softmax" if by_softmax else "log_softmax" if by_log_softmax else None
 
 
-def _sum_to_one(probabilities: Tensor) -> bool:
+def _sum_to_one(probabilities: Tensor) -> Tensor:
     """Whether every sample's probabilities sum to 1."""
-    return bool(((probabilities.sum(dim=1) - 1).abs() < _TOLERANCE).all())
+    return ((probabilities.sum(dim=1) - 1).abs() < _TOLERANCE).all()
 
 
 def _inverse(outputs: Tensor, squash: Squash) -> Tensor:

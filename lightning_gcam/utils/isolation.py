@@ -13,7 +13,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from lightning_gcam.utils.snapshots import generator_restorers, parameters_restored, same_bits
+from lightning_gcam.utils.snapshots import generator_restorers, parameters_restored, restore_values
 
 
 @contextmanager
@@ -108,8 +108,8 @@ def _buffers(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            for owner, name, buffer, values in saved:
-                _restore_values(buffer, values)
+            restore_values([(buffer, values) for _, _, buffer, values in saved])
+            for owner, name, buffer, _ in saved:
                 if getattr(owner, name, None) is not buffer:
                     owner._buffers[name] = buffer
         for owner, before in registered:
@@ -179,8 +179,7 @@ def _attributes(module: nn.Module) -> Iterator[None]:
             if array.tobytes() != numbers.tobytes():
                 array[...] = numbers
         with torch.no_grad():
-            for tensor, bits in tensors:
-                _restore_values(tensor, bits)
+            restore_values(tensors)
 
 
 _OF_TORCH = frozenset(vars(nn.Module()))
@@ -246,16 +245,6 @@ def _restore_contents(container: Any, contents: list[Any]) -> None:
 
 def _is_same_item(left: Any, right: Any, pairs: bool) -> bool:
     return left[0] is right[0] and left[1] is right[1] if pairs else left is right
-
-
-def _restore_values(tensor: Tensor, values: Tensor) -> None:
-    """Write values back into a tensor where its bits differ."""
-    if tensor.shape != values.shape:
-        tensor.resize_(
-            values.shape
-        )  # the observers of quantization-aware training take their shape when they first run
-    if not same_bits(tensor, values):
-        tensor.copy_(values)
 
 
 @contextmanager

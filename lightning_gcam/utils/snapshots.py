@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_gcam.utils.transfer import to_host
 
 Restore = Callable[[], None]
 
@@ -121,6 +123,32 @@ def same_bits(left: Tensor, right: Tensor) -> bool:
     return left.shape == right.shape and torch.equal(_bytes(left), _bytes(right))
 
 
+def restore_values(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Write values back into those tensors whose bits differ; a CUDA device is waited for once, and not for each.
+
+    Args:
+        pairs: tensors, and the values that they had. A tensor of another shape takes that of its values.
+
+    Example:
+        >>> tensor = torch.ones(2)
+        >>> restore_values([(tensor, torch.zeros(2))])
+        >>> tensor
+        tensor([0., 0.])
+    """
+    for tensor, values in pairs:
+        if tensor.shape != values.shape:
+            tensor.resize_(
+                values.shape
+            )  # observers of quantization-aware training take theirs when they first run
+    on_cuda = [each for each in pairs if each[0].is_cuda]
+    flags = [(_bytes(tensor) != _bytes(values)).any() for tensor, values in on_cuda]
+    differ = to_host([torch.stack(flags)])[0].tolist() if len({each.device for each in flags}) == 1 else flags
+    changed = [pair for pair, is_other in zip(on_cuda, differ, strict=True) if is_other]
+    changed += [pair for pair in pairs if not pair[0].is_cuda and not same_bits(*pair)]
+    for tensor, values in changed:
+        tensor.copy_(values)
+
+
 def _bytes(tensor: Tensor) -> Tensor:
     """The memory of a tensor as a row of uint8."""
     return tensor.detach().reshape(-1).view(torch.uint8)
@@ -198,9 +226,7 @@ class _CopyOnWrite(TorchDispatchMode):
 
     def write_back(self) -> None:
         """Write the copies back where the values differ from them."""
-        for tensor, values in self._copies:
-            if not same_bits(tensor, values):
-                tensor.copy_(values)
+        restore_values(self._copies)
 
 
 def _storage_id(tensor: Tensor) -> int:
