@@ -2,7 +2,7 @@
 
     python -m benchmarks.cost.many_looks
 
-A look of four tiny samples is made once, drawn once, and logged again and again at a later step, with its scores and an
+A look of two tiny samples is made once, drawn once, and logged again and again at a later step, with its scores and an
 alert at every tenth look. Only what is done to store and show it is timed; W&B, whose looks are the dearest, takes
 fewer of them. Growth is read from the processor time: what waits for the disk, or for a busy machine, does not blur it.
 """
@@ -40,7 +40,7 @@ from lightning_gcam.loggers import ReportLogger, log_alert, log_saliency, write_
 from lightning_gcam.pipeline.record import Stamp
 from lightning_gcam.pipeline.run import record_saliency
 
-SIDE, SAMPLES, EVERY = 16, 4, 10
+SIDE, SAMPLES, EVERY = 16, 2, 10
 LIMIT = 1.1
 PACKAGES = ["torch", "pytorch-lightning", "tensorboard", "wandb"]
 
@@ -48,7 +48,7 @@ Look = Callable[[SaliencyRecord], None]
 
 
 def first_look() -> SaliencyRecord:
-    """Four small images, each with a square for its object; drawn, so that drawing is not timed."""
+    """Two small images, each with a square for its object; drawn, so that drawing is not timed."""
     torch.manual_seed(0)
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, padding=1),
@@ -86,6 +86,7 @@ def without_logger(root: Path) -> tuple[Look, Callable[[], object]]:
         page.save()
         if record.step % EVERY == 0:
             write_alert(root, alert_of(record))
+            page.log_alert(**alert_of(record))
 
     return look, partial(page.finalize, "success")
 
@@ -93,6 +94,7 @@ def without_logger(root: Path) -> tuple[Look, Callable[[], object]]:
 def with_logger(name: str, root: Path) -> tuple[Look, Callable[[], object]]:
     """Log picture, scores and alerts as the monitor does; what ends the run is the second."""
     logger: Any = LOGGERS[name](root)
+    getattr(logger, "experiment", None)  # which the Trainer makes before the first look
 
     def look(record: SaliencyRecord) -> None:
         log_saliency(logger, record)
