@@ -357,9 +357,15 @@ class SaliencyMonitor(Callback):
         self._display.finish()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Show the exchanges of the last look of a run that ends early, whose own error is raised."""
+        """Show the last exchanges of a run that ends early, and finish its pages; its own error is raised."""
         with suppress(Exception):
             self._display.show_last_exchanges(trainer, self.last_record)
+        with suppress(Exception):
+            self._display.finish()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finish the pages beside the files, also those of a validation or a test by itself."""
+        self._display.finish()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new stream of validation batches."""

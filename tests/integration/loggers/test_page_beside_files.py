@@ -13,7 +13,7 @@ from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.report.sources import read_run
 from tests.support.pages import Page
-from tests.support.toys import LIGHTNING_SAYS, PACKAGES, toy_loader, toy_of, toy_trainer
+from tests.support.toys import LIGHTNING_SAYS, PACKAGES, Toy, toy_loader, toy_of, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 
@@ -85,3 +85,26 @@ def test_built_again_it_has_every_point_that_csvlogger_kept(tmp_path: Path) -> N
     rows.write_text("step,mine\n" + "".join(f"{step},{step / 8}\n" for step in range(8)))
     assert read_run(rows.parent).curves["mine"] == {step: step / 8 for step in range(8)}
     assert read_run(rows.parent).curves["val_loss"].keys() == {3, 7}
+
+
+class Crashes(Toy):
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == 2:
+            raise RuntimeError("out of luck")
+
+
+def test_after_a_crash_every_look_is_on_it(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, SaliencyMonitor(num_samples=4), max_epochs=4)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        trainer.fit(Crashes(), toy_loader(32), toy_loader())
+    (path,) = tmp_path.rglob("report.html")
+    assert Page(path).steps() == [3, 7]
+
+
+def test_a_look_of_a_validation_by_itself_is_on_it(tmp_path: Path) -> None:
+    monitor, toy = SaliencyMonitor(num_samples=4), Toy()
+    trainer = toy_trainer(tmp_path, monitor)
+    trainer.fit(toy, toy_loader(32), toy_loader())
+    trainer.validate(toy, toy_loader(), verbose=False)
+    (path,) = tmp_path.rglob("report.html")
+    assert Page(path).steps() == [3, 7, 8]
