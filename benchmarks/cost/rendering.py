@@ -3,8 +3,8 @@
     python -m benchmarks.cost.rendering
 
 Everyone begins with the same tensors (images in [0, 1], maps in [0, 1], masks) and ends with one uint8 array; captions
-are other ones at every call, as at every look of a training. Time is measured in one process, one call of each contender a
-round; memory in fresh processes, one call each. Then ours alone, for larger images and for more of them.
+are other ones at every call, as at every look of a training. Time is measured in one process, one call of each
+contender a round; memory in fresh processes, one call each. Then ours alone, for larger images and for more of them.
 """
 
 import argparse
