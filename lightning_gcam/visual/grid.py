@@ -272,7 +272,7 @@ def render_grid(
     regions = Regions(masks, boxes, suspect)
     height, width = images.shape[2:]
     layout = plan(len(images), heat.columns * len(maps), height, width, bars=heat.columns)
-    places = layout.boxes()
+    places = layout.boxes
     panels = draw_panels(images.detach(), maps, regions, layout, heat)
     is_wrong = [_is_wrong(each) for each in correct] if correct is not None else [False] * len(images)
     canvas = _canvas(panels, layout, places, is_wrong)
@@ -338,7 +338,7 @@ def render_row(
     check_count(texts, len(images), "texts", "picture")
     details = max(len(each.details) for each in texts)
     layout = plan_row(len(images), images.shape[2], images.shape[3], details, len(legend))
-    places, wrong = layout.boxes(), [_is_wrong(correct)]
+    places, wrong = layout.boxes, [_is_wrong(correct)]
     small = enlarge(pack(shrink_images(images.detach(), *layout.work).cpu()), layout.factors)
     canvas = _canvas([Panel(each[None], [""]) for each in small], layout, places, wrong)
     lines = [Line(places.title, title, places.title_size, _TEXT, bold=True)]

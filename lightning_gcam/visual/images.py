@@ -260,7 +260,7 @@ def _are_finite(values: Tensor) -> bool:
 def _to_uint8(images: Tensor) -> Tensor:
     """Round float images, scaled to [0, 1] where they do not lie in it; what is not finite becomes 0."""
     if _are_finite(images):
-        return _to_unit(images, None).mul(255).round_().clamp_(0, 255).to(torch.uint8)
+        return _to_unit(images, None).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
     finite = images.isfinite()
     return _to_unit(images, finite).mul(255).round().clamp(0, 255).where(finite, 0).to(torch.uint8)
 
@@ -268,7 +268,7 @@ def _to_uint8(images: Tensor) -> Tensor:
 def _to_unit(images: Tensor, finite: Tensor | None) -> Tensor:
     """Scale float images to [0, 1]; values that are not finite do not affect the scale. None: all are finite."""
     if not images.numel():
-        return images
+        return images.clone()
     low, high = (images if finite is None else images.where(finite, end) for end in (torch.inf, -torch.inf))
     low, high = low.amin((1, 2, 3), keepdim=True), high.amax((1, 2, 3), keepdim=True)
     # One rule for the whole batch, or chance would show two images of one data set on different scales.
@@ -277,8 +277,8 @@ def _to_unit(images: Tensor, finite: Tensor | None) -> Tensor:
     # divided before they are subtracted: high - low may be more than a float holds
     size = torch.maximum(low.abs(), high.abs()).clamp(min=torch.finfo(images.dtype).tiny)
     spread = high / size - low / size
-    stretched = (images / size - low / size) / spread
-    return stretched.where(spread > 0, 0.5)
+    stretched = (images / size).sub_(low / size).div_(spread)
+    return stretched if bool((spread > 0).all()) else stretched.where(spread > 0, 0.5)
 
 
 def pack(pictures: Tensor) -> Tensor:

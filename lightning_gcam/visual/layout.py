@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -195,6 +195,7 @@ class FigureLayout:
             boxes.append((left, top + row * line, right, top + (row + 1) * line))
         return boxes
 
+    @cached_property
     def boxes(self) -> FigureBoxes:
         """All boxes at once."""
         samples, panels = range(self.samples), range(self.panels)
@@ -228,10 +229,12 @@ class FigureLayout:
         return card + _PAD + panel * (self.cell + _PANEL_GAP)
 
 
+@lru_cache(maxsize=64)
 def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> FigureLayout:
     """Lay out `samples` images of `height` x `width` with `maps` panels beside each, and `bars` colour bars below.
 
-    Cards stand side by side so that the figure comes closest to a screen's proportions.
+    Cards stand side by side so that the figure comes closest to a screen's proportions. The same one is returned at
+    every look.
 
     Example:
         >>> plan(16, 1, 224, 224).blocks

@@ -51,6 +51,15 @@ def test_ratios_are_of_our_median(rendering: ModuleType) -> None:
     assert rows[5][1:] == ["30 x 20", "100", "75 to 500", "0.50", "0.50", "12 |"]
 
 
+def test_the_goal_is_three_times_the_same_picture_of_cv2(rendering: ModuleType) -> None:
+    from benchmarks.common.measure import Took
+
+    for seconds, met in ((0.3, True), (0.4, False)):
+        found = {"ours": {"took": [Took(seconds, 0.5)]}, "cv2_complete": {"took": [Took(0.1, 0.1)]}}
+        goal = rendering.goal(224, found)
+        assert goal.met is met and f"{10 * seconds:.1f} times (processor time 5.0)" in goal.text
+
+
 @pytest.mark.slow
 def test_a_small_run_prints_and_writes_every_row(
     rendering: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -61,6 +70,8 @@ def test_a_small_run_prints_and_writes_every_row(
         "--sizes",
         "32",
         "48",
+        "--growth",
+        "64",
         "--rounds=1",
         "--threads=1",
         "--no-memory",
@@ -71,6 +82,8 @@ def test_a_small_run_prints_and_writes_every_row(
     assert printed.strip() in page.read_text()
     for contender in rendering.CONTENDERS.values():
         assert printed.count(f"| {contender.label} |") == 2
+    assert printed.count("- Goal ") == 2
+    assert "| 4 x 64 x 64 |" in printed and "| 64 x 32 x 32 |" in printed
 
 
 @pytest.mark.slow

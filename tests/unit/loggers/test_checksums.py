@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_gcam.loggers.tensorboard import FastRecords, _add_picture, check_fast, crc32c
+from lightning_gcam import SaliencyBatch, SaliencyRecord
+from lightning_gcam.loggers.disk import encode_jpeg
+from lightning_gcam.loggers.tensorboard import (
+    FastRecords,
+    _add_picture,
+    check_fast,
+    crc32c,
+    log_to_tensorboard,
+)
+from lightning_gcam.pipeline.run import record_saliency
+from tests.support.toys import toy_network, toy_samples
 
 
 def noise(length: int) -> bytes:
@@ -60,3 +72,29 @@ def test_not_a_byte_of_a_picture_is_taken_one_by_one(tmp_path: Path, monkeypatch
 
 def test_a_writer_that_is_built_otherwise_stays_as_it_is() -> None:
     check_fast(object())
+
+
+def test_a_look_is_one_event_for_the_picture_and_one_for_the_table(tmp_path: Path, monkeypatch: Any) -> None:
+    """And what it adds to the file is the JPEG, the table, and a few bytes around them."""
+    logger = TensorBoardLogger(tmp_path, version=0)
+    record = replace(look(), scores={"energy": 0.5})
+    log_to_tensorboard(logger, record)  # the first one adds the charts too
+    writer = logger.experiment._get_file_writer().event_writer
+    events: list[Any] = []
+    flushes: list[None] = []
+    add, flush = writer.add_event, writer.flush
+    monkeypatch.setattr(writer, "add_event", lambda event: (events.append(event), add(event)))
+    monkeypatch.setattr(writer, "flush", lambda: (flushes.append(None), flush()))
+    (path,) = Path(logger.log_dir).glob("events*")
+    before = path.stat().st_size
+    log_to_tensorboard(logger, record)
+    added = path.stat().st_size - before
+    tags = [value.tag for event in events for value in event.summary.value]
+    assert tags == ["saliency/overlay", "saliency/measurements/text_summary"]
+    assert len(flushes) == 1
+    assert added < len(encode_jpeg(record.overlay)) + 2000
+
+
+def look() -> SaliencyRecord:
+    batch = SaliencyBatch(*toy_samples(4))
+    return record_saliency(toy_network(), batch, checks=[])
