@@ -6,24 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
-    LegacyEventFileLoader,
-)
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import custom_scalars
-
-from lightning_gcam.loggers.disk import encode_jpeg, run_all
+from lightning_gcam.loggers.disk import encode_jpeg, is_summary_writer, run_all
 from lightning_gcam.loggers.registry import Backend, Pixels, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import available_checks, available_properties
 from lightning_gcam.shortcuts.exchange import KEPT, RATE
 from lightning_gcam.utils.files import safe_path
-from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
+from lightning_gcam.utils.lightning_compat import rank_zero_info
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
 
@@ -43,6 +38,9 @@ def add_charts(writer: SummaryWriter, prefix: str) -> None:
         writer: of the run.
         prefix: the monitor's `log_prefix`.
     """
+    from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]  # slow to import
+    from torch.utils.tensorboard.summary import custom_scalars
+
     prefixes = _WITH_CHARTS.setdefault(writer, [])
     if prefix in prefixes:
         return
@@ -102,6 +100,11 @@ def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]
 
 def _last_layout(writer: SummaryWriter) -> Any:
     """Read the last layout in the writer's own file, which is small before the first look; empty if there is none."""
+    from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
+        LegacyEventFileLoader,
+    )
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
+
     writer.flush()
     layout = layout_pb2.Layout()
     for path in sorted(Path(writer.log_dir).glob("events.out.tfevents.*"))[-1:]:
@@ -125,7 +128,7 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
     writer, step, prefix = logger.experiment, record.step, record.stamp.log_prefix
 
     def write_texts() -> None:
-        if isinstance(writer, SummaryWriter):
+        if is_summary_writer(writer):
             add_charts(writer, prefix)
         if callable(getattr(writer, "add_text", None)) and (rows := record.table):
             writer.add_text(f"{prefix}/measurements", markdown(rows), step)
@@ -185,7 +188,9 @@ def _cell(value: object) -> str:
 
 
 def _add_picture(writer: Any, tag: str, picture: Pixels, step: int) -> None:
-    if isinstance(writer, SummaryWriter):
+    if is_summary_writer(writer):
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
         height, width, channels = picture.shape
         image = Summary.Image(
             height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(picture)
@@ -201,7 +206,7 @@ register_backend(
         log_look=log_to_tensorboard,
         log_alert=alert_to_tensorboard,
         log_table=table_to_tensorboard,
-        types=in_both("loggers.TensorBoardLogger"),
+        types=["loggers.TensorBoardLogger"],
         takes_look=has("experiment.add_image"),
         takes_alert=has("experiment.add_text"),
         takes_table=has("experiment.add_text"),
