@@ -195,7 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in tqdm([name for _ in range(options.rounds) for name in LOOKS], unit="process"):
         found[name].append(measure_apart(name, options))
     text = report(options, found)
-    print(text) if options.output is None else publish(options.output, "memory", text)
+    if options.output is None:
+        print(text)
+    else:
+        publish(options.output, "memory", text)
 
 
 if __name__ == "__main__":

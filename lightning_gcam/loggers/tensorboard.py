@@ -103,7 +103,7 @@ def _last_layout(writer: SummaryWriter) -> Any:
     from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
         LegacyEventFileLoader,
     )
-    from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
     writer.flush()
     layout = layout_pb2.Layout()
