@@ -160,7 +160,8 @@ for name in ("pytorch_lightning", "lightning.pytorch"):
     class Module(pl.LightningModule):
         def __init__(self):
             super().__init__()
-            self.net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+            pool, linear = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 2)
+            self.net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), pool, nn.Flatten(), linear)
         def forward(self, images):
             return self.net(images)
         def training_step(self, batch, batch_idx):
@@ -172,9 +173,9 @@ for name in ("pytorch_lightning", "lightning.pytorch"):
 
     root = Path(sys.argv[1], name)
     loggers = [pl.loggers.CSVLogger(root / "csv"), pl.loggers.TensorBoardLogger(root / "tensorboard")]
-    trainer = pl.Trainer(max_steps=1, limit_train_batches=1, accelerator="cpu", callbacks=[monitor, *early], logger=loggers,
-                         log_every_n_steps=1, enable_checkpointing=False, enable_progress_bar=False,
-                         enable_model_summary=False, num_sanity_val_steps=0)
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(max_steps=1, limit_train_batches=1, accelerator="cpu", callbacks=[monitor, *early],
+                         logger=loggers, log_every_n_steps=1, num_sanity_val_steps=0, **quiet)
     trainer.fit(Module(), loader, loader)
     assert len(monitor.history) == 1 and len(early[0].history) > 0
     assert list(Path(loggers[0].log_dir).rglob("*.png"))
