@@ -107,7 +107,7 @@ class _ToPackageInUse(logging.Handler):
 
 
 class _Witness(MetaPathFinder):
-    """Finds nothing of its own: it is asked first, so that a Lightning package imported later is used as well."""
+    """Finds nothing of its own: stands before the other finders, so that a package imported later is used as well."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
