@@ -204,14 +204,11 @@ class _Invocation:
         return [each.name for each in _parameters(self.module)][:1] == ["batch"]
 
 
-_WITHOUT = (nn.Module.forward, *(each.forward for each in in_both("core.LightningModule")))
-"""The `forward` that a class without one of its own inherits."""
-
-
 def _has_forward(model: nn.Module) -> bool:
     """Whether a model's class defines a forward."""
     function = inspect.unwrap(model.forward)  # a compiler may have wrapped it
-    return getattr(function, "__func__", function) not in _WITHOUT
+    inherited = [nn.Module.forward, *(each.forward for each in in_both("core.LightningModule"))]
+    return getattr(function, "__func__", function) not in inherited
 
 
 def _parts(model: nn.Module) -> list[str]:

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
-from torch.utils.tensorboard import SummaryWriter
 
 from lightning_gcam.utils.files import atomic_write
 from lightning_gcam.utils.lightning_compat import rank_zero_warn
@@ -257,9 +255,15 @@ def restored_on_failure(logger: Any) -> Iterator[None]:
         raise
 
 
+def is_summary_writer(writer: Any) -> bool:
+    """Whether an object is torch's `SummaryWriter`, without importing it: TensorBoard is slow to import."""
+    module = sys.modules.get("torch.utils.tensorboard")
+    return module is not None and isinstance(writer, module.SummaryWriter)
+
+
 def _event_writer_of(logger: Any) -> Any:
-    writer = getattr(logger, "experiment", None)
-    if not isinstance(writer, SummaryWriter):
+    writer: Any = getattr(logger, "experiment", None)
+    if not is_summary_writer(writer):
         return None
     events = writer._get_file_writer().event_writer
     worker = getattr(getattr(events, "_async_writer", None), "_worker", None)
@@ -270,6 +274,8 @@ def _event_writer_of(logger: Any) -> Any:
 
 def _truncate(events: Any, size: int) -> None:
     """Cut the file to its size before, and start another thread that writes it."""
+    from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]  # slow to import
+
     ended = events._async_writer._worker
     os.truncate(events._file_name, size)
     worker = event_file_writer._AsyncWriterThread(ended._queue, ended._record_writer, ended._flush_secs)

@@ -16,7 +16,7 @@ from lightning_gcam.loggers.disk import claimed_directory, directory_of_logger, 
 from lightning_gcam.loggers.registry import Backend, Pixels, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.utils.files import append_text, atomic_write, atomic_write_text, safe_path
-from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info, rank_zero_warn
+from lightning_gcam.utils.lightning_compat import rank_zero_info, rank_zero_warn
 
 
 def log_to_files(logger: Any, record: SaliencyRecord) -> None:
@@ -310,5 +310,5 @@ register_backend(
     Backend(log_by_log_image, alert_to_files, takes_look=has("log_image"), log_picture=picture_by_log_image)
 )
 register_backend(
-    Backend(log_to_files, alert_to_files, types=in_both("loggers.CSVLogger"), log_picture=picture_to_files)
+    Backend(log_to_files, alert_to_files, types=["loggers.CSVLogger"], log_picture=picture_to_files)
 )

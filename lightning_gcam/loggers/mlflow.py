@@ -13,7 +13,6 @@ from lightning_gcam.loggers.disk import run_all
 from lightning_gcam.loggers.registry import Backend, Pixels, Rows, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.utils.files import safe_path
-from lightning_gcam.utils.lightning_compat import in_both
 
 
 def log_to_mlflow(logger: Any, record: SaliencyRecord) -> None:
@@ -110,7 +109,7 @@ register_backend(
         log_look=log_to_mlflow,
         log_alert=alert_to_mlflow,
         log_table=table_to_mlflow,
-        types=in_both("loggers.MLFlowLogger"),
+        types=["loggers.MLFlowLogger"],
         takes_look=is_mlflow,
         takes_alert=is_mlflow,
         takes_table=is_mlflow,

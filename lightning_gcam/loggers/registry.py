@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from lightning_gcam.utils.lightning_compat import for_each_package
+
 if TYPE_CHECKING:
     from lightning_gcam.pipeline.record import SaliencyRecord
 
@@ -57,7 +59,8 @@ class Backend:
         log_alert: called with the logger and each of `ShortcutAlarm.alerts`, see the function of that name.
         log_table: called with the logger, a tag, the rows (one at least) and the step, see the function of that name.
             None for a backend without tables: then a table is shown only by what else the logger can do.
-        types: the logger types that all of this is for, with their subclasses.
+        types: the logger types that all of this is for, with their subclasses. A string such as "loggers.CSVLogger" is
+            the class of that path in both Lightning packages, or in the one that is imported.
         takes_look: for loggers of other types: whether `log_look` and `log_picture` can show a look in this one.
         takes_alert: the same for `log_alert`.
         takes_table: the same for `log_table`.
@@ -68,7 +71,7 @@ class Backend:
     log_look: Callable[[Any, SaliencyRecord], None]
     log_alert: Callable[[Any, Mapping[str, Any]], None]
     log_table: Callable[[Any, str, Rows, int], None] | None = None
-    types: Sequence[type] = ()
+    types: Sequence[type | str] = ()
     takes_look: Callable[[Any], bool] = no_logger
     takes_alert: Callable[[Any], bool] = no_logger
     takes_table: Callable[[Any], bool] = no_logger
@@ -103,13 +106,20 @@ def register_backend(backend: Backend) -> None:
         saliency/table: 1 rows
     """
     _BACKENDS.insert(0, backend)
-    for kind in backend.types:
+
+    def serve(kind: type) -> None:
         log_saliency.register(kind, backend.log_look)
         log_alert.register(kind, backend.log_alert)
         if backend.log_table is not None:
             _log_rows.register(kind, backend.log_table)
         if backend.log_picture is not None:
             log_picture.register(kind, backend.log_picture)
+
+    for each in backend.types:
+        if isinstance(each, str):
+            for_each_package(each, serve)
+        else:
+            serve(each)
 
 
 @singledispatch

@@ -1,34 +1,24 @@
-"""The backend for TensorBoard: pictures, texts, the layout of the scalars, and fast checksums of large records."""
+"""The backend for TensorBoard: pictures, texts, and the layout of the scalars."""
 
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-import numpy.typing as npt
-from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
-    LegacyEventFileLoader,
-)
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  # type: ignore[import-untyped]
-from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
-from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import custom_scalars
-
-from lightning_gcam.loggers.disk import encode_jpeg, run_all
+from lightning_gcam.loggers.disk import encode_jpeg, is_summary_writer, run_all
 from lightning_gcam.loggers.registry import Backend, Pixels, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import available_checks, available_properties
 from lightning_gcam.shortcuts.exchange import KEPT, RATE
 from lightning_gcam.utils.files import safe_path
-from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
+from lightning_gcam.utils.lightning_compat import rank_zero_info
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _ACCURACY = "acc|Acc|ACC|accuracy|Accuracy|ACCURACY"
 
@@ -48,6 +38,9 @@ def add_charts(writer: SummaryWriter, prefix: str) -> None:
         writer: of the run.
         prefix: the monitor's `log_prefix`.
     """
+    from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]  # slow to import
+    from torch.utils.tensorboard.summary import custom_scalars
+
     prefixes = _WITH_CHARTS.setdefault(writer, [])
     if prefix in prefixes:
         return
@@ -107,6 +100,11 @@ def charts(prefix: str, prefixes: Sequence[str] = ()) -> Mapping[str, list[str]]
 
 def _last_layout(writer: SummaryWriter) -> Any:
     """Read the last layout in the writer's own file, which is small before the first look; empty if there is none."""
+    from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
+        LegacyEventFileLoader,
+    )
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
     writer.flush()
     layout = layout_pb2.Layout()
     for path in sorted(Path(writer.log_dir).glob("events.out.tfevents.*"))[-1:]:
@@ -130,7 +128,7 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
     writer, step, prefix = logger.experiment, record.step, record.stamp.log_prefix
 
     def write_texts() -> None:
-        if isinstance(writer, SummaryWriter):
+        if is_summary_writer(writer):
             add_charts(writer, prefix)
         if callable(getattr(writer, "add_text", None)) and (rows := record.table):
             writer.add_text(f"{prefix}/measurements", markdown(rows), step)
@@ -190,7 +188,11 @@ def _cell(value: object) -> str:
 
 
 def _add_picture(writer: Any, tag: str, picture: Pixels, step: int) -> None:
-    if isinstance(writer, SummaryWriter):
+    if is_summary_writer(writer):
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]  # slow to import
+
+        from lightning_gcam.loggers.event_files import check_fast
+
         height, width, channels = picture.shape
         image = Summary.Image(
             height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(picture)
@@ -203,113 +205,12 @@ def _add_picture(writer: Any, tag: str, picture: Pixels, step: int) -> None:
         writer.add_image(safe_path(tag), picture, global_step=step, dataformats="HWC")
 
 
-def check_fast(events: Any) -> None:
-    """Have the thread of this one event file compute the checksums of large records with `crc32c`.
-
-    TensorBoard's own loop over every byte takes 90 ms for a look of 800 kB, during which the training waits. Files,
-    thread and queue stay TensorBoard's; other writers keep their checksums, and so does one that is built otherwise.
-
-    Args:
-        events: the `EventFileWriter` of a run.
-    """
-    worker: Any = getattr(getattr(events, "_async_writer", None), "_worker", None)
-    records = getattr(worker, "_record_writer", None)
-    if type(records) is RecordWriter:
-        worker._record_writer = FastRecords(records)
-
-
-class FastRecords(RecordWriter):  # type: ignore[misc]
-    """TensorBoard's writer of records, with the checksum of a large one computed by numpy.
-
-    Args:
-        records: in whose place it writes, to the same file.
-    """
-
-    def __init__(self, records: Any) -> None:
-        super().__init__(records._writer)
-
-    def write(self, data: bytes) -> None:
-        """Write one record as in every TFRecord file: length, its checksum, data, its checksum.
-
-        Args:
-            data: an encoded event.
-        """
-        if len(data) < _LARGE:
-            super().write(data)
-            return
-        length = struct.pack("<Q", len(data))
-        checksums = struct.pack("<I", masked_crc32c(length)), struct.pack("<I", _masked(crc32c(data)))
-        self._writer.write(length + checksums[0] + data + checksums[1])
-
-
-_LARGE = 1 << 14
-_LANES = 1 << 11
-"""A large record is cut into so many parts, whose checksums are computed side by side."""
-
-
-def crc32c(data: bytes) -> int:
-    """Compute the checksum CRC-32C of bytes, thirty times as fast as TensorBoard's own for a picture.
-
-    Args:
-        data: at least 4 bytes.
-
-    Example:
-        >>> hex(crc32c(b"123456789"))
-        '0xe3069283'
-    """
-    words = -(-len(data) // (2 * _LANES))  # in each lane
-    padded = np.zeros(
-        2 * _LANES * words, dtype=np.uint8
-    )  # zeros in front change no checksum that begins with 0 ...
-    own = padded[len(padded) - len(data) :]
-    own[:] = np.frombuffer(data, dtype=np.uint8)
-    own[:4] ^= 0xFF  # ... and this one begins with ones
-    lanes = padded.view("<u2").reshape(_LANES, words).T.astype(np.uint32)
-    states = _advanced(np.zeros(_LANES, dtype=np.uint32), lanes)
-    # where each bit of a state goes while zeros of a lane's length follow: what follows a lane adds to that
-    shift = _advanced(np.uint32(1) << np.arange(32, dtype=np.uint32), np.zeros(words, dtype=np.uint32))
-    while len(states) > 1:
-        states, shift = _shifted(states[0::2], shift) ^ states[1::2], _shifted(shift, shift)
-    return int(states[0]) ^ 0xFFFFFFFF
-
-
-States = npt.NDArray[np.uint32]
-
-
-def _advanced(states: States, words: States) -> States:
-    """Take in 16 bits of each lane at a time."""
-    table = _table()
-    for word in words:
-        states = table[(states ^ word) & 0xFFFF] ^ (states >> np.uint32(16))
-    return states
-
-
-def _shifted(states: States, shift: States) -> States:
-    bits = (states[:, None] >> np.arange(32, dtype=np.uint32)) & np.uint32(1)
-    moved: States = np.bitwise_xor.reduce(bits * shift, axis=1)
-    return moved
-
-
-@cache
-def _table() -> States:
-    """The remainder of all 16 bits, by Castagnoli's polynomial with its bits reversed."""
-    table = np.arange(1 << 16, dtype=np.uint32)
-    for _ in range(16):
-        table = (table >> np.uint32(1)) ^ ((table & np.uint32(1)) * np.uint32(0x82F63B78))
-    return table
-
-
-def _masked(checksum: int) -> int:
-    """Rotate a checksum and add a constant, as records hold it."""
-    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
 register_backend(
     Backend(
         log_look=log_to_tensorboard,
         log_alert=alert_to_tensorboard,
         log_table=table_to_tensorboard,
-        types=in_both("loggers.TensorBoardLogger"),
+        types=["loggers.TensorBoardLogger"],
         takes_look=has("experiment.add_image"),
         takes_alert=has("experiment.add_text"),
         takes_table=has("experiment.add_text"),

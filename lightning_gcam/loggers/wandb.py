@@ -17,7 +17,6 @@ from lightning_gcam.loggers.registry import Backend, Pixels, Rows, has, register
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report.serialize import predicted, sample_scores, true_classes
 from lightning_gcam.utils.files import safe_path
-from lightning_gcam.utils.lightning_compat import in_both
 from lightning_gcam.visual import to_display
 from lightning_gcam.visual.layout import cut_panels
 from lightning_gcam.visual.overlay import enlarge, shrink_maps
@@ -237,7 +236,7 @@ register_backend(
         log_look=log_to_wandb,
         log_alert=alert_to_wandb,
         log_table=table_to_wandb,
-        types=in_both("loggers.WandbLogger"),
+        types=["loggers.WandbLogger"],
         takes_alert=has("experiment.alert"),
         takes_table=has("log_table"),
         log_picture=picture_to_wandb,
