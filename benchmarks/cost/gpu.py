@@ -285,12 +285,12 @@ def measure_evaluation(
     names: Sequence[str], options: argparse.Namespace, device: torch.device, root: Path
 ) -> str:
     """`SaliencyEvaluation` beside the same `trainer.test` without it, in images a second."""
-    rows, batch = [], options.large_batch
-    samples = pictures(2 * batch, options.size)
-    tensors = [
-        each.repeat(2, *[1] * (each.ndim - 1)) for each in (samples.images, samples.labels, samples.masks)
-    ]
-    loader = DataLoader(TensorDataset(*tensors), batch_size=batch)
+    rows: list[list[str]] = []
+    samples = pictures(options.large_batch, options.size)
+    batch = (samples.images, samples.labels, samples.masks)
+    loader = DataLoader(
+        [batch] * 4, batch_size=None
+    )  # ready made: putting batches together would take longest
     for name in names:
         module, layer, paces = Evaluated(network(name, device)), f"network.{LAYERS[name]}", {}
         for how in ("warm-up", "plain", "evaluated"):

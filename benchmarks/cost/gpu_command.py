@@ -25,7 +25,7 @@ def tests_command() -> list[str]:
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", *alone, "-p", "no:cacheprovider"]
     command += ["-o", "markers=gpu: needs a CUDA device", "-q", "-ra", "--durations=10"]
     if find_spec("pytest_timeout") is not None:
-        command += ["--timeout=120"]
+        command += ["--timeout=120", f"--session-timeout={TESTS_S - 20}"]
     if find_spec("xdist") is not None:
         command += ["-n", str(max(1, min(4, (os.cpu_count() or 1) // 2)))]
     return command

@@ -166,3 +166,34 @@ def test_a_busy_machine_is_told(saliency_cost: ModuleType, measure: ModuleType) 
     assert saliency_cost.noise({"forward": measure.Spread(0.97, 1, 1.05)}) == []
     (line,) = saliency_cost.noise({"forward": measure.Spread(0.6, 1, 1.7)})
     assert "busy" in line and "0.60" in line and "1.70" in line
+
+
+def test_a_contender_that_is_not_there_has_a_row_that_says_so(
+    saliency_cost: ModuleType, measure: ModuleType
+) -> None:
+    from benchmarks.cost.explainers import Contender
+
+    contenders = {
+        "forward": Contender("plain forward", 0, [], lambda scene: []),
+        "absent": Contender("a stranger", 1, ["no_such_package.maps"], lambda scene: []),
+        "refusing": Contender("one who refuses", 1, ["torch"], lambda scene: []),
+    }
+    lines = saliency_cost.table(contenders, {"forward": [measure.Took(1, 1)]}, {}).splitlines()
+    assert lines[-2:] == [
+        "| a stranger | 1 | not installed |  |  |  |",
+        "| one who refuses | 1 | refuses them |  |  |  |",
+    ]
+
+
+def test_hooks_that_a_library_leaves_on_a_layer_are_removed() -> None:
+    from torch import nn
+
+    from benchmarks.cost.explainers import added_hooks_removed
+
+    layer, seen = nn.Linear(1, 1), []
+    layer.register_forward_hook(lambda *_: seen.append("own"))
+    with added_hooks_removed(layer):
+        layer.register_forward_hook(lambda *_: seen.append("theirs"))
+        layer.register_full_backward_hook(lambda *_: None)
+    assert len(layer._forward_hooks) == 1
+    assert len(layer._backward_hooks) == 0
