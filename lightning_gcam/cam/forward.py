@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,11 +27,24 @@ def random_weights_for_zeros(model: nn.Module) -> dict[str, Tensor]:
     if is_sharded(model):
         return {}
     generator = torch.Generator().manual_seed(0)
-    return {
-        name: _random_like(parameter, generator)
+    weights = {
+        name: parameter
         for name, parameter in model.named_parameters()
-        if parameter.is_floating_point() and not name.endswith("bias") and not parameter.count_nonzero()
+        if parameter.is_floating_point() and not name.endswith("bias")
     }
+    zeros = zip(weights.items(), _are_zero([*weights.values()]), strict=True)
+    return {name: _random_like(parameter, generator) for (name, parameter), is_zero in zeros if is_zero}
+
+
+def _are_zero(tensors: Sequence[Tensor]) -> list[bool]:
+    """Whether each tensor is all zero; each device is waited for once."""
+    found = [False] * len(tensors)
+    for device in {each.device for each in tensors}:
+        there = [position for position, each in enumerate(tensors) if each.device == device]
+        flags = torch.stack([~tensors[position].detach().any() for position in there]).tolist()
+        for position, is_zero in zip(there, flags, strict=True):
+            found[position] = is_zero
+    return found
 
 
 def random_weights(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:

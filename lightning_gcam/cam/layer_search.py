@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -112,12 +113,12 @@ def _with_layouts(
 
     Where a layer of a sure kind comes after all others, and no decoder is to be cut off, nothing is measured.
     """
-    sure = [
+    sure = (
         position
-        for position, (output, gradient) in enumerate(calls)
+        for position, (output, gradient) in reversed(list(enumerate(calls)))
         if _is_sure(output) and gradient is not None and gradient.any()
-    ]
-    first = sure[-1] + 1 if sure and not is_dense else 0
+    )
+    first = next(sure, -1) + 1 if not is_dense else 0
     unsure: dict[nn.Module, dict[int, ObservedShape]] = {}
     for output, gradient in calls[first:]:
         if gradient is not None and not _is_sure(output):
@@ -389,7 +390,9 @@ def _last_calls(
 def _spatial_layer(output: _LayerOutput, layout: Layout, gradient: Tensor | None) -> SpatialLayer:
     """A submodule's output with its layout as a `SpatialLayer`; its gradient decides whether it is live."""
     grid = layout.reshape(gradient) if gradient is not None else None
-    is_live = grid is not None and bool(torch.isfinite(grid).all() and grid.abs().amax() > 0)
+    is_live = (
+        grid is not None and 0 < float(grid.abs().amax()) < math.inf
+    )  # where one is NaN, so is the largest
     return SpatialLayer(
         output.name, output.module, layout, is_live, grid is not None and is_live and is_even(grid)
     )

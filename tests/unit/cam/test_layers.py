@@ -434,3 +434,34 @@ def test_a_layer_that_was_not_probed_is_shown_by_its_name() -> None:
 def test_the_seeded_nets_are_what_they_claim() -> None:
     assert all(torch.equal(a, b) for a, b in zip(cnn().parameters(), cnn().parameters(), strict=True))
     assert not torch.equal(next(seeded(cnn(), 1).parameters()), next(cnn().parameters()))
+
+
+# --------------------------------------------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "forwards"),
+    [
+        ("resnet18", "layer4", [1]),
+        (
+            "vit_b_32",
+            "encoder.layers.encoder_layer_11.ln_1",
+            [1, 5],
+        ),  # the image, and its changes for the layout
+    ],
+)
+def test_the_search_takes_one_forward_and_one_where_a_layout_is_measured(
+    name: str, layer: str, forwards: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, sizes, gradients = getattr(torchvision.models, name)(), list[int](), list[int]()
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    grad = torch.autograd.grad
+
+    def counted(*args: Any, **options: Any) -> Any:
+        gradients.append(1)
+        return grad(*args, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    assert find_target_layer(model, torch.rand(1, 3, 224, 224)).name == layer
+    assert sizes == forwards
+    assert len(gradients) == 1
