@@ -71,11 +71,14 @@ print(json.dumps([end - start for start, end in zip(before, after)]))
 """
 
 
-def measure_apart(first: str, then: str, cache: str) -> Cost:
+# Compiled files of all packages, kept for the next run: an environment may never have written its own.
+CACHE = sys.pycache_prefix or os.path.join(tempfile.gettempdir(), "lightning_gcam_imports")
+
+
+def measure_apart(first: str, then: str) -> Cost:
     """What an import costs in a process of its own; `first` itself where nothing follows it."""
     script = MEASURE.format(first=first if then else "", then=then or first)
-    # the compiled files of all packages lie in one place, also where the environment's own were never written
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": CACHE, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-W", "ignore", "-c", script]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment)
@@ -87,10 +90,10 @@ def measure(rounds: int) -> dict[str, list[Cost]]:
     there = {name: both for name, both in IMPORTS.items() if is_installed(both[1] or both[0])}
     found: dict[str, list[Cost]] = {name: [] for name in there}
     draw = random.Random(0)
-    with tempfile.TemporaryDirectory() as cache, tqdm(total=(rounds + 1) * len(there), unit="process") as bar:
+    with tqdm(total=(rounds + 1) * len(there), unit="process") as bar:
         for counted in [False] + [True] * rounds:
             for name in draw.sample(list(there), len(there)):
-                cost = measure_apart(*there[name], cache)
+                cost = measure_apart(*there[name])
                 if counted:
                     found[name].append(cost)
                 bar.update()
@@ -140,7 +143,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is imported")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is imported")
     parser.add_argument("--output", type=Path, help="a Markdown page whose section imports is written anew")
     return parser.parse_args(arguments)
 
