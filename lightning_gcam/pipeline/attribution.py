@@ -39,7 +39,6 @@ from lightning_gcam.pipeline.rendering import Style, draw
 from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import untouched
-from lightning_gcam.utils.transfer import to_host
 from lightning_gcam.visual import Figure, Normalize, check_scale
 
 
@@ -138,18 +137,6 @@ class Attribution:
     def to(self, device: torch.device | str) -> Attribution:
         """The same attribution on `device`."""
         return self.map_tensors(lambda tensor: tensor.to(device))
-
-    def to_host(self) -> Attribution:
-        """The same attribution on the host; a CUDA device is waited for once."""
-        tensors: list[Tensor] = []
-
-        def collect(tensor: Tensor) -> Tensor:
-            tensors.append(tensor)
-            return tensor
-
-        self.map_tensors(collect)
-        copies = iter(to_host(tensors))
-        return self.map_tensors(lambda _: next(copies))
 
     def select(self, rows: Sequence[int]) -> Attribution:
         """The samples at `rows`, in that order."""

@@ -42,6 +42,7 @@ from lightning_gcam.shortcuts import Exchanges, Reliance, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes, removed_objects
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.chunking import count_forwards
+from lightning_gcam.utils.transfer import held_on_host
 
 
 def analyze(
@@ -196,7 +197,7 @@ class _Look:
     @cached_property
     def host(self) -> SaliencyBatch:
         """The samples on the host, where they are measured and drawn."""
-        return self._of_samples("host", lambda: self.batch.to("cpu"))
+        return self._of_samples("host", lambda: held_on_host(self.batch))
 
     @cached_property
     def annotated(self) -> AnnotatedRegions | None:
@@ -239,7 +240,7 @@ class _Look:
         self, maps: Attribution, stamp: Stamp, largest_label: int
     ) -> tuple[Attribution, Targets, bool]:
         """The maps on the host, what to explain instead of classes (or None), and whether to run checks."""
-        names, instead, attribution = stamp.class_names, None, maps.to_host()
+        names, instead, attribution = stamp.class_names, None, held_on_host(maps)
         if self.config.explains_labels:
             instead = instead_of_classes(self.host, attribution, names, largest_label)
         return attribution, instead, can_be_checked(self.host, attribution, self.config, names)

@@ -140,11 +140,12 @@ def restore_values(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
             tensor.resize_(
                 values.shape
             )  # observers of quantization-aware training take theirs when they first run
-    on_cuda = [each for each in pairs if each[0].is_cuda]
-    flags = [(_bytes(tensor) != _bytes(values)).any() for tensor, values in on_cuda]
-    differ = to_host([torch.stack(flags)])[0].tolist() if len({each.device for each in flags}) == 1 else flags
-    changed = [pair for pair, is_other in zip(on_cuda, differ, strict=True) if is_other]
-    changed += [pair for pair in pairs if not pair[0].is_cuda and not same_bits(*pair)]
+    changed = [pair for pair in pairs if pair[0].device.type == "cpu" and not same_bits(*pair)]
+    for device in {tensor.device for tensor, _ in pairs if tensor.device.type != "cpu"}:
+        there = [pair for pair in pairs if pair[0].device == device]
+        flags = torch.stack([(_bytes(tensor) != _bytes(values)).any() for tensor, values in there])
+        (differ,) = to_host([flags])
+        changed += [pair for pair, is_other in zip(there, differ.tolist(), strict=True) if is_other]
     for tensor, values in changed:
         tensor.copy_(values)
 

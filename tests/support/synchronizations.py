@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 import lightning_gcam
+from lightning_gcam.utils import transfer
 
 DEVICE = torch.device("meta")
 PACKAGE = Path(lightning_gcam.__file__).parent
@@ -187,7 +188,7 @@ class Synchronizations(TorchDispatchMode):
 
 
 def _line() -> str:
-    """The line of the package that called, the innermost one: `room/file.py:12 function`."""
+    """The line of the package that called, the innermost one beside copies: `room/file.py:12 function`."""
     frame: Any = sys._getframe(2)
     while frame is not None and not _is_of_package(frame.f_code):
         frame = frame.f_back
@@ -199,7 +200,8 @@ def _line() -> str:
 
 def _is_of_package(code: Any) -> bool:
     """Whether code is the package's, and no mode of it that every operation passes through."""
-    return code.co_filename.startswith(str(PACKAGE)) and code.co_name != "__torch_dispatch__"
+    is_own = code.co_filename.startswith(str(PACKAGE)) and code.co_filename != transfer.__file__
+    return is_own and code.co_name != "__torch_dispatch__"
 
 
 def to_device(value: Any) -> Any:
@@ -233,4 +235,16 @@ def synchronizations() -> Iterator[Synchronizations]:
             stack.enter_context(mock.patch.object(torch, name, on_host(getattr(torch, name))))
         stack.enter_context(_Functions())
         counted = stack.enter_context(Synchronizations())
+        for name, stand_in in _copies(counted).items():
+            stack.enter_context(mock.patch.object(transfer, name, stand_in))
         yield counted
+
+
+def _copies(counted: Synchronizations) -> dict[str, Any]:
+    """The parts of `transfer` that only CUDA has: queued copies, and one wait for all of them."""
+    return {
+        "ASYNCHRONOUS": frozenset({DEVICE.type}),
+        "_queued_copy": lambda tensor: tensor.detach().to("cpu", non_blocking=True),
+        "_wait_for": lambda _: counted.found.update([(_line(), "copies to the host, all at once")]),
+        "_pinned": lambda tensor: tensor,
+    }

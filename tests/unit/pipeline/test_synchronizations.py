@@ -26,10 +26,10 @@ from tests.support.synchronizations import (
 )
 
 LOOKS = {
-    "with masks, no checks": (120, 58),
-    "with masks": (697, 635),
-    "labels only, no checks": (26, 26),
-    "labels only": (391, 391),
+    "with masks, no checks": (6, 5),
+    "with masks": (9, 7),
+    "labels only, no checks": (6, 5),
+    "labels only": (9, 7),
 }
 """At most so many, at the first look and at the second."""
 
@@ -81,7 +81,7 @@ def test_what_is_counted_computes_the_same() -> None:
     for (record, waits), (expected, none) in zip(counted, plain, strict=True):
         assert waits.total > none.total == 0
         assert record.scores == expected.scores
-        assert isinstance(record.attribution.logits, OnDevice)
+        assert not isinstance(record.attribution.logits, OnDevice)  # measured and drawn on the host
 
 
 WAITS: list[tuple[str, Callable[[Tensor], Any]]] = [
