@@ -143,7 +143,7 @@ class CheckedMaps:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """The maps as rows ``(N, H * W)`` in one piece."""
+        """The maps as contiguous rows, ``(N, H * W)``."""
         return self.saliency.flatten(1).contiguous()
 
     @cached_property
