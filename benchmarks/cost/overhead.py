@@ -40,8 +40,9 @@ from lightning_gcam.pipeline.attribution import attribute_in_chunks
 from lightning_gcam.pipeline.model_outputs import logits_for_versions
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
 from lightning_gcam.pipeline.scoring import score_maps
-from lightning_gcam.shortcuts import Exchanges, measure_reliance, resolve_checks
+from lightning_gcam.shortcuts import Exchanges, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes, removed_objects
+from lightning_gcam.shortcuts.exchange import default_properties
 from lightning_gcam.shortcuts.regions import regions_of_batch
 
 MODEL_GOAL = 1.30  # forwards of the fixed batch, for model time and scores
@@ -115,7 +116,7 @@ def parts_of_a_look(options: argparse.Namespace, root: Path) -> dict[str, Callab
         annotated = regions_of_batch(of_classes)
         assert annotated is not None
         bare = removed_objects(of_classes.images, annotated)
-        exchanges = Exchanges.of(of_classes, resolve_checks(None), maps, annotated=annotated)
+        exchanges = Exchanges.of(of_classes, default_properties(), maps, annotated=annotated)
         assert exchanges is not None
         changes = image_changes(of_classes, maps, annotated=annotated, bare=bare)
         versions = {**changes, **exchanges.versions(bare)}

@@ -328,8 +328,8 @@ def scored(
     attribution: Attribution, batch: SaliencyBatch, scores: Scores | ResolvedScores, history: LookHistory
 ) -> ScoreResults:
     """The step of a look that scores its maps."""
-    look = _Look(nn.Identity(), batch, LookConfig(scores=scores), in_one_process, None)
-    return look.scores(attribution, PerturbedOutputs(), history, Stamp())[0]
+    look = _Look(nn.Identity(), batch, LookConfig(scores=scores), in_one_process, None, history=history)
+    return look.scores(attribution, PerturbedOutputs(), Stamp())[0]
 
 
 def test_the_worst_group_stands_beside_the_score() -> None:
