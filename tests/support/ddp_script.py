@@ -19,9 +19,10 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gcam import Attribution, SaliencyMonitor, ShortcutAlarm
+from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.callbacks import distributed as processes
 from lightning_gcam.data.fixed_samples import FixedBatch
+from lightning_gcam.pipeline import run
 from lightning_gcam.pipeline.run import _Look, record_saliency
 from lightning_gcam.shortcuts import available_checks
 from tests.support.modules import Plain
@@ -96,12 +97,13 @@ def fail_once_on_rank_one(owner: Any, name: str, call: int = 1) -> None:
 def break_before_the_exchanges() -> None:
     """Process 1 fails before the samples are pooled; in the next look behind its maps; and in that behind it, too.
 
-    There the maps of all cannot be moved to its device. The look behind these goes on without checks, whose outputs
-    cannot be put together. (The dry run comes first: one call of the first two. Each look moves maps twice.)
+    There the maps of all cannot be copied to the host. The look behind these goes on without checks, whose outputs
+    cannot be put together. (The dry run comes first: one call of the second, two of the third. The samples are copied
+    once more, by the first look.)
     """
     fail_once_on_rank_one(FixedBatch, "candidates")
     fail_once_on_rank_one(_Look, "interpretation", call=1 + 1)
-    fail_once_on_rank_one(Attribution, "to", call=1 + 1 + 2)
+    fail_once_on_rank_one(run, "held_on_host", call=2 + 1 + 1)
     fail_once_on_rank_one(processes, "_interleave", call=1 + 1 + 2)
 
 
@@ -189,6 +191,7 @@ def train(
         fuse=fuse,
         scores=scores,
         checks=available_checks(),  # at every look, however little the network has learnt
+        max_overhead=None,
         removal=removal,
     )
     speaker = alarm()

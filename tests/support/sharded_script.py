@@ -76,7 +76,9 @@ def train(root: Path, mode: str, *, monitored: bool) -> dict[str, Any]:
     """One training; this process's weights at its end, and what the monitor saw."""
     strategy, module, options = MODES[mode]
     pytorch_lightning.seed_everything(1)
-    monitor = SaliencyMonitor(num_samples=7, every_n_train_steps=1, on_error="raise", **options)
+    monitor = SaliencyMonitor(
+        num_samples=7, every_n_train_steps=1, max_overhead=None, on_error="raise", **options
+    )
     trainer = pytorch_lightning.Trainer(
         accelerator="cpu",
         devices=2,
