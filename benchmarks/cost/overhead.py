@@ -32,6 +32,7 @@ from benchmarks.common.measure import (
     spread,
     write_section,
 )
+from benchmarks.cost import autotimm_callback as autotimm
 from benchmarks.cost.by_hand import draw, draw_each, explain, log_figure
 from benchmarks.cost.saliency_cost import Goal, in_forwards, noise
 from benchmarks.cost.trainings import CLASSES, LAYER, NETWORKS, Run, photographs, resnet18, train
@@ -58,6 +59,8 @@ CALLBACKS = {
     "default": "**SaliencyMonitor()**",
     "by_hand": "by hand: grad-cam, matplotlib",
 }
+if autotimm.is_installed():
+    CALLBACKS["autotimm"] = "AutoTimm's InterpretationCallback"
 MODEL, PICTURE = ["attribution", "scores"], ["rendering", "logging"]
 TIMES = ["a look, ms", "quartiles", "processor, ms"]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.common.measure import Took, clock_once
+from benchmarks.cost import autotimm_callback as autotimm
 from benchmarks.cost.by_hand import GradCamByHand
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.shortcuts import resolve_checks
@@ -25,6 +26,7 @@ LOOK_HOOKS = {
     "checked": "on_validation_epoch_end",
     "default": "on_validation_epoch_end",
     "by_hand": "on_validation_end",
+    "autotimm": autotimm.HOOK,
 }
 LAYER = "layer4"  # of resnet18
 
@@ -159,6 +161,11 @@ def train(network: Network, callback: str, options: argparse.Namespace, root: Pa
         ],
         "default": lambda: [SaliencyMonitor(num_samples=options.samples)],
         "by_hand": lambda: [GradCamByHand(network.layer, options.samples)],
+        "autotimm": lambda: [
+            autotimm.interpretation(
+                photographs(2 * options.samples, size, seed=2).images[: options.samples], network.layer
+            )
+        ],
     }[callback]()
     took = {name: calls for each in callbacks for name, calls in clock_hooks(each).items()}
     module = Classifier(network.build())
