@@ -156,10 +156,10 @@ def score_maps(
     found, groups = _on_host(found, batch.groups)
     results = ScoreResults(maps=tuple(attribution.maps))
     for key, numbers in found.items():
-        metric, shown = metrics[key.score], results.name_of(key)
+        metric, is_first = metrics[key.score], key.map == results.maps[0]
+        shown = key.score if is_first else f"{key.map}/{key.score}"
         if isinstance(numbers, PerSample) and isinstance(metric, SampleScore):
             results.samples[key] = metric, numbers
-            is_first = key.map == results.maps[0]
             score = partial(_scores, shown, metric, numbers, groups if is_first else None)
             results.values.update(tried(key.score, score) or {})
         elif isinstance(numbers, float) and math.isfinite(numbers):
