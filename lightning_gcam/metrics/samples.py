@@ -136,15 +136,12 @@ class CheckedMaps:
             )
         self.saliency = saliency
         """``(N, H, W)`` float32, finite, at least 0; all zero where the map is blank."""
+        self.pixels = saliency.flatten(1).contiguous()
+        """The same as rows, ``(N, H * W)``."""
         self.peak = torch.where(finite, most, 0.0)
         """``(N,)`` float32: each map's maximum."""
         self.blank = self.peak == 0
         """``(N,)`` bool: the map is all zero, or not finite."""
-
-    @cached_property
-    def pixels(self) -> Tensor:
-        """The maps as contiguous rows, ``(N, H * W)``."""
-        return self.saliency.flatten(1).contiguous()
 
     @cached_property
     def unit(self) -> Tensor:

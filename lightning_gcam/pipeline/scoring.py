@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +25,6 @@ from lightning_gcam.utils.errors import InputError
 
 Inputs = tuple[Any, ...]
 """The arguments of a metric's `update`, one row a sample."""
-
-Result = TypeVar("Result")
 
 EarlierMaps = Mapping[str, Mapping[str, Tensor]]
 """The maps `(N, H, W)` of earlier looks by their names: of the "previous", the "first" and the "best" look."""
@@ -137,33 +135,39 @@ def score_maps(
         attribution, batch, masks, suspect, resolved, outputs, earlier or {}, multi_label
     )
 
-    def tried(name: str, work: Callable[[], Result]) -> Result | None:
-        try:
-            return work()
-        except Exception as error:
-            if on_failure is None:
-                raise
-            on_failure(name, error)
-            return None
+    def failed(name: str, error: Exception) -> None:
+        if on_failure is None:
+            raise error
+        on_failure(name, error)
 
     found: dict[ScoreKey, PerSample | float | None] = {}
     extremes = extremes_of(*attribution.maps.values())
     for (map_name, maps), of_maps in zip(attribution.maps.items(), extremes, strict=True):
         with shared_by_scores(maps, of_maps):
             for name, metric in metrics.items():
-                numbers = tried(name, partial(_numbers, metric, material, name, map_name))
-                found[ScoreKey(map_name, name)] = numbers
+                try:
+                    found[ScoreKey(map_name, name)] = _numbers(metric, material, name, map_name)
+                except Exception as error:
+                    failed(name, error)
     found, groups = _on_host(found, batch.groups)
     results = ScoreResults(maps=tuple(attribution.maps))
     for key, numbers in found.items():
-        metric, shown = metrics[key.score], results.name_of(key)
-        if isinstance(numbers, PerSample) and isinstance(metric, SampleScore):
+        metric, is_first = metrics[key.score], key.map == results.maps[0]
+        shown = key.score if is_first else f"{key.map}/{key.score}"
+        if not isinstance(numbers, PerSample) or not isinstance(metric, SampleScore):
+            values = {shown: numbers} if isinstance(numbers, float) else {}
+        else:
             results.samples[key] = metric, numbers
-            is_first = key.map == results.maps[0]
-            score = partial(_scores, shown, metric, numbers, groups if is_first else None)
-            results.values.update(tried(key.score, score) or {})
-        elif isinstance(numbers, float) and math.isfinite(numbers):
-            results.values[shown] = numbers
+            try:
+                values = {shown: float(score_counted(numbers, metric._value))}
+                if is_first and groups is not None:
+                    values.update(_worst_group(key.score, metric, numbers, groups))
+            except Exception as error:
+                failed(key.score, error)
+                continue
+        for name, value in values.items():
+            if math.isfinite(value):
+                results.values[name] = value
     results.baselines.update(_baselines(metrics, attribution, batch) if baselines is None else baselines)
     centre = {name: value for name, value in results.baselines.items() if name.startswith("centre/")}
     return replace(results, values={**results.values, **centre})
@@ -208,14 +212,6 @@ def copied_to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
         part.clone().view(each.dtype).view(each.shape)  # a copy begins where its numbers may begin
         for part, each in zip(parts, tensors, strict=True)
     ]
-
-
-def _scores(name: str, metric: SampleScore, sample: PerSample, groups: Tensor | None) -> dict[str, float]:
-    """A score by its name, and that of the worst group; only those that exist."""
-    found = {name: float(score_counted(sample, metric._value))}
-    if groups is not None:
-        found.update(_worst_group(name, metric, sample, groups))
-    return {each: value for each, value in found.items() if math.isfinite(value)}
 
 
 def _worst_group(
