@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from lightning_gcam.callbacks.positions import num_samples_in
@@ -37,30 +37,30 @@ def check_max_overhead(max_overhead: Any) -> None:
 
 @dataclass(frozen=True)
 class Interval:
-    """What two looks that follow each other cost, and the training between them: counted, in forwards of one sample.
+    """What a look costs, and the training between two of them: counted, in forwards of one sample.
 
     A sample that is trained on counts three (the backward is worth two), one that is validated counts one.
 
     Args:
-        training: by the training, from the first of the two looks to the second.
+        training: by the training between two looks, on average.
         maps: by a look's maps and scores.
         checks: by its causal checks.
-        step: of the second look.
-        steps: from the first to the second.
+        step: of this look.
+        steps: between two looks, on average.
+        looks: how many there were, this one included.
     """
 
-    training: int
+    training: float
     maps: int
     checks: int
     step: int
-    steps: int
+    steps: float
+    looks: int = 2
 
     def looks_per_check(self, max_overhead: float, total_steps: float = math.inf) -> int:
-        """At one look in how many the checks are made.
+        """At one look in how many the checks are made, so that looks cost no more than the bound on average.
 
-        Looks then cost no more than the bound on average. Where the maps alone are dearer than that, the checks add at
-        most as much again. In a run of known length at least two looks behind the first have checks, as far as there
-        are two.
+        In a run of known length at least two looks behind the first have checks, as far as there are two.
 
         Args:
             max_overhead: the share of the training's forwards that looks may cost.
@@ -71,13 +71,12 @@ class Interval:
             >>> interval.looks_per_check(0.05), interval.looks_per_check(0.5), interval.looks_per_check(0.05, 60)
             (4, 1, 2)
         """
-        bound = max_overhead * self.training
-        spare = bound - self.maps if bound > self.maps else self.maps
-        wanted = max(math.ceil(self.checks / max(spare, 1)), 1)
-        if not math.isfinite(total_steps) or self.steps < 1:
+        spare = max(max_overhead * self.training - self.maps, 1)
+        wanted = max(math.ceil(self.checks / spare), 1)
+        if not math.isfinite(total_steps) or self.steps <= 0:
             return wanted
-        looks_left = max(int(total_steps - self.step) // self.steps, 0)
-        return min(wanted, max((looks_left + 1) // 2, 1))
+        looks = self.looks + max(int((total_steps - self.step) / self.steps), 0)
+        return min(wanted, max((looks - 1) // 2, 1))
 
 
 class CheckBudget:
@@ -102,11 +101,10 @@ class CheckBudget:
 
     def forget(self) -> None:
         """Forget the looks of another run."""
-        self._training = self._since_checks = 0
+        self._training = self._looks = self._since_checks = 0  # all of them since the first look with checks
         self._checked: LookCost | None = None
         self._checked_at = 0
-        self._interval: Interval | None = None
-        self._is_announced = False
+        self._announced: set[str] = set()
 
     def count_trained(self, batch: Any) -> None:
         """Count a batch that the model was trained on."""
@@ -116,41 +114,59 @@ class CheckBudget:
         """Count a batch that the model was validated on."""
         self._training += num_samples_in(batch)
 
-    def allows_checks(self, step: int, total_steps: float = math.inf) -> bool:
+    def interval(self, step: int) -> Interval | None:
+        """The interval of the looks up to the one at `step`; None at the first, and before a look with checks."""
+        if self._checked is None:
+            return None
+        gaps = self._looks + 1
+        steps = (step - self._checked_at) / gaps
+        return Interval(self._training / gaps, *self._checked, step, steps, gaps + 1)
+
+    def allows_checks(
+        self, step: int, total_steps: float = math.inf, monitored: Collection[str] = ()
+    ) -> bool:
         """Whether the look at `step` makes the causal checks; the reason is logged once where it is not every look.
 
         Args:
             step: of the look, on the loggers' axis.
             total_steps: of the run, on the same axis, where they are known.
+            monitored: those of the checks' scores that a callback or a scheduler monitors: where there are any, the
+                checks are made at every look, for these would take an old value for a new one.
         """
-        if self.max_overhead is None or self._checked is None:
+        interval = self.interval(step)
+        if self.max_overhead is None or interval is None:
             return True
-        if self._interval is None:
-            steps = step - self._checked_at
-            self._interval = Interval(self._training, self._checked.maps, self._checked.checks, step, steps)
-        every = self._interval.looks_per_check(self.max_overhead, total_steps)
-        if every > 1 and not self._is_announced:
-            self._is_announced = True
-            rank_zero_info(_explained(self._interval, every, self.max_overhead))
-        return self._since_checks + 1 >= every
+        every = interval.looks_per_check(self.max_overhead, total_steps)
+        if every > 1:
+            self._announce(interval, every, self.max_overhead, monitored)
+        return bool(monitored) or self._since_checks + 1 >= every
+
+    def _announce(
+        self, interval: Interval, every: int, max_overhead: float, monitored: Collection[str]
+    ) -> None:
+        kind = "monitored" if monitored else "rarely"
+        if kind not in self._announced:
+            self._announced.add(kind)
+            explain = (
+                _explained_monitored(monitored) if monitored else _explained(interval, every, max_overhead)
+            )
+            rank_zero_info(explain)
 
     def add_look(self, record: SaliencyRecord) -> None:
         """Add a look that was taken."""
-        self._training = 0
         self._since_checks = 0 if record.cost.checks else self._since_checks + 1
-        if record.cost.checks and self._checked is None:
+        if self._checked is not None:
+            self._looks += 1
+        elif record.cost.checks:
             self._checked, self._checked_at = record.cost, record.step
+            self._training = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Plain Python only; empty before the first look with checks."""
         if self._checked is None:
             return {}
-        return {
-            "training": self._training,
-            "since_checks": self._since_checks,
-            "checked": [self._checked_at, *self._checked],
-            "interval": asdict(self._interval) if self._interval is not None else None,
-        }
+        counts = {"training": self._training, "looks": self._looks, "since_checks": self._since_checks}
+        return {**counts, "checked": [self._checked_at, *self._checked]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the looks of a checkpoint.
@@ -161,28 +177,36 @@ class CheckBudget:
         if not state:
             return
         try:
-            counts = [state["training"], state["since_checks"], *state["checked"]]
-            found = state["interval"]
-            interval = Interval(**found) if found is not None else None
-            training, since_checks, step, maps, checks = counts
+            training, looks, since_checks = (state[each] for each in ("training", "looks", "since_checks"))
+            step, maps, checks = state["checked"]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"`budget` cannot be read ({type(error).__name__}: {error}).") from error
-        if not all(is_whole_number(each, 0) for each in [*counts, *(found or {}).values()]):
+        if not all(is_whole_number(each, 0) for each in (training, looks, since_checks, step, maps, checks)):
             raise InputError(f"`budget` should hold whole numbers; got {dict(state)}.")
-        self._training, self._since_checks = training, since_checks
-        self._checked, self._checked_at, self._interval = LookCost(maps, checks), step, interval
+        self._training, self._looks, self._since_checks = training, looks, since_checks
+        self._checked, self._checked_at = LookCost(maps, checks), step
 
 
 def _explained(interval: Interval, every: int, max_overhead: float) -> str:
     """The reason why the checks are not made at every look, and how they would be."""
     bound = int(max_overhead * interval.training)
+    kept = "" if bound >= interval.maps else " (which the maps alone exceed)"
     short = every < interval.looks_per_check(max_overhead)
     return (
         f"SaliencyMonitor makes the causal checks at one look in {every}; maps and scores stay at every look. The "
         f"checks run the model on {interval.checks:,} images, the maps on {interval.maps:,}; and of the "
-        f"{interval.training:,} forwards that the training does between two looks (a sample that is trained on counts "
-        f"three) looks may cost {bound:,}: `max_overhead={max_overhead:g}`."
+        f"{int(interval.training):,} forwards that the training does between two looks (a sample that is trained on "
+        f"counts three) looks may cost {bound:,}: `max_overhead={max_overhead:g}`{kept}."
         f"{' In so short a run that is exceeded: two looks have checks behind the first.' if short else ''} "
         "`max_overhead=None` makes them at every look; fewer `num_samples`, or `checks=[...]` with the names of a few, "
         "makes them cheaper."
+    )
+
+
+def _explained_monitored(monitored: Collection[str]) -> str:
+    """The reason why the checks are made at every look all the same."""
+    return (
+        "SaliencyMonitor makes the causal checks at every look, which costs more than `max_overhead` allows: "
+        f"{', '.join(sorted(monitored))} is monitored by a callback or a scheduler, which would take an old value for "
+        "a new one."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -101,13 +101,34 @@ class StreamPositions:
 
 
 def num_samples_in(batch: Any) -> int:
-    """The number of samples of a batch, as most of its parts have it; 1 where nothing shows it.
+    """The number of samples of a batch: of its images, else as most of its parts have it; 1 where nothing shows it.
 
     Example:
-        >>> num_samples_in({"image": torch.zeros(8, 3, 4, 4), "name": ["cat"] * 8, "size": (4, 4)})
+        >>> num_samples_in({"image": torch.zeros(8, 3, 4, 4), "boxes": [torch.zeros(1, 4)] * 8, "size": (4, 4)})
         8
+        >>> num_samples_in(([torch.zeros(3, 4, 4), torch.zeros(3, 5, 6)], [{"labels": torch.zeros(7)}] * 2))
+        2
     """
-    return _commonest(_lengths(batch)) or 1
+    return _num_images(batch) or _commonest(_lengths(batch)) or 1
+
+
+_MOST_CHANNELS = 4
+"""Arrays of three dimensions with a longer first one are whole batches, and no single images."""
+
+
+def _num_images(part: Any) -> int:
+    """The number of images in a part of a batch: in an array of three dimensions at least, or in a list of images."""
+    if isinstance(part, (Tensor, np.ndarray)):
+        return len(part) if part.ndim >= 3 else 0
+    if isinstance(part, Mapping):
+        return next(filter(None, map(_num_images, part.values())), 0)
+    if isinstance(part, (list, tuple)):
+        shapes = [tuple(each.shape) for each in part if isinstance(each, (Tensor, np.ndarray))]
+        are_images = all(len(shape) == 3 and shape[0] <= _MOST_CHANNELS for shape in shapes)
+        if shapes and len(shapes) == len(part) and are_images:
+            return len(part)
+        return next(filter(None, map(_num_images, part)), 0)
+    return _num_images(list(vars(part).values())) if is_dataclass(part) else 0
 
 
 def _lengths(part: Any) -> Iterator[int]:
@@ -115,8 +136,6 @@ def _lengths(part: Any) -> Iterator[int]:
     if isinstance(part, (Tensor, np.ndarray)):
         if part.ndim:
             yield len(part)
-    elif isinstance(part, SaliencyBatch):
-        yield len(part)
     elif isinstance(part, Mapping):
         for each in part.values():
             yield from _lengths(each)

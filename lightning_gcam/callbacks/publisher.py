@@ -282,6 +282,7 @@ class Publisher:
         self._pages: dict[Path, ReportLogger] = {}
         self._announced = self._waiting = False
         self._exchanges_shown_at: int | None = None
+        self._last_exchanges: SaliencyRecord | None = None
 
     @property
     def pages(self) -> list[ReportLogger]:
@@ -332,11 +333,14 @@ class Publisher:
             with self.failures.guard("Writing the look"):
                 if self.directory is not None:
                     self._write_page(trainer, self.directory, record)
+        if record.exchange_logits:
+            self._last_exchanges = record
         if is_drawn and self._exchanges_shown_at is None:
             self._show_exchanges(trainer, record)
 
-    def show_last_exchanges(self, trainer: Trainer, record: SaliencyRecord | None) -> None:
-        """Show the exchanges of the run's last look, where a look before it was the first with any."""
+    def show_last_exchanges(self, trainer: Trainer) -> None:
+        """Show the exchanges of the run's last look that has any, where a look before it was the first."""
+        record = self._last_exchanges
         if record is not None and self._exchanges_shown_at not in (None, record.step):
             self._show_exchanges(trainer, record)
 

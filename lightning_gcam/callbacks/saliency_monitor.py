@@ -43,6 +43,7 @@ from lightning_gcam.callbacks.trainer_state import (
     is_fitting,
     logged_step,
     moment,
+    monitored_names,
     no_training_time_spent,
     precision,
     total_steps,
@@ -142,7 +143,8 @@ class SaliencyMonitor(Callback):
         max_overhead: looks may cost at most this share of the forwards that the training itself does between two of
             them (a sample that is trained on counts three). Where a look with all checks is dearer, the checks are made
             at one look in so many, which is logged once; maps and scores stay at every look. In a run of known length
-            at least two looks behind the first have checks. None for checks at every look.
+            at least two looks behind the first have checks; and all have where a callback or a scheduler monitors the
+            score of a check. None for checks at every look.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
             `(N, H, W)` bool to images.
         adapter: a function from a batch of your dataloader to a `SaliencyBatch`, for layouts that are not recognised.
@@ -329,7 +331,8 @@ class SaliencyMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look between validations."""
-        self._budget.count_trained(batch)
+        with self._failures.guard("Counting the training's forwards"):
+            self._budget.count_trained(batch)
         if not self._schedule.is_step_due(trainer):
             return
         record = self._look(trainer, pl_module, logged_step(trainer))
@@ -346,7 +349,7 @@ class SaliencyMonitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the final scores, show the last exchanges, and warn where the run had not a single look."""
         self._look_at_the_end(trainer, pl_module)
-        self._display.show_last_exchanges(trainer, self.last_record)
+        self._display.show_last_exchanges(trainer)
         if not self.history and not self._failures.has_warned:
             self._failures.warn_once(
                 "no look",
@@ -359,7 +362,7 @@ class SaliencyMonitor(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Show the last exchanges of a run that ends early, and finish its pages; its own error is raised."""
         with suppress(Exception):
-            self._display.show_last_exchanges(trainer, self.last_record)
+            self._display.show_last_exchanges(trainer)
         with suppress(Exception):
             self._display.finish()
 
@@ -384,9 +387,8 @@ class SaliencyMonitor(Callback):
         dataloader_idx: int | None = None,
     ) -> None:
         """Collect the fixed samples from what Lightning delivers."""
-        if is_fitting(trainer) and not trainer.sanity_checking:
-            self._budget.count_validated(batch)
         if not steps_fetch_batches(trainer):
+            self._count_validated(trainer, batch)
             self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_test_batch_start(
@@ -412,6 +414,7 @@ class SaliencyMonitor(Callback):
     ) -> None:
         """Collect them here where the module's step fetches its batches itself."""
         if steps_fetch_batches(trainer):
+            self._count_validated(trainer, batch)
             self._receive(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -498,6 +501,11 @@ class SaliencyMonitor(Callback):
     def _begin_stream(self, trainer: Trainer) -> None:
         with self._failures.guard("Choosing the dataloader", before_training=no_training_time_spent(trainer)):
             self._collection.begin(trainer)
+
+    def _count_validated(self, trainer: Trainer, batch: Any) -> None:
+        if is_fitting(trainer) and not trainer.sanity_checking:
+            with self._failures.guard("Counting the training's forwards"):
+                self._budget.count_validated(batch)
 
     def _receive(
         self,
@@ -675,9 +683,7 @@ class SaliencyMonitor(Callback):
         layers = share_layers(trainer, [layer.name for layer in self._layers])
         if not layers:
             return None
-        is_counted = is_fitting(trainer) and config.check_names
-        with_checks = not is_counted or self._budget.allows_checks(step, total_steps(trainer))
-        with_checks = from_rank_zero(trainer, with_checks)
+        with_checks = from_rank_zero(trainer, self._allows_checks(trainer, step, config))
         fixed, forward = self._collection.fixed, through_wrapper(trainer, config.forward)
         map_fn = map_fn_of(trainer, pl_module)
         try:
@@ -700,6 +706,13 @@ class SaliencyMonitor(Callback):
             return None
         fixed.largest_batch = record.chunk_size or fixed.largest_batch
         return same_record(trainer, record)
+
+    def _allows_checks(self, trainer: Trainer, step: int, config: LookConfig) -> bool:
+        """Whether this look makes the causal checks, as far as this process counted."""
+        if not is_fitting(trainer) or not config.check_names:
+            return True
+        monitored = {f"{self.log_prefix}/{name}" for name in config.check_scores} & monitored_names(trainer)
+        return self._budget.allows_checks(step, total_steps(trainer), monitored)
 
     def _samples(self, trainer: Trainer, pl_module: LightningModule) -> SaliencyBatch:
         """The fixed samples where the model is, as it takes them now."""

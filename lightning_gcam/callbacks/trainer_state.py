@@ -43,9 +43,20 @@ def logged_step(trainer: Trainer) -> int:
 def total_steps(trainer: Trainer) -> float:
     """The steps of the whole fit, as `logged_step` counts them; infinity where they are not known."""
     try:
-        return float(trainer.estimated_stepping_batches)
-    except Exception:  # a dataloader of unknown length, or a strategy that does not count
+        total = float(trainer.estimated_stepping_batches)
+    except Exception:  # a strategy or a dataloader that cannot be counted
         return math.inf
+    if total <= 0:  # no end is set, and the dataloader has no length
+        return math.inf
+    if total == trainer.max_steps and trainer.global_step:  # where each of several optimizers counts
+        total *= logged_step(trainer) / trainer.global_step
+    return total
+
+
+def monitored_names(trainer: Trainer) -> set[str]:
+    """The names of the metrics that callbacks and learning-rate schedulers monitor."""
+    watching = [*getattr(trainer, "callbacks", []), *getattr(trainer, "lr_scheduler_configs", [])]
+    return {each.monitor for each in watching if isinstance(getattr(each, "monitor", None), str)}
 
 
 def moment(trainer: Trainer) -> tuple[int, int]:

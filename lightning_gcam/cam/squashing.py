@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from lightning_gcam.utils.transfer import to_host
-
 Squash = Literal["sigmoid", "softmax", "log_sigmoid", "log_softmax"]
 """The function that a model's forward applies to its logits."""
 
@@ -172,7 +170,7 @@ def _by_value(outputs: Tensor) -> Squash | None:
         return None
     are_shares = (values >= -1e-6).all() & (values <= 1 + 1e-6).all() & _sum_to_one(values)
     are_logarithms = (values <= 1e-6).all() & _sum_to_one(values.exp())
-    by_softmax, by_log_softmax = to_host([torch.stack([are_shares, are_logarithms])])[0].tolist()
+    by_softmax, by_log_softmax = torch.stack([are_shares, are_logarithms]).tolist()
     return "softmax" if by_softmax else "log_softmax" if by_log_softmax else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,15 +192,16 @@ def _add_picture(writer: Any, tag: str, picture: Pixels, step: int) -> None:
     if is_summary_writer(writer):
         from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]  # slow to import
 
-        from lightning_gcam.loggers.event_files import check_fast
-
         height, width, channels = picture.shape
         image = Summary.Image(
             height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(picture)
         )
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
         file_writer = writer._get_file_writer()
-        check_fast(file_writer.event_writer)
+        with suppress(ImportError):  # without google-crc32c TensorBoard's own checksums are right, and slow
+            from lightning_gcam.loggers.event_files import check_fast
+
+            check_fast(file_writer.event_writer)
         file_writer.add_summary(summary, step)
     else:
         writer.add_image(safe_path(tag), picture, global_step=step, dataformats="HWC")

@@ -16,6 +16,7 @@ from lightning_gcam.cam.targets import Targets
 from lightning_gcam.metrics import SampleScore
 from lightning_gcam.metrics.registry import ResolvedScores, Scores
 from lightning_gcam.shortcuts import Checks, Removal, available_properties, check_removal, resolve_checks
+from lightning_gcam.shortcuts.exchange import SCORES
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
 from lightning_gcam.utils.errors import InputError, is_whole_number
 
@@ -123,6 +124,12 @@ class LookConfig:
     def exchange_names(self) -> tuple[str, ...]:
         """The properties among the causal checks, which are exchanged with donors."""
         return tuple(name for name in self.check_names if name in available_properties())
+
+    @cached_property
+    def check_scores(self) -> frozenset[str]:
+        """The names that the scores of the causal checks may have, without accuracy, which every look has."""
+        exchanged = (f"{name}{score}" for name in self.exchange_names for score in SCORES)
+        return frozenset([*exchanged, *self.check_names])
 
     @cached_property
     def resolved_scores(self) -> ResolvedScores:

@@ -126,7 +126,7 @@ def logits_for_versions(
     rows = range(len(batch)) if rows is None else rows
     if not versions:
         return PerturbedOutputs(), chunk_size
-    names, at, masks = list(versions), torch.tensor(list(rows)), batch.object_masks
+    names, at, masks = list(versions), torch.tensor(list(rows), device="cpu"), batch.object_masks
     height, width = batch.image_size
     most = max(-(-len(rows) * 3 // 4), _PIXELS_AT_ONCE // max(height * width, 1))
     wanted = min(chunk_size or most, most)

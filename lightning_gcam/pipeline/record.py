@@ -320,7 +320,7 @@ class LookHistory:
 
     def __init__(self) -> None:
         self.is_checked = False
-        self._of_samples: dict[str, tuple[tuple[object, ...], list[Tensor], Any]] = {}
+        self._of_samples: dict[str, tuple[list[Tensor], Any]] = {}
         self._baselines: list[tuple[object, dict[str, float]]] = []
         self._random_maps: PerturbedOutputs | None = None
         self._explained: Tensor | None = None
@@ -341,14 +341,12 @@ class LookHistory:
             batch: the samples; their tensors are told apart as objects.
             compute: the result, where it is not known yet.
         """
-        annotation = [batch.labels, batch.masks, *(batch.boxes or ()), batch.suspect]
-        tensors = [each for each in annotation if each is not None] or [batch.images]
-        images = batch.images
-        setting = (images.device, images.dtype, images.shape)
+        fields = [batch.images, batch.labels, batch.masks, *(batch.boxes or ()), batch.suspect]
+        tensors = [each for each in fields if each is not None]
         known = self._of_samples.get(name)
-        if known is None or known[0] != setting or not _are_same_objects(known[1], tensors):
-            known = self._of_samples[name] = setting, tensors, compute()
-        found: Kept = known[2]
+        if known is None or not _are_same_objects(known[0], tensors):
+            known = self._of_samples[name] = tensors, compute()
+        found: Kept = known[1]
         return found
 
     @property

@@ -212,7 +212,8 @@ class _Look:
             return None
         places = {"suspect": self.annotated.suspect} if self.annotated.suspect is not None else {}
         bare = Exchanges(self.batch.images, self.annotated, {}, places, removal)
-        donors = self._of_samples("donors", lambda: bare.choosing_donors(names).donors)
+        key = f"donors of {', '.join(names)}"
+        donors = self._of_samples(key, lambda: bare.choosing_donors(names).donors)
         return replace(bare, donors=donors)
 
     def _of_samples(self, name: str, compute: Callable[[], Result]) -> Result:
@@ -310,7 +311,8 @@ class _Look:
     def checks(self, attribution: Attribution, chunk_size: int | None) -> tuple[_Found, int | None]:
         """The causal checks, none where one of them failed; and the size of the chunks that this process ran.
 
-        Every process makes the changed images of its share; regions and donors belong to the batch as a whole.
+        Every process makes the changed images of its share; regions, donors and the samples without their objects
+        belong to the batch as a whole.
         """
         maps, *_ = attribution.maps.values()  # of the first method at the first layer
         config, history, size, logits = self.config, self.history, chunk_size, attribution.logits

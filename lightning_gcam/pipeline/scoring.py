@@ -232,7 +232,7 @@ def _worst_group(
 def _value(metric: Metric, inputs: Inputs) -> float:
     metric._to_sync = False  # every process scores the same maps; torchmetrics would add them up
     metric.reset()
-    metric.update(*inputs)
+    metric.update(*(each.to(metric.device) if isinstance(each, Tensor) else each for each in inputs))
     return float(metric.compute())
 
 

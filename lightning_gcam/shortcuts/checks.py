@@ -122,7 +122,7 @@ def changed_images(
         >>> list(changed_images(batch))
         ['background_only', 'object_only']
     """
-    every = torch.arange(len(batch))
+    every = torch.arange(len(batch), device="cpu")
     return {name: make(every) for name, make in image_changes(batch, maps, checks, removal, seed).items()}
 
 

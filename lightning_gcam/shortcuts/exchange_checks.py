@@ -250,7 +250,9 @@ class Exchanges:
         if name in _PLACES:
             if name not in self.places:
                 return None
-            return annotated.known & self._to(name, torch.arange(len(self.images))).flatten(1).any(dim=1)
+            return annotated.known & self._to(name, torch.arange(len(self.images), device="cpu")).flatten(
+                1
+            ).any(dim=1)
         have_it = property_of(name).have_it
         if have_it is None or self.images.shape[1] < property_of(name).fewest_channels:
             return annotated.known

@@ -150,8 +150,8 @@ class Donors:
             1
         ]  # no device is waited for, sample by sample
         rows = usable.cpu().nonzero()[:, 0]
-        others = torch.full((len(classes), NUM_DONORS), -1)
-        mates = torch.full((len(classes), NUM_MATES), -1)
+        others = torch.full((len(classes), NUM_DONORS), -1, device="cpu")
+        mates = torch.full((len(classes), NUM_MATES), -1, device="cpu")
         for turn, row in enumerate(rows.tolist()):
             is_mate = classes[rows] == classes[row]
             _take(others, row, rows[~is_mate], turn)
@@ -162,7 +162,7 @@ class Donors:
 def _take(donors: Tensor, row: int, candidates: Tensor, turn: int) -> None:
     if len(candidates):
         count = donors.shape[1]
-        donors[row] = candidates[(turn * count + torch.arange(count)) % len(candidates)]
+        donors[row] = candidates[(turn * count + torch.arange(count, device="cpu")) % len(candidates)]
 
 
 @dataclass(frozen=True)

@@ -148,8 +148,8 @@ def _use(package: str) -> None:
         _IN_USE.append(package)
         if len(_IN_USE) < len(_FOLDERS):
             return
-        with suppress(ValueError):
-            sys.meta_path.remove(_WITNESS)
+        # a new list: another thread may be going through the old one
+        sys.meta_path = [each for each in sys.meta_path if each is not _WITNESS]
         handler = _ToPackageInUse()
         rank_zero.log = logging.Logger(__name__)  # outside of the tree: the handler passes everything on
         rank_zero.log.addHandler(handler)

@@ -55,7 +55,7 @@ def held_on_host(holder: Held) -> Held:
 
 def _queued_copy(tensor: Tensor) -> Tensor:
     """A copy on the host, of which the values are there when the device is done."""
-    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
     return copy.copy_(tensor.detach(), non_blocking=True)
 
 

@@ -95,6 +95,14 @@ def test_early_stopping_on_a_score_stops_all_processes_together(ranks: list[dict
     assert epochs == [3, 3]
 
 
+def test_all_processes_leave_out_the_checks_at_the_same_looks(ranks: list[dict[str, Any]]) -> None:
+    left, right = (rank["fewer checks"]["with"]["history"] for rank in ranks)
+    assert left == right
+    made = ["border_follow_rate" in row for row in left]
+    assert made[0] and 3 <= sum(made) < len(made)
+    assert all("accuracy" in row for row in left)
+
+
 def test_the_alarm_says_the_same_in_all_processes(ranks: list[dict[str, Any]]) -> None:
     left, right = (rank["alarm"]["with"] for rank in ranks)
     assert left["alerts"] == right["alerts"]

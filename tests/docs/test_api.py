@@ -152,6 +152,7 @@ MONITOR: dict[str, Any] = {
     "scores": None,
     "final_scores": (),
     "checks": None,
+    "max_overhead": 0.05,
     "removal": "neighbours",
     "adapter": None,
     "forward": None,

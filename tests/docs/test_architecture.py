@@ -18,9 +18,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "lightning_gcam"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
-MOST_MODULES = (
-    105  # a hundred when the house was rebuilt; then `shares`, `message`, `budget`, `dry_run` and `transfer`
-)
+# a hundred when the house was rebuilt; then `shares`, `message`, `budget`, `dry_run`, `transfer` and `event_files`
+MOST_MODULES = 106
 LONGEST_CHAIN = 12
 MOST_LINES = 430
 LONGER = {

@@ -22,7 +22,7 @@ OF_EACH_OPERATION = ("_writes.py", "snapshots.py")
 
 PACKAGE = str(Path(lightning_gcam.__file__).parent)
 
-MOST_FILES, MOST_CHANGES = 54, 320
+MOST_FILES, MOST_CHANGES = 57, 320
 """What one look may need. It needs 53 files and 319 changes (54 and 409 with an exchange); the aim was 40 and 300.
 
 A file is entered for an idea of its own, and a look with default settings has about that many: 13 files of `cam`

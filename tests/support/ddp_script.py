@@ -139,6 +139,7 @@ MODES: dict[str, dict[str, Any]] = {
         "on_error": "warn",
         "max_epochs": 3,
     },
+    "fewer checks": {"max_overhead": 0.05, "max_epochs": 4},
     "alarm": {"module": ReadsTheEdge, "alarm": ShortcutAlarm},
     "alarm that stops": {"module": ReadsTheEdge, "alarm": partial(ShortcutAlarm, stop=True), "max_epochs": 6},
 }
@@ -171,6 +172,7 @@ def train(
     alarm: Any = ShortcutAlarm,
     selection: Any = "balanced",
     breaks: Any = None,
+    max_overhead: float | None = None,
     devices: int = 2,
     **options: Any,
 ) -> dict[str, Any]:
@@ -191,7 +193,7 @@ def train(
         fuse=fuse,
         scores=scores,
         checks=available_checks(),  # at every look, however little the network has learnt
-        max_overhead=None,
+        max_overhead=max_overhead,
         removal=removal,
     )
     speaker = alarm()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.pipeline.run import record_saliency
@@ -63,11 +64,10 @@ def test_no_bound_and_too_narrow_a_bound(tmp_path: Path, max_overhead: float | N
 def test_what_a_training_does_between_two_looks_is_counted(tmp_path: Path) -> None:
     monitor = monitor_of(0.25, every_n_epochs=2)
     trainer = fit(tmp_path, monitor, epochs=6, num_sanity_val_steps=1)
-    interval = monitor._budget._interval
-    assert interval is not None
-    assert interval.training == 2 * (3 * 64 + 16)
-    assert (interval.maps, interval.checks) == (16, 96)
-    assert interval.steps == 2 * trainer.num_training_batches
+    state = monitor._budget.state_dict()
+    assert state["looks"] == 2 and state["training"] == 2 * 2 * (3 * 64 + 16)
+    assert state["checked"] == [monitor.history[0]["step"], 16, 96]
+    assert monitor.history[2]["step"] - monitor.history[0]["step"] == 4 * trainer.num_training_batches
 
 
 def test_the_alarm_counts_the_looks_with_checks_in_a_row(tmp_path: Path) -> None:
@@ -86,14 +86,34 @@ def test_the_alarm_counts_the_looks_with_checks_in_a_row(tmp_path: Path) -> None
     )
     with pytest.warns(UserWarning, match="ShortcutAlarm"):
         fit(tmp_path, monitor, alarm, module=Bordered())
-    assert [row["epoch"] for row in alarm.alerts] == [3]  # the second look with checks
+    assert [row["epoch"] for row in alarm.alerts] == [4]  # the second look with checks
 
 
-def test_early_stopping_on_a_check_goes_on(tmp_path: Path) -> None:
-    monitor = monitor_of(0.25)
-    stopping = EarlyStopping("saliency/border_follow_rate", patience=100, mode="min")
-    trainer = fit(tmp_path, monitor, stopping)
-    assert trainer.current_epoch == 9 and len(monitor.history) == 9
+def test_a_check_that_is_monitored_is_made_at_every_look(tmp_path: Path) -> None:
+    """Lightning would hand `EarlyStopping` the old value for a new one, and it would count it as no improvement."""
+    found = []
+    for max_overhead in (0.01, None):
+        monitor = monitor_of(max_overhead)
+        stopping = EarlyStopping("saliency/border_follow_rate", patience=2, mode="min")
+        with listening() as said:
+            trainer = fit(tmp_path / str(max_overhead), monitor, stopping)
+        found.append((trainer.current_epoch, with_checks(monitor)))
+        assert any("border_follow_rate is monitored" in words for words in said) == (max_overhead is not None)
+    assert found[0] == found[1] and found[0][1] == list(range(1, len(found[0][1]) + 1))
+
+
+class Endless(IterableDataset[Any]):
+    """Of unknown length; 64 samples an epoch."""
+
+    def __iter__(self) -> Any:
+        return iter(toy_loader(64).dataset)
+
+
+def test_a_run_of_unknown_length_keeps_to_the_bound(tmp_path: Path) -> None:
+    monitor = monitor_of(0.1)  # 20 of 208 forwards, of which the maps take 16: at one look in 20
+    trainer = toy_trainer(tmp_path, monitor, max_epochs=6)
+    trainer.fit(Toy(), DataLoader(Endless(), batch_size=8), toy_loader(16))
+    assert with_checks(monitor) == [1] and len(monitor.history) == 6
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")

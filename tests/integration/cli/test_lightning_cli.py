@@ -63,6 +63,7 @@ VALUES: dict[str, Any] = {
     ],
     "final_scores": ["insertion"],
     "checks": ["background_only_accuracy", "salient_flips"],
+    "max_overhead": 0.1,
     "removal": "tests.integration.cli.test_lightning_cli.grey",
     "adapter": "tests.integration.cli.test_lightning_cli.read",
     "forward": "tests.integration.cli.test_lightning_cli.call",

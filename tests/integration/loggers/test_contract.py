@@ -77,7 +77,9 @@ class Story:
 
 def monitors() -> list[SaliencyMonitor]:
     return [
-        SaliencyMonitor(num_samples=4, sample_images=True, checks=["border"], on_error="raise"),
+        SaliencyMonitor(
+            num_samples=4, sample_images=True, checks=["border"], max_overhead=None, on_error="raise"
+        ),
         SaliencyMonitor(num_samples=3, targets=1, log_prefix="where/else", on_error="raise"),
     ]
 

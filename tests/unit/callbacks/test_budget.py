@@ -29,8 +29,8 @@ USUAL = Interval(training=1600, maps=16, checks=240, step=20, steps=10)
         (USUAL, 0.1599, 2),
         (replace(USUAL, training=160_000), 0.05, 1),
         (replace(USUAL, training=340), 0.05, 240),  # one forward is left
-        (replace(USUAL, training=100), 0.05, 15),  # nothing is: as much again as the maps
-        (replace(USUAL, training=0), 0.05, 15),
+        (replace(USUAL, training=100), 0.05, 240),  # the maps alone are dearer
+        (replace(USUAL, training=0), 0.05, 240),
         (replace(USUAL, checks=0), 0.05, 1),
     ],
 )
@@ -48,7 +48,13 @@ def test_two_looks_behind_the_first_have_checks_where_the_length_is_known(looks:
     every = scarce.looks_per_check(0.05, total_steps=10 * looks)
     with_checks = range(1, looks + 1, every)
     assert len(with_checks) >= min(looks, 3)
-    assert every == min(15, max((looks - 1) // 2, 1))
+    assert every == max((looks - 1) // 2, 1)
+
+
+def test_a_narrower_bound_never_makes_more_checks() -> None:
+    shares = [0.001 * number for number in range(1, 300)]
+    found = [USUAL.looks_per_check(share) for share in shares]
+    assert found == sorted(found, reverse=True) and found[0] == 240 and found[-1] == 1
 
 
 def test_an_unknown_length_sets_no_limit() -> None:
@@ -97,6 +103,29 @@ def test_a_look_whose_checks_wait_is_followed_by_another_try() -> None:
     assert budget.allows_checks(60)
 
 
+def test_looks_at_uneven_intervals_are_averaged() -> None:
+    """Two looks a step apart, and then 15 steps none, as an epoch's and a step's looks may lie."""
+    budget, made, before = CheckBudget(0.05), [], 0
+    for step in [8, 9, 16, 18, 24, 27, 32, 36, 40, 45, 48, 54, 56, 63, 64]:
+        budget.count_trained(torch.zeros(8 * (step - before), 1))
+        if budget.allows_checks(step, 64):
+            made.append(step)
+        budget.add_look(look(step, 240 if step in made else 0))
+        before = step
+    assert made[0] == 8 and len(made) >= 3
+
+
+def test_where_a_check_is_monitored_all_looks_have_checks() -> None:
+    budget = CheckBudget(0.05)
+    with listening() as said:
+        for number in range(1, 6):
+            budget.count_trained(torch.zeros(10, 1))
+            assert budget.allows_checks(number, 100, {"saliency/color_follow_rate"})
+            budget.add_look(look(number))
+    (words,) = [each for each in said if "saliency/color_follow_rate is monitored" in each]
+    assert "more than `max_overhead` allows" in words
+
+
 def test_without_checks_nothing_is_decided() -> None:
     budget = CheckBudget(0.05)
     for number in range(5):
@@ -120,7 +149,7 @@ def test_what_is_no_share_is_refused(max_overhead: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"training": "many"}, {"checked": [1, 2]}, {"interval": {"step": 1}}, {"since_checks": -1}]
+    "change", [{"training": "many"}, {"checked": [1, 2]}, {"looks": None}, {"since_checks": -1}]
 )
 def test_a_broken_state_is_refused(change: dict[str, Any]) -> None:
     budget = CheckBudget(0.05)
@@ -135,6 +164,11 @@ def test_a_broken_state_is_refused(change: dict[str, Any]) -> None:
         ((torch.zeros(6, 3, 4, 4), torch.zeros(6)), 6),
         ({"image": torch.zeros(5, 1, 2, 2), "label": torch.zeros(5), "ids": ["a"] * 5}, 5),
         (SaliencyBatch(torch.zeros(3, 1, 2, 2)), 3),
+        ({"image": torch.zeros(8, 3, 32, 32), "label": torch.zeros(8), "boxes": [torch.zeros(1, 4)] * 8}, 8),
+        ((torch.zeros(8, 3, 32, 32), [{"boxes": torch.zeros(2, 4), "labels": torch.zeros(2)}] * 8), 8),
+        (([torch.zeros(3, 32, 32 + each) for each in range(8)], [{"boxes": torch.zeros(2, 4)}] * 8), 8),
+        ((torch.zeros(9, 2, 187), torch.zeros(9)), 9),
+        (torch.zeros(7, 12), 7),
         (None, 1),
         (object(), 1),
         ([], 1),
