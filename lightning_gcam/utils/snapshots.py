@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_gcam.utils.transfer import to_host
-
 Restore = Callable[[], None]
 
 
@@ -144,8 +142,7 @@ def restore_values(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
     for device in {tensor.device for tensor, _ in pairs if tensor.device.type != "cpu"}:
         there = [pair for pair in pairs if pair[0].device == device]
         flags = torch.stack([(_bytes(tensor) != _bytes(values)).any() for tensor, values in there])
-        (differ,) = to_host([flags])
-        changed += [pair for pair, is_other in zip(there, differ.tolist(), strict=True) if is_other]
+        changed += [pair for pair, is_other in zip(there, flags.tolist(), strict=True) if is_other]
     for tensor, values in changed:
         tensor.copy_(values)
 

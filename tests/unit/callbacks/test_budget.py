@@ -67,12 +67,17 @@ def look(step: int, checks: int = 240) -> SaliencyRecord:
     return SaliencyRecord(None, None, {}, Stamp(step), cost=LookCost(16, checks))  # type: ignore[arg-type]
 
 
+def train(budget: CheckBudget) -> None:
+    """Count a training with 500 samples and 100 for validation."""
+    budget.count_trained(torch.zeros(500, 1))
+    budget.count_validated(torch.zeros(100, 1))
+
+
 def run(budget: CheckBudget, looks: int, first: int = 1, total: float = math.inf) -> list[int]:
-    """The numbers of the looks with checks, of a training with 500 samples and 100 for validation."""
+    """The numbers of the looks with checks."""
     made = []
     for number in range(first, first + looks):
-        budget.count_trained(torch.zeros(500, 1))
-        budget.count_validated(torch.zeros(100, 1))
+        train(budget)
         if budget.allows_checks(10 * number, total):
             made.append(number)
         budget.add_look(look(10 * number, 240 if number in made else 0))
@@ -98,8 +103,10 @@ def test_a_short_run_has_more_than_the_bound_allows_and_is_told_so() -> None:
 def test_a_look_whose_checks_wait_is_followed_by_another_try() -> None:
     budget = CheckBudget(0.05)
     assert run(budget, 4) == [1]
+    train(budget)
     assert budget.allows_checks(50)
     budget.add_look(look(50, checks=0))
+    train(budget)
     assert budget.allows_checks(60)
 
 
