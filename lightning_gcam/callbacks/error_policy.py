@@ -115,14 +115,16 @@ class FailurePolicy:
             return  # what breaks the checks will break the next look as well
         self._counts[work] += 1
         if self._counts[work] > MAX_WARNINGS:
-            further = f"{work} failed in {MAX_WARNINGS} ways that were told; further ones are not."
-            self.warn_once(further, further)
+            self._warn(f"{work} failed in {MAX_WARNINGS} ways that were told; further ones are not.")
             return
-        message = (
+        self._warn(
             f"{work} failed, and {self._host} goes on without it: {cause} "
             f'{_remedy(error)}(`on_error="raise"` shows where it comes from.)'
         )
-        self.warn_once(message, message)  # the same can come from two lines
+
+    def _warn(self, message: str) -> None:
+        self._given.add(message)
+        rank_zero_warn(message)
 
     def count(self, *, succeeded: bool, work: str = THE_LOOK) -> None:
         """Count failed looks, in all processes alike; after three in a row there is no further look."""

@@ -278,8 +278,8 @@ def _read_rows(path: Path) -> dict[int, dict[str, Any]]:
         return {}
     if end < len(content):
         rank_zero_warn(
-            f"The last line of {path} has no end (the process was killed, or an editor took it away), so it is left "
-            "out. The file as it was is set aside as "
+            f"The last line of {path} is cut off (its end is missing: a process was killed, or an editor took it "
+            "away), so it is left out. The file as it was is set aside as "
             f"{_set_aside(path, content)}."
         )
     return rows
