@@ -170,10 +170,16 @@ CONTENDERS = {
     "forward": Contender("plain forward, no maps", 0, [], forward),
     "forward_backward": Contender("forward and backward, no maps", 0, [], forward_backward),
     "ours_one": Contender(
-        "**lightning-gcam**, one map", 1, ["lightning_gcam"], lambda scene: ours(scene, SIX_METHODS[:1])
+        "**lightning-gcam**, one map",
+        1,
+        ["lightning_gcam.pipeline.attribution"],
+        lambda scene: ours(scene, SIX_METHODS[:1]),
     ),
     "ours_six": Contender(
-        "**lightning-gcam**, six maps", 6, ["lightning_gcam"], lambda scene: ours(scene, SIX_METHODS)
+        "**lightning-gcam**, six maps",
+        6,
+        ["lightning_gcam.pipeline.attribution"],
+        lambda scene: ours(scene, SIX_METHODS),
     ),
     "torchcam_one": Contender(
         "torchcam, one map", 1, ["torchcam.methods"], lambda scene: torchcam(scene, TORCHCAM_FOUR[:1])
@@ -194,7 +200,10 @@ VOLUMES = {
     "volume_forward": Contender("plain forward, no maps", 0, [], forward),
     "volume_forward_backward": Contender("forward and backward, no maps", 0, [], forward_backward),
     "volume_ours": Contender(
-        "**lightning-gcam**, one map", 1, ["lightning_gcam"], lambda scene: ours(scene, ["grad_cam"])
+        "**lightning-gcam**, one map",
+        1,
+        ["lightning_gcam.pipeline.attribution"],
+        lambda scene: ours(scene, ["grad_cam"]),
     ),
     "volume_torchcam": Contender(
         "torchcam, one map", 1, ["torchcam.methods"], lambda scene: torchcam(scene, TORCHCAM_FOUR[:1])
