@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 SIX_METHODS = ["guidance_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam"]
 GRAD_CAM_FIVE = ["GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM"]
+OURS = ["lightning_gcam.pipeline.attribution"]
 TORCHCAM_FOUR = ["GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM"]
 
 
@@ -172,13 +173,13 @@ CONTENDERS = {
     "ours_one": Contender(
         "**lightning-gcam**, one map",
         1,
-        ["lightning_gcam.pipeline.attribution"],
+        OURS,
         lambda scene: ours(scene, SIX_METHODS[:1]),
     ),
     "ours_six": Contender(
         "**lightning-gcam**, six maps",
         6,
-        ["lightning_gcam.pipeline.attribution"],
+        OURS,
         lambda scene: ours(scene, SIX_METHODS),
     ),
     "torchcam_one": Contender(
@@ -202,7 +203,7 @@ VOLUMES = {
     "volume_ours": Contender(
         "**lightning-gcam**, one map",
         1,
-        ["lightning_gcam.pipeline.attribution"],
+        OURS,
         lambda scene: ours(scene, ["grad_cam"]),
     ),
     "volume_torchcam": Contender(
