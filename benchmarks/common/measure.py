@@ -178,10 +178,16 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ruler, *rows])
 
 
-def publish(path: Path, name: str, text: str) -> None:
-    """Print a section, and write it into its page."""
+def publish(path: Path | None, name: str, text: str) -> None:
+    """Print a section, and write it into its page, where there is one."""
     print(text)
-    write_section(path, name, text)
+    if path is not None:
+        write_section(path, name, text)
+
+
+def measured_on(packages: list[str]) -> str:
+    """The line under a table: on which machine, when and with what it was measured."""
+    return f"Measured on: {'; '.join(f'{key} {value}' for key, value in describe_machine(packages).items())}."
 
 
 def write_section(path: Path, name: str, text: str) -> None:

@@ -23,8 +23,8 @@ from benchmarks import ROOT
 from benchmarks.common.measure import (
     Goal,
     can_measure_memory,
-    describe_machine,
     markdown_table,
+    measured_on,
     publish,
     spread,
 )
@@ -124,16 +124,13 @@ def report(rounds: int, found: dict[str, list[Cost]]) -> str:
     ]
     added = middle["**`+ SaliencyMonitor, ShortcutAlarm`**"].processor
     goal = Goal(f"at most {LIMIT} s of processor time added: {added:.3f} s", added, LIMIT)
-    machine = "; ".join(
-        f"{key} {value}" for key, value in describe_machine(["torch", "pytorch-lightning"]).items()
-    )
     header = ["", "processor time, s", "in imports of `pytorch_lightning`", "wall, s", "memory, MiB"]
     lines = [
         f"`python -m benchmarks.cost.imports --rounds {rounds}`\n",
         f"Medians of {rounds} fresh processes; a row with + is what the import adds behind `pytorch_lightning`.\n",
         markdown_table(header, rows) + "\n",
         f"- Goal {goal}.\n",
-        f"Measured on: {machine}.",
+        measured_on(["torch", "pytorch-lightning"]),
     ]
     return "\n".join(lines)
 
@@ -151,11 +148,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write where asked to."""
     options = parse(arguments)
-    text = report(options.rounds, measure(options.rounds))
-    if options.output is None:
-        print(text)
-    else:
-        publish(options.output, "imports", text)
+    publish(options.output, "imports", report(options.rounds, measure(options.rounds)))
 
 
 if __name__ == "__main__":

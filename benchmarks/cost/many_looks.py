@@ -230,11 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     machine = describe_machine(PACKAGES)
     machine["load average"] = f"{before} before, {machine['load average']} after"
-    section = report(found, options.looks, machine)
-    if options.output:
-        publish(options.output, "many_looks", section)
-    else:
-        print(section)
+    publish(options.output, "many_looks", report(found, options.looks, machine))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from benchmarks.common.measure import (
     EXACT_MALLOC,
     Goal,
     can_measure_memory,
-    describe_machine,
     markdown_table,
+    measured_on,
     peak_extra_memory,
     publish,
     resident,
@@ -151,7 +151,6 @@ def report(options: argparse.Namespace, found: dict[str, list[dict[str, float]]]
         rows.append([LOOKS[name][0], f"{peaks['look']:.0f}", f"{peaks['look'] / unit:.2f}", *steps])
     highest = max(each["look"] for each in middle.values()) / unit
     goal = Goal(f"the dearest look takes at most {LIMIT} of a plain forward: {highest:.2f}", highest, LIMIT)
-    machine = "; ".join(f"{key} {value}" for key, value in describe_machine(PACKAGES).items())
     command = " ".join(f"--{key} {vars(options)[key]}" for key in SETTINGS)
     names = ["maps", "perturbed outputs", "scores", "checks"]
     lines = [
@@ -160,7 +159,7 @@ def report(options: argparse.Namespace, found: dict[str, list[dict[str, float]]]
         "extra memory in MiB, at the whole look and inside of its steps.\n",
         markdown_table(["", "whole", "in forwards", *names], rows) + "\n",
         f"- Goal {goal}.\n",
-        f"Measured on: {machine}.",
+        measured_on(PACKAGES),
     ]
     return "\n".join(lines)
 
@@ -194,11 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in LOOKS}
     for name in tqdm([name for _ in range(options.rounds) for name in LOOKS], unit="process"):
         found[name].append(measure_apart(name, options))
-    text = report(options, found)
-    if options.output is None:
-        print(text)
-    else:
-        publish(options.output, "memory", text)
+    publish(options.output, "memory", report(options, found))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Exchanges, Reliance, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes, removed_objects
-from lightning_gcam.shortcuts.regions import AnnotatedRegions, classes_of_labels, regions_of_batch
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, Donors, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.chunking import count_forwards
 from lightning_gcam.utils.transfer import held_on_host
 
@@ -204,17 +204,18 @@ class _Look:
         """The regions of the samples that the checks change; None where the labels are no classes."""
         return self._of_samples("regions", lambda: regions_of_batch(self.host))
 
-    @cached_property
-    def exchanges(self) -> Exchanges | None:
-        """The exchanges that need no saliency; None without any."""
-        names, removal = self.config.exchange_names, self.config.removal
-        if self.annotated is None or not names:
+    def exchanges(self, maps: Tensor) -> Exchanges | None:
+        """The properties that are exchanged, given the maps; those that need none have their donors once a run."""
+        names, removal, annotated = self.config.exchange_names, self.config.removal, self.annotated
+        if annotated is None or not names:
             return None
-        places = {"suspect": self.annotated.suspect} if self.annotated.suspect is not None else {}
-        bare = Exchanges(self.batch.images, self.annotated, {}, places, removal)
-        key = f"donors of {', '.join(names)}"
-        donors = self._of_samples(key, lambda: bare.choosing_donors(names).donors)
-        return replace(bare, donors=donors)
+
+        def choose() -> Mapping[str, Donors]:
+            found = Exchanges.of(self.batch, names, None, removal, annotated)
+            return found.donors if found is not None else {}
+
+        known = self._of_samples(f"donors of {', '.join(names)}", choose)
+        return Exchanges.of(self.batch, names, maps, removal, annotated, known)
 
     def _of_samples(self, name: str, compute: Callable[[], Result]) -> Result:
         """What depends on the samples alone, once a run."""
@@ -326,9 +327,7 @@ class _Look:
 
         @cache
         def exchanges() -> Exchanges | None:
-            found = self.exchanges
-            found = found.with_saliency(config.exchange_names, maps) if found is not None else None
-            return found if found is not None and found.names else None
+            return self.exchanges(maps)
 
         def run_versions(rows: list[int]) -> PerturbedOutputs:
             nonlocal size

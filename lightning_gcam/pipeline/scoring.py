@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -22,6 +21,7 @@ from lightning_gcam.metrics.samples import PerSample, extremes_of, score_counted
 from lightning_gcam.pipeline.attribution import Attribution
 from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
 from lightning_gcam.utils.errors import InputError
+from lightning_gcam.utils.transfer import to_host
 
 Inputs = tuple[Any, ...]
 """The arguments of a metric's `update`, one row a sample."""
@@ -187,7 +187,7 @@ def _on_host(
     """Copy the numbers of all scores, and the groups, to the CPU at once: a device is waited for once."""
     samples = [each for each in found.values() if isinstance(each, PerSample)]
     tensors = [each for sample in samples for each in sample if each is not None]
-    copies = iter(copied_to_host([*tensors, *([groups] if groups is not None else [])]))
+    copies = iter(to_host([*tensors, *([groups] if groups is not None else [])]))
     on_host = {
         key: PerSample._make(next(copies) if part is not None else None for part in each)
         if isinstance(each, PerSample)
@@ -195,23 +195,6 @@ def _on_host(
         for key, each in found.items()
     }
     return on_host, next(copies, None)
-
-
-def copied_to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Copy some tensors of one device to the CPU, as one row of bytes: the device is waited for once.
-
-    Example:
-        >>> copied_to_host([torch.tensor([0.5]), torch.tensor([True, False])])
-        [tensor([0.5000]), tensor([ True, False])]
-    """
-    if not tensors:
-        return []
-    rows = [each.detach().contiguous().flatten().view(torch.uint8) for each in tensors]
-    parts = torch.cat(rows).cpu().split([len(each) for each in rows])
-    return [
-        part.clone().view(each.dtype).view(each.shape)  # a copy begins where its numbers may begin
-        for part, each in zip(parts, tensors, strict=True)
-    ]
 
 
 def _worst_group(

@@ -78,6 +78,7 @@ class Exchanges:
         maps: Tensor | None = None,
         removal: Removal = DEFAULT_REMOVAL,
         annotated: AnnotatedRegions | None = None,
+        known: Mapping[str, Donors] | None = None,
     ) -> Exchanges | None:
         """The exchanges of some properties; None where there are none.
 
@@ -95,6 +96,7 @@ class Exchanges:
             maps: `(N, H, W)` saliency; without it no "salient_region".
             removal: how an object is removed; see `lightning_gcam.shortcuts.remove_regions`.
             annotated: the batch's regions, where they are known already.
+            known: the donors of these properties without `maps`, where they are: no look changes them.
 
         Returns:
             None where no property is left, the labels are no classes, or all samples are of one class.
@@ -103,49 +105,28 @@ class Exchanges:
         if annotated is None:
             return None
         places = {"suspect": annotated.suspect} if annotated.suspect is not None else {}
-        found = Exchanges(batch.images, annotated, {}, places, removal).choosing_donors(names)
-        return found.with_saliency(names, maps)._or_none()
+        found = Exchanges(batch.images, annotated, known or {}, places, removal)
+        if known is None:
+            found = found._with_donors([name for name in names if name != _BY_SALIENCY])
+        if _BY_SALIENCY in names and maps is not None and (place := salient_place(maps.cpu())).any():
+            everywhere = place.expand(len(batch), -1, -1)
+            found = replace(found, places={**places, _BY_SALIENCY: everywhere})._with_donors([_BY_SALIENCY])
+        return found if found.donors else None
 
-    def choosing_donors(self, names: Sequence[str]) -> Exchanges:
-        """The same with donors for those of some properties that need no saliency: they are the same at every look.
+    def _with_donors(self, names: Sequence[str]) -> Exchanges:
+        """The same with donors for further properties, of those that there are some for.
 
-        Args:
-            names: of the properties.
+        They are chosen once for each set of samples that may borrow and lend: most properties are those of all samples.
         """
-        usable = {name: self._usable(name) for name in names if name != _BY_SALIENCY}
-        return replace(self, donors=self._donors_of(usable))
-
-    def with_saliency(self, names: Sequence[str], maps: Tensor | None) -> Exchanges:
-        """The same and, if it is one of some properties, the place where the saliency of all samples concentrates.
-
-        Args:
-            names: of the properties.
-            maps: `(N, H, W)` saliency; without it no place.
-        """
-        if _BY_SALIENCY not in names or maps is None or not (place := salient_place(maps.cpu())).any():
-            return self
-        place = place.expand(len(self.images), -1, -1)
-        whole = replace(self, places={**self.places, _BY_SALIENCY: place})
-        donors = {**self.donors, **whole._donors_of({_BY_SALIENCY: whole._usable(_BY_SALIENCY)})}
-        return replace(
-            whole, donors={name: donors[name] for name in available_properties() if name in donors}
-        )
-
-    def _donors_of(self, usable: Mapping[str, Tensor | None]) -> dict[str, Donors]:
-        """The donors of some properties, chosen once for each set of samples that may borrow and lend."""
-        chosen: dict[tuple[bool, ...], Donors] = {}
-        for each in self.donors.values():
-            chosen[tuple((each.others[:, 0] >= 0).tolist())] = each
-        found: dict[str, Donors] = {}
+        donors = dict(self.donors)
+        chosen = {tuple((each.others[:, 0] >= 0).tolist()): each for each in donors.values()}
         for name in available_properties(self.images.shape[1]):
-            if (rows := usable.get(name)) is not None:
-                key = tuple(rows.tolist())
-                chosen[key] = chosen.get(key) or Donors.of(self.annotated.labels, rows)
-                found[name] = chosen[key]
-        return {name: each for name, each in found.items() if (each.others >= 0).any()}
-
-    def _or_none(self) -> Exchanges | None:
-        return self if self.donors else None
+            if name in names and (usable := self._usable(name)) is not None:
+                key = tuple(usable.tolist())
+                chosen[key] = chosen.get(key) or Donors.of(self.annotated.labels, usable)
+                if (chosen[key].others >= 0).any():
+                    donors[name] = chosen[key]
+        return replace(self, donors={name: donors[name] for name in available_properties() if name in donors})
 
     def lacking(self, names: Sequence[str]) -> list[str]:
         """Of some properties, those that take nothing but images, and that these do not have: the colour of grey ones.

@@ -6,13 +6,12 @@ import csv
 import os
 import shutil
 from collections.abc import Callable
-from copy import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.cost.many_looks import restamped
 from lightning_gcam import SaliencyRecord
 from lightning_gcam.loggers import log_alert, log_saliency, write_alert, write_look
 from lightning_gcam.loggers.disk import restored_on_failure
@@ -37,13 +36,6 @@ def record() -> SaliencyRecord:
     record = record_at(FIRST, 2)
     assert record.overlay is not None and record.table
     return record
-
-
-def restamped(record: SaliencyRecord, step: int) -> SaliencyRecord:
-    """The same look at another step; what was drawn is kept."""
-    other = copy(record)
-    object.__setattr__(other, "stamp", replace(record.stamp, step=step))
-    return other
 
 
 def alert_at(step: int) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from lightning_gcam.metrics.samples import CheckedMaps
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.record import LookHistory
 from lightning_gcam.pipeline.run import analyze
-from lightning_gcam.pipeline.scoring import copied_to_host, score_maps
+from lightning_gcam.pipeline.scoring import score_maps
 from tests.support.nets import bits
+from tests.support.synchronizations import synchronizations, to_device
 from tests.support.toys import toy_network, toy_samples
 
 OF_MAPS = ["best_iou", "pixel_average_precision", "gini", "entropy", "complexity", "positional_concentration"]
@@ -46,60 +47,20 @@ def look(
 
 # ------------------------------------------------------------------------------------- waits for a device
 
-WAITS: Counter[str] = Counter()
-ASKED = ("item", "tolist", "cpu", "numpy", "nonzero", "equal", "masked_select", "unique")
-
-
-class FarTensor(Tensor):
-    """A tensor that stands for one on a device: what would wait for the device is counted."""
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.__name__
-        if func == Tensor.is_cpu.__get__:  # type: ignore[attr-defined]  # of a property
-            return False
-        by_bool = name == "__getitem__" and isinstance(args[1], Tensor) and args[1].dtype == torch.bool
-        to_host = name == "to" and "cpu" in args
-        if name in (*ASKED, "__bool__", "__float__", "__int__", "__index__") or by_bool or to_host:
-            WAITS[name] += 1
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*(near(each) for each in args), **(kwargs or {}))
-        return super().__torch_function__(func, types, args, kwargs or {})
-
-
-def near(value: Any) -> Any:
-    return value.as_subclass(Tensor) if isinstance(value, FarTensor) else value
-
 
 @pytest.mark.parametrize("names", [("one",), ("first", "second", "third")])
 @pytest.mark.parametrize("scores", [None, OF_MAPS])
 def test_the_scores_of_a_look_wait_twice_for_a_device(names: tuple[str, ...], scores: Any) -> None:
     attribution, batch = look(names=names)
     expected = score_maps(attribution, batch, scores, baselines={})
-    far = attribution.map_tensors(lambda each: each.as_subclass(FarTensor))
-    WAITS.clear()
-    found = score_maps(far, batch.map_tensors(lambda each: each.as_subclass(FarTensor)), scores, baselines={})
+    with synchronizations() as counted:
+        found = score_maps(to_device(attribution), to_device(batch), scores, baselines={})
 
-    assert WAITS == {"tolist": 1, "cpu": 1}  # whether all maps can be scored, and all numbers at once
+    assert counted.total == 2, counted.table()  # whether all maps can be scored, and all numbers at once
     assert found.values == expected.values
     assert all(
         type(part) is Tensor for _, sample in found.samples.values() for part in sample if part is not None
     )
-
-
-def test_tensors_of_any_dtype_come_back_as_they_were() -> None:
-    given = [
-        torch.tensor([True]),
-        torch.tensor([[0.1, float("nan")], [-0.0, 2.0]]),
-        torch.tensor(3),
-        torch.zeros(0, 2),
-        torch.rand(3, 2, dtype=torch.float64).T,
-    ]
-
-    for before, after in zip(given, copied_to_host(given), strict=True):
-        assert (before.dtype, before.shape) == (after.dtype, after.shape)
-        assert bits(before) == bits(after)
-    assert copied_to_host([]) == []
 
 
 # ------------------------------------------------------------------------------------- once a map
