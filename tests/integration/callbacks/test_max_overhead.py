@@ -128,6 +128,31 @@ def test_a_resumed_run_takes_the_same_looks(tmp_path: Path) -> None:
     assert with_checks(second) == with_checks(first) == [1, 4, 7]
 
 
+def test_where_two_optimizers_count_their_steps_the_length_is_that_of_the_batches(tmp_path: Path) -> None:
+    class Two(Toy):
+        """Steps twice a batch, by hand."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            for optimizer in self.optimizers():
+                optimizer.zero_grad()
+                self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
+                optimizer.step()
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(self.parameters(), lr=0.01) for _ in range(2)]
+
+    monitor = monitor_of(0.01)
+    trainer = fit(
+        tmp_path, monitor, module=Two(), epochs=-1, max_steps=2 * 8 * 9
+    )  # nine epochs of eight batches
+    assert trainer.global_step == 2 * 8 * 9 and len(monitor.history) == 9
+    assert len(with_checks(monitor)) == 3  # two behind the first
+
+
 def test_looks_between_validations(tmp_path: Path) -> None:
     monitor = monitor_of(0.25, every_n_epochs=None, every_n_train_steps=2)
     fit(tmp_path, monitor, epochs=9)

@@ -16,6 +16,7 @@ from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.dry_run import dry_run
 from lightning_gcam.pipeline.record import LookHistory
 from lightning_gcam.pipeline.run import analyze
+from lightning_gcam.shortcuts.regions import Donors
 from lightning_gcam.utils.errors import InputError
 from tests.support.toys import toy_network, toy_samples
 
@@ -191,3 +192,36 @@ def test_whether_the_checks_wait_is_the_first_processs_decision(
     assert record.checks_wait == (not first_process)
     assert ("border_follow_rate" in record.scores) == first_process
     assert "accuracy" in record.scores
+
+
+def test_a_history_is_of_its_samples(network: nn.Module) -> None:
+    """What depends on the samples is kept for a run, and for no other images, whatever their labels."""
+    images, labels, _ = toy_samples(4)
+    history, config = LookHistory(), LookConfig(checks=[], target_layer="0")
+    looks = [
+        analyze(network, SaliencyBatch(each, labels), config, history=history)
+        for each in (images, 1 - images)
+    ]
+    assert torch.equal(looks[0].batch.images, images) and torch.equal(looks[1].batch.images, 1 - images)
+
+
+def test_other_properties_of_the_same_samples_have_their_own_donors(network: nn.Module) -> None:
+    batch, history = SaliencyBatch(*toy_samples(8)[:2]), LookHistory()
+    for name in ("border", "spectrum"):
+        config = LookConfig(checks=[name], target_layer="0")
+        record = analyze(network, batch, config, history=history)
+        assert record.exchanges is not None and record.exchanges.names == (name,)
+        assert f"{name}_follow_rate" in record.scores
+
+
+def test_what_depends_on_the_samples_alone_is_computed_once_a_run(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    choose = Donors.of
+    monkeypatch.setattr(Donors, "of", lambda *given: (calls.append(given), choose(*given))[1])
+    batch, history = SaliencyBatch(*toy_samples(8)[:2]), LookHistory()
+    config = LookConfig(checks=["border", "spectrum"], target_layer="0")
+    for _ in range(3):
+        analyze(network, batch, config, history=history)
+    assert len(calls) == 1
