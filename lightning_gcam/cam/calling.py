@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_gcam.cam.layouts import find_layout, leaves_of, main_tensor
 from lightning_gcam.cam.outputs import RECIPES, find_raw_logits
 from lightning_gcam.utils.chunking import one_forward
+from lightning_gcam.utils.dimensions import size_of
 from lightning_gcam.utils.errors import MACHINE_FAILURE, InputError
 from lightning_gcam.utils.isolation import is_sharded, untouched
 from lightning_gcam.utils.lightning_compat import in_both, rank_zero_info
@@ -58,7 +59,7 @@ def _works(model: nn.Module, images: Tensor, code: str, *, dense: bool) -> bool:
 
 def _can_be_explained(model: nn.Module, images: Tensor, forward: Any, *, dense: bool) -> bool:
     """Whether some submodule's output is a grid over the image, and the logits are computed from it."""
-    size, grids = (images.shape[-2], images.shape[-1]), []
+    size, grids = size_of(images), []
 
     def collect(_: nn.Module, __: Any, output: Any) -> None:
         tensor = main_tensor(output)
@@ -69,8 +70,8 @@ def _can_be_explained(model: nn.Module, images: Tensor, forward: Any, *, dense: 
         for module in list(model.modules())[1:]:
             stack.callback(module.register_forward_hook(collect).remove)
         leaf = images.detach().clone().requires_grad_(images.is_floating_point())
-        logits = find_raw_logits(forward(model, leaf.clone()), len(images))
-    if not grids or not logits.requires_grad or (logits.ndim == 4 and not dense):
+        logits = find_raw_logits(forward(model, leaf.clone()), len(images), images.ndim - 2)
+    if not grids or not logits.requires_grad or (logits.ndim > 2 and not dense):
         return False
     gradients = torch.autograd.grad(logits.float().square().sum(), grids, allow_unused=True)
     return any(each is not None for each in gradients)
@@ -78,6 +79,12 @@ def _can_be_explained(model: nn.Module, images: Tensor, forward: Any, *, dense: 
 
 Forward = Callable[[nn.Module, Tensor], Any]
 """`(model, images) -> output`: a user's own way to call a model."""
+
+
+def forward_at(forward: Forward | None, rows: Sequence[int] | Tensor) -> Forward | None:
+    """The `forward` for some rows of the samples, where it holds something for each of them; else itself."""
+    at = getattr(forward, "at", None)
+    return at(rows) if at is not None else forward
 
 
 class IntegerImagesError(InputError):
