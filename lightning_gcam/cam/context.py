@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward, call_model, forward_at
+from lightning_gcam.cam.calling import call_model, forward_at
 from lightning_gcam.cam.capture import Captured, activations_replaced, capture
 from lightning_gcam.cam.forward import head_of
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.outputs import Head
 from lightning_gcam.cam.regions import same_score
 from lightning_gcam.cam.registry import AnyMethod, ModelMethod

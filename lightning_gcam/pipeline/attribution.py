@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward, forward_at
+from lightning_gcam.cam.calling import bound_to, forward_at
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import (
     Fuse,
     TargetLayers,
@@ -33,7 +34,7 @@ from lightning_gcam.cam.registry import Methods, ModelMethod, resolve_methods, u
 from lightning_gcam.cam.squashing import Squash, squashed
 from lightning_gcam.cam.targets import Explains, Labels, Targets, are_measurements
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.data.saliency_batch import check_masks
+from lightning_gcam.data.checks import check_masks
 from lightning_gcam.pipeline.captions import MapSource
 from lightning_gcam.pipeline.rendering import Style, draw
 from lightning_gcam.utils.chunking import run_in_chunks
@@ -254,6 +255,7 @@ def attribute(
         targets = _labels_for(images)
     if isinstance(images, SaliencyBatch):
         masks = masks if masks is not None else images.object_masks
+        forward = bound_to(forward, images.inputs, images.frames_first)
         images = images.images
     _check(images)
     table = resolve_methods(methods)
@@ -376,6 +378,7 @@ def attribute_in_chunks(
     if isinstance(targets, str) and targets == "label":
         targets = labels_of(batch)
     n, masks = len(batch), batch.object_masks
+    forward = bound_to(forward, batch.inputs, batch.frames_first)
 
     def work(chunk: slice) -> Attribution:
         part = attribute(
@@ -383,7 +386,7 @@ def attribute_in_chunks(
             batch.images[chunk],
             _targets_of(targets, chunk, n),
             masks=masks[chunk] if masks is not None else None,
-            forward=forward_at(forward, [*range(n)[chunk]]),
+            forward=forward_at(forward, chunk),
             **options,
         )
         return replace(part, images=None)  # the batch has them
