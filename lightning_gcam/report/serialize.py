@@ -15,10 +15,10 @@ from lightning_gcam.pipeline import captions
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report.reading import data_uri
 from lightning_gcam.visual import to_display
-from lightning_gcam.visual.grid import Regions, region_lines
 from lightning_gcam.visual.images import Color, shrink_images
 from lightning_gcam.visual.layout import plan
 from lightning_gcam.visual.overlay import peak_centers, shrink_maps
+from lightning_gcam.visual.panels import Regions, region_lines
 
 _LONGEST_MAP = 56
 """The grid of a usual target layer is 7 to 28 cells a side; half of a stage before it is seen in twice as many."""
