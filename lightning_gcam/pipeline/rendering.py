@@ -112,7 +112,7 @@ def layout_of(batch: SaliencyBatch, attribution: captions.Explanation, style: St
     """Where everything stands in the picture, and at which size the panels are computed."""
     columns, kind = 2 if style.show_change else 1, batch.kind
     # the curve of a signal stands above its bands
-    maps, pictures = columns * len(attribution.maps), len(_beside(batch)) + (kind != "signal")
+    maps, pictures = columns * len(attribution.maps), len(second_images(batch)) + (kind != "signal")
     if kind == "image":
         return plan(len(batch), maps, *batch.image_size, columns, pictures)
     sheet = _form(batch, maps + pictures).sheet
@@ -128,11 +128,11 @@ def _form(batch: SaliencyBatch, panels: int) -> Form | CurveForm:
     return video_form(size, panels) if batch.kind == "video" else volume_form(size, panels, has_object)
 
 
-def _beside(batch: SaliencyBatch) -> dict[str, Tensor]:
-    """The other inputs that have the form of the images: the second pictures of a pair."""
+def second_images(batch: SaliencyBatch) -> dict[str, Tensor]:
+    """The other inputs that have the form of the images, the second pictures of a pair, by their heading."""
     same = batch.images.shape, batch.images.dtype
     return {
-        f"image {name}": each
+        f"input {name}": each
         for name, each in (batch.inputs or {}).items()
         if isinstance(each, Tensor) and (each.shape, each.dtype) == same
     }
@@ -147,7 +147,7 @@ def _sheets(
 ) -> list[Sheet]:
     """The columns of the figure in two dimensions."""
     headings = [_heading(name, attribution) for name in attribution.maps]
-    maps, beside, peaks = dict(attribution.maps), _beside(batch), attribution.peaks
+    maps, beside, peaks = dict(attribution.maps), second_images(batch), attribution.peaks
     if batch.kind == "image":
         # nothing is drawn at a size that nobody sees, or on the device
         maps, before, size = _shrunk(maps, layout.work), _shrunk(before, layout.work), layout.work

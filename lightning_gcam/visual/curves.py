@@ -59,7 +59,7 @@ def curve_sheets(
                 saliency=lay_bands(form, values),
                 before=None if then is None else lay_bands(form, then),
                 heated=heated,
-                peaks=_rings(form, values),
+                peaks=peaks_in_band(form, values)[:, None],
                 words=words,
             )
         )
@@ -82,12 +82,12 @@ def _to_columns(form: CurveForm, values: Tensor) -> Tensor:
     return small[:, torch.arange(width) * small.shape[1] // width]
 
 
-def _rings(form: CurveForm, values: Tensor) -> Tensor:
-    """The place of each peak `(N, 1, 2)` in the band."""
+def peaks_in_band(form: CurveForm, values: Tensor) -> Tensor:
+    """Find the row and the column `(N, 2)` of each map's first highest place, in pixels of the panel."""
     peaks = values.detach().nan_to_num(0, 0, 0).argmax(dim=1).cpu()
     column = (peaks + 0.5) * form.across / form.length - 0.5 + form.columns.start
     row = torch.full_like(column, (form.band.start + form.band.stop - 1) / 2)
-    return torch.stack([row, column], dim=1)[:, None]
+    return torch.stack([row, column], dim=1)
 
 
 def draw_curves(

@@ -107,6 +107,26 @@ def video_form(size: tuple[int, ...], panels: int) -> Form:
     return Form(size, (height + LINE + 3, lefts[-1] + width), tiles)
 
 
+def stack_form(size: tuple[int, ...], count: int, most: int, is_video: bool) -> Form:
+    """Place slices or frames below each other without a gap.
+
+    Args:
+        size: of the samples, three numbers.
+        count: how many slices.
+        most: pixels of the longer side of each.
+        is_video: whether they are drawn as images are, and not windowed.
+
+    Example:
+        >>> stack_form((32, 64, 64), 12, 96, False).sheet
+        (1152, 96)
+    """
+    scale = min(1.0, most / max(size[1:]))
+    height, width = (max(round(side * scale), most // 3) for side in size[1:])
+    boxes = [(0, index * height, width, (index + 1) * height) for index in range(count)]
+    tiles = tuple(Tile(0, "frame" if is_video else "peak", box) for box in boxes)
+    return Form(size, (count * height, width), tiles)
+
+
 def _shown_sides(size: Sequence[int], panels: int) -> list[int]:
     """How many pixels each side takes: the longest fills a tile, and no other has less than a third of that."""
     most = 144 if panels <= 4 else 112 if panels <= 16 else 96

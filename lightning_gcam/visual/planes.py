@@ -21,7 +21,7 @@ from lightning_gcam.visual.drawing import (
     stroke,
 )
 from lightning_gcam.visual.forms import COLUMNS, LINE, PLANES, Form, Tile
-from lightning_gcam.visual.images import Normalize, check_normalize, to_display
+from lightning_gcam.visual.images import Color, Normalize, check_normalize, to_display
 from lightning_gcam.visual.overlay import shrink_maps
 from lightning_gcam.visual.panels import CARD, MUTED, TEXT, Regions, Sheet
 
@@ -67,6 +67,13 @@ def view_of(form: Form, values: Tensor, objects: Tensor | None = None) -> View:
                 shown[:, index] = is_there & (most[tile.axis] != numbers[:, index])
                 numbers[:, index] = most[tile.axis].where(is_there, -1)
     return View(numbers, shown, peaks, torch.zeros(len(peaks), dtype=torch.long))
+
+
+def fixed_view(numbers: Sequence[int], samples: int) -> View:
+    """Show the same slices of all samples, none of which is marked."""
+    places = torch.tensor(list(numbers)).expand(samples, -1)
+    nowhere = torch.full((samples,), len(numbers))
+    return View(places, torch.ones_like(places, dtype=torch.bool), places.new_zeros(samples, 3), nowhere)
 
 
 def peaks_of(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,9 +210,7 @@ def lay_slices(
     whole = torch.cat(list(images), dim=-1)[None]
     tile = Tile(0, "frame" if is_video else "peak", (0, 0, count * width, height))
     form = Form(tuple(whole.shape[2:]), tile.size, (tile,))
-    at = torch.tensor([[number]])
-    view = View(at, torch.ones_like(at, dtype=torch.bool), at, at[0])
-    return torch.cat(lay_pictures(whole, form, view, normalize).chunk(count, dim=3))
+    return torch.cat(lay_pictures(whole, form, fixed_view([number], 1), normalize).chunk(count, dim=3))
 
 
 def plane_sheets(
@@ -284,16 +289,22 @@ def _rings(form: Form, view: View) -> Tensor:
     return rings
 
 
+def lines_in_tiles(form: Form, view: View, regions: Regions, width: int = 1) -> list[tuple[Tensor, Color]]:
+    """Return the outline of each region in each tile, `(N, h, w)` bool on the CPU, and its colour."""
+    lines = []
+    if regions.masks is not None:
+        lines.append((edge(lay_maps(regions.masks.bool(), form, view), width), OBJECT_COLOR))
+    if regions.boxes is not None:
+        lines.append((_lay_boxes(regions.boxes, form, view, width), OBJECT_COLOR))
+    if regions.suspect is not None:
+        suspect = regions.suspect.bool().expand(len(view.numbers), *form.size)
+        lines.append((dash(edge(lay_maps(suspect, form, view), width)), SUSPECT_COLOR))
+    return lines
+
+
 def _strokes(form: Form, view: View, regions: Regions, width: int) -> Strokes:
     """The outlines of the regions in each tile, and a frame around the marked one of a strip."""
-    strokes = []
-    if regions.masks is not None:
-        strokes.append(stroke(edge(lay_maps(regions.masks.bool(), form, view), width), OBJECT_COLOR))
-    if regions.boxes is not None:
-        strokes.append(stroke(_lay_boxes(regions.boxes, form, view, width), OBJECT_COLOR))
-    if regions.suspect is not None:
-        suspect = regions.suspect.bool().expand(len(view.peaks), *form.size)
-        strokes.append(stroke(dash(edge(lay_maps(suspect, form, view), width)), SUSPECT_COLOR))
+    strokes = [stroke(line, color) for line, color in lines_in_tiles(form, view, regions, width)]
     if form.is_video:
         lines = torch.zeros(len(form.tiles) + 1, *form.sheet, dtype=torch.bool)
         for line, tile in zip(lines, form.tiles, strict=False):
