@@ -80,6 +80,16 @@ Forward = Callable[[nn.Module, Tensor], Any]
 """`(model, images) -> output`: a user's own way to call a model."""
 
 
+def forward_at(forward: Any, rows: Any) -> Any:
+    """The same way to call a model, for some of the samples that it belongs to.
+
+    Args:
+        forward: as in `call_model`.
+        rows: of which sample each image will be.
+    """
+    return forward.at(rows) if hasattr(forward, "at") else forward
+
+
 class IntegerImagesError(InputError):
     """Raised where a forward takes images as floating point, and not the whole numbers (such as uint8) that came."""
 
