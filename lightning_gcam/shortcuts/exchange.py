@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -339,7 +340,7 @@ def exchange_spectrum(images: Tensor, donors: Tensor) -> Tensor:
     size = images.shape[2:]
     own, lent = (torch.fft.rfftn(each.contiguous(), s=size) for each in (images, donors))
     spectrum = torch.polar(lent.abs(), own.angle())
-    mean = (..., *(0,) * len(size))
+    mean: tuple[Any, ...] = (..., *(0,) * len(size))
     spectrum[mean] = lent[mean]  # with its sign: a normalized image may be dark
     made: Tensor = torch.fft.irfftn(spectrum, s=size)
     return made
@@ -385,9 +386,10 @@ def exchange_border(images: Tensor, donors: Tensor) -> Tensor:
     """
     sides = images.shape[2:][-2:]
     widths = [max(round(side * BORDER), 1) if side > 2 else 0 for side in sides]
-    within = tuple(slice(width, side - width) for width, side in zip(widths, sides, strict=True))
+    inside = (slice(width, side - width) for width, side in zip(widths, sides, strict=True))
+    within: tuple[Any, ...] = (..., *inside)
     border = torch.ones_like(images[:, 0], dtype=torch.bool)
-    border[(..., *within)] = False
+    border[within] = False
     every = torch.ones(len(images), dtype=torch.bool, device=images.device)
     return exchange(images, donors, every, border)
 

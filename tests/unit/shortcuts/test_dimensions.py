@@ -121,9 +121,7 @@ def test_a_further_side_of_one_changes_nothing(sides, removal):
     torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
 
 
-@given(
-    axes=st.permutations([0, 1, 2]), removal=st.sampled_from(["blur", "mean"]), seed=st.integers(0, 2**16)
-)
+@given(axes=st.permutations([0, 1, 2]), removal=st.sampled_from(["blur", "mean"]), seed=st.integers(0, 2**16))
 def test_the_order_of_the_sides_does_not_matter(axes, removal, seed):
     images, regions = of_size(6, 8, 9, n=2, channels=1, seed=seed)
     turned_images = images.permute(0, 1, *(axis + 2 for axis in axes))
