@@ -14,10 +14,13 @@ from torch import Tensor
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.pipeline import captions
 from lightning_gcam.shortcuts.exchange import CHANCE, RATE, SAME_CLASS_RATE
-from lightning_gcam.visual import Normalize, PanelTexts, render_grid, render_row, shown_channels, to_display
-from lightning_gcam.visual.images import Scale, check_same_size, shrink_images
-from lightning_gcam.visual.layout import FigureLayout, plan, plan_row
+from lightning_gcam.visual import Normalize, PanelTexts, render_row, shown_channels, to_display
+from lightning_gcam.visual.grid import FigureTexts, render_sheets
+from lightning_gcam.visual.images import Scale, check_count, check_same_size, shrink_images
+from lightning_gcam.visual.layout import FigureLayout, plan, plan_row, plan_sheets
 from lightning_gcam.visual.overlay import shrink_maps, shrink_saliency
+from lightning_gcam.visual.panels import HeatStyle, Regions, Sheet, flat_sheets
+from lightning_gcam.visual.planes import Form, plane_sheets, video_form, volume_form
 
 
 @dataclass(frozen=True)
@@ -75,36 +78,88 @@ def draw(
     Returns:
         `(height, width, 3)`, uint8.
     """
-    earlier, size = earlier or Earlier(), layout_of(batch, attribution, style).work
+    earlier, layout = earlier or Earlier(), layout_of(batch, attribution, style)
+    names, said = list(attribution.maps), texts or captions.captions(batch, attribution, style.class_names)
     for name, each in attribution.maps.items():
         check_same_size(batch.images, each, f'maps["{name}"]')
-    names, maps = list(attribution.maps), _shrunk(attribution.maps, size)
-    if style.scale != "own":
-        maps = {name: _raw(each, attribution.peaks[name]) for name, each in maps.items()}
-    before = earlier.tops if style.scale == "run" else {}
-    tops = {name: max(_highest(name, attribution), before.get(name, 0.0)) for name in names}
-    return render_grid(
-        to_display(batch.images, style.normalize, size),
-        maps,
-        captions=texts if texts is not None else captions.captions(batch, attribution, style.class_names),
-        correct=captions.correct(batch, attribution, style.class_names),
-        headings=[_heading(name, attribution) for name in names],
-        notes={name: _notes(name, attribution, tops[name], style.scale) for name in names},
-        masks=_region(batch.masks, size),
-        boxes=_scaled(batch.boxes, batch.image_size, size),
-        suspect=_region(batch.suspect, size),
-        title=title_of(when, batch, attribution, style),
-        scale=style.scale,
-        tops=tops,
-        before=_shrunk(_comparable(earlier, attribution), size) if style.show_change else None,
-        since=f"at step {earlier.step}" if earlier.step is not None else "at the look before",
+    check_count(said, len(batch), "captions", "sample")
+    known = earlier.tops if style.scale == "run" else {}
+    tops = {name: max(_highest(name, attribution), known.get(name, 0.0)) for name in names}
+    shown = FigureTexts(
+        title_of(when, batch, attribution, style),
+        said,
+        {name: _notes(name, attribution, tops[name], style.scale) for name in names},
+        captions.correct(batch, attribution, style.class_names),
+        f"at step {earlier.step}" if earlier.step is not None else "at the look before",
     )
+    before = _comparable(earlier, attribution) if style.show_change else {}
+    sheets = _sheets(batch, attribution, style, layout, before)
+    present = batch.masks is not None or batch.boxes is not None, batch.suspect is not None
+    return render_sheets(sheets, layout, shown, HeatStyle(style.scale, tops, style.show_change), present)
 
 
 def layout_of(batch: SaliencyBatch, attribution: captions.Explanation, style: Style) -> FigureLayout:
     """Where everything stands in the picture, and at which size the panels are computed."""
-    columns = 2 if style.show_change else 1
-    return plan(len(batch), columns * len(attribution.maps), *batch.image_size, bars=columns)
+    columns, beside = 2 if style.show_change else 1, _beside(batch)
+    maps, pictures = columns * len(attribution.maps), 1 + len(beside)
+    if batch.kind == "image":
+        return plan(len(batch), maps, *batch.image_size, columns, pictures)
+    form = _form(batch, maps + pictures)
+    return plan_sheets(len(batch), maps, form.sheet, columns, pictures, batch.kind != "volume")
+
+
+def _form(batch: SaliencyBatch, panels: int) -> Form:
+    """What stands where on the sheets of volumes and videos."""
+    if batch.kind == "video":
+        return video_form(batch.image_size, panels * len(batch))
+    has_object = batch.masks is not None or batch.boxes is not None
+    return volume_form(batch.image_size, panels * len(batch), has_object)
+
+
+def _beside(batch: SaliencyBatch) -> dict[str, Tensor]:
+    """The other inputs that have the form of the images: the second pictures of a pair."""
+    same = batch.images.shape, batch.images.dtype
+    return {
+        f"image {name}": each
+        for name, each in (batch.inputs or {}).items()
+        if isinstance(each, Tensor) and (each.shape, each.dtype) == same
+    }
+
+
+def _sheets(
+    batch: SaliencyBatch,
+    attribution: captions.Explanation,
+    style: Style,
+    layout: FigureLayout,
+    before: Mapping[str, Tensor],
+) -> list[Sheet]:
+    """The columns of the figure in two dimensions."""
+    headings = [_heading(name, attribution) for name in attribution.maps]
+    maps, beside, peaks = dict(attribution.maps), _beside(batch), attribution.peaks
+    if batch.kind == "image":
+        # nothing is drawn at a size that nobody sees, or on the device
+        maps, before, size = _shrunk(maps, layout.work), _shrunk(before, layout.work), layout.work
+        boxes = _scaled(batch.boxes, batch.image_size, size)
+        suspect = _region(batch.suspect_masks, size)
+        regions = Regions(_region(batch.masks, size), boxes, suspect)
+        shown = {name: to_display(each, style.normalize, size) for name, each in beside.items()}
+    if style.scale != "own":
+        maps = {name: _raw(each, peaks[name]) for name, each in maps.items()}
+    if batch.kind == "image":
+        images = to_display(batch.images, style.normalize, size)
+        return flat_sheets(images, maps, regions, layout, headings, before, shown)
+    return plane_sheets(
+        _form(batch, layout.panels),
+        batch.images,
+        maps,
+        Regions(batch.masks, batch.boxes, batch.suspect),
+        headings,
+        objects=batch.object_masks,
+        normalize=style.normalize,
+        line_width=layout.line_width,
+        before=before,
+        beside=beside,
+    )
 
 
 def _shrunk(maps: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
@@ -286,7 +341,7 @@ def _exchange_legend(exchanged: ExchangedSample) -> list[str]:
 
 def _raw(maps: Tensor, peaks: Tensor) -> Tensor:
     """The maps before they were scaled."""
-    return maps * peaks.float().nan_to_num(0, 0, 0).to(maps.device)[:, None, None]
+    return maps * peaks.float().nan_to_num(0, 0, 0).to(maps.device).view(-1, *[1] * (maps.ndim - 1))
 
 
 def _highest(name: str, attribution: captions.Explanation) -> float:

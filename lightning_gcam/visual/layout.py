@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TypeAlias
 
@@ -71,6 +71,10 @@ class FigureLayout:
     bars: int = 1  # colour bars in the legend
     heading_lines: int = 1
     narrowest: int = _CELL  # width of a cell at least
+    pictures: int = 1  # panels before the maps'
+
+    is_stacked = False
+    """Whether panels stand below each other, each with its own heading."""
 
     @cached_property
     def panel(self) -> tuple[int, int]:
@@ -229,9 +233,67 @@ class FigureLayout:
         return card + _PAD + panel * (self.cell + _PANEL_GAP)
 
 
+@dataclass(frozen=True)
+class StackedLayout(FigureLayout):
+    """Positions and sizes where the panels of a sample stand below each other, each under its heading and its note."""
+
+    is_stacked = True
+
+    @cached_property
+    def card(self) -> tuple[int, int]:
+        """Height and width of a card."""
+        return _line_height(self.caption_size) + self.panels * self._row + 2 * _PAD, self.cell + 2 * _PAD
+
+    @property
+    def _row(self) -> int:
+        return _line_height(self.note_size) + self.panel[0] + _PAD // 2
+
+    @property
+    def _heading_height(self) -> int:  # type: ignore[override]
+        return _PAD // 2
+
+    def panel_box(self, sample: int, panel: int) -> Box:
+        """Box of a panel, below its heading."""
+        left, bottom = self._panel_left(sample % self.blocks, 0), self._line(sample, panel)[1]
+        left += (self.cell - self.panel[1]) // 2
+        return left, bottom, left + self.panel[1], bottom + self.panel[0]
+
+    def heading_of(self, sample: int, panel: int) -> Box:
+        """Box of the heading above a panel, on the left."""
+        left = self._panel_left(sample % self.blocks, 0)
+        return left, self._line(sample, panel)[0], left + self.cell // 2, self._line(sample, panel)[1]
+
+    def note_box(self, sample: int, panel: int) -> Box:
+        """Box of the note above a panel, on the right of its heading."""
+        _, top, left, bottom = self.heading_of(sample, panel)
+        return left, top, self._panel_left(sample % self.blocks, 0) + self.cell, bottom
+
+    def _line(self, sample: int, panel: int) -> tuple[int, int]:
+        """Top and bottom of the line above a panel."""
+        top = self.card_box(sample)[1] + _PAD // 2 + _line_height(self.caption_size) + panel * self._row
+        return top, top + _line_height(self.note_size)
+
+    @cached_property
+    def boxes(self) -> FigureBoxes:
+        """All boxes at once; the headings are those of each sample's panels."""
+        panels = range(self.panels)
+        headings = [[self.heading_of(each, panel) for panel in panels] for each in range(self.samples)]
+        return replace(super().boxes, headings=headings)
+
+
 @lru_cache(maxsize=64)
-def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> FigureLayout:
+def plan(
+    samples: int, maps: int, height: int, width: int, bars: int = 1, pictures: int = 1
+) -> FigureLayout:
     """Lay out `samples` images of `height` x `width` with `maps` panels beside each, and `bars` colour bars below.
+
+    Args:
+        samples: one card each.
+        maps: panels for maps and their changes.
+        height: of the images.
+        width: of the images.
+        bars: in the legend.
+        pictures: panels before the maps'.
 
     Cards stand side by side so that the figure comes closest to a screen's proportions. The same one is returned at
     every look.
@@ -240,9 +302,37 @@ def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> Fig
         >>> plan(16, 1, 224, 224).blocks
         4
     """
-    work, factors = _panel_size(height, width, samples * (maps + 1))
+    panels = maps + pictures
+    work, factors = _panel_size(height, width, samples * panels)
     layouts = [
-        FigureLayout(samples, maps + 1, work, factors, blocks, bars) for blocks in range(1, samples + 1)
+        FigureLayout(samples, panels, work, factors, blocks, bars, pictures=pictures)
+        for blocks in range(1, samples + 1)
+    ]
+    return min(layouts, key=_cost)
+
+
+@lru_cache(maxsize=64)
+def plan_sheets(
+    samples: int, maps: int, panel: tuple[int, int], bars: int = 1, pictures: int = 1, stacked: bool = False
+) -> FigureLayout:
+    """Lay out panels of a given height and width, which are drawn as they are.
+
+    Args:
+        samples: one card each.
+        maps: panels for maps and their changes.
+        panel: height and width.
+        bars: in the legend.
+        pictures: panels before the maps'.
+        stacked: whether the panels of a sample stand below each other.
+
+    Example:
+        >>> plan_sheets(4, 1, (120, 800), stacked=True).panel
+        (120, 800)
+    """
+    kind = StackedLayout if stacked else FigureLayout
+    layouts = [
+        kind(samples, maps + pictures, panel, (1, 1), blocks, bars, pictures=pictures)
+        for blocks in range(1, samples + 1)
     ]
     return min(layouts, key=_cost)
 
@@ -332,9 +422,11 @@ def cut_samples(figure: Picture, layout: FigureLayout) -> list[Picture]:
     cards = []
     for sample in range(layout.samples):
         left, top, right, bottom = layout.card_box(sample)
-        _, above, _, below = layout.heading_box(sample % layout.blocks, 0)
         card = _cut(figure, (left, top, right, bottom))
-        cards.append(np.concatenate([_cut(figure, (left, above, right, below)), card]))
+        if not layout.is_stacked:
+            _, above, _, below = layout.heading_box(sample % layout.blocks, 0)
+            card = np.concatenate([_cut(figure, (left, above, right, below)), card])
+        cards.append(card)
     return cards
 
 
@@ -356,6 +448,11 @@ def cut_panels(figure: Picture, layout: FigureLayout) -> list[list[Picture]]:
         [_cut(figure, layout.panel_box(sample, panel)) for panel in range(layout.panels)]
         for sample in range(layout.samples)
     ]
+
+
+def moved(box: Box, by: Box) -> Box:
+    """Move a box from the coordinates of a panel to those of the figure, of which `by` is the panel's box."""
+    return box[0] + by[0], box[1] + by[1], box[2] + by[0], box[3] + by[1]
 
 
 def _cut(figure: Picture, box: Box) -> Picture:
