@@ -20,8 +20,8 @@ from lightning_gcam.shortcuts.removal import (
     in_dtype_of,
     in_floats,
     remove_regions,
-    spread,
 )
+from lightning_gcam.utils.dimensions import for_each
 from lightning_gcam.utils.errors import InputError, did_you_mean
 from lightning_gcam.utils.transfer import to_device
 
@@ -178,7 +178,7 @@ def removed_objects(
     """
     if annotated.around is None:
         return None
-    regions = annotated.around & spread(annotated.masked, annotated.around.ndim - 1)
+    regions = annotated.around & for_each(annotated.masked, annotated.around)
     return RemovedObjects(images, regions, removal)
 
 
@@ -198,7 +198,7 @@ def _on_objects(
     """The versions that need masks."""
     if annotated.objects is None or not (annotated.known & annotated.masked).any():
         return {}
-    background = ~annotated.objects & spread(annotated.masked, annotated.objects.ndim - 1)
+    background = ~annotated.objects & for_each(annotated.masked, annotated.objects)
     return {
         "background_only": lambda rows: bare.images[to_device(rows, images.device)],
         "object_only": _object_only(images, background, removal),
@@ -217,7 +217,7 @@ def _on_saliency(
     def salient() -> Tensor:
         each = zip(maps.split(1), masks.split(1), around.split(1), strict=True)
         found = [most_salient(one.nan_to_num(0.0), *regions) for one, *regions in each]
-        return torch.cat(found) & spread(donors >= 0, masks.ndim - 1)
+        return torch.cat(found) & for_each(donors >= 0, masks)
 
     @cache
     def elsewhere() -> Tensor:
@@ -244,7 +244,7 @@ def _object_only(images: Tensor, background: Tensor, removal: Removal) -> MakeIm
             for image, behind in zip(images, background, strict=True)
         ]
         mean = torch.stack(parts).sum(dim=0) / background.sum().clamp(min=1).item()
-        return spread(in_dtype_of(images, mean), images.ndim - 2)
+        return for_each(in_dtype_of(images, mean), images[0])
 
     def made(rows: Tensor) -> Tensor:
         chosen, behind = (to_device(each, images.device) for each in (rows, background[rows]))

@@ -14,7 +14,8 @@ from torch.nn.functional import max_pool1d, max_pool2d, max_pool3d, pad
 from lightning_gcam.cam.targets import are_multi_hot
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import boxes_to_masks
-from lightning_gcam.shortcuts.removal import boxes_of, spread
+from lightning_gcam.shortcuts.removal import boxes_of
+from lightning_gcam.utils.dimensions import for_each
 from lightning_gcam.utils.transfer import to_host
 
 MARGIN = 1 / 8
@@ -51,7 +52,7 @@ def region_around(masks: Tensor) -> Tensor:
     square = boxes_to_masks(torch.cat(_centred(starts, ends, longer + 2 * margin, lengths), dim=1), size)
     box = boxes_to_masks(torch.cat([starts - margin, ends + margin], dim=1), size)
     fits = square.flatten(1).sum(dim=1) <= _MOST * size.numel()
-    return torch.where(spread(fits, sides), square, box) & spread(masks.flatten(1).any(dim=1), sides)
+    return torch.where(for_each(fits, masks), square, box) & for_each(masks.flatten(1).any(dim=1), masks)
 
 
 def _centred(starts: Tensor, ends: Tensor, side: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, avg_pool3d, interpolate
+from torch.nn.functional import avg_pool2d, avg_pool3d
 
 from lightning_gcam.utils.chunking import run_in_chunks
+from lightning_gcam.utils.dimensions import Size, for_each, positions_of, resize
 from lightning_gcam.utils.errors import InputError, did_you_mean
 from lightning_gcam.utils.transfer import to_device
 
@@ -141,16 +142,6 @@ def sides_of(box: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(box[:half], box[half:], strict=True))[::-1]
 
 
-def spread(flags: Tensor, sides: int) -> Tensor:
-    """One flag a sample `(N,)` as `(N, 1, ...)`, to be combined with regions of so many sides.
-
-    Example:
-        >>> spread(torch.tensor([True, False]), 2).shape
-        torch.Size([2, 1, 1])
-    """
-    return flags.view(-1, *(1,) * sides)
-
-
 def _ends(there: Tensor) -> tuple[Tensor, Tensor]:
     """The first marked position, and the one past the last, `(N,)` each; 0 and 0 where none is marked."""
     places = torch.arange(there.shape[1], device=there.device).expand_as(there)
@@ -173,7 +164,7 @@ def in_dtype_of(images: Tensor, made: Tensor) -> Tensor:
 
 
 def _mean(images: Tensor, regions: Tensor, _: Tensor) -> Tensor:
-    outside, sides = (~regions)[:, None].to(images), tuple(range(2, images.ndim))
+    outside, sides = (~regions)[:, None].to(images), positions_of(images)
     area = outside.sum(dim=sides, keepdim=True).clamp(min=1)
     return ((images * outside).sum(dim=sides, keepdim=True) / area).expand_as(images)
 
@@ -276,7 +267,7 @@ def exchange(images: Tensor, donor_images: Tensor, has_donor: Tensor, regions: T
         >>> exchange(images, images.flip(0), torch.tensor([True, False]), left).flatten(1).tolist()
         [[3.0, 2.0], [3.0, 4.0]]
     """
-    return torch.where((regions & spread(has_donor, regions.ndim - 1))[:, None], donor_images, images)
+    return torch.where((regions & for_each(has_donor, regions))[:, None], donor_images, images)
 
 
 def exchange_regions(
@@ -314,14 +305,12 @@ def exchange_regions(
         to_sides, of_sides = map(sides_of, boxes)
         if all(end > start for start, end in (*to_sides, *of_sides)):
             part = donor_images[row][_inside(of_sides)]
-            laid[row][_inside(to_sides)] = _resized(part, [end - start for start, end in to_sides])
+            laid[row][_inside(to_sides)] = _resized(part, tuple(end - start for start, end in to_sides))
     return exchange(images, laid, has_donor, to)
 
 
-def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
+def _resized(image: Tensor, size: Size) -> Tensor:
     """An image `(C, *S)` of another size."""
-    if list(image.shape[1:]) == size:
+    if image.shape[1:] == size:
         return image
-    mode = ("linear", "bilinear", "trilinear")[len(size) - 1]
-    made = interpolate(in_floats(image)[None], size=size, mode=mode, align_corners=False)[0]
-    return in_dtype_of(image, made)
+    return in_dtype_of(image, resize(in_floats(image)[None], size)[0])
