@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from lightning_gcam.cam.context import MethodContext, check_graph
+from lightning_gcam.cam.context import MethodContext
 from lightning_gcam.cam.layouts import find_patches
 from lightning_gcam.cam.outputs import leads_to_all, nodes_behind
 from lightning_gcam.cam.registry import register_model_method
@@ -164,15 +164,13 @@ def _attention_of(context: MethodContext, name: str, rows: Tensor) -> _Attention
     images.requires_grad_(images.is_floating_point())
     with torch.enable_grad(), _AttentionRecorded() as recorded:
         score = context.values(images, rows)
-    check_graph(context, name, score)
-    before_score = set(nodes_behind(get_gradient_edge(score).node))
+    before_score = set(nodes_behind(get_gradient_edge(score).node)) if score.requires_grad else set()
     layers = [each for each in recorded.layers if each.edge.node in before_score]
     if images.requires_grad:  # not those of a text beside the images
         goal = {get_gradient_edge(images).node}
         layers = [each for each in layers if leads_to_all(each.edge.node, goal)] or layers
     shapes = [tuple(each.weights.shape) for each in layers]
-    found = find_patches(shapes[0][-1], context.size) if shapes else None
-    problem = _problem(shapes, len(rows))
+    problem, found = _problem(shapes, len(rows)), _patches_of(context, shapes)
     if problem or found is None:
         problem = problem or f"{shapes[0][-1]} tokens, which are no grid over an image {context.size}"
         raise InputError(
@@ -183,6 +181,20 @@ def _attention_of(context: MethodContext, name: str, rows: Tensor) -> _Attention
     return _Attention(layers, score, *found)
 
 
+def _patches_of(
+    context: MethodContext, shapes: Sequence[tuple[int, ...]]
+) -> tuple[int, tuple[int, ...]] | None:
+    """The number of tokens before the patches, and the patches' grid; None where they form none.
+
+    Almost any number is that of a grid behind up to eight tokens: with more than one, the target layer has to confirm
+    it.
+    """
+    found = find_patches(shapes[0][-1], context.size) if shapes else None
+    if found is None or (found[0] > 1 and found[1] != context.activations.shape[2:]):
+        return None
+    return found
+
+
 def _problem(shapes: Sequence[tuple[int, ...]], n: int) -> str:
     """Why the weights `(N, heads, L, S)` of all layers do not form one sequence; empty where they do."""
     if not shapes:
@@ -190,7 +202,7 @@ def _problem(shapes: Sequence[tuple[int, ...]], n: int) -> str:
             "none (they are seen in `F.scaled_dot_product_attention`, in `nn.MultiheadAttention`, and in a softmax "
             "over (N, heads, L, L); not in compiled scripts and kernels of other packages)"
         )
-    if any(shape[0] != n for shape in shapes):
+    if any(len(shape) != 4 or shape[0] != n for shape in shapes):
         return f"those of parts of it, {_in_words(shapes)} for {n} images (windows, or frames by themselves)"
     lengths = [shapes[0][-1], *(shape[-2] for shape in shapes)]
     if any(shape[-1] != length for shape, length in zip(shapes, lengths, strict=False)):
@@ -257,7 +269,7 @@ class _AttentionRecorded(TorchFunctionMode):
         torch.set_grad_enabled(True)
         if not weights.requires_grad:
             weights.requires_grad_()
-        found = weights.detach() if weights.ndim == 4 else weights.detach()[:, None]
+        found = weights.detach()[:, None] if weights.ndim == 3 else weights.detach()
         self.layers.append(AttentionLayer(found, get_gradient_edge(weights)))
 
 

@@ -337,14 +337,20 @@ class Pyramid(nn.Module):
 
 
 class NoGrid(ClassToken):
-    """The patches twice, and some of them again."""
+    """Some of the patches, and some of them again; 35 tokens are no grid, 14 would be one behind five others."""
+
+    tokens = 35
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images).flatten(2).transpose(1, 2)
-        x = torch.cat([x, x, x], dim=1)[:, :35]
+        x = torch.cat([x, x, x], dim=1)[:, : self.tokens]
         for norm, attention in zip(self.norms, self.attentions, strict=True):
             x = x + attention(norm(x))
         return self.head(x.mean(dim=1))
+
+
+class Pruned(NoGrid):
+    tokens = 14
 
 
 @pytest.mark.parametrize("method", OF_TRANSFORMERS)
@@ -355,6 +361,7 @@ class NoGrid(ClassToken):
         (Windows, "stem", r"and Windows shows those of parts of it, \(8, 1, 16, 16\) for 2 images \(windows"),
         (Pyramid, "stem", r"those of different sequences, \(2, 1, 16, 16\), \(2, 1, 4, 4\)\. Leave it out"),
         (NoGrid, "stem", r"and NoGrid shows 35 tokens, which are no grid over an image \(32, 32\)"),
+        (Pruned, "stem", r"and Pruned shows 14 tokens, which are no grid over an image \(32, 32\)"),
     ],
 )
 def test_a_model_without_attention_over_all_tokens_is_refused(
