@@ -17,6 +17,7 @@ from lightning_gcam.cam.context import MethodContext
 from lightning_gcam.cam.layouts import find_patches
 from lightning_gcam.cam.outputs import leads_to_all, nodes_behind
 from lightning_gcam.cam.registry import register_model_method
+from lightning_gcam.utils.dimensions import Size
 from lightning_gcam.utils.errors import InputError
 
 
@@ -37,7 +38,7 @@ def attention_rollout(context: MethodContext) -> Tensor:
         context: of the samples.
 
     Returns:
-        `(N, h, w)`, one cell a patch.
+        `(N, *grid)`, one cell a patch.
 
     Raises:
         InputError: where the model shows no attention weights, those of windows, or of tokens that are no grid.
@@ -75,7 +76,7 @@ def attention_relevance(context: MethodContext) -> Tensor:
         context: of the samples.
 
     Returns:
-        `(N, h, w)`, >= 0, one cell a patch.
+        `(N, *grid)`, >= 0, one cell a patch.
 
     Raises:
         InputError: as `attention_rollout`.
@@ -129,7 +130,7 @@ class _Attention:
     layers: Sequence[AttentionLayer]
     score: Tensor
     prefix: int
-    grid: tuple[int, ...]
+    grid: Size
 
     def gradients(self, layers: Sequence[AttentionLayer]) -> list[Tensor]:
         """The gradients of the score with respect to the weights of some layers, `(N, heads, L, S)` float32 each."""
@@ -149,7 +150,7 @@ class _Attention:
         return read / read.sum(dim=1, keepdim=True)
 
     def on_grid(self, row: Tensor) -> Tensor:
-        """The values of the patches among those of all tokens, `(N, h, w)`."""
+        """The values of the patches among those of all tokens, `(N, *grid)`."""
         values: Tensor = row[:, self.prefix :].unflatten(1, self.grid)
         return values
 
@@ -181,9 +182,7 @@ def _attention_of(context: MethodContext, name: str, rows: Tensor) -> _Attention
     return _Attention(layers, score, *found)
 
 
-def _patches_of(
-    context: MethodContext, shapes: Sequence[tuple[int, ...]]
-) -> tuple[int, tuple[int, ...]] | None:
+def _patches_of(context: MethodContext, shapes: Sequence[tuple[int, ...]]) -> tuple[int, Size] | None:
     """The number of tokens before the patches, and the patches' grid; None where they form none.
 
     Almost any number is that of a grid behind up to eight tokens: with more than one, the target layer has to confirm

@@ -304,6 +304,49 @@ def test_a_last_attention_that_pools_the_tokens_is_multiplied_as_it_is() -> None
     assert (found.peaks[RELEVANCE] > 0).all()
 
 
+class OfAnySize(nn.Module):
+    """Two layers of torch's encoder over the patches of a signal, an image or a volume, and their mean."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
+        self.stem, self.position = convolution(1, 12, 4, stride=4), nn.Parameter(torch.ones(16, 12))
+        layers = (nn.TransformerEncoderLayer(12, 2, 24, dropout=0.0, batch_first=True) for _ in range(2))
+        self.blocks, self.head = nn.ModuleList(layers), nn.Linear(12, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images).flatten(2).transpose(1, 2)
+        x = x + self.position[: x.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(dim=1))
+
+
+@pytest.mark.parametrize("size", [(64,), (16, 16), (8, 8, 16)])
+def test_signals_and_volumes(size: tuple[int, ...]) -> None:
+    model = seeded(OfAnySize(len(size)))
+    images = torch.randn(2, 1, *size, generator=torch.Generator().manual_seed(0))
+    weights: list[Tensor] = []
+    for block in model.blocks:
+        block.self_attn.register_forward_pre_hook(
+            lambda module, inputs: weights.append(
+                module.forward(*inputs)[1]
+            )  # need_weights, the mean of the heads
+        )
+    model(images)
+    grid = tuple(side // 4 for side in size)
+    first, second = ((each + torch.eye(each.shape[-1])) / 2 for each in weights)
+    expected = (second @ first).mean(dim=1).unflatten(1, grid)
+    for block in model.blocks:
+        block.self_attn._forward_pre_hooks.clear()
+    found = look(model, images, target_layer="blocks.0")
+    torch.testing.assert_close(found.peaks[ROLLOUT], expected.flatten(1).amax(dim=1))
+    assert found.maps[RELEVANCE].shape == (2, *size)
+    peak = expected[0].flatten().argmax()
+    cells = tuple(slice(4 * int(each), 4 * int(each) + 4) for each in torch.unravel_index(peak, grid))
+    assert found.maps[ROLLOUT][0][cells].max() == 1
+
+
 # ------------------------------------------------------------------------------------- where one cannot
 
 
