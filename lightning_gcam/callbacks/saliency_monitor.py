@@ -48,7 +48,7 @@ from lightning_gcam.callbacks.trainer_state import (
     precision,
     total_steps,
 )
-from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import TargetLayer, check_fuse, resolve_target_layers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import (
     Fuse,
     TargetLayers,
