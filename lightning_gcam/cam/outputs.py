@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from torch import Size, Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 
-from lightning_gcam.cam.squashing import Squash, squash_of, unsquashed
+from lightning_gcam.cam.squashing import Squash, leads_to_all, nodes_behind, squash_of, unsquashed
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
 
@@ -111,26 +111,6 @@ _LAYERS = ("Convolution", "Mkldnn", "Cudnn", "Miopen", "Addmm", "Mm", "Bmm")
 def _layers_behind(tensor: Tensor) -> int:
     """The number of convolutions and linear layers in the graph behind a tensor."""
     return sum(each.name().startswith(_LAYERS) for each in nodes_behind(get_gradient_edge(tensor).node))
-
-
-def nodes_behind(node: Node) -> Iterator[Node]:
-    """Walk through the autograd graph from a node back to the leaves; each node once, the first is `node` itself."""
-    seen, stack = {node}, [node]
-    while stack:
-        yield (current := stack.pop())
-        behind = {each for each, _ in current.next_functions if each is not None} - seen
-        seen |= behind
-        stack += behind
-
-
-def leads_to_all(node: Node, goals: set[Node]) -> bool:
-    """Whether the graph behind a node, the node included, holds all of some others."""
-    left = set(goals)
-    for each in nodes_behind(node) if left else ():
-        left.discard(each)
-        if not left:
-            break
-    return not left
 
 
 _LOGGED: set[str] = set()
@@ -255,8 +235,11 @@ def heads_of(output: Any, batch_size: int) -> dict[str, Tensor]:
     """
     if isinstance(output, Tensor):
         return {}
-    places = {place: each for place, each in _parts_at_top(output).items() if _is_logits(each, batch_size)}
-    return {_name_of(place): each for place, each in places.items()}
+    return {
+        _name_of(place): each
+        for place, each in _parts_at_top(output).items()
+        if _is_logits(each, batch_size) or (batch_size == 1 and getattr(each, "ndim", None) == 0)  # squeezed
+    }
 
 
 def _name_of(place: str) -> str:
