@@ -30,9 +30,9 @@ from lightning_gcam.evaluation import Columns, SampleStore, StoredBatch
 from lightning_gcam.loggers.disk import claim_directory, release_directory
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.registry import BASELINES
-from lightning_gcam.pipeline.attribution import labels_of
 from lightning_gcam.pipeline.config import PERTURBING, LookConfig, OnFailure
 from lightning_gcam.pipeline.dry_run import dry_run
+from lightning_gcam.pipeline.labels import labels_of
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.utils.chunking import ForwardCount, without_progress_bars
 from lightning_gcam.utils.errors import InputError

@@ -87,6 +87,20 @@ def names_of_heads(head: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def check_head(head: Any) -> str:
+    """Return the name of one head.
+
+    Raises:
+        InputError: where it is none, or several.
+    """
+    if not isinstance(head, str):
+        raise InputError(
+            f'`head` must be the name of one head, or its place in the output such as "1"; got {head!r}. Call '
+            "`attribute` once for each."
+        )
+    return head
+
+
 def find_heads(
     model: nn.Module,
     images: Tensor,
@@ -97,8 +111,8 @@ def find_heads(
 ) -> dict[str, Size]:
     """Find the heads of a model that has several, by one forward.
 
-    These are those that are given; else those that could each be the logits (see `find_raw_logits`) and those that have
-    the name of a label.
+    These are those that are given, those that could each be the logits (see `find_raw_logits`), and those that have the
+    name of a label.
 
     Args:
         model: it is left as it was.
@@ -108,7 +122,8 @@ def find_heads(
         labelled: the names of the labels.
 
     Returns:
-        The shape of one sample of each, by name, in the order of the output; empty where it has one head.
+        The shape of one sample of each, by name, in the order of the output, those given first; empty where it has one
+        head.
 
     Raises:
         InputError: where there is no head of a given name; with the names there are.
@@ -123,25 +138,22 @@ def find_heads(
     n, leaf = len(images), images.detach().clone().requires_grad_(images.is_floating_point())
     with untouched(model), eager_without_graph(), torch.enable_grad():
         output = call_model(model, leaf.clone(), forward)
-        if given:
-            heads = _named_heads(output, n, given)
-        else:
-            heads = heads_of(output, n)
-            several = _several(output, n)
-            named = [head for head in heads if any(_is_same(head, each) for each in labelled)]
-            if not several and named:
-                several = {name for name, each in heads.items() if each is find_raw_logits(output, n)}
-            heads = {name: each for name, each in heads.items() if name in several or name in named}
-        return {name: each.shape[1:] or Size([1]) for name, each in heads.items()}
+        found = _named_heads(output, n, given) if given else {}
+        heads = heads_of(output, n)
+        named = [head for head in heads if any(_is_same(head, each) for each in labelled)]
+        logits = _logits_among(heads, output, n)
+        if given or named or len(logits) > 1:
+            found |= {head: each for head, each in heads.items() if head in named or head in logits}
+        return {head: each.shape[1:] or Size([1]) for head, each in found.items()}
 
 
-def _several(output: Any, batch_size: int) -> set[str]:
-    """The names of the heads that could each be the logits; none where it is known which is."""
+def _logits_among(heads: Mapping[str, Tensor], output: Any, batch_size: int) -> list[str]:
+    """The names of the heads that could each be the logits; one where it is known which is."""
     try:
-        find_raw_logits(output, batch_size)
+        logits = find_raw_logits(output, batch_size)
     except SeveralHeadsError as error:
-        return set(error.shapes)
-    return set()
+        return list(error.shapes)
+    return [head for head, each in heads.items() if each.data_ptr() == logits.data_ptr()]
 
 
 # ---------------------------------------------------------------------------------- whose labels are whose
@@ -175,13 +187,53 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
             found[same[0]] = name
     rest = {name: each for name, each in labels.items() if name not in found.values()}
     for name, each in sorted(rest.items(), key=lambda item: not _is_certain(item[1])):
-        fitting = [head for head in shapes if head not in found and _fits(each, shapes[head][0])]
-        exact = [head for head in fitting if int(each.max()) + 1 == max(shapes[head][0], 2)]
+        free = {head: shape[0] for head, shape in shapes.items() if head not in found}
+        fitting = [head for head in free if _fits(each, free[head])]
+        if not fitting and each.ndim == 1:  # whole numbers beyond every class: measurements, such as ages in years
+            fitting = [head for head in free if free[head] == 1]
+        exact = [head for head in fitting if int(each.max()) + 1 == max(free[head], 2)]
         if fitting:
             found[exact[0] if len(exact) == 1 else fitting[0]] = name
         if len(fitting) > 1 and len(exact) != 1:
             undecided.append(name)
     return {head: found[head] for head in shapes if head in found}, undecided
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """How one head of a model is looked at.
+
+    Args:
+        layers: the names of its target layers; found at the look where there are none yet.
+        name: of the head; None for the only one of a model.
+        width: how many numbers it gives a sample.
+        labels: the name of its labels, see `assign_labels`; None where it has none.
+    """
+
+    layers: tuple[str, ...] = ()
+    name: str | None = None
+    width: int = 0
+    labels: str | None = None
+
+    def to_plain(self) -> list[Any]:
+        """Lists, strings and numbers only."""
+        return [list(self.layers), self.name, self.width, self.labels]
+
+    @staticmethod
+    def from_plain(plain: Sequence[Any]) -> HeadPlan:
+        """The plan of what `to_plain` gave.
+
+        Raises:
+            InputError: where it is something else.
+        """
+        try:
+            layers, name, width, labels = plain
+            is_known = all(isinstance(each, str) for each in layers) and isinstance(width, int)
+            if is_known and isinstance(name, (str, type(None))) and isinstance(labels, (str, type(None))):
+                return HeadPlan(tuple(layers), name, width, labels)
+        except (TypeError, ValueError):
+            pass
+        raise InputError(f"`heads` should be lists of layers, name, width and labels; got {plain!r}.")
 
 
 _FILLERS = re.compile(r"(^|_)(y|out|outputs?|pred|preds|logits?|labels?|targets?|head|class|cls)(?=_|$)")

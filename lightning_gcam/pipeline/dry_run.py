@@ -11,7 +11,7 @@ from lightning_gcam.cam.calling import bound_to
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
 from lightning_gcam.cam.targets import check_labels
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.pipeline.attribution import attribute, labels_of
+from lightning_gcam.pipeline.attribution import attribute
 from lightning_gcam.pipeline.config import CHECKING, LookConfig
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts import changed_images

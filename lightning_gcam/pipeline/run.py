@@ -20,7 +20,7 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES
-from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks, labels_of
+from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks
 from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
 from lightning_gcam.pipeline.config import (
     CHECKING,
