@@ -189,7 +189,9 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
     for name, each in sorted(rest.items(), key=lambda item: not _is_certain(item[1])):
         free = {head: shape[0] for head, shape in shapes.items() if head not in found}
         fitting = [head for head in free if _fits(each, free[head])]
-        if not fitting and each.ndim == 1:  # whole numbers beyond every class: measurements, such as ages in years
+        if (
+            not fitting and each.ndim == 1
+        ):  # whole numbers beyond every class: measurements, such as ages in years
             fitting = [head for head in free if free[head] == 1]
         exact = [head for head in fitting if int(each.max()) + 1 == max(free[head], 2)]
         if fitting:
@@ -214,6 +216,12 @@ class HeadPlan:
     name: str | None = None
     width: int = 0
     labels: str | None = None
+
+    def __str__(self) -> str:
+        kind = {None: "without labels", "": "with the labels"}.get(
+            self.labels, f'with the labels "{self.labels}"'
+        )
+        return f'"{self.name}" of {self.width} {kind}'
 
     def to_plain(self) -> list[Any]:
         """Lists, strings and numbers only."""
@@ -286,7 +294,7 @@ _LOGGED: set[str] = set()
 
 def say_first(shapes: Shapes, chosen: str) -> None:
     """Log once which of several heads was taken because nothing tells them apart, and how to choose another."""
-    other = next((name for name in reversed(shapes) if name != chosen), chosen)
+    other = next((name for name in reversed([*shapes]) if name != chosen), chosen)
     message = (
         f"The model has {len(shapes)} heads ({described(shapes)}), and nothing tells which is meant: the first that "
         f'fits is taken, `head="{chosen}"`. For another one pass `head="{other}"`; a SaliencyMonitor takes several, as '

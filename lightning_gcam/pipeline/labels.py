@@ -99,7 +99,10 @@ def plan_heads(
 
 def labels_by_name(batch: SaliencyBatch) -> dict[str, Tensor]:
     """All labels of a batch, columns as rows; those that are not of a head under ""."""
-    found = {name: each.flatten() if each.shape[1:] == (1,) else each for name, each in (batch.head_labels or {}).items()}
+    found = {
+        name: each.flatten() if each.shape[1:] == (1,) else each
+        for name, each in (batch.head_labels or {}).items()
+    }
     is_new = batch.labels is not None and not any(
         each.shape == batch.labels.shape and torch.equal(each, batch.labels) for each in found.values()
     )
