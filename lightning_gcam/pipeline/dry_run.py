@@ -21,10 +21,13 @@ from lightning_gcam.shortcuts.exchange import try_properties
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
 
+Layers = dict[HeadPlan, list[TargetLayer]]
+"""The target layers of each head."""
+
 
 def dry_run(
     model: nn.Module, batch: SaliencyBatch, config: LookConfig, *, whole: SaliencyBatch | None = None
-) -> dict[HeadPlan, list[TargetLayer]]:
+) -> Layers:
     """Find the heads and their target layers, and analyze a batch of one sample, before training time is spent.
 
     Args:
@@ -45,7 +48,7 @@ def dry_run(
     plans = config.plans or plan_heads(model, batch, config.head, config.forward, whole=whole)
     if len(plans) > 1 and not config.plans:
         rank_zero_info(f"{len(plans)} heads are looked at: {', '.join(map(str, plans))}. `head=` chooses.")
-    found = {}
+    found: Layers = {}
     for plan in plans or [HeadPlan()]:
         parts = [samples_of_head(each, plan) for each in (batch, whole)]
         layers = _dry_run(model, config.at_head(plan), *parts)
