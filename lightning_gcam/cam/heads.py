@@ -160,7 +160,7 @@ def _logits_among(heads: Mapping[str, Tensor], output: Any, batch_size: int) -> 
 
 
 def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[str, str], list[str]]:
-    """Assign labels to heads: by their names, then by what fits only one head.
+    """Assign labels to heads: by their names, by their order where these are numbers, then by what fits only one head.
 
     Multi-hot labels `(N, K)` fit a head of K, measurements a head of one number, classes a head of enough of them.
     Where classes fit several heads, it is the one that has no class more; and if none or several have, the first.
@@ -176,14 +176,20 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
         >>> shapes = {"0": Size([14]), "1": Size([3])}
         >>> assign_labels(shapes, {"view": torch.tensor([0, 2]), "findings": torch.ones(2, 14)})
         ({'0': 'findings', '1': 'view'}, [])
+        >>> assign_labels({"0": Size([5]), "1": Size([5])}, {"1": torch.tensor([0, 2]), "2": torch.tensor([4, 1])})
+        ({'0': '1', '1': '2'}, [])
         >>> assign_labels({"0": Size([5]), "1": Size([5])}, {"": torch.tensor([0, 2])})
         ({'0': ''}, [''])
     """
     found: dict[str, str] = {}
     undecided: list[str] = []
-    for name, each in labels.items():
+    numbered = [name for name in labels if name.isdigit()]
+    if len(numbered) == len(shapes) and all(map(str.isdigit, shapes)):
+        if all(_fits(labels[name], shapes[head][0]) for head, name in zip(shapes, numbered, strict=True)):
+            found = dict(zip(shapes, numbered, strict=True))
+    for name in labels:
         same = [head for head in shapes if head not in found and _is_same(head, name)]
-        if same and (not same[0].isdigit() or _fits(each, shapes[same[0]][0])):
+        if same:
             found[same[0]] = name
     rest = {name: each for name, each in labels.items() if name not in found.values()}
     for name, each in sorted(rest.items(), key=lambda item: not _is_certain(item[1])):
@@ -217,6 +223,11 @@ class HeadPlan:
     width: int = 0
     labels: str | None = None
 
+    @property
+    def is_bare_number(self) -> bool:
+        """Whether it is one of several heads, gives one number, and has no labels: what is explained is the number."""
+        return self.name is not None and self.width == 1 and self.labels is None
+
     def __str__(self) -> str:
         kind = {None: "without labels", "": "with the labels"}.get(
             self.labels, f'with the labels "{self.labels}"'
@@ -249,8 +260,8 @@ _FILLERS = re.compile(r"(^|_)(y|out|outputs?|pred|preds|logits?|labels?|targets?
 
 def _is_same(head: str, label: str) -> bool:
     """Whether a head and labels have one name, but for words such as "logits" and "label"."""
-    if head == label:
-        return True
+    if head.lower() == label.lower():
+        return not head.isdigit()
     stems = [_FILLERS.sub("", each.lower()).strip("_") for each in (head, label)]
     return stems[0] == stems[1] != ""
 

@@ -188,6 +188,8 @@ class LookConfig:
         """
         forward = HeadForward(self.forward, plan.name) if plan.name is not None else self.forward
         config = self.at_plans([HeadPlan()], forward)
+        if plan.is_bare_number and self.explains_labels:
+            object.__setattr__(config, "targets", "output")
         return config.at_layers([*plan.layers], forward) if plan.layers else config
 
     @property
