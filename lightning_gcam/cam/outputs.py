@@ -222,12 +222,13 @@ class SeveralHeadsError(InputError):
         self.shapes = dict(shapes or {})
 
 
-def heads_of(output: Any, batch_size: int) -> dict[str, Tensor]:
+def heads_of(output: Any, batch_size: int, dims: int = 2) -> dict[str, Tensor]:
     """The parts of a model's output that can be a head, by name: the key, the field, or the position in a tuple.
 
     Args:
         output: as in `find_raw_logits`; a single tensor has no heads.
         batch_size: N.
+        dims: how many spatial dimensions the images have.
 
     Example:
         >>> import torch
@@ -241,7 +242,8 @@ def heads_of(output: Any, batch_size: int) -> dict[str, Tensor]:
     return {
         _name_of(place): each
         for place, each in _parts_at_top(output).items()
-        if _is_logits(each, batch_size) or (batch_size == 1 and getattr(each, "ndim", None) == 0)  # squeezed
+        if _is_logits(each, batch_size, dims)
+        or (batch_size == 1 and getattr(each, "ndim", None) == 0)  # squeezed
     }
 
 
