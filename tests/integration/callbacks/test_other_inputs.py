@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_gcam import SaliencyBatch, SaliencyMonitor, attribute
+from lightning_gcam import SaliencyBatch, SaliencyEvaluation, SaliencyMonitor, attribute
 from lightning_gcam.pipeline.run import record_saliency
 from tests.support.toys import CLASSES, LIGHTNING_SAYS, toy_samples, toy_trainer
 
@@ -207,3 +207,18 @@ def test_the_inputs_are_kept_in_a_checkpoint(tmp_path: Path, resumed: bool) -> N
     batch = second.last_record.batch
     assert torch.equal(batch.inputs["columns"].cpu(), first.last_record.batch.inputs["columns"].cpu())
     assert len(second.history) == 3
+
+
+def test_an_evaluation_of_a_dataset_hands_them_over_too(tmp_path: Path) -> None:
+    class Tested(WithColumns):
+        def test_step(self, batch: Any, batch_idx: int) -> None:
+            """Nothing."""
+
+    evaluation = SaliencyEvaluation(
+        scores=["energy"], checks=["border"], on_error="raise", directory=tmp_path
+    )
+    loader = DataLoader(samples(columns=COLUMNS), 8)
+    toy_trainer(tmp_path, evaluation).test(Tested(), loader, verbose=False)
+    assert evaluation.result is not None
+    rows = {row.score: row.n + row.left_out for row in evaluation.result.rows if row.method == "guidance_cam"}
+    assert rows["energy"] == 32
