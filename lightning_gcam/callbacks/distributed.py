@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -13,7 +13,8 @@ import torch.distributed
 from torch import Tensor, nn
 
 from lightning_gcam.callbacks.trainer_state import precision
-from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.calling import WrappedForward
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import Candidates, FixedBatch, Sample
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
@@ -261,13 +262,21 @@ def through_wrapper(trainer: Trainer, forward: Forward | None) -> Forward | None
     if not isinstance(trainer.strategy, in_both("strategies.FSDPStrategy")):
         return forward
 
-    def call(module: nn.Module, images: Tensor) -> Any:
-        if forward is None:
-            return trainer.strategy.model(images)  # type: ignore[misc]
-        with _standing_in(module, forward):
-            return trainer.strategy.model(images)  # type: ignore[misc]
+    return _ThroughWrapper(forward, trainer)
 
-    return call
+
+@dataclass(frozen=True)
+class _ThroughWrapper(WrappedForward):
+    """A `forward` that calls the strategy's own module, which calls the user's."""
+
+    trainer: Trainer
+
+    def __call__(self, model: nn.Module, images: Tensor) -> Any:
+        wrapper: Any = self.trainer.strategy.model
+        if self.forward is None:
+            return wrapper(images)
+        with _standing_in(model, self.forward):
+            return wrapper(images)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
 from lightning_gcam.callbacks.sample_collector import integer_images_explained
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
-from lightning_gcam.cam.calling import Forward, call_model
+from lightning_gcam.cam.calling import WrappedForward
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.fixed_samples import FixedBatch, one_labelled
 from lightning_gcam.data.masks import warn_of_full_masks
@@ -34,7 +34,7 @@ from lightning_gcam.pipeline.attribution import labels_of
 from lightning_gcam.pipeline.config import PERTURBING, LookConfig, OnFailure
 from lightning_gcam.pipeline.dry_run import dry_run
 from lightning_gcam.pipeline.run import analyze
-from lightning_gcam.utils.chunking import without_progress_bars
+from lightning_gcam.utils.chunking import ForwardCount, without_progress_bars
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import safe_name
 from lightning_gcam.utils.lightning_compat import LightningModule, Trainer, rank_zero_info
@@ -102,21 +102,21 @@ def _described(function: Any) -> Any:
     return parts
 
 
-@dataclass
-class CountedForward:
+@dataclass(frozen=True)
+class CountedForward(WrappedForward):
     """A `forward` that counts the images that went through the model.
 
     Args:
         forward: the user's.
+        total: the count, one for all that were made of this.
     """
 
-    forward: Forward | None = None
-    images: int = 0
+    total: ForwardCount = field(default_factory=ForwardCount)
 
-    def __call__(self, module: nn.Module, images: Tensor) -> Any:
+    def __call__(self, model: nn.Module, images: Tensor) -> Any:
         """The module's output."""
-        self.images += len(images)
-        return call_model(module, images, self.forward)
+        self.total.images += len(images)
+        return super().__call__(model, images)
 
 
 @dataclass
@@ -153,14 +153,14 @@ class BatchEvaluator:
         Raises:
             InputError: where the maps of this batch explain something else than those before.
         """
-        began, forwards, done = time.monotonic(), self.counted.images, 0
+        began, forwards, done = time.monotonic(), self.counted.total.images, 0
         found: list[Columns] = []
         while done < len(batch):
             size = self.chunk_size or len(batch)
             chunk = batch.select(range(done, min(done + size, len(batch))))
             found.append(self._measure(chunk, on_failure))
             done += len(chunk)
-        return Columns.cat(found), self.counted.images - forwards, time.monotonic() - began
+        return Columns.cat(found), self.counted.total.images - forwards, time.monotonic() - began
 
     def _measure(self, batch: SaliencyBatch, on_failure: OnFailure | None) -> Columns:
         with torch.inference_mode(False), without_progress_bars():

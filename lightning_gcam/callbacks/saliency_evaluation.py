@@ -21,7 +21,7 @@ from lightning_gcam.callbacks.sample_collector import (
     part_of,
     steps_fetch_batches,
 )
-from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import check_fuse, resolve_target_layers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods

@@ -48,7 +48,7 @@ from lightning_gcam.callbacks.trainer_state import (
     precision,
     total_steps,
 )
-from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import TargetLayer, check_fuse, resolve_target_layers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods
@@ -239,12 +239,19 @@ class SaliencyMonitor(Callback):
         )
         final = replace(self._config, scores=ResolvedScores.of(final_scores), checks=(), draws_earlier=False)
         self._final_config = final if final_scores else None
+        self._failures = FailurePolicy(on_error)
         self._collection = SampleCollector(
-            num_samples, selection, batch, adapter, class_names, dataloader_idx
+            num_samples,
+            selection,
+            batch,
+            adapter,
+            class_names,
+            dataloader_idx,
+            forward,
+            self._warn_of_unclear,
         )
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._budget = CheckBudget(max_overhead)
-        self._failures = FailurePolicy(on_error)
         self._looks = LookHistory()
         self._display = Publisher(self._failures)
         self._settings = settings_of(self._config, num_samples, selection, batch is not None)
@@ -543,6 +550,9 @@ class SaliencyMonitor(Callback):
                 "so that its history stays comparable.",
             )
 
+    def _warn_of_unclear(self, message: str) -> None:
+        self._failures.warn_once("unclear annotation", message)
+
     def _prepare(
         self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch | None, batch: Any = None
     ) -> None:
@@ -600,6 +610,8 @@ class SaliencyMonitor(Callback):
             self._failures.report("Collecting the fixed samples", changed)
         else:
             self._warn_of_change(changed)
+        if faults := self._collection.faults:
+            self._failures.warn_once("faults", faults)
         if self._collection.has_others and self.history:
             self._failures.warn_once(
                 "other samples",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from torch import nn
 
 from lightning_gcam.callbacks.distributed import gather_results, pool_candidates, run_in_all
 from lightning_gcam.callbacks.positions import StreamPositions
-from lightning_gcam.cam.calling import IntegerImagesError
+from lightning_gcam.cam.calling import IntegerImagesError, inputs_taken
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.adapters import adapter_for
 from lightning_gcam.data.fixed_samples import FixedBatch, Selection
@@ -136,6 +139,40 @@ def integer_images_explained(batch: Any) -> Iterator[None]:
         raise InputError(f"{error} In your `validation_step`? Then do the same in:\n    {code}") from error
 
 
+def with_inputs_taken(
+    samples: SaliencyBatch, model: nn.Module, forward: Forward | None = None
+) -> SaliencyBatch:
+    """The samples with those other inputs that the model takes, and without the rest of what came with them.
+
+    What the model takes is no label: where several parts could each be the labels, and one is left, that is it.
+
+    Args:
+        samples: as they were read.
+        model: whose forward is called.
+        forward: the user's way to call it.
+
+    Example:
+        >>> import torch
+        >>> class WithAge(nn.Module):
+        ...     def forward(self, images, age): ...
+        >>> columns = {"1": torch.rand(2, 3), "2": torch.tensor([0, 1])}
+        >>> samples = SaliencyBatch(torch.rand(2, 1, 4, 4), inputs=columns, head_labels=columns)
+        >>> found = with_inputs_taken(samples, WithAge())
+        >>> list(found.inputs), found.labels.tolist()
+        (['1'], [0, 1])
+    """
+    if not samples.inputs:
+        return samples
+    taken = inputs_taken(model, forward, list(samples.inputs))
+    found = replace(samples, inputs={key: samples.inputs[key] for key in taken} or None)
+    left = {key: each for key, each in (samples.head_labels or {}).items() if key not in taken}
+    if found.labels is None and left and len(left) < len(samples.head_labels or {}):
+        found = replace(found, head_labels=left if len(left) > 1 else None)
+        if len(left) == 1:
+            found = replace(found, labels=next(iter(left.values())))
+    return found
+
+
 _A_SECOND_TIME = -1
 
 
@@ -157,6 +194,8 @@ class SampleCollector:
         adapter: as in `as_saliency_batch`.
         class_names: as in `as_saliency_batch`.
         dataloader_idx: where there are several dataloaders, the one that the samples come from.
+        forward: the user's way to call the model; what it takes beside the images is kept with the samples.
+        on_unclear: called with the message where optional annotation could not be read, as in `as_saliency_batch`.
     """
 
     def __init__(
@@ -167,13 +206,18 @@ class SampleCollector:
         adapter: Adapter | None,
         class_names: Sequence[str] | None = None,
         dataloader_idx: int = 0,
+        forward: Forward | None = None,
+        on_unclear: Callable[[str], None] | None = None,
     ) -> None:
+        self.forward, self.on_unclear = forward, on_unclear
         self.adapter = adapter
         self.class_names = class_names
         self.dataloader_idx = dataloader_idx
         self.by_hand = batch is not None
         self._wanted = num_samples, selection
-        self.fixed = FixedBatch(*self._wanted) if batch is None else FixedBatch.of(self.read(batch))
+        self.fixed = FixedBatch(*self._wanted)
+        if batch is not None:
+            self.fixed = FixedBatch.of(as_saliency_batch(batch, adapter, class_names))
         self._former: FixedBatch | None = None
         self.has_others = False
         """Whether the stream that has just ended lacked samples of the last run, so that others were chosen."""
@@ -258,7 +302,9 @@ class SampleCollector:
         if self.by_hand:
             return Taken(self.fixed.samples, None)
         batch = delivered_by(trainer, batch, batch_idx, dataloader_idx, self.dataloader_idx)
-        return Taken(self.read(batch), batch) if batch is not None else None
+        if batch is None:
+            return None
+        return Taken(with_inputs_taken(self.read(batch), trainer.lightning_module, self.forward), batch)
 
     def receive(self, samples: SaliencyBatch) -> int | None:
         """Take the next batch of this process.
@@ -329,6 +375,19 @@ class SampleCollector:
             InputError: as `as_saliency_batch`.
         """
         return as_saliency_batch(batch, self.adapter, self.class_names)
+
+    @property
+    def faults(self) -> str:
+        """What single samples lost their annotation for, as a sentence; empty where none did."""
+        samples = self.fixed.samples if self.fixed.is_closed else None
+        faults = Counter(filter(None, samples.faults or ())) if samples is not None else None
+        if samples is None or not faults:
+            return ""
+        reasons = ", ".join(f"{fault} ({count})" for fault, count in faults.most_common())
+        return (
+            f"Of the {len(samples)} samples that are looked at, {sum(faults.values())} are looked at without "
+            f"all of their annotation: {reasons}."
+        )
 
     def read_or_none(self, batch: Any) -> SaliencyBatch | None:
         """Read a training batch; None where its layout is not understood (two crops, mixed images)."""

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward, call_model, quantized_message
+from lightning_gcam.cam.calling import call_model, quantized_message
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layout_evidence import Run, layout_of
 from lightning_gcam.cam.layouts import Reshape, main_tensor, with_main_tensor
 from lightning_gcam.cam.outputs import Head, has_graph, read_head

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward, call_model
+from lightning_gcam.cam.calling import call_model, forward_at
 from lightning_gcam.cam.capture import Captured, activations_replaced, capture
 from lightning_gcam.cam.forward import head_of
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.outputs import Head
 from lightning_gcam.cam.regions import same_score
 from lightning_gcam.cam.registry import AnyMethod, ModelMethod
@@ -110,7 +111,8 @@ class MethodContext:
             `(B,)` float32, before any softmax.
         """
         with self._precision():
-            head = head_of(self.model, self._as_input(images), self._forward, self.captured.score.squash)
+            forward = forward_at(self._forward, rows)
+            head = head_of(self.model, self._as_input(images), forward, self.captured.score.squash)
         return same_score(head, self.captured.score, rows, self._targets).float()
 
     def run(self, images: Tensor) -> Any:
@@ -132,7 +134,7 @@ class MethodContext:
                 self.model,
                 self._as_input(images),
                 layer_call.layer,
-                forward=self._forward,
+                forward=forward_at(self._forward, rows),
                 reshape=None if other_grid else layer_call.reshape,
                 score_fn=lambda head: _score_again(head, score, rows, self._targets),
                 call=layer_call.call,

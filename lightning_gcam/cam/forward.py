@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward, call_model
+from lightning_gcam.cam.calling import WrappedForward, call_model
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.outputs import Head, read_head
 from lightning_gcam.cam.regions import score_of_regions
 from lightning_gcam.cam.squashing import Squash
@@ -89,15 +91,20 @@ def forward_with_weights(weights: dict[str, Tensor], forward: Forward | None) ->
         weights: by their names in the model.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
     """
-    inside = {f"model.{name}": values for name, values in weights.items()}
-
-    def call(model: nn.Module, images: Tensor) -> Any:
-        return torch.func.functional_call(_WrappedForward(model, forward), inside, (images,))
-
-    return call
+    return _ForwardWithWeights(forward, {f"model.{name}": values for name, values in weights.items()})
 
 
-class _WrappedForward(nn.Module):
+@dataclass(frozen=True)
+class _ForwardWithWeights(WrappedForward):
+    """A `forward` that runs a model with other weights, by their names behind "model."."""
+
+    weights: dict[str, Tensor]
+
+    def __call__(self, model: nn.Module, images: Tensor) -> Any:
+        return torch.func.functional_call(_WithForward(model, self.forward), self.weights, (images,))
+
+
+class _WithForward(nn.Module):
     """A module whose forward calls a model by a `forward=`, so that `functional_call` can replace the weights."""
 
     def __init__(self, model: nn.Module, forward: Forward | None) -> None:

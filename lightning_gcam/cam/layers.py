@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward, no_gradient_message
+from lightning_gcam.cam.calling import no_gradient_message
 from lightning_gcam.cam.forward import forward_with_weights, random_weights_for_zeros
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layer_search import ProbeResult, SpatialLayer, probe_layers
 from lightning_gcam.cam.layout_evidence import CONFIRMED, unconfirmed_reason
 from lightning_gcam.cam.layouts import Reshape

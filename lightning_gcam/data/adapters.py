@@ -10,17 +10,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert  # type: ignore[import-untyped]  # it carries no types
 
+from lightning_gcam.data.checks import Size, check_groups, check_suspect, shape_of, type_and_shape
 from lightning_gcam.data.conversion import classes_of, read_boxes, read_images, read_labels
 from lightning_gcam.data.masks import is_dense, read_masks
 from lightning_gcam.data.readers import BOX_FORMATS, annotation_among, find_parts
-from lightning_gcam.data.saliency_batch import (
-    SaliencyBatch,
-    Size,
-    check_groups,
-    check_suspect,
-    shape_of,
-    type_and_shape,
-)
+from lightning_gcam.data.saliency_batch import SaliencyBatch
 from lightning_gcam.data.structure import are_strings, as_tensor, is_binary, is_list, named_parts, unwrap
 from lightning_gcam.data.unreadable import (
     Parts,

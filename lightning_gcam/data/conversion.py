@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors  # type: ignore[import-untyped]  # it carries no types
 from torchvision.ops import box_convert  # type: ignore[import-untyped]
 
-from lightning_gcam.data.saliency_batch import Size, check_boxes, check_images, check_labels, shape_of
+from lightning_gcam.data.checks import Size, check_boxes, check_images, check_labels, shape_of
 from lightning_gcam.data.structure import are_strings, as_tensor, is_binary, is_list, rows_of, unwrap
 from lightning_gcam.data.unreadable import UnreadableBatch, array_code, check_part
 from lightning_gcam.utils.errors import InputError, did_you_mean

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gcam.data.saliency_batch import Size, shape_of, type_and_shape
+from lightning_gcam.data.checks import Size, shape_of, type_and_shape
 from lightning_gcam.data.structure import as_tensor
 from lightning_gcam.data.unreadable import UnreadableBatch, array_code
 from lightning_gcam.utils.lightning_compat import rank_zero_warn

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_gcam.data import saliency_batch as checks
-from lightning_gcam.data import structure
+from lightning_gcam.data import checks, structure
 from lightning_gcam.data.conversion import CENTRE, CORNERS, EXTENT
 from lightning_gcam.data.structure import (
     are_objects,

@@ -1,4 +1,4 @@
-"""`SaliencyBatch`: images with labels, masks, boxes, a suspect region, groups and names; and its checks."""
+"""`SaliencyBatch`: images, volumes, videos or signals with what is annotated of them."""
 
 from __future__ import annotations
 
@@ -11,158 +11,48 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lightning_gcam.data.checks import (
+    KINDS,
+    Kind,
+    check_boxes,
+    check_groups,
+    check_images,
+    check_kind,
+    check_labels,
+    check_masks,
+    check_rows,
+    check_strings,
+    check_suspect,
+    shape_of,
+)
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import shortened
-
-Size = tuple[int, int, int]
-"""How many samples, and the height and width of their images."""
-
-
-def shape_of(tensor: Tensor) -> str:
-    """Write a tensor's shape and dtype, for messages."""
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def type_and_shape(value: Any) -> str:
-    """Describe what was handed over in a word or two, for messages."""
-    if isinstance(value, Tensor):
-        return shape_of(value)
-    kind = type(value).__name__
-    if isinstance(value, (list, tuple, dict, str)):
-        return f"{kind} of length {len(value)}"
-    return f"{kind} {value.shape}" if hasattr(value, "shape") else kind
-
-
-def check_images(images: Any) -> None:
-    """Check that images are a tensor `(N, C, H, W)` of real numbers, at least one sample."""
-    if not isinstance(images, Tensor):
-        raise InputError(
-            f"`images` must be a tensor (N, C, H, W); "
-            f"got {type_and_shape(images)}. Make it one, as with `torch.stack(images)`."
-        )
-    if images.ndim != 4:
-        raise InputError(
-            f"`images` must be 4-D, (N, C, H, W); got {shape_of(images)}. Where the batch has another layout, "
-            "`adapter=` is the place to say so: a function from the batch to a SaliencyBatch."
-        )
-    if not len(images):
-        raise InputError(f"`images` holds no sample; got {shape_of(images)}. Give at least one.")
-    if not images.numel() or images.is_complex():
-        raise InputError(
-            f"`images` must be real numbers, at least one channel and one pixel; got {shape_of(images)}."
-        )
-
-
-def check_labels(labels: Any, size: Size) -> None:
-    """Check that labels are `(N,)` or `(N, K)` finite real numbers."""
-    if labels is None:
-        return
-    n = size[0]
-    if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or len(labels) != n:
-        raise InputError(
-            f"`labels` must be a tensor ({n},) of classes or measurements, or ({n}, K) multi-hot; "
-            f"got {type_and_shape(labels)}. "
-            "Give one per sample, or None where there are none."
-        )
-    is_finite = not labels.is_floating_point() or bool(torch.isfinite(labels).all())
-    if labels.is_complex() or not is_finite:
-        raise InputError(
-            f"`labels` must be finite real numbers; got {shape_of(labels)} with NaN or infinity. Leave such "
-            "samples out."
-        )
-
-
-RESIZE = (
-    'Resize them first, with mode "nearest", as in `torch.nn.functional.interpolate(masks[:, None].float(), '
-    "size=images.shape[-2:])[:, 0] != 0`."
-)
-"""What to do with masks of another size."""
-
-
-def check_masks(masks: Any, size: Size) -> None:
-    """Check that masks are `(N, H, W)` bool."""
-    if masks is None:
-        return
-    if not isinstance(masks, Tensor) or tuple(masks.shape) != size:
-        raise InputError(
-            f"`masks` must have the size of the images, {size}; got {type_and_shape(masks)}. {RESIZE}"
-        )
-    if masks.dtype != torch.bool:
-        raise InputError(
-            f"`masks` must be bool, True on the object; got {shape_of(masks)}. Try `masks != 0`."
-        )
-
-
-def check_boxes(boxes: Any, size: Size) -> None:
-    """Check that boxes are a list of N tensors `(M, 4)`."""
-    if boxes is None:
-        return
-    if not isinstance(boxes, list) or len(boxes) != size[0]:
-        raise InputError(
-            f"`boxes` must be a list of {size[0]} tensors (M, 4), one per sample; "
-            f"got {type_and_shape(boxes)}. Of a sample "
-            "without boxes it is `torch.zeros(0, 4)`."
-        )
-    for index, each in enumerate(boxes):
-        if not isinstance(each, Tensor) or each.ndim != 2 or each.shape[1] != 4:
-            raise InputError(
-                f"`boxes[{index}]` must be a tensor (M, 4) of x1, y1, x2, y2; "
-                f"got {type_and_shape(each)}. A single box is "
-                "`box[None]`, and none is `torch.zeros(0, 4)`."
-            )
-
-
-def check_suspect(suspect: Any, size: Size) -> None:
-    """Check that a suspect region is `(H, W)` or `(N, H, W)` bool."""
-    if suspect is None:
-        return
-    allowed = (size[1:], size)
-    if not isinstance(suspect, Tensor) or tuple(suspect.shape) not in allowed or suspect.dtype != torch.bool:
-        is_in_shape = isinstance(suspect, Tensor) and tuple(suspect.shape) in allowed
-        remedy = (
-            "Try `suspect != 0`."
-            if is_in_shape
-            else "Resize it to the images first, or draw it at their size."
-        )
-        raise InputError(
-            f"`suspect` must be bool of shape {allowed[0]} or {allowed[1]}; got {type_and_shape(suspect)}. {remedy}"
-        )
-
-
-def check_groups(groups: Any, size: Size) -> None:
-    """Check that groups are `(N,)` integers."""
-    if groups is None:
-        return
-    if not isinstance(groups, Tensor) or tuple(groups.shape) != (size[0],) or groups.is_floating_point():
-        raise InputError(
-            f"`groups` must be an integer tensor ({size[0]},); "
-            f"got {type_and_shape(groups)}. Number the groups, and give one "
-            "number per sample, as with `torch.tensor(groups)`."
-        )
-
-
-def check_names(names: Any, size: Size) -> None:
-    """Check that there are N names."""
-    if names is not None and len(names) != size[0]:
-        raise InputError(
-            f"`names` must hold {size[0]} names, one per sample; got {len(names)}. Give one for each, or None."
-        )
 
 
 @dataclass(eq=False)  # not frozen: Lightning's precision plugins convert a batch in place, field by field
 class SaliencyBatch:
     """Annotated samples: the images as the model takes them, and where the object is, as far as it is annotated.
 
+    Images are `(N, C, *S)`, with one to three dimensions S: signals `(N, C, L)`, images `(N, C, H, W)`, volumes
+    `(N, C, D, H, W)` and videos `(N, C, T, H, W)`.
+
     Args:
-        images: `(N, C, H, W)` exactly as the model takes them: floating point and normalized, or whole numbers such as
+        images: `(N, C, *S)` exactly as the model takes them: floating point and normalized, or whole numbers such as
             uint8 where its forward converts them; on any device.
         labels: `(N,)` integer classes, of which negative ones mean "none"; `(N,)` float measurements, for a model that
             predicts a number; or `(N, K)` multi-hot. A column `(N, 1)` is held as `(N,)`.
-        masks: `(N, H, W)` bool, True on the object.
-        boxes: N tensors `(M, 4)`, each row `x1, y1, x2, y2` in pixels of the image.
-        suspect: `(H, W)` or `(N, H, W)` bool, a region that should not matter.
+        masks: `(N, *S)` bool, True on the object.
+        boxes: N tensors `(M, 4)`, each row `x1, y1, x2, y2` in pixels of the image; `(M, 2)` start and end in a signal,
+            `(M, 6)` `x1, y1, z1, x2, y2, z2` in a volume or video, with x along the last dimension.
+        suspect: `S` or `(N, *S)` bool, a region that should not matter.
         groups: `(N,)` integer, a subgroup to report on.
         names: N names for captions.
+        kind: "signal", "image", "volume" or "video"; where it is left out, by the number of dimensions, and a video
+            where three of them have three channels.
+        frames_first: whether the model takes videos as `(N, T, C, H, W)`; `images` are `(N, C, T, H, W)` all the same.
+        head_labels: labels of several heads, `(N,)` or `(N, K)` each, by the name of each.
+        inputs: what else the model may take, by name: tensors, or lists, with a row for each sample.
+        faults: for each sample "", or why its annotation was left out.
 
     Tensors of a class of their own (`tv_tensors`) are held as plain ones.
 
@@ -173,6 +63,8 @@ class SaliencyBatch:
         >>> batch = SaliencyBatch(torch.rand(2, 3, 8, 8), labels=torch.tensor([1, 0]))
         >>> len(batch), batch.image_size
         (2, (8, 8))
+        >>> SaliencyBatch(torch.rand(2, 12, 500)).kind, SaliencyBatch(torch.rand(2, 1, 8, 8, 8)).kind
+        ('signal', 'volume')
     """
 
     images: Tensor
@@ -182,6 +74,11 @@ class SaliencyBatch:
     suspect: Tensor | None = None
     groups: Tensor | None = None
     names: list[str] | None = None
+    kind: Kind | None = None
+    frames_first: bool = False
+    head_labels: dict[str, Tensor] | None = None
+    inputs: dict[str, Any] | None = None
+    faults: list[str] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -189,25 +86,32 @@ class SaliencyBatch:
         if isinstance(self.labels, Tensor) and self.labels.ndim == 2 and self.labels.shape[1] == 1:
             self.labels = self.labels[:, 0]  # those of a single output often come as a column
         check_images(self.images)
+        if self.kind is None:
+            of_dimensions = KINDS[self.images.ndim - 3]
+            self.kind = of_dimensions[-1 if self.images.shape[1] == 3 else 0]
         expected = (len(self.images), *self.image_size)
+        check_kind(self.kind, expected)
         check_labels(self.labels, expected)
         check_masks(self.masks, expected)
         check_boxes(self.boxes, expected)
         check_suspect(self.suspect, expected)
         check_groups(self.groups, expected)
-        check_names(self.names, expected)
+        check_strings("names", self.names, len(self))
+        check_rows("head_labels", self.head_labels, expected)
+        check_rows("inputs", self.inputs, expected)
+        check_strings("faults", self.faults, len(self))
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the images, in pixels."""
-        return self.images.shape[-2], self.images.shape[-1]
+    def image_size(self) -> tuple[int, ...]:
+        """The size S of the images: height and width in pixels, `(L,)` of signals, `(D, H, W)` of volumes."""
+        return tuple(self.images.shape[2:])
 
     @property
     def object_masks(self) -> Tensor | None:
-        """Where the object is, `(N, H, W)` bool: the masks, else the union of each sample's boxes, else None."""
+        """Where the object is, `(N, *S)` bool: the masks, else the union of each sample's boxes, else None."""
         if self.masks is not None:
             return self.masks
         if self.boxes is not None:
@@ -231,8 +135,13 @@ class SaliencyBatch:
 
     @property
     def suspect_masks(self) -> Tensor | None:
-        """The suspect region of each sample, `(N, H, W)` bool, also where one is given for all; None without any."""
-        return self.suspect.expand(len(self), -1, -1) if self.suspect is not None else None
+        """The suspect region of each sample, `(N, *S)` bool, also where one is given for all; None without any."""
+        return self.suspect.expand(len(self), *self.image_size) if self.suspect is not None else None
+
+    @property
+    def _shares_suspect(self) -> bool:
+        """Whether one suspect region is given for all samples."""
+        return self.suspect is not None and self.suspect.ndim == len(self.image_size)
 
     def to(self, device: torch.device | str) -> SaliencyBatch:
         """Return the same batch on `device`."""
@@ -241,18 +150,17 @@ class SaliencyBatch:
     def select(self, rows: Sequence[int]) -> SaliencyBatch:
         """Return the samples at `rows`, in that order, as copies that share no memory with this batch."""
         chosen = torch.tensor(list(rows), dtype=torch.long)
-        is_shared = self.suspect is not None and self.suspect.ndim == 2  # one region for all samples
-        names = [name for name in _field_names() if not (is_shared and name == "suspect")]
+        names = [name for name in _field_names() if not (self._shares_suspect and name == "suspect")]
         per_sample: dict[str, Any] = {name: _take(getattr(self, name), chosen) for name in names}
-        if self.suspect is not None and is_shared:
+        if self.suspect is not None and self._shares_suspect:
             per_sample["suspect"] = self.suspect.clone()
         return replace(self, **per_sample)
 
-    def resized(self, size: tuple[int, int]) -> SaliencyBatch:
+    def resized(self, size: tuple[int, ...]) -> SaliencyBatch:
         """Return the same samples with images of another size, their masks, boxes and suspect region along.
 
         Args:
-            size: height and width, in pixels.
+            size: height and width, in pixels; `(L,)` of signals, `(D, H, W)` of volumes.
 
         Example:
             >>> batch = SaliencyBatch(torch.rand(1, 3, 8, 8), boxes=[torch.tensor([[0.0, 2.0, 4.0, 8.0]])])
@@ -260,21 +168,20 @@ class SaliencyBatch:
             >>> larger.image_size, larger.boxes[0].tolist()
             ((16, 24), [[0.0, 4.0, 12.0, 16.0]])
         """
+        mode = ("linear", "bilinear", "trilinear")[len(size) - 1]
+        is_flat = mode == "bilinear"  # torch smooths before it makes smaller for these alone
         pixels = functional.interpolate(
-            self.images.float(), size, mode="bilinear", align_corners=False, antialias=True
+            self.images.float(), size, mode=mode, align_corners=False, antialias=is_flat
         )
         if not self.images.is_floating_point():
             pixels = pixels.round()
-        height, width = self.image_size
-        factors = torch.tensor([size[1] / width, size[0] / height] * 2)
-        return SaliencyBatch(
-            pixels.to(self.images.dtype),
-            self.labels,
-            _resized_region(self.masks, size),
-            None if self.boxes is None else [boxes * factors.to(boxes.device) for boxes in self.boxes],
-            _resized_region(self.suspect, size),
-            self.groups,
-            self.names,
+        factors = torch.tensor([new / old for new, old in zip(size, self.image_size, strict=True)][::-1] * 2)
+        return replace(
+            self,
+            images=pixels.to(self.images.dtype),
+            masks=_resized_region(self.masks, size),
+            boxes=None if self.boxes is None else [boxes * factors.to(boxes.device) for boxes in self.boxes],
+            suspect=_resized_region(self.suspect, size),
         )
 
     @staticmethod
@@ -282,26 +189,26 @@ class SaliencyBatch:
         """Join several batches in order; a field is kept where every batch has it."""
         if len(batches) == 1:
             return batches[0]
+        if any(each.faults for each in batches):
+            batches = [replace(each, faults=each.faults or [""] * len(each)) for each in batches]
         joined = {name: _join(name, [getattr(each, name) for each in batches]) for name in _field_names()}
-        suspects = [each.suspect for each in batches]
-        if any(suspect is not None and suspect.ndim == 2 for suspect in suspects):
-            joined["suspect"] = suspects[0]
+        if any(each._shares_suspect for each in batches):
+            joined["suspect"] = batches[0].suspect
         return SaliencyBatch(**joined)
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, lists and strings only, on the CPU, so that a checkpoint loads with `weights_only=True`."""
-        return {
-            name: getattr(self.to("cpu"), name) for name in _field_names() if getattr(self, name) is not None
-        }
+        held = {name: getattr(self.to("cpu"), name) for name in _field_names()}
+        return {name: value for name, value in held.items() if value is not None and value is not False}
 
 
-def _resized_region(region: Tensor | None, size: tuple[int, int]) -> Tensor | None:
-    """Resize a region `(H, W)` or `(N, H, W)` bool."""
+def _resized_region(region: Tensor | None, size: tuple[int, ...]) -> Tensor | None:
+    """Resize a region `S` or `(N, *S)` bool."""
     if region is None:
         return None
-    stack = region if region.ndim == 3 else region[None]
+    stack = region if region.ndim > len(size) else region[None]
     found = functional.interpolate(stack[:, None].float(), size, mode="nearest-exact")[:, 0] > 0.5
-    return found if region.ndim == 3 else found[0]
+    return found if region.ndim > len(size) else found[0]
 
 
 def _field_names() -> list[str]:
@@ -311,8 +218,10 @@ def _field_names() -> list[str]:
 def _apply(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Tensor):
         return function(value)
-    if isinstance(value, list):
-        return [_apply(function, each) for each in value]
+    if type(value) in (list, tuple):
+        return type(value)(_apply(function, each) for each in value)
+    if isinstance(value, dict):
+        return {key: _apply(function, each) for key, each in value.items()}
     return value
 
 
@@ -324,17 +233,23 @@ def _take(value: Any, rows: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value.detach()[rows.to(value.device)]
     if isinstance(value, list):
-        return [
-            each.detach().clone() if isinstance(each, Tensor) else each
-            for each in (value[row] for row in rows)
-        ]
+        return [_apply(lambda each: each.detach().clone(), value[row]) for row in rows]
+    if isinstance(value, dict):
+        return {key: _take(each, rows) for key, each in value.items()}
     return value
 
 
 def _join(name: str, values: list[Any]) -> Any:
+    first = values[0]
     if any(value is None for value in values):
         return None
-    if isinstance(values[0], Tensor):
+    if isinstance(first, (str, bool)):  # one for all samples
+        return first
+    if isinstance(first, dict):
+        common = [key for key in first if all(key in each for each in values)]
+        return {key: _join(f"{name}[{key!r}]", [each[key] for each in values]) for key in common} or None
+    if isinstance(first, Tensor):
+        values = _padded(values) if name.startswith("inputs") else values
         other = next((each for each in values if each.shape[1:] != values[0].shape[1:]), None)
         if other is not None:
             raise InputError(
@@ -345,24 +260,37 @@ def _join(name: str, values: list[Any]) -> Any:
     return [each for value in values for each in value]
 
 
-def boxes_to_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Convert boxes to masks `(M, H, W)` bool, one each: the pixels whose centre lies in the box.
+def _padded(values: list[Tensor]) -> list[Tensor]:
+    """Fill rows `(N, L, ...)` up with zeros to the longest, as texts of several batches differ in length."""
+    if any(each.ndim < 2 for each in values):
+        return values
+    longest = max(each.shape[1] for each in values)
+    missing = [(0, 0) * (each.ndim - 2) + (0, longest - each.shape[1]) for each in values]
+    return [functional.pad(each, pad) for each, pad in zip(values, missing, strict=True)]
+
+
+def boxes_to_masks(boxes: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Convert boxes to masks `(M, *S)` bool, one each: the pixels whose centre lies in the box.
 
     Args:
-        boxes: `(M, 4)`, each row `x1, y1, x2, y2` in pixels; a whole `x2` is the first column behind the box.
-        size: height and width of the image.
+        boxes: `(M, 4)`, each row `x1, y1, x2, y2` in pixels; a whole `x2` is the first column behind the box. `(M, 2)`
+            start and end in a signal, `(M, 6)` `x1, y1, z1, x2, y2, z2` in a volume.
+        size: of the image: height and width, `(L,)` or `(D, H, W)`.
 
     Example:
         >>> boxes_to_masks(torch.tensor([[0.0, 0.0, 2.0, 1.0]]), (2, 3)).int()
         tensor([[[1, 1, 0],
                  [0, 0, 0]]], dtype=torch.int32)
+        >>> boxes_to_masks(torch.tensor([[1.0, 3.0]]), (4,)).int()
+        tensor([[0, 1, 1, 0]], dtype=torch.int32)
     """
-    height, width = size
-    rows = torch.arange(height, device=boxes.device) + 0.5
-    columns = torch.arange(width, device=boxes.device) + 0.5
-    x1, y1, x2, y2 = boxes.reshape(-1, 4).float()[..., None].unbind(dim=1)
-    in_rows, in_columns = (rows >= y1) & (rows < y2), (columns >= x1) & (columns < x2)
-    return in_rows[:, :, None] & in_columns[:, None, :]
+    low, high = boxes.reshape(-1, 2, len(size)).float().flip(-1).unbind(dim=1)  # by dimension, x last
+    inside = torch.ones(len(low), *size, dtype=torch.bool, device=boxes.device)
+    for axis, length in enumerate(size):
+        centres = torch.arange(length, device=boxes.device) + 0.5
+        within = (centres >= low[:, axis, None]) & (centres < high[:, axis, None])
+        inside &= within.reshape(-1, *(length if axis == other else 1 for other in range(len(size))))
+    return inside
 
 
 _ELSEWHERE = re.compile(r"[^A-Za-z0-9_./-]+")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gcam.data import saliency_batch as checks
+from lightning_gcam.data import checks
 from lightning_gcam.data.saliency_batch import SaliencyBatch
 from lightning_gcam.data.structure import as_tensor, is_array, is_binary, is_list, named_parts, unwrap
 from lightning_gcam.utils.errors import InputError

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import (
     Fuse,
     TargetLayers,
@@ -33,7 +33,7 @@ from lightning_gcam.cam.registry import Methods, ModelMethod, resolve_methods, u
 from lightning_gcam.cam.squashing import Squash, squashed
 from lightning_gcam.cam.targets import Explains, Labels, Targets, are_measurements
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.data.saliency_batch import check_masks
+from lightning_gcam.data.checks import check_masks
 from lightning_gcam.pipeline.captions import MapSource
 from lightning_gcam.pipeline.rendering import Style, draw
 from lightning_gcam.utils.chunking import run_in_chunks

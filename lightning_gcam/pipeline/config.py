@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from lightning_gcam.cam.calling import Forward
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import Fuse, TargetLayers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import AnyMethod, Methods, resolve_methods
@@ -148,8 +148,17 @@ class LookConfig:
             layers: the names of the target layers.
             forward: as in `attribute`.
         """
-        config = copy.copy(self)  # with all that was resolved, none of which depends on these two
+        config = self.with_forward(forward)
         object.__setattr__(config, "target_layer", layers)
+        return config
+
+    def with_forward(self, forward: Forward | None) -> LookConfig:
+        """The same look by this way to call the model.
+
+        Args:
+            forward: as in `attribute`.
+        """
+        config = copy.copy(self)  # with all that was resolved, none of which depends on it
         object.__setattr__(config, "forward", forward)
         return config
 

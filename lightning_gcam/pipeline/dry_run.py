@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from lightning_gcam.cam.calling import bound_to
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
 from lightning_gcam.cam.targets import check_labels
 from lightning_gcam.data import SaliencyBatch
@@ -37,6 +38,7 @@ def dry_run(
             left to the first look.
     """
     whole = whole if whole is not None else batch
+    config = config.with_forward(bound_to(config.forward, batch.inputs, batch.frames_first))
     layers = _find_layers(model, batch, config)
     config = replace(config, target_layer=[layer.name for layer in layers])
     options = {**config.attribute_options, "methods": "grad_cam"}
@@ -73,6 +75,6 @@ def _find_layers(model: nn.Module, batch: SaliencyBatch, config: LookConfig) -> 
     """The layers that `config` names, or the one that is found."""
     if config.target_layer is None:
         how = {"forward": config.forward, "reshape_transform": config.reshape_transform}
-        return [find_target_layer(model, batch.images, **how)]  # type: ignore[arg-type]
+        return [find_target_layer(model, batch.images, **how)]
     named = resolve_target_layers(model, config.target_layer)
     return [TargetLayer(name, layer) for name, layer in named.items()]

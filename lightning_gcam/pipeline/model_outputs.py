@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import Forward
 from lightning_gcam.cam.forward import forward_with_weights, logits_in_eager_mode, random_weights
+from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import Targets

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gcam.cam.calling import bound_to, forward_at
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics.measurement import ScoreResults
@@ -90,8 +91,9 @@ def analyze(
         >>> [name for name in record.scores if name.startswith("accuracy")]
         ['accuracy', 'accuracy_chance']
     """
-    stamp = stamp or Stamp()
-    look = _Look(model, batch, config or LookConfig(), map_fn, on_failure, agree, with_checks, history)
+    stamp, config = stamp or Stamp(), config or LookConfig()
+    config = config.with_forward(bound_to(config.forward, batch.inputs, batch.frames_first))
+    look = _Look(model, batch, config, map_fn, on_failure, agree, with_checks, history)
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
     with torch.inference_mode(False), count_forwards() as counted:
         maps, size = look.attribution(chunk_size)
@@ -225,13 +227,17 @@ class _Look:
         """Some of the samples; no copy of them where it is all."""
         return self.batch if rows == list(range(len(self.batch))) else self.batch.select(rows)
 
+    def _options(self, rows: list[int]) -> dict[str, Any]:
+        """The arguments of `attribute` for some of the samples."""
+        return {**self.config.attribute_options, "forward": forward_at(self.config.forward, rows)}
+
     def attribution(self, chunk_size: int | None) -> tuple[Attribution, int | None]:
         """The maps of all samples, on any device, and the size of the chunks that this process ran."""
         size = chunk_size
 
         def work(rows: list[int]) -> Attribution:
             nonlocal size
-            part, options = self._part(rows), self.config.attribute_options
+            part, options = self._part(rows), self._options(rows)
             targets = labels_of(part, self.host) if self.config.explains_labels else self.config.targets
             maps, size = attribute_in_chunks(self.model, part, targets, chunk_size=chunk_size, **options)
             return maps
@@ -252,18 +258,17 @@ class _Look:
         needed = self.config.resolved_scores.output_needs
         if not needed.perturbations and not needed.random_maps:
             return PerturbedOutputs()
-        how = {**self.config.attribute_options, "chunk_size": chunk_size}
         device, history = self.batch.images.device, self.history
 
         def perturbed(rows: list[int]) -> PerturbedOutputs:
             part, multi_label, targets = self._part(rows), self.config.multi_label, self.config.targets
             maps = attribution.select(rows).to(device)
-            return outputs_for_perturbed(
-                self.model, part, maps, needed, targets=targets, multi_label=multi_label, **how
-            )
+            how = {"chunk_size": chunk_size, "multi_label": multi_label, **self._options(rows)}
+            return outputs_for_perturbed(self.model, part, maps, needed, targets=targets, **how)
 
         def of_random_weights(rows: list[int]) -> PerturbedOutputs:
             part, maps = self._part(rows), attribution.select(rows).to(device)
+            how = {"chunk_size": chunk_size, **self._options(rows)}
             return maps_of_random_weights(self.model, part, maps, targets=self.config.targets, **how)
 
         n, outputs = len(self.batch), PerturbedOutputs()

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
-from lightning_gcam.cam.calling import call_model
+from lightning_gcam.cam.calling import (
+    BoundForward,
+    WrappedForward,
+    bound_to,
+    call_model,
+    forward_at,
+    inputs_taken,
+)
 from lightning_gcam.utils.errors import InputError
 from tests.support.nets import bits, cnn, pictures
 from tests.support.toys import listening
@@ -403,3 +410,86 @@ def test_our_own_error_passes_as_it_is() -> None:
     with pytest.raises(InputError, match="looks at itself") as raised:
         find_target_layer(Broken(error), pictures())
     assert raised.value is error
+
+
+# ------------------------------------------------------------------------- the samples' other inputs
+
+
+class WithColumns(nn.Module):
+    def forward(self, images, columns, weight=1.0, labels=None):
+        assert labels is None  # with it, many a forward gives a loss
+        return images.mean(dim=(2, 3)) + columns * weight
+
+
+COLUMNS = torch.tensor([[10.0], [20.0], [30.0]])
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"columns": COLUMNS, "labels": torch.zeros(3)},
+        {"labels": torch.zeros(3), "columns": COLUMNS},
+        {"1": COLUMNS, "2": torch.zeros(3)},
+        {"tabular": COLUMNS, "labels": torch.zeros(3)},
+    ],
+)
+def test_other_inputs_go_by_name_and_then_by_order(inputs):
+    bound = bound_to(None, inputs)
+    images = torch.zeros(3, 1, 2, 2)
+    assert call_model(WithColumns(), images, bound).tolist() == [[10.0], [20.0], [30.0]]
+    assert call_model(WithColumns(), images[:2], forward_at(bound, [2, 0])).tolist() == [[30.0], [10.0]]
+    assert call_model(WithColumns(), images[:1], forward_at(bound, torch.tensor([1]))).tolist() == [[20.0]]
+    assert call_model(WithColumns(), images[:2], forward_at(bound, slice(1, 3))).tolist() == [[20.0], [30.0]]
+
+
+def test_an_optional_input_is_handed_over_by_its_name():
+    bound = bound_to(None, {"columns": COLUMNS, "weight": torch.tensor([[1.0], [2.0], [3.0]])})
+    assert call_model(WithColumns(), torch.zeros(3, 1, 2, 2), bound).tolist() == [[10.0], [40.0], [90.0]]
+
+
+def test_samples_are_repeated_for_another_number_of_images():
+    bound = bound_to(None, {"columns": COLUMNS})
+    found = call_model(WithColumns(), torch.zeros(4, 1, 2, 2), bound)
+    assert found.flatten().tolist() == [10.0, 20.0, 30.0, 10.0]
+
+
+def test_a_forward_of_three_arguments_is_given_the_inputs_of_its_samples():
+    def forward(model, images, inputs):
+        return model(images, inputs["columns"][:, :1]), inputs["text"]
+
+    bound = forward_at(bound_to(forward, {"columns": COLUMNS, "text": ["a", "b", "c"]}), [2])
+    found, text = call_model(WithColumns(), torch.zeros(1, 1, 2, 2), bound)
+    assert found.tolist() == [[30.0]] and text == ["c"]
+
+
+def test_a_forward_of_three_arguments_without_other_inputs_is_given_none():
+    assert call_model(nn.Identity(), torch.zeros(1, 1, 2, 2), lambda model, images, inputs: inputs) == {}
+
+
+def test_videos_whose_frames_come_first():
+    seen = []
+    bound = bound_to(lambda model, images: seen.append(images.shape), None, frames_first=True)
+    call_model(nn.Identity(), torch.zeros(2, 3, 5, 4, 4), bound)
+    assert seen == [(2, 5, 3, 4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("forward", "taken"),
+    [
+        (None, ["2"]),
+        (lambda model, images: images, []),
+        (lambda model, images, inputs: images, ["2", "labels"]),
+        (WrappedForward(None), ["2"]),
+    ],
+)
+def test_which_inputs_are_taken(forward, taken):
+    assert inputs_taken(WithColumns(), forward, ["2", "labels"]) == taken
+
+
+def test_nothing_is_bound_where_there_is_nothing_to_bind():
+    assert bound_to(None, None) is None
+    assert bound_to(None, {}) is None
+    bound = bound_to(None, {"columns": COLUMNS})
+    assert bound_to(bound, {"columns": COLUMNS[:1]}) is bound
+    wrapped = bound_to(WrappedForward(None), {"columns": COLUMNS})
+    assert isinstance(wrapped.forward, BoundForward)

@@ -142,15 +142,6 @@ def test_a_dense_suspect_is_no_region() -> None:
         as_saliency_batch({"image": IMAGES, "suspect": ramp()})
 
 
-@pytest.mark.parametrize("frames", [2, 8])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_for_volumes_no_code_is_shown_that_a_model_would_not_take(channels: int, frames: int) -> None:
-    batch = {"image": torch.rand(2, channels, max(frames, 5), 8, 8), "label": LABELS[:2]}
-    with pytest.raises(InputError, match="docs/recipes.md#volumes-and-clips") as caught:
-        as_saliency_batch(batch)
-    assert "lambda" not in str(caught.value)
-
-
 # ----------------------------------------------------------------------------------------- what stays a mask
 
 

@@ -11,6 +11,7 @@ import torch
 from torchvision import tv_tensors
 
 from lightning_gcam import SaliencyBatch
+from lightning_gcam.data.saliency_batch import boxes_to_masks
 from lightning_gcam.utils.errors import InputError
 
 N, H, W = 3, 6, 8
@@ -26,6 +27,9 @@ def full(**changed: Any) -> SaliencyBatch:
         "suspect": torch.rand(N, H, W) > 0.5,
         "groups": torch.tensor([0, 1, 0]),
         "names": ["a", "b", "c"],
+        "head_labels": {"sex": torch.tensor([0, 1, 1])},
+        "inputs": {"ids": torch.rand(N, 5), "text": {"mask": torch.ones(N, 2)}, "words": ["x", "y", "z"]},
+        "faults": ["", "a box with NaN", ""],
     }
     return SaliencyBatch(**{**fields, **changed})
 
@@ -35,6 +39,8 @@ def same(left: Any, right: Any) -> bool:
         return torch.equal(left, right)
     if isinstance(left, list):
         return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
     return bool(left == right)
 
 
@@ -129,7 +135,7 @@ def test_state_dict_loads_with_weights_only(tmp_path: Path) -> None:
     loaded = SaliencyBatch(**torch.load(tmp_path / "batch.pt", weights_only=True))
 
     assert equal(loaded, batch)
-    assert set(SaliencyBatch(batch.images).state_dict()) == {"images"}
+    assert set(SaliencyBatch(batch.images).state_dict()) == {"images", "kind"}
 
 
 def test_measurements_are_labels_too() -> None:
@@ -152,13 +158,15 @@ def test_map_tensors_reaches_every_tensor() -> None:
     seen: list[tuple[int, ...]] = []
     full().map_tensors(lambda tensor: seen.append(tuple(tensor.shape)) or tensor)
 
-    assert seen == [(N, 2, H, W), (N,), (N, H, W), (1, 4), (0, 4), (2, 4), (N, H, W), (N,)]
+    annotation = [(N,), (N, H, W), (1, 4), (0, 4), (2, 4), (N, H, W), (N,)]
+    assert seen == [(N, 2, H, W), *annotation, (N,), (N, 5), (N, 2)]
 
 
 def test_to_moves_every_tensor() -> None:
     moved = full().to("meta")
 
     tensors = [moved.images, moved.labels, moved.masks, *moved.boxes, moved.suspect, moved.groups]
+    tensors += [moved.head_labels["sex"], moved.inputs["ids"], moved.inputs["text"]["mask"]]
     assert {each.device.type for each in tensors} == {"meta"}
 
 
@@ -174,8 +182,11 @@ def test_lightning_can_convert_it(precision: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"images": [1, 2]}, r"`images` must be a tensor \(N, C, H, W\); got list"),
-        ({"images": torch.rand(N, H, W)}, r"`images` must be 4-D, .*; got \(3, 6, 8\) float32.*`adapter=`"),
+        ({"images": [1, 2]}, r"`images` must be a tensor \(N, C, H, W\), .*; got list"),
+        (
+            {"images": torch.rand(N, H)},
+            r"`images` must be \(N, C, H, W\), .*; got \(3, 6\) float32.*`adapter=`",
+        ),
         (
             {"images": torch.rand(0, 2, H, W)},
             r"`images` holds no sample; got \(0, 2, 6, 8\) float32. Give at least one",
@@ -212,6 +223,19 @@ def test_lightning_can_convert_it(precision: str) -> None:
             {"groups": torch.tensor([0, 1])},
             r"`groups` must be an integer tensor \(3,\); got \(2,\) int64. Number the groups",
         ),
+        (
+            {"images": torch.rand(N, 2, 3, 4, 5, 6)},
+            r"`images` must be \(N, C, H, W\), \(N, C, L\) or .*got \(3, 2, 3",
+        ),
+        ({"kind": "video"}, r"`kind` must be 'image' for images of \(6, 8\); got 'video'"),
+        ({"faults": [""]}, "`faults` must hold 3 faults, one per sample; got 1"),
+        (
+            {"inputs": {"ids": torch.rand(4, 2)}},
+            r"`inputs\['ids'\]` must be a tensor with 3 rows.*got \(4, 2\)",
+        ),
+        ({"inputs": {"ids": [object()] * 3}}, r"`inputs\['ids'\]` must be .*got list of length 3"),
+        ({"inputs": [1]}, r"`inputs` must be a dict from names to tensors; got list of length 1"),
+        ({"head_labels": {"sex": ["a", "b", "c"]}}, r"`head_labels\['sex'\]` must be a tensor .*got list"),
         ({"names": ["a"]}, "`names` must hold 3 names, one per sample; got 1. Give one for each"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -223,3 +247,103 @@ def test_refused(changed: dict[str, Any], message: str) -> None:
 
 def test_labels_may_be_measurements() -> None:
     assert full(labels=torch.tensor([0.5, 1, 2])).labels.tolist() == [0.5, 1, 2]
+
+
+# ------------------------------------------------------------------------------- one, two and three dimensions
+
+SIZES = {(12,): "signal", (6, 8): "image", (4, 6, 8): "volume"}
+DIMENSIONS = pytest.mark.parametrize("size", SIZES, ids=SIZES.values())
+
+
+def boxed(size: tuple[int, ...], **changed: Any) -> SaliencyBatch:
+    """Two samples, the first with a box around its middle, `size / 4` to `3 size / 4`."""
+    low, high = ([side * share for side in reversed(size)] for share in (0.25, 0.75))
+    none = torch.zeros(0, 2 * len(size))
+    return SaliencyBatch(torch.rand(2, 2, *size), boxes=[torch.tensor([[*low, *high]]), none], **changed)
+
+
+@DIMENSIONS
+def test_boxes_become_masks_of_any_dimensions(size: tuple[int, ...]) -> None:
+    batch = boxed(size)
+    masks = batch.object_masks
+
+    grids = torch.meshgrid(*(torch.arange(side) + 0.5 for side in size), indexing="ij")
+    shares = torch.stack([at / side for at, side in zip(grids, size, strict=True)])
+    expected = ((shares >= 0.25) & (shares < 0.75)).all(dim=0)
+    assert (batch.kind, batch.image_size) == (SIZES[size], size)
+    assert torch.equal(masks[0], expected)
+    assert not masks[1].any()
+
+
+def test_x_is_the_last_dimension_of_a_volume() -> None:
+    box = torch.tensor([[0.0, 0.0, 2.0, 1.0, 2.0, 3.0]])  # x 0 to 1, y 0 to 2, z 2 to 3
+
+    assert boxes_to_masks(box, (4, 5, 6))[0].nonzero().tolist() == [[2, 0, 0], [2, 1, 0]]
+
+
+@DIMENSIONS
+def test_everything_is_selected_joined_and_resized_in_any_dimensions(size: tuple[int, ...]) -> None:
+    region = torch.rand(size) > 0.5
+    batch = boxed(size, masks=torch.rand(2, *size) > 0.5, suspect=region)
+
+    again = SaliencyBatch.cat([batch.select([0]), batch.select([1])])
+    doubled = batch.resized(tuple(2 * side for side in size))
+
+    assert equal(again, batch)
+    assert torch.equal(batch.suspect_masks, region.expand(2, *size))
+    assert doubled.image_size == doubled.suspect.shape == doubled.masks.shape[1:]
+    assert torch.equal(doubled.boxes[0], batch.boxes[0] * 2)
+    assert torch.equal(doubled.masks[(..., *[slice(None, None, 2)] * len(size))], batch.masks)
+    assert torch.equal(doubled.resized(size).masks, batch.masks)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ((2, 12, 50), "signal"),
+        ((2, 3, 50), "signal"),
+        ((2, 3, 8, 8), "image"),
+        ((2, 1, 8, 8, 8), "volume"),
+        ((2, 3, 8, 8, 8), "video"),
+    ],
+)
+def test_the_kind_is_known_by_the_shape(shape: tuple[int, ...], kind: str) -> None:
+    assert SaliencyBatch(torch.rand(shape)).kind == kind
+
+
+def test_a_kind_and_the_order_of_frames_stay() -> None:
+    batch = SaliencyBatch(torch.rand(2, 1, 4, 8, 8), kind="video", frames_first=True)
+
+    for each in (
+        *(batch.select([1]), batch.to("cpu"), batch.resized((2, 4, 4)), SaliencyBatch.cat([batch, batch])),
+        SaliencyBatch(**batch.state_dict()),
+    ):
+        assert (each.kind, each.frames_first) == ("video", True)
+
+
+def test_faults_of_some_batches_stay() -> None:
+    batch = SaliencyBatch(torch.rand(1, 1, 4, 4))
+    joined = SaliencyBatch.cat([batch, SaliencyBatch(batch.images, faults=["an inverted box"])])
+
+    assert joined.faults == ["", "an inverted box"]
+
+
+def test_texts_of_several_lengths_are_padded() -> None:
+    short, long = (SaliencyBatch(torch.rand(1, 1, 4, 4), inputs={"ids": torch.ones(1, n)}) for n in (2, 3))
+
+    assert SaliencyBatch.cat([short, long]).inputs["ids"].tolist() == [[1, 1, 0], [1, 1, 1]]
+
+
+def test_what_only_some_batches_came_with_is_no_input() -> None:
+    first, second = (
+        SaliencyBatch(torch.rand(1, 1, 4, 4), inputs={"age": torch.ones(1), name: torch.ones(1)})
+        for name in "ab"
+    )
+
+    assert list(SaliencyBatch.cat([first, second]).inputs) == ["age"]
+
+
+def test_inputs_are_held_and_not_copied() -> None:
+    ids = torch.rand(N, 5)
+
+    assert full(inputs={"ids": ids}).inputs["ids"].data_ptr() == ids.data_ptr()
