@@ -113,7 +113,7 @@ class GrowingRegions:
         for place, side in zip(self._places(pixels), reversed(self.size), strict=True):
             there = torch.stack([place > 0, place >= 0, place < side - 1], dim=1)
             on_grid = (there[:, :, None] & on_grid[:, None]).flatten(1)
-            moves = torch.tensor([-stride, 0, stride], device=pixels.device)
+            moves = stride * torch.arange(-1, 2, device=pixels.device)
             others, stride = (others[:, None] + moves[:, None]).flatten(1), stride * side
         others = others.clamp(0, len(self.inside) - 1)
         near = self.inside[others]

@@ -12,10 +12,12 @@ from torchmetrics.functional.regression import spearman_corrcoef
 
 from lightning_gcam.metrics import (
     MaxBoxAccuracy,
+    Measured,
     PointingGame,
     available_scores,
     baseline_scores,
     functional,
+    measure_groups,
     resolve_scores,
 )
 from lightning_gcam.metrics.localization import dilate
@@ -95,6 +97,34 @@ def test_a_dimension_of_one_pixel_more_changes_nothing(name, flat, axis) -> None
     for mine, theirs in zip(fresh(name).per_sample(*deeper), fresh(name).per_sample(*inputs), strict=True):
         assert (mine is None) == (theirs is None)
         assert mine is None or torch.equal(mine.nan_to_num(), theirs.nan_to_num())
+
+
+@pytest.mark.parametrize("name", [name for name in ISOTROPIC if not name.startswith("max_box_accuracy")])
+def test_a_score_of_no_neighbours_is_that_of_the_same_pixels_in_a_row(name) -> None:
+    inputs = inputs_of(name, batch_with_gaps(SIZES["volume"]))
+    rows = [each.flatten(1) if each.ndim == 4 else each for each in inputs]
+    for mine, theirs in zip(fresh(name).per_sample(*inputs), fresh(name).per_sample(*rows), strict=True):
+        assert (mine is None) == (theirs is None)
+        assert mine is None or torch.equal(mine.nan_to_num(), theirs.nan_to_num())
+
+
+@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize(
+    "name", ["energy", "object_lift", "pixel_average_precision", "positional_concentration"]
+)
+def test_intervals_and_groups_of_signals_and_volumes(name, kind) -> None:
+    inputs, groups = batch_with_gaps(SIZES[kind]), torch.tensor([0, 0, 1, 1, 1, 1, 0])
+    found, measured = measure_groups(fresh(name), *inputs, groups=groups), Measured(fresh(name))
+    for rows in (slice(0, 3), slice(3, 7)):
+        measured.update(*(each[rows] for each in inputs), groups=groups[rows])
+    assert measured.compute() == found
+    overall = found.overall
+    assert (overall.n, overall.blank, overall.no_mask, overall.undefined) == (3, 3, 1, 0)
+    assert overall.value == pytest.approx(result(name, *inputs), abs=1e-6)
+    assert overall.interval[0] <= overall.value <= overall.interval[1]
+    assert found.groups[0].value == pytest.approx(
+        result(name, *(each[groups == 0] for each in inputs)), abs=1e-6
+    )
 
 
 # ------------------------------------------------------------------------------------- values by hand
