@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -142,7 +141,9 @@ def render_grid(
     regions = Regions(masks, boxes, suspect)
     sheets = flat_sheets(images.detach(), maps, regions, layout, headings or list(maps), before, beside)
     shown = FigureTexts(title, captions, notes or {}, correct, since)
-    return render_sheets(sheets, layout, shown, heat, (masks is not None or boxes is not None, suspect is not None))
+    return render_sheets(
+        sheets, layout, shown, heat, (masks is not None or boxes is not None, suspect is not None)
+    )
 
 
 class FigureTexts(NamedTuple):
@@ -321,7 +322,13 @@ def _notes(
     """The line under each heatmap."""
     boxes, center = layout.boxes, not layout.is_stacked
     return [
-        Line(boxes.notes[sample][layout.pictures + index * heat.columns], note, boxes.note_size, MUTED, center=center)
+        Line(
+            boxes.notes[sample][layout.pictures + index * heat.columns],
+            note,
+            boxes.note_size,
+            MUTED,
+            center=center,
+        )
         for index, name in enumerate(maps)
         for sample, note in enumerate(notes.get(name, ()))
     ]

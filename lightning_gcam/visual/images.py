@@ -172,11 +172,12 @@ def _finite_shrunk(images: Tensor, height: int, width: int) -> Tensor:
     return small
 
 
-def shown_channels(channels: int) -> str | None:
-    """Describe which channels `to_display` shows; None where it shows them all.
+def shown_channels(channels: int, signal: bool = False) -> str | None:
+    """Describe which channels `to_display` shows, or which curves are drawn; None where all are.
 
     Args:
         channels: How many channels the images have.
+        signal: Whether each is a curve, of which the first four are drawn.
 
     Example:
         >>> shown_channels(13)
@@ -184,6 +185,8 @@ def shown_channels(channels: int) -> str | None:
         >>> shown_channels(3) is None
         True
     """
+    if signal:
+        return None if channels <= 4 else f"channels 1-4 of {channels}"
     if channels in (1, 3):
         return None
     return "channel 1 of 2" if channels == 2 else f"channels 1-3 of {channels}"

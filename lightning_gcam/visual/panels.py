@@ -39,6 +39,7 @@ CARD: Color = (33, 36, 44)
 TEXT: Color = (236, 238, 242)
 MUTED: Color = (172, 178, 190)
 WRONG: Color = (255, 138, 101)
+_RING = 7.0  # its radius on a sheet of several parts
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,11 @@ def _heatmap_panel(sheet: Sheet, values: Tensor, layout: FigureLayout, heat: Hea
     saliency, blank = to_unit(values, heat.scale, (heat.tops or {}).get(sheet.name, 0.0))
     warm = _around(sheet, heat_pixels(sheet.pictures, saliency, heat.cmap, ALPHA))
     pixels = draw_strokes(enlarge(warm, layout.factors), sheet.strokes, ~blank)
-    peaks = sheet.peaks if sheet.peaks is not None else peak_centers(saliency, *layout.panel)[:, None]
-    for ring in peaks.unbind(1):
-        pixels = draw_rings(pixels, ring, ~blank)
+    if sheet.peaks is None:
+        pixels = draw_rings(pixels, peak_centers(saliency, *layout.panel), ~blank)
+    else:
+        for ring in sheet.peaks.unbind(1):
+            pixels = draw_rings(pixels, ring, ~blank, radius=_RING)
     labels = [heat.blank if each else "" for each in blank.tolist()]
     return Panel(pixels, labels, sheet.heading, sheet.words)
 

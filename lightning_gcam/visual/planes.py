@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -21,109 +20,10 @@ from lightning_gcam.visual.drawing import (
     edge,
     stroke,
 )
-from lightning_gcam.visual.images import Normalize, check_normalize, to_display
-from lightning_gcam.visual.layout import Box
+from lightning_gcam.visual.forms import COLUMNS, LINE, PLANES, Form, Tile
+from lightning_gcam.visual.images import Color, Normalize, check_normalize, to_display
 from lightning_gcam.visual.overlay import shrink_maps
 from lightning_gcam.visual.panels import CARD, MUTED, TEXT, Regions, Sheet
-
-PLANES = ("axial", "coronal", "sagittal")
-"""The planes across the first, the second and the third dimension of a volume."""
-
-_COLUMNS = {"peak": "through the peak", "object": "most of the object", "projection": "projection"}
-_MOST_FRAMES = 8
-_GAP, _LINE, _FONT_SIZE = 6, 15, 11
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A slice, a frame or a projection on a sheet.
-
-    Args:
-        axis: the spatial dimension that it lies across.
-        shows: the slice "peak" or "object", a "projection", or a "frame".
-        box: where it stands on the sheet.
-    """
-
-    axis: int
-    shows: str
-    box: Box
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width on the sheet."""
-        left, top, right, bottom = self.box
-        return bottom - top, right - left
-
-
-@dataclass(frozen=True)
-class Form:
-    """What stands where on the sheet of a sample of three spatial dimensions.
-
-    Args:
-        size: of the samples, three numbers.
-        sheet: height and width of the sheet.
-        tiles: side by side and below each other.
-    """
-
-    size: tuple[int, ...]
-    sheet: tuple[int, int]
-    tiles: tuple[Tile, ...]
-
-    @property
-    def is_video(self) -> bool:
-        """Whether the tiles are the frames of a strip."""
-        return self.tiles[0].shows == "frame"
-
-
-@lru_cache(maxsize=64)
-def volume_form(size: tuple[int, ...], panels: int, has_object: bool) -> Form:
-    """Place the slices of a volume: a row for each plane, a column for what a slice goes through.
-
-    Args:
-        size: of the volumes, three numbers.
-        panels: how many there are in the figure; they are smaller where these are many.
-        has_object: whether a column is needed for the object.
-
-    Example:
-        >>> [tile.shows for tile in volume_form((32, 64, 64), 2, False).tiles[:2]]
-        ['peak', 'projection']
-    """
-    sides = _shown_sides(size, panels)
-    columns = [each for each in _COLUMNS if has_object or each != "object"]
-    cell = max(sides[1], sides[2])
-    tiles, top = [], _LINE
-    for axis in range(3):
-        height, width = (side for dim, side in enumerate(sides) if dim != axis)
-        for column, shows in enumerate(columns):
-            left = column * (cell + _GAP) + (cell - width) // 2
-            tiles.append(Tile(axis, shows, (left, top, left + width, top + height)))
-        top += height + _LINE
-    return Form(size, (top, len(columns) * (cell + _GAP) - _GAP), tuple(tiles))
-
-
-@lru_cache(maxsize=64)
-def video_form(size: tuple[int, ...], panels: int) -> Form:
-    """Place the frames of a video side by side.
-
-    Args:
-        size: of the videos, three numbers.
-        panels: how many there are in the figure; they are smaller where these are many.
-
-    Example:
-        >>> len(video_form((32, 64, 64), 2).tiles), len(video_form((3, 64, 64), 2).tiles)
-        (8, 3)
-    """
-    height, width = _shown_sides(size[1:], panels)
-    count = min(size[0], _MOST_FRAMES)
-    lefts = [index * (width + _GAP) for index in range(count)]
-    tiles = tuple(Tile(0, "frame", (left, 2, left + width, height + 2)) for left in lefts)
-    return Form(size, (height + _LINE + 3, lefts[-1] + width), tiles)
-
-
-def _shown_sides(size: Sequence[int], panels: int) -> list[int]:
-    """How many pixels each side takes: the longest fills a tile, and no other has less than a third of that."""
-    most = 144 if panels <= 4 else 112 if panels <= 16 else 96
-    return [max(round(side * most / max(size)), most // 3) for side in size]
 
 
 @dataclass(frozen=True)
@@ -134,7 +34,7 @@ class View:
         numbers: `(N, tiles)`, the place of each tile along its axis; of no meaning for projections.
         shown: `(N, tiles)` bool; what is not shown stays empty.
         peaks: `(N, 3)`, the place of each sample's peak; in the middle where there is none.
-        marked: `(N,)`, the tile of a strip that has the peak.
+        marked: `(N,)`, the tile of a strip that has the peak; one behind the last where there is none.
     """
 
     numbers: Tensor
@@ -154,9 +54,9 @@ def view_of(form: Form, values: Tensor, objects: Tensor | None = None) -> View:
     Returns:
         The slices, on the CPU.
     """
-    peaks = _peaks(values)
+    peaks, is_blank = peaks_of(values)
     if form.is_video:
-        return _frames(form, peaks)
+        return _frames(form, peaks, is_blank)
     numbers = torch.stack([peaks[:, tile.axis] for tile in form.tiles], dim=1)
     shown = torch.ones_like(numbers, dtype=torch.bool)
     if objects is not None:
@@ -169,27 +69,35 @@ def view_of(form: Form, values: Tensor, objects: Tensor | None = None) -> View:
     return View(numbers, shown, peaks, torch.zeros(len(peaks), dtype=torch.long))
 
 
-def _peaks(values: Tensor) -> Tensor:
-    """Each map's first highest place `(N, 3)`, on the CPU; the middle where the map is blank."""
+def fixed_view(numbers: Sequence[int], samples: int) -> View:
+    """Show the same slices of all samples, none of which is marked."""
+    places = torch.tensor(list(numbers)).expand(samples, -1)
+    nowhere = torch.full((samples,), len(numbers))
+    return View(places, torch.ones_like(places, dtype=torch.bool), places.new_zeros(samples, 3), nowhere)
+
+
+def peaks_of(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Each map's first highest place `(N, 3)`, on the CPU; the middle where the map is blank, and which are, `(N,)`."""
     flat = values.detach().nan_to_num(0, 0, 0).flatten(1)
     top, index = (each.cpu() for each in flat.max(dim=1))
     places = torch.stack(torch.unravel_index(index, values.shape[1:]), dim=1)
     middle = torch.tensor([side // 2 for side in values.shape[1:]])
-    return places.where(top[:, None] > 0, middle)
+    return places.where(top[:, None] > 0, middle), top <= 0
 
 
-def _frames(form: Form, peaks: Tensor) -> View:
+def _frames(form: Form, peaks: Tensor, is_blank: Tensor) -> View:
     """Frames at even distances, the nearest of which gives its place to the peak's."""
     count, rows = len(form.tiles), torch.arange(len(peaks))
     even = torch.linspace(0, form.size[0] - 1, count).round().long()
     numbers = even.expand(len(peaks), -1).clone()
     marked = (numbers - peaks[:, :1]).abs().argmin(dim=1)
     numbers[rows, marked] = peaks[:, 0]
+    marked[is_blank] = count
     return View(numbers, torch.ones_like(numbers, dtype=torch.bool), peaks, marked)
 
 
 def _cut(values: Tensor, tile: Tile, numbers: Tensor) -> Tensor:
-    """Each sample's slice `(N, ..., a, b)` of `(N, ..., *S)`; a projection has the highest values, of images the mean."""
+    """Each sample's slice `(N, ..., a, b)` of `(N, ..., *S)`; of a projection the highest, of images the mean."""
     first = values.ndim - 3
     across = values.detach().movedim(first + tile.axis, 1)
     if tile.shows != "projection":
@@ -212,7 +120,7 @@ def _paste(flat: Sequence[Tensor], form: Form, ground: Tensor) -> Tensor:
 def _split(values: list[Tensor]) -> tuple[Tensor, ...]:
     """Copy tiles `(N, ..., a, b)` to the CPU at once: `(N, ..., a * b)` each."""
     flat = [each.flatten(-2) for each in values]
-    return torch.cat(flat, dim=-1).cpu().split([each.shape[-1] for each in flat], dim=-1)
+    return torch.split(torch.cat(flat, dim=-1).cpu(), [each.shape[-1] for each in flat], dim=-1)
 
 
 def lay_maps(values: Tensor, form: Form, view: View) -> Tensor:
@@ -224,7 +132,9 @@ def lay_maps(values: Tensor, form: Form, view: View) -> Tensor:
         for dim, side in ((1, tile.size[0]), (2, tile.size[1])):
             place = torch.arange(side, device=small.device) * small.shape[dim] // side
             small = small.index_select(dim, place)
-        tiles.append(small & view.shown[:, index, None, None].to(small.device) if small.dtype == torch.bool else small)
+        tiles.append(
+            small & view.shown[:, index, None, None].to(small.device) if small.dtype == torch.bool else small
+        )
     flat = _split(tiles)
     return _paste(flat, form, flat[0].new_zeros(()))
 
@@ -257,6 +167,7 @@ def lay_pictures(images: Tensor, form: Form, view: View, normalize: Normalize | 
     return _paste([each.where(s, ground[..., 0]) for each, s in zip(parts, seen, strict=True)], form, ground)
 
 
+_FONT_SIZE = 11
 _ENOUGH = 1 << 14
 """So many values give a percentile to a tenth of a percent."""
 
@@ -277,6 +188,29 @@ def _window(images: Tensor) -> tuple[Tensor, Tensor]:
         low, high = low.where(~narrow, finite.amin(dim=-1)), high.where(~narrow, finite.amax(dim=-1))
     spread = (high <= low)[..., None, None] / 2  # one value everywhere becomes mid grey
     return low[..., None, None] - spread, high[..., None, None] + spread
+
+
+def lay_slices(
+    images: Sequence[Tensor], number: int, *, is_video: bool, normalize: Normalize | None = None
+) -> Tensor:
+    """Draw one slice or frame of several volumes or videos on one scale.
+
+    Args:
+        images: each `(C, *S)`, all of one shape.
+        number: of the slice, across the first dimension.
+        is_video: whether they are drawn as images are, and not windowed.
+        normalize: undone for display.
+
+    Returns:
+        `(M, 3, h, w)`, uint8, on the CPU.
+    """
+    count, (height, width) = len(images), (images[0].shape[-2], images[0].shape[-1])
+    scale = min(1.0, 224 / max(height, width))
+    height, width = max(round(height * scale), 32), max(round(width * scale), 32)
+    whole = torch.cat(list(images), dim=-1)[None]
+    tile = Tile(0, "frame" if is_video else "peak", (0, 0, count * width, height))
+    form = Form(tuple(whole.shape[2:]), tile.size, (tile,))
+    return torch.cat(lay_pictures(whole, form, fixed_view([number], 1), normalize).chunk(count, dim=3))
 
 
 def plane_sheets(
@@ -312,7 +246,9 @@ def plane_sheets(
     sheets = []
     for heading, shown in {"image": images, **(beside or {})}.items():
         strokes, words = _strokes(form, first, regions, line_width), _words(form, first)
-        sheets.append(Sheet(heading, heading, lay_pictures(shown, form, first, normalize), strokes, words=words))
+        sheets.append(
+            Sheet(heading, heading, lay_pictures(shown, form, first, normalize), strokes, words=words)
+        )
     for heading, (name, view) in zip(headings, views.items(), strict=True):
         then = before[name] if before and name in before else None
         same = name == next(iter(views))
@@ -349,24 +285,30 @@ def _rings(form: Form, view: View) -> Tensor:
             found.append((place + 0.5) * torch.tensor(tile.size) / sides - 0.5 + corner)
     rings = torch.stack(found, dim=1)
     if form.is_video:
-        rings[..., 1] += torch.tensor([tile.box[0] for tile in form.tiles])[view.marked][:, None]
+        rings[..., 1] += torch.tensor([*(tile.box[0] for tile in form.tiles), 0])[view.marked][:, None]
     return rings
+
+
+def lines_in_tiles(form: Form, view: View, regions: Regions, width: int = 1) -> list[tuple[Tensor, Color]]:
+    """Return the outline of each region in each tile, `(N, h, w)` bool on the CPU, and its colour."""
+    lines = []
+    if regions.masks is not None:
+        lines.append((edge(lay_maps(regions.masks.bool(), form, view), width), OBJECT_COLOR))
+    if regions.boxes is not None:
+        lines.append((_lay_boxes(regions.boxes, form, view, width), OBJECT_COLOR))
+    if regions.suspect is not None:
+        suspect = regions.suspect.bool().expand(len(view.numbers), *form.size)
+        lines.append((dash(edge(lay_maps(suspect, form, view), width)), SUSPECT_COLOR))
+    return lines
 
 
 def _strokes(form: Form, view: View, regions: Regions, width: int) -> Strokes:
     """The outlines of the regions in each tile, and a frame around the marked one of a strip."""
-    strokes = []
-    if regions.masks is not None:
-        strokes.append(stroke(edge(lay_maps(regions.masks.bool(), form, view), width), OBJECT_COLOR))
-    if regions.boxes is not None:
-        strokes.append(stroke(_lay_boxes(regions.boxes, form, view, width), OBJECT_COLOR))
-    if regions.suspect is not None:
-        suspect = regions.suspect.bool().expand(len(view.peaks), *form.size)
-        strokes.append(stroke(dash(edge(lay_maps(suspect, form, view), width)), SUSPECT_COLOR))
+    strokes = [stroke(line, color) for line, color in lines_in_tiles(form, view, regions, width)]
     if form.is_video:
-        boxes = [tile.box for tile in form.tiles]
-        lines = torch.zeros(len(boxes), *form.sheet, dtype=torch.bool)
-        for line, (left, top, right, bottom) in zip(lines, boxes, strict=True):
+        lines = torch.zeros(len(form.tiles) + 1, *form.sheet, dtype=torch.bool)
+        for line, tile in zip(lines, form.tiles, strict=False):
+            left, top, right, bottom = tile.box
             line[top - 1 : bottom + 1, max(left - 1, 0) : right + 1] = True
         strokes.append(stroke(edge(lines)[view.marked], PEAK_COLOR))
     return strokes
@@ -398,11 +340,18 @@ def _words(form: Form, view: View) -> list[list[Line]]:
     if not form.is_video:
         for tile in form.tiles:
             if tile.axis == 0:
-                heads.append(_line(tile, tile.box[1] - _LINE, _COLUMNS[tile.shows], TEXT))
+                heads.append(_line(tile, tile.box[1] - LINE, COLUMNS[tile.shows], TEXT))
     return [
-        [*heads, *(_label(form, tile, number, shown, mark == index) for index, (tile, number, shown) in
-        enumerate(zip(form.tiles, numbers, seen, strict=True)))]
-        for numbers, seen, mark in zip(view.numbers.tolist(), view.shown.tolist(), view.marked.tolist(), strict=True)
+        [
+            *heads,
+            *(
+                _label(form, tile, number, shown, mark == index)
+                for index, (tile, number, shown) in enumerate(zip(form.tiles, numbers, seen, strict=True))
+            ),
+        ]
+        for numbers, seen, mark in zip(
+            view.numbers.tolist(), view.shown.tolist(), view.marked.tolist(), strict=True
+        )
     ]
 
 
@@ -415,8 +364,10 @@ def _label(form: Form, tile: Tile, number: int, is_shown: bool, is_marked: bool)
         return _line(tile, top, name, MUTED)
     if is_shown:
         return _line(tile, top, f"{name} {of}", MUTED)
-    return _line(tile, (tile.box[1] + top - _LINE) // 2, "no object" if number < 0 else "the same slice", MUTED)
+    return _line(
+        tile, (tile.box[1] + top - LINE) // 2, "no object" if number < 0 else "the same slice", MUTED
+    )
 
 
 def _line(tile: Tile, top: int, text: str, color: tuple[int, int, int]) -> Line:
-    return Line((tile.box[0], top, tile.box[2], top + _LINE), text, _FONT_SIZE, color, center=True)
+    return Line((tile.box[0], top, tile.box[2], top + LINE), text, _FONT_SIZE, color, center=True)
