@@ -35,10 +35,14 @@ def test_the_band_is_as_hot_as_the_map_below_the_same_samples(length: int) -> No
     form, at = form_of(length), length // 3
     maps = bump(length, at)
     pixels = heat_of(form, torch.randn(1, 1, length), maps)
-    band = pixels[0, :, (form.band.start + form.band.stop) // 2, form.columns]  # through the middle of the ring
+    band = pixels[
+        0, :, (form.band.start + form.band.stop) // 2, form.columns
+    ]  # through the middle of the ring
     hottest = colormap(torch.tensor([1.0]))[0].long()
     column = int((at + 0.5) * form.across / length)
-    assert torch.equal(band[:, min(column, form.across - 1)].long(), hottest), "the brightest colour at the peak"
+    assert torch.equal(band[:, min(column, form.across - 1)].long(), hottest), (
+        "the brightest colour at the peak"
+    )
     for share in (0.1, 0.5, 0.9):
         near = int(share * length)
         value = maps[0, near : near + max(1, length // form.across)].max()
@@ -118,7 +122,9 @@ def test_regions_have_a_tint_and_a_bar() -> None:
     bar = pixels[:, :, form.plot.stop + 2, form.columns]
     on = (bar == torch.tensor(OBJECT_COLOR)[:, None]).all(dim=1)
     columns = on[0].nonzero()[:, 0]
-    assert abs(int(columns.min()) - 0.2 * form.across) <= 1 and abs(int(columns.max()) - 0.4 * form.across) <= 1
+    assert (
+        abs(int(columns.min()) - 0.2 * form.across) <= 1 and abs(int(columns.max()) - 0.4 * form.across) <= 1
+    )
     assert len(columns) == columns.max() - columns.min() + 1 and not on[1].any()
     second = pixels[:, :, form.plot.stop + 8, form.columns]
     dashes = (second == torch.tensor(SUSPECT_COLOR)[:, None]).all(dim=1)

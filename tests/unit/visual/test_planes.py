@@ -60,7 +60,9 @@ def test_each_plane_shows_the_slice_through_the_peak_that_of_the_object_and_a_pr
     assert [(tile.axis, tile.shows) for tile in form.tiles] == [
         (axis, shows) for axis in range(3) for shows in ("peak", "object", "projection")
     ]
-    found = plane_sheets(form, torch.rand(1, 1, *SIZE), {"cam": spot((5, 7, 2))}, Regions(masks), ["cam"], objects=masks)
+    found = plane_sheets(
+        form, torch.rand(1, 1, *SIZE), {"cam": spot((5, 7, 2))}, Regions(masks), ["cam"], objects=masks
+    )
     heads = ["at the peak", "at the object", "projection"]
     assert words_of(found[1]) == [
         *heads, "axial 6/8", "axial 2/8", "axial", "coronal 8/12", "coronal 3/12", "coronal",
@@ -121,7 +123,9 @@ def test_a_slice_that_would_be_shown_twice_is_left_out_and_so_is_an_object_that_
     form = volume_form(SIZE, 2, has_object=True)
     masks = torch.cat([cube((1, 2, 3), (2, 3, 4)), cube((0, 0, 0), (0, 0, 0))])
     maps = torch.cat([spot((1, 5, 3)), spot((1, 5, 3))])
-    _, sheet = plane_sheets(form, torch.rand(2, 1, *SIZE), {"cam": maps}, Regions(masks), ["cam"], objects=masks)
+    _, sheet = plane_sheets(
+        form, torch.rand(2, 1, *SIZE), {"cam": maps}, Regions(masks), ["cam"], objects=masks
+    )
     assert [word for word in words_of(sheet) if "same" in word] == ["the same slice"] * 2
     assert "coronal 3/12" in words_of(sheet) and words_of(sheet, 1).count("no object") == 3
     tile = tiles_of(form, "object")[0]
@@ -213,7 +217,9 @@ def test_slices_of_several_versions_are_on_one_scale() -> None:
     volume = torch.rand(1, 6, 16, 16)
     shown = lay_slices([volume, volume + 2, volume], 3, is_video=False)
     assert shown.shape == (3, 3, 32, 32)
-    assert torch.equal(shown[0, :, :, 2:-2], shown[2, :, :, 2:-2]), "but for the seam where they are resized together"
+    assert torch.equal(shown[0, :, :, 2:-2], shown[2, :, :, 2:-2]), (
+        "but for the seam where they are resized together"
+    )
     assert shown[0].max() < shown[1].min()
 
 
