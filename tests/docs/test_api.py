@@ -97,6 +97,8 @@ FACADES = {
     },
     "lightning_gcam.cam.methods": {
         "ablation_cam",
+        "attention_relevance",
+        "attention_rollout",
         "cameras",
         "centre",
         "eigen_cam",
