@@ -65,8 +65,8 @@ from lightning_gcam.pipeline.config import (
     check_scores,
     check_targets,
 )
-from lightning_gcam.pipeline.dry_run import Layers, dry_run
-from lightning_gcam.pipeline.heads import RunHistory
+from lightning_gcam.pipeline.dry_run import dry_run
+from lightning_gcam.pipeline.heads import Layers, RunHistory
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts import Checks, Removal

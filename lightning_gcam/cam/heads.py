@@ -184,9 +184,10 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
     found: dict[str, str] = {}
     undecided: list[str] = []
     numbered = [name for name in labels if name.isdigit()]
-    if len(numbered) == len(shapes) and all(map(str.isdigit, shapes)):
-        if all(_fits(labels[name], shapes[head][0]) for head, name in zip(shapes, numbered, strict=True)):
-            found = dict(zip(shapes, numbered, strict=True))
+    pairs = dict(zip(shapes, numbered, strict=False))
+    are_numbered = len(numbered) == len(shapes) and all(head.isdigit() for head in shapes)
+    if are_numbered and all(_fits(labels[name], shapes[head][0]) for head, name in pairs.items()):
+        found = pairs
     for name in labels:
         same = [head for head in shapes if head not in found and _is_same(head, name)]
         if same:
@@ -304,7 +305,7 @@ _LOGGED: set[str] = set()
 
 
 def say_first(shapes: Shapes, chosen: str) -> None:
-    """Log once which of several heads was taken because nothing tells them apart, and how to choose another."""
+    """Log once which of several heads was taken without a reason, and how to choose another."""
     other = next((name for name in reversed([*shapes]) if name != chosen), chosen)
     message = (
         f"The model has {len(shapes)} heads ({described(shapes)}), and nothing tells which is meant: the first that "
