@@ -163,7 +163,8 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
     """Assign labels to heads: by their names, by their order where these are numbers, then by what fits only one head.
 
     Multi-hot labels `(N, K)` fit a head of K, measurements a head of one number, classes a head of enough of them.
-    Where classes fit several heads, it is the one that has no class more; and if none or several have, the first.
+    Where classes fit several heads, it is the one that has no class more (of floats 0 and 1, that of one number); and
+    if there are none or several such, the first.
 
     Args:
         shapes: of the heads.
@@ -200,7 +201,8 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
             not fitting and each.ndim == 1
         ):  # whole numbers beyond every class: measurements, such as ages in years
             fitting = [head for head in free if free[head] == 1]
-        exact = [head for head in fitting if int(each.max()) + 1 == max(free[head], 2)]
+        width = 1 if each.is_floating_point() else int(each.max()) + 1
+        exact = [head for head in fitting if free[head] == width]
         if fitting:
             found[exact[0] if len(exact) == 1 else fitting[0]] = name
         if len(fitting) > 1 and len(exact) != 1:

@@ -6,14 +6,15 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_gcam.cam.capture import Captured
 from lightning_gcam.cam.registry import AnyMethod, ModelMethod
+from lightning_gcam.utils.dimensions import Size, for_each, letters_of, resize
 from lightning_gcam.utils.errors import InputError, raise_for_user_function
 
 ScaledMaps = dict[str, tuple[Tensor, Tensor]]
-"""Maps `(N, H, W)` in [0, 1] and their raw peaks `(N,)`, by name."""
+"""Maps `(N, *S)` in [0, 1] and their raw peaks `(N,)`, by name."""
 
 
 def full_precision(images: Tensor) -> AbstractContextManager[object]:
@@ -22,7 +23,7 @@ def full_precision(images: Tensor) -> AbstractContextManager[object]:
 
 
 def scaled_maps(
-    methods: dict[str, AnyMethod], captured: Captured, raw_maps: dict[str, Tensor], size: tuple[int, int]
+    methods: dict[str, AnyMethod], captured: Captured, raw_maps: dict[str, Tensor], size: Size
 ) -> ScaledMaps:
     """The map of each method at one layer, at the images' size and scaled to [0, 1], with its maximum before scaling.
 
@@ -30,7 +31,7 @@ def scaled_maps(
         methods: by the maps' names.
         captured: the layer's activations and gradients.
         raw_maps: those of the methods that run the model again, see `maps_of_model_methods`.
-        size: height and width of the images.
+        size: of the images.
 
     Raises:
         InputError: where a callable of the user's gives something else than one map a sample.
@@ -39,8 +40,8 @@ def scaled_maps(
     maps: ScaledMaps = {}
     for name, method in methods.items():
         if isinstance(method, ModelMethod):
-            raw = _checked(name, raw_maps[name], (len(finite), None, None))
-            raw = torch.where(captured.score.is_of_something[:, None, None], raw, 0.0)
+            raw = _checked(name, raw_maps[name], (len(finite), *[None] * len(size)))
+            raw = torch.where(for_each(captured.score.is_of_something, raw), raw, 0.0)
         else:
             expected = (len(finite), *captured.activations.shape[2:])
             try:
@@ -57,9 +58,10 @@ def _checked(name: str, result: Any, expected: tuple[int | None, ...]) -> Tensor
     if not isinstance(result, Tensor) or not _fits(tuple(result.shape), expected):
         came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         rows, *grid = expected
-        size = expected if None not in grid else f"({rows}, h, w)"
+        letters = letters_of(len(grid), "N")
+        size = expected if None not in grid else letters_of(len(grid), str(rows))
         raise InputError(
-            f'`methods` "{name}" must give (N, h, w) = {size}; got {came}. Sum over the channels, say.'
+            f'`methods` "{name}" must give {letters} = {size}; got {came}. Sum over the channels, say.'
         )
     return result.detach().float().relu()
 
@@ -79,14 +81,14 @@ def _finite(captured: Captured) -> Tensor:
     return both.flatten(1).all(dim=1)
 
 
-def scale_map(raw: Tensor, size: tuple[int, int], finite: Tensor) -> tuple[Tensor, Tensor]:
+def scale_map(raw: Tensor, size: Size, finite: Tensor) -> tuple[Tensor, Tensor]:
     """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank."""
     peaks = raw.flatten(1).amax(dim=1)
     finite = finite & torch.isfinite(raw).flatten(1).all(dim=1)
     peaks = torch.where(finite, peaks, torch.nan)
     alive = finite & (peaks > 0)
-    divisor = torch.where(alive, peaks, 1.0)[:, None, None]
-    unit = torch.where(alive[:, None, None], raw, 0.0) / divisor
-    resized = nn.functional.interpolate(unit[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-    largest = resized.flatten(1).amax(dim=1)[:, None, None]
+    divisor = torch.where(alive, peaks, 1.0)
+    unit = torch.where(for_each(alive, raw), raw, 0.0) / for_each(divisor, raw)
+    resized = resize(unit[:, None], size)[:, 0]
+    largest = for_each(resized.flatten(1).amax(dim=1), resized)
     return (resized / torch.where(largest > 0, largest, 1.0)).clamp(0, 1), peaks

@@ -111,6 +111,18 @@ def labels_by_name(batch: SaliencyBatch) -> dict[str, Tensor]:
     return {**found, "": batch.labels} if batch.labels is not None and is_new else found
 
 
+def for_planning(batch: SaliencyBatch) -> SaliencyBatch:
+    """The samples as the model takes them, without annotation, which in training may be of another kind.
+
+    The labels only show whose they are where the model has several heads.
+
+    Args:
+        batch: of the training.
+    """
+    how = {"kind": batch.kind, "frames_first": batch.frames_first, "inputs": batch.inputs}
+    return SaliencyBatch(batch.images, head_labels=labels_by_name(batch) or None, **how)
+
+
 def samples_of_head(batch: SaliencyBatch, plan: HeadPlan) -> SaliencyBatch:
     """The samples with the labels of one head: whole numbers beyond 1 are measurements for a head of one number.
 
