@@ -45,25 +45,19 @@ class HeadForward(WrappedForward):
 
     def __call__(self, model: nn.Module, images: Tensor) -> Tensor:
         """The head's output for the images, `(B, K)` or `(B,)`, or `(B, K, *grid)` from a dense head."""
-        heads = _named_heads(super().__call__(model, images), len(images), [self.name])
+        heads = heads_of(super().__call__(model, images), len(images), images.ndim - 2)
+        _check_names([self.name], heads)
         return heads[self.name]
 
 
-def _named_heads(output: Any, batch_size: int, names: Collection[str]) -> dict[str, Tensor]:
-    """The heads of these names.
-
-    Raises:
-        InputError: where the output has none of a name.
-    """
-    heads = heads_of(output, batch_size)
-    if not heads:
-        raise InputError(
-            f'`head` "{next(iter(names))}" is none of this model, whose output has no parts to choose from: '
-            f"{type(output).__name__}. Leave it out."
-        )
+def _check_names(names: Collection[str], heads: Mapping[str, Tensor]) -> None:
+    """Refuse the name of a head that an output does not have."""
     for name in names:
+        if not heads:
+            raise InputError(
+                f'`head` "{name}" is none of this model, whose output has no parts to choose from. Leave it out.'
+            )
         check_known("head", name, heads)
-    return {name: heads[name] for name in names}
 
 
 def names_of_heads(head: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -135,22 +129,23 @@ def find_heads(
         >>> find_heads(Face(), torch.ones(1, 2, 4, 4))
         {'age': torch.Size([1]), 'sex': torch.Size([2])}
     """
-    n, leaf = len(images), images.detach().clone().requires_grad_(images.is_floating_point())
+    leaf = images.detach().clone().requires_grad_(images.is_floating_point())
     with untouched(model), eager_without_graph(), torch.enable_grad():
         output = call_model(model, leaf.clone(), forward)
-        found = _named_heads(output, n, given) if given else {}
-        heads = heads_of(output, n)
+        heads = heads_of(output, len(images), images.ndim - 2)
+        _check_names(given, heads)
         named = [head for head in heads if any(_is_same(head, each) for each in labelled)]
-        logits = _logits_among(heads, output, n)
-        if given or named or len(logits) > 1:
-            found |= {head: each for head, each in heads.items() if head in named or head in logits}
-        return {head: each.shape[1:] or Size([1]) for head, each in found.items()}
+        logits = _logits_among(heads, output, images)
+        if not given and not named and len(logits) < 2:
+            return {}
+        found = [*given, *(head for head in heads if head in named or head in logits)]
+        return {head: heads[head].shape[1:] or Size([1]) for head in found}
 
 
-def _logits_among(heads: Mapping[str, Tensor], output: Any, batch_size: int) -> list[str]:
+def _logits_among(heads: Mapping[str, Tensor], output: Any, images: Tensor) -> list[str]:
     """The names of the heads that could each be the logits; one where it is known which is."""
     try:
-        logits = find_raw_logits(output, batch_size)
+        logits = find_raw_logits(output, len(images), images.ndim - 2)
     except SeveralHeadsError as error:
         return list(error.shapes)
     return [head for head, each in heads.items() if each.data_ptr() == logits.data_ptr()]
@@ -293,10 +288,10 @@ def first_head(shapes: Shapes, targets: Targets) -> str:
         targets: as in `attribute`.
     """
     labels: Any = None if callable(targets) else as_labels(targets, torch.device("cpu"))
-    labels = torch.tensor([labels]) if isinstance(labels, int) else labels
-    values = labels.values if isinstance(labels, Labels) else labels
-    assigned, undecided = assign_labels(shapes, {"": values} if isinstance(values, Tensor) else {})
-    chosen = next(iter(assigned or shapes))
+    given = {"": labels.values} if isinstance(labels, Labels) else {}
+    assigned, undecided = assign_labels(shapes, given)
+    enough = [head for head in shapes if isinstance(labels, int) and labels < max(shapes[head][0], 2)]
+    chosen = next(iter(assigned or enough or shapes))
     if undecided or not assigned:
         say_first(shapes, chosen)
     return chosen

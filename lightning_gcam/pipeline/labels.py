@@ -119,8 +119,10 @@ def for_planning(batch: SaliencyBatch) -> SaliencyBatch:
     Args:
         batch: of the training.
     """
-    how = {"kind": batch.kind, "frames_first": batch.frames_first, "inputs": batch.inputs}
-    return SaliencyBatch(batch.images, head_labels=labels_by_name(batch) or None, **how)
+    labels, taken = labels_by_name(batch) or None, batch.inputs
+    return SaliencyBatch(
+        batch.images, kind=batch.kind, frames_first=batch.frames_first, head_labels=labels, inputs=taken
+    )
 
 
 def samples_of_head(batch: SaliencyBatch, plan: HeadPlan) -> SaliencyBatch:
