@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
+from lightning_gcam.cam.whole import WHOLE
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.loggers import ReportLogger, log_picture, log_saliency
 from lightning_gcam.loggers.disk import directory_of_logger, next_version, restored_on_failure
@@ -179,8 +180,10 @@ def reading_notes(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[s
 
 
 _NO_CLASSES = {
-    "norm": ("an embedding", "its norm"),
+    "norm": ("an embedding, or coordinates", "its norm"),
     "error": ("a reconstruction of the image", "its mean squared error"),
+    "peaks": ("heat maps", "the sum of their peaks"),
+    "similarity": ("the similarity of an image to a text", "that of each sample to its own"),
     "output": ("a number of its own, whatever the labels name", "that number"),
 }
 
@@ -188,7 +191,8 @@ _NO_CLASSES = {
 def _about_classes(record: SaliencyRecord) -> Iterator[tuple[str, str]]:
     """The warning about an output that holds no classes."""
     explains = record.attribution.explains
-    if explains not in _NO_CLASSES or record.subject != "score":
+    is_known = record.batch.no_classes or (explains == "similarity" and record.batch.labels is None)
+    if explains not in _NO_CLASSES or record.subject != "score" or is_known:
         return
     kind, what = _NO_CLASSES[explains]
     yield (
@@ -256,11 +260,7 @@ def _about_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
 
 def _explained(record: SaliencyRecord, targets: Targets) -> str:
     if record.attribution.explains != "classes":
-        texts = {
-            "norm": "the output's norm",
-            "error": "the reconstruction's error",
-            "output": "the output itself",
-        }
+        texts = {**WHOLE, "output": "the output itself"}
         return texts.get(record.attribution.explains, "a score of your own")
     if isinstance(targets, int):
         return f"class {targets}"

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.squashing import Squash, squash_of, unsquashed
+from lightning_gcam.cam.whole import whole_output
 from lightning_gcam.utils.dimensions import positions_of, size_of
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
@@ -163,11 +164,13 @@ class Head:
         outputs: as the model returned them, `(N, K)`, or `(N, K, *grid)` from a dense head.
         logits: the same before any sigmoid or softmax, see `lightning_gcam.cam.squashing`.
         squash: what lies between the two; None where they are the same.
+        whole: what they are where their form shows that they hold no classes, see `whole_output`.
     """
 
     outputs: Tensor
     logits: Tensor
     squash: Squash | None = None
+    whole: Literal["norm", "similarity"] | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -192,12 +195,14 @@ def read_head(
         >>> head.squash, head.logits.softmax(dim=1).equal(head.outputs)
         ('softmax', True)
     """
+    if (found := whole_output(_parts_at_top(output), batch_size, dims)) is not None:
+        return Head(found[1], found[1], whole=found[0])
     outputs = find_raw_logits(output, batch_size, dims)
     if squash is None:
         return Head(outputs, outputs)
-    found, nodes = squash_of(outputs)
-    found = found if squash == "unknown" else squash
-    return Head(outputs, unsquashed(outputs, found, nodes), found)
+    known, nodes = squash_of(outputs)
+    known = known if squash == "unknown" else squash
+    return Head(outputs, unsquashed(outputs, known, nodes), known)
 
 
 def find_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
@@ -254,6 +259,8 @@ def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
         >>> find_raw_logits((embedding, logits), batch_size=2) is logits
         True
     """
+    if (whole := whole_output(_parts_at_top(output), batch_size, dims)) is not None:
+        return whole[1]
     if batch_size == 1 and isinstance(output, Tensor) and output.ndim < 2:
         output = output.reshape(1, -1)  # `.squeeze()` took the only sample too
     places = {

@@ -63,7 +63,7 @@ class Attribution:
             under a global-average-pooled linear head. Then Grad-CAM, XGrad-CAM and HiResCAM are one and the same map,
             and guidance is its square.
         explains: what the maps explain: "classes", the "output" of a regression, the "score" of a callable; and of a
-            model that gives no classes the "norm" of an embedding or the "error" of a reconstruction.
+            model that gives no classes its "norm", "error", "peaks" or "similarity" (`lightning_gcam.cam.whole`).
         values: `(N,)`, the number that they explain, before any softmax (but for a number that all classes of a sample
             share, which a softmax takes away).
         in_mask: `(N,)` bool for a dense head: whether its logits were summed over the mask that was given, and not over
@@ -309,7 +309,7 @@ def attribute(
         )
 
 
-def _labels_for(batch: Tensor | SaliencyBatch) -> Labels | None:
+def _labels_for(batch: Tensor | SaliencyBatch) -> Labels | str | None:
     if not isinstance(batch, SaliencyBatch):
         raise InputError(
             '`targets` "label" explains the labels of a `SaliencyBatch`, and `images` holds none: give '
@@ -395,15 +395,15 @@ def attribute_in_chunks(
     return Attribution.cat(parts), size
 
 
-def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | None:
-    """A batch's labels as targets; None where there are none.
+def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | str | None:
+    """A batch's labels as targets; None where there are none, "whole" where they are no classes.
 
     Args:
         batch: the samples.
         whole: the batch that they are a part of: whether labels name classes or measure something is seen in all.
     """
     if batch.labels is None:
-        return None
+        return "whole" if batch.no_classes else None
     all_labels = whole.labels if whole is not None and whole.labels is not None else batch.labels
     return Labels(batch.labels, are_measurements(all_labels), of_batch=True)
 
