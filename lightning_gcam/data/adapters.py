@@ -192,6 +192,7 @@ class _Reading:
             head_labels=_head_labels(parts.get("columns", {}), labels, images),
             inputs=parts.get("inputs") or None,
             faults=faults if any(faults) else None,
+            no_classes=labels is None and masks is None and _are_numbers(parts.get("labels")),
         )
 
     def _read(self, field: str, read: Callable[[Any], Any]) -> Any:
@@ -207,6 +208,12 @@ class _Reading:
         except InputError as problem:  # words that are no class names
             self.unclear.append(problem)
         return None
+
+
+def _are_numbers(labels: Any) -> bool:
+    """Whether labels that could not be read are several numbers a sample, and so are none of classes."""
+    found = as_tensor(labels)
+    return found is not None and found.ndim > 1
 
 
 def _checked(check: Callable[[Any, Size], None], value: Any, size: Size) -> Any:

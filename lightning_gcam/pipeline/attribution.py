@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_gcam.cam.calling import bound_to, forward_at
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
+from lightning_gcam.cam.heads import HeadForward, check_head, first_head
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import (
     Fuse,
@@ -25,12 +26,14 @@ from lightning_gcam.cam.layers import (
 )
 from lightning_gcam.cam.layouts import Reshape, is_even
 from lightning_gcam.cam.maps import ScaledMaps, full_precision, scale_map, scaled_maps
-from lightning_gcam.cam.registry import Methods, ModelMethod, resolve_methods, uses_layer
+from lightning_gcam.cam.outputs import SeveralHeadsError
+from lightning_gcam.cam.registry import AnyMethod, Methods, ModelMethod, resolve_methods, uses_layer
 from lightning_gcam.cam.squashing import Squash, squashed
-from lightning_gcam.cam.targets import Explains, Labels, Targets, are_measurements
+from lightning_gcam.cam.targets import Explains, Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.checks import check_images, check_masks
 from lightning_gcam.pipeline.captions import MapSource
+from lightning_gcam.pipeline.labels import labels_for, labels_of, targets_of_chunk
 from lightning_gcam.pipeline.rendering import Style, draw
 from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.dimensions import size_of
@@ -203,6 +206,7 @@ def attribute(
     forward: Forward | None = None,
     fuse: Fuse | None = None,
     masks: Tensor | None = None,
+    head: str | None = None,
 ) -> Attribution:
     """Compute saliency maps: one forward and one gradient, whatever the number of methods and layers.
 
@@ -233,6 +237,8 @@ def attribute(
         fuse: makes one map of several layers' maps, by the "product" or the "mean" of the scaled maps.
         masks: `(N, *S)` bool, for a model that gives logits at every position (segmentation): the region over which
             the class's logits are summed. Without one these are the positions that the network gives to the class.
+        head: which of several heads is explained: its key or field in the output, or its place in a tuple, such as "1".
+            Left out, it is the first that the targets fit, where nothing in the output shows which are the logits.
 
     Returns:
         An `Attribution`: maps `(N, *S)` float32 in [0, 1] on the model's device, and what they came from; `show()`
@@ -248,7 +254,7 @@ def attribute(
         (torch.Size([5, 8, 8]), '1')
     """
     if isinstance(targets, str) and targets == "label":
-        targets = _labels_for(images)
+        targets = labels_for(images)
     if isinstance(images, SaliencyBatch):
         masks = masks if masks is not None else images.object_masks
         forward = bound_to(forward, images.inputs, images.frames_first)
@@ -257,6 +263,28 @@ def attribute(
     table = resolve_methods(methods)
     check_masks(masks, (len(images), *size_of(images)))
     check_fuse(fuse, target_layer)
+    how = (table, target_layer, reshape_transform, fuse, masks)
+    if head is not None:
+        return _attribute(model, images, targets, HeadForward(forward, check_head(head)), *how)
+    try:
+        return _attribute(model, images, targets, forward, *how)
+    except SeveralHeadsError as several:
+        shapes = several.shapes
+    return _attribute(model, images, targets, HeadForward(forward, first_head(shapes, targets)), *how)
+
+
+def _attribute(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets,
+    forward: Forward | None,
+    table: dict[str, AnyMethod],
+    target_layer: TargetLayers | None,
+    reshape_transform: Reshape | None,
+    fuse: Fuse | None,
+    masks: Tensor | None,
+) -> Attribution:
+    """As `attribute`, of arguments that were checked."""
     if target_layer is None:
         target_layer = find_target_layer(
             model, images, forward=forward, reshape_transform=reshape_transform
@@ -303,15 +331,6 @@ def attribute(
             squash=score.squash,
             sources=sources,
         )
-
-
-def _labels_for(batch: Tensor | SaliencyBatch) -> Labels | str | None:
-    if not isinstance(batch, SaliencyBatch):
-        raise InputError(
-            '`targets` "label" explains the labels of a `SaliencyBatch`, and `images` holds none: give '
-            "`SaliencyBatch(images, labels)`, or the labels themselves as `targets`."
-        )
-    return labels_of(batch)
 
 
 Sources = dict[str, MapSource]
@@ -380,7 +399,7 @@ def attribute_in_chunks(
         part = attribute(
             model,
             batch.images[chunk],
-            _targets_of(targets, chunk, n),
+            targets_of_chunk(targets, chunk, n),
             masks=masks[chunk] if masks is not None else None,
             forward=forward_at(forward, chunk),
             **options,
@@ -389,33 +408,6 @@ def attribute_in_chunks(
 
     parts, size = run_in_chunks(n, work, chunk_size)
     return Attribution.cat(parts), size
-
-
-def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | str | None:
-    """A batch's labels as targets; None where there are none, "whole" where they are no classes.
-
-    Args:
-        batch: the samples.
-        whole: the batch that they are a part of: whether labels name classes or measure something is seen in all.
-    """
-    if batch.labels is None:
-        return "whole" if batch.no_classes else None
-    all_labels = whole.labels if whole is not None and whole.labels is not None else batch.labels
-    return Labels(batch.labels, are_measurements(all_labels), of_batch=True)
-
-
-def _targets_of(targets: Targets, chunk: slice, n: int) -> Targets:
-    """The targets of a chunk of n samples.
-
-    Raises:
-        InputError: where the number of targets is not the number of samples.
-    """
-    if targets is None or isinstance(targets, (str, int)) or callable(targets):
-        return targets
-    given = targets if isinstance(targets, Labels) else Labels.of(torch.as_tensor(targets))
-    if len(given) != n:
-        raise InputError(f"`targets` must hold {n} classes, one per sample; got {len(given)}.")
-    return given[chunk]
 
 
 def _check(model: nn.Module, images: Tensor) -> None:

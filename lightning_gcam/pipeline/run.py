@@ -20,7 +20,7 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES
-from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks, labels_of
+from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks
 from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
 from lightning_gcam.pipeline.config import (
     CHECKING,
@@ -31,6 +31,8 @@ from lightning_gcam.pipeline.config import (
     Result,
     in_one_process,
 )
+from lightning_gcam.pipeline.heads import JoinedRecord, looks_at_heads
+from lightning_gcam.pipeline.labels import labels_of
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
     maps_of_random_weights,
@@ -41,6 +43,7 @@ from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Exchanges, Reliance, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes, removed_objects
+from lightning_gcam.shortcuts.exchange import check_sides
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, Donors, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.chunking import count_forwards
 from lightning_gcam.utils.transfer import held_on_host
@@ -93,6 +96,13 @@ def analyze(
     """
     stamp, config = stamp or Stamp(), config or LookConfig()
     config = config.with_forward(bound_to(config.forward, batch.inputs, batch.frames_first))
+    how: dict[str, Any] = {"on_failure": on_failure, "agree": agree, "with_checks": with_checks}
+    if heads := map_fn(lambda _: looks_at_heads(model, batch, config, stamp, history, largest_label)):
+        each = {
+            name: analyze(model, map_fn=map_fn, chunk_size=chunk_size, **how, **one)
+            for name, one in heads.items()
+        }
+        return JoinedRecord.of(each, batch, stamp)
     look = _Look(model, batch, config, map_fn, on_failure, agree, with_checks, history)
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
     with torch.inference_mode(False), count_forwards() as counted:
@@ -211,6 +221,8 @@ class _Look:
         names, removal, annotated = self.config.exchange_names, self.config.removal, self.annotated
         if annotated is None or not names:
             return None
+        if self.config.checks is not None:
+            check_sides(names, len(self.batch.image_size))
 
         def choose() -> Mapping[str, Donors]:
             found = Exchanges.of(self.batch, names, None, removal, annotated)

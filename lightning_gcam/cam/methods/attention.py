@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_gcam.cam.context import MethodContext
 from lightning_gcam.cam.layouts import find_patches
-from lightning_gcam.cam.outputs import leads_to_all, nodes_behind
 from lightning_gcam.cam.registry import register_model_method
+from lightning_gcam.cam.squashing import leads_to_all, nodes_behind
 from lightning_gcam.utils.dimensions import Size
 from lightning_gcam.utils.errors import InputError
 
