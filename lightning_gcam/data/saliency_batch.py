@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -249,8 +250,11 @@ def _join(name: str, values: list[Any]) -> Any:
     if isinstance(first, (str, bool)):  # one for all samples
         return first
     if isinstance(first, dict):
-        common = [key for key in first if all(key in each for each in values)]
-        return {key: _join(f"{name}[{key!r}]", [each[key] for each in values]) for key in common} or None
+        joined: dict[str, Any] = {}
+        for key in (key for key in first if all(key in each for each in values)):
+            with suppress(InputError):  # of several shapes: it is left out
+                joined[key] = _join(f"{name}[{key!r}]", [each[key] for each in values])
+        return joined or None
     if isinstance(first, Tensor):
         values = _padded(values) if name.startswith("inputs") else values
         other = next((each for each in values if each.shape[1:] != values[0].shape[1:]), None)
