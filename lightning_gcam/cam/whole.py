@@ -1,12 +1,36 @@
-"""Outputs that hold no classes, and are explained as a whole: what their form shows, and how it is called."""
+"""The parts of a model's output, and those that hold no classes: what their form shows, and how it is called."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
+
+LOGIT_NAMES = (
+    *("logits", "class_logits", "cls_logits", "logit", "out", "scores", "score"),
+    *("preds", "pred", "predictions", "prediction", "y_hat", "y_pred", "output", "outputs"),
+)
+"""Likely names of the logits in a model's output, the surest first."""
+
+
+def parts_at_top(output: Any) -> dict[str, Any]:
+    """The parts of a model's output, each by the code that gives it: `""`, `[0]`, `["logits"]` or `.logits`."""
+    if isinstance(output, Tensor):
+        return {"": output}
+    if isinstance(output, Mapping):
+        return {f'["{key}"]' if isinstance(key, str) else f"[{key!r}]": each for key, each in output.items()}
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return {f".{name}": getattr(output, name) for name in output._fields}
+    if isinstance(output, (tuple, list)):
+        return {f"[{index}]": each for index, each in enumerate(output)}
+    names = [*LOGIT_NAMES, *getattr(output, "__dict__", ())]
+    if dataclasses.is_dataclass(output):
+        names += [field.name for field in dataclasses.fields(output)]
+    return {f".{name}": getattr(output, name) for name in names if hasattr(output, name)}
+
 
 Whole = Literal["norm", "error", "peaks", "similarity"]
 """What a whole output is explained by."""
@@ -24,7 +48,7 @@ _TOWERS = (("image_embeds", "text_embeds"), ("image_features", "text_features"))
 
 
 def whole_output(
-    parts: Mapping[str, Any], batch_size: int, dims: int = 2
+    output: Any, batch_size: int, dims: int = 2
 ) -> tuple[Literal["norm", "similarity"], Tensor] | None:
     """What an output is explained by whose form shows that it holds no classes, and its rows; None for any other.
 
@@ -33,20 +57,22 @@ def whole_output(
     - "norm" `(N, P * 2)`, of coordinates: a single tensor `(N, P, 2)` or `(N, P, 3)`, but for signals.
 
     Args:
-        parts: of the output, by the code that gives them.
+        output: as the model returned it.
         batch_size: N.
         dims: how many spatial dimensions the images have.
 
     Example:
         >>> import torch
-        >>> whole_output({".logits_per_image": torch.tensor([[0.9, 0.1], [0.2, 0.7]])}, batch_size=2)
+        >>> whole_output({"logits_per_image": torch.tensor([[0.9, 0.1], [0.2, 0.7]])}, batch_size=2)
         ('similarity', tensor([[0.9000],
                 [0.7000]]))
-        >>> kind, rows = whole_output({"": torch.zeros(2, 17, 2)}, batch_size=2)
+        >>> kind, rows = whole_output(torch.zeros(2, 17, 2), batch_size=2)
         >>> kind, rows.shape
         ('norm', torch.Size([2, 34]))
     """
-    tensors = {place.strip('."[]'): each for place, each in parts.items() if isinstance(each, Tensor)}
+    tensors = {
+        place.strip('."[]'): each for place, each in parts_at_top(output).items() if isinstance(each, Tensor)
+    }
     logits = tensors.get("logits_per_image")
     if logits is not None:
         is_paired = logits.shape == (batch_size, batch_size)
