@@ -192,7 +192,19 @@ class _Reading:
             head_labels=_head_labels(parts.get("columns", {}), labels, images),
             inputs=parts.get("inputs") or None,
             faults=faults if any(faults) else None,
+            no_classes=labels is None and masks is None and targets is None and self._holds_numbers(images),
         )
+
+    def _holds_numbers(self, images: Tensor) -> bool:
+        """Whether in the labels' place there came several numbers a sample, such as keypoints: they name no classes."""
+        inputs = self.parts.get("inputs") or {}
+        named = [value for name, value in inputs.items() if name.lower() in _POINTS]
+        is_unclear = any(isinstance(each, UnreadableBatch) for each in self.unclear)  # and not words
+        unclear = [self.parts.get("labels"), *inputs.values()] if is_unclear else []
+        if len(self.parts.get("columns", {})) > 1:  # each could be the classes
+            return False
+        arrays = (as_tensor(each) for each in [*named, *unclear])
+        return any(each is not None and each.ndim > 1 and each.shape != images.shape for each in arrays)
 
     def _read(self, field: str, read: Callable[[Any], Any]) -> Any:
         """Read a part of the batch; None where there is none, or it cannot be read."""
@@ -207,6 +219,10 @@ class _Reading:
         except InputError as problem:  # words that are no class names
             self.unclear.append(problem)
         return None
+
+
+_POINTS = ("keypoints", "keypoint", "landmarks", "landmark", "joints", "heatmaps", "heatmap", "heat_maps")
+"""What labels are called that name places in an image."""
 
 
 def _checked(check: Callable[[Any, Size], None], value: Any, size: Size) -> Any:

@@ -54,6 +54,8 @@ class SaliencyBatch:
         head_labels: labels of several heads, `(N,)` or `(N, K)` each, by the name of each.
         inputs: what else the model may take, by name: tensors, or lists, with a row for each sample.
         faults: for each sample "", or why its annotation was left out.
+        no_classes: whether labels came that are no classes (keypoints, heat maps, several measurements) and are left
+            out here: then no class is read into the model's output, either.
 
     Tensors of a class of their own (`tv_tensors`) are held as plain ones.
 
@@ -80,6 +82,7 @@ class SaliencyBatch:
     head_labels: dict[str, Tensor] | None = None
     inputs: dict[str, Any] | None = None
     faults: list[str] | None = None
+    no_classes: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -299,9 +299,10 @@ def test_numbers_that_are_no_classes(
     torch.testing.assert_close(record.attribution.values, expected)
 
 
-def test_keypoints_as_an_output_lead_to_the_recipe() -> None:
-    with pytest.raises(InputError, match="no part of this output would do, see docs/recipes.md#keypoints"):
-        attribute(Points((5, 2)), IMAGES)
+def test_keypoints_as_an_output_need_no_recipe() -> None:
+    found = attribute(module := Points((5, 2)), IMAGES)
+    assert found.explains == "norm"
+    torch.testing.assert_close(found.values, module.eval()(IMAGES).flatten(1).norm(dim=1).detach())
 
 
 # ------------------------------------------------------------------------------------------ dense targets, boxes
