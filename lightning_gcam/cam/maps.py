@@ -22,7 +22,11 @@ def full_precision(images: Tensor) -> AbstractContextManager[object]:
 
 
 def scaled_maps(
-    methods: dict[str, AnyMethod], captured: Captured, raw_maps: dict[str, Tensor], size: tuple[int, int]
+    methods: dict[str, AnyMethod],
+    captured: Captured,
+    raw_maps: dict[str, Tensor],
+    size: tuple[int, int],
+    covered: tuple[int, ...] | None = None,
 ) -> ScaledMaps:
     """The map of each method at one layer, at the images' size and scaled to [0, 1], with its maximum before scaling.
 
@@ -31,6 +35,7 @@ def scaled_maps(
         captured: the layer's activations and gradients.
         raw_maps: those of the methods that run the model again, see `maps_of_model_methods`.
         size: height and width of the images.
+        covered: the size of what the layer's grid lies over, where the model pads the images at their end.
 
     Raises:
         InputError: where a callable of the user's gives something else than one map a sample.
@@ -48,7 +53,8 @@ def scaled_maps(
             except Exception as error:
                 raise_for_user_function("methods", captured.activations, error)
             raw = _checked(name, found, expected)
-        maps[name] = scale_map(raw, size, finite)
+        is_of_layer = raw.shape[1:] == captured.activations.shape[2:]
+        maps[name] = scale_map(raw, size, finite, covered if is_of_layer else None)
     return maps
 
 
@@ -79,14 +85,21 @@ def _finite(captured: Captured) -> Tensor:
     return both.flatten(1).all(dim=1)
 
 
-def scale_map(raw: Tensor, size: tuple[int, int], finite: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank."""
+def scale_map(
+    raw: Tensor, size: tuple[int, int], finite: Tensor, covered: tuple[int, ...] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank.
+
+    Of a map of what is larger than the images, of size `covered`, the part at the upper left is kept.
+    """
     peaks = raw.flatten(1).amax(dim=1)
     finite = finite & torch.isfinite(raw).flatten(1).all(dim=1)
     peaks = torch.where(finite, peaks, torch.nan)
     alive = finite & (peaks > 0)
     divisor = torch.where(alive, peaks, 1.0)[:, None, None]
     unit = torch.where(alive[:, None, None], raw, 0.0) / divisor
-    resized = nn.functional.interpolate(unit[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    whole = covered if covered is not None else size
+    resized = nn.functional.interpolate(unit[:, None], size=whole, mode="bilinear", align_corners=False)[:, 0]
+    resized = resized[:, : size[0], : size[1]]
     largest = resized.flatten(1).amax(dim=1)[:, None, None]
     return (resized / torch.where(largest > 0, largest, 1.0)).clamp(0, 1), peaks

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
+from lightning_gcam.cam.detection import covered_size, is_of_detections, with_detection
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import (
     Fuse,
@@ -251,19 +252,22 @@ def attribute(
     """
     if isinstance(targets, str) and targets == "label":
         targets = _labels_for(images)
+    boxes = labels = None
     if isinstance(images, SaliencyBatch):
         masks = masks if masks is not None else images.object_masks
-        images = images.images
+        images, boxes, labels = images.images, images.boxes, images.labels
     _check(images)
     table = resolve_methods(methods)
     check_masks(masks, (len(images), images.shape[-2], images.shape[-1]))
     check_fuse(fuse, target_layer)
+    forward = with_detection(model, images, forward, boxes, labels)
     if target_layer is None:
         target_layer = find_target_layer(
             model, images, forward=forward, reshape_transform=reshape_transform
         ).module
     layers = resolve_target_layers(model, target_layer)
     with untouched(model):
+        covered = covered_size(model, images) if is_of_detections(forward) else None
         captured = capture_layers(
             model,
             images,
@@ -283,7 +287,7 @@ def attribute(
         ]
     with torch.inference_mode(False), torch.no_grad(), full_precision(images):
         size, score = (images.shape[-2], images.shape[-1]), captured[0].score
-        at_layers = [scaled_maps(*each, size) for each in zip(tables, captured, again, strict=True)]
+        at_layers = [scaled_maps(*each, size, covered) for each in zip(tables, captured, again, strict=True)]
         names = list(layers)
         scaled, sources = (
             _fused(at_layers, fuse, names) if fuse is not None else _named(at_layers, names, list(of_layer))

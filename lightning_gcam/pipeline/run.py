@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import bound_to, forward_at
+from lightning_gcam.cam.detection import with_detection
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics.measurement import ScoreResults
@@ -92,7 +93,8 @@ def analyze(
         ['accuracy', 'accuracy_chance']
     """
     stamp, config = stamp or Stamp(), config or LookConfig()
-    config = config.with_forward(bound_to(config.forward, batch.inputs, batch.frames_first))
+    forward = bound_to(config.forward, batch.inputs, batch.frames_first)
+    config = config.with_forward(with_detection(model, batch.images, forward, batch.boxes, batch.labels))
     look = _Look(model, batch, config, map_fn, on_failure, agree, with_checks, history)
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
     with torch.inference_mode(False), count_forwards() as counted:
