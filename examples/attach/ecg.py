@@ -7,6 +7,7 @@ Batches are dicts of `signal` (N, 1, 187), `label` and `mask`; the picture is th
 
 import argparse
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from ordinary import parse, say_what_was_seen, trainer_options
@@ -44,8 +45,10 @@ class BeatClassifier(LightningModule):
         super().__init__()
         widths = [1, 16, 32, 32]
         blocks = [
-            nn.Sequential(nn.Conv1d(here, there, 7, padding=3), nn.BatchNorm1d(there), nn.ReLU(), nn.MaxPool1d(2))
-            for here, there in zip(widths, widths[1:], strict=False)
+            nn.Sequential(
+                nn.Conv1d(here, there, 7, padding=3), nn.BatchNorm1d(there), nn.ReLU(), nn.MaxPool1d(2)
+            )
+            for here, there in pairwise(widths)
         ]
         self.features = nn.Sequential(*blocks)
         self.head = nn.Linear(widths[-1], len(BEATS))

@@ -33,9 +33,7 @@ def draw_volumes(size: int, seed: int) -> list[dict[str, Tensor]]:
         distance = (grid - centre).float().norm(dim=0)
         ball = (distance < RADIUS) & (distance > RADIUS / 2 * (number % 2))
         volume = 0.2 * torch.randn(SIDE, SIDE, SIDE, generator=random) + ball
-        samples.append(
-            {"image": volume[None], "label": torch.tensor(number % 2), "mask": distance < RADIUS}
-        )
+        samples.append({"image": volume[None], "label": torch.tensor(number % 2), "mask": distance < RADIUS})
     return samples
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from lightning_gcam.callbacks.distributed import gather_results, pool_candidates, run_in_all
@@ -153,10 +152,12 @@ def with_inputs_taken(
         forward: the user's way to call it.
 
     Example:
+        >>> import torch
         >>> class WithAge(nn.Module):
         ...     def forward(self, images, age): ...
         >>> columns = {"1": torch.rand(2, 3), "2": torch.tensor([0, 1])}
-        >>> found = with_inputs_taken(SaliencyBatch(torch.rand(2, 1, 4, 4), inputs=columns, head_labels=columns), WithAge())
+        >>> samples = SaliencyBatch(torch.rand(2, 1, 4, 4), inputs=columns, head_labels=columns)
+        >>> found = with_inputs_taken(samples, WithAge())
         >>> list(found.inputs), found.labels.tolist()
         (['1'], [0, 1])
     """
@@ -373,7 +374,7 @@ class SampleCollector:
         Raises:
             InputError: as `as_saliency_batch`.
         """
-        return as_saliency_batch(batch, self.adapter, self.class_names, self.on_unclear)
+        return as_saliency_batch(batch, self.adapter, self.class_names)
 
     @property
     def faults(self) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_gcam.cam.invocation import Forward, Invocation, parts_with_parameters
 from lightning_gcam.cam.layouts import find_layout, main_tensor
 from lightning_gcam.cam.outputs import RECIPES, find_raw_logits
+from lightning_gcam.utils.dimensions import size_of
 from lightning_gcam.utils.errors import MACHINE_FAILURE
 from lightning_gcam.utils.isolation import is_sharded, untouched
 
@@ -54,7 +55,7 @@ def _works(model: nn.Module, images: Tensor, code: str, *, dense: bool) -> bool:
 
 def _can_be_explained(model: nn.Module, images: Tensor, forward: Any, *, dense: bool) -> bool:
     """Whether some submodule's output is a grid over the image, and the logits are computed from it."""
-    size, grids = (images.shape[-2], images.shape[-1]), []
+    size, grids = size_of(images), []
 
     def collect(_: nn.Module, __: Any, output: Any) -> None:
         tensor = main_tensor(output)
@@ -65,8 +66,8 @@ def _can_be_explained(model: nn.Module, images: Tensor, forward: Any, *, dense: 
         for module in list(model.modules())[1:]:
             stack.callback(module.register_forward_hook(collect).remove)
         leaf = images.detach().clone().requires_grad_(images.is_floating_point())
-        logits = find_raw_logits(forward(model, leaf.clone()), len(images))
-    if not grids or not logits.requires_grad or (logits.ndim == 4 and not dense):
+        logits = find_raw_logits(forward(model, leaf.clone()), len(images), images.ndim - 2)
+    if not grids or not logits.requires_grad or (logits.ndim > 2 and not dense):
         return False
     gradients = torch.autograd.grad(logits.float().square().sum(), grids, allow_unused=True)
     return any(each is not None for each in gradients)

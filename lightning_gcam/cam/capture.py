@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import call_model, quantized_message
+from lightning_gcam.cam.calling import call_model, forward_at, quantized_message
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layout_evidence import Run, layout_of
 from lightning_gcam.cam.layouts import Reshape, main_tensor, with_main_tensor
@@ -23,6 +23,7 @@ from lightning_gcam.cam.outputs import Head, has_graph, read_head
 from lightning_gcam.cam.regions import score_of_head
 from lightning_gcam.cam.suitability import call_of_the_images
 from lightning_gcam.cam.targets import Targets, TargetScore
+from lightning_gcam.utils.dimensions import letters_of
 from lightning_gcam.utils.errors import InputError, user_function_errors
 from lightning_gcam.utils.isolation import eager_without_graph
 
@@ -34,7 +35,7 @@ class LayerCall:
     Args:
         layer: the module.
         call: which of its calls counts, from 0.
-        reshape: from its output to `(N, C, h, w)`.
+        reshape: from its output to `(N, C, *grid)`.
         is_inferred: whether the reshape was inferred from the output's shape, and holds for images of this size only.
     """
 
@@ -49,8 +50,8 @@ class Captured:
     """The activations and gradients of one layer, and the score they belong to.
 
     Args:
-        activations: `(N, C, h, w)` float32.
-        gradients: of the score with respect to the activations, `(N, C, h, w)` float32.
+        activations: `(N, C, *grid)` float32.
+        gradients: of the score with respect to the activations, `(N, C, *grid)` float32.
         score: what was explained, without its graph.
         layer_call: the call of the layer that they are of.
     """
@@ -91,13 +92,13 @@ def capture(
 
     Args:
         model: the model, in eval mode (see `lightning_gcam.utils.isolation.untouched`).
-        images: `(N, C, H, W)`, on the model's device.
+        images: `(N, C, *S)`, on the model's device.
         layer: a submodule that the forward calls; where it is called more than once, the last call that the score
             depends on and that is computed from the images counts (see `lightning_gcam.cam.suitability`).
         targets: as in `score_of_head`.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
-        reshape: from the layer's output to `(N, C, h, w)`; inferred from the shapes where it is left out.
-        masks: `(N, H, W)` bool, the regions over which dense logits are summed.
+        reshape: from the layer's output to `(N, C, *grid)`; inferred from the shapes where it is left out.
+        masks: `(N, *S)` bool, the regions over which dense logits are summed.
         score_fn: from the model's output to the score, in the place of `targets` and `masks`.
         call: which of the layer's calls counts, where that is known.
 
@@ -135,9 +136,19 @@ def capture_layers(
         at_layers, score = _activations_and_gradients(model, images, layers, score_fn, forward, call)
         score = score.detached()
         return [
-            _as_grid(each, layer, images, reshape, score, lambda images: call_model(model, images, forward))
+            _as_grid(each, layer, images, reshape, score, _rerun(model, images, forward))
             for each, layer in zip(at_layers, layers, strict=True)
         ]
+
+
+def _rerun(model: nn.Module, images: Tensor, forward: Forward | None) -> Run:
+    """A call of the model with as many images again, or with any number that are made of the first."""
+
+    def run(others: Tensor) -> Any:
+        rows = range(len(images)) if len(others) == len(images) else [0] * len(others)
+        return call_model(model, others, forward_at(forward, [*rows]))
+
+    return run
 
 
 AtLayer = tuple[Tensor, Tensor, int]
@@ -165,13 +176,11 @@ def _activations_and_gradients(
             if not (from_the_start or has_graph(output)):
                 continue
             with torch.enable_grad():
-                score = score_fn(read_head(output, len(images)))
+                score = score_fn(read_head(output, len(images), dims=images.ndim - 2))
         has_score = score.values.requires_grad
         influential = _influential(calls, score.values) if has_score else [[] for _ in layers]
         at_layers = [
-            _call_to_explain(
-                model, images, layer, each, lambda images: call_model(model, images, forward), call
-            )
+            _call_to_explain(model, images, layer, each, _rerun(model, images, forward), call)
             for layer, each in zip(layers, influential, strict=True)
         ]
         found = [each for each in at_layers if each is not None]
@@ -297,13 +306,14 @@ def _as_grid(
     score: TargetScore,
     rerun: Run,
 ) -> Captured:
-    """Reshape a layer's activations and gradients to `(N, C, h, w)` float32."""
+    """Reshape a layer's activations and gradients to `(N, C, *grid)` float32."""
     activations, gradients, call = at_layer
     view = reshape or _find_reshape(layer, call, activations.detach(), images, rerun)
     with user_function_errors("reshape_transform", activations) if reshape is not None else nullcontext():
         grid = view(activations.detach())
-    if grid.ndim != 4:
-        raise InputError(f"`reshape_transform` must give (N, C, h, w); got {tuple(grid.shape)}.")
+    if grid.ndim != images.ndim:
+        letters = letters_of(images.ndim - 2)
+        raise InputError(f"`reshape_transform` must give {letters}; got {tuple(grid.shape)}.")
     return Captured(
         grid.float(), view(gradients).float(), score, LayerCall(layer, call, view, reshape is None)
     )
@@ -320,7 +330,7 @@ def _find_reshape(layer: nn.Module, call: int, activations: Tensor, images: Tens
         raise InputError(
             f"`target_layer` gives {tuple(activations.shape)} for images {tuple(images.shape)}: {why}. "
             "Name a layer that has one, or pass `reshape_transform=`, a function from this output to "
-            f"(N, C, h, w).{_folded_batch_message(activations, images)}"
+            f"{letters_of(images.ndim - 2)}.{_folded_batch_message(activations, images)}"
         )
     return layout.reshape
 
@@ -344,10 +354,10 @@ def activations_replaced(layer_call: LayerCall, change: Callable[[Tensor], Tenso
 
     Args:
         layer_call: the layer, which of its calls, and the reshape of its output.
-        change: from the activations `(B, C, h, w)` float32 to others of the same shape.
+        change: from the activations `(B, C, *grid)` float32 to others of the same shape.
 
     Raises:
-        InputError: where the layer's output cannot be put together again from `(B, C, h, w)`.
+        InputError: where the layer's output cannot be put together again from `(B, C, *grid)`.
 
     Example:
         >>> from torch import nn

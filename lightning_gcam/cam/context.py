@@ -20,14 +20,15 @@ from lightning_gcam.cam.regions import same_score
 from lightning_gcam.cam.registry import AnyMethod, ModelMethod
 from lightning_gcam.cam.targets import Targets, TargetScore
 from lightning_gcam.utils.chunking import run_in_chunks
+from lightning_gcam.utils.dimensions import Size, for_each, positions_of, size_of
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import eager_without_graph
 
 Change = Callable[[Tensor, Tensor], Tensor]
-"""`(rows, numbers) -> images (B, C, H, W)`: for each pair, `(B,)` both, that perturbation of the sample in that row."""
+"""`(rows, numbers) -> images (B, C, *S)`: for each pair, `(B,)` both, that perturbation of the sample in that row."""
 
 Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`(activations, rows, numbers) -> activations`, `(B, C, h, w)` each."""
+"""`(activations, rows, numbers) -> activations`, `(B, C, *grid)` each."""
 
 LEAST_CHUNK = 16
 """How many perturbed images are run at once, or as many as there are samples where these are more."""
@@ -41,7 +42,7 @@ class MethodContext:
 
     Args:
         model: in eval mode (see `lightning_gcam.utils.isolation.untouched`).
-        images: `(N, C, H, W)`, as the model takes them.
+        images: `(N, C, *S)`, as the model takes them.
         captured: activations and gradients at the target layer, of the images as they are.
         targets: as in `attribute`; only a callable is called again.
         forward: as in `attribute`.
@@ -80,12 +81,12 @@ class MethodContext:
 
     @property
     def activations(self) -> Tensor:
-        """The activations of the target layer, `(N, C, h, w)` float32."""
+        """The activations of the target layer, `(N, C, *grid)` float32."""
         return self.captured.activations
 
     @property
     def gradients(self) -> Tensor:
-        """The gradients of the score with respect to the activations, `(N, C, h, w)` float32."""
+        """The gradients of the score with respect to the activations, `(N, C, *grid)` float32."""
         return self.captured.gradients
 
     @property
@@ -94,9 +95,9 @@ class MethodContext:
         return self.captured.score.values.float()
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        return self.images.shape[-2], self.images.shape[-1]
+    def size(self) -> Size:
+        """The length of each spatial dimension of the images: height and width."""
+        return size_of(self.images)
 
     # ------------------------------------------------------------------------------- one forward
 
@@ -104,7 +105,7 @@ class MethodContext:
         """The score of some images in one forward, with a graph where gradients are enabled.
 
         Args:
-            images: `(B, C, H, W)` of any floating dtype; they are cast to that of the samples.
+            images: `(B, C, *S)` of any floating dtype; they are cast to that of the samples.
             rows: `(B,)` int64, of which sample each is a perturbation.
 
         Returns:
@@ -115,20 +116,20 @@ class MethodContext:
             head = head_of(self.model, self._as_input(images), forward, self.captured.score.squash)
         return same_score(head, self.captured.score, rows, self._targets).float()
 
-    def run(self, images: Tensor) -> Any:
-        """The output of the model for some images, as it returns it, in one forward."""
+    def run(self, images: Tensor, rows: Tensor) -> Any:
+        """The output of the model for perturbations of some rows, as it returns it, in one forward."""
         with self._precision():
-            return call_model(self.model, self._as_input(images), self._forward)
+            return call_model(self.model, self._as_input(images), forward_at(self._forward, rows))
 
     def capture(self, images: Tensor, rows: Tensor) -> Captured:
         """Activations and gradients at the target layer for some images, in one forward and one gradient.
 
         Args:
-            images: `(B, C, H, W)`, as in `values`; of another size than the samples, where the model takes that.
+            images: `(B, C, *S)`, as in `values`; of another size than the samples, where the model takes that.
             rows: `(B,)` int64, of which sample each is a perturbation.
         """
         layer_call, score = self.captured.layer_call, self.captured.score
-        other_grid = layer_call.is_inferred and images.shape[-2:] != self.images.shape[-2:]
+        other_grid = layer_call.is_inferred and size_of(images) != self.size
         with self._precision():
             return capture(
                 self.model,
@@ -241,7 +242,7 @@ class MethodContext:
         return torch.stack(drawn).to(self.images.device)
 
     def noisy_images(self, rows: Tensor, numbers: Tensor, spread: float) -> Tensor:
-        """Samples with normal noise added, `(B, C, H, W)` float32.
+        """Samples with normal noise added, `(B, C, *S)` float32.
 
         Args:
             rows: `(B,)` int64, which samples.
@@ -251,7 +252,7 @@ class MethodContext:
         images = self.images[rows].float()
         least, most = images.flatten(1).aminmax(dim=1)
         sigma = spread * (most - least)
-        return images + sigma[:, None, None, None] * self.noise(rows, numbers, tuple(images.shape[1:]))
+        return images + for_each(sigma, images) * self.noise(rows, numbers, tuple(images.shape[1:]))
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform noise in [0, 1) for each sample, drawn as `noise` is.
@@ -292,7 +293,7 @@ class MethodContext:
 def _score_again(head: Head, score: TargetScore, rows: Tensor, targets: Targets) -> TargetScore:
     """The score of perturbed images as a `TargetScore`."""
     values, logits = same_score(head, score, rows, targets), head.logits
-    mean = logits if logits.ndim == 2 else logits.mean(dim=(2, 3))
+    mean = logits if logits.ndim == 2 else logits.mean(dim=positions_of(logits))
     return TargetScore(values, None, mean, score.explains)
 
 
@@ -308,7 +309,7 @@ def gradients_from(
     Args:
         context: of the samples.
         name: of the method, for messages.
-        images: `(B, C, H, W)`.
+        images: `(B, C, *S)`.
         rows: `(B,)`, of which sample each is a perturbation.
         others: called after the forward, gives the other tensors.
 
@@ -369,7 +370,7 @@ def maps_of_model_methods(
     targets: Targets,
     forward: Forward | None,
 ) -> dict[str, Tensor]:
-    """The raw maps `(N, h, w)` of the methods that run the model again, by name; the other methods are left out."""
+    """The raw maps `(N, *grid)` of the methods that run the model again, by name; the other methods are left out."""
     again = {name: method for name, method in methods.items() if isinstance(method, ModelMethod)}
     with eager_without_graph():
         images = images.clone()  # one made in inference mode has no gradient

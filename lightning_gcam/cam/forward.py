@@ -180,15 +180,15 @@ def head_of(
     forward: Forward | None,
     squash: Squash | Literal["unknown"] | None = "unknown",
 ) -> Head:
-    """The outputs and logits of one forward, `(N, K)` or `(N, K, h, w)`, with a graph where gradients are enabled.
+    """The outputs and logits of one forward, `(N, K)` or `(N, K, *grid)`, with a graph where gradients are enabled.
 
     Where the model returns several tensors without names, only a graph shows which are the logits.
     """
     output = call_model(model, images.clone(), forward)
     try:
-        return read_head(output, len(images), squash)
+        return read_head(output, len(images), squash, images.ndim - 2)
     except InputError:
         with torch.enable_grad():
             # of a frozen model the graph begins at the images
             images = images.clone().requires_grad_(images.is_floating_point())
-            return read_head(call_model(model, images, forward), len(images), squash)
+            return read_head(call_model(model, images, forward), len(images), squash, images.ndim - 2)

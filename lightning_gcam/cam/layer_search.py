@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.layout_evidence import (
-    CHANGES,
     FOUND,
     ObservedShape,
     Run,
+    fewest_images,
     measure_layouts,
     remember_layout,
 )
@@ -31,11 +31,12 @@ from lightning_gcam.cam.layouts import (
     leaves_of,
     main_tensor,
     only_channels_first,
-    readings,
     with_main_tensor,
 )
 from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads, nodes_behind
+from lightning_gcam.cam.readings import readings
 from lightning_gcam.cam.suitability import unsuitable, up_to_the_bottleneck
+from lightning_gcam.utils.dimensions import Size, size_of
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ def probe_layers(
 
     Args:
         model: in eval mode (see `lightning_gcam.utils.isolation.untouched`).
-        images: `(N, C, H, W)`; a copy that may be written on. One is enough.
+        images: `(N, C, *S)`; a copy that may be written on. One is enough.
         run: calls the model with images.
-        reshape: from a layer's output to `(N, C, h, w)`; inferred from the shapes where it is left out.
+        reshape: from a layer's output to `(N, C, *grid)`; inferred from the shapes where it is left out.
         backbone: of a detector: only layers are taken that all the feature maps that it returns are computed from. A
             detection is made from one of them, and another one from another.
     """
@@ -100,7 +101,7 @@ def probe_layers(
             stack.callback(backbone.register_forward_hook(keep).remove)
         leaf = images.requires_grad_() if images.is_floating_point() else images
         output = run(leaf.clone())
-        logits = find_logits(output, len(images))
+        logits = find_logits(output, len(images), images.ndim - 2)
         candidates = [each for each in outputs if each.tensor.requires_grad]
         if feature_maps:
             candidates = _before_all(candidates, feature_maps)
@@ -109,15 +110,15 @@ def probe_layers(
             return ProbeResult([], is_finite)
         score = (logits.float() * _uneven_weights(logits)).sum()
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
-    raw = find_raw_logits(output, len(images))
-    is_dense = raw.ndim == 4
+    raw = find_raw_logits(output, len(images), images.ndim - 2)
+    is_dense = raw.ndim > 2
     outputs_and_gradients = list(zip(_from_image(candidates, leaf), gradients, strict=True))
     pairs, passed_over = _suitable(outputs_and_gradients, maps_of_all_heads(output, raw))
     calls = _with_layouts(_last_calls(pairs), images, run, is_dense=is_dense)
     layers = [_spatial_layer(*each) for each in calls]
     for each, layout, _ in calls if reshape is None else ():
         if layout.is_sure or layout.locality is not None:
-            remember_layout(each.module, each.tensor.shape, _image_size(images), layout)
+            remember_layout(each.module, each.tensor.shape, size_of(images), layout)
     if is_dense:
         layers = _before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw)
     return ProbeResult(layers, is_finite, passed_over, is_dense, before_all=bool(feature_maps))
@@ -158,12 +159,12 @@ def _with_layouts(
     read = []
     for output, gradient in calls:
         layout = found.get(output.module, {}).get(output.call, output.layout)
-        if layout is not None and _is_plausible(output, layout, _image_size(images)):
+        if layout is not None and _is_plausible(output, layout, size_of(images)):
             read.append((output, layout, gradient))
     return read
 
 
-def _is_plausible(output: _LayerOutput, layout: Layout, image_size: tuple[int, int]) -> bool:
+def _is_plausible(output: _LayerOutput, layout: Layout, image_size: Size) -> bool:
     """Whether an output may have a layout: channels first at another aspect than the image's needs evidence.
 
     A block may hold convolutions and give something else, such as a number for each head, token and channel; what a
@@ -183,7 +184,7 @@ def _try_to_measure(
 ) -> dict[nn.Module, dict[int, Layout | None]]:
     """Measure layouts; none where the model takes no other number of images."""
     try:
-        return measure_layouts(run, images[:1].detach(), unsure, CHANGES + 1)
+        return measure_layouts(run, images[:1].detach(), unsure, fewest_images(images))
     except Exception:  # of the user's forward, which takes one image only: the shapes have to do
         return {}
 
@@ -199,15 +200,8 @@ def _before_the_decoder(
     ]
     if not live:
         return layers
-    grid = (logits.shape[2], logits.shape[3])
-    return up_to_the_bottleneck(
-        [layer for layer, _ in live], [each for _, each in live], _image_size(images), grid
-    )
-
-
-def _image_size(images: Tensor) -> tuple[int, int]:
-    """Height and width of the images."""
-    return images.shape[-2], images.shape[-1]
+    sizes = size_of(images), size_of(logits)
+    return up_to_the_bottleneck([layer for layer, _ in live], [each for _, each in live], *sizes)
 
 
 @dataclass(frozen=True)
@@ -275,25 +269,25 @@ class _Recorder:
     def _layout(self, tensor: Tensor, module: nn.Module) -> Layout | None:
         """The layout by shape and kind, or by the user's `reshape_transform`."""
         if self.reshape is None:
-            found = find_layout(tensor, _image_size(self.images), len(self.images), module)
+            found = find_layout(tensor, size_of(self.images), len(self.images), module)
             if found is None or declares_channels_first(module):
                 return found
-            is_alike = tensor.shape in self.declared and only_channels_first(tensor, _image_size(self.images))
+            is_alike = tensor.shape in self.declared and only_channels_first(tensor, size_of(self.images))
             return replace(found, is_sure=is_alike)
         try:
             grid = self.reshape(tensor)
         except (RuntimeError, IndexError, ValueError, TypeError):
             return None  # written for another layer's output
-        if grid.ndim != 4:
+        if grid.ndim != self.images.ndim:
             return None
-        return Layout("by `reshape_transform`", (grid.shape[2], grid.shape[3]), self.reshape, is_sure=True)
+        return Layout("by `reshape_transform`", size_of(grid), self.reshape, is_sure=True)
 
     def _may_be_grid(self, tensor: Tensor) -> bool:
         """Whether an output without a likely layout could be measured to be a grid."""
         if self.reshape is not None or sum(side > 1 for side in tensor.shape) < 2 or 1 not in tensor.shape:
             return False
         batch = tensor.shape.index(1)
-        return next(readings(tensor, batch, _image_size(self.images)), None) is not None
+        return next(readings(tensor, batch, size_of(self.images)), None) is not None
 
     def _is_attention(self, tensor: Tensor) -> bool:
         """Whether an output holds a weight for each pair of tokens: as wide and as high as a sequence is long."""

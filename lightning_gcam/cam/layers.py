@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import no_gradient_message
+from lightning_gcam.cam.calling import forward_at, no_gradient_message
 from lightning_gcam.cam.detection import backbone_of, is_of_detections, with_detection
 from lightning_gcam.cam.forward import forward_with_weights, random_weights_for_zeros
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layer_search import ProbeResult, SpatialLayer, probe_layers
 from lightning_gcam.cam.layout_evidence import CONFIRMED, unconfirmed_reason
 from lightning_gcam.cam.layouts import Reshape
+from lightning_gcam.utils.dimensions import Size, describe_grid
 from lightning_gcam.utils.errors import InputError, check_known, did_you_mean
 from lightning_gcam.utils.isolation import eager_without_graph, untouched
 
@@ -32,7 +33,8 @@ class TargetLayer:
     Args:
         name: such as "layer4" or "encoder.layers.encoder_layer_11.ln_1".
         module: the submodule.
-        grid: rows and columns of its output; None where it was named and not probed.
+        grid: the cells of its output along each dimension of the images (rows and columns); None where it was named
+            and not probed.
         kind: how its output is laid out, in words.
         why: the reasons for it, in words; empty where it was named.
         others: earlier layers that would do, the nearest first.
@@ -40,7 +42,7 @@ class TargetLayer:
 
     name: str
     module: nn.Module
-    grid: tuple[int, int] | None = None
+    grid: Size | None = None
     kind: str = ""
     why: str = ""
     others: tuple[TargetLayer, ...] = ()
@@ -70,7 +72,7 @@ class TargetLayer:
         return f"{self}\nWhy: {self.why}.\n{would_do}"
 
     def __str__(self) -> str:
-        grid = f" ({self.grid[0]} x {self.grid[1]} grid, {self.kind})" if self.grid is not None else ""
+        grid = f" ({describe_grid(self.grid)}, {self.kind})" if self.grid is not None else ""
         return f'"{self.name}"{grid}'
 
 
@@ -90,9 +92,9 @@ def find_target_layer(
 
     Args:
         model: in any mode; it is left as it was.
-        images: `(N, C, H, W)` as the model takes them; only the first is used.
+        images: `(N, C, *S)` as the model takes them; only the first is used.
         forward: `(model, images) -> output`, for a model that is not simply called with the images.
-        reshape_transform: from a layer's output to `(N, C, h, w)`, for a layout that is not recognised.
+        reshape_transform: from a layer's output to `(N, C, *grid)`, for a layout that is not recognised.
 
     Raises:
         InputError: where there is none (a network of fully connected layers, say).
@@ -108,10 +110,13 @@ def find_target_layer(
     backbone = backbone_of(model) if is_of_detections(forward) else None
     with untouched(model), eager_without_graph():
         weights = random_weights_for_zeros(model)
-        call = forward_with_weights(weights, forward)
-        found = probe_layers(
-            model, images[:1].detach().clone(), lambda images: call(model, images), reshape_transform, backbone
-        )
+
+        def run(images: Tensor) -> Any:
+            """Call the model with images that are all made of the first sample."""
+            of_first = forward_at(forward, [0] * len(images))
+            return forward_with_weights(weights, of_first)(model, images)
+
+        found = probe_layers(model, images[:1].detach().clone(), run, reshape_transform, backbone)
         live = [each for each in found.layers if each.is_live or found.before_all]
         if not found.is_finite and live[-1:] != found.layers[-1:]:
             raise NotFinite(
@@ -123,7 +128,7 @@ def find_target_layer(
             chosen = _preferred(live)
             others = tuple(_target_layer(each) for each in _others(live, chosen))
             return _target_layer(chosen, _reasons(found, live, chosen, tuple(weights)), others)
-        if message := no_gradient_message(model, images[:1], forward):
+        if message := no_gradient_message(model, images[:1], forward_at(forward, [0])):
             raise InputError(message)
     raise InputError(
         f"{type(model).__name__} has no spatial layer that influences its output, so there is nothing to draw. "
@@ -340,11 +345,11 @@ def fuse_maps(maps: Sequence[Tensor], fuse: Fuse) -> Tensor:
     $$ S = \prod_l S_l \qquad \text{or} \qquad S = \frac{1}{L} \sum_l S_l $$
 
     Args:
-        maps: for each layer `(N, H, W)`, each map scaled to its own maximum, so that no layer outweighs another.
+        maps: for each layer `(N, *S)`, each map scaled to its own maximum, so that no layer outweighs another.
         fuse: "product" or "mean".
 
     Returns:
-        `(N, H, W)`, not scaled again: its maximum is 1 only where the layers' peaks meet.
+        `(N, *S)`, not scaled again: its maximum is 1 only where the layers' peaks meet.
 
     Example:
         >>> maps = [torch.tensor([[[1.0, 0.5]]]), torch.tensor([[[0.5, 1.0]]])]

@@ -1,9 +1,10 @@
 """Which dimension of an output counts the images, and where its cells lie: measured, not inferred from its shape.
 
-One image is run together with four changes of it, in which its upper, lower, left or right half is shuffled. The
-dimension that changes with the number of images is the batch's. Of all possible layouts of an output (`readings`) the
-right one is that whose cells change with the half of the image in which they lie. Layers mix positions, but each cell
-is changed the most by its own surroundings, in networks with random weights, too.
+One image is run together with two changes of it along each of its dimensions, in which the half at either end is
+shuffled: the upper, lower, left and right one. The dimension that changes with the number of images is the batch's. Of
+all possible layouts of an output (`readings`) the right one is that whose cells change with the half of the image in
+which they lie. Layers mix positions, but each cell is changed the most by its own surroundings, in networks with random
+weights, too.
 """
 
 from __future__ import annotations
@@ -26,12 +27,10 @@ from lightning_gcam.cam.layouts import (
     fits,
     layout_by_shape,
     main_tensor,
-    readings,
 )
+from lightning_gcam.cam.readings import readings
+from lightning_gcam.utils.dimensions import Size, describe_grid, size_of
 from lightning_gcam.utils.lightning_compat import rank_zero_info
-
-CHANGES = 4
-"""The image with its upper, its lower, its left and its right half shuffled."""
 
 SURE = 0.9
 """A locality from which on no other layout is tried; one with the rows right and the columns not has 0.71, and more
@@ -58,34 +57,41 @@ class ObservedShape:
     images: int
 
 
+def fewest_images(images: Tensor) -> int:
+    """How many `changed_images` it takes: the image, and two changes along each of its dimensions.
+
+    Example:
+        >>> fewest_images(torch.zeros(1, 3, 8, 8)), fewest_images(torch.zeros(1, 1, 187))
+        (5, 3)
+    """
+    return 1 + 2 * (images.ndim - 2)
+
+
 def changed_images(image: Tensor, count: int) -> Tensor:
-    """An image `(1, C, H, W)`, its four changes, and the image again, as often as it takes to be `count`.
+    """An image `(1, C, *S)`, its changes, and the image again, as often as it takes to be `count`.
 
     The pixels of a half are replaced by others of the same image, so that what is a valid image stays one; one of a
     single colour is given noise.
     """
-    height, width = image.shape[-2:]
+    size = size_of(image)
     generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(height * width, generator=generator).to(image.device)
+    order = torch.randperm(math.prod(size), generator=generator).to(image.device)
     other = image.flatten(2)[:, :, order].view_as(image)
     if torch.equal(other, image) and image.is_floating_point():
         noise = torch.randn(image.shape, generator=generator)
         other = image + noise.to(image.device, image.dtype)
-    images = image.repeat(count, 1, 1, 1)
-    for number, (rows, columns) in enumerate(_halves(height, width), start=1):
-        images[number, :, rows, columns] = other[0, :, rows, columns]
+    images = image.repeat(count, *[1] * (image.ndim - 1))
+    for number, half in enumerate(_halves(size), start=1):
+        images[number][half] = other[0][half]
     return images
 
 
-def _halves(height: int, width: int) -> list[tuple[slice, slice]]:
-    """The rows and columns of the upper, the lower, the left and the right half."""
-    all_ = slice(None)
-    return [
-        (slice(0, height // 2), all_),
-        (slice(height - height // 2, None), all_),
-        (all_, slice(0, width // 2)),
-        (all_, slice(width - width // 2, None)),
-    ]
+def _halves(size: Size) -> Iterator[tuple[slice, ...]]:
+    """The channels and positions of the first and the last half along each dimension: the upper, lower, left, right."""
+    for axis, side in enumerate(size, start=1):
+        before = (slice(None),) * axis
+        yield (*before, slice(0, side // 2))
+        yield (*before, slice(side - side // 2, None))
 
 
 def batch_dimension(one: ObservedShape, other: ObservedShape) -> int | None:
@@ -108,7 +114,8 @@ def locality(movement: Tensor) -> float | None:
     """How well the cells of a grid follow the image: 1 where only their own halves change them, about 0 by chance.
 
     Args:
-        movement: `(4, h, w)`, how much each cell is changed by a change of the upper, lower, left and right half.
+        movement: `(2 * dimensions, *grid)`, how much each cell is changed by a change of the first and of the last half
+            along each dimension: the upper, lower, left and right one.
 
     Returns:
         The correlation of each cell's share of change with its position; None where nothing changes.
@@ -120,10 +127,10 @@ def locality(movement: Tensor) -> float | None:
         (1.0, 0.0, None)
     """
     moved = movement.double().cpu().numpy()  # grids are small: torch would take most of its time to start
-    rows, columns = moved.shape[1:]
-    expected = _share(rows)[:, None].repeat(columns, axis=1), _share(columns)[None].repeat(rows, axis=0)
     product, measured, ideal = 0.0, 0.0, 0.0
-    for pair, share in zip((moved[:2], moved[2:]), expected, strict=True):
+    for axis, cells in enumerate(moved.shape[1:]):
+        pair = moved[2 * axis : 2 * axis + 2]
+        share = np.moveaxis(np.broadcast_to(_share(cells), np.moveaxis(pair[0], axis, -1).shape), -1, axis)
         both = pair.sum(axis=0)
         moves = both > 0
         if not moves.any():
@@ -142,14 +149,14 @@ def _share(cells: int) -> Any:
 
 
 def layout_by_evidence(
-    before: ObservedShape, output: Tensor, image_size: tuple[int, int], module: nn.Module, count: int
+    before: ObservedShape, output: Tensor, image_size: Size, module: nn.Module, count: int
 ) -> Layout | None:
     """The layout of an output, measured by how it changes with `changed_images`.
 
     Args:
         before: its shape for another number of images.
         output: that for the changed images.
-        image_size: height and width of the images, in pixels.
+        image_size: of the images, in pixels.
         module: the layer, whose kind may determine the layout.
         count: how many changed images there were.
 
@@ -160,7 +167,8 @@ def layout_by_evidence(
     if batch is None:
         return None
     likely = layout_by_shape(output, batch, image_size, module)
-    moved = (output.narrow(batch, 1, CHANGES) - output.narrow(batch, 0, 1)).detach().float().abs()
+    changes = output.narrow(batch, 1, 2 * len(image_size))
+    moved = (changes - output.narrow(batch, 0, 1)).detach().float().abs()
     if not bool(moved.isfinite().all() and moved.any()):
         return likely
     reduced = [moved.mean(dim=channel, keepdim=True).cpu() for channel in range(output.ndim)]
@@ -173,7 +181,7 @@ def layout_by_evidence(
     best = max(seen, key=lambda each: each.locality or 0.0, default=None)
     if best is not None and (best.locality or 0.0) >= _least_locality(own):
         return best
-    if output.ndim == 3 and declares_channels_first(module):
+    if output.ndim == 3 and len(image_size) > 1 and declares_channels_first(module):
         return None  # a convolution over channels or over tokens: what it has in a row are no positions
     return likely
 
@@ -185,7 +193,7 @@ def _least_locality(own: float | None) -> float:
     return max(FOUND, own + max(min(MARGIN, 0.8 * (1 - own)), 0.01))
 
 
-def _has_enough_cells(layout: Layout, image_size: tuple[int, int]) -> bool:
+def _has_enough_cells(layout: Layout, image_size: Size) -> bool:
     """Whether a grid has so many cells that its locality is unlikely to be high by chance."""
     cells = math.prod(layout.grid)
     return cells >= CELLS or (cells >= CELLS // 2 and fits(layout.grid, image_size, slack=1.0))
@@ -210,16 +218,16 @@ def measure_layouts(
 
     Args:
         run: the model.
-        image: `(1, C, H, W)`.
+        image: `(1, C, *S)`.
         observed: for each layer the shapes of its calls' outputs, by their number, for another number of images.
-        count: how many images to run, five or more, and not as many as there were before.
+        count: how many images to run, `fewest_images` or more, and not as many as there were before.
 
     Returns:
         For each layer and call the layout, as in `layout_by_evidence`; calls that did not happen again are missing.
     """
     found: dict[nn.Module, dict[int, Layout | None]] = {module: {} for module in observed}
     by_shape: dict[torch.Size, Layout] = {}
-    size = (image.shape[-2], image.shape[-1])
+    size = size_of(image)
 
     def collect(module: nn.Module, call: int, tensor: Tensor) -> None:
         if (before := observed[module].get(call)) is None:
@@ -256,23 +264,21 @@ def _outputs_collected(
 # ------------------------------------------------------------------------------------ one layer, once
 
 
-_Remembered = tuple[tuple[int, int], torch.Size, Layout]
+_Remembered = tuple[Size, torch.Size, Layout]
 """The size of the images, the shape of an output for some of them, and its layout."""
 
 _REMEMBERED: WeakKeyDictionary[nn.Module, list[_Remembered]] = WeakKeyDictionary()
 """The measured layouts of each layer, so that a training pays for them once."""
 
 
-def remember_layout(layer: nn.Module, shape: torch.Size, image_size: tuple[int, int], layout: Layout) -> None:
+def remember_layout(layer: nn.Module, shape: torch.Size, image_size: Size, layout: Layout) -> None:
     """Remember the layout of a layer's output, for any number of images of this size."""
     known = _REMEMBERED.setdefault(layer, [])
     if remembered_layout(layer, shape, image_size, shape[layout.batch]) is None:
         known.append((image_size, shape, layout))
 
 
-def remembered_layout(
-    layer: nn.Module, shape: torch.Size, image_size: tuple[int, int], n: int
-) -> Layout | None:
+def remembered_layout(layer: nn.Module, shape: torch.Size, image_size: Size, n: int) -> Layout | None:
     """The remembered layout of an output of this shape for `n` images of this size; None where there is none."""
     for size, known, layout in _REMEMBERED.get(layer, ()):
         if size == image_size and shape == (*known[: layout.batch], n, *known[layout.batch + 1 :]):
@@ -287,19 +293,20 @@ def layout_of(layer: nn.Module, call: int, output: Tensor, images: Tensor, run: 
         layer: the module.
         call: which of its calls returned the output, from 0.
         output: what it returned.
-        images: `(N, C, H, W)`, for which it returned it.
+        images: `(N, C, *S)`, for which it returned it.
         run: the model.
 
     Returns:
         None where it is no grid, or where more than one dimension may count the images and none was measured to.
     """
-    size, n = (images.shape[-2], images.shape[-1]), len(images)
+    size, n = size_of(images), len(images)
     layout = find_layout(output, size, n, layer)
     if layout is not None and layout.is_sure:
         return layout
     if (known := remembered_layout(layer, output.shape, size, n)) is not None:
         return known
-    count = CHANGES + 1 if n != CHANGES + 1 else CHANGES + 2
+    count = fewest_images(images)
+    count += n == count
     try:
         found = measure_layouts(
             run, images[:1].detach(), {layer: {call: ObservedShape(output.shape, n)}}, count
@@ -320,8 +327,8 @@ def _log_unconfirmed(layer: nn.Module, output: Tensor, layout: Layout) -> None:
     """Log a layout that was inferred from the shape alone."""
     if (layout.locality or 0.0) < CONFIRMED:
         rank_zero_info(
-            f"The output of {type(layer).__name__}, {tuple(output.shape)}, is read as a {layout.grid[0]} x "
-            f"{layout.grid[1]} grid, {layout.kind}, by its shape alone: {unconfirmed_reason(layout)}. "
+            f"The output of {type(layer).__name__}, {tuple(output.shape)}, is read as a "
+            f"{describe_grid(layout.grid)}, {layout.kind}, by its shape alone: {unconfirmed_reason(layout)}. "
             "If that is wrong, pass `reshape_transform=`."
         )
 
@@ -338,7 +345,7 @@ def measure_and_remember(layers: Iterable[nn.Module], images: Tensor, run: Run) 
 
     Args:
         layers: those whose kind determines the layout are passed over.
-        images: `(N, C, H, W)`; the first is used.
+        images: `(N, C, *S)`; the first is used.
         run: the model.
     """
     unknown = [each for each in layers if not declares_channels_first(each) and each not in _REMEMBERED]
@@ -350,11 +357,11 @@ def measure_and_remember(layers: Iterable[nn.Module], images: Tensor, run: Run) 
     def collect(layer: nn.Module, call: int, output: Tensor) -> None:
         observed[layer][call], shapes[layer, call] = ObservedShape(output.shape, 1), output.shape
 
-    image, size = images[:1].detach(), (images.shape[-2], images.shape[-1])
+    image, size = images[:1].detach(), size_of(images)
     try:
         with torch.no_grad(), _outputs_collected(unknown, collect):
             run(image.clone())
-        found = measure_layouts(run, image, observed, CHANGES + 1)
+        found = measure_layouts(run, image, observed, fewest_images(image))
     except Exception:  # as above
         return
     for layer, calls in found.items():

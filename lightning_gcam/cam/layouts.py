@@ -1,4 +1,4 @@
-"""Layouts of layers' outputs, by the layer's kind and the output's shape, and their views as `(N, C, h, w)`."""
+"""Layouts of layers' outputs, by the layer's kind and the output's shape, and their views as `(N, C, *grid)`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from lightning_gcam.utils.dimensions import Size, positions_of
+
 Reshape = Callable[[Tensor], Tensor]
-"""From a layer's output to `(N, C, h, w)`, by views only, so that gradients are read the same way."""
+"""From a layer's output to `(N, C, *grid)`, by views only, so that gradients are read the same way."""
 
 MAX_PREFIX_TOKENS = 8
 """Class, distillation and register tokens that may stand before a sequence of patches."""
 
+MAX_PREFIX_OF_SIGNALS = 2
+"""The same along a signal, where nothing about a number of tokens shows which of them are patches."""
+
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of one output: its grid, and the view that makes it `(N, C, h, w)`.
+    """The layout of one output: its grid, and the view that makes it `(N, C, *grid)`.
 
     Args:
         kind: in words, for messages.
-        grid: rows and columns.
-        reshape: the view that makes it `(N, C, h, w)`.
+        grid: its cells along each dimension of the images: rows and columns.
+        reshape: the view that makes it `(N, C, *grid)`.
         batch: which dimension of the output counts the images.
         channel: which one holds the channels.
         is_sure: whether the layer's kind determines it, so that no evidence is needed.
@@ -35,7 +41,7 @@ class Layout:
     """
 
     kind: str
-    grid: tuple[int, int]
+    grid: Size
     reshape: Reshape
     batch: int = 0
     channel: int = 1
@@ -45,17 +51,18 @@ class Layout:
 
 def find_layout(
     output: Tensor,
-    image_size: tuple[int, int],
+    image_size: Size,
     batch_size: int | None = None,
     module: nn.Module | None = None,
 ) -> Layout | None:
-    """The likely layout of an output as a grid over an image of `image_size` (H, W); None where it is no grid.
+    """The likely layout of an output as a grid over an image of `image_size`; None where it is no grid.
 
     It follows from the shape and the kind of the layer. Several layouts may fit a shape: `layout_evidence` decides.
 
     Args:
         output: what a layer returned, `(N, ...)`, or `(L, N, C)` where tokens come first.
-        image_size: height and width of the images, in pixels; the grid must have their aspect ratio.
+        image_size: (H, W) of the images in pixels, (L,) of signals, (D, H, W) of volumes; the grid must have the
+            aspect ratio of their last two dimensions.
         batch_size: N, the number of images. With it, windows of an image are not taken for images: blocks that attend
             inside of windows return `(N * windows, ...)` from their parts, often shifted, and whole grids at their end.
         module: the layer. A convolution, a pool or a norm of torch gives channels first, at any aspect ratio; so does a
@@ -77,7 +84,7 @@ def find_layout(
 
 
 def layout_by_shape(
-    output: Tensor, batch: int, image_size: tuple[int, int], module: nn.Module | None = None
+    output: Tensor, batch: int, image_size: Size, module: nn.Module | None = None
 ) -> Layout | None:
     """As `find_layout`, for a known dimension that counts the images."""
     if not output.is_floating_point():
@@ -95,11 +102,16 @@ def layout_by_shape(
         map(declares_channels_first, module.modules())
     )
     if found is None:  # what pools along one axis only has another aspect than the image
-        return _declared(output, image_size) if is_telling and output.ndim == 4 else None
+        return _declared(output, image_size) if is_telling and _is_full(output, image_size) else None
     return replace(found, is_sure=is_telling and only_channels_first(output, image_size))
 
 
-def only_channels_first(output: Tensor, image_size: tuple[int, int]) -> bool:
+def _is_full(output: Tensor, image_size: Size) -> bool:
+    """Whether an output has as many dimensions as the images."""
+    return output.ndim == 2 + len(image_size)
+
+
+def only_channels_first(output: Tensor, image_size: Size) -> bool:
     """Whether the shape fits channels first, and not channels last."""
     return _channels_first(output, image_size) is not None and _channels_last(output, image_size) is None
 
@@ -123,48 +135,54 @@ def declares_channels_first(module: nn.Module) -> bool:
     )
 
 
-def _declared(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
-    """The layout of a layer that gives `(N, C, h, w)` or `(N, C, L)` by its kind, at any aspect ratio."""
-    if output.ndim == 4:
-        grid = (output.shape[2], output.shape[3])
+def _declared(output: Tensor, image_size: Size) -> Layout | None:
+    """The layout of a layer that gives `(N, C, *grid)` or `(N, C, L)` by its kind, at any aspect ratio."""
+    if _is_full(output, image_size):
+        grid = tuple(output.shape[2:])
         is_sure = fits(grid, image_size, slack=2.0)
         layout = Layout("channels first", grid, lambda tensor: tensor, is_sure=is_sure)
         return layout if is_grid(grid, image_size) else None
     if output.ndim != 3:
         return None
     length = output.shape[2]
-    grids = _grids_of(length, image_size)
+    grids = grids_of(length, image_size)
     exact = [grid for grid in grids if _is_exact(grid, image_size)]
-    grid = next(iter(exact or grids), (1, length))
+    grid = next(iter(exact or grids), (*[1] * (len(image_size) - 1), length))
     if not is_grid(grid, image_size):
         return None
-    is_sure = 1 in image_size
+    is_sure = sum(side > 1 for side in image_size) < 2
     return Layout(
         "channels first, (N, C, L)", grid, lambda tensor: tensor.unflatten(2, grid), is_sure=is_sure
     )
 
 
-def is_grid(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
+def is_grid(grid: Size, image_size: Size) -> bool:
     """Whether there is more than one cell, and none finer than a pixel but for what padding adds at the border."""
-    (rows, columns), (height, width) = grid, image_size
-    return rows * columns > 1 and rows <= height + 2 and columns <= width + 2
+    return math.prod(grid) > 1 and all(
+        cells <= side + 2 for cells, side in zip(grid, image_size, strict=True)
+    )
 
 
-def _channels_first(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
-    """The layout `(N, C, h, w)`, where the shape fits it."""
-    if output.ndim != 4 or not fits(grid := (output.shape[2], output.shape[3]), image_size, slack=2.0):
+def _channels_first(output: Tensor, image_size: Size) -> Layout | None:
+    """The layout `(N, C, *grid)`, where the shape fits it."""
+    if not _is_full(output, image_size) or not fits(grid := tuple(output.shape[2:]), image_size, slack=2.0):
         return None
     return Layout("channels first", grid, lambda tensor: tensor)
 
 
-def _channels_last(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
-    """The layout `(N, h, w, C)`, where the shape fits it."""
-    if output.ndim != 4 or not fits(grid := (output.shape[1], output.shape[2]), image_size, slack=2.0):
+def _channels_last(output: Tensor, image_size: Size) -> Layout | None:
+    """The layout `(N, *grid, C)`, where the shape fits it; along signals these are tokens."""
+    if len(image_size) == 1:
+        return _tokens(output, image_size)
+    last = output.ndim - 1
+    if not _is_full(output, image_size) or not fits(
+        grid := tuple(output.shape[1:last]), image_size, slack=2.0
+    ):
         return None
-    return Layout("channels last", grid, lambda tensor: tensor.permute(0, 3, 1, 2), channel=3)
+    return Layout("channels last", grid, lambda tensor: tensor.movedim(last, 1), channel=last)
 
 
-def _tokens(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
+def _tokens(output: Tensor, image_size: Size) -> Layout | None:
     """The layout `(N, L, C)`: up to eight prefix tokens, then one token a patch, row by row."""
     if output.ndim != 3 or (found := find_patches(output.shape[1], image_size)) is None:
         return None
@@ -172,7 +190,7 @@ def _tokens(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
     return Layout(_tokens_in_words(prefix), grid, _tokens_to_grid(prefix, grid), channel=2)
 
 
-def _tokens_first(output: Tensor, image_size: tuple[int, int]) -> Layout | None:
+def _tokens_first(output: Tensor, image_size: Size) -> Layout | None:
     """The layout `(L, N, C)`, which `nn.MultiheadAttention` uses by default."""
     if output.ndim != 3 or (found := find_patches(len(output), image_size)) is None:
         return None
@@ -188,8 +206,8 @@ def _tokens_in_words(prefix: int) -> str:
     return f"tokens, {prefix} before the patches" if prefix else "tokens"
 
 
-def _tokens_to_grid(prefix: int, grid: tuple[int, int]) -> Reshape:
-    """The view of tokens `(N, L, C)` without their prefix as `(N, C, h, w)`."""
+def _tokens_to_grid(prefix: int, grid: Size) -> Reshape:
+    """The view of tokens `(N, L, C)` without their prefix as `(N, C, *grid)`."""
     return lambda tensor: tensor[:, prefix:].transpose(1, 2).reshape(len(tensor), -1, *grid)
 
 
@@ -197,16 +215,16 @@ LAYOUTS = (_channels_first, _channels_last, _tokens)
 """The functions that infer a layout from a shape, in order; the first that fits is taken."""
 
 
-def find_patches(length: int, image_size: tuple[int, int]) -> tuple[int, tuple[int, int]] | None:
+def find_patches(length: int, image_size: Size) -> tuple[int, Size] | None:
     """The number of tokens before the patches of a sequence, and the grid of the patches.
 
     Several may fit (4 x 5 patches behind 4 tokens, or 4 x 6). One with exactly the image's aspect ratio goes
-    first, then one whose patches may be squares, then the one with fewest tokens before it.
+    first, then one whose patches may be squares, then the one with fewest tokens before it. Along a signal any number
+    of patches fits; one that divides its length goes first.
     """
+    most = MAX_PREFIX_TOKENS if len(image_size) > 1 else MAX_PREFIX_OF_SIGNALS
     readings = [
-        (prefix, grid)
-        for prefix in range(MAX_PREFIX_TOKENS + 1)
-        for grid in _grids_of(length - prefix, image_size)
+        (prefix, grid) for prefix in range(most + 1) for grid in grids_of(length - prefix, image_size)
     ]
     if not readings:
         return None
@@ -215,35 +233,56 @@ def find_patches(length: int, image_size: tuple[int, int]) -> tuple[int, tuple[i
     )
 
 
-def _grids_of(patches: int, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The grids of `patches` patches that have nearly the image's aspect ratio."""
-    rows = math.sqrt(max(patches, 0) * image_size[0] / image_size[1])
-    grids = [
-        (each, patches // each) for each in {math.floor(rows), math.ceil(rows)} if each and not patches % each
-    ]
-    return [grid for grid in grids if fits(grid, image_size, slack=1.0)]
+def grids_of(patches: int, image_size: Size) -> list[Size]:
+    """The grids of `patches` patches that have nearly the aspect ratio of the last two dimensions of the image."""
+    return [grid for grid in _factors(patches, image_size) if fits(grid, image_size, slack=1.0)]
 
 
-def _is_exact(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
-    """Whether a grid has exactly the image's aspect ratio."""
-    return grid[0] * image_size[1] == grid[1] * image_size[0]
+def _factors(patches: int, image_size: Size) -> list[Size]:
+    """The ways to lay so many patches along the dimensions of an image, the last two by its aspect ratio."""
+    if len(image_size) == 1:
+        return [(patches,)]
+    if len(image_size) == 2:
+        rows = math.sqrt(max(patches, 0) * image_size[0] / image_size[1])
+        return [
+            (each, patches // each)
+            for each in {math.floor(rows), math.ceil(rows)}
+            if each and not patches % each
+        ]
+    slices = [each for each in range(min(patches, image_size[0] + 1), 0, -1) if not patches % each]
+    return [(each, *plane) for each in slices for plane in _factors(patches // each, image_size[1:])]
 
 
-def _is_square(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
-    """Whether square patches, and pixels left over at the border, give this grid."""
-    (rows, columns), (height, width) = grid, image_size
-    sides = range(height // (rows + 1), height // rows + 1)
-    return any(side and height // side == rows and width // side == columns for side in sides)
+def _is_exact(grid: Size, image_size: Size) -> bool:
+    """Whether a grid has exactly the image's aspect ratio; along a signal, whether its patches are of one length."""
+    sides = list(zip(grid, image_size, strict=True))
+    if len(sides) == 1:
+        return not image_size[0] % grid[0]
+    return all(one[0] * other[1] == other[0] * one[1] for one, other in pairwise(sides))
 
 
-def fits(grid: tuple[int, int], image_size: tuple[int, int], slack: float) -> bool:
+def _is_square(grid: Size, image_size: Size) -> bool:
+    """Whether patches as long in each of the last two dimensions, and pixels left over, give this grid."""
+    sides = list(zip(grid, image_size, strict=True))[-2:]
+    first_cells, first = sides[0]
+    patches = range(first // (first_cells + 1), first // first_cells + 1)
+    return len(sides) > 1 and any(
+        patch and all(side // patch == cells for cells, side in sides) for patch in patches
+    )
+
+
+def fits(grid: Size, image_size: Size, slack: float) -> bool:
     """Whether `grid` covers the image evenly: more than one cell, none finer than a pixel, the same aspect ratio.
 
-    `slack` is in cells: strided layers round at the border.
+    `slack` is in cells: strided layers round at the border. The aspect ratio is that of the last two dimensions: the
+    frames of a video and the slices of a volume may be taken together in other steps.
     """
-    (rows, columns), (height, width) = grid, image_size
-    if rows * columns < 2 or rows > height + slack or columns > width + slack:
+    sides = list(zip(grid, image_size, strict=True))
+    if math.prod(grid) < 2 or any(cells > side + slack for cells, side in sides):
         return False
+    if len(sides) == 1:
+        return True
+    (rows, height), (columns, width) = sides[-2:]
     return abs(rows - columns * height / width) < slack or abs(columns - rows * width / height) < slack
 
 
@@ -310,107 +349,8 @@ def _parts(leaf: Any) -> dict[Any, Any] | None:
     return None
 
 
-MAX_SUFFIX_TOKENS = 2
-"""Class and distillation tokens that may stand behind a sequence of patches."""
-
-
-def readings(output: Tensor, batch: int, image_size: tuple[int, int]) -> Iterator[Layout]:
-    """All possible layouts of an output, the commonest first.
-
-    Args:
-        output: of three or four dimensions.
-        batch: which of them counts the images.
-        image_size: height and width of the images, in pixels; no cell is finer than a pixel.
-
-    Example:
-        >>> import torch
-        >>> [each.kind for each in readings(torch.zeros(2, 3, 5, 7), 0, (64, 64))][:3]
-        ['channels first', 'channels first, (N, C, w, h)', 'channels last']
-    """
-    rest = [each for each in range(output.ndim) if each != batch]
-    if output.ndim == 4:
-        found = _planes(output, batch, rest)
-    elif output.ndim == 3:
-        found = (each for length in reversed(rest) for each in _sequences(output, batch, length, image_size))
-    else:
-        return
-    yield from (each for each in found if is_grid(each.grid, image_size))
-
-
-def _planes(output: Tensor, batch: int, rest: list[int]) -> Iterator[Layout]:
-    """The layouts of four dimensions: `(N, C, h, w)` in any order."""
-    for channel in (rest[0], rest[2], rest[1]):
-        first, second = (each for each in rest if each != channel)
-        for rows, columns in ((first, second), (second, first)):
-            order, grid = (batch, channel, rows, columns), (output.shape[rows], output.shape[columns])
-            yield Layout(_in_words(order), grid, _permuted(order), batch, channel)
-
-
-def _permuted(order: tuple[int, ...]) -> Reshape:
-    """The view with the dimensions in another order."""
-    return lambda tensor: tensor.permute(order)
-
-
-def _in_words(order: tuple[int, ...]) -> str:
-    """The kind of a layout with its dimensions in this order, in words."""
-    if order in ((0, 1, 2, 3), (0, 3, 1, 2)):
-        return "channels first" if order[1] == 1 else "channels last"
-    letters = dict(zip(order, "NChw", strict=True))
-    kind = {1: "channels first", 3: "channels last"}.get(order[1], "channels between")
-    return f"{kind}, ({', '.join(letters[each] for each in range(4))})"
-
-
-def _sequences(output: Tensor, batch: int, length: int, image_size: tuple[int, int]) -> Iterator[Layout]:
-    """The layouts of three dimensions: `(N, L, C)` in any order, for each grid that the cells may form."""
-    cells, channel = output.shape[length], 3 - batch - length
-    letters = {batch: "N", length: "L", channel: "C"}
-    order = f"({', '.join(letters[each] for each in range(3))})"
-    for form in dict.fromkeys(_token_grids(cells, image_size)):
-        parts = ["tokens" if length < channel else "channels first"]
-        parts += [f"{form.before} before the patches"] if form.before else []
-        parts += [f"{form.behind} behind the patches"] if form.behind else []
-        parts += [order] if order != "(N, L, C)" else []
-        parts += ["column by column"] if form.by_columns else []
-        reshape = _unfold_tokens((batch, channel, length), slice(form.before, cells - form.behind), form)
-        yield Layout(", ".join(parts), form.grid, reshape, batch, channel)
-
-
-class TokenGrid(NamedTuple):
-    """A grid of tokens: those before and behind it, its size, and whether it is filled column by column."""
-
-    before: int
-    behind: int
-    grid: tuple[int, int]
-    by_columns: bool = False
-
-
-def _unfold_tokens(order: tuple[int, ...], cells: slice, form: TokenGrid) -> Reshape:
-    """The view of a sequence as a grid of tokens `(N, C, h, w)`."""
-    if form.by_columns:
-        return lambda tensor: tensor.permute(order)[:, :, cells].unflatten(2, form.grid[::-1]).transpose(2, 3)
-    return lambda tensor: tensor.permute(order)[:, :, cells].unflatten(2, form.grid)
-
-
-def _token_grids(length: int, image_size: tuple[int, int]) -> Iterator[TokenGrid]:
-    """The grids that a sequence may form: those of the image's aspect ratio first, then any."""
-    likely = find_patches(length, image_size)
-    if likely is not None:
-        beside, grid = likely
-        yield TokenGrid(beside, 0, grid)
-        for behind in range(1, min(beside, MAX_SUFFIX_TOKENS) + 1):
-            yield TokenGrid(beside - behind, behind, grid)
-        yield TokenGrid(beside, 0, grid, by_columns=True)
-    for beside in sorted({0, 1, likely[0] if likely is not None else 0}):
-        patches = length - beside
-        for rows in (each for each in range(1, patches + 1) if patches % each == 0):
-            grid = (rows, patches // rows)
-            yield TokenGrid(beside, 0, grid)
-            if 1 not in grid:
-                yield TokenGrid(beside, 0, grid, by_columns=True)
-
-
 def is_even(gradients: Tensor) -> bool:
-    """Whether every channel's gradient `(N, C, h, w)` is the same at all positions, and not simply zero.
+    """Whether every channel's gradient `(N, C, *grid)` is the same at all positions, and not simply zero.
 
     Example:
         >>> import torch
@@ -418,5 +358,5 @@ def is_even(gradients: Tensor) -> bool:
         (True, False, False)
     """
     largest = gradients.abs().amax()
-    spread = (gradients - gradients.mean(dim=(2, 3), keepdim=True)).abs().amax()
+    spread = (gradients - gradients.mean(dim=positions_of(gradients), keepdim=True)).abs().amax()
     return bool((largest > 0) & (spread <= 1e-5 * largest))

@@ -6,14 +6,15 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_gcam.cam.capture import Captured
 from lightning_gcam.cam.registry import AnyMethod, ModelMethod
+from lightning_gcam.utils.dimensions import Size, for_each, letters_of, resize
 from lightning_gcam.utils.errors import InputError, raise_for_user_function
 
 ScaledMaps = dict[str, tuple[Tensor, Tensor]]
-"""Maps `(N, H, W)` in [0, 1] and their raw peaks `(N,)`, by name."""
+"""Maps `(N, *S)` in [0, 1] and their raw peaks `(N,)`, by name."""
 
 
 def full_precision(images: Tensor) -> AbstractContextManager[object]:
@@ -25,8 +26,8 @@ def scaled_maps(
     methods: dict[str, AnyMethod],
     captured: Captured,
     raw_maps: dict[str, Tensor],
-    size: tuple[int, int],
-    covered: tuple[int, ...] | None = None,
+    size: Size,
+    covered: Size | None = None,
 ) -> ScaledMaps:
     """The map of each method at one layer, at the images' size and scaled to [0, 1], with its maximum before scaling.
 
@@ -34,7 +35,7 @@ def scaled_maps(
         methods: by the maps' names.
         captured: the layer's activations and gradients.
         raw_maps: those of the methods that run the model again, see `maps_of_model_methods`.
-        size: height and width of the images.
+        size: of the images.
         covered: the size of what the layer's grid lies over, where the model pads the images at their end.
 
     Raises:
@@ -44,8 +45,8 @@ def scaled_maps(
     maps: ScaledMaps = {}
     for name, method in methods.items():
         if isinstance(method, ModelMethod):
-            raw = _checked(name, raw_maps[name], (len(finite), None, None))
-            raw = torch.where(captured.score.is_of_something[:, None, None], raw, 0.0)
+            raw = _checked(name, raw_maps[name], (len(finite), *[None] * len(size)))
+            raw = torch.where(for_each(captured.score.is_of_something, raw), raw, 0.0)
         else:
             expected = (len(finite), *captured.activations.shape[2:])
             try:
@@ -63,9 +64,10 @@ def _checked(name: str, result: Any, expected: tuple[int | None, ...]) -> Tensor
     if not isinstance(result, Tensor) or not _fits(tuple(result.shape), expected):
         came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         rows, *grid = expected
-        size = expected if None not in grid else f"({rows}, h, w)"
+        letters = letters_of(len(grid), "N")
+        size = expected if None not in grid else letters_of(len(grid), str(rows))
         raise InputError(
-            f'`methods` "{name}" must give (N, h, w) = {size}; got {came}. Sum over the channels, say.'
+            f'`methods` "{name}" must give {letters} = {size}; got {came}. Sum over the channels, say.'
         )
     return result.detach().float().relu()
 
@@ -86,20 +88,18 @@ def _finite(captured: Captured) -> Tensor:
 
 
 def scale_map(
-    raw: Tensor, size: tuple[int, int], finite: Tensor, covered: tuple[int, ...] | None = None
+    raw: Tensor, size: Size, finite: Tensor, covered: Size | None = None
 ) -> tuple[Tensor, Tensor]:
     """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank.
 
-    Of a map of what is larger than the images, of size `covered`, the part at the upper left is kept.
+    Of a map of what is larger than the images, of size `covered`, the part that is theirs is kept, at its beginning.
     """
     peaks = raw.flatten(1).amax(dim=1)
     finite = finite & torch.isfinite(raw).flatten(1).all(dim=1)
     peaks = torch.where(finite, peaks, torch.nan)
     alive = finite & (peaks > 0)
-    divisor = torch.where(alive, peaks, 1.0)[:, None, None]
-    unit = torch.where(alive[:, None, None], raw, 0.0) / divisor
-    whole = covered if covered is not None else size
-    resized = nn.functional.interpolate(unit[:, None], size=whole, mode="bilinear", align_corners=False)[:, 0]
-    resized = resized[:, : size[0], : size[1]]
-    largest = resized.flatten(1).amax(dim=1)[:, None, None]
+    divisor = torch.where(alive, peaks, 1.0)
+    unit = torch.where(for_each(alive, raw), raw, 0.0) / for_each(divisor, raw)
+    resized = resize(unit[:, None], covered or size)[(slice(None), 0, *map(slice, size))]
+    largest = for_each(resized.flatten(1).amax(dim=1), resized)
     return (resized / torch.where(largest > 0, largest, 1.0)).clamp(0, 1), peaks

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.squashing import Squash, squash_of, unsquashed
+from lightning_gcam.utils.dimensions import positions_of, size_of
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
 
@@ -87,7 +88,7 @@ def main_head(maps: Mapping[str, Tensor]) -> Tensor | None:
         >>> main_head({"[0]": shallow, "[1]": deep}) is deep
         True
     """
-    if len(maps) < 2 or any(each.ndim != 4 or each.shape[2:].numel() < 2 for each in maps.values()):
+    if len(maps) < 2 or any(each.ndim < 3 or each.shape[2:].numel() < 2 for each in maps.values()):
         return None
     if len({each.shape[1] for each in maps.values()}) > 1:
         return None
@@ -159,7 +160,7 @@ class Head:
     """The outputs of a model for N samples, and the logits in front of them.
 
     Args:
-        outputs: as the model returned them, `(N, K)`, or `(N, K, h, w)` from a dense head.
+        outputs: as the model returned them, `(N, K)`, or `(N, K, *grid)` from a dense head.
         logits: the same before any sigmoid or softmax, see `lightning_gcam.cam.squashing`.
         squash: what lies between the two; None where they are the same.
     """
@@ -172,7 +173,9 @@ class Head:
         return len(self.outputs)
 
 
-def read_head(output: Any, batch_size: int, squash: Squash | Literal["unknown"] | None = "unknown") -> Head:
+def read_head(
+    output: Any, batch_size: int, squash: Squash | Literal["unknown"] | None = "unknown", dims: int = 2
+) -> Head:
     """The outputs and the logits of a model, also where its forward ends with a sigmoid or a softmax.
 
     Args:
@@ -189,7 +192,7 @@ def read_head(output: Any, batch_size: int, squash: Squash | Literal["unknown"] 
         >>> head.squash, head.logits.softmax(dim=1).equal(head.outputs)
         ('softmax', True)
     """
-    outputs = find_raw_logits(output, batch_size)
+    outputs = find_raw_logits(output, batch_size, dims)
     if squash is None:
         return Head(outputs, outputs)
     found, nodes = squash_of(outputs)
@@ -197,7 +200,7 @@ def read_head(output: Any, batch_size: int, squash: Squash | Literal["unknown"] 
     return Head(outputs, unsquashed(outputs, found, nodes), found)
 
 
-def find_logits(output: Any, batch_size: int) -> Tensor:
+def find_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
     """The logits `(N, K)` in a model's output, before any sigmoid or softmax; of a dense head the mean of a corner.
 
     That is for finding the layer: only a part of the logits shows which positions influence others.
@@ -216,18 +219,18 @@ def find_logits(output: Any, batch_size: int) -> Tensor:
         >>> find_logits({"out": torch.ones(2, 21, 8, 8)}, batch_size=2).shape
         torch.Size([2, 21])
     """
-    logits = read_head(output, batch_size).logits
-    return corner(logits) if logits.ndim == 4 else logits
+    logits = read_head(output, batch_size, dims=dims).logits
+    return corner(logits) if logits.ndim > 2 else logits
 
 
 def corner(logits: Tensor) -> Tensor:
-    """The mean logits `(N, K)` of a corner of `(N, K, h, w)`: a quarter of each side, rounded down."""
-    rows, columns = (max(side // 4, 1) for side in logits.shape[2:])
-    return logits[:, :, :rows, :columns].mean(dim=(2, 3))
+    """The mean logits `(N, K)` of a corner of `(N, K, *grid)`: a quarter of each side, rounded down."""
+    quarters = tuple(slice(max(side // 4, 1)) for side in size_of(logits))
+    return logits[(slice(None), slice(None), *quarters)].mean(dim=positions_of(logits))
 
 
-def find_raw_logits(output: Any, batch_size: int) -> Tensor:
-    """The logits or probabilities in a model's output, as it returned them: `(N, K)`, or `(N, K, h, w)` if dense.
+def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
+    """The logits or probabilities in a model's output, as it returned them: `(N, K)`, or `(N, K, *grid)` if dense.
 
     Of several tensors, the one with the surest name (`LOGIT_NAMES`) is taken; without names one number a class goes
     before a map a class, and of several the one that is computed from the others (the logits are computed from the
@@ -237,6 +240,8 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
     Args:
         output: a tensor, a tuple or list, a mapping, a named tuple, a dataclass or another object with attributes.
         batch_size: N.
+        dims: how many spatial dimensions the images have, and so a dense head: the tokens `(N, L, K)` of an image are
+            no map of it, those of a signal may be.
 
     Raises:
         InputError: where no tensor of N rows is found, or several without a sign which are the logits. The
@@ -251,11 +256,13 @@ def find_raw_logits(output: Any, batch_size: int) -> Tensor:
     """
     if batch_size == 1 and isinstance(output, Tensor) and output.ndim < 2:
         output = output.reshape(1, -1)  # `.squeeze()` took the only sample too
-    places = {place: each for place, each in _parts_at_top(output).items() if _is_logits(each, batch_size)}
+    places = {
+        place: each for place, each in _parts_at_top(output).items() if _is_logits(each, batch_size, dims)
+    }
     if not places:
         raise InputError(
             f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. "
-            + forward_advice(output, lambda part: _is_logits(part, batch_size))
+            + forward_advice(output, lambda part: _is_logits(part, batch_size, dims))
         )
     if len(places) == 1:
         return _in_rows(*places.values())
@@ -271,7 +278,9 @@ def maps_of_all_heads(output: Any, logits: Tensor) -> list[Tensor]:
     return [
         each
         for each in places
-        if logits.ndim == 4 and _is_logits(each, len(logits)) and each.shape[1:2] == logits.shape[1:2]
+        if logits.ndim > 2
+        and _is_logits(each, len(logits), logits.ndim - 2)
+        and each.shape[1:2] == logits.shape[1:2]
     ]
 
 
@@ -296,12 +305,12 @@ def _parts_at_top(output: Any) -> dict[str, Any]:
     return {f".{name}": getattr(output, name) for name in names if hasattr(output, name)}
 
 
-def _is_logits(value: Any, batch_size: int) -> bool:
+def _is_logits(value: Any, batch_size: int, dims: int) -> bool:
     """Whether a value has the shape and the dtype of logits for this many samples."""
     return (
         isinstance(value, Tensor)
         and value.is_floating_point()
-        and value.ndim in (1, 2, 4)
+        and value.ndim in (1, 2, 2 + dims)
         and len(value) == batch_size
     )
 
@@ -352,7 +361,7 @@ def _in_rows(logits: Tensor) -> Tensor:
     """Reshape one number per sample to `(N, 1)`, and a map of a single position to `(N, K)`."""
     if logits.ndim == 1:
         return logits.unsqueeze(1)
-    is_one_position = logits.ndim == 4 and logits.shape[2:].numel() == 1
+    is_one_position = logits.ndim > 2 and logits.shape[2:].numel() == 1
     return logits.flatten(1) if is_one_position else logits
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -22,6 +23,7 @@ from lightning_gcam.cam.targets import (
     score_of,
     score_of_classes,
 )
+from lightning_gcam.utils.dimensions import Size, for_each, positions_of, size_of
 from lightning_gcam.utils.errors import user_function_errors
 
 
@@ -37,7 +39,7 @@ def score_of_head(
         head: the model's output.
         targets: as in `score_of`; or "norm" or "error".
         masks: as in `score_of_regions`.
-        images: `(N, C, H, W)`, what a reconstruction is compared with.
+        images: `(N, C, *S)`, what a reconstruction is compared with.
 
     Raises:
         InputError: as `score_of`.
@@ -87,7 +89,9 @@ _FEWEST_OF_A_PICTURE = 64
 
 def _score_of_whole(head: Head, explains: Explains, images: Tensor | None) -> TargetScore:
     """The score of a whole output: the norm of each row, or its mean squared distance from the image."""
-    means = head.outputs if head.outputs.ndim == 2 else head.outputs.float().mean(dim=(2, 3))
+    means = (
+        head.outputs if head.outputs.ndim == 2 else head.outputs.float().mean(dim=positions_of(head.outputs))
+    )
     against = images.detach() if explains == "error" and images is not None else None
     return TargetScore(_of_whole(head.outputs, against), None, means, explains, images=against)
 
@@ -116,11 +120,11 @@ def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = No
     (none at all, if it gives it none: the map is blank then). The logits that are recorded are the mean over M.
 
     Args:
-        logits: `(N, K, h, w)`.
+        logits: `(N, K, *grid)`.
         targets: as in `score_of`. None stands for the class that is predicted for the region (without a mask: for most
-            positions); for a single logit for class 1, the object. A callable gets all logits, `(N, K, h, w)`. The
+            positions); for a single logit for class 1, the object. A callable gets all logits. The
             output of a regression (a depth, say) without a mask is summed over the whole image.
-        masks: `(N, H, W)` bool at the images' size, True on the object.
+        masks: `(N, *S)` bool at the images' size, True on the object.
 
     Raises:
         InputError: as `score_of`.
@@ -136,7 +140,7 @@ def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = No
     """
     masks = _on_grid(masks, logits)
     in_mask = masks.flatten(1).any(dim=1)
-    whole = masks | ~in_mask[:, None, None]
+    whole = masks | for_each(~in_mask, masks)
     if callable(targets):
         values = checked_score(targets(logits), len(logits))
         return TargetScore(values, None, _mean(logits, whole), "score", in_mask)
@@ -151,7 +155,7 @@ def score_of_regions(logits: Tensor, targets: Targets, masks: Tensor | None = No
         in_mask, predict(_mean(logits.detach(), whole)), votes.flatten(1).mode(dim=1).values
     )
     classes = classes_of(targets, predicted, logits.shape[1])
-    region = torch.where(in_mask[:, None, None], masks, _predicted_region(classes, votes))
+    region = torch.where(for_each(in_mask, masks), masks, _predicted_region(classes, votes))
     score = score_of_classes(_mean(logits, region), classes)
     values = score.values * _cells(region)
     return TargetScore(values, score.targets, score.logits, in_mask=in_mask, region=region)
@@ -163,7 +167,7 @@ def same_score(head: Head, score: TargetScore, rows: Tensor, targets: Targets = 
     It is of the same classes, whatever is predicted for the perturbed images, and over the same regions.
 
     Args:
-        head: `(B, K)`, or `(B, K, h, w)` from a dense head, on a grid of any size.
+        head: `(B, K)`, or `(B, K, *grid)` from a dense head, on a grid of any size.
         score: of the N samples as they were.
         rows: `(B,)`, of which sample each is a perturbation.
         targets: as in `attribute`; only a callable counts, and gets all B rows.
@@ -183,32 +187,39 @@ def same_score(head: Head, score: TargetScore, rows: Tensor, targets: Targets = 
     if score.explains in ("norm", "error"):
         return _of_whole(head.outputs, score.images[rows] if score.images is not None else None)
     logits = head.outputs if score.explains == "output" else head.logits
-    if logits.ndim == 4:
+    if logits.ndim > 2:
         assert score.region is not None, "a dense head stays one"
         region = _on_grid(score.region[rows], logits)[:, None]
         wide = torch.promote_types(logits.dtype, torch.float32)
-        logits = torch.where(region, logits, 0).sum(dim=(2, 3), dtype=wide)
+        logits = torch.where(region, logits, 0).sum(dim=positions_of(logits), dtype=wide)
     if score.explains == "output":
         return logits[:, 0]
     assert score.targets is not None, "what explains no class is an output or a callable"
     return score_of_classes(logits, score.targets[rows]).values
 
 
+_POOLS: dict[int, Callable[[Tensor, Size], Tensor]] = {
+    1: nn.functional.adaptive_max_pool1d,
+    2: nn.functional.adaptive_max_pool2d,
+    3: nn.functional.adaptive_max_pool3d,
+}
+
+
 def _on_grid(masks: Tensor | None, logits: Tensor) -> Tensor:
     """Resize masks to the logits' size by the nearest pixel; an object between these is kept where it touches any."""
-    n, _, *size = logits.shape
+    size = size_of(logits)
     if masks is None:
-        return torch.zeros(n, *size, dtype=torch.bool, device=logits.device)
+        return torch.zeros(len(logits), *size, dtype=torch.bool, device=logits.device)
     values = masks.to(logits.device).float()[:, None]
     nearest = nn.functional.interpolate(values, size=size, mode="nearest-exact")[:, 0] > 0
-    touched = nn.functional.adaptive_max_pool2d(values, size)[:, 0] > 0
-    return torch.where(nearest.flatten(1).any(dim=1)[:, None, None], nearest, touched)
+    touched = _POOLS[len(size)](values, size)[:, 0] > 0
+    return torch.where(for_each(nearest.flatten(1).any(dim=1), nearest), nearest, touched)
 
 
 def _predicted_region(classes: Tensor, votes: Tensor) -> Tensor:
-    """The positions `(N, h, w)` whose predicted class is the sample's, or one of those marked."""
+    """The positions `(N, *grid)` whose predicted class is the sample's, or one of those marked."""
     if classes.ndim == 1:
-        return votes == classes[:, None, None]
+        return votes == for_each(classes, votes)
     return classes.bool().gather(1, votes.flatten(1)).view_as(votes)
 
 
@@ -219,6 +230,7 @@ def _cells(region: Tensor) -> Tensor:
 
 def _mean(logits: Tensor, region: Tensor) -> Tensor:
     """The mean of the logits over each sample's region, `(N, K)`; over all positions where that is empty."""
-    region = region | ~region.flatten(1).any(dim=1)[:, None, None]
+    region = region | for_each(~region.flatten(1).any(dim=1), region)
     wide = torch.promote_types(logits.dtype, torch.float32)
-    return torch.where(region[:, None], logits, 0).sum(dim=(2, 3), dtype=wide) / _cells(region)[:, None]
+    summed = torch.where(region[:, None], logits, 0).sum(dim=positions_of(logits), dtype=wide)
+    return summed / _cells(region)[:, None]

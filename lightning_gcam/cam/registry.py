@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_gcam.utils.errors import InputError, did_you_mean
 
 Method = Callable[[Tensor, Tensor], Tensor]
-"""`(activations, gradients) -> (N, h, w)`."""
+"""`(activations, gradients) -> (N, *grid)`."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ModelMethod:
     """A method that runs the model again: a function from a `lightning_gcam.cam.MethodContext` to the maps.
 
     Args:
-        function: `context -> (N, a, b)`, on a grid of any size.
+        function: `context -> (N, *grid)`, on a grid of any size.
         name: of its maps; the function's own name where it is left out.
         requires: a package that it needs, which the extra of the same name installs.
         uses_layer: False where the target layer plays no part: it is run once, also with several layers.
@@ -148,7 +148,7 @@ def resolve_methods(methods: Methods) -> dict[str, AnyMethod]:
     """Resolve names and callables to an ordered table from name to method.
 
     Args:
-        methods: one name, one callable `(activations, gradients) -> (N, h, w)`, a `ModelMethod`, or several of them.
+        methods: one name, one callable `(activations, gradients) -> (N, *grid)`, a `ModelMethod`, or several of them.
             A callable goes by its `__name__`, or by its key in a mapping.
 
     Raises:

@@ -19,6 +19,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 from lightning_gcam.cam.layout_evidence import Run
 from lightning_gcam.cam.layouts import main_tensor
 from lightning_gcam.cam.outputs import corner, leads_to_all, nodes_behind
+from lightning_gcam.utils.dimensions import Size, resize, size_of
 from lightning_gcam.utils.isolation import same_random_streams
 from lightning_gcam.utils.lightning_compat import rank_zero_info
 
@@ -28,12 +29,12 @@ COARSEST = 32
 """The width in pixels of a cell of an encoder's last grid; coarser grids are the pools of a pyramid (1, 2, 3, 6)."""
 
 
-def reaches_beyond_corner(gradient: Tensor, size: tuple[int, int]) -> bool:
-    """Whether the corner's score depends on positions that bilinear resizing alone would not reach.
+def reaches_beyond_corner(gradient: Tensor, size: Size) -> bool:
+    """Whether the corner's score depends on positions that linear resizing alone would not reach.
 
     Args:
-        gradient: of the `corner` of the logits with respect to a layer, as a grid `(N, C, h, w)`.
-        size: rows and columns of the logits.
+        gradient: of the `corner` of the logits with respect to a layer, as a grid `(N, C, *grid)`.
+        size: of the logits, such as rows and columns.
 
     Example:
         >>> gradient = torch.zeros(1, 1, 8, 8)
@@ -43,34 +44,33 @@ def reaches_beyond_corner(gradient: Tensor, size: tuple[int, int]) -> bool:
     """
     grid = torch.zeros(1, 1, *gradient.shape[2:], device=gradient.device, requires_grad=True)
     with torch.enable_grad():
-        resized = nn.functional.interpolate(grid, size, mode="bilinear")
-        (reached,) = torch.autograd.grad(corner(resized).sum(), grid)
+        (reached,) = torch.autograd.grad(corner(resize(grid, size)).sum(), grid)
     return bool(((gradient != 0) & (reached == 0)).any())
 
 
 def up_to_the_bottleneck(
     layers: Sequence[Layer],
     gradients: Sequence[Tensor],
-    image_size: tuple[int, int],
-    logits_size: tuple[int, int],
+    image_size: Size,
+    logits_size: Size,
 ) -> list[Layer]:
     """The layers up to the last one of the coarsest grid that reaches beyond its own positions.
 
     Args:
         layers: in the order of execution, at least one.
-        gradients: of the `corner` of the logits with respect to each of them, as grids `(N, C, h, w)`. Where none
+        gradients: of the `corner` of the logits with respect to each of them, as grids `(N, C, *grid)`. Where none
             reaches beyond the corner, the last layer of the coarsest grid has to do.
-        image_size: height and width of the image, in pixels.
-        logits_size: rows and columns of the logits.
+        image_size: of the image, in pixels.
+        logits_size: of the logits, such as rows and columns.
 
     Source: the bottleneck is the layer of Seg-Grad-CAM (Vinogradova et al., arXiv 2002.11434).
     """
     least = [side // COARSEST for side in image_size]
-    cells = [each.shape[2] * each.shape[3] for each in gradients]
+    cells = [each.shape[2:].numel() for each in gradients]
     deep = [
         count
         for count, each in zip(cells, gradients, strict=True)
-        if each.shape[2] >= least[0] and each.shape[3] >= least[1]
+        if all(side >= fewest for side, fewest in zip(size_of(each), least, strict=True))
     ]
     coarsest = [index for index, count in enumerate(cells) if count == min(deep or cells)]
     reaching = (index for index in reversed(coarsest) if reaches_beyond_corner(gradients[index], logits_size))
@@ -142,7 +142,7 @@ def call_of_the_images(
 
     Args:
         model: in eval mode.
-        images: `(N, C, H, W)`.
+        images: `(N, C, *S)`.
         layer: a submodule.
         calls: by their number, from 0, what the layer returned, with the graph since the first of them.
         run: calls the model with images.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_gcam.cam.calling import bound_to, forward_at
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
 from lightning_gcam.cam.detection import covered_size, is_of_detections, with_detection
@@ -38,6 +39,7 @@ from lightning_gcam.data.checks import check_masks
 from lightning_gcam.pipeline.captions import MapSource
 from lightning_gcam.pipeline.rendering import Style, draw
 from lightning_gcam.utils.chunking import run_in_chunks
+from lightning_gcam.utils.dimensions import size_of
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import untouched
 from lightning_gcam.visual import Figure, Normalize, check_scale
@@ -255,10 +257,11 @@ def attribute(
     boxes = labels = None
     if isinstance(images, SaliencyBatch):
         masks = masks if masks is not None else images.object_masks
+        forward = bound_to(forward, images.inputs, images.frames_first)
         images, boxes, labels = images.images, images.boxes, images.labels
     _check(images)
     table = resolve_methods(methods)
-    check_masks(masks, (len(images), images.shape[-2], images.shape[-1]))
+    check_masks(masks, (len(images), *size_of(images)))
     check_fuse(fuse, target_layer)
     forward = with_detection(model, images, forward, boxes, labels)
     if target_layer is None:
@@ -286,7 +289,7 @@ def attribute(
             for methods, each in zip(tables, captured, strict=True)
         ]
     with torch.inference_mode(False), torch.no_grad(), full_precision(images):
-        size, score = (images.shape[-2], images.shape[-1]), captured[0].score
+        size, score = size_of(images), captured[0].score
         at_layers = [scaled_maps(*each, size, covered) for each in zip(tables, captured, again, strict=True)]
         names = list(layers)
         scaled, sources = (
@@ -345,7 +348,7 @@ def _fused(at_layers: Sequence[ScaledMaps], fuse: Fuse, layers: Sequence[str]) -
         maps, peaks = zip(*(maps[method] for maps in at_layers), strict=True)
         one = fuse_maps(maps, fuse)
         finite = torch.isfinite(torch.stack(peaks)).all(dim=0)
-        fused[method] = scale_map(one, (one.shape[-2], one.shape[-1]), finite)
+        fused[method] = scale_map(one, tuple(one.shape[1:]), finite)
     where = format_layer_names(layers, fuse)
     return fused, {method: MapSource(method, where) for method in fused}
 
@@ -355,6 +358,7 @@ def attribute_in_chunks(
     batch: SaliencyBatch,
     targets: Targets = "label",
     *,
+    forward: Forward | None = None,
     chunk_size: int | None = None,
     **options: Any,
 ) -> tuple[Attribution, int]:
@@ -364,6 +368,7 @@ def attribute_in_chunks(
         model: any `nn.Module`.
         batch: the samples, on the model's device.
         targets: as in `analyze`.
+        forward: as in `attribute`.
         chunk_size: how many samples to run at once; all where it is left out.
         options: the further arguments of `attribute`.
 
@@ -377,6 +382,7 @@ def attribute_in_chunks(
     if isinstance(targets, str) and targets == "label":
         targets = labels_of(batch)
     n, masks = len(batch), batch.object_masks
+    forward = bound_to(forward, batch.inputs, batch.frames_first)
 
     def work(chunk: slice) -> Attribution:
         part = attribute(
@@ -384,6 +390,7 @@ def attribute_in_chunks(
             batch.images[chunk],
             _targets_of(targets, chunk, n),
             masks=masks[chunk] if masks is not None else None,
+            forward=forward_at(forward, chunk),
             **options,
         )
         return replace(part, images=None)  # the batch has them
@@ -420,7 +427,7 @@ def _targets_of(targets: Targets, chunk: slice, n: int) -> Targets:
 
 
 def _check(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.is_complex():
+    if not isinstance(images, Tensor) or images.ndim not in (3, 4, 5) or images.is_complex():
         came = (
             f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         )

@@ -75,6 +75,6 @@ def _find_layers(model: nn.Module, batch: SaliencyBatch, config: LookConfig) -> 
     """The layers that `config` names, or the one that is found."""
     if config.target_layer is None:
         how = {"forward": config.forward, "reshape_transform": config.reshape_transform}
-        return [find_target_layer(model, batch.images, **how)]  # type: ignore[arg-type]
+        return [find_target_layer(model, batch.images, **how)]
     named = resolve_target_layers(model, config.target_layer)
     return [TargetLayer(name, layer) for name, layer in named.items()]

@@ -330,6 +330,30 @@ def _check_sample(sample: Any) -> None:
     if "outline" in sample:
         _require(isinstance(sample["outline"], str), "its outline is no picture")
         decode_picture(sample["outline"])
+    _require(isinstance(sample.get("beside", {}), dict), "its second pictures have no names")
+    for other in sample.get("beside", {}).values():
+        _require(isinstance(other, str), "its second picture is none")
+        decode_picture(other)
+    _require(_are_whole(sample.get("band", [0] * 4), 4), "its band is no four whole numbers")
+    _check_slices(sample.get("slices", {"kind": "", "of": 1, "numbers": [0], "size": [1, 1]}))
+
+
+def _check_slices(slices: Any) -> None:
+    _require(isinstance(slices, dict) and isinstance(slices.get("kind"), str), "its slices have no kind")
+    numbers = slices.get("numbers")
+    _require(isinstance(numbers, list) and len(numbers) > 0, "its slices have no numbers")
+    _require(_are_whole(numbers, len(numbers)), "its slices have no whole numbers")
+    _require(
+        _are_whole(slices.get("size"), 2) and _are_whole([slices.get("of")], 1), "its slices have no size"
+    )
+
+
+def _are_whole(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(each) is int and each >= 0 for each in values)
+    )
 
 
 def _check_words(row: Mapping[str, Any], index: int) -> None:

@@ -73,10 +73,12 @@ def mark_peaks(images: Tensor, centers: Tensor, marked: Tensor, color: Color = P
     return unpack(draw_rings(pack(images), centers.to(images.device), marked.to(images.device), color))
 
 
-def draw_rings(pixels: Tensor, centers: Tensor, marked: Tensor, color: Color = PEAK_COLOR) -> Tensor:
+def draw_rings(
+    pixels: Tensor, centers: Tensor, marked: Tensor, color: Color = PEAK_COLOR, radius: float | None = None
+) -> Tensor:
     """Draw a ring around each marked peak, into packed pixels `(N, H, W)`, in place; all on one device."""
     samples, height, width = pixels.shape
-    radius = max(6.0, max(height, width) / 32)
+    radius = radius or max(6.0, max(height, width) / 32)
     first = torch.arange(samples, device=pixels.device)[:, None] * height
     for ring, paint in ((_ring_pixels(radius, 1.9), (0, 0, 0)), (_ring_pixels(radius, 0.7), color)):
         spots = centers.round().long()[:, None] + ring.to(pixels.device)

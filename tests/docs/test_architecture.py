@@ -19,7 +19,7 @@ PACKAGE = "lightning_gcam"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 # a hundred when the house was rebuilt; then `shares`, `message`, `budget`, `dry_run`, `transfer` and `event_files`
-MOST_MODULES = 107
+MOST_MODULES = 116
 LONGEST_CHAIN = 13  # `dry_run` stands on `run`
 MOST_LINES = 430
 LONGER = {

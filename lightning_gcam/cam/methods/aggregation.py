@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ from lightning_gcam.cam.layout_evidence import measure_and_remember, remembered_
 from lightning_gcam.cam.layouts import Reshape, find_layout, main_tensor, with_main_tensor
 from lightning_gcam.cam.registry import register_model_method
 from lightning_gcam.utils.chunking import is_out_of_memory
+from lightning_gcam.utils.dimensions import Size, for_each, positions_of, resize, size_of
 from lightning_gcam.utils.errors import InputError
 
 
@@ -38,7 +40,7 @@ def smooth_grad_cam_plus_plus(context: MethodContext, draws: int = 25, spread: f
         spread: the standard deviation of the noise, as a share of the image's range, as in SmoothGrad.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Source: Omeiza et al., "Smooth Grad-CAM++: An enhanced inference level visualization technique for deep
     convolutional neural network models", arXiv 1908.01224.
@@ -49,10 +51,10 @@ def smooth_grad_cam_plus_plus(context: MethodContext, draws: int = 25, spread: f
         return torch.stack([gradients, gradients**2, gradients**3], dim=1)
 
     first, second, third = context.mean(powers, draws).unbind(dim=1)
-    denominator = 2 * second + context.activations.sum(dim=(2, 3), keepdim=True) * third
+    denominator = 2 * second + context.activations.sum(dim=positions_of(first), keepdim=True) * third
     alpha = torch.where((second != 0) & (denominator != 0), second / denominator, 0.0)
-    weights = (alpha * first.relu()).sum(dim=(2, 3))
-    return torch.einsum("nc,nchw->nhw", weights, context.activations).relu()
+    weights = (alpha * first.relu()).sum(dim=positions_of(first))
+    return torch.einsum("nc,nc...->n...", weights, context.activations).relu()
 
 
 @register_model_method("cameras")
@@ -62,8 +64,9 @@ def cameras(context: MethodContext, steps: int = 4, largest: float = 2.0) -> Ten
     $$ \bar A = \frac{1}{T} \sum_{t} U(A(X_t)), \quad \bar g = \frac{1}{T} \sum_{t} U(g(X_t)), \quad
        S = \mathrm{ReLU}(\sum_k \bar A_k \bar g_k) $$
 
-    $X_t$ is the image at the size t, bicubically resized, from its own size to `largest` times that; U brings a layer
-    to the size of the image, bilinearly. At its own size alone it is HiResCAM of the layer enlarged.
+    $X_t$ is the image at the size t, bicubically resized (signals and volumes linearly), from its own size to `largest`
+    times that; U brings a layer to the size of the image, bilinearly. At its own size alone it is HiResCAM of the layer
+    enlarged.
 
     Cost: `steps` forwards and gradients, of images up to `largest` times as wide and high (in all 9.6 images' worth of
     pixels where 4 steps end at twice the size). The authors take 8 steps, to 4 times the size.
@@ -74,7 +77,7 @@ def cameras(context: MethodContext, steps: int = 4, largest: float = 2.0) -> Ten
         largest: the largest size, as a multiple of the image's.
 
     Returns:
-        `(N, H, W)`, >= 0, at the size of the images.
+        `(N, *S)`, >= 0, at the size of the images.
 
     Raises:
         InputError: where the model does not take images of another size, or the layer's output is no grid then.
@@ -86,7 +89,7 @@ def cameras(context: MethodContext, steps: int = 4, largest: float = 2.0) -> Ten
         context.mean(partial(_at_size, context, size), 1) for size in _sizes(context.size, steps, largest)
     ]
     channels = at_sizes[0].shape[2]
-    together = max(_CELLS // (len(context) * context.size[0] * context.size[1]), 1)
+    together = max(_CELLS // (len(context) * math.prod(context.size)), 1)
     product = torch.zeros(len(context), *context.size, device=context.images.device)
     for first in range(0, channels, together):
         enlarged = [_enlarged(each[:, :, first : first + together], context.size) for each in at_sizes]
@@ -99,17 +102,17 @@ _CELLS = 2**24
 """How many numbers a layer enlarged to the size of the image may have at once: 64 MiB."""
 
 
-def _sizes(size: tuple[int, int], steps: int, largest: float) -> list[tuple[int, int]]:
+def _sizes(size: Size, steps: int, largest: float) -> list[Size]:
     """The sizes in even steps, from the size itself to `largest` times that."""
     factors = [1 + (largest - 1) * step / max(steps - 1, 1) for step in range(steps)]
-    return [(round(size[0] * factor), round(size[1] * factor)) for factor in factors]
+    return [tuple(round(side * factor) for side in size) for factor in factors]
 
 
-def _at_size(context: MethodContext, size: tuple[int, int], rows: Tensor, _: Tensor) -> Tensor:
-    """Activations and gradients `(B, 2, C, h, w)` of samples resized to another size."""
+def _at_size(context: MethodContext, size: Size, rows: Tensor, _: Tensor) -> Tensor:
+    """Activations and gradients `(B, 2, C, *grid)` of samples resized to another size."""
     images = context.images[rows]
     if size != context.size:
-        images = nn.functional.interpolate(images.float(), size, mode="bicubic", align_corners=False)
+        images = _resized(images.float(), size)
     try:
         captured = context.capture(images, rows)
     except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
@@ -129,10 +132,16 @@ def _at_size(context: MethodContext, size: tuple[int, int], rows: Tensor, _: Ten
     return torch.stack([captured.activations, captured.gradients], dim=1)
 
 
-def _enlarged(pairs: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize `(N, 2, C, h, w)` bilinearly to `(N, 2, C, H, W)`."""
-    flat = nn.functional.interpolate(pairs.flatten(0, 1), size, mode="bilinear", align_corners=False)
-    enlarged: Tensor = flat.unflatten(0, pairs.shape[:2])
+def _resized(images: Tensor, size: Size) -> Tensor:
+    """Resize images bicubically, as the authors do; signals and volumes linearly."""
+    if len(size) != 2:
+        return resize(images, size)
+    return nn.functional.interpolate(images, size, mode="bicubic", align_corners=False)
+
+
+def _enlarged(pairs: Tensor, size: Size) -> Tensor:
+    """Resize `(N, 2, C, *grid)` linearly to `(N, 2, C, *S)`."""
+    enlarged: Tensor = resize(pairs.flatten(0, 1), size).unflatten(0, pairs.shape[:2])
     return enlarged
 
 
@@ -155,7 +164,7 @@ def full_grad(context: MethodContext) -> Tensor:
         context: of the samples.
 
     Returns:
-        `(N, H, W)`, >= 0, at the size of the images.
+        `(N, *S)`, >= 0, at the size of the images.
 
     Raises:
         InputError: where no gradient reaches the images.
@@ -178,7 +187,7 @@ def smooth_full_grad(context: MethodContext, draws: int = 25, spread: float = 0.
         spread: the standard deviation of the noise, as a share of the image's range.
 
     Returns:
-        `(N, H, W)`, >= 0, at the size of the images.
+        `(N, *S)`, >= 0, at the size of the images.
 
     Raises:
         InputError: where no gradient reaches the images.
@@ -209,14 +218,20 @@ def _full_gradient(
 
 
 def contributions(context: MethodContext, name: str, images: Tensor, rows: Tensor) -> list[Tensor]:
-    """The contributions of the input and of the biases to the score, `(B, C, h, w)` each, the input's first."""
-    measure_and_remember(biased_layers(context.model), images, context.run)
+    """The contributions of the input and of the biases to the score, `(B, C, *grid)` each, the input's first."""
+
+    def run(changed: Tensor) -> Any:
+        """Call the model with images that are all made of the first one."""
+        return context.run(changed, rows[:1].expand(len(changed)))
+
+    measure_and_remember(biased_layers(context.model), images, run)
     with _biases_recorded(context.model, images) as biased:
         gradients = gradients_from(context, name, images, rows, lambda: [output for output, _, _ in biased])
     parts = [gradients[0] * images] if gradients[0] is not None else []
     for (_, bias, reshape), gradient in zip(biased, gradients[1:], strict=True):
         if gradient is not None:
-            parts.append(reshape(gradient).float() * bias[:, None, None].float())
+            grid = reshape(gradient).float()
+            parts.append(grid * for_each(bias, grid[0]).float())
     return parts
 
 
@@ -233,7 +248,7 @@ def _biases_recorded(model: nn.Module, images: Tensor) -> Iterator[list[Biased]]
         tensor, bias = main_tensor(output), bias_of(module)
         if tensor is None or bias is None or not tensor.requires_grad:
             return None
-        size, n = (images.shape[-2], images.shape[-1]), len(images)
+        size, n = size_of(images), len(images)
         layout = remembered_layout(module, tensor.shape, size, n) or find_layout(tensor, size, n, module)
         if layout is None or layout.reshape(tensor).shape[1] != len(bias):
             return None
@@ -277,10 +292,10 @@ def _vector(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) and value.ndim == 1 and value.is_floating_point() else None
 
 
-def _rescaled(part: Tensor, size: tuple[int, int]) -> Tensor:
-    """The psi of the paper, summed over the channels: `(B, H, W)`."""
+def _rescaled(part: Tensor, size: Size) -> Tensor:
+    """The psi of the paper, summed over the channels: `(B, *S)`."""
     values = part.abs()
-    least, most = (each[:, None, None, None] for each in values.flatten(1).aminmax(dim=1))
+    least, most = (for_each(each, values) for each in values.flatten(1).aminmax(dim=1))
     unit = (values - least) / torch.where(most > least, most - least, 1.0)
-    summed = unit.sum(dim=1, keepdim=True)  # the sum and the bilinear resizing may be taken in any order
-    return nn.functional.interpolate(summed, size, mode="bilinear", align_corners=False)[:, 0]
+    summed = unit.sum(dim=1, keepdim=True)  # the sum and the linear resizing may be taken in any order
+    return resize(summed, size)[:, 0]

@@ -18,6 +18,7 @@ from lightning_gcam.cam.context import (
 )
 from lightning_gcam.cam.methods.gradient import grad_cam
 from lightning_gcam.cam.registry import register_model_method
+from lightning_gcam.utils.dimensions import resize, size_of
 from lightning_gcam.utils.errors import InputError
 
 
@@ -37,7 +38,7 @@ def integrated_gradients(context: MethodContext, steps: int = 50) -> Tensor:
         steps: of the Gauss-Legendre sum that stands for the integral.
 
     Returns:
-        `(N, H, W)`, at the size of the images.
+        `(N, *S)`, at the size of the images.
 
     Raises:
         InputError: where no gradient reaches the images.
@@ -77,7 +78,7 @@ def guided_grad_cam(context: MethodContext) -> Tensor:
         context: of the samples.
 
     Returns:
-        `(N, H, W)`, at the size of the images.
+        `(N, *S)`, at the size of the images.
 
     Raises:
         InputError: where the model has no ReLU module, or no gradient reaches the images.
@@ -110,25 +111,25 @@ def guided_grad_cam(context: MethodContext) -> Tensor:
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")
         guided = context.mean(work, 1).relu()
     coarse = grad_cam(context.activations, context.gradients)[:, None]
-    return (
-        guided * nn.functional.interpolate(coarse, context.size, mode="bilinear", align_corners=False)[:, 0]
-    )
+    return guided * resize(coarse, context.size)[:, 0]
 
 
 @register_model_method("occlusion", requires="captum", uses_layer=False)
-def occlusion(context: MethodContext, windows: int = 7) -> Tensor:
+def occlusion(context: MethodContext, windows: int | None = None) -> Tensor:
     """Occlusion: by how much a square of zeros over the image lowers the score; each pixel's mean over its squares.
 
     Zeros are the mean colour where images are normalized. The target layer plays no part.
 
-    Cost: one forward a square: with 7 squares a side that overlap by half, 13 * 13, and one without.
+    Cost: one forward a square: with 7 squares a side that overlap by half, 13 * 13, and one without; 49 intervals along
+    a signal, 5 * 5 * 5 cuboids of a volume or a video.
 
     Args:
         context: of the samples.
-        windows: how many squares cover the image side by side, along each side; they move by half of themselves.
+        windows: how many squares cover the image side by side, along each side; they move by half of themselves. Left
+            out, 7 of an image, 25 of a signal and 3 of a volume or a video.
 
     Returns:
-        `(N, H, W)`, at the size of the images.
+        `(N, *S)`, at the size of the images.
 
     Source: Zeiler and Fergus, "Visualizing and understanding convolutional networks", arXiv 1311.2901, section 4.2;
     computed by captum.
@@ -137,6 +138,7 @@ def occlusion(context: MethodContext, windows: int = 7) -> Tensor:
 
     model = _ScoreModule(context, None)
     channels = context.images.shape[1]
+    windows = windows or _WINDOWS[len(context.size)]
     window = [math.ceil(side / windows) for side in context.size]
     strides = [max(side // 2, 1) for side in window]
 
@@ -151,6 +153,10 @@ def occlusion(context: MethodContext, windows: int = 7) -> Tensor:
         return found[:, 0]
 
     return context.mean(work, 1).relu()
+
+
+_WINDOWS = {1: 25, 2: 7, 3: 3}
+"""How many windows cover each side, by the number of dimensions, so that there are about a hundred positions."""
 
 
 class _ScoreModule(nn.Module):
@@ -199,10 +205,9 @@ def random(context: MethodContext) -> Tensor:
         context: of the samples.
 
     Returns:
-        `(N, h, w)` in [0, 1).
+        `(N, *grid)` in [0, 1).
     """
-    _, _, height, width = context.activations.shape
-    return context.uniform((height, width))
+    return context.uniform(size_of(context.activations))
 
 
 @register_model_method("centre", uses_layer=False)
@@ -217,15 +222,14 @@ def centre(context: MethodContext) -> Tensor:
         context: of the samples.
 
     Returns:
-        `(N, h, w)` in (0, 1].
+        `(N, *grid)` in (0, 1].
 
     Source: the centre baseline of the pointing game (Fong et al., arXiv 1910.08485); the same as
     `lightning_gcam.metrics.functional.centre_map`, on the layer's grid.
     """
-    n, _, *grid = context.activations.shape
-    positions = [torch.arange(side, device=context.images.device) - (side - 1) / 2 for side in grid]
-    rows, columns = (
-        torch.exp(-0.5 * (each / (CENTRE_SIGMA * side)) ** 2)
-        for each, side in zip(positions, grid, strict=True)
-    )
-    return (rows[:, None] * columns).expand(n, *grid)
+    grid = size_of(context.activations)
+    found = torch.ones((), device=context.images.device)
+    for side in grid:
+        position = torch.arange(side, device=found.device) - (side - 1) / 2
+        found = found[..., None] * torch.exp(-0.5 * (position / (CENTRE_SIGMA * side)) ** 2)
+    return found.expand(len(context), *grid)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.cam.registry import register_method
+from lightning_gcam.utils.dimensions import positions_of
 
 
 @register_method("guidance_cam")
@@ -18,11 +19,11 @@ def guidance_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     Both factors are rectified: without it two negative ones would make a positive.
 
     Args:
-        activations: `(N, C, h, w)`.
-        gradients: `(N, C, h, w)`.
+        activations: `(N, C, *grid)`.
+        gradients: `(N, C, *grid)`.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Example:
         >>> A, g = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, 1.0]]]])
@@ -40,11 +41,11 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Grad-CAM: activations weighted by each channel's mean gradient, rectified.
 
     Args:
-        activations: `(N, C, h, w)`.
-        gradients: `(N, C, h, w)`.
+        activations: `(N, C, *grid)`.
+        gradients: `(N, C, *grid)`.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Example:
         >>> grad_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, 1.0]]]]))
@@ -52,7 +53,7 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Source: Selvaraju et al., arXiv 1610.02391, equations 1 and 2.
     """
-    return _weighted_sum(gradients.mean(dim=(2, 3)), activations).relu()
+    return _weighted_sum(gradients.mean(dim=positions_of(gradients)), activations).relu()
 
 
 @register_method("grad_cam_plus_plus")
@@ -63,11 +64,11 @@ def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
        w_k = \sum_{ij} \alpha_k \, \mathrm{ReLU}(g_k), \quad S = \mathrm{ReLU}(\sum_k w_k A_k) $$
 
     Args:
-        activations: `(N, C, h, w)`.
-        gradients: `(N, C, h, w)`.
+        activations: `(N, C, *grid)`.
+        gradients: `(N, C, *grid)`.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Example:
         >>> grad_cam_plus_plus(torch.tensor([[[[1.0, 1.0]]]]), torch.tensor([[[[1.0, 0.0]]]]))  # alpha = 1 / (2 + 2)
@@ -77,9 +78,11 @@ def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     whose common factor is left out, as it changes no map).
     """
     square = gradients.square()
-    denominator = 2 * square + activations.sum(dim=(2, 3), keepdim=True) * square * gradients
+    denominator = (
+        2 * square + activations.sum(dim=positions_of(activations), keepdim=True) * square * gradients
+    )
     alpha = torch.where((gradients != 0) & (denominator != 0), square / denominator, 0.0)
-    return _weighted_sum((alpha * gradients.relu()).sum(dim=(2, 3)), activations).relu()
+    return _weighted_sum((alpha * gradients.relu()).sum(dim=positions_of(gradients)), activations).relu()
 
 
 @register_method("xgrad_cam")
@@ -91,11 +94,11 @@ def xgrad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     A channel whose activations sum to zero gets no weight.
 
     Args:
-        activations: `(N, C, h, w)`.
-        gradients: `(N, C, h, w)`.
+        activations: `(N, C, *grid)`.
+        gradients: `(N, C, *grid)`.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Example:
         >>> xgrad_cam(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[4.0, 0.0]]]]))  # w = 1/4 * 4
@@ -103,8 +106,8 @@ def xgrad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Source: Fu et al., "Axiom-based Grad-CAM", arXiv 2008.02312, equation 8.
     """
-    total = activations.sum(dim=(2, 3))
-    weights = (activations * gradients).sum(dim=(2, 3)) / torch.where(total != 0, total, 1.0)
+    total = activations.sum(dim=positions_of(activations))
+    weights = (activations * gradients).sum(dim=positions_of(gradients)) / torch.where(total != 0, total, 1.0)
     return _weighted_sum(torch.where(total != 0, weights, 0.0), activations).relu()
 
 
@@ -113,11 +116,11 @@ def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """LayerCAM: every position weighted by its own positive gradient.
 
     Args:
-        activations: `(N, C, h, w)`.
-        gradients: `(N, C, h, w)`.
+        activations: `(N, C, *grid)`.
+        gradients: `(N, C, *grid)`.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Example:
         >>> layer_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, -1.0]]]]))
@@ -133,11 +136,11 @@ def hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """HiResCAM: activations times gradients, position by position, rectified. It is the guidance map by itself.
 
     Args:
-        activations: `(N, C, h, w)`.
-        gradients: `(N, C, h, w)`.
+        activations: `(N, C, *grid)`.
+        gradients: `(N, C, *grid)`.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Example:
         >>> hires_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, -1.0]]]]))
@@ -157,11 +160,11 @@ def element_wise_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     HiResCAM rectifies the sum, this the terms of the sum.
 
     Args:
-        activations: `(N, C, h, w)`.
-        gradients: `(N, C, h, w)`.
+        activations: `(N, C, *grid)`.
+        gradients: `(N, C, *grid)`.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Example:
         >>> A, g = torch.tensor([[[[1.0]], [[2.0]]]]), torch.tensor([[[[3.0]], [[-1.0]]]])
@@ -175,8 +178,8 @@ def element_wise_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:
-    """The channels `(N, C, h, w)` summed with one weight `(N, C)` each."""
-    return torch.einsum("nc,nchw->nhw", weights, activations)
+    """The channels `(N, C, *grid)` summed with one weight `(N, C)` each."""
+    return torch.einsum("nc,nc...->n...", weights, activations)
 
 
 @register_method("eigen_cam")
@@ -191,11 +194,11 @@ def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     the channels rises: the side on which the layer is active.
 
     Args:
-        activations: `(N, C, h, w)`.
-        gradients: `(N, C, h, w)`; not used, the map is the same for every class.
+        activations: `(N, C, *grid)`.
+        gradients: `(N, C, *grid)`; not used, the map is the same for every class.
 
     Returns:
-        `(N, h, w)`, >= 0; zero where no channel varies over space.
+        `(N, *grid)`, >= 0; zero where no channel varies over space.
 
     Example:
         >>> A = torch.tensor([[[[1.0, 5.0]]]])
@@ -217,11 +220,11 @@ def eigen_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     $\sum_k A_k g_k$ rises, which is evidence for the class.
 
     Args:
-        activations: `(N, C, h, w)`.
-        gradients: `(N, C, h, w)`.
+        activations: `(N, C, *grid)`.
+        gradients: `(N, C, *grid)`.
 
     Returns:
-        `(N, h, w)`, >= 0; zero where no channel varies over space.
+        `(N, *grid)`, >= 0; zero where no channel varies over space.
 
     Example:
         >>> A, g = torch.tensor([[[[1.0, 5.0]]]]), torch.tensor([[[[-1.0, -1.0]]]])

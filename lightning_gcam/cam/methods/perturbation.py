@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_gcam.cam.context import Change, MethodContext
 from lightning_gcam.cam.registry import register_model_method
+from lightning_gcam.utils.dimensions import for_each, resize
 
 
 @register_model_method("score_cam")
@@ -26,7 +27,7 @@ def score_cam(context: MethodContext) -> Tensor:
         context: of the samples.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Source: Wang et al., "Score-CAM: Score-weighted visual explanations for convolutional neural networks",
     arXiv 1910.01279, equations 4 to 6 and algorithm 1 (which takes logits).
@@ -55,7 +56,7 @@ def ss_cam(context: MethodContext, draws: int = 35, sigma: float = 2.0) -> Tenso
         sigma: the standard deviation of the noise.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Source: Wang et al., "SS-CAM: Smoothed Score-CAM for sharper visual feature localization", arXiv 2006.14255: the
     variant with noise on the feature map, with the D and the sigma of the paper.
@@ -82,7 +83,7 @@ def is_cam(context: MethodContext, steps: int = 10) -> Tensor:
         steps: D, in how many steps a mask grows.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Source: Naidu et al., "IS-CAM: Integrated Score-CAM for axiomatic-based explanations", arXiv 2010.03023, read as an
     integral along a straight path. torch-cam 0.5 sums the steps up as it goes (1/D, 3/D, 6/D, ...), so that most of its
@@ -90,17 +91,17 @@ def is_cam(context: MethodContext, steps: int = 10) -> Tensor:
     """
 
     def masked(rows: Tensor, numbers: Tensor) -> Tensor:
-        share = ((numbers % steps + 1) / steps)[:, None, None, None]
-        return context.images[rows] * (share * masks_of(context, rows, numbers // steps))
+        masks = masks_of(context, rows, numbers // steps)
+        return context.images[rows] * (for_each((numbers % steps + 1) / steps, masks) * masks)
 
     return _weighted_by_mean(context, masked, steps)
 
 
 def masks_of(context: MethodContext, rows: Tensor, channels: Tensor) -> Tensor:
-    """Channels at the images' size, each scaled to [0, 1]: `(B, 1, H, W)`; those that do not vary are zero."""
+    """Channels at the images' size, each scaled to [0, 1]: `(B, 1, *S)`; those that do not vary are zero."""
     maps = context.activations[rows, channels][:, None]
-    masks = nn.functional.interpolate(maps, context.size, mode="bilinear", align_corners=False)
-    least, most = (each[:, None, None, None] for each in masks.flatten(1).aminmax(dim=1))
+    masks = resize(maps, context.size)
+    least, most = (for_each(each, masks) for each in masks.flatten(1).aminmax(dim=1))
     return (masks - least) / torch.where(most > least, most - least, 1.0)
 
 
@@ -114,7 +115,7 @@ def _weighted(context: MethodContext, scores: Tensor, varies: Tensor) -> Tensor:
     """The channels weighted by the softmax of their scores, over those that vary."""
     weights = torch.where(varies, scores, -torch.inf).softmax(dim=1)
     weights = torch.where(varies.any(dim=1, keepdim=True), weights, 0.0)
-    return torch.einsum("nc,nchw->nhw", weights, context.activations).relu()
+    return torch.einsum("nc,nc...->n...", weights, context.activations).relu()
 
 
 def _weighted_by_mean(context: MethodContext, change: Change, times: int) -> Tensor:
@@ -141,7 +142,7 @@ def ablation_cam(context: MethodContext) -> Tensor:
         context: of the samples.
 
     Returns:
-        `(N, h, w)`, >= 0.
+        `(N, *grid)`, >= 0.
 
     Raises:
         InputError: where a `reshape_transform` computes new numbers, so that activations cannot be put back.
@@ -159,4 +160,4 @@ def ablation_cam(context: MethodContext) -> Tensor:
     scores = context.scores_with(without, alive.shape[1], alive)
     whole = context.explained[:, None]
     lost = torch.where(alive, whole - scores, 0.0) / torch.where(whole != 0, whole.abs(), 1.0)
-    return torch.einsum("nc,nchw->nhw", lost, context.activations).relu()
+    return torch.einsum("nc,nc...->n...", lost, context.activations).relu()

@@ -1,0 +1,75 @@
+"""One to three spatial dimensions: signals `(N, C, L)`, images `(N, C, H, W)`, volumes and videos `(N, C, D, H, W)`."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+Size = tuple[int, ...]
+"""The length of each spatial dimension: of images in pixels, or of a layer's grid in cells."""
+
+_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+_LETTERS = {1: "l", 2: "h, w", 3: "d, h, w"}
+
+
+def size_of(images: Tensor) -> Size:
+    """The length of each spatial dimension of `(N, C, *S)`.
+
+    Example:
+        >>> import torch
+        >>> size_of(torch.zeros(2, 1, 187)), size_of(torch.zeros(2, 3, 16, 32, 32))
+        ((187,), (16, 32, 32))
+    """
+    return tuple(images.shape[2:])
+
+
+def positions_of(tensor: Tensor) -> tuple[int, ...]:
+    """The numbers of the spatial dimensions of `(N, C, *grid)`, to reduce over.
+
+    Example:
+        >>> import torch
+        >>> positions_of(torch.zeros(2, 1, 4, 4, 4))
+        (2, 3, 4)
+    """
+    return tuple(range(2, tensor.ndim))
+
+
+def for_each(values: Tensor, like: Tensor) -> Tensor:
+    """The values with dimensions of length 1 behind, as many as it takes to be broadcast over `like`.
+
+    Example:
+        >>> import torch
+        >>> for_each(torch.zeros(2), torch.zeros(2, 4, 4)).shape
+        torch.Size([2, 1, 1])
+    """
+    return values.reshape(*values.shape, *[1] * (like.ndim - values.ndim))
+
+
+def resize(tensor: Tensor, size: Size) -> Tensor:
+    """Resize `(N, C, *grid)` linearly, bilinearly or trilinearly to `(N, C, *size)`.
+
+    Example:
+        >>> import torch
+        >>> resize(torch.tensor([[[0.0, 4.0]]]), (4,))
+        tensor([[[0., 1., 3., 4.]]])
+    """
+    return nn.functional.interpolate(tensor, size, mode=_MODES[len(size)], align_corners=False)
+
+
+def describe_grid(grid: Size) -> str:
+    """A grid in words.
+
+    Example:
+        >>> describe_grid((7, 7)), describe_grid((23,))
+        ('7 x 7 grid', 'grid of 23 cells')
+    """
+    return f"{' x '.join(map(str, grid))} grid" if len(grid) > 1 else f"grid of {grid[0]} cells"
+
+
+def letters_of(dims: int, before: str = "N, C") -> str:
+    """The shape of a grid of so many dimensions, in letters.
+
+    Example:
+        >>> letters_of(2), letters_of(1, "N")
+        ('(N, C, h, w)', '(N, l)')
+    """
+    return f"({before}, {_LETTERS[dims]})"
