@@ -19,6 +19,7 @@ from torchvision.ops import box_iou  # type: ignore[import-untyped]  # it carrie
 
 from lightning_gcam.cam.calling import Rows, WrappedForward, call_model, forward_at, rows_of
 from lightning_gcam.cam.invocation import Forward
+from lightning_gcam.utils.dimensions import Size, size_of
 from lightning_gcam.utils.isolation import eager_without_graph, replaced_attribute, untouched
 
 MATCHED = 0.5
@@ -250,32 +251,27 @@ def backbone_of(model: nn.Module) -> nn.Module | None:
     return next((each for name, each in model.named_modules() if name.rpartition(".")[2] == "backbone"), None)
 
 
-def covered_size(model: nn.Module, images: Tensor) -> tuple[int, ...]:
-    """The size in pixels of what a detector's grids lie over: that of the images, and what it pads them with.
-
-    torchvision's detectors resize images, and pad them at the right and at the bottom.
+def covered_size(model: nn.Module, images: Tensor, forward: Forward | None) -> Size | None:
+    """The size of what a detector's grids lie over: the images, and what it pads them with at the right and below.
 
     Args:
         model: in eval mode.
         images: `(N, C, H, W)`.
+        forward: as in `call_model`.
 
     Returns:
-        Height and width, in pixels of the images as they came.
+        Height and width, in pixels of the images as they came; None for any other model, and one that pads nothing.
     """
-    transform = next(
-        (
-            each
-            for each in model.modules()
-            if any(kind.__name__ == "GeneralizedRCNNTransform" for kind in type(each).__mro__)
-        ),
-        None,
-    )
-    size = tuple(images.shape[2:])
+    is_detector = is_of_detections(forward)
+    transform = next((each for each in model.modules() if is_detector and _pads(each)), None)
     if transform is None:
-        return size
-    padded, _ = transform([images[0]])
-    inside = padded.image_sizes[0]
-    return tuple(
-        round(side * whole / part)
-        for side, whole, part in zip(size, padded.tensors.shape[2:], inside, strict=True)
-    )
+        return None
+    padded, _ = transform([images[0].detach()])
+    sides = zip(size_of(images), padded.tensors.shape[2:], padded.image_sizes[0], strict=True)
+    covered = tuple(round(side * whole / part) for side, whole, part in sides)
+    return covered if covered != size_of(images) else None
+
+
+def _pads(module: nn.Module) -> bool:
+    """Whether a module is the part of torchvision's detectors that resizes and pads images."""
+    return any(each.__name__ == "GeneralizedRCNNTransform" for each in type(module).__mro__)

@@ -23,11 +23,7 @@ def full_precision(images: Tensor) -> AbstractContextManager[object]:
 
 
 def scaled_maps(
-    methods: dict[str, AnyMethod],
-    captured: Captured,
-    raw_maps: dict[str, Tensor],
-    size: Size,
-    covered: Size | None = None,
+    methods: dict[str, AnyMethod], captured: Captured, raw_maps: dict[str, Tensor], size: Size
 ) -> ScaledMaps:
     """The map of each method at one layer, at the images' size and scaled to [0, 1], with its maximum before scaling.
 
@@ -36,7 +32,6 @@ def scaled_maps(
         captured: the layer's activations and gradients.
         raw_maps: those of the methods that run the model again, see `maps_of_model_methods`.
         size: of the images.
-        covered: the size of what the layer's grid lies over, where the model pads the images at their end.
 
     Raises:
         InputError: where a callable of the user's gives something else than one map a sample.
@@ -55,7 +50,7 @@ def scaled_maps(
                 raise_for_user_function("methods", captured.activations, error)
             raw = _checked(name, found, expected)
         is_of_layer = raw.shape[1:] == captured.activations.shape[2:]
-        maps[name] = scale_map(raw, size, finite, covered if is_of_layer else None)
+        maps[name] = scale_map(raw, size, finite, captured.covered if is_of_layer else None)
     return maps
 
 
@@ -90,16 +85,13 @@ def _finite(captured: Captured) -> Tensor:
 def scale_map(
     raw: Tensor, size: Size, finite: Tensor, covered: Size | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank.
-
-    Of a map of what is larger than the images, of size `covered`, the part that is theirs is kept, at its beginning.
-    """
+    """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank."""
     peaks = raw.flatten(1).amax(dim=1)
     finite = finite & torch.isfinite(raw).flatten(1).all(dim=1)
     peaks = torch.where(finite, peaks, torch.nan)
     alive = finite & (peaks > 0)
     divisor = torch.where(alive, peaks, 1.0)
     unit = torch.where(for_each(alive, raw), raw, 0.0) / for_each(divisor, raw)
-    resized = resize(unit[:, None], covered or size)[(slice(None), 0, *map(slice, size))]
+    resized = resize(unit[:, None], size, covered)[:, 0]
     largest = for_each(resized.flatten(1).amax(dim=1), resized)
     return (resized / torch.where(largest > 0, largest, 1.0)).clamp(0, 1), peaks

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_gcam.cam.calling import bound_to, forward_at
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
-from lightning_gcam.cam.detection import covered_size, is_of_detections, with_detection
+from lightning_gcam.cam.detection import with_detection
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import (
     Fuse,
@@ -270,7 +270,6 @@ def attribute(
         ).module
     layers = resolve_target_layers(model, target_layer)
     with untouched(model):
-        covered = covered_size(model, images) if is_of_detections(forward) else None
         captured = capture_layers(
             model,
             images,
@@ -290,7 +289,7 @@ def attribute(
         ]
     with torch.inference_mode(False), torch.no_grad(), full_precision(images):
         size, score = size_of(images), captured[0].score
-        at_layers = [scaled_maps(*each, size, covered) for each in zip(tables, captured, again, strict=True)]
+        at_layers = [scaled_maps(*each, size) for each in zip(tables, captured, again, strict=True)]
         names = list(layers)
         scaled, sources = (
             _fused(at_layers, fuse, names) if fuse is not None else _named(at_layers, names, list(of_layer))
