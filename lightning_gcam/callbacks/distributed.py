@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from lightning_gcam.callbacks.trainer_state import precision
 from lightning_gcam.cam.calling import WrappedForward
+from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import Candidates, FixedBatch, Sample
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.pipeline.attribution import Attribution
+from lightning_gcam.pipeline.heads import JoinedRecord
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.utils.errors import error_text
@@ -184,9 +186,9 @@ def _failure(own: Any, gathered: list[tuple[str | None, Any]]) -> Exception | No
     return RuntimeError(f"{message} (in process {process})")
 
 
-def share_layers(trainer: Trainer, names: list[str]) -> list[str]:
-    """The layers found by the first process that found any, in every process: all hold the same network."""
-    found = [names] if trainer.world_size == 1 else _all_gather(trainer, names)
+def share_plans(trainer: Trainer, plans: list[HeadPlan]) -> list[HeadPlan]:
+    """The plans of the first process that found layers, in every process: all hold the same network."""
+    found = [plans] if trainer.world_size == 1 else _all_gather(trainer, plans)
     return next((each for each in found if each), [])
 
 
@@ -231,6 +233,9 @@ def same_record(trainer: Trainer, record: SaliencyRecord) -> SaliencyRecord:
     """The record with rank zero's scores and checks, in every process."""
     if trainer.world_size == 1:
         return record
+    if record.heads:
+        heads = {name: same_record(trainer, each) for name, each in record.heads.items()}
+        return JoinedRecord.of(heads, record.batch, record.stamp)
     checks = record.reliance.to_plain() if record.reliance is not None else None
     scores, checks = from_rank_zero(trainer, (record.scores, checks))
     return replace(

@@ -162,6 +162,45 @@ def every_detection(model: nn.Module) -> Iterator[None]:
         yield
 
 
+MOST_BOXES = 8
+"""How many boxes of a sample are drawn, at the most."""
+
+
+def predicted_boxes(
+    model: nn.Module, images: Tensor, forward: Forward | None, classes: Tensor | None
+) -> Tensor | None:
+    """The boxes that a detector predicts for each sample's class, by one more forward; None for any other model.
+
+    These are the boxes of the detections with a score above 0.5, or of the best one.
+
+    Args:
+        model: in eval mode (see `lightning_gcam.utils.isolation.untouched`).
+        images: `(N, C, H, W)`.
+        forward: the `DetectionForward`.
+        classes: `(N,)`, or marks `(N, K)`.
+
+    Returns:
+        `(N, 8, 4)` x1, y1, x2, y2 in pixels, the best first; NaN behind the last.
+    """
+    if not isinstance(forward, DetectionForward) or classes is None:
+        return None
+    with eager_without_graph():
+        found = zip(forward.detections(model, images.clone()), classes, strict=True)
+        return torch.stack([_best_boxes(detection, each) for detection, each in found])
+
+
+def _best_boxes(detection: Detection, classes: Tensor) -> Tensor:
+    """The boxes `(8, 4)` of the best detections of one class, or of those marked `(K,)`."""
+    of_class = detection["labels"].to(classes.device)
+    is_of = classes.bool()[of_class.clamp(max=len(classes) - 1)] if classes.ndim else of_class == classes
+    scores, boxes = (detection[key][is_of.to(detection[key].device)] for key in ("scores", "boxes"))
+    best = scores.argsort(descending=True)[:MOST_BOXES]
+    best = best[(scores[best] > 0.5) | (torch.arange(len(best), device=best.device) == 0)]
+    padded = boxes.new_full((MOST_BOXES, 4), torch.nan)
+    padded[: len(best)] = boxes[best]
+    return padded
+
+
 # ------------------------------------------------------------------------------------------- recognising detectors
 
 
@@ -171,10 +210,12 @@ def with_detection(
     forward: Forward | None,
     boxes: Sequence[Tensor] | None = None,
     labels: Tensor | None = None,
+    *,
+    if_likely: bool = False,
 ) -> Forward | None:
     """A `DetectionForward` around a forward that returns detections; any other forward as it came.
 
-    A model that has a part of torchvision's detectors is run once on one image, the first time, to see what it returns.
+    The model is run on one image, the first time, to see what it returns.
 
     Args:
         model: it is left as it was.
@@ -182,8 +223,12 @@ def with_detection(
         forward: as in `call_model`; a `DetectionForward` stays as it is.
         boxes: the target boxes of the samples, as in `DetectionForward`.
         labels: the class of each sample, `(N,)`; marks `(N, K)` name no class of the boxes.
+        if_likely: run it only where it has a part of torchvision's detectors.
     """
-    if is_of_detections(forward) or (found := _num_classes(model, images, forward)) is None:
+    if is_of_detections(forward) or images.ndim != 4:
+        return forward
+    found = _num_classes(model, images, forward, if_likely)
+    if found is None:
         return forward
     if labels is None or labels.ndim > 1 or labels.is_floating_point():
         return DetectionForward(forward, found)
@@ -202,7 +247,7 @@ _KNOWN: WeakKeyDictionary[nn.Module, list[tuple[Forward | None, int | None]]] = 
 """For each model and user's `forward` the number of classes; None where it returns no detections."""
 
 
-def _num_classes(model: nn.Module, images: Tensor, forward: Forward | None) -> int | None:
+def _num_classes(model: nn.Module, images: Tensor, forward: Forward | None, if_likely: bool) -> int | None:
     """The number of classes of a detector, with the background; None for any other model."""
     users = forward
     while isinstance(users, WrappedForward):
@@ -211,13 +256,14 @@ def _num_classes(model: nn.Module, images: Tensor, forward: Forward | None) -> i
     for each, number in known:
         if each is users:
             return number
+    if if_likely and not any(_is_of_torchvision(each) for each in model.modules()):
+        return None
     found = None
-    if any(_is_of_torchvision(each) for each in model.modules()):
-        with untouched(model), eager_without_graph():
-            output = call_model(model, images[:1].clone(), forward)
-        if are_detections(output):
-            largest = [int(each["labels"].max()) for each in output if len(each["labels"])]
-            found = max([_classes_of_head(model), 1, *(each + 1 for each in largest)])
+    with untouched(model), eager_without_graph():
+        output = call_model(model, images[:1].clone(), forward_at(forward, [0]))
+    if are_detections(output):
+        largest = [int(each["labels"].max()) for each in output if len(each["labels"])]
+        found = max([_classes_of_head(model), 1, *(each + 1 for each in largest)])
     known.append((users, found))
     return found
 

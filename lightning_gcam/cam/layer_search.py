@@ -33,8 +33,9 @@ from lightning_gcam.cam.layouts import (
     only_channels_first,
     with_main_tensor,
 )
-from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads, nodes_behind
+from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads
 from lightning_gcam.cam.readings import readings
+from lightning_gcam.cam.squashing import nodes_behind
 from lightning_gcam.cam.suitability import unsuitable, up_to_the_bottleneck
 from lightning_gcam.utils.dimensions import Size, size_of
 

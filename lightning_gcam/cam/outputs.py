@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch import Size, Tensor
+from torch.autograd.graph import get_gradient_edge
 
-from lightning_gcam.cam.squashing import Squash, squash_of, unsquashed
+from lightning_gcam.cam.squashing import Squash, leads_to_all, nodes_behind, squash_of, unsquashed
 from lightning_gcam.utils.dimensions import positions_of, size_of
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
@@ -114,26 +114,6 @@ def _layers_behind(tensor: Tensor) -> int:
     return sum(each.name().startswith(_LAYERS) for each in nodes_behind(get_gradient_edge(tensor).node))
 
 
-def nodes_behind(node: Node) -> Iterator[Node]:
-    """Walk through the autograd graph from a node back to the leaves; each node once, the first is `node` itself."""
-    seen, stack = {node}, [node]
-    while stack:
-        yield (current := stack.pop())
-        behind = {each for each, _ in current.next_functions if each is not None} - seen
-        seen |= behind
-        stack += behind
-
-
-def leads_to_all(node: Node, goals: set[Node]) -> bool:
-    """Whether the graph behind a node, the node included, holds all of some others."""
-    left = set(goals)
-    for each in nodes_behind(node) if left else ():
-        left.discard(each)
-        if not left:
-            break
-    return not left
-
-
 _LOGGED: set[str] = set()
 
 
@@ -229,6 +209,47 @@ def corner(logits: Tensor) -> Tensor:
     return logits[(slice(None), slice(None), *quarters)].mean(dim=positions_of(logits))
 
 
+class SeveralHeadsError(InputError):
+    """Raised where a model returns several heads, of which neither a name nor the graph shows the logits.
+
+    Args:
+        message: the error's.
+        shapes: of one sample of each head, by its name (see `heads_of`), in the order of the output.
+    """
+
+    def __init__(self, message: str, shapes: Mapping[str, Size] | None = None) -> None:
+        super().__init__(message)
+        self.shapes = dict(shapes or {})
+
+
+def heads_of(output: Any, batch_size: int, dims: int = 2) -> dict[str, Tensor]:
+    """The parts of a model's output that can be a head, by name: the key, the field, or the position in a tuple.
+
+    Args:
+        output: as in `find_raw_logits`; a single tensor has no heads.
+        batch_size: N.
+
+    Example:
+        >>> import torch
+        >>> list(heads_of({"age": torch.zeros(2, 1), "sex": torch.zeros(2, 2), "loss": torch.tensor(0.5)}, 2))
+        ['age', 'sex']
+        >>> list(heads_of((torch.zeros(2, 14), torch.zeros(2, 3)), 2))
+        ['0', '1']
+    """
+    if isinstance(output, Tensor):
+        return {}
+    return {
+        _name_of(place): each
+        for place, each in _parts_at_top(output).items()
+        if _is_logits(each, batch_size, dims) or (batch_size == 1 and getattr(each, "ndim", None) == 0)  # squeezed
+    }
+
+
+def _name_of(place: str) -> str:
+    """The name in the code that gives a part: `sex` of `["sex"]` and of `.sex`, `1` of `[1]`."""
+    return place[1:] if place.startswith(".") else place[1:-1].removeprefix('"').removesuffix('"')
+
+
 def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
     """The logits or probabilities in a model's output, as it returned them: `(N, K)`, or `(N, K, *grid)` if dense.
 
@@ -244,8 +265,8 @@ def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
             no map of it, those of a signal may be.
 
     Raises:
-        InputError: where no tensor of N rows is found, or several without a sign which are the logits. The
-            message names what came and shows `forward=`.
+        InputError: where no tensor of N rows is found; the message names what came and shows `forward=`.
+        SeveralHeadsError: where there are several without a sign which are the logits.
 
     Example:
         >>> import torch
@@ -339,7 +360,17 @@ def _by_graph(places: dict[str, Tensor]) -> Tensor:
         ]
         if all(_is_computed_from(each, other) for other in others):
             return places[place]
-    raise InputError(_message_ambiguous(live))
+    shapes = {_name_of(place): each.shape[1:] for place, each in _ends(live).items()}
+    raise SeveralHeadsError(_message_ambiguous(live), shapes)
+
+
+def _ends(places: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parts from which no other is computed; an embedding with a graph is none."""
+    return {
+        place: each
+        for place, each in places.items()
+        if not any(name != place and _is_computed_from(other, each) for name, other in places.items())
+    }
 
 
 def _is_repeated(each: Tensor, place: str, places: dict[str, Tensor]) -> bool:

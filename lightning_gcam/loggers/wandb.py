@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lightning_gcam.loggers.disk import encode_jpeg, write_png
+from lightning_gcam.loggers.disk import encode_jpeg, run_all, write_png
 from lightning_gcam.loggers.registry import Backend, Pixels, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report.serialize import predicted, sample_scores, true_classes
@@ -180,8 +181,11 @@ def log_to_wandb(logger: Any, record: SaliencyRecord) -> None:
 
     Args:
         logger: a `WandbLogger`.
-        record: the look.
+        record: the look; of several heads, one after the other.
     """
+    if record.heads:
+        run_all(partial(log_to_wandb, logger, each) for each in record.heads.values())
+        return
     prefix = safe_path(record.stamp.log_prefix)  # W&B makes paths of the keys of pictures and tables
     picture_to_wandb(logger, record.tag, record.overlay, record.step)
     with TemporaryDirectory() as folder:  # as above

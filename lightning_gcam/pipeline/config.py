@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+from lightning_gcam.cam.heads import HeadForward, HeadPlan, names_of_heads
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import Fuse, TargetLayers
 from lightning_gcam.cam.layouts import Reshape
@@ -78,6 +79,9 @@ class LookConfig:
         multi_label: whether each logit has a sigmoid of its own also where a sample is labelled with one class.
         draws_earlier: whether the picture shows something of the looks before.
         with_baselines: whether a uniform map and a Gaussian in the middle are scored as maps of their own.
+        head: which of several heads are looked at, a look for each: names, or places in a tuple such as "1"; where it
+            is left out, see `lightning_gcam.pipeline.labels.plan_heads`.
+        plans: of these heads, once they are known.
 
     Raises:
         InputError: naming the argument, what came, and what to do.
@@ -100,9 +104,12 @@ class LookConfig:
     multi_label: bool = False
     draws_earlier: bool = False
     with_baselines: bool = False
+    head: str | Sequence[str] | None = None
+    plans: Sequence[HeadPlan] = ()
 
     def __post_init__(self) -> None:
         check_removal(self.removal)
+        names_of_heads(self.head)
         _ = self.method_table, self.exchange_names
 
     @cached_property
@@ -161,6 +168,29 @@ class LookConfig:
         config = copy.copy(self)  # with all that was resolved, none of which depends on it
         object.__setattr__(config, "forward", forward)
         return config
+
+    def at_plans(self, plans: Sequence[HeadPlan], forward: Forward | None) -> LookConfig:
+        """The same look at these heads, by this way to call the model.
+
+        Args:
+            plans: of all heads.
+            forward: as in `attribute`.
+        """
+        config = self.with_forward(forward)
+        object.__setattr__(config, "plans", tuple(plans))
+        return config
+
+    def at_head(self, plan: HeadPlan) -> LookConfig:
+        """The look at one head.
+
+        Args:
+            plan: of it.
+        """
+        forward = HeadForward(self.forward, plan.name) if plan.name is not None else self.forward
+        config = self.at_plans([HeadPlan()], forward)
+        if plan.is_bare_number and self.explains_labels:
+            object.__setattr__(config, "targets", "output")
+        return config.at_layers([*plan.layers], forward) if plan.layers else config
 
     @property
     def explains_labels(self) -> bool:

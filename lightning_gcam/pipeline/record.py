@@ -53,6 +53,7 @@ class Stamp:
             "run", the highest peak of the samples at this look and those before.
         show_change: whether a column beside each map shows what came and what went since the look before.
         sample_images: show each sample by itself as well, under a tag of its own.
+        head: of which head the look is; None for the only one.
 
     Raises:
         InputError: where `scale` is none of these words.
@@ -66,6 +67,7 @@ class Stamp:
     scale: Scale = "own"
     show_change: bool = False
     sample_images: bool = False
+    head: str | None = None
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -108,6 +110,7 @@ class SaliencyRecord:
         checks_wait: whether the causal checks wait, at this look, until accuracy is clearly above chance.
         checks_rest: whether they were left out at this look, to keep to `max_overhead`.
         cost: the forwards that the look took.
+        heads: the record of each head, by its name, where the model has several (see `JoinedRecord`).
     """
 
     batch: SaliencyBatch
@@ -123,6 +126,12 @@ class SaliencyRecord:
     checks_wait: bool = False
     checks_rest: bool = False
     cost: LookCost = field(default_factory=LookCost)
+    heads: Mapping[str, SaliencyRecord] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[SaliencyRecord, ...]:
+        """The records of the heads, or this one where there is one head."""
+        return tuple(self.heads.values()) or (self,)
 
     @property
     def step(self) -> int:
@@ -218,7 +227,8 @@ class SaliencyRecord:
 
     @property
     def _when(self) -> str:
-        return f"step {self.step} · epoch {self.epoch}"
+        head = f" · head {self.stamp.head}" if self.stamp.head is not None else ""
+        return f"step {self.step} · epoch {self.epoch}{head}"
 
     def figure(self) -> Figure:
         """The picture as an object that a notebook shows by itself; its pixels are those of `overlay`."""

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import bound_to, forward_at
-from lightning_gcam.cam.detection import with_detection
+from lightning_gcam.cam.calling import forward_at
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES
-from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks, labels_of
+from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks
 from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
 from lightning_gcam.pipeline.config import (
     CHECKING,
@@ -32,6 +31,8 @@ from lightning_gcam.pipeline.config import (
     Result,
     in_one_process,
 )
+from lightning_gcam.pipeline.heads import JoinedRecord, looks_at_heads
+from lightning_gcam.pipeline.labels import forward_for, labels_of
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
     maps_of_random_weights,
@@ -93,8 +94,14 @@ def analyze(
         ['accuracy', 'accuracy_chance']
     """
     stamp, config = stamp or Stamp(), config or LookConfig()
-    forward = bound_to(config.forward, batch.inputs, batch.frames_first)
-    config = config.with_forward(with_detection(model, batch.images, forward, batch.boxes, batch.labels))
+    config = config.with_forward(forward_for(model, batch, config.forward))
+    how: dict[str, Any] = {"on_failure": on_failure, "agree": agree, "with_checks": with_checks}
+    if heads := map_fn(lambda _: looks_at_heads(model, batch, config, stamp, history, largest_label)):
+        each = {
+            name: analyze(model, map_fn=map_fn, chunk_size=chunk_size, **how, **one)
+            for name, one in heads.items()
+        }
+        return JoinedRecord.of(each, batch, stamp)
     look = _Look(model, batch, config, map_fn, on_failure, agree, with_checks, history)
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
     with torch.inference_mode(False), count_forwards() as counted:

@@ -69,30 +69,59 @@ def look(root: Path, section: str, module: Any, samples: list[Any], **names: Any
     return record
 
 
-# ------------------------------------------------------------------------------------------------------ volumes
+# ------------------------------------------------------------------------------------------------------ clips
 
 
-class Volumes(Fitted):
+class Clips(Fitted):
+    """Folds the frames of `(N, T, C, H, W)` into the batch, as many networks of frames do."""
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.conv, self.head = nn.Conv3d(1, 4, 3, padding=1), nn.Linear(4, 2)
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
 
-    def forward(self, volumes: Tensor) -> Tensor:
-        return self.head(self.conv(volumes).relu().mean(dim=(2, 3, 4)))
+    def forward(self, clips: Tensor) -> Tensor:
+        each = self.conv(clips.flatten(0, 1)).relu().mean(dim=(2, 3))
+        return self.head(each.unflatten(0, clips.shape[:2]).mean(dim=1))
 
 
-def test_volumes(tmp_path: Path) -> None:
-    volumes = torch.rand(16, 1, 8, 16, 16)
-    samples = [{"image": each, "label": int(label)} for each, label in zip(volumes, LABELS, strict=True)]
-    with pytest.raises(InputError, match="docs/recipes.md#volumes-and-clips"):
-        as_saliency_batch({"image": volumes, "label": LABELS})
+def test_clips_whose_frames_come_first(tmp_path: Path) -> None:
+    clips = torch.rand(16, 3, 3, 16, 16)
+    samples = [{"clip": each, "label": int(label)} for each, label in zip(clips, LABELS, strict=True)]
+    module = Clips()
 
-    module = Volumes()
     record = look(tmp_path, "Volumes and clips", module, samples)
 
+    assert record.attribution.maps["guidance_cam"].shape == (16, 3, 16, 16)
     with torch.no_grad():
-        expected = module(record.batch.images[:, None].to(module.device))
+        expected = module(record.batch.images.transpose(1, 2).to(module.device))
+    torch.testing.assert_close(record.attribution.logits, expected)
+
+
+# ---------------------------------------------------------------------------------------------- more than images
+
+
+class Fuses(Fitted):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(5, 2)
+
+    def fuse(self, images: Tensor, age: Tensor) -> Tensor:
+        return self.head(torch.cat([self.conv(images).relu().mean(dim=(2, 3)), age[:, None]], dim=1))
+
+
+def test_more_than_images(tmp_path: Path) -> None:
+    samples = [
+        {"image": image, "label": int(label), "age": float(row)}
+        for row, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True))
+    ]
+    module = Fuses()
+    record = look(tmp_path, "More than images", module, samples)
+    age = record.batch.inputs["age"]
+    assert torch.equal(IMAGES[age.long()], record.batch.images.cpu())
+    with torch.no_grad():
+        expected = module.fuse(record.batch.images.to(module.device), age.float().to(module.device))
     torch.testing.assert_close(record.attribution.logits, expected)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from lightning_gcam.pipeline.attribution import labels_of
+from lightning_gcam.pipeline.labels import labels_of
 from lightning_gcam.utils.errors import InputError
 from tests.support.toys import LIGHTNING_SAYS, listening, toy_samples, toy_trainer
 
