@@ -130,28 +130,36 @@ def explain_even_gradients(layer: TargetLayer, methods: Collection[str]) -> None
     )
 
 
-FEW_CELLS = 16
-"""A grid of fewer cells (of 4 x 4) is too coarse to say much of where."""
+FEW_CELLS = 4
+"""A grid of fewer cells a side, on average, is too coarse to say much of where."""
+
+_UNITS = {"signal": "points of the signal", "volume": "voxels of the volume", "video": "pixels of the video"}
 
 
 def explain_coarse_grid(record: SaliencyRecord, layers: Sequence[TargetLayer]) -> None:
     """Log that a map of a few cells is coarse, and which earlier layer is finer; nothing for a finer grid."""
-    height, width = record.batch.image_size
+    size = record.batch.image_size
+    few = FEW_CELLS ** len(size)
     for layer in layers:
-        if layer.grid is None or math.prod(layer.grid) >= FEW_CELLS:
+        if layer.grid is None or math.prod(layer.grid) >= few:
             continue
-        rows, columns = layer.grid
-        finer = next((each for each in layer.others if math.prod(each.grid or ()) >= FEW_CELLS), None)
+        finer = next((each for each in layer.others if math.prod(each.grid or ()) >= few), None)
         earlier = (
-            f' An earlier layer is finer: target_layer="{finer.name}" ({finer.grid[0]} x {finer.grid[1]}).'
+            f' An earlier layer is finer: target_layer="{finer.name}" ({_by(finer.grid)}).'
             if finer is not None and finer.grid is not None
             else " Larger images have a finer one."
         )
+        covered = [round(side / cells) for side, cells in zip(size, layer.grid, strict=True)]
         rank_zero_info(
-            f'At layer "{layer.name}" the grid is only {rows} x {columns}: each of its cells covers about '
-            f"{round(height / rows)} x {round(width / columns)} pixels of the image, so the maps and the localization "
-            f"scores tell little of where.{earlier}"
+            f'At layer "{layer.name}" the grid is only {_by(layer.grid)}: each of its cells covers about '
+            f"{_by(covered)} {_UNITS.get(str(record.batch.kind), 'pixels of the image')}, so the maps and the "
+            f"localization scores tell little of where.{earlier}"
         )
+
+
+def _by(sides: Sequence[int]) -> str:
+    """The lengths of the sides, as in 7 x 7."""
+    return " x ".join(map(str, sides))
 
 
 def _explained(record: SaliencyRecord, targets: Targets) -> str:

@@ -402,7 +402,7 @@ def attribute_in_chunks(
     if isinstance(targets, str) and targets == "label":
         targets = labels_of(batch)
     n, masks = len(batch), batch.object_masks
-    forward = bound_to(forward, batch.inputs, batch.frames_first)
+    forward = forward_for(model, batch, forward, if_likely=True)
 
     def work(chunk: slice) -> Attribution:
         part = attribute(

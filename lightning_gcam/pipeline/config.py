@@ -75,7 +75,7 @@ class LookConfig:
             annotation allows; of a run's looks they are then made at the first, and further at those where accuracy is
             clearly above chance. `[]` for none.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
-            `(N, H, W)` bool to images.
+            `(N, *S)` bool to images.
         multi_label: whether each logit has a sigmoid of its own also where a sample is labelled with one class.
         draws_earlier: whether the picture shows something of the looks before.
         with_baselines: whether a uniform map and a Gaussian in the middle are scored as maps of their own.
@@ -165,6 +165,7 @@ class LookConfig:
         Args:
             forward: as in `attribute`.
         """
+        _ = self.resolved_scores  # the same object in all copies: what a history keeps is told apart by it
         config = copy.copy(self)  # with all that was resolved, none of which depends on it
         object.__setattr__(config, "forward", forward)
         return config

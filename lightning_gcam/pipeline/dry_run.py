@@ -16,7 +16,7 @@ from lightning_gcam.pipeline.config import CHECKING, LookConfig
 from lightning_gcam.pipeline.labels import forward_for, labels_of, plan_heads, samples_of_head
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts import changed_images
-from lightning_gcam.shortcuts.exchange import try_properties
+from lightning_gcam.shortcuts.exchange import check_sides, try_properties
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
 
@@ -72,6 +72,8 @@ def _dry_run(
         record = analyze(model, batch, _of_one_sample(config), on_failure=_raise_input_error)
         maps, *_ = record.attribution.maps.values()
         try:
+            if config.checks is not None:
+                check_sides(config.exchange_names, len(batch.image_size))
             changed_images(batch, maps, config.check_names, config.removal)
             try_properties(config.exchange_names, batch.images)
         except Exception as error:

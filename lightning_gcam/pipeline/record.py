@@ -361,7 +361,7 @@ class LookHistory:
 
     @property
     def maps(self) -> Mapping[str, Mapping[str, Tensor]]:
-        """The maps `(N, H, W)` by name, of the "previous", the "first" and the "best" look, where there was one."""
+        """The maps `(N, *S)` by name, of the "previous", the "first" and the "best" look, where there was one."""
         return self._maps
 
     @property

@@ -30,7 +30,7 @@ from lightning_gcam.visual.images import Scale, check_count, check_same_size, sh
 from lightning_gcam.visual.layout import FigureLayout, plan, plan_row
 from lightning_gcam.visual.overlay import shrink_maps, shrink_saliency
 from lightning_gcam.visual.panels import HeatStyle, Regions, Sheet, flat_sheets
-from lightning_gcam.visual.planes import lay_slices, peaks_of, plane_sheets
+from lightning_gcam.visual.planes import lay_slices, plane_sheets
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def draw_exchanges(
         edits = (each for each in exchanged.edits if each.donor == donor)
         panels += [(each.image, _edited(exchanged, each, names)) for each in edits]
     return render_row(
-        _on_one_scale([image for image, _ in panels], row, batch, attribution, style.normalize),
+        _on_one_scale([image for image, _ in panels], row, batch, style.normalize),
         [texts for _, texts in panels],
         title=_joined(when, "what the prediction follows", _shown_channels(batch)),
         caption=captions.captions(batch, attribution, names)[row],
@@ -292,19 +292,18 @@ def draw_exchanges(
 
 
 def _on_one_scale(
-    images: Sequence[Tensor],
-    row: int,
-    batch: SaliencyBatch,
-    attribution: captions.Explanation,
-    normalize: Normalize | None,
+    images: Sequence[Tensor], row: int, batch: SaliencyBatch, normalize: Normalize | None
 ) -> Tensor:
-    """Versions `(C, *S)` of one sample as pictures `(M, 3, h, w)`: of volumes and videos the slice through its peak."""
+    """Versions `(C, *S)` of a sample as pictures `(M, 3, h, w)`: of volumes and videos the slice with most object."""
     if batch.kind == "signal":
-        form = CurveForm(batch.image_size[0], min(batch.images.shape[1], MOST_CHANNELS), 256)
+        channels = min(batch.images.shape[1], MOST_CHANNELS)
+        form = CurveForm(batch.image_size[0], channels, width=256, has_band=False)
         return draw_curves(form, torch.stack(list(images)), Regions(), normalize, on_one_scale=True)[0]
     if batch.kind != "image":
-        peak = peaks_of(next(iter(attribution.maps.values()))[row, None])[0]
-        return lay_slices(images, int(peak[0, 0]), is_video=batch.kind == "video", normalize=normalize)
+        masks, number = batch.object_masks, batch.image_size[0] // 2
+        if masks is not None and bool(masks[row].any()):
+            number = int(masks[row].flatten(1).sum(dim=1).argmax())
+        return lay_slices(images, number, is_video=batch.kind == "video", normalize=normalize)
     # side by side in one image, so that all of them are shown on one scale
     height, width = batch.image_size
     size = plan_row(len(images), height, width, details=0, parts=1).work

@@ -43,6 +43,7 @@ from lightning_gcam.pipeline.rendering import Earlier
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Exchanges, Reliance, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes, removed_objects
+from lightning_gcam.shortcuts.exchange import check_sides
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, Donors, classes_of_labels, regions_of_batch
 from lightning_gcam.utils.chunking import count_forwards
 from lightning_gcam.utils.transfer import held_on_host
@@ -220,6 +221,8 @@ class _Look:
         names, removal, annotated = self.config.exchange_names, self.config.removal, self.annotated
         if annotated is None or not names:
             return None
+        if self.config.checks is not None:
+            check_sides(names, len(self.batch.image_size))
 
         def choose() -> Mapping[str, Donors]:
             found = Exchanges.of(self.batch, names, None, removal, annotated)

@@ -27,7 +27,7 @@ Inputs = tuple[Any, ...]
 """The arguments of a metric's `update`, one row a sample."""
 
 EarlierMaps = Mapping[str, Mapping[str, Tensor]]
-"""The maps `(N, H, W)` of earlier looks by their names: of the "previous", the "first" and the "best" look."""
+"""The maps `(N, *S)` of earlier looks by their names: of the "previous", the "first" and the "best" look."""
 
 
 @dataclass(frozen=True)

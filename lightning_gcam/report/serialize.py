@@ -145,11 +145,11 @@ def sample_pictures(record: SaliencyRecord, images: Tensor) -> SamplePictures:
         return SamplePictures(_written(_pixels(drawn), words), [], {"band": band})
     size, is_video = batch.image_size, batch.kind == "video"
     numbers = _slice_numbers(batch)
-    form = stack_form(size, len(numbers), _SLICE_SIDE, is_video)
+    stack = stack_form(size, len(numbers), _SLICE_SIDE, is_video)
     view = fixed_view(numbers, len(batch))
-    slices = {"kind": batch.kind, "of": size[0], "numbers": numbers, "size": list(form.tiles[0].size)}
-    drawn = lay_pictures(images, form, view, normalize)
-    return SamplePictures(_pixels(drawn), lines_in_tiles(form, view, regions), {"slices": slices})
+    slices = {"kind": batch.kind, "of": size[0], "numbers": numbers, "size": list(stack.tiles[0].size)}
+    drawn = lay_pictures(images, stack, view, normalize)
+    return SamplePictures(_pixels(drawn), lines_in_tiles(stack, view, regions), {"slices": slices})
 
 
 def _slice_numbers(batch: SaliencyBatch) -> list[int]:
