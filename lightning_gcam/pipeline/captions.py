@@ -74,6 +74,10 @@ class Explanation(Protocol):
     def squash(self) -> Squash | None:
         """What the forward ends with beyond its logits."""
 
+    @property
+    def predicted_boxes(self) -> Tensor | None:
+        """Of a detector the boxes `(N, M, 4)` that are predicted for each sample; NaN behind the last."""
+
     def source_of(self, name: str) -> MapSource:
         """The method and the layer of the map `name`."""
 
