@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from lightning_gcam.cam.calling import call_model, forward_at, quantized_message
 from lightning_gcam.cam.detection import covered_size
 from lightning_gcam.cam.invocation import Forward
-from lightning_gcam.cam.layout_evidence import Run, layout_of
-from lightning_gcam.cam.layouts import Reshape, main_tensor, with_main_tensor
+from lightning_gcam.cam.layout_evidence import layout_of
+from lightning_gcam.cam.layouts import Reshape, Run, main_tensor, with_main_tensor
 from lightning_gcam.cam.outputs import Head, has_graph, read_head
 from lightning_gcam.cam.regions import score_of_head
 from lightning_gcam.cam.suitability import call_of_the_images

@@ -16,7 +16,6 @@ from torch.autograd.graph import Node, get_gradient_edge
 from lightning_gcam.cam.layout_evidence import (
     FOUND,
     ObservedShape,
-    Run,
     fewest_images,
     measure_layouts,
     remember_layout,
@@ -24,6 +23,7 @@ from lightning_gcam.cam.layout_evidence import (
 from lightning_gcam.cam.layouts import (
     Layout,
     Reshape,
+    Run,
     declares_channels_first,
     find_layout,
     fits,

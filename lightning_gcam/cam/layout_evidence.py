@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lightning_gcam.cam.layouts import (
     Layout,
+    Run,
     declares_channels_first,
     find_layout,
     fits,
@@ -205,10 +206,6 @@ def _with_locality(layout: Layout, moved: Sequence[Tensor]) -> Layout:
 
 
 # ------------------------------------------------------------------------------------------ the forward
-
-
-Run = Callable[[Tensor], Any]
-"""From images to the output of the model."""
 
 
 def measure_layouts(

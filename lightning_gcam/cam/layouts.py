@@ -18,6 +18,9 @@ from lightning_gcam.utils.dimensions import Size, positions_of
 Reshape = Callable[[Tensor], Tensor]
 """From a layer's output to `(N, C, *grid)`, by views only, so that gradients are read the same way."""
 
+Run = Callable[[Tensor], Any]
+"""From images to the output of the model."""
+
 MAX_PREFIX_TOKENS = 8
 """Class, distillation and register tokens that may stand before a sequence of patches."""
 

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
-from lightning_gcam.cam.layout_evidence import Run
-from lightning_gcam.cam.layouts import main_tensor
+from lightning_gcam.cam.layouts import Run, main_tensor
 from lightning_gcam.cam.outputs import corner
 from lightning_gcam.cam.squashing import leads_to_all, nodes_behind
 from lightning_gcam.utils.dimensions import Size, resize, size_of

@@ -26,18 +26,13 @@ from lightning_gcam.cam.layers import (
     resolve_target_layers,
 )
 from lightning_gcam.cam.layouts import Reshape, is_even
-from lightning_gcam.cam.maps import (
-    ScaledMaps,
-    full_precision,
-    scale_map,
-    scaled_maps,
-)
+from lightning_gcam.cam.maps import ScaledMaps, full_precision, scale_map, scaled_maps
 from lightning_gcam.cam.outputs import SeveralHeadsError
 from lightning_gcam.cam.registry import AnyMethod, Methods, ModelMethod, resolve_methods, uses_layer
 from lightning_gcam.cam.squashing import Squash, squashed
 from lightning_gcam.cam.targets import Explains, Targets
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.data.checks import check_masks
+from lightning_gcam.data.checks import check_images, check_masks
 from lightning_gcam.pipeline.captions import MapSource
 from lightning_gcam.pipeline.labels import forward_for, labels_for, labels_of, targets_of_chunk
 from lightning_gcam.pipeline.rendering import Style, draw
@@ -53,7 +48,7 @@ class Attribution:
     """Saliency maps of one batch, and what they were computed from.
 
     Args:
-        maps: for each method `(N, H, W)` float32 in [0, 1], each map scaled to its own maximum; where several layers
+        maps: for each method `(N, *S)` float32 in [0, 1], each map scaled to its own maximum; where several layers
             are not fused, for each method at each layer, under "<method>@<layer>" (under "<method>" where the layer
             plays no part).
         logits: `(N, K)`, before any sigmoid or softmax at the end of the model's forward (see `squash`); those of a
@@ -72,7 +67,7 @@ class Attribution:
             share, which a softmax takes away).
         in_mask: `(N,)` bool for a dense head: whether its logits were summed over the mask that was given, and not over
             the positions that the network itself gives to the class; None for any other head.
-        images: `(N, C, H, W)`, the very tensor that `attribute` was given and not a copy, for `show()`; None where the
+        images: `(N, C, *S)`, the very tensor that `attribute` was given and not a copy, for `show()`; None where the
             maps belong to a batch that is kept elsewhere, as those of a `SaliencyRecord` do.
         squash: what the model's forward ends with beyond its logits: "sigmoid", "softmax", "log_sigmoid" or
             "log_softmax", which is undone; None where it gives logits.
@@ -121,7 +116,7 @@ class Attribution:
         """Draw the maps over their images, as a `SaliencyMonitor` does; a notebook shows what is returned by itself.
 
         Args:
-            samples: the images `(N, C, H, W)`, or a `SaliencyBatch` whose labels, masks, boxes and suspect region are
+            samples: the images `(N, C, *S)`, or a `SaliencyBatch` whose labels, masks, boxes and suspect region are
                 drawn too; the images that `attribute` was given where it is left out.
             captions: a line for each sample, instead of what it is taken for.
             class_names: for captions; the class's number where there is none.
@@ -225,8 +220,9 @@ def attribute(
 
     Args:
         model: any `nn.Module`.
-        images: `(N, C, H, W)` on the model's device, as its forward takes them: floating point, or whole numbers such
-            as uint8; or a `SaliencyBatch`, whose object masks are used where `masks` is left out.
+        images: `(N, C, *S)` on the model's device, as its forward takes them: signals `(N, C, L)`, images
+            `(N, C, H, W)`, volumes and videos `(N, C, D, H, W)`, floating point, or whole numbers such as uint8; or a
+            `SaliencyBatch`, whose object masks are used where `masks` is left out.
         targets: whose score is explained: None or "predicted" for each sample's predicted class; "label" for the labels
             of a `SaliencyBatch`, as `SaliencyMonitor` explains them; an int for one class; `(N,)` classes (a negative
             one stands for the predicted class); `(N, K)` multi-hot; "output" for the output of a regression itself,
@@ -234,21 +230,21 @@ def attribute(
             of what the model gave, for an embedding, say. Left out, an output that shows by its form that it holds no
             classes is explained as a whole: rows of norm 1 by their norm before that, a reconstruction by its error.
         methods: a name (see `lightning_gcam.cam.available_methods`), a callable
-            `(activations, gradients) -> (N, h, w)`, a `lightning_gcam.cam.ModelMethod`, several of them, or a mapping
+            `(activations, gradients) -> (N, *grid)`, a `lightning_gcam.cam.ModelMethod`, several of them, or a mapping
             from the maps' names to callables.
         target_layer: a name from `model.named_modules()`, or the module; found where it is left out. Several layers
             give a map each, "<method>@<layer>", all from the same forward and gradient. A method for which the layer
             plays no part, such as "full_grad", has one map, "<method>", that is not fused.
-        reshape_transform: from the layer's output to `(N, C, h, w)`, for a layout that is not recognised.
+        reshape_transform: from the layer's output to `(N, C, *grid)`, for a layout that is not recognised.
         forward: `(model, images) -> output`, for a model that is not simply called with the images.
         fuse: makes one map of several layers' maps, by the "product" or the "mean" of the scaled maps.
-        masks: `(N, H, W)` bool, for a model that gives logits at every position (segmentation): the region over which
+        masks: `(N, *S)` bool, for a model that gives logits at every position (segmentation): the region over which
             the class's logits are summed. Without one these are the positions that the network gives to the class.
         head: which of several heads is explained: its key or field in the output, or its place in a tuple, such as "1".
             Left out, it is the first that the targets fit, where nothing in the output shows which are the logits.
 
     Returns:
-        An `Attribution`: maps `(N, H, W)` float32 in [0, 1] on the model's device, and what they came from; `show()`
+        An `Attribution`: maps `(N, *S)` float32 in [0, 1] on the model's device, and what they came from; `show()`
             draws them.
 
     Raises:
@@ -266,7 +262,7 @@ def attribute(
         masks = masks if masks is not None else images.object_masks
         forward = forward_for(model, images, forward, if_likely=True)
         images = images.images
-    _check(images)
+    _check(model, images)
     table = resolve_methods(methods)
     check_masks(masks, (len(images), *size_of(images)))
     check_fuse(fuse, target_layer)
@@ -419,14 +415,13 @@ def attribute_in_chunks(
     return Attribution.cat(parts), size
 
 
-def _check(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.ndim not in (3, 4, 5) or images.is_complex():
-        came = (
-            f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        )
+def _check(model: nn.Module, images: Tensor) -> None:
+    """Refuse what is no batch of images; a single image looks like signals, but for the model's convolutions."""
+    check_images(images)
+    first = next((each for each in model.modules() if isinstance(each, (nn.Conv2d, nn.Conv3d))), None)
+    is_one = first is not None and len(first.kernel_size) == images.ndim - 1
+    if first is not None and is_one and len(images) == first.in_channels and images.shape[1] > 1:
         raise InputError(
-            f"`images` must be (N, C, H, W) floating point or whole numbers, as the model takes them; got {came}. "
-            "A single image is `image[None]`."
+            f"`images` {tuple(images.shape)} look like one, and {type(model).__name__} takes a batch (N, C, *S). A "
+            "single image is `image[None]`."
         )
-    if not len(images):
-        raise InputError(f"`images` holds no sample; got {tuple(images.shape)}. Give at least one.")

@@ -27,7 +27,9 @@ from tests.support.modules import (
     LogsInForward,
     OwnTrain,
     Plain,
+    Signals,
     TwoOptimizers,
+    Volumes,
     WithBackbone,
 )
 from tests.support.witness import RowLogger, Witness, differences
@@ -36,13 +38,13 @@ from tests.support.witness import RowLogger, Witness, differences
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def _loader(n: int, *, shuffle: bool, **options: Any) -> DataLoader[Any]:
+def _loader(n: int, size: tuple[int, ...], *, shuffle: bool, **options: Any) -> DataLoader[Any]:
     generator = torch.Generator().manual_seed(5)
     labels = torch.arange(n) % 3
-    images = torch.rand(n, 1, 8, 8, generator=generator)
-    masks = torch.zeros(n, 8, 8, dtype=torch.bool)
-    masks[:, 2:6, 2:6] = True
-    images[:, 0, 2:6, 2:6] += labels[:, None, None]
+    images = torch.rand(n, 1, *size, generator=generator)
+    masks = torch.zeros(n, *size, dtype=torch.bool)
+    masks[(slice(None), *(slice(2, 6),) * len(size))] = True
+    images += labels.view(n, 1, *(1,) * len(size)) * masks[:, None]
     return DataLoader(TensorDataset(images, labels, masks), batch_size=4, shuffle=shuffle, **options)
 
 
@@ -75,7 +77,11 @@ def train(
     trainer = pytorch_lightning.Trainer(**{**settings, **options}, callbacks=[*first, *callbacks(), witness])
     made = module()
     persistent = {"num_workers": 1, "persistent_workers": True} if workers else {}
-    trainer.fit(made, _loader(24, shuffle=True, **persistent), _loader(12, shuffle=False, **persistent))
+    trainer.fit(
+        made,
+        _loader(24, made.size, shuffle=True, **persistent),
+        _loader(12, made.size, shuffle=False, **persistent),
+    )
     return witness, rows, made
 
 
@@ -153,7 +159,7 @@ def _assert_untouched(module: Callable[[], Any], mode: Mode, root: Path) -> None
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [*MODULES, Signals, Volumes], ids=lambda module: module.__name__)
 def test_the_training_is_the_same_bit_for_bit(module: Callable[[], Any], mode: Mode, tmp_path: Path) -> None:
     _assert_untouched(module, mode, tmp_path)
 

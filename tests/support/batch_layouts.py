@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam.data.readers import KEYS
+from lightning_gcam.data.fields import KEYS
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
 CLASSES = len(NAMES)

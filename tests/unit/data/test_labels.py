@@ -112,7 +112,7 @@ def test_a_word_that_is_no_class_names_the_nearest() -> None:
     ("labels", "message"),
     [
         (torch.tensor([1, 2]), r"`labels` must be a tensor \(3,\) of classes.*got \(2,\) int64"),
-        (torch.tensor([1.0, torch.nan, 2.0]), r"`labels` must be finite real numbers; got \(3,\) float32"),
+        (torch.tensor([1.5, torch.nan, 2.0]), r"`labels` must be finite real numbers; got \(3,\) float32"),
         (torch.ones(3).to(torch.complex64), r"`labels` must be finite real numbers; got \(3,\) complex64"),
         (torch.tensor([[0, 3], [1, 2], [0, 1]]), r"`labels` \(3, 2\) int64 hold other numbers than 0 and 1"),
         (torch.rand(3, 2) + 1, r"`labels` \(3, 2\) float32 are neither marks \(0 and 1\) nor shares"),

@@ -534,12 +534,13 @@ def test_maps_of_tiny_and_of_huge_gradients_are_scaled_alike() -> None:
     [
         (
             torch.zeros(3, 12, 10),
-            r"`images` must be \(N, C, H, W\) floating point.*got \(3, 12, 10\) torch.float32",
+            r"`images` \(3, 12, 10\) look like one, and Cnn takes a batch.*`image\[None\]`",
         ),
         (
             torch.zeros(2, 3, 12, 10, dtype=torch.uint8),
             r"got torch.uint8 \(N, 3, 12, 10\) \(Input type.*Convert",
         ),
+        (torch.zeros(3, 12), r"`images` must be \(N, C, H, W\), .*got \(3, 12\) float32"),
         (np.zeros((2, 3, 12, 10)), r"got ndarray"),
         (torch.zeros(0, 3, 12, 10), r"`images` holds no sample"),
     ],
