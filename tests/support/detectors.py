@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -117,14 +118,20 @@ class Squares(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         return self.images[row], {"boxes": self.boxes[row][None], "labels": self.labels[row][None]}
 
 
-def squares_loader(length: int, *, shuffle: bool = False, seed: int = 0, batch_size: int = 8) -> DataLoader[Any]:
-    """Batches as torchvision's reference scripts have them: a list of images, and a list of targets."""
-    collate: Callable[[Any], Any] = lambda batch: tuple(map(list, zip(*batch, strict=True)))  # noqa: E731
-    return DataLoader(Squares(length, seed=seed), batch_size, shuffle=shuffle, collate_fn=collate)
+def collate(batch: list[Any]) -> tuple[list[Any], ...]:
+    """A list of images and a list of targets, as torchvision's reference scripts have them."""
+    return tuple(map(list, zip(*batch, strict=True)))
+
+
+def squares_loader(length: int, *, seed: int = 0, batch_size: int = 8, **options: Any) -> DataLoader[Any]:
+    """Batches of bright squares."""
+    return DataLoader(Squares(length, seed=seed), batch_size, collate_fn=collate, **options)
 
 
 class DetectorModule(LightningModule):
     """A detector of torchvision in a LightningModule, as its users write it."""
+
+    loader = partial(squares_loader, batch_size=4)
 
     def __init__(self, make: Callable[..., nn.Module] = small_retinanet, lr: float = 3e-3) -> None:
         super().__init__()
