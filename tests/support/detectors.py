@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models import detection
-from torchvision.models.detection import faster_rcnn, mask_rcnn
+from torchvision.models.detection import faster_rcnn, mask_rcnn, ssd
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -82,9 +82,9 @@ def small_fcos(num_classes: int = 3) -> nn.Module:
 
 
 def small_ssd(num_classes: int = 3) -> nn.Module:
-    return detection.ssd.SSD(
-        SmallBackbone(), DefaultBoxGenerator([[2], [2]], scales=[0.25, 0.5, 0.8]), (SIDE, SIDE), num_classes
-    )
+    boxes = DefaultBoxGenerator([[2], [2]], scales=[0.25, 0.5, 0.8])
+    head = ssd.SSDHead([16, 16], boxes.num_anchors_per_location(), num_classes)
+    return ssd.SSD(SmallBackbone(), boxes, (SIDE, SIDE), num_classes, head=head)
 
 
 DETECTORS: dict[str, Callable[..., nn.Module]] = {
