@@ -352,8 +352,9 @@ def _prediction(
     if marks_of(batch, attribution.logits.shape[1]) is not None:
         return [f"predicted {_in_short(_likely(row, class_names))}" for row in _shares(batch, attribution)]
     shares, guesses = probabilities(batch, attribution).tolist(), predict(attribution.logits).tolist()
+    nothing = (0, 0.5) if attribution.predicted_boxes is not None else None  # the background of a detector
     return [
-        f"predicted {_class_name(guess, class_names)} ({share:.2f})"
+        f"predicted {_class_name(guess, class_names)} ({share:.2f})" if (guess, share) != nothing else "nothing found"
         for guess, share in zip(guesses, shares, strict=True)
     ]
 
