@@ -20,7 +20,7 @@ from lightning_gcam.loggers.disk import directory_of_logger, next_version, resto
 from lightning_gcam.loggers.files import write_look, write_picture, write_scores
 from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
-from lightning_gcam.pipeline.dry_run import Layers
+from lightning_gcam.pipeline.heads import Layers
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.shortcuts.checks import takes_masks
@@ -223,7 +223,9 @@ class Publisher:
             return
         for part in record.parts:
             self._explain(
-                part, [*chain(*(layers[plan] for plan in layers if plan.name == part.stamp.head))], config
+                part,
+                [*chain(*(layers[plan] for plan in layers if (plan.name or "") == part.stamp.head))],
+                config,
             )
         to_files = not trainer.loggers and not is_rehearsal
         is_drawn = (trainer.loggers or to_files) and self._draws(record)

@@ -42,7 +42,7 @@ def notes_of_parts(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         for kind, message in reading_notes(part, fixed):
             yield (
                 (kind, message)
-                if head is None or kind in _OF_SAMPLES
+                if not head or kind in _OF_SAMPLES
                 else (f"{kind} of {head}", f'Head "{head}": {message}')
             )
 
@@ -113,13 +113,13 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
 
 def _about_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
     """The warning about images of other sizes, with the adapter that resizes them."""
-    height, width = record.batch.image_size
+    size = record.batch.image_size
     names = "" if record.stamp.class_names is None else f", class_names={list(record.stamp.class_names)!r}"
     return (
         f"{fixed.of_other_sizes} validation samples were not considered for the fixed batch: it holds images of one "
-        f"size, and theirs is another one than {height} x {width}, the commonest. To choose among all of them, resize "
-        "them:\n"
+        f"size, and theirs is another one than {' x '.join(map(str, size))}, the commonest. To choose among all of "
+        "them, resize them:\n"
         "    from lightning_gcam.data import as_saliency_batch\n"
-        f"    adapter=lambda batch: as_saliency_batch(batch{names}).resized(({height}, {width}))\n"
+        f"    adapter=lambda batch: as_saliency_batch(batch{names}).resized({size})\n"
         "With an adapter of your own: as_saliency_batch(batch, own_adapter)."
     )

@@ -13,15 +13,13 @@ from lightning_gcam.cam.targets import check_labels
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.pipeline.attribution import attribute
 from lightning_gcam.pipeline.config import CHECKING, LookConfig
+from lightning_gcam.pipeline.heads import Layers
 from lightning_gcam.pipeline.labels import forward_for, labels_of, plan_heads, samples_of_head
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts import changed_images
 from lightning_gcam.shortcuts.exchange import check_sides, try_properties
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
-
-Layers = dict[HeadPlan, list[TargetLayer]]
-"""The target layers of each head."""
 
 
 def dry_run(
