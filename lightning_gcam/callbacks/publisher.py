@@ -100,8 +100,15 @@ def explain_dense_logits(record: SaliencyRecord) -> None:
 
 
 def explain_probabilities(record: SaliencyRecord) -> None:
-    """Log that the model gives probabilities, and how they are read."""
+    """Log that the model gives probabilities, or the scores of detections, and how they are read."""
     squash = record.attribution.squash
+    if record.attribution.predicted_boxes is not None:
+        rank_zero_info(
+            "The model returns detections: a map explains the score of the class's best one, and where there are target "
+            "boxes, of those that match one (an IoU of 0.5 or more). `accuracy` is the share of samples whose class has "
+            "the highest score, above 0.5."
+        )
+        return
     ends = {"log_sigmoid": "the logarithm of a sigmoid", "log_softmax": "the logarithm of a softmax"}
     rank_zero_info(
         f"The model's forward ends with {ends.get(str(squash), f'a {squash}')}: its outputs are read as probabilities, "

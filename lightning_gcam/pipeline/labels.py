@@ -1,4 +1,4 @@
-"""A batch's labels as targets: of all samples, of a chunk, and of each head of a model with several."""
+"""What of a batch belongs to the model's call, and its labels as targets: of all samples, a chunk, or one head."""
 
 from __future__ import annotations
 
@@ -8,12 +8,28 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import forward_at
+from lightning_gcam.cam.calling import bound_to, forward_at
+from lightning_gcam.cam.detection import with_detection
 from lightning_gcam.cam.heads import HeadPlan, assign_labels, find_heads, names_of_heads, say_first
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.targets import Labels, Targets, are_measurements
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.utils.errors import InputError
+
+
+def forward_for(
+    model: nn.Module, batch: SaliencyBatch, forward: Forward | None, *, if_likely: bool = False
+) -> Forward | None:
+    """The way to call a model for a batch: with its other inputs, and of a detector with its target boxes.
+
+    Args:
+        model: it is left as it was.
+        batch: the samples.
+        forward: as in `attribute`; what is bound already stays.
+        if_likely: as in `lightning_gcam.cam.detection.with_detection`.
+    """
+    bound = bound_to(forward, batch.inputs, batch.frames_first)
+    return with_detection(model, batch.images, bound, batch.boxes, batch.labels, if_likely=if_likely)
 
 
 def labels_for(batch: Tensor | SaliencyBatch) -> Labels | str | None:
