@@ -21,7 +21,7 @@ from lightning_gcam.loggers.disk import directory_of_logger, next_version, resto
 from lightning_gcam.loggers.files import write_look, write_picture, write_scores
 from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
-from lightning_gcam.pipeline.dry_run import Layers
+from lightning_gcam.pipeline.heads import Layers
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.shortcuts.checks import takes_masks
@@ -100,8 +100,15 @@ def explain_dense_logits(record: SaliencyRecord) -> None:
 
 
 def explain_probabilities(record: SaliencyRecord) -> None:
-    """Log that the model gives probabilities, and how they are read."""
+    """Log that the model gives probabilities, or the scores of detections, and how they are read."""
     squash = record.attribution.squash
+    if record.attribution.predicted_boxes is not None:
+        rank_zero_info(
+            "The model returns detections: a map explains the score of the class's best one, and where there are target "
+            "boxes, of those that match one (an IoU of 0.5 or more). `accuracy` is the share of samples whose class has "
+            "the highest score, above 0.5."
+        )
+        return
     ends = {"log_sigmoid": "the logarithm of a sigmoid", "log_softmax": "the logarithm of a softmax"}
     rank_zero_info(
         f"The model's forward ends with {ends.get(str(squash), f'a {squash}')}: its outputs are read as probabilities, "
@@ -213,7 +220,9 @@ class Publisher:
             return
         for part in record.parts:
             self._explain(
-                part, [*chain(*(layers[plan] for plan in layers if plan.name == part.stamp.head))], config
+                part,
+                [*chain(*(layers[plan] for plan in layers if (plan.name or "") == part.stamp.head))],
+                config,
             )
         to_files = not trainer.loggers and not is_rehearsal
         is_drawn = (trainer.loggers or to_files) and self._draws(record)

@@ -42,7 +42,7 @@ def notes_of_parts(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         for kind, message in reading_notes(part, fixed):
             yield (
                 (kind, message)
-                if head is None or kind in _OF_SAMPLES
+                if not head or kind in _OF_SAMPLES
                 else (f"{kind} of {head}", f'Head "{head}": {message}')
             )
 

@@ -206,12 +206,7 @@ def corner(logits: Tensor) -> Tensor:
 
 
 class SeveralHeadsError(InputError):
-    """Raised where a model returns several heads, of which neither a name nor the graph shows the logits.
-
-    Args:
-        message: the error's.
-        shapes: of one sample of each head, by its name (see `heads_of`), in the order of the output.
-    """
+    """Raised where several heads could each be the logits: `shapes` has that of one sample by the name of each."""
 
     def __init__(self, message: str, shapes: Mapping[str, Size] | None = None) -> None:
         super().__init__(message)
@@ -238,8 +233,7 @@ def heads_of(output: Any, batch_size: int, dims: int = 2) -> dict[str, Tensor]:
     return {
         _name_of(place): each
         for place, each in parts_at_top(output).items()
-        if _is_logits(each, batch_size, dims)
-        or (batch_size == 1 and getattr(each, "ndim", None) == 0)  # squeezed
+        if _is_logits(each, batch_size, dims) or (batch_size, getattr(each, "ndim", 1)) == (1, 0)  # squeezed
     }
 
 

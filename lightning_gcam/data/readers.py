@@ -245,7 +245,7 @@ def _add_part(found: Parts, value: Any) -> None:
     if inner is not None:
         new = annotation_among(inner, found["images"])
         found["columns"].update(label_columns(inner, images.n))
-    elif _is_second_picture(value, found["images"]):
+    elif _is_second_picture(value, found["images"]) or _is_signal_beside(value, images):
         return
     else:
         field = next((field for field, fits in PART_TESTS if fits(value, images)), None)
@@ -272,6 +272,11 @@ def _is_second_picture(value: Any, images: Any) -> bool:
         second.dtype == first.dtype and first.ndim > 2 and not second.is_complex() and second.numel() > 0
     )
     return is_alike and is_dense(second.flatten(0, 1))
+
+
+def _is_signal_beside(value: Any, images: _ImageShape) -> bool:
+    """Whether a part is signals that a model takes beside images."""
+    return images.dimensions > 1 and image_dimensions(value) == 1 and structure.is_signal(batch_shape(value))
 
 
 def _unknown_part(found: Parts, value: Any, images: _ImageShape) -> UnreadableBatch:

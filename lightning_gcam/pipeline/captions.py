@@ -75,6 +75,10 @@ class Explanation(Protocol):
     def squash(self) -> Squash | None:
         """What the forward ends with beyond its logits."""
 
+    @property
+    def predicted_boxes(self) -> Tensor | None:
+        """Of a detector the boxes `(N, M, 4)` that are predicted for each sample; NaN behind the last."""
+
     def source_of(self, name: str) -> MapSource:
         """The method and the layer of the map `name`."""
 
@@ -344,8 +348,11 @@ def _prediction(
     if marks_of(batch, attribution.logits.shape[1]) is not None:
         return [f"predicted {_in_short(_likely(row, class_names))}" for row in _shares(batch, attribution)]
     shares, guesses = probabilities(batch, attribution).tolist(), predict(attribution.logits).tolist()
+    nothing = (0, 0.5) if attribution.predicted_boxes is not None else None  # the background of a detector
     return [
         f"predicted {_class_name(guess, class_names)} ({share:.2f})"
+        if (guess, share) != nothing
+        else "nothing found"
         for guess, share in zip(guesses, shares, strict=True)
     ]
 

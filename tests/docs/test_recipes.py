@@ -113,7 +113,7 @@ class Fuses(Fitted):
 
 def test_more_than_images(tmp_path: Path) -> None:
     samples = [
-        {"image": image, "label": int(label), "age": float(row)}
+        {"image": image, "label": int(label), "age": torch.tensor(float(row))}
         for row, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True))
     ]
     module = Fuses()
@@ -121,7 +121,7 @@ def test_more_than_images(tmp_path: Path) -> None:
     age = record.batch.inputs["age"]
     assert torch.equal(IMAGES[age.long()], record.batch.images.cpu())
     with torch.no_grad():
-        expected = module.fuse(record.batch.images.to(module.device), age.float().to(module.device))
+        expected = module.fuse(record.batch.images.to(module.device), age.to(module.device))
     torch.testing.assert_close(record.attribution.logits, expected)
 
 
@@ -340,5 +340,5 @@ def test_every_link_in_a_message_leads_to_a_section() -> None:
     named = set(re.findall(r'(?:"|RECIPES\}|recipes.md)(#[a-z-]{4,})', sources))
     sections = {"#" + each.lower().replace(" ", "-") for each in SECTIONS}
 
-    assert len(named) >= 5
+    assert len(named) >= 4
     assert named <= sections
