@@ -78,7 +78,9 @@ def small_retinanet(num_classes: int = 3) -> nn.Module:
 
 def small_fcos(num_classes: int = 3) -> nn.Module:
     anchors = AnchorGenerator(((8,), (16,)), ((1.0,),) * 2)
-    return detection.FCOS(SmallBackbone(32), num_classes, min_size=SIDE, max_size=2 * SIDE, anchor_generator=anchors)
+    return detection.FCOS(
+        SmallBackbone(32), num_classes, min_size=SIDE, max_size=2 * SIDE, anchor_generator=anchors
+    )
 
 
 def small_ssd(num_classes: int = 3) -> nn.Module:
@@ -147,7 +149,9 @@ class DetectorModule(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         images, _ = batch
-        self.log("found", sum(len(each["boxes"]) for each in self(images)) / len(images), batch_size=len(images))
+        self.log(
+            "found", sum(len(each["boxes"]) for each in self(images)) / len(images), batch_size=len(images)
+        )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), self.lr)

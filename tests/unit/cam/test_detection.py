@@ -26,7 +26,14 @@ from lightning_gcam.cam.detection import (
 from lightning_gcam.cam.forward import logits_of
 from lightning_gcam.pipeline.run import record_saliency
 from lightning_gcam.utils.errors import InputError
-from tests.support.detectors import DETECTORS, SIDE, Squares, small_faster_rcnn, small_mask_rcnn, small_retinanet
+from tests.support.detectors import (
+    DETECTORS,
+    SIDE,
+    Squares,
+    small_faster_rcnn,
+    small_mask_rcnn,
+    small_retinanet,
+)
 
 LEFT, RIGHT, BELOW = [0.0, 0, 10, 10], [20.0, 0, 30, 10], [0.0, 20, 10, 30]
 
@@ -106,8 +113,14 @@ def test_rows_take_their_boxes_along() -> None:
     boxes = [torch.tensor([each]) for each in (LEFT, RIGHT, LEFT)]
     forward = DetectionForward(None, 2, boxes, torch.tensor([1, 1, 0]))
     images = torch.zeros(2, 3, 32, 32)
-    assert [round(each, 2) for each in forward_at(forward, [1, 0])(THREE, images)[:, 1].tolist()] == [0.8, 0.6]
-    assert [round(each, 2) for each in forward_at(forward, slice(0, 2))(THREE, images)[:, 1].tolist()] == [0.6, 0.8]
+    assert [round(each, 2) for each in forward_at(forward, [1, 0])(THREE, images)[:, 1].tolist()] == [
+        0.8,
+        0.6,
+    ]
+    assert [round(each, 2) for each in forward_at(forward, slice(0, 2))(THREE, images)[:, 1].tolist()] == [
+        0.6,
+        0.8,
+    ]
     rows = torch.tensor([2, 0])
     assert [round(each, 2) for each in forward_at(forward, rows)(THREE, images)[:, 1].tolist()] == [0.8, 0.6]
 
@@ -118,7 +131,10 @@ def test_images_of_other_samples_match_no_box() -> None:
 
 
 def test_the_predicted_boxes_are_those_above_a_half_or_the_best() -> None:
-    model, images = Found((LEFT, 1, 0.6), (RIGHT, 1, 0.8), (BELOW, 1, 0.4), (BELOW, 2, 0.1)), torch.zeros(1, 3, 32, 32)
+    model, images = (
+        Found((LEFT, 1, 0.6), (RIGHT, 1, 0.8), (BELOW, 1, 0.4), (BELOW, 2, 0.1)),
+        torch.zeros(1, 3, 32, 32),
+    )
     forward = DetectionForward(None, 4)
     for classes, expected in (([1], [RIGHT, LEFT]), ([2], [BELOW]), ([3], [])):
         found = predicted_boxes(model, images, forward, torch.tensor(classes))
@@ -219,7 +235,9 @@ def test_methods_that_run_the_model_again(method: str, batch: SaliencyBatch) -> 
 
 
 def test_causal_checks_run_on_the_same_scores(batch: SaliencyBatch) -> None:
-    record = record_saliency(small_faster_rcnn(), batch, checks=["salient_flips", "color"], scores=["insertion"])
+    record = record_saliency(
+        small_faster_rcnn(), batch, checks=["salient_flips", "color"], scores=["insertion"]
+    )
     assert {"accuracy", "salient_flips", "color_follow_rate", "insertion"} <= record.scores.keys()
 
 
@@ -233,7 +251,9 @@ def pyramid() -> nn.Module:
     return RetinaNet(backbone, 3, min_size=SIDE, max_size=2 * SIDE)
 
 
-def test_it_is_the_last_that_all_feature_levels_are_computed_from(pyramid: nn.Module, batch: SaliencyBatch) -> None:
+def test_it_is_the_last_that_all_feature_levels_are_computed_from(
+    pyramid: nn.Module, batch: SaliencyBatch
+) -> None:
     found = find_target_layer(pyramid, batch.images)
     assert found.name == "backbone.fpn.inner_blocks.3"
     assert found.earlier[:2] == ("backbone.body.layer3", "backbone.body.layer2")
@@ -265,7 +285,8 @@ def test_a_sample_without_a_detection_is_blank_and_no_error(batch: SaliencyBatch
             keep = [mean[None][: int(each)] for mean, each in zip(means, found, strict=True)]
             boxes = torch.tensor([[0.0, 0, 8, 8]])
             return [
-                {"boxes": boxes[: len(each)], "labels": torch.ones(len(each)).long(), "scores": each} for each in keep
+                {"boxes": boxes[: len(each)], "labels": torch.ones(len(each)).long(), "scores": each}
+                for each in keep
             ]
 
     model, images = Picky(), torch.stack([torch.ones(3, 8, 8), torch.zeros(3, 8, 8)])
@@ -333,7 +354,10 @@ class BrightestCell(nn.Module):
         prepared, _ = self.transform(list(images))
         found = self.backbone(prepared.tensors).flatten(1).amax(dim=1)
         boxes = torch.zeros(1, 4)
-        return [{"boxes": boxes, "labels": torch.tensor([1]), "scores": (3 * each[None]).sigmoid()} for each in found]
+        return [
+            {"boxes": boxes, "labels": torch.tensor([1]), "scores": (3 * each[None]).sigmoid()}
+            for each in found
+        ]
 
 
 @pytest.mark.parametrize("corner", [(4, 6), (4, 86), (26, 6), (26, 86)])
