@@ -14,6 +14,7 @@ from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.reading_notes import notes_of_parts
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
+from lightning_gcam.cam.whole import WHOLE
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.loggers import ReportLogger, log_picture, log_saliency
 from lightning_gcam.loggers.disk import directory_of_logger, next_version, restored_on_failure
@@ -171,11 +172,7 @@ def _by(sides: Sequence[int]) -> str:
 
 def _explained(record: SaliencyRecord, targets: Targets) -> str:
     if record.attribution.explains != "classes":
-        texts = {
-            "norm": "the output's norm",
-            "error": "the reconstruction's error",
-            "output": "the output itself",
-        }
+        texts = {**WHOLE, "output": "the output itself"}
         return texts.get(record.attribution.explains, "a score of your own")
     if isinstance(targets, int):
         return f"class {targets}"

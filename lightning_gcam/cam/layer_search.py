@@ -39,6 +39,9 @@ from lightning_gcam.cam.squashing import nodes_behind
 from lightning_gcam.cam.suitability import unsuitable, up_to_the_bottleneck
 from lightning_gcam.utils.dimensions import Size, size_of
 
+ALONG_SIGNALS = 0.5
+"""The least locality of a layer along a signal; by chance a dimension of ten has 0.3, and a layer of tokens about 1."""
+
 
 @dataclass(frozen=True)
 class SpatialLayer:
@@ -169,8 +172,11 @@ def _is_plausible(output: _LayerOutput, layout: Layout, image_size: Size) -> boo
     """Whether an output may have a layout: channels first at another aspect than the image's needs evidence.
 
     A block may hold convolutions and give something else, such as a number for each head, token and channel; what a
-    convolution, a pool or a norm gave in the same shape is a map of the image at any aspect.
+    convolution, a pool or a norm gave in the same shape is a map of the image at any aspect. Along a signal every shape
+    fits, so that any layout needs evidence: `(N, 1, K)` may be logits.
     """
+    if len(image_size) == 1:
+        return layout.is_sure or output.is_declared or (layout.locality or 0.0) >= ALONG_SIGNALS
     is_of_aspect = layout.kind != "channels first" or fits(layout.grid, image_size, slack=2.0)
     return is_of_aspect or output.is_declared or (layout.locality or 0.0) >= FOUND
 

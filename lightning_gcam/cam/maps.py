@@ -82,9 +82,7 @@ def _finite(captured: Captured) -> Tensor:
     return both.flatten(1).all(dim=1)
 
 
-def scale_map(
-    raw: Tensor, size: Size, finite: Tensor, covered: Size | None = None
-) -> tuple[Tensor, Tensor]:
+def scale_map(raw: Tensor, size: Size, finite: Tensor, covered: Size | None = None) -> tuple[Tensor, Tensor]:
     """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank."""
     peaks = raw.flatten(1).amax(dim=1)
     finite = finite & torch.isfinite(raw).flatten(1).all(dim=1)

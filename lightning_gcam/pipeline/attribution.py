@@ -62,7 +62,7 @@ class Attribution:
             under a global-average-pooled linear head. Then Grad-CAM, XGrad-CAM and HiResCAM are one and the same map,
             and guidance is its square.
         explains: what the maps explain: "classes", the "output" of a regression, the "score" of a callable; and of a
-            model that gives no classes the "norm" of an embedding or the "error" of a reconstruction.
+            model that gives no classes its "norm", "error", "peaks" or "similarity" (`lightning_gcam.cam.whole`).
         values: `(N,)`, the number that they explain, before any softmax (but for a number that all classes of a sample
             share, which a softmax takes away).
         in_mask: `(N,)` bool for a dense head: whether its logits were summed over the mask that was given, and not over

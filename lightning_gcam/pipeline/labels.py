@@ -32,7 +32,7 @@ def forward_for(
     return with_detection(model, batch.images, bound, batch.boxes, batch.labels, if_likely=if_likely)
 
 
-def labels_for(batch: Tensor | SaliencyBatch) -> Labels | None:
+def labels_for(batch: Tensor | SaliencyBatch) -> Labels | str | None:
     """The labels of a batch as targets.
 
     Raises:
@@ -46,15 +46,15 @@ def labels_for(batch: Tensor | SaliencyBatch) -> Labels | None:
     return labels_of(batch)
 
 
-def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | None:
-    """A batch's labels as targets; None where there are none.
+def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | str | None:
+    """A batch's labels as targets; None where there are none, "whole" where they are no classes.
 
     Args:
         batch: the samples.
         whole: the batch that they are a part of: whether labels name classes or measure something is seen in all.
     """
     if batch.labels is None:
-        return None
+        return "whole" if batch.no_classes else None
     all_labels = whole.labels if whole is not None and whole.labels is not None else batch.labels
     return Labels(batch.labels, are_measurements(all_labels), of_batch=True)
 

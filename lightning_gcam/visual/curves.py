@@ -45,7 +45,7 @@ def curve_sheets(
     """
     sheets = []
     for heading, each in (beside or {}).items():
-        pictures, words = draw_curves(replace(form, has_band=False), each, regions, normalize)
+        pictures, words = draw_curves(replace(form, has_band=False), each, Regions(), normalize)
         sheets.append(Sheet(heading, heading, pictures, words=words))
     pictures, words = draw_curves(form, signals, regions, normalize)
     heated = torch.zeros(form.sheet, dtype=torch.bool)

@@ -113,11 +113,11 @@ def stack_form(size: tuple[int, ...], count: int, most: int, is_video: bool) -> 
     Args:
         size: of the samples, three numbers.
         count: how many slices.
-        most: pixels of the longer side of each.
+        most: pixels of the longer side of each; it is not enlarged.
         is_video: whether they are drawn as images are, and not windowed.
 
     Example:
-        >>> stack_form((32, 64, 64), 12, 96, False).sheet
+        >>> stack_form((32, 128, 128), 12, 96, False).sheet
         (1152, 96)
     """
     scale = min(1.0, most / max(size[1:]))
