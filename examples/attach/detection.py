@@ -37,7 +37,7 @@ def draw_squares(size: int, seed: int) -> list[tuple[Tensor, dict[str, Tensor]]]
 
 
 def collate(samples: list[Any]) -> tuple[list[Any], ...]:
-    """A list of images and a list of targets, as in torchvision's own scripts."""
+    """A list of images and a list of targets."""
     return tuple(map(list, zip(*samples, strict=True)))
 
 
