@@ -10,8 +10,8 @@ from lightning_gcam.visual import colormap
 from lightning_gcam.visual.curves import curve_sheets, draw_curves, lay_bands, peaks_in_band
 from lightning_gcam.visual.drawing import OBJECT_COLOR, SUSPECT_COLOR
 from lightning_gcam.visual.forms import CurveForm, curve_form, plan_sheets
-from lightning_gcam.visual.panels import HeatStyle, Regions, draw_sheet
 from lightning_gcam.visual.images import unpack
+from lightning_gcam.visual.panels import HeatStyle, Regions, draw_sheet
 
 
 def form_of(length: int, channels: int = 1, bars: int = 0, width: int = 520) -> CurveForm:
