@@ -369,7 +369,9 @@ def exchange_texture(images: Tensor, donors: Tensor) -> Tensor:
     return donors + _low_pass(images - donors)  # a low pass of both, and only one of them: it is linear
 
 
-@register_property("border", remedy="crop the images, or look for tags, frames and rulers at their edges")
+@register_property(
+    "border", remedy="crop the images (of signals the ends), or look for tags, frames and rulers at their edges"
+)
 def exchange_border(images: Tensor, donors: Tensor) -> Tensor:
     """Take the outer 17% of each side from the donor; a side of one or two pixels has no border.
 
