@@ -305,7 +305,10 @@ class EvaluationRun:
         """Take the next batch of this process; whatever fails, its samples keep their positions and are counted."""
         is_first, samples = self.places.delivered == 0, None
         with self.failures.guard(READING, before_training=is_first):
-            samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names)
+            several = (
+                (lambda message: None) if self.plan.config.head is not None else None
+            )  # labels of each head
+            samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names, several)
             if is_first and self.places.all_to_each:
                 self.first_digest = int(digests_of(samples.select([0]))[0])
         n = len(samples) if samples is not None else self.places.size_of(batch, self.loader)

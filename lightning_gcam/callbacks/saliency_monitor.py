@@ -55,6 +55,7 @@ from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter, SaliencyBatch
 from lightning_gcam.data.fixed_samples import Selection, one_labelled
+from lightning_gcam.data.unreadable import LABELS_TWICE
 from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.metrics.registry import ResolvedScores, Scores
 from lightning_gcam.pipeline.config import (
@@ -248,6 +249,7 @@ class SaliencyMonitor(Callback):
         final = replace(self._config, scores=ResolvedScores.of(final_scores), checks=(), draws_earlier=False)
         self._final_config = final if final_scores else None
         self._failures = FailurePolicy(on_error)
+        self._unclear: list[str] = []
         self._collection = SampleCollector(
             num_samples,
             selection,
@@ -256,7 +258,7 @@ class SaliencyMonitor(Callback):
             class_names,
             dataloader_idx,
             forward,
-            self._warn_of_unclear,
+            self._unclear.append,
         )
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._budget = CheckBudget(max_overhead)
@@ -339,6 +341,7 @@ class SaliencyMonitor(Callback):
             samples = self._collection.read_or_none(batch)
             images = for_planning(samples) if samples is not None else None
             self._prepare(trainer, pl_module, images, batch)
+            self._warn_of_unclear()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -546,6 +549,7 @@ class SaliencyMonitor(Callback):
         if to_prepare:
             samples, part = (taken.samples, taken.part) if taken is not None else (None, None)
             self._prepare(trainer, pl_module, samples, part)
+        self._warn_of_unclear()
 
     def _warn_of_change(self, position: int | None) -> None:
         if position is not None:
@@ -556,8 +560,13 @@ class SaliencyMonitor(Callback):
                 "so that its history stays comparable.",
             )
 
-    def _warn_of_unclear(self, message: str) -> None:
-        self._failures.warn_once("unclear annotation", message)
+    def _warn_of_unclear(self) -> None:
+        """Warn of annotation that could not be read; labels that found their heads are none."""
+        have_heads = any(plan.name is not None and plan.labels is not None for plan in self._layers)
+        for message in self._unclear:
+            if not (have_heads and LABELS_TWICE in message):
+                self._failures.warn_once("unclear annotation", message)
+        self._unclear.clear()
 
     def _prepare(
         self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch | None, batch: Any = None
