@@ -20,13 +20,14 @@ from torchmetrics import Metric
 from lightning_gcam.callbacks.distributed import from_rank_zero, own_map_fn, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
-from lightning_gcam.callbacks.sample_collector import integer_images_explained
+from lightning_gcam.callbacks.sample_collector import integer_images_explained, with_inputs_taken
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import WrappedForward
 from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.fixed_samples import FixedBatch, one_labelled
 from lightning_gcam.data.masks import warn_of_full_masks
+from lightning_gcam.data.unreadable import LABELS_TWICE
 from lightning_gcam.evaluation import Columns, SampleStore, StoredBatch
 from lightning_gcam.loggers.disk import claim_directory, release_directory
 from lightning_gcam.metrics.measurement import ScoreResults
@@ -305,10 +306,10 @@ class EvaluationRun:
         """Take the next batch of this process; whatever fails, its samples keep their positions and are counted."""
         is_first, samples = self.places.delivered == 0, None
         with self.failures.guard(READING, before_training=is_first):
-            several = (
-                (lambda message: None) if self.plan.config.head is not None else None
-            )  # labels of each head
-            samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names, several)
+            samples = as_saliency_batch(
+                batch, self.plan.adapter, self.plan.class_names, self._warn_of_unclear
+            )
+            samples = with_inputs_taken(samples, self.module, self.plan.config.forward)
             if is_first and self.places.all_to_each:
                 self.first_digest = int(digests_of(samples.select([0]))[0])
         n = len(samples) if samples is not None else self.places.size_of(batch, self.loader)
@@ -399,6 +400,10 @@ class EvaluationRun:
         return BatchEvaluator(
             self.trainer, self.module, replace(plan.config, checks=()), head, plan.chunk_size
         )
+
+    def _warn_of_unclear(self, message: str) -> None:
+        if self.plan.config.head is None or LABELS_TWICE not in message:  # else they are of several heads
+            self.failures.warn_once("unclear annotation", message)
 
     def _leave_out(self, what: str, error: Exception) -> None:
         """Warn of a score that fails; where the model itself fails, the batch does, and is tried again later."""

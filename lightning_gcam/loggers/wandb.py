@@ -40,9 +40,16 @@ def sample_images(record: SaliencyRecord, folder: Path) -> SampleImages:
 
     masks, boxes = _masks(record), _boxes(record)
     panels, columns = cut_panels(record.overlay, record.layout), max(len(record.attribution.maps), 1)
-    stride = (record.layout.panels - 1) // columns  # a map's own panel is the first of its columns
+    first = record.layout.pictures
+    stride = max(
+        (record.layout.panels - first) // columns, 1
+    )  # a map's own panel is the first of its columns
+    is_flat = record.batch.kind == "image"
+    pictures = (
+        _pictures(record) if is_flat else [each[0] for each in panels]
+    )  # the regions are drawn in others
     shown: SampleImages = []
-    for index, (picture, caption) in enumerate(zip(_pictures(record), record.captions, strict=True)):
+    for index, (picture, caption) in enumerate(zip(pictures, record.captions, strict=True)):
         regions: dict[str, Any] = {
             "masks": {name: wandb.data_types.ImageMask(each, name) for name, each in masks[index].items()},
             "boxes": boxes[index],
@@ -50,7 +57,7 @@ def sample_images(record: SaliencyRecord, folder: Path) -> SampleImages:
         }
         image, *heat = (
             wandb.Image(_write_jpeg(pixels, folder / f"{index}-{panel}.jpg"), **regions)
-            for panel, pixels in enumerate([picture, *panels[index][1::stride]])
+            for panel, pixels in enumerate([picture, *panels[index][first::stride]])
         )
         shown.append((image, heat))
     return shown
@@ -122,9 +129,11 @@ def _pictures(record: SaliencyRecord) -> list[npt.NDArray[np.uint8]]:
 
 
 def _masks(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
-    """Return the known masks of each sample, object and suspect region, in the size of its picture."""
+    """Return the known masks of each image, object and suspect region, in the size of its picture."""
     batch = record.batch
     found: list[dict[str, dict[str, Any]]] = [{} for _ in range(len(batch))]
+    if batch.kind != "image":
+        return found
     for masks, (number, name) in ((batch.masks, _OBJECT), (batch.suspect_masks, _SUSPECT)):
         if masks is not None:
             for row, mask in zip(found, _resized(masks, record), strict=True):
@@ -139,7 +148,7 @@ def _resized(masks: Tensor, record: SaliencyRecord) -> npt.NDArray[np.uint8]:
 
 
 def _boxes(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
-    if record.batch.boxes is None:
+    if record.batch.boxes is None or record.batch.kind != "image":
         return [{}] * len(record.batch)
     height, width = record.batch.images.shape[2:]
     number, name = _OBJECT

@@ -180,6 +180,8 @@ class LookConfig:
         """
         config = self.with_forward(forward)
         object.__setattr__(config, "plans", tuple(plans))
+        if plans and plans[0].name is None and plans[0].layers:
+            object.__setattr__(config, "target_layer", [*plans[0].layers])
         return config
 
     def at_head(self, plan: HeadPlan) -> LookConfig:

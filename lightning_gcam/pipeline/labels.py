@@ -1,4 +1,4 @@
-"""A batch's labels as targets: of all samples, of a chunk, and of each head of a model with several."""
+"""What of a batch belongs to the model's call, and its labels as targets: of all samples, a chunk, or one head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import forward_at
+from lightning_gcam.cam.calling import bound_to, forward_at
+from lightning_gcam.cam.detection import with_detection
 from lightning_gcam.cam.heads import HeadPlan, assign_labels, find_heads, names_of_heads, say_first
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.targets import Labels, Targets, are_measurements
@@ -16,7 +17,22 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.utils.errors import InputError
 
 
-def labels_for(batch: Tensor | SaliencyBatch) -> Labels | None:
+def forward_for(
+    model: nn.Module, batch: SaliencyBatch, forward: Forward | None, *, if_likely: bool = False
+) -> Forward | None:
+    """The way to call a model for a batch: with its other inputs, and of a detector with its target boxes.
+
+    Args:
+        model: it is left as it was.
+        batch: the samples.
+        forward: as in `attribute`; what is bound already stays.
+        if_likely: as in `lightning_gcam.cam.detection.with_detection`.
+    """
+    bound = bound_to(forward, batch.inputs, batch.frames_first)
+    return with_detection(model, batch.images, bound, batch.boxes, batch.labels, if_likely=if_likely)
+
+
+def labels_for(batch: Tensor | SaliencyBatch) -> Labels | str | None:
     """The labels of a batch as targets.
 
     Raises:
@@ -30,15 +46,15 @@ def labels_for(batch: Tensor | SaliencyBatch) -> Labels | None:
     return labels_of(batch)
 
 
-def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | None:
-    """A batch's labels as targets; None where there are none.
+def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | str | None:
+    """A batch's labels as targets; None where there are none, "whole" where they are no classes.
 
     Args:
         batch: the samples.
         whole: the batch that they are a part of: whether labels name classes or measure something is seen in all.
     """
     if batch.labels is None:
-        return None
+        return "whole" if batch.no_classes else None
     all_labels = whole.labels if whole is not None and whole.labels is not None else batch.labels
     return Labels(batch.labels, are_measurements(all_labels), of_batch=True)
 

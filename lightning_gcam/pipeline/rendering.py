@@ -30,7 +30,7 @@ from lightning_gcam.visual.images import Scale, check_count, check_same_size, sh
 from lightning_gcam.visual.layout import FigureLayout, plan, plan_row
 from lightning_gcam.visual.overlay import shrink_maps, shrink_saliency
 from lightning_gcam.visual.panels import HeatStyle, Regions, Sheet, flat_sheets
-from lightning_gcam.visual.planes import lay_slices, peaks_of, plane_sheets
+from lightning_gcam.visual.planes import lay_slices, plane_sheets
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,12 @@ def draw(
     )
     before = _comparable(earlier, attribution) if style.show_change else {}
     sheets = _sheets(batch, attribution, style, layout, before)
-    present = batch.masks is not None or batch.boxes is not None, batch.suspect is not None
+    outlined = {
+        "object": batch.masks is not None or batch.boxes is not None,
+        "suspect region": batch.suspect is not None,
+        "prediction": attribution.predicted_boxes is not None,
+    }
+    present = [name for name, there in outlined.items() if there]
     return render_sheets(sheets, layout, shown, HeatStyle(style.scale, tops, style.show_change), present)
 
 
@@ -152,8 +157,9 @@ def _sheets(
         # nothing is drawn at a size that nobody sees, or on the device
         maps, before, size = _shrunk(maps, layout.work), _shrunk(before, layout.work), layout.work
         boxes = _scaled(batch.boxes, batch.images, size)
-        suspect = _region(batch.suspect_masks, size)
-        regions = Regions(_region(batch.masks, size), boxes, suspect)
+        suspect, predicted = _region(batch.suspect_masks, size), attribution.predicted_boxes
+        found = _scaled([*predicted], batch.images, size) if predicted is not None else None
+        regions = Regions(_region(batch.masks, size), boxes, suspect, found)
         shown = {name: to_display(each, style.normalize, size) for name, each in beside.items()}
     if style.scale != "own":
         maps = {name: _raw(each, peaks[name]) for name, each in maps.items()}
@@ -282,7 +288,7 @@ def draw_exchanges(
         edits = (each for each in exchanged.edits if each.donor == donor)
         panels += [(each.image, _edited(exchanged, each, names)) for each in edits]
     return render_row(
-        _on_one_scale([image for image, _ in panels], row, batch, attribution, style.normalize),
+        _on_one_scale([image for image, _ in panels], row, batch, style.normalize),
         [texts for _, texts in panels],
         title=_joined(when, "what the prediction follows", _shown_channels(batch)),
         caption=captions.captions(batch, attribution, names)[row],
@@ -292,19 +298,18 @@ def draw_exchanges(
 
 
 def _on_one_scale(
-    images: Sequence[Tensor],
-    row: int,
-    batch: SaliencyBatch,
-    attribution: captions.Explanation,
-    normalize: Normalize | None,
+    images: Sequence[Tensor], row: int, batch: SaliencyBatch, normalize: Normalize | None
 ) -> Tensor:
-    """Versions `(C, *S)` of one sample as pictures `(M, 3, h, w)`: of volumes and videos the slice through its peak."""
+    """Versions `(C, *S)` of a sample as pictures `(M, 3, h, w)`: of volumes and videos the slice with most object."""
     if batch.kind == "signal":
-        form = CurveForm(batch.image_size[0], min(batch.images.shape[1], MOST_CHANNELS), 256)
+        channels = min(batch.images.shape[1], MOST_CHANNELS)
+        form = CurveForm(batch.image_size[0], channels, width=256, has_band=False)
         return draw_curves(form, torch.stack(list(images)), Regions(), normalize, on_one_scale=True)[0]
     if batch.kind != "image":
-        peak = peaks_of(next(iter(attribution.maps.values()))[row, None])[0]
-        return lay_slices(images, int(peak[0, 0]), is_video=batch.kind == "video", normalize=normalize)
+        masks, number = batch.object_masks, batch.image_size[0] // 2
+        if masks is not None and bool(masks[row].any()):
+            number = int(masks[row].flatten(1).sum(dim=1).argmax())
+        return lay_slices(images, number, is_video=batch.kind == "video", normalize=normalize)
     # side by side in one image, so that all of them are shown on one scale
     height, width = batch.image_size
     size = plan_row(len(images), height, width, details=0, parts=1).work

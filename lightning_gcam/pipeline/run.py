@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import bound_to, forward_at
+from lightning_gcam.cam.calling import forward_at
 from lightning_gcam.cam.heads import HeadForward
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
@@ -33,7 +33,7 @@ from lightning_gcam.pipeline.config import (
     in_one_process,
 )
 from lightning_gcam.pipeline.heads import JoinedRecord, looks_at_heads
-from lightning_gcam.pipeline.labels import labels_of, plan_heads
+from lightning_gcam.pipeline.labels import forward_for, labels_of, plan_heads
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
     maps_of_random_weights,
@@ -96,7 +96,7 @@ def analyze(
         ['accuracy', 'accuracy_chance']
     """
     stamp, config = stamp or Stamp(), config or LookConfig()
-    config = config.with_forward(bound_to(config.forward, batch.inputs, batch.frames_first))
+    config = config.with_forward(forward_for(model, batch, config.forward))
     if config.may_have_heads(batch):
         plans = config.plans or map_fn(lambda _: plan_heads(model, batch, config.head, config.forward))
         looks = map_fn(lambda _: looks_at_heads(batch, plans, stamp, history, largest_label))

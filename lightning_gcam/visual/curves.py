@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ def curve_sheets(
     """
     sheets = []
     for heading, each in (beside or {}).items():
-        pictures, words = draw_curves(form, each, regions, normalize)
+        pictures, words = draw_curves(replace(form, has_band=False), each, Regions(), normalize)
         sheets.append(Sheet(heading, heading, pictures, words=words))
     pictures, words = draw_curves(form, signals, regions, normalize)
     heated = torch.zeros(form.sheet, dtype=torch.bool)

@@ -113,11 +113,11 @@ def stack_form(size: tuple[int, ...], count: int, most: int, is_video: bool) -> 
     Args:
         size: of the samples, three numbers.
         count: how many slices.
-        most: pixels of the longer side of each.
+        most: pixels of the longer side of each; it is not enlarged.
         is_video: whether they are drawn as images are, and not windowed.
 
     Example:
-        >>> stack_form((32, 64, 64), 12, 96, False).sheet
+        >>> stack_form((32, 128, 128), 12, 96, False).sheet
         (1152, 96)
     """
     scale = min(1.0, most / max(size[1:]))
@@ -150,12 +150,14 @@ class CurveForm:
         channels: how many of them are drawn.
         width: of the panel.
         bars: for the object and the suspect region, as far as there are any.
+        has_band: whether there is a map; the axis stands in the band's place otherwise.
     """
 
     length: int
     channels: int
     width: int
     bars: int = 0
+    has_band: bool = True
 
     @property
     def lane(self) -> int:
@@ -181,12 +183,12 @@ class CurveForm:
     def band(self) -> slice:
         """The rows of the band."""
         top = self.plot.stop + self.bars * (BAR + 2) + 3
-        return slice(top, top + _BAND)
+        return slice(top, top + (_BAND if self.has_band else 0))
 
     @property
     def sheet(self) -> tuple[int, int]:
         """Height and width of the panel."""
-        return self.band.stop + _AXIS, self.width
+        return self.band.start + _BAND + _AXIS, self.width
 
 
 @lru_cache(maxsize=64)

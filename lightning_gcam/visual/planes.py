@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -240,33 +240,40 @@ def plane_sheets(
         before: the maps of an earlier look.
         beside: further images of the samples, by their heading.
     """
-    blank = images.new_zeros(len(images), *form.size, dtype=torch.float32) if not maps else None
-    views = {name: view_of(form, values, objects) for name, values in maps.items()}
-    first = next(iter(views.values())) if views else view_of(form, blank, objects)  # type: ignore[arg-type]
-    sheets = []
-    for heading, shown in {"image": images, **(beside or {})}.items():
-        strokes, words = _strokes(form, first, regions, line_width), _words(form, first)
-        sheets.append(
-            Sheet(heading, heading, lay_pictures(shown, form, first, normalize), strokes, words=words)
+    nothing = {} if maps else {"": images.new_zeros(len(images), *form.size)}
+    views = {name: view_of(form, values, objects) for name, values in (maps or nothing).items()}
+
+    def sheet_of(name: str, shown: Tensor, view: View, regions: Regions) -> Sheet:
+        pictures = lay_pictures(shown, form, view, normalize)
+        return Sheet(
+            name, name, pictures, _strokes(form, view, regions, line_width), words=_words(form, view)
         )
-    for heading, (name, view) in zip(headings, views.items(), strict=True):
-        then = before[name] if before and name in before else None
-        same = name == next(iter(views))
+
+    first_name, first_view = next(iter(views.items()))
+    first = sheet_of("image", images, first_view, regions)
+    others = [sheet_of(name, each, first_view, Regions()) for name, each in (beside or {}).items()]
+    sheets = [first, *others]
+    for heading, (name, values) in zip(headings, maps.items(), strict=True):
+        view, then = views[name], (before or {}).get(name)
+        base = first if name == first_name else sheet_of(name, images, view, regions)
         sheets.append(
-            Sheet(
-                name,
-                heading,
-                sheets[0].pictures if same else lay_pictures(images, form, view, normalize),
-                sheets[0].strokes if same else _strokes(form, view, regions, line_width),
-                lay_maps(maps[name], form, view),
-                None if then is None else lay_maps(then, form, view),
-                None if then is None else then.nan_to_num(0, 0, 0).flatten(1).amax(dim=1).cpu(),
-                _paste([part.flatten(1) for part in _full(form, view)], form, torch.tensor(False)),
-                _rings(form, view),
-                _words(form, view),
+            replace(
+                base,
+                name=name,
+                heading=heading,
+                saliency=lay_maps(values, form, view),
+                before=None if then is None else lay_maps(then, form, view),
+                tops_before=None if then is None else _highest(then),
+                heated=_paste([part.flatten(1) for part in _full(form, view)], form, torch.tensor(False)),
+                peaks=_rings(form, view),
             )
         )
     return sheets
+
+
+def _highest(maps: Tensor) -> Tensor:
+    """The highest value of each map, on the CPU."""
+    return maps.detach().nan_to_num(0, 0, 0).flatten(1).amax(dim=1).cpu()
 
 
 def _full(form: Form, view: View) -> list[Tensor]:

@@ -21,6 +21,9 @@ def _head(channels: int) -> list[nn.Module]:
 class Plain(pytorch_lightning.LightningModule):
     """BatchNorm, dropout and an in-place ReLU; random numbers of all three kinds are used in training."""
 
+    size: tuple[int, ...] = (8, 8)
+    """Of the images that it takes."""
+
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
@@ -129,6 +132,46 @@ class OwnTrain(Plain):
         self.switched += 1
         self.net[3].train(False)
         return self
+
+
+class Signals(Plain):
+    """The same over one dimension."""
+
+    size = (24,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv1d(1, 4, 3, padding=1),
+            nn.BatchNorm1d(4),
+            nn.ReLU(inplace=True),
+            nn.Dropout1d(0.2),
+            nn.Conv1d(4, 6, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool1d(1),
+            nn.Flatten(),
+            nn.Linear(6, CLASSES),
+        )
+
+
+class Volumes(Plain):
+    """The same over three dimensions."""
+
+    size = (6, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv3d(1, 4, 3, padding=1),
+            nn.BatchNorm3d(4),
+            nn.ReLU(inplace=True),
+            nn.Dropout3d(0.2),
+            nn.Conv3d(4, 6, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Linear(6, CLASSES),
+        )
 
 
 MODULES = [Plain, FrozenBatchNorm, AlwaysDropout, Spectral, Counting, Transformer, LogsInForward, OwnTrain]

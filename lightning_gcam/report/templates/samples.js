@@ -141,7 +141,7 @@ function showCards() {
       const pictures = [...(card.sample.band ? [] : [["image", card.sample.image]]), ...Object.entries(card.sample.beside || NOTHING)];
       for (const [name, uri] of pictures) {
         const box = panel(card.sample, name, imageOf(card.sample, uri, `Sample ${card.index + 1}, ${name}: ${words.caption}`));
-        lay(box, card.sample, null);
+        if (uri === card.sample.image) lay(box, card.sample, null);
         card.panels.append(box.figure);
       }
     }

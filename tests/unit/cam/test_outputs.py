@@ -307,7 +307,7 @@ def test_the_code_that_is_shown_takes_the_logits_out_of_the_output(output: Any, 
     [
         ([{"boxes": torch.zeros(1, 4), "scores": torch.zeros(1)}], "#detection-models"),
         ([{"scores": torch.zeros(2)}, {"scores": torch.zeros(2)}], "#detection-models"),
-        (torch.zeros(2, 5, 2), "#keypoints"),
+        (torch.zeros(2, 5, 7), ""),
         (torch.zeros(2, dtype=torch.long), "#quantized-and-detached-models"),
         ("text", ""),
     ],
