@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torchmetrics import Metric
 from lightning_gcam.callbacks.distributed import from_rank_zero, own_map_fn, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
+from lightning_gcam.callbacks.reading_notes import warn_of_unclear
 from lightning_gcam.callbacks.sample_collector import integer_images_explained, with_inputs_taken
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import WrappedForward
@@ -27,7 +28,6 @@ from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.fixed_samples import FixedBatch, one_labelled
 from lightning_gcam.data.masks import warn_of_full_masks
-from lightning_gcam.data.unreadable import LABELS_TWICE
 from lightning_gcam.evaluation import Columns, SampleStore, StoredBatch
 from lightning_gcam.loggers.disk import claim_directory, release_directory
 from lightning_gcam.metrics.measurement import ScoreResults
@@ -306,9 +306,8 @@ class EvaluationRun:
         """Take the next batch of this process; whatever fails, its samples keep their positions and are counted."""
         is_first, samples = self.places.delivered == 0, None
         with self.failures.guard(READING, before_training=is_first):
-            samples = as_saliency_batch(
-                batch, self.plan.adapter, self.plan.class_names, self._warn_of_unclear
-            )
+            unclear = partial(warn_of_unclear, self.failures, self.plan.config.head is not None)
+            samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names, unclear)
             samples = with_inputs_taken(samples, self.module, self.plan.config.forward)
             if is_first and self.places.all_to_each:
                 self.first_digest = int(digests_of(samples.select([0]))[0])
@@ -400,10 +399,6 @@ class EvaluationRun:
         return BatchEvaluator(
             self.trainer, self.module, replace(plan.config, checks=()), head, plan.chunk_size
         )
-
-    def _warn_of_unclear(self, message: str) -> None:
-        if self.plan.config.head is None or LABELS_TWICE not in message:  # else they are of several heads
-            self.failures.warn_once("unclear annotation", message)
 
     def _leave_out(self, what: str, error: Exception) -> None:
         """Warn of a score that fails; where the model itself fails, the batch does, and is tried again later."""

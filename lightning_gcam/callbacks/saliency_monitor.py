@@ -30,6 +30,7 @@ from lightning_gcam.callbacks.distributed import (
 )
 from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
 from lightning_gcam.callbacks.publisher import Publisher
+from lightning_gcam.callbacks.reading_notes import warn_of_unclear
 from lightning_gcam.callbacks.resuming import CheckpointState, names_of, settings_of, state_of_plans
 from lightning_gcam.callbacks.sample_collector import (
     SampleCollector,
@@ -55,7 +56,6 @@ from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter, SaliencyBatch
 from lightning_gcam.data.fixed_samples import Selection, one_labelled
-from lightning_gcam.data.unreadable import LABELS_TWICE
 from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.metrics.registry import ResolvedScores, Scores
 from lightning_gcam.pipeline.config import (
@@ -563,10 +563,8 @@ class SaliencyMonitor(Callback):
     def _warn_of_unclear(self) -> None:
         """Warn of annotation that could not be read; labels that found their heads are none."""
         have_heads = any(plan.name is not None and plan.labels is not None for plan in self._layers)
-        for message in self._unclear:
-            if not (have_heads and LABELS_TWICE in message):
-                self._failures.warn_once("unclear annotation", message)
-        self._unclear.clear()
+        while self._unclear:
+            warn_of_unclear(self._failures, have_heads, self._unclear.pop(0))
 
     def _prepare(
         self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch | None, batch: Any = None
