@@ -148,6 +148,8 @@ def _logits_among(heads: Mapping[str, Tensor], output: Any, images: Tensor) -> l
         logits = find_raw_logits(output, len(images), images.ndim - 2)
     except SeveralHeadsError as error:
         return list(error.shapes)
+    except InputError:  # there are none: whoever calls the model for its maps reports it
+        return []
     return [head for head, each in heads.items() if each.data_ptr() == logits.data_ptr()]
 
 

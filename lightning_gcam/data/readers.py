@@ -31,7 +31,7 @@ from lightning_gcam.data.structure import (
     named_parts,
     unwrap,
 )
-from lightning_gcam.data.unreadable import Parts, UnreadableBatch, access
+from lightning_gcam.data.unreadable import LABELS_TWICE, Parts, UnreadableBatch, access
 
 Reader = Callable[[Any], Parts | None]
 """From a batch to its parts, or None where it has another structure."""
@@ -230,9 +230,7 @@ def _one_label(found: Parts) -> Parts:
     found["columns"] = {**{str(index): each for index, each in enumerate(likely)}, **found["columns"]}
     if len(likely) > 1 or others or (likely and "labels" in found):
         first = {"labels": likely[0]} if likely else {}
-        merge(
-            found, {"unclear": [UnreadableBatch("Two parts could each be the labels.", {**first, **found})]}
-        )
+        merge(found, {"unclear": [UnreadableBatch(LABELS_TWICE, {**first, **found})]})
         found["labels"] = None
     elif likely:
         found["labels"] = likely[0]

@@ -31,6 +31,10 @@ Parts = dict[str, Any]
 """What was found in a batch: the fields of a `SaliencyBatch`, and `objects`, one dict per sample."""
 
 
+LABELS_TWICE = "Two parts could each be the labels."
+"""The problem that a model with a head for each of them does not have."""
+
+
 class UnreadableBatch(Exception):
     """Raised where a batch can be read in more than one way, or in none.
 

@@ -114,7 +114,7 @@ def test_what_is_no_name_is_refused(head: Any) -> None:
 
 
 def test_a_head_of_several_heads_is_refused_by_attribute() -> None:
-    with pytest.raises(InputError, match="Call `attribute` once for each"):
+    with pytest.raises(InputError, match="Give one at a time"):
         attribute(Two(OUTPUTS["dict"][0]), pictures()[:, :2], head=["age", "sex"])  # type: ignore[arg-type]
 
 
