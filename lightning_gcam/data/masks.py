@@ -335,9 +335,11 @@ def _dense_target(masks: Any, stack: Tensor) -> UnreadableBatch:
     )
     if is_of_larger_numbers and not is_whole(stack):
         return UnreadableBatch(
-            reason, masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0"
+            reason,
+            masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0",
+            recipe="#dense-targets",
         )
-    return UnreadableBatch(reason)
+    return UnreadableBatch(reason, recipe="#dense-targets")
 
 
 def _read_shares(masks: Any, stack: Tensor, labels: Tensor | None) -> Tensor:

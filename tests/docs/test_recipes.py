@@ -85,9 +85,6 @@ class Volumes(Fitted):
 def test_volumes(tmp_path: Path) -> None:
     volumes = torch.rand(16, 1, 8, 16, 16)
     samples = [{"image": each, "label": int(label)} for each, label in zip(volumes, LABELS, strict=True)]
-    with pytest.raises(InputError, match="docs/recipes.md#volumes-and-clips"):
-        as_saliency_batch({"image": volumes, "label": LABELS})
-
     module = Volumes()
     record = look(tmp_path, "Volumes and clips", module, samples)
 
