@@ -245,10 +245,12 @@ def _add_part(found: Parts, value: Any) -> None:
     if inner is not None:
         new = annotation_among(inner, found["images"])
         found["columns"].update(label_columns(inner, images.n))
-    elif _is_second_picture(value, found["images"]) or _is_signal_beside(value, images):
+    elif _is_second_picture(value, found["images"]):
         return
     else:
         field = next((field for field, fits in PART_TESTS if fits(value, images)), None)
+        if field is None and _is_signal_beside(value, images):
+            return
         if field is None:
             raise _unknown_part(found, value, images)
         new = {field: value}
@@ -271,7 +273,7 @@ def _is_second_picture(value: Any, images: Any) -> bool:
     is_alike = (
         second.dtype == first.dtype and first.ndim > 2 and not second.is_complex() and second.numel() > 0
     )
-    return is_alike and is_dense(second.flatten(0, 1))
+    return is_alike and is_dense(second[:4].flatten(0, 1))  # some are enough
 
 
 def _is_signal_beside(value: Any, images: _ImageShape) -> bool:
