@@ -207,7 +207,7 @@ def _place_of_images(batch: Sequence[Any]) -> int | None:
     place = next((index for index, d in enumerate(counts) if d > 1), None)
     if place is not None and counts[place] == 2 and 3 in counts:
         volume = counts.index(3)
-        place = volume if size_of_first(batch[volume]) == size_of_first([batch[place]]) else place
+        place = volume if size_of_first(batch[volume]) == batch_shape(batch[place])[1:] else place
     if place is None and 1 in counts:
         place = counts.index(1)
     if place is None and batch and structure.is_array(batch[0]) and batch[0].ndim > 1:

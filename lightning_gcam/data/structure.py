@@ -384,6 +384,21 @@ def is_binary(array: Tensor) -> bool:
     return bool(((array == 0) | (array == 1)).all())
 
 
+_TOLERANCE = 1e-2
+"""By how much shares may miss a sum of one: half precision rounds each of them."""
+
+
+def are_shares(rows: Tensor) -> bool:
+    """Whether rows `(N, K)` are shares of each class: none negative, and a sum of one.
+
+    Example:
+        >>> are_shares(torch.tensor([[0.2, 0.8]])), are_shares(torch.tensor([[0.2, 0.9]]))
+        (True, False)
+    """
+    is_one = (rows.sum(dim=1) - 1).abs() < _TOLERANCE
+    return rows.is_floating_point() and bool((rows >= 0).all()) and bool(is_one.all())
+
+
 def is_whole(numbers: Tensor) -> bool:
     """Whether all numbers are whole, of whatever dtype."""
     return not numbers.is_floating_point() or torch.equal(numbers, numbers.round())
