@@ -243,7 +243,7 @@ def label_columns(named: Mapping[Any, Any], n: int) -> Iterator[tuple[str, Any]]
 
 
 def is_label(value: Any, n: int) -> bool:
-    """Whether a part holds a number, or a row of marks, for each of `n` samples.
+    """Whether a part holds a number, or a row of marks or shares, for each of `n` samples.
 
     Example:
         >>> import torch
@@ -252,12 +252,10 @@ def is_label(value: Any, n: int) -> bool:
     """
     if not structure.are_labels(value, n) or (array := as_tensor(value)) is None or array.is_complex():
         return False
+    if array.ndim == 0 or len(array) != n:
+        return False
     is_column = array.ndim == 1 or array.shape[1:] == (1,)
-    return (
-        array.ndim > 0
-        and len(array) == n
-        and (is_column or (array.numel() > 0 and structure.is_binary(array)))
-    )
+    return is_column or (array.numel() > 0 and (structure.is_binary(array) or structure.are_shares(array)))
 
 
 def len_of(images: Any) -> int:
