@@ -77,5 +77,7 @@ def test_several_objects_of_several_classes(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="1 validation samples were not considered .* label is negative"):
         toy_trainer(tmp_path, watch, max_epochs=1).fit(DetectorModule(small_fcos), squares_loader(8), scenes)
     batch = record_of(watch).batch
-    kept = sorted((label, len(boxes)) for label, boxes in zip(batch.labels.tolist(), batch.boxes, strict=True))
+    kept = sorted(
+        (label, len(boxes)) for label, boxes in zip(batch.labels.tolist(), batch.boxes, strict=True)
+    )
     assert kept == [(1, 2), (2, 1), (2, 1)]
