@@ -31,8 +31,8 @@ def draw_squares(size: int, seed: int) -> list[tuple[Tensor, dict[str, Tensor]]]
         side = int(torch.randint(12, 20, (), generator=random))
         top, left = (int(torch.randint(edge - side, (), generator=random)) for edge in (48, 64))
         image[number % 2, top : top + side, left : left + side] += 0.8
-        box = torch.tensor([[left, top, left + side, top + side]]).float()
-        samples.append((image, {"boxes": box, "labels": torch.tensor([number % 2 + 1])}))
+        box = torch.tensor([[left, top, left + side, top + side]])
+        samples.append((image, {"boxes": box.float(), "labels": torch.tensor([number % 2 + 1])}))
     return samples
 
 
@@ -46,20 +46,19 @@ class Detector(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        convolutions = [nn.Conv2d(*widths, 3, 2, 1) for widths in pairwise([3, 16, 32, 32])]
-        backbone: Any = nn.Sequential(*(layer for each in convolutions for layer in (each, nn.ReLU())))
-        backbone.out_channels = 32
-        anchors = AnchorGenerator(((16,),), ((1.0,),))
+        blocks = [(nn.Conv2d(*widths, 3, 2, 1), nn.ReLU()) for widths in pairwise([3, 16, 32, 32])]
+        backbone: Any = nn.Sequential(*(layer for block in blocks for layer in block))
+        backbone.out_channels, anchors = 32, AnchorGenerator(((16,),), ((1.0,),))
         self.net = RetinaNet(backbone, len(COLOURS), min_size=48, anchor_generator=anchors)
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
-        return self.net(images, targets)
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        return self.net(images)
 
     def training_step(self, batch: tuple[list[Any], ...], batch_idx: int) -> Tensor:
-        return sum(self(*batch).values())
+        return sum(self.net(*batch).values())
 
     def validation_step(self, batch: tuple[list[Any], ...], batch_idx: int) -> None:
-        self.log("val_boxes", float(len(self(batch[0])[0]["boxes"])), batch_size=1)
+        self.log("val_boxes", sum(float(len(each["boxes"])) for each in self(batch[0])), batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=2e-3)

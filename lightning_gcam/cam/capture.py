@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import call_model, forward_at, quantized_message
-from lightning_gcam.cam.detection import covered_size
+from lightning_gcam.cam.calling import call_model, covered_size, forward_at, quantized_message
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layout_evidence import layout_of
 from lightning_gcam.cam.layouts import Reshape, Run, main_tensor, with_main_tensor

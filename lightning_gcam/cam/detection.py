@@ -111,6 +111,24 @@ class DetectionForward(WrappedForward):
             labels=rows_of(self.labels, rows) if self.labels is not None else None,
         )
 
+    def covered_size(self, model: nn.Module, images: Tensor) -> Size | None:
+        """The size of the images and what torchvision's detectors pad them with at the right and below.
+
+        Args:
+            model: in eval mode.
+            images: `(N, C, H, W)`.
+
+        Returns:
+            Height and width, in pixels of the images as they came; None where nothing is padded.
+        """
+        transform = next((each for each in model.modules() if _pads(each)), None)
+        if transform is None:
+            return None
+        padded, _ = transform([images[0].detach()])
+        sides = zip(size_of(images), padded.tensors.shape[2:], padded.image_sizes[0], strict=True)
+        covered = tuple(round(side * whole / part) for side, whole, part in sides)
+        return covered if covered != size_of(images) else None
+
     def _log_odds(self, detection: Detection, target: tuple[Tensor, Tensor] | None) -> Tensor:
         """The log-odds of each class `(K,)` in one image."""
         odds, classes = log_odds(detection["scores"]), detection["labels"].long()
@@ -284,7 +302,7 @@ def _classes_of_head(model: nn.Module) -> int:
     return 0
 
 
-# ------------------------------------------------------------------------------------------- where maps lie
+# ------------------------------------------------------------------------------------------- the parts of a detector
 
 
 def backbone_of(model: nn.Module) -> nn.Module | None:
@@ -295,27 +313,6 @@ def backbone_of(model: nn.Module) -> nn.Module | None:
         Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
     """
     return next((each for name, each in model.named_modules() if name.rpartition(".")[2] == "backbone"), None)
-
-
-def covered_size(model: nn.Module, images: Tensor, forward: Forward | None) -> Size | None:
-    """The size of what a detector's grids lie over: the images, and what it pads them with at the right and below.
-
-    Args:
-        model: in eval mode.
-        images: `(N, C, H, W)`.
-        forward: as in `call_model`.
-
-    Returns:
-        Height and width, in pixels of the images as they came; None for any other model, and one that pads nothing.
-    """
-    is_detector = is_of_detections(forward)
-    transform = next((each for each in model.modules() if is_detector and _pads(each)), None)
-    if transform is None:
-        return None
-    padded, _ = transform([images[0].detach()])
-    sides = zip(size_of(images), padded.tensors.shape[2:], padded.image_sizes[0], strict=True)
-    covered = tuple(round(side * whole / part) for side, whole, part in sides)
-    return covered if covered != size_of(images) else None
 
 
 def _pads(module: nn.Module) -> bool:

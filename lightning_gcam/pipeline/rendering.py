@@ -104,12 +104,10 @@ def draw(
     )
     before = _comparable(earlier, attribution) if style.show_change else {}
     sheets = _sheets(batch, attribution, style, layout, before)
-    outlined = {
-        "object": batch.masks is not None or batch.boxes is not None,
-        "suspect region": batch.suspect is not None,
-        "prediction": attribution.predicted_boxes is not None,
-    }
-    present = [name for name, there in outlined.items() if there]
+    has_object = batch.masks is not None or batch.boxes is not None
+    present = ["object"] if has_object else []
+    present += ["suspect region"] if batch.suspect is not None else []
+    present += ["prediction"] if attribution.predicted_boxes is not None else []
     return render_sheets(sheets, layout, shown, HeatStyle(style.scale, tops, style.show_change), present)
 
 

@@ -13,10 +13,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from lightning_gcam import SaliencyBatch, attribute
 from lightning_gcam.cam import find_target_layer
-from lightning_gcam.cam.calling import forward_at
+from lightning_gcam.cam.calling import covered_size, forward_at
 from lightning_gcam.cam.detection import (
     DetectionForward,
-    covered_size,
     every_detection,
     is_of_detections,
     log_odds,
