@@ -20,7 +20,6 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import Candidates, FixedBatch, Sample
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.heads import JoinedRecord
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.utils.errors import error_text
@@ -233,14 +232,11 @@ def same_record(trainer: Trainer, record: SaliencyRecord) -> SaliencyRecord:
     """The record with rank zero's scores and checks, in every process."""
     if trainer.world_size == 1:
         return record
-    if record.heads:
-        heads = {name: same_record(trainer, each) for name, each in record.heads.items()}
-        return JoinedRecord.of(heads, record.batch, record.stamp)
+    heads = {name: same_record(trainer, each) for name, each in record.heads.items()}
     checks = record.reliance.to_plain() if record.reliance is not None else None
     scores, checks = from_rank_zero(trainer, (record.scores, checks))
-    return replace(
-        record, scores=scores, reliance=Reliance.from_plain(checks) if checks is not None else None
-    )
+    reliance = Reliance.from_plain(checks) if checks is not None else None
+    return replace(record, scores=scores, reliance=reliance, heads=heads)
 
 
 def from_rank_zero(trainer: Trainer, plain: Result) -> Result:

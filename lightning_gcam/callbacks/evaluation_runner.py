@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torchmetrics import Metric
 from lightning_gcam.callbacks.distributed import from_rank_zero, own_map_fn, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
-from lightning_gcam.callbacks.sample_collector import integer_images_explained
+from lightning_gcam.callbacks.sample_collector import integer_images_explained, with_inputs_taken
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import WrappedForward
 from lightning_gcam.cam.heads import HeadPlan
@@ -305,7 +305,9 @@ class EvaluationRun:
         """Take the next batch of this process; whatever fails, its samples keep their positions and are counted."""
         is_first, samples = self.places.delivered == 0, None
         with self.failures.guard(READING, before_training=is_first):
-            samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names)
+            unclear = partial(self.failures.warn_once, "unclear annotation")
+            samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names, unclear)
+            samples = with_inputs_taken(samples, self.module, self.plan.config.forward)
             if is_first and self.places.all_to_each:
                 self.first_digest = int(digests_of(samples.select([0]))[0])
         n = len(samples) if samples is not None else self.places.size_of(batch, self.loader)

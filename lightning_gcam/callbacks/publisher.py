@@ -14,13 +14,14 @@ from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.reading_notes import notes_of_parts
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
+from lightning_gcam.cam.whole import WHOLE
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.loggers import ReportLogger, log_picture, log_saliency
 from lightning_gcam.loggers.disk import directory_of_logger, next_version, restored_on_failure
 from lightning_gcam.loggers.files import write_look, write_picture, write_scores
 from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
-from lightning_gcam.pipeline.dry_run import Layers
+from lightning_gcam.pipeline.heads import Layers
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.shortcuts.checks import takes_masks
@@ -99,8 +100,15 @@ def explain_dense_logits(record: SaliencyRecord) -> None:
 
 
 def explain_probabilities(record: SaliencyRecord) -> None:
-    """Log that the model gives probabilities, and how they are read."""
+    """Log that the model gives probabilities, or the scores of detections, and how they are read."""
     squash = record.attribution.squash
+    if record.attribution.predicted_boxes is not None:
+        rank_zero_info(
+            "The model returns detections: a map explains the score of the class's best one, and where there are target "
+            "boxes, of those that match one (an IoU of 0.5 or more). `accuracy` is the share of samples whose class has "
+            "the highest score, above 0.5."
+        )
+        return
     ends = {"log_sigmoid": "the logarithm of a sigmoid", "log_softmax": "the logarithm of a softmax"}
     rank_zero_info(
         f"The model's forward ends with {ends.get(str(squash), f'a {squash}')}: its outputs are read as probabilities, "
@@ -164,11 +172,7 @@ def _by(sides: Sequence[int]) -> str:
 
 def _explained(record: SaliencyRecord, targets: Targets) -> str:
     if record.attribution.explains != "classes":
-        texts = {
-            "norm": "the output's norm",
-            "error": "the reconstruction's error",
-            "output": "the output itself",
-        }
+        texts = {**WHOLE, "output": "the output itself"}
         return texts.get(record.attribution.explains, "a score of your own")
     if isinstance(targets, int):
         return f"class {targets}"
@@ -216,7 +220,9 @@ class Publisher:
             return
         for part in record.parts:
             self._explain(
-                part, [*chain(*(layers[plan] for plan in layers if plan.name == part.stamp.head))], config
+                part,
+                [*chain(*(layers[plan] for plan in layers if (plan.name or "") == part.stamp.head))],
+                config,
             )
         to_files = not trainer.loggers and not is_rehearsal
         is_drawn = (trainer.loggers or to_files) and self._draws(record)

@@ -42,7 +42,7 @@ def notes_of_parts(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
         for kind, message in reading_notes(part, fixed):
             yield (
                 (kind, message)
-                if head is None or kind in _OF_SAMPLES
+                if not head or kind in _OF_SAMPLES
                 else (f"{kind} of {head}", f'Head "{head}": {message}')
             )
 
@@ -50,8 +50,10 @@ def notes_of_parts(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
 _OF_SAMPLES = ("unlabelled", "other sizes", "mixed", "few", "empty masks")
 
 _NO_CLASSES = {
-    "norm": ("an embedding", "its norm"),
+    "norm": ("an embedding, or coordinates", "its norm"),
     "error": ("a reconstruction of the image", "its mean squared error"),
+    "peaks": ("heat maps", "the sum of their peaks"),
+    "similarity": ("the similarity of an image to a text", "that of each sample to its own"),
     "output": ("a number of its own, whatever the labels name", "that number"),
 }
 
@@ -59,7 +61,8 @@ _NO_CLASSES = {
 def _about_classes(record: SaliencyRecord) -> Iterator[tuple[str, str]]:
     """The warning about an output that holds no classes."""
     explains = record.attribution.explains
-    if explains not in _NO_CLASSES or record.subject != "score":
+    is_known = record.batch.no_classes or (explains == "similarity" and record.batch.labels is None)
+    if explains not in _NO_CLASSES or record.subject != "score" or is_known:
         return
     kind, what = _NO_CLASSES[explains]
     yield (

@@ -72,7 +72,7 @@ class CheckpointState:
         ]
 
     def has_same_heads(self, now: Mapping[str, Any]) -> bool:
-        """Whether the same heads are asked for now."""
+        """Whether the heads that are looked at are named as they were."""
         return self.settings.get("head") == now.get("head")
 
     def has_other_samples(self, now: Mapping[str, Any]) -> bool:

@@ -65,8 +65,9 @@ from lightning_gcam.pipeline.config import (
     check_scores,
     check_targets,
 )
-from lightning_gcam.pipeline.dry_run import Layers, dry_run
-from lightning_gcam.pipeline.heads import RunHistory
+from lightning_gcam.pipeline.dry_run import dry_run
+from lightning_gcam.pipeline.heads import Layers, RunHistory
+from lightning_gcam.pipeline.labels import for_planning
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts import Checks, Removal
@@ -336,10 +337,8 @@ class SaliencyMonitor(Callback):
         """Find the layer with the first training batch, where no sanity check ran."""
         if not self._layers and batch_idx == 0 and trainer.global_step == 0:
             samples = self._collection.read_or_none(batch)
-            images = SaliencyBatch(samples.images) if samples is not None else None
-            self._prepare(
-                trainer, pl_module, images, batch
-            )  # its labels may be other ones than the validation's
+            images = for_planning(samples) if samples is not None else None
+            self._prepare(trainer, pl_module, images, batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -244,7 +244,7 @@ class BoundForward(WrappedForward):
         n, inputs = len(images), self.inputs
         if any(len(each) != n for each in inputs.values()):
             inputs = {
-                key: _rows_of(each, [row % len(each) for row in range(n)]) for key, each in inputs.items()
+                key: rows_of(each, [row % len(each) for row in range(n)]) for key, each in inputs.items()
             }
         return call_model(
             model, images.transpose(1, 2) if self.frames_first else images, self.forward, inputs
@@ -256,10 +256,11 @@ class BoundForward(WrappedForward):
         Args:
             rows: as in `WrappedForward.at`.
         """
-        return replace(self, inputs={key: _rows_of(each, rows) for key, each in self.inputs.items()})
+        return replace(self, inputs={key: rows_of(each, rows) for key, each in self.inputs.items()})
 
 
-def _rows_of(values: Any, rows: Rows) -> Any:
+def rows_of(values: Any, rows: Rows) -> Any:
+    """Some rows of a tensor or a list."""
     if isinstance(values, Tensor):
         return values[rows if isinstance(rows, slice) else torch.as_tensor(rows, device=values.device)]
     if isinstance(rows, slice):

@@ -45,25 +45,19 @@ class HeadForward(WrappedForward):
 
     def __call__(self, model: nn.Module, images: Tensor) -> Tensor:
         """The head's output for the images, `(B, K)` or `(B,)`, or `(B, K, *grid)` from a dense head."""
-        heads = _named_heads(super().__call__(model, images), len(images), [self.name])
+        heads = heads_of(super().__call__(model, images), len(images), images.ndim - 2)
+        _check_names([self.name], heads)
         return heads[self.name]
 
 
-def _named_heads(output: Any, batch_size: int, names: Collection[str]) -> dict[str, Tensor]:
-    """The heads of these names.
-
-    Raises:
-        InputError: where the output has none of a name.
-    """
-    heads = heads_of(output, batch_size)
-    if not heads:
-        raise InputError(
-            f'`head` "{next(iter(names))}" is none of this model, whose output has no parts to choose from: '
-            f"{type(output).__name__}. Leave it out."
-        )
+def _check_names(names: Collection[str], heads: Mapping[str, Tensor]) -> None:
+    """Refuse the name of a head that an output does not have."""
     for name in names:
+        if not heads:
+            raise InputError(
+                f'`head` "{name}" is none of this model, whose output has no parts to choose from. Leave it out.'
+            )
         check_known("head", name, heads)
-    return {name: heads[name] for name in names}
 
 
 def names_of_heads(head: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -135,22 +129,23 @@ def find_heads(
         >>> find_heads(Face(), torch.ones(1, 2, 4, 4))
         {'age': torch.Size([1]), 'sex': torch.Size([2])}
     """
-    n, leaf = len(images), images.detach().clone().requires_grad_(images.is_floating_point())
+    leaf = images.detach().clone().requires_grad_(images.is_floating_point())
     with untouched(model), eager_without_graph(), torch.enable_grad():
         output = call_model(model, leaf.clone(), forward)
-        found = _named_heads(output, n, given) if given else {}
-        heads = heads_of(output, n)
+        heads = heads_of(output, len(images), images.ndim - 2)
+        _check_names(given, heads)
         named = [head for head in heads if any(_is_same(head, each) for each in labelled)]
-        logits = _logits_among(heads, output, n)
-        if given or named or len(logits) > 1:
-            found |= {head: each for head, each in heads.items() if head in named or head in logits}
-        return {head: each.shape[1:] or Size([1]) for head, each in found.items()}
+        logits = _logits_among(heads, output, images)
+        if not given and not named and len(logits) < 2:
+            return {}
+        found = [*given, *(head for head in heads if head in named or head in logits)]
+        return {head: heads[head].shape[1:] or Size([1]) for head in found}
 
 
-def _logits_among(heads: Mapping[str, Tensor], output: Any, batch_size: int) -> list[str]:
+def _logits_among(heads: Mapping[str, Tensor], output: Any, images: Tensor) -> list[str]:
     """The names of the heads that could each be the logits; one where it is known which is."""
     try:
-        logits = find_raw_logits(output, batch_size)
+        logits = find_raw_logits(output, len(images), images.ndim - 2)
     except SeveralHeadsError as error:
         return list(error.shapes)
     return [head for head, each in heads.items() if each.data_ptr() == logits.data_ptr()]
@@ -163,7 +158,8 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
     """Assign labels to heads: by their names, by their order where these are numbers, then by what fits only one head.
 
     Multi-hot labels `(N, K)` fit a head of K, measurements a head of one number, classes a head of enough of them.
-    Where classes fit several heads, it is the one that has no class more; and if none or several have, the first.
+    Where classes fit several heads, it is the one that has no class more (of floats 0 and 1, that of one number); and
+    if there are none or several such, the first.
 
     Args:
         shapes: of the heads.
@@ -184,9 +180,10 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
     found: dict[str, str] = {}
     undecided: list[str] = []
     numbered = [name for name in labels if name.isdigit()]
-    if len(numbered) == len(shapes) and all(map(str.isdigit, shapes)):
-        if all(_fits(labels[name], shapes[head][0]) for head, name in zip(shapes, numbered, strict=True)):
-            found = dict(zip(shapes, numbered, strict=True))
+    pairs = dict(zip(shapes, numbered, strict=False))
+    are_numbered = len(numbered) == len(shapes) and all(head.isdigit() for head in shapes)
+    if are_numbered and all(_fits(labels[name], shapes[head][0]) for head, name in pairs.items()):
+        found = pairs
     for name in labels:
         same = [head for head in shapes if head not in found and _is_same(head, name)]
         if same:
@@ -199,7 +196,8 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
             not fitting and each.ndim == 1
         ):  # whole numbers beyond every class: measurements, such as ages in years
             fitting = [head for head in free if free[head] == 1]
-        exact = [head for head in fitting if int(each.max()) + 1 == max(free[head], 2)]
+        width = 1 if each.is_floating_point() else int(each.max()) + 1
+        exact = [head for head in fitting if free[head] == width]
         if fitting:
             found[exact[0] if len(exact) == 1 else fitting[0]] = name
         if len(fitting) > 1 and len(exact) != 1:
@@ -290,10 +288,10 @@ def first_head(shapes: Shapes, targets: Targets) -> str:
         targets: as in `attribute`.
     """
     labels: Any = None if callable(targets) else as_labels(targets, torch.device("cpu"))
-    labels = torch.tensor([labels]) if isinstance(labels, int) else labels
-    values = labels.values if isinstance(labels, Labels) else labels
-    assigned, undecided = assign_labels(shapes, {"": values} if isinstance(values, Tensor) else {})
-    chosen = next(iter(assigned or shapes))
+    given = {"": labels.values} if isinstance(labels, Labels) else {}
+    assigned, undecided = assign_labels(shapes, given)
+    enough = [head for head in shapes if isinstance(labels, int) and labels < max(shapes[head][0], 2)]
+    chosen = next(iter(assigned or enough or shapes))
     if undecided or not assigned:
         say_first(shapes, chosen)
     return chosen
@@ -304,7 +302,7 @@ _LOGGED: set[str] = set()
 
 
 def say_first(shapes: Shapes, chosen: str) -> None:
-    """Log once which of several heads was taken because nothing tells them apart, and how to choose another."""
+    """Log once which of several heads was taken without a reason, and how to choose another."""
     other = next((name for name in reversed([*shapes]) if name != chosen), chosen)
     message = (
         f"The model has {len(shapes)} heads ({described(shapes)}), and nothing tells which is meant: the first that "

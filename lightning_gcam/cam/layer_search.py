@@ -28,14 +28,19 @@ from lightning_gcam.cam.layouts import (
     find_layout,
     fits,
     is_even,
+    leaves_of,
     main_tensor,
     only_channels_first,
     with_main_tensor,
 )
 from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads
 from lightning_gcam.cam.readings import readings
+from lightning_gcam.cam.squashing import nodes_behind
 from lightning_gcam.cam.suitability import unsuitable, up_to_the_bottleneck
 from lightning_gcam.utils.dimensions import Size, size_of
+
+ALONG_SIGNALS = 0.5
+"""The least locality of a layer along a signal; by chance a dimension of ten has 0.3, and a layer of tokens about 1."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +71,23 @@ class ProbeResult:
         is_finite: whether the logits are; where they are not, gradients may be missing.
         passed_over: the names of those that are live and left out, see `lightning_gcam.cam.suitability`.
         is_dense: whether the logits are of every position, and the layers only those before the network goes up again.
+        before_all: whether the layers are only those that all feature maps of a detector are computed from.
     """
 
     layers: list[SpatialLayer]
     is_finite: bool = True
     passed_over: tuple[str, ...] = ()
     is_dense: bool = False
+    before_all: bool = False
 
 
-def probe_layers(model: nn.Module, images: Tensor, run: Run, reshape: Reshape | None = None) -> ProbeResult:
+def probe_layers(
+    model: nn.Module,
+    images: Tensor,
+    run: Run,
+    reshape: Reshape | None = None,
+    backbone: nn.Module | None = None,
+) -> ProbeResult:
     """Find the submodules whose output is a grid over the image, by one forward and one gradient.
 
     Args:
@@ -82,12 +95,20 @@ def probe_layers(model: nn.Module, images: Tensor, run: Run, reshape: Reshape | 
         images: `(N, C, *S)`; a copy that may be written on. One is enough.
         run: calls the model with images.
         reshape: from a layer's output to `(N, C, *grid)`; inferred from the shapes where it is left out.
+        backbone: of a detector: only layers are taken that all the feature maps that it returns are computed from. A
+            detection is made from one of them, and another one from another.
     """
-    with torch.enable_grad(), _recorded(model, images, reshape) as outputs:
+    feature_maps: list[Tensor] = []
+    with torch.enable_grad(), _recorded(model, images, reshape) as outputs, ExitStack() as stack:
+        if backbone is not None:
+            keep = lambda _, __, found: feature_maps.extend(_maps_in(found))  # noqa: E731
+            stack.callback(backbone.register_forward_hook(keep).remove)
         leaf = images.requires_grad_() if images.is_floating_point() else images
         output = run(leaf.clone())
         logits = find_logits(output, len(images), images.ndim - 2)
         candidates = [each for each in outputs if each.tensor.requires_grad]
+        if feature_maps:
+            candidates = _before_all(candidates, feature_maps)
         is_finite = bool(torch.isfinite(logits).all())
         if not candidates or not logits.requires_grad:
             return ProbeResult([], is_finite)
@@ -104,7 +125,19 @@ def probe_layers(model: nn.Module, images: Tensor, run: Run, reshape: Reshape | 
             remember_layout(each.module, each.tensor.shape, size_of(images), layout)
     if is_dense:
         layers = _before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw)
-    return ProbeResult(layers, is_finite, passed_over, is_dense)
+    return ProbeResult(layers, is_finite, passed_over, is_dense, before_all=bool(feature_maps))
+
+
+def _maps_in(output: Any) -> list[Tensor]:
+    """The feature maps that a backbone returned."""
+    return [each for each in leaves_of(output) if isinstance(each, Tensor) and each.requires_grad]
+
+
+def _before_all(candidates: list[_LayerOutput], feature_maps: list[Tensor]) -> list[_LayerOutput]:
+    """The outputs that all of some feature maps are computed from."""
+    behind = [set(nodes_behind(get_gradient_edge(each).node)) for each in feature_maps]
+    shared = set.intersection(*behind)
+    return [each for each in candidates if get_gradient_edge(each.tensor).node in shared]
 
 
 def _with_layouts(
@@ -139,8 +172,11 @@ def _is_plausible(output: _LayerOutput, layout: Layout, image_size: Size) -> boo
     """Whether an output may have a layout: channels first at another aspect than the image's needs evidence.
 
     A block may hold convolutions and give something else, such as a number for each head, token and channel; what a
-    convolution, a pool or a norm gave in the same shape is a map of the image at any aspect.
+    convolution, a pool or a norm gave in the same shape is a map of the image at any aspect. Along a signal every shape
+    fits, so that any layout needs evidence: `(N, 1, K)` may be logits.
     """
+    if len(image_size) == 1:
+        return layout.is_sure or output.is_declared or (layout.locality or 0.0) >= ALONG_SIGNALS
     is_of_aspect = layout.kind != "channels first" or fits(layout.grid, image_size, slack=2.0)
     return is_of_aspect or output.is_declared or (layout.locality or 0.0) >= FOUND
 

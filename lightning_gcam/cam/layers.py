@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import forward_at, no_gradient_message
+from lightning_gcam.cam.detection import backbone_of, is_of_detections, with_detection
 from lightning_gcam.cam.forward import forward_with_weights, random_weights_for_zeros
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layer_search import ProbeResult, SpatialLayer, probe_layers
@@ -105,6 +106,8 @@ def find_target_layer(
         >>> find_target_layer(model, torch.rand(1, 3, 8, 8)).name
         '1'
     """
+    forward = with_detection(model, images, forward)
+    backbone = backbone_of(model) if is_of_detections(forward) else None
     with untouched(model), eager_without_graph():
         weights = random_weights_for_zeros(model)
 
@@ -113,8 +116,8 @@ def find_target_layer(
             of_first = forward_at(forward, [0] * len(images))
             return forward_with_weights(weights, of_first)(model, images)
 
-        found = probe_layers(model, images[:1].detach().clone(), run, reshape_transform)
-        live = [each for each in found.layers if each.is_live]
+        found = probe_layers(model, images[:1].detach().clone(), run, reshape_transform, backbone)
+        live = [each for each in found.layers if each.is_live or found.before_all]
         if not found.is_finite and live[-1:] != found.layers[-1:]:
             raise NotFinite(
                 f"The output of {type(model).__name__} is not finite: it holds NaN or infinity, and so do the "
@@ -189,6 +192,8 @@ def _reasons(
     """The reasons for the chosen layer, in one line."""
     last = live[-1]
     which = f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last to run"
+    if found.before_all:
+        which = f"of {len(live)} layers that all feature maps of the detector are computed from, it is the last to run"
     reasons = [f"{which} before the network goes up to the image's size again" if found.is_dense else which]
     if chosen is not last:
         reasons = [

@@ -10,6 +10,7 @@ from torch import Size, Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from lightning_gcam.cam.squashing import Squash, leads_to_all, nodes_behind, squash_of, unsquashed
+from lightning_gcam.cam.whole import LOGIT_NAMES, parts_at_top, whole_output
 from lightning_gcam.utils.dimensions import positions_of, size_of
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
@@ -45,8 +46,6 @@ def _recipe_for(output: Any) -> tuple[str, str]:
         return "A list of detections, one dict an image, has no score of each class. ", "#detection-models"
     if isinstance(output, Tensor) and not output.is_floating_point():
         return "Whole numbers are decisions, and have no gradient. ", "#quantized-and-detached-models"
-    if isinstance(output, Tensor) and output.ndim == 3:
-        return "", "#keypoints"
     return "", ""
 
 
@@ -128,13 +127,6 @@ def _log_choice(place: str, count: int) -> None:
         rank_zero_info(message)
 
 
-LOGIT_NAMES = (
-    *("logits", "class_logits", "cls_logits", "logit", "out", "scores", "score"),
-    *("preds", "pred", "predictions", "prediction", "y_hat", "y_pred", "output", "outputs"),
-)
-"""Likely names of the logits in a model's output, the surest first."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Head:
     """The outputs of a model for N samples, and the logits in front of them.
@@ -143,11 +135,13 @@ class Head:
         outputs: as the model returned them, `(N, K)`, or `(N, K, *grid)` from a dense head.
         logits: the same before any sigmoid or softmax, see `lightning_gcam.cam.squashing`.
         squash: what lies between the two; None where they are the same.
+        whole: what they are where their form shows that they hold no classes, see `whole_output`.
     """
 
     outputs: Tensor
     logits: Tensor
     squash: Squash | None = None
+    whole: Literal["norm", "similarity"] | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -172,12 +166,14 @@ def read_head(
         >>> head.squash, head.logits.softmax(dim=1).equal(head.outputs)
         ('softmax', True)
     """
+    if (found := whole_output(output, batch_size, dims)) is not None:
+        return Head(found[1], found[1], whole=found[0])
     outputs = find_raw_logits(output, batch_size, dims)
     if squash is None:
         return Head(outputs, outputs)
-    found, nodes = squash_of(outputs)
-    found = found if squash == "unknown" else squash
-    return Head(outputs, unsquashed(outputs, found, nodes), found)
+    known, nodes = squash_of(outputs)
+    known = known if squash == "unknown" else squash
+    return Head(outputs, unsquashed(outputs, known, nodes), known)
 
 
 def find_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
@@ -210,12 +206,7 @@ def corner(logits: Tensor) -> Tensor:
 
 
 class SeveralHeadsError(InputError):
-    """Raised where a model returns several heads, of which neither a name nor the graph shows the logits.
-
-    Args:
-        message: the error's.
-        shapes: of one sample of each head, by its name (see `heads_of`), in the order of the output.
-    """
+    """Raised where several heads could each be the logits: `shapes` has that of one sample by the name of each."""
 
     def __init__(self, message: str, shapes: Mapping[str, Size] | None = None) -> None:
         super().__init__(message)
@@ -241,9 +232,8 @@ def heads_of(output: Any, batch_size: int, dims: int = 2) -> dict[str, Tensor]:
         return {}
     return {
         _name_of(place): each
-        for place, each in _parts_at_top(output).items()
-        if _is_logits(each, batch_size, dims)
-        or (batch_size == 1 and getattr(each, "ndim", None) == 0)  # squeezed
+        for place, each in parts_at_top(output).items()
+        if _is_logits(each, batch_size, dims) or (batch_size, getattr(each, "ndim", 1)) == (1, 0)  # squeezed
     }
 
 
@@ -277,10 +267,12 @@ def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
         >>> find_raw_logits((embedding, logits), batch_size=2) is logits
         True
     """
+    if (whole := whole_output(output, batch_size, dims)) is not None:
+        return whole[1]
     if batch_size == 1 and isinstance(output, Tensor) and output.ndim < 2:
         output = output.reshape(1, -1)  # `.squeeze()` took the only sample too
     places = {
-        place: each for place, each in _parts_at_top(output).items() if _is_logits(each, batch_size, dims)
+        place: each for place, each in parts_at_top(output).items() if _is_logits(each, batch_size, dims)
     }
     if not places:
         raise InputError(
@@ -297,7 +289,7 @@ def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
 
 def maps_of_all_heads(output: Any, logits: Tensor) -> list[Tensor]:
     """The maps in a model's output that are as wide as its dense logits; none where these are not dense."""
-    places = _parts_at_top(output).values()
+    places = parts_at_top(output).values()
     return [
         each
         for each in places
@@ -309,23 +301,7 @@ def maps_of_all_heads(output: Any, logits: Tensor) -> list[Tensor]:
 
 def has_graph(output: Any) -> bool:
     """Whether a gradient can be taken of anything in a model's output."""
-    return any(isinstance(each, Tensor) and each.requires_grad for each in _parts_at_top(output).values())
-
-
-def _parts_at_top(output: Any) -> dict[str, Any]:
-    """The parts of a model's output, each by the code that gives it: `""`, `[0]`, `["logits"]` or `.logits`."""
-    if isinstance(output, Tensor):
-        return {"": output}
-    if isinstance(output, Mapping):
-        return {f'["{key}"]' if isinstance(key, str) else f"[{key!r}]": each for key, each in output.items()}
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return {f".{name}": getattr(output, name) for name in output._fields}
-    if isinstance(output, (tuple, list)):
-        return {f"[{index}]": each for index, each in enumerate(output)}
-    names = [*LOGIT_NAMES, *getattr(output, "__dict__", ())]
-    if dataclasses.is_dataclass(output):
-        names += [field.name for field in dataclasses.fields(output)]
-    return {f".{name}": getattr(output, name) for name in names if hasattr(output, name)}
+    return any(isinstance(each, Tensor) and each.requires_grad for each in parts_at_top(output).values())
 
 
 def _is_logits(value: Any, batch_size: int, dims: int) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_gcam.data.boxes import read_boxes
-from lightning_gcam.data.checks import Kind, Size, check_groups, check_suspect, shape_of
+from lightning_gcam.data.checks import Kind, Size, check_groups, check_suspect, has_rows, shape_of
 from lightning_gcam.data.conversion import read_images, read_labels
 from lightning_gcam.data.masks import is_dense, read_masks
 from lightning_gcam.data.objects import read_objects, targets_of
@@ -64,10 +65,11 @@ def as_saliency_batch(
         >>> as_saliency_batch((images, ["cat", "dog"]), class_names=["cat", "dog"]).labels.tolist()
         [0, 1]
     """
+    came = batch
     if adapter is not None:
         batch = _adapted(batch, adapter)
     if isinstance(batch, SaliencyBatch):
-        return batch
+        return _with_inputs(batch, came) if adapter is not None and batch.inputs is None else batch
     try:
         return _read(batch, class_names, on_unclear, adapted=adapter is not None)
     except InputError:
@@ -105,6 +107,15 @@ def _read(
             raise problem from None
         on_unclear(str(problem))
     return found
+
+
+def _with_inputs(samples: SaliencyBatch, batch: Any) -> SaliencyBatch:
+    """Add what else a model may take of the batch that an adapter made the samples of."""
+    with suppress(Exception):  # whatever it is, the adapter has read it
+        inputs = find_parts(batch).get("inputs") or {}
+        held = {key: rows for key, rows in inputs.items() if has_rows(rows, len(samples))}
+        return replace(samples, inputs=held) if held else samples
+    return samples
 
 
 def _read_adapted(batch: Any) -> SaliencyBatch:
@@ -181,7 +192,19 @@ class _Reading:
             head_labels=_head_labels(parts.get("columns", {}), labels, images),
             inputs=parts.get("inputs") or None,
             faults=faults if any(faults) else None,
+            no_classes=labels is None and masks is None and targets is None and self._holds_numbers(images),
         )
+
+    def _holds_numbers(self, images: Tensor) -> bool:
+        """Whether in the labels' place there came several numbers a sample, such as keypoints: they name no classes."""
+        inputs = self.parts.get("inputs") or {}
+        named = [value for name, value in inputs.items() if name.lower() in _POINTS]
+        is_unclear = any(isinstance(each, UnreadableBatch) for each in self.unclear)  # and not words
+        unclear = [self.parts.get("labels"), *inputs.values()] if is_unclear else []
+        if len(self.parts.get("columns", {})) > 1:  # each could be the classes
+            return False
+        arrays = (as_tensor(each) for each in [*named, *unclear])
+        return any(each is not None and each.ndim > 1 and each.shape != images.shape for each in arrays)
 
     def _read(self, field: str, read: Callable[[Any], Any]) -> Any:
         """Read a part of the batch; None where there is none, or it cannot be read."""
@@ -196,6 +219,10 @@ class _Reading:
         except InputError as problem:  # words that are no class names
             self.unclear.append(problem)
         return None
+
+
+_POINTS = ("keypoints", "keypoint", "landmarks", "landmark", "joints", "heatmaps", "heatmap", "heat_maps")
+"""What labels are called that name places in an image."""
 
 
 def _checked(check: Callable[[Any, Size], None], value: Any, size: Size) -> Any:

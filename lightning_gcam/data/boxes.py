@@ -234,12 +234,13 @@ def corners_of(boxes: tv_tensors.BoundingBoxes, size: Size) -> Tensor:
 
 
 def _check_corners(boxes: list[Tensor], size: Size) -> None:
-    """Raise where boxes are upside down and all could be of another format; else such a box just holds nothing."""
+    """Raise where boxes are upside down, more than a few, and all could be of another format."""
     if len(size) != 3:
         return
     every = _joined(boxes)
     upside_down = int((every[:, 2:] < every[:, :2]).any(dim=1).sum())
-    others = [name for name in (EXTENT, CENTRE) if upside_down and _is_possible(boxes, size, name)]
+    are_many = 4 * upside_down > len(every)
+    others = [name for name in (EXTENT, CENTRE) if are_many and _is_possible(boxes, size, name)]
     if others:
         raise UnreadableBatch(
             f"`boxes` must be {CORNERS} with x1 <= x2 and y1 <= y2; got {upside_down} of {len(every)} that are not. "

@@ -209,7 +209,7 @@ def _without_missing(labels: Tensor, faults: list[str] | None) -> Tensor:
         is_odd = bad | (labels < -1) & (not labels.is_floating_point()) if labels.ndim == 1 else bad
         for row in is_odd.reshape(len(labels), -1).any(dim=1).nonzero()[:, 0].tolist():
             numbers = labels[row].reshape(-1)[is_odd[row].reshape(-1)].tolist()
-            faults[row] = faults[row] or f"a label of {numbers[0]:g}"
+            faults[row] = faults[row] or f"a label of {numbers[0]:g}".replace("nan", "NaN")
     return torch.where(bad, none, labels) if bool(bad.any()) else labels
 
 

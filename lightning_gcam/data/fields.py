@@ -16,6 +16,7 @@ from lightning_gcam.data.structure import (
     are_signals,
     are_strings,
     as_tensor,
+    batch_shape,
     dimensions,
     image_dimensions,
     is_image_batch,
@@ -64,7 +65,7 @@ SUREST = "pixel_values"
 
 _FIELD_TESTS: dict[str, Callable[[Any], bool]] = {
     "labels": lambda value: are_strings(value) or dimensions(value) < 3,
-    "masks": is_segmentation,
+    "masks": lambda value: any(is_segmentation(value, d) for d in (2, 3)),
 }
 """The test that chooses among several parts of one name."""
 
@@ -171,16 +172,13 @@ def size_of_first(images: Any, name: str = "") -> tuple[int, ...]:
         >>> size_of_first([torch.zeros(3, 6, 8), torch.zeros(3, 9, 9)]), size_of_first(torch.zeros(2, 1, 50))
         ((6, 8), (50,))
     """
-    images = unwrap(images)
-    if not is_list(images) and dimensions(images) < 1:
+    shape = batch_shape(images)
+    if len(shape) < 3:
         return 0, 0
-    first = as_tensor(images[0]) if len(images) else None
-    if first is None or first.ndim < 2:
-        return 0, 0
-    if first.ndim == 2 and not are_signals((len(images), *first.shape), name):
-        return tuple(first.shape)  # without a channel
-    frames = first.shape[:1] if are_frames_first(images, name) else first.shape[1:2]
-    return (*frames, *first.shape[2:])
+    if len(shape) == 3 and not are_signals(shape, name):
+        return shape[1:]  # without a channel
+    first = shape[1] if are_frames_first(images, name) else shape[2]
+    return (first, *shape[3:])
 
 
 def named_fields(named: Mapping[Any, Any], field: str) -> Iterator[tuple[Any, Any]]:
@@ -199,7 +197,7 @@ def _is_format(field: str, key: str) -> bool:
 
 def _holds_images(value: Any) -> bool:
     """Whether a list holds images, and so is a whole batch: some call it `data`."""
-    return is_list(value) and any(is_image_batch(each) for each in value)
+    return is_list(value) and not isinstance(value, CollatedPart) and any(map(is_image_batch, value))
 
 
 def _only_candidate(candidates: Mapping[Any, Any], field: str, parts: Parts) -> Parts:
@@ -215,8 +213,9 @@ def _only_candidate(candidates: Mapping[Any, Any], field: str, parts: Parts) -> 
     if field == "names" or all(are_equal(values[0], each) for each in values[1:]):
         return {field: values[0]}
     clear = {key: part for key, part in parts.items() if key != "unclear"}
+    taken = f": {keys[0]!r} is taken" if field == "images" else ""
     unclear = UnreadableBatch(
-        f"{' and '.join(map(repr, keys))} could each be the {field}, and they differ.",
+        f"{' and '.join(map(repr, keys))} could each be the {field}, and they differ{taken}.",
         {**clear, field: values[0]},
     )
     return {field: values[0] if field == "images" else None, "unclear": [unclear]}
@@ -230,7 +229,7 @@ def are_equal(left: Any, right: Any) -> bool:
     return first.shape == second.shape and bool((first.cpu() == second.cpu()).all())
 
 
-_BESIDE = ("id", "ids", "idx", "index", "indices", "size", "height", "width", "length", "lengths")
+_BESIDE = ("id", "ids", "idx", "index", "indices", "size", "height", "width", "length", "lengths", "mask")
 
 
 def label_columns(named: Mapping[Any, Any], n: int) -> Iterator[tuple[str, Any]]:
@@ -263,8 +262,7 @@ def is_label(value: Any, n: int) -> bool:
 
 def len_of(images: Any) -> int:
     """How many images there are; 0 for what has no length."""
-    images = unwrap(images)
-    return len(images) if is_list(images) or dimensions(images) > 0 else 0
+    return next(iter(batch_shape(images)), 0)
 
 
 def other_inputs(parts: Mapping[Any, Any], images: Any) -> Parts:

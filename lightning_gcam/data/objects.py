@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,11 +36,13 @@ class ImageObjects:
         labels: `(M,)` int64 classes; None where they have none.
         boxes: `(M, 4)` corners in pixels, or None.
         masks: `(M, *S)` bool, or None.
+        label: the class where there are no objects.
     """
 
     labels: Tensor | None
     boxes: Tensor | None
     masks: Tensor | None
+    label: int = -1
 
     def __len__(self) -> int:
         return next((len(each) for each in (self.labels, self.boxes, self.masks) if each is not None), 0)
@@ -55,10 +57,16 @@ class ImageObjects:
         low, high = self.boxes.chunk(2, dim=1)
         return (high - low).clamp(min=0).prod(dim=1).nan_to_num()
 
+    def without(self, bad: Tensor) -> ImageObjects:
+        """Leave out the objects at `(M,)` bool rows; where none is left and all were of one class, that is kept."""
+        kept, labels = self.at(~bad), self.labels
+        is_known = labels is not None and not len(kept) and len(labels.unique()) == 1
+        return replace(kept, label=int(labels[0])) if is_known and labels is not None else kept
+
     def of_largest_class(self) -> tuple[int, ImageObjects]:
         """Return the class of the largest object and all objects of that class; -1 and none without objects."""
         if self.labels is None or not len(self):
-            return -1, self
+            return self.label, self
         areas = self.areas
         if areas is None and len(self.labels.unique()) > 1:
             raise UnreadableBatch(
@@ -151,7 +159,7 @@ def _every_object(
             found = _objects_of(
                 each, boxes[row] if "boxes" in each else None, (1, *size[1:]), device, class_names
             )
-            every.append(found.at(bad[row] == 0) if len(bad[row]) else found)
+            every.append(found.without(bad[row] != 0) if len(bad[row]) else found)
             faults[row] = faults[row] or fault_of(bad[row])
         except UnreadableBatch as problem:
             problems.append(problem)

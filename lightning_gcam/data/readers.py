@@ -24,6 +24,7 @@ from lightning_gcam.data.masks import is_dense
 from lightning_gcam.data.structure import (
     CollatedPart,
     as_tensor,
+    batch_shape,
     dimensions,
     image_dimensions,
     is_list,
@@ -74,9 +75,11 @@ def _by_name(batch: Any) -> Parts | None:
         return None
     images = found["images"]
     merge(found, annotation_among(named, images, found["images_name"]))
-    inner = [each for each in map(named_parts, named.values()) if each and images_among(each) is None]
-    merge(found, _nested_fields(inner, found))
-    columns = {key: value for parts in (named, *inner) for key, value in label_columns(parts, len_of(images))}
+    deeper = {key: parts for key, value in named.items() if (parts := named_parts(value))}
+    inner = {key: parts for key, parts in deeper.items() if images_among(parts) is None}
+    merge(found, _nested_fields(list(inner.values()), found))
+    of_labels = [parts for key, parts in inner.items() if str(key).lower() in KEYS["labels"]]
+    columns = dict(pair for parts in (named, *of_labels) for pair in label_columns(parts, len_of(images)))
     return {
         **found,
         "columns": {**columns, **found.get("columns", {})},
@@ -242,7 +245,7 @@ def _add_part(found: Parts, value: Any) -> None:
     if inner is not None:
         new = annotation_among(inner, found["images"])
         found["columns"].update(label_columns(inner, images.n))
-    elif _is_second_picture(value, found["images"]):
+    elif _is_second_picture(value, found["images"]) or _is_signal_beside(value, images):
         return
     else:
         field = next((field for field, fits in PART_TESTS if fits(value, images)), None)
@@ -260,13 +263,20 @@ def _add_part(found: Parts, value: Any) -> None:
 
 def _is_second_picture(value: Any, images: Any) -> bool:
     """Whether a part has the form of the images, numbers of their kind, and is no mask: the other one of a pair."""
+    if structure.is_tv_mask(value) or batch_shape(value) != batch_shape(images):
+        return False
     first, second = as_tensor(images), as_tensor(value)
-    if structure.is_tv_mask(value) or first is None or second is None or second.shape != first.shape:
+    if first is None or second is None or second.shape != first.shape:
         return False
     is_alike = (
         second.dtype == first.dtype and first.ndim > 2 and not second.is_complex() and second.numel() > 0
     )
     return is_alike and is_dense(second.flatten(0, 1))
+
+
+def _is_signal_beside(value: Any, images: _ImageShape) -> bool:
+    """Whether a part is signals that a model takes beside images."""
+    return images.dimensions > 1 and image_dimensions(value) == 1 and structure.is_signal(batch_shape(value))
 
 
 def _unknown_part(found: Parts, value: Any, images: _ImageShape) -> UnreadableBatch:

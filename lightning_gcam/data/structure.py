@@ -245,10 +245,22 @@ def are_frames_first(images: Any, name: str = "") -> bool:
         >>> are_frames_first(torch.zeros(2, 8, 3, 16, 16)), are_frames_first(torch.zeros(2, 3, 8, 16, 16))
         (True, False)
     """
-    if dimensions(images) != 5:
-        return False
-    second, third = as_tensor(images).shape[1:3]  # type: ignore[union-attr]
-    return third in (1, 3) and (second not in (1, 3) or name in FRAMES)
+    shape = batch_shape(images)
+    return len(shape) == 5 and shape[2] in (1, 3) and (shape[1] not in (1, 3) or name in FRAMES)
+
+
+def batch_shape(images: Any) -> tuple[int, ...]:
+    """Return the shape of images, in a list that of the first, without putting them together; () for anything else.
+
+    Example:
+        >>> batch_shape(np.zeros((2, 3, 8, 8))), batch_shape([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)])
+        ((2, 3, 8, 8), (2, 3, 8, 8))
+    """
+    images = unwrap(images) if isinstance(images, Tensor) and images.is_nested else images
+    if isinstance(images, (Tensor, np.ndarray)):
+        return tuple(images.shape)
+    first = as_tensor(images[0]) if is_list(images) and images else None
+    return (len(images), *first.shape) if first is not None else ()
 
 
 def is_segmentation(value: Any, d: int = 2) -> bool:
@@ -312,7 +324,7 @@ def are_boxes(value: Any, n: int, d: int = 2) -> bool:
 def are_single_boxes(value: Any, image_size: tuple[int, ...]) -> bool:
     """Whether `value` is `(N, 4)` numbers that can be corners in the image, and are not marks of four classes.
 
-    Of pixels (numbers beyond 1) one row in four may be broken.
+    Of pixels (numbers beyond 1) less than half of the rows may be broken.
     """
     array, d = unwrap(value), len(image_size)
     if (
@@ -324,7 +336,7 @@ def are_single_boxes(value: Any, image_size: tuple[int, ...]) -> bool:
     sides = torch.tensor(image_size[::-1], device=array.device)
     low, high = array[:, :d], array[:, d:]
     inside = ((low >= 0) & (high <= sides) & (high > low)).all(dim=1)
-    return bool(inside.all()) or (bool((array > 1).any()) and 4 * int(inside.sum()) >= 3 * len(inside))
+    return bool(inside.all()) or (bool((array > 1).any()) and 2 * int(inside.sum()) > len(inside))
 
 
 def are_labels(value: Any, n: int) -> bool:

@@ -87,13 +87,10 @@ def error_message(
         adapted: whether `batch` is what the user's own adapter gave.
         left_out: whether only something beside the images is unclear, and the batch is read without it.
     """
-    failed = (
-        "Not all of the batch could be read, and the looks go on without"
-        if left_out
-        else "The batch could not be read"
-    )
+    failed = "Not all of the batch could be read" if left_out else "The batch could not be read"
     came = f"{failed}: {describe(batch)}."
     reason = f" {unclear.reason}" if unclear.reason else ""
+    reason += " The looks go on without it." if left_out else ""
     if adapted:
         return f"{came}{reason} This is what `adapter` gave; let it give a SaliencyBatch, or (images, labels, masks)."
     code = working_code(batch, unclear, reads)

@@ -180,7 +180,7 @@ class SampleMean(SampleScore):
         >>> from lightning_gcam.metrics.samples import PerSample
         >>> class PeakHeight(SampleMean):
         ...     def _score(self, saliency, mask):
-        ...         return PerSample(saliency.amax(dim=(1, 2)), mask.any(dim=2).any(dim=1))
+        ...         return PerSample(saliency.flatten(1).amax(dim=1), mask.flatten(1).any(dim=1))
         >>> metric = PeakHeight()
         >>> metric.update(torch.tensor([[[3.0]], [[5.0]]]), torch.tensor([[[True]], [[False]]]))
         >>> metric.compute(), metric.n, metric.left_out

@@ -100,6 +100,9 @@ def random_model_similarity(saliency: Tensor, randomized: Tensor) -> Tensor:
 SSIM_SIDE = 11
 """The side of SSIM's window, in pixels: a map must have at least that in each of its two or three dimensions."""
 
+_PIXELS_AT_ONCE = 2**21
+"""How many pixels SSIM is computed of at once: it takes up to a hundred times their memory."""
+
 
 def _random_model_ssim_update(saliency: Tensor, randomized: Tensor) -> PerSample:
     """Structural similarity of each map with its other one, both scaled by their peaks."""
@@ -113,8 +116,14 @@ def _random_model_ssim_update(saliency: Tensor, randomized: Tensor) -> PerSample
     if len(saliency) == 0:
         return PerSample(maps.peak, ~blank, blank)
     first, second = (torch.where(beside(blank, saliency), 0.0, each.unit)[:, None] for each in (maps, others))
-    values = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
-    return PerSample(torch.as_tensor(values).reshape(-1), ~blank, blank)
+    at_once = max(_PIXELS_AT_ONCE // saliency[0].numel(), 1)
+    values = [
+        torch.as_tensor(structural_similarity_index_measure(*pair, data_range=1.0, reduction="none")).reshape(
+            -1
+        )
+        for pair in zip(first.split(at_once), second.split(at_once), strict=True)
+    ]
+    return PerSample(torch.cat(values), ~blank, blank)
 
 
 def random_model_ssim(saliency: Tensor, randomized: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ class Components(NamedTuple):
     """``(R,)`` int64: how many pixels."""
 
 
-_JOINED_AT_ONCE, _PIXELS_AT_ONCE = 2**18, 2**22
+_JOINED_AT_ONCE, _PIXELS_AT_ONCE = 2**16, 2**22
 """How many pixels are joined with their neighbours at once (26 in a volume), and how many the grids of all have."""
 
 
@@ -74,9 +73,8 @@ class GrowingRegions:
         Args:
             pixels: ``(K,)`` int64, none of them added before.
         """
-        self.inside[pixels] = True
         for some in pixels.split(_JOINED_AT_ONCE):
-            self._join(*self._neighbours(some))
+            self._join(*self._touching(some))
         parts = torch.cat([self.roots, pixels])
         roots = self.root_of(parts)
         merged = roots != parts
@@ -109,20 +107,22 @@ class GrowingRegions:
             lower, higher = torch.minimum(first, second), torch.maximum(first, second)
             self.parents.scatter_reduce_(0, lower, higher, "amax")
 
-    def _neighbours(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each pixel with each of its neighbours that is inside."""
-        places, pairs = self._places(pixels), []
-        for moves in product((-1, 0, 1), repeat=len(self.size)):
-            on_grid, step, stride = torch.ones_like(pixels, dtype=torch.bool), 0, 1
-            for place, move, side in zip(places, moves, reversed(self.size), strict=True):
-                on_grid &= (place + move >= 0) & (place + move < side)
-                step, stride = step + move * stride, stride * side
-            mine = pixels[on_grid]
-            other = mine + step
-            there = self.inside[other] & (other != mine)
-            pairs.append(torch.stack([mine[there], other[there]]))
-        first, second = torch.cat(pairs, dim=1)
-        return first, second
+    def _touching(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Put pixels inside, and return every pair of one of them and a neighbour inside, once."""
+        on_grid, others, stride = torch.ones_like(pixels, dtype=torch.bool)[:, None], pixels[:, None], 1
+        for place, side in zip(self._places(pixels), reversed(self.size), strict=True):
+            there = torch.stack([place > 0, place >= 0, place < side - 1], dim=1)
+            on_grid = (there[:, :, None] & on_grid[:, None]).flatten(1)
+            moves = stride * torch.arange(-1, 2, device=pixels.device)
+            others, stride = (others[:, None] + moves[:, None]).flatten(1), stride * side
+        others = others.clamp(0, len(self.inside) - 1)
+        near = self.inside[others]
+        self.inside[pixels] = True
+        # Of two that are new, each is a neighbour of the other: one of them is before the middle of its row here.
+        half = others.shape[1] // 2
+        near[:, :half] = self.inside[others[:, :half]]
+        near &= on_grid
+        return pixels[near.nonzero()[:, 0]], others[near]
 
     def _places(self, pixels: Tensor) -> list[Tensor]:
         """Return where each pixel is along each dimension, the last one first: x, y, z."""

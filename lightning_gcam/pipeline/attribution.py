@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import bound_to, forward_at
+from lightning_gcam.cam.calling import forward_at
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
+from lightning_gcam.cam.detection import predicted_boxes, with_detection
 from lightning_gcam.cam.heads import HeadForward, check_head, first_head
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import (
@@ -33,7 +34,7 @@ from lightning_gcam.cam.targets import Explains, Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.checks import check_images, check_masks
 from lightning_gcam.pipeline.captions import MapSource
-from lightning_gcam.pipeline.labels import labels_for, labels_of, targets_of_chunk
+from lightning_gcam.pipeline.labels import forward_for, labels_for, labels_of, targets_of_chunk
 from lightning_gcam.pipeline.rendering import Style, draw
 from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.dimensions import size_of
@@ -61,7 +62,7 @@ class Attribution:
             under a global-average-pooled linear head. Then Grad-CAM, XGrad-CAM and HiResCAM are one and the same map,
             and guidance is its square.
         explains: what the maps explain: "classes", the "output" of a regression, the "score" of a callable; and of a
-            model that gives no classes the "norm" of an embedding or the "error" of a reconstruction.
+            model that gives no classes its "norm", "error", "peaks" or "similarity" (`lightning_gcam.cam.whole`).
         values: `(N,)`, the number that they explain, before any softmax (but for a number that all classes of a sample
             share, which a softmax takes away).
         in_mask: `(N,)` bool for a dense head: whether its logits were summed over the mask that was given, and not over
@@ -71,6 +72,7 @@ class Attribution:
         squash: what the model's forward ends with beyond its logits: "sigmoid", "softmax", "log_sigmoid" or
             "log_softmax", which is undone; None where it gives logits.
         sources: the method and the layer of each map; read them with `source_of`.
+        predicted_boxes: of a detector `(N, 8, 4)`, for the explained class, see `lightning_gcam.cam.detection`.
     """
 
     maps: dict[str, Tensor]
@@ -85,6 +87,7 @@ class Attribution:
     images: Tensor | None = field(default=None, repr=False)
     squash: Squash | None = None
     sources: dict[str, MapSource] = field(default_factory=dict)
+    predicted_boxes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -172,7 +175,7 @@ class Attribution:
         )
 
 
-_OPTIONAL = ("targets", "values", "in_mask", "images")
+_OPTIONAL = ("targets", "values", "in_mask", "images", "predicted_boxes")
 """Fields with one row a sample that may be None."""
 
 
@@ -257,12 +260,13 @@ def attribute(
         targets = labels_for(images)
     if isinstance(images, SaliencyBatch):
         masks = masks if masks is not None else images.object_masks
-        forward = bound_to(forward, images.inputs, images.frames_first)
+        forward = forward_for(model, images, forward, if_likely=True)
         images = images.images
     _check(model, images)
     table = resolve_methods(methods)
     check_masks(masks, (len(images), *size_of(images)))
     check_fuse(fuse, target_layer)
+    forward = with_detection(model, images, forward, if_likely=True)
     how = (table, target_layer, reshape_transform, fuse, masks)
     if head is not None:
         return _attribute(model, images, targets, HeadForward(forward, check_head(head)), *how)
@@ -308,6 +312,7 @@ def _attribute(
             else {}
             for methods, each in zip(tables, captured, strict=True)
         ]
+        boxes = predicted_boxes(model, images, forward, captured[0].targets)
     with torch.inference_mode(False), torch.no_grad(), full_precision(images):
         size, score = size_of(images), captured[0].score
         at_layers = [scaled_maps(*each, size) for each in zip(tables, captured, again, strict=True)]
@@ -316,12 +321,11 @@ def _attribute(
             _fused(at_layers, fuse, names) if fuse is not None else _named(at_layers, names, list(of_layer))
         )
         sources.update({name: MapSource(name, "input") for name in table if name not in of_layer})
-        where = format_layer_names(names, fuse)
         return Attribution(
             maps={name: map_ for name, (map_, _) in scaled.items()},
             logits=score.logits,
             targets=score.targets,
-            target_layer=where,
+            target_layer=format_layer_names(names, fuse),
             peaks={name: peak for name, (_, peak) in scaled.items()},
             even_gradients=all(is_even(each.gradients) for each in captured),
             explains=score.explains,
@@ -330,6 +334,7 @@ def _attribute(
             images=images,
             squash=score.squash,
             sources=sources,
+            predicted_boxes=boxes,
         )
 
 
@@ -393,7 +398,7 @@ def attribute_in_chunks(
     if isinstance(targets, str) and targets == "label":
         targets = labels_of(batch)
     n, masks = len(batch), batch.object_masks
-    forward = bound_to(forward, batch.inputs, batch.frames_first)
+    forward = forward_for(model, batch, forward, if_likely=True)
 
     def work(chunk: slice) -> Attribution:
         part = attribute(

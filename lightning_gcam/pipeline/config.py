@@ -14,6 +14,7 @@ from lightning_gcam.cam.layers import Fuse, TargetLayers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import AnyMethod, Methods, resolve_methods
 from lightning_gcam.cam.targets import Targets
+from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import SampleScore
 from lightning_gcam.metrics.registry import ResolvedScores, Scores
 from lightning_gcam.shortcuts import Checks, Removal, available_properties, check_removal, resolve_checks
@@ -179,6 +180,8 @@ class LookConfig:
         """
         config = self.with_forward(forward)
         object.__setattr__(config, "plans", tuple(plans))
+        if plans and plans[0].name is None and plans[0].layers:
+            object.__setattr__(config, "target_layer", [*plans[0].layers])
         return config
 
     def at_head(self, plan: HeadPlan) -> LookConfig:
@@ -192,6 +195,16 @@ class LookConfig:
         if plan.is_bare_number and self.explains_labels:
             object.__setattr__(config, "targets", "output")
         return config.at_layers([*plan.layers], forward) if plan.layers else config
+
+    def may_have_heads(self, batch: SaliencyBatch) -> bool:
+        """Whether several heads are planned or, where nothing is planned, heads or their labels are named.
+
+        Args:
+            batch: the samples.
+        """
+        if self.plans:
+            return self.plans[0].name is not None
+        return self.head is not None or bool(batch.head_labels)
 
     @property
     def explains_labels(self) -> bool:

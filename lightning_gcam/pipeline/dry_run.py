@@ -7,22 +7,19 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lightning_gcam.cam.calling import bound_to
 from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.cam.layers import TargetLayer, find_target_layer, resolve_target_layers
 from lightning_gcam.cam.targets import check_labels
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.pipeline.attribution import attribute
 from lightning_gcam.pipeline.config import CHECKING, LookConfig
-from lightning_gcam.pipeline.labels import labels_of, plan_heads, samples_of_head
+from lightning_gcam.pipeline.heads import Layers
+from lightning_gcam.pipeline.labels import forward_for, labels_of, plan_heads, samples_of_head
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts import changed_images
 from lightning_gcam.shortcuts.exchange import check_sides, try_properties
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
-
-Layers = dict[HeadPlan, list[TargetLayer]]
-"""The target layers of each head."""
 
 
 def dry_run(
@@ -44,7 +41,7 @@ def dry_run(
             left to the first look.
     """
     whole = whole if whole is not None else batch
-    config = config.with_forward(bound_to(config.forward, batch.inputs, batch.frames_first))
+    config = config.with_forward(forward_for(model, batch, config.forward))
     plans = config.plans or plan_heads(model, batch, config.head, config.forward, whole=whole)
     if len(plans) > 1 and not config.plans:
         rank_zero_info(f"{len(plans)} heads are looked at: {', '.join(map(str, plans))}. `head=` chooses.")

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
-from lightning_gcam.cam.calling import forward_at
 from lightning_gcam.cam.heads import HeadPlan
+from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import GroupedMeasurement, Measurement
-from lightning_gcam.pipeline.config import LookConfig
-from lightning_gcam.pipeline.labels import plan_heads, samples_of_head
+from lightning_gcam.pipeline.labels import samples_of_head
 from lightning_gcam.pipeline.record import LookCost, LookHistory, SaliencyRecord, Stamp
 
 Value = TypeVar("Value")
+
+Layers = dict[HeadPlan, list[TargetLayer]]
+"""The target layers of each head."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class RunHistory(LookHistory):
 
     @is_checked.setter
     def is_checked(self, value: bool) -> None:
+        """Set it, of the looks at the only head."""
         self._is_checked = value
 
     def begin_run(self) -> None:
@@ -161,38 +163,30 @@ class RunHistory(LookHistory):
 
 
 def looks_at_heads(
-    model: nn.Module,
     batch: SaliencyBatch,
-    config: LookConfig,
+    plans: Sequence[HeadPlan],
     stamp: Stamp,
     history: LookHistory | None,
     largest_label: int,
-) -> dict[str, dict[str, Any]]:
-    """The arguments of `analyze` for each head of a model with several; empty where it has one.
+) -> dict[HeadPlan, dict[str, Any]]:
+    """The arguments of `analyze` that differ for each head.
 
     Args:
-        model: as in `analyze`.
         batch: as in `analyze`.
-        config: with the plans of a dry run; without them the heads are found where they, or labels for them, are named.
+        plans: of the heads.
         stamp: as in `analyze`.
         history: as in `analyze`; a `RunHistory` has one for each head.
         largest_label: as in `analyze`.
     """
-    plans = config.plans
-    if not plans and (config.head is not None or batch.head_labels):
-        forward = forward_at(config.forward, [0])
-        plans = plan_heads(model, batch.select([0]), config.head, forward, whole=batch)
-    looks: dict[str, dict[str, Any]] = {}
+    looks: dict[HeadPlan, dict[str, Any]] = {}
     for plan in plans:
-        if plan.name is not None:
-            past = history.of_head(plan.name) if isinstance(history, RunHistory) else None
-            looks[plan.name] = {
-                "batch": _samples_of(batch, plan, past),
-                "config": config.at_head(plan),
-                "stamp": _stamp_of(stamp, plan),
-                "history": past,
-                "largest_label": largest_label if plan.labels == "" else -1,
-            }
+        past = history.of_head(str(plan.name)) if isinstance(history, RunHistory) else None
+        looks[plan] = {
+            "batch": _samples_of(batch, plan, past),
+            "stamp": _stamp_of(stamp, plan),
+            "history": past,
+            "largest_label": largest_label if plan.labels == "" else -1,
+        }
     return looks
 
 
@@ -207,4 +201,4 @@ def _stamp_of(stamp: Stamp, plan: HeadPlan) -> Stamp:
     """The stamp of one head's look: a prefix of its own, and the class names where it has as many classes."""
     names, prefix = stamp.class_names, f"{stamp.log_prefix}/{plan.name}"
     fits = names is not None and len(names) == max(plan.width, 2)
-    return replace(stamp, log_prefix=prefix, head=plan.name, class_names=names if fits else None)
+    return replace(stamp, log_prefix=prefix, head=str(plan.name), class_names=names if fits else None)

@@ -1,4 +1,4 @@
-"""A batch's labels as targets: of all samples, of a chunk, and of each head of a model with several."""
+"""What of a batch belongs to the model's call, and its labels as targets: of all samples, a chunk, or one head."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from lightning_gcam.cam.calling import bound_to, forward_at
+from lightning_gcam.cam.detection import with_detection
 from lightning_gcam.cam.heads import HeadPlan, assign_labels, find_heads, names_of_heads, say_first
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.targets import Labels, Targets, are_measurements
@@ -15,7 +17,22 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.utils.errors import InputError
 
 
-def labels_for(batch: Tensor | SaliencyBatch) -> Labels | None:
+def forward_for(
+    model: nn.Module, batch: SaliencyBatch, forward: Forward | None, *, if_likely: bool = False
+) -> Forward | None:
+    """The way to call a model for a batch: with its other inputs, and of a detector with its target boxes.
+
+    Args:
+        model: it is left as it was.
+        batch: the samples.
+        forward: as in `attribute`; what is bound already stays.
+        if_likely: as in `lightning_gcam.cam.detection.with_detection`.
+    """
+    bound = bound_to(forward, batch.inputs, batch.frames_first)
+    return with_detection(model, batch.images, bound, batch.boxes, batch.labels, if_likely=if_likely)
+
+
+def labels_for(batch: Tensor | SaliencyBatch) -> Labels | str | None:
     """The labels of a batch as targets.
 
     Raises:
@@ -29,15 +46,15 @@ def labels_for(batch: Tensor | SaliencyBatch) -> Labels | None:
     return labels_of(batch)
 
 
-def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | None:
-    """A batch's labels as targets; None where there are none.
+def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | str | None:
+    """A batch's labels as targets; None where there are none, "whole" where they are no classes.
 
     Args:
         batch: the samples.
         whole: the batch that they are a part of: whether labels name classes or measure something is seen in all.
     """
     if batch.labels is None:
-        return None
+        return "whole" if batch.no_classes else None
     all_labels = whole.labels if whole is not None and whole.labels is not None else batch.labels
     return Labels(batch.labels, are_measurements(all_labels), of_batch=True)
 
@@ -74,10 +91,10 @@ def plan_heads(
 
     Args:
         model: it is left as it was.
-        batch: a sample or more, on the model's device.
+        batch: the samples, on the model's device; the model is run on the first.
         head: the names that are given.
         forward: as in `attribute`.
-        whole: the batch that the sample is a part of, for its labels.
+        whole: the batch that these are a part of, for its labels.
 
     Returns:
         A plan for each head; none where the model has one.
@@ -86,7 +103,8 @@ def plan_heads(
         InputError: where there is no head of a given name; with the names there are.
     """
     given, labels = names_of_heads(head), labels_by_name(whole if whole is not None else batch)
-    shapes = find_heads(model, batch.images, forward, given=given, labelled=[name for name in labels if name])
+    first, named = forward_at(forward, [0]), [name for name in labels if name]
+    shapes = find_heads(model, batch.images[:1], first, given=given, labelled=named)
     if not shapes:
         return []
     assigned, undecided = assign_labels(shapes, labels)
@@ -107,6 +125,20 @@ def labels_by_name(batch: SaliencyBatch) -> dict[str, Tensor]:
         each.shape == batch.labels.shape and torch.equal(each, batch.labels) for each in found.values()
     )
     return {**found, "": batch.labels} if batch.labels is not None and is_new else found
+
+
+def for_planning(batch: SaliencyBatch) -> SaliencyBatch:
+    """The samples as the model takes them, without annotation, which in training may be of another kind.
+
+    The labels only show whose they are where the model has several heads.
+
+    Args:
+        batch: of the training.
+    """
+    labels, taken = labels_by_name(batch) or None, batch.inputs
+    return SaliencyBatch(
+        batch.images, kind=batch.kind, frames_first=batch.frames_first, head_labels=labels, inputs=taken
+    )
 
 
 def samples_of_head(batch: SaliencyBatch, plan: HeadPlan) -> SaliencyBatch:

@@ -16,6 +16,7 @@ from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import Targets
+from lightning_gcam.cam.whole import WHOLE
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Perturbation
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
@@ -221,7 +222,7 @@ class _ModelRuns:
     def attribute(self, images: Tensor, **other: Any) -> dict[str, Tensor]:
         """The maps of changed images, at the same layers, for the same classes."""
         explains = self.attribution.explains
-        explained = explains if explains in ("output", "norm", "error") else self.targets
+        explained = explains if explains == "output" or explains in WHOLE else self.targets
         targets = self.attribution.targets if self.attribution.targets is not None else explained
         changed = SaliencyBatch(images, masks=self.batch.object_masks)
         options = {**self.options, **other, "chunk_size": self.chunk_size}

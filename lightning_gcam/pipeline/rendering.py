@@ -104,7 +104,12 @@ def draw(
     )
     before = _comparable(earlier, attribution) if style.show_change else {}
     sheets = _sheets(batch, attribution, style, layout, before)
-    present = batch.masks is not None or batch.boxes is not None, batch.suspect is not None
+    outlined = {
+        "object": batch.masks is not None or batch.boxes is not None,
+        "suspect region": batch.suspect is not None,
+        "prediction": attribution.predicted_boxes is not None,
+    }
+    present = [name for name, there in outlined.items() if there]
     return render_sheets(sheets, layout, shown, HeatStyle(style.scale, tops, style.show_change), present)
 
 
@@ -152,8 +157,9 @@ def _sheets(
         # nothing is drawn at a size that nobody sees, or on the device
         maps, before, size = _shrunk(maps, layout.work), _shrunk(before, layout.work), layout.work
         boxes = _scaled(batch.boxes, batch.images, size)
-        suspect = _region(batch.suspect_masks, size)
-        regions = Regions(_region(batch.masks, size), boxes, suspect)
+        suspect, predicted = _region(batch.suspect_masks, size), attribution.predicted_boxes
+        found = _scaled([*predicted], batch.images, size) if predicted is not None else None
+        regions = Regions(_region(batch.masks, size), boxes, suspect, found)
         shown = {name: to_display(each, style.normalize, size) for name, each in beside.items()}
     if style.scale != "own":
         maps = {name: _raw(each, peaks[name]) for name, each in maps.items()}

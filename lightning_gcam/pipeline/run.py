@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import bound_to, forward_at
+from lightning_gcam.cam.calling import forward_at
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics.measurement import ScoreResults
@@ -32,7 +32,7 @@ from lightning_gcam.pipeline.config import (
     in_one_process,
 )
 from lightning_gcam.pipeline.heads import JoinedRecord, looks_at_heads
-from lightning_gcam.pipeline.labels import labels_of
+from lightning_gcam.pipeline.labels import forward_for, labels_of, plan_heads
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
     maps_of_random_weights,
@@ -95,14 +95,18 @@ def analyze(
         ['accuracy', 'accuracy_chance']
     """
     stamp, config = stamp or Stamp(), config or LookConfig()
-    config = config.with_forward(bound_to(config.forward, batch.inputs, batch.frames_first))
-    how: dict[str, Any] = {"on_failure": on_failure, "agree": agree, "with_checks": with_checks}
-    if heads := map_fn(lambda _: looks_at_heads(model, batch, config, stamp, history, largest_label)):
-        each = {
-            name: analyze(model, map_fn=map_fn, chunk_size=chunk_size, **how, **one)
-            for name, one in heads.items()
+    config = config.with_forward(forward_for(model, batch, config.forward))
+    if config.may_have_heads(batch):
+        plans = config.plans or map_fn(lambda _: plan_heads(model, batch, config.head, config.forward))
+        looks = map_fn(lambda _: looks_at_heads(batch, plans, stamp, history, largest_label))
+        how: dict[str, Any] = {"on_failure": on_failure, "agree": agree, "with_checks": with_checks}
+        how |= {"map_fn": map_fn, "chunk_size": chunk_size}
+        records = {
+            str(plan.name): analyze(model, config=config.at_head(plan), **each, **how)
+            for plan, each in looks.items()
         }
-        return JoinedRecord.of(each, batch, stamp)
+        if records:
+            return JoinedRecord.of(records, batch, stamp)
     look = _Look(model, batch, config, map_fn, on_failure, agree, with_checks, history)
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
     with torch.inference_mode(False), count_forwards() as counted:

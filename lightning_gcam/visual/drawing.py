@@ -16,9 +16,11 @@ from torch import Tensor
 from lightning_gcam.visual.images import Color, check_pictures, check_same_size, pack, unpack
 from lightning_gcam.visual.layout import Box
 
-# Cyan and pink: neither occurs in inferno, and who does not see colours well can tell them apart.
+# Cyan and pink: neither occurs in inferno, and who does not see colours well can tell them apart. What is predicted is
+# of the palest green, and dashed.
 OBJECT_COLOR: Color = (64, 232, 255)
 SUSPECT_COLOR: Color = (255, 120, 214)
+PREDICTED_COLOR: Color = (196, 255, 196)
 PEAK_COLOR: Color = (255, 255, 255)
 
 
@@ -308,6 +310,10 @@ def _reach(font: Font) -> tuple[float, float]:
     return top, bottom
 
 
+SIGNS = {"object": OBJECT_COLOR, "suspect region": SUSPECT_COLOR, "prediction": PREDICTED_COLOR}
+"""What is outlined, by its name in the legend, and its colour."""
+
+
 class Line(NamedTuple):
     """One line of text; see `write`."""
 
@@ -346,7 +352,7 @@ def draw_signs(canvas: Image.Image, box: Box, size: int, color: Color, names: Se
             dashes = [(0, 20)] if name == "object" else [(0, 6), (9, 15), (18, 20)]
             for start, end in dashes:
                 line = (left + start, middle, left + end, middle)
-                draw.line(line, fill=OBJECT_COLOR if name == "object" else SUSPECT_COLOR, width=2)
+                draw.line(line, fill=SIGNS[name], width=2)
             length = 21
         left = write(canvas, (left + length + 5, *box[1:]), name, size, color) + 18
 

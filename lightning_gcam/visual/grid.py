@@ -57,16 +57,15 @@ def draw_legend(
     *,
     heat: HeatStyle,
     since: str,
-    regions: tuple[bool, bool],
+    regions: Sequence[str],
 ) -> None:
-    """Draw the colour bars and the symbols that occur; `regions`: whether there is an object, and a suspect region."""
+    """Draw the colour bars and the symbols that occur; `regions`: the names of what is outlined."""
     bar, *rest, signs = boxes.footer
     words, size = BRIGHTEST[heat.scale], boxes.note_size
     draw_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
     for box in rest:
         draw_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
-    names = [name for name, present in zip(("object", "suspect region"), regions, strict=True) if present]
-    draw_signs(canvas, signs, size, color, ["peak", *names])
+    draw_signs(canvas, signs, size, color, ["peak", *regions])
 
 
 def render_grid(
@@ -141,9 +140,8 @@ def render_grid(
     regions = Regions(masks, boxes, suspect)
     sheets = flat_sheets(images.detach(), maps, regions, layout, headings or list(maps), before, beside)
     shown = FigureTexts(title, captions, notes or {}, correct, since)
-    return render_sheets(
-        sheets, layout, shown, heat, (masks is not None or boxes is not None, suspect is not None)
-    )
+    present = {"object": masks is not None or boxes is not None, "suspect region": suspect is not None}
+    return render_sheets(sheets, layout, shown, heat, [name for name, there in present.items() if there])
 
 
 class FigureTexts(NamedTuple):
@@ -169,7 +167,7 @@ def render_sheets(
     layout: FigureLayout,
     texts: FigureTexts,
     heat: HeatStyle,
-    regions: tuple[bool, bool],
+    regions: Sequence[str],
 ) -> npt.NDArray[np.uint8]:
     """Draw one figure of columns that are two-dimensional already: a card for each sample.
 
@@ -178,7 +176,7 @@ def render_sheets(
         layout: Where everything stands.
         texts: The words around the panels.
         heat: How maps are drawn.
-        regions: Whether there is an object, and a suspect region, for the legend.
+        regions: The names of what is outlined, for the legend.
 
     Returns:
         `(H', W', 3)`, a uint8 numpy array.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_gcam.visual.drawing import (
     OBJECT_COLOR,
+    PREDICTED_COLOR,
     SUSPECT_COLOR,
     Line,
     Strokes,
@@ -50,11 +51,13 @@ class Regions:
         masks: `(N, H, W)` bool: the object.
         boxes: N tensors `(M, 4)`, xyxy in pixels of the image: the object.
         suspect: `(H, W)` or `(N, H, W)` bool: a region that should not matter.
+        predicted: N tensors `(M, 4)`, xyxy in pixels of the image: where the model finds the object.
     """
 
     masks: Tensor | None = None
     boxes: Sequence[Tensor] | None = None
     suspect: Tensor | None = None
+    predicted: Sequence[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,12 +167,17 @@ def draw_sheet(sheet: Sheet, layout: FigureLayout, heat: HeatStyle) -> list[Pane
 
 def region_lines(regions: Regions, layout: FigureLayout, images: Tensor) -> list[tuple[Tensor, Color]]:
     """Return the outline of each region, `(N, h, w)` bool on the CPU, and its colour; the suspect one comes last."""
-    lines, width = [], layout.line_width
+    lines, width, size = [], layout.line_width, (images.shape[2], images.shape[3])
+
+    def around(boxes: Sequence[Tensor]) -> Tensor:
+        return box_edges(boxes, size, layout.panel, torch.device("cpu"), width)
+
     if regions.masks is not None:
         lines.append((edge(_enlarged_masks(regions.masks, layout), width), OBJECT_COLOR))
     if regions.boxes is not None:
-        size = (images.shape[2], images.shape[3])
-        lines.append((box_edges(regions.boxes, size, layout.panel, torch.device("cpu"), width), OBJECT_COLOR))
+        lines.append((around(regions.boxes), OBJECT_COLOR))
+    if regions.predicted is not None:
+        lines.append((dash(around(regions.predicted)), PREDICTED_COLOR))
     if regions.suspect is not None:
         lines.append((dash(edge(_enlarged_masks(regions.suspect, layout), width)), SUSPECT_COLOR))
     return lines

@@ -167,6 +167,7 @@ MONITOR: dict[str, Any] = {
     "dataloader_idx": 0,
     "scale": "own",
     "show_change": False,
+    "head": None,
 }
 
 
@@ -278,9 +279,10 @@ def test_the_arguments_of_attribute() -> None:
         "forward": None,
         "fuse": None,
         "masks": None,
+        "head": None,
     }
     kinds = [each.kind for each in parameters(lightning_gcam.attribute).values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 3 + [inspect.Parameter.KEYWORD_ONLY] * 6
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 3 + [inspect.Parameter.KEYWORD_ONLY] * 7
 
 
 def test_what_an_attribution_holds() -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.utils import isolation
+from tests.support.detectors import DetectorModule
 from tests.support.modules import (
     MODULES,
     AlwaysDropout,
@@ -38,7 +40,7 @@ from tests.support.witness import RowLogger, Witness, differences
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def _loader(n: int, size: tuple[int, ...], *, shuffle: bool, **options: Any) -> DataLoader[Any]:
+def _loader(n: int, *, size: tuple[int, ...], shuffle: bool, **options: Any) -> DataLoader[Any]:
     generator = torch.Generator().manual_seed(5)
     labels = torch.arange(n) % 3
     images = torch.rand(n, 1, *size, generator=generator)
@@ -77,11 +79,8 @@ def train(
     trainer = pytorch_lightning.Trainer(**{**settings, **options}, callbacks=[*first, *callbacks(), witness])
     made = module()
     persistent = {"num_workers": 1, "persistent_workers": True} if workers else {}
-    trainer.fit(
-        made,
-        _loader(24, made.size, shuffle=True, **persistent),
-        _loader(12, made.size, shuffle=False, **persistent),
-    )
+    loader = made.loader if hasattr(made, "loader") else partial(_loader, size=made.size)
+    trainer.fit(made, loader(24, shuffle=True, **persistent), loader(12, shuffle=False, **persistent))
     return witness, rows, made
 
 
@@ -141,6 +140,7 @@ MODES = [
 ]
 SPECIAL_MODES = [
     Mode("two optimizers", module=TwoOptimizers),
+    Mode("detector", module=DetectorModule),
     Mode("SWA", {"callbacks": _swa, "max_epochs": 3}, Plain),
     Mode("EMA", {"callbacks": _ema}, Plain),
     Mode("BackboneFinetuning", {"callbacks": _finetuning}, WithBackbone),

@@ -57,7 +57,7 @@ def _cubes(n: int, channels: int, size: tuple[int, int, int], planted: bool, see
     images = 0.1 * torch.randn(n, channels, *size, generator=generator)
     masks = torch.zeros(n, *size, dtype=torch.bool)
     greys = torch.tensor([-1.0, 0.5, 2.0])
-    colours = 2 * torch.eye(3) if channels == 3 else 2 * greys[:, None]
+    colours = 5 * torch.eye(3) if channels == 3 else 2 * greys[:, None]
     for row in range(n):
         starts = [int(torch.randint(3, side - 4, (1,), generator=generator)) for side in size]
         inside = tuple(slice(start, start + 4) for start in starts)
@@ -113,7 +113,7 @@ class Classifier(pytorch_lightning.LightningModule):
         return self.net(images)
 
     def loss(self, batch: Any) -> Tensor:
-        images, labels = (batch["image"], batch["label"]) if isinstance(batch, dict) else batch[:2]
+        images, labels = list(batch.values())[:2] if isinstance(batch, dict) else batch[:2]
         return nn.functional.cross_entropy(self(images), labels)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

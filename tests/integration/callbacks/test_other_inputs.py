@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_gcam import SaliencyMonitor, attribute
+from lightning_gcam import SaliencyBatch, SaliencyEvaluation, SaliencyMonitor, attribute
 from lightning_gcam.pipeline.run import record_saliency
 from tests.support.toys import CLASSES, LIGHTNING_SAYS, toy_samples, toy_trainer
 
-pytestmark = LIGHTNING_SAYS
+# A network after a few steps has no evidence for some classes yet, and the monitor says so.
+pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:.*maps are blank:UserWarning")]
 IMAGES, LABELS, MASKS = toy_samples(32)
 COLUMNS = torch.stack([torch.arange(32.0), torch.ones(32)], dim=1)
 
@@ -73,7 +74,9 @@ class WithColumns(Trained):
 
 
 def test_tabular_columns_go_along_with_their_samples(tmp_path: Path) -> None:
-    monitor = watched(tmp_path, WithColumns, samples(columns=COLUMNS))
+    monitor = watched(
+        tmp_path, WithColumns, samples(columns=COLUMNS), checks=["background_only_accuracy", "border"]
+    )
     record = monitor.last_record
     assert list(record.batch.inputs) == ["columns"]
     assert record.batch.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -84,26 +87,34 @@ def test_tabular_columns_go_along_with_their_samples(tmp_path: Path) -> None:
 
 
 def test_every_forward_of_a_look_has_the_columns_of_its_samples() -> None:
-    """The image of each sample holds its number in a corner, and the module compares it with the column."""
+    """The middle of each image holds its number, and the module compares it with the column."""
 
     class Compares(WithColumns):
         seen = 0
 
         def forward(self, images: Tensor, columns: Tensor) -> Tensor:
-            assert torch.equal(images[:, 0, 0, 0].round(), columns[:, 0])
+            assert torch.equal(images[:, 0, 8, 8].round(), columns[:, 0])
             Compares.seen += len(images)
             return super().forward(images, columns)
 
     images = IMAGES[:6].clone()
-    images[:, :, 0, 0] = torch.arange(6.0)[:, None]
-    from lightning_gcam import SaliencyBatch
-
+    images[:, :, 8, 8] = torch.arange(6.0)[:, None]
     batch = SaliencyBatch(images, LABELS[:6], inputs={"columns": COLUMNS[:6]})
-    methods = ["guidance_cam", "score_cam", "smooth_grad_cam_plus_plus"]
-    record_saliency(Compares(), batch, methods=methods[:1], checks=["color"], chunk_size=4)
-    assert Compares.seen > 24
-    found = attribute(Compares(), batch, methods=methods[0])
-    assert found.maps[methods[0]].shape == (6, 16, 16)
+    record_saliency(Compares(), batch, checks=["border"], chunk_size=4)
+    assert Compares.seen > 6 * 3  # the maps, and each sample with the borders of others
+
+
+@pytest.mark.parametrize("method", ["score_cam", "smooth_grad_cam_plus_plus", "ablation_cam"])
+def test_methods_that_run_the_model_again(method: str) -> None:
+    """The map of each sample is what it is alone."""
+    torch.manual_seed(0)
+    model = WithColumns()
+    batch = SaliencyBatch(IMAGES[:3], LABELS[:3], inputs={"columns": COLUMNS[:3]})
+    together = attribute(model, batch, methods=method, target_layer="features").maps[method]
+    alone = [
+        attribute(model, batch.select([row]), methods=method, target_layer="features") for row in range(3)
+    ]
+    torch.testing.assert_close(together, torch.cat([each.maps[method] for each in alone]))
 
 
 class Siamese(Trained):
@@ -186,7 +197,7 @@ def test_columns_beside_labels_without_names(tmp_path: Path) -> None:
 def test_the_inputs_are_kept_in_a_checkpoint(tmp_path: Path, resumed: bool) -> None:
     data = samples(columns=COLUMNS)
     first = SaliencyMonitor(num_samples=4, on_error="raise", checks=[])
-    trainer = toy_trainer(tmp_path, first, enable_checkpointing=True)
+    trainer = toy_trainer(tmp_path, first)
     trainer.fit(WithColumns(), DataLoader(data, 8), DataLoader(data, 8))
     path = tmp_path / "kept.ckpt"
     trainer.save_checkpoint(path)
@@ -196,3 +207,18 @@ def test_the_inputs_are_kept_in_a_checkpoint(tmp_path: Path, resumed: bool) -> N
     batch = second.last_record.batch
     assert torch.equal(batch.inputs["columns"].cpu(), first.last_record.batch.inputs["columns"].cpu())
     assert len(second.history) == 3
+
+
+def test_an_evaluation_of_a_dataset_hands_them_over_too(tmp_path: Path) -> None:
+    class Tested(WithColumns):
+        def test_step(self, batch: Any, batch_idx: int) -> None:
+            """Nothing."""
+
+    evaluation = SaliencyEvaluation(
+        scores=["energy"], checks=["border"], on_error="raise", directory=tmp_path
+    )
+    loader = DataLoader(samples(columns=COLUMNS), 8)
+    toy_trainer(tmp_path, evaluation).test(Tested(), loader, verbose=False)
+    assert evaluation.result is not None
+    rows = {row.score: row.n + row.left_out for row in evaluation.result.rows if row.method == "guidance_cam"}
+    assert rows["energy"] == 32

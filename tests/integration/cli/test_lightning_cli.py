@@ -74,6 +74,7 @@ VALUES: dict[str, Any] = {
     "sample_images": True,
     "scale": "run",
     "show_change": True,
+    "head": ["age", "sex"],
     "on_error": "raise",
 }
 """A value for every argument but `batch`, which is data."""

@@ -12,10 +12,12 @@ from torchmetrics.functional.regression import spearman_corrcoef
 
 from lightning_gcam.metrics import (
     MaxBoxAccuracy,
+    Measured,
     PointingGame,
     available_scores,
     baseline_scores,
     functional,
+    measure_groups,
     resolve_scores,
 )
 from lightning_gcam.metrics.localization import dilate
@@ -26,20 +28,24 @@ from tests.support.score_batches import batch_with_gaps, inputs_of, seeded_batch
 from tests.unit.metrics.test_base import FUNCTIONS, counts, expected_counts, fresh, result
 
 SIZES = {"signal": (71,), "volume": (6, 7, 8)}
-NO_SIGNALS = {"random_model_ssim"}  # SSIM's window has two or three dimensions
-# A signal, an image and a volume fall into 64 cells along one, two or three dimensions. SSIM's window has 11 slices.
-ANISOTROPIC = {"positional_concentration", *NO_SIGNALS}
+# A signal, an image and a volume fall into 64 cells along one, two or three dimensions. SSIM needs 11 slices, and
+# there is none of a signal (it is refused, see test_similarity.py).
+ANISOTROPIC = {"positional_concentration", "random_model_ssim"}
 ISOTROPIC = [name for name in available_scores() if name not in ANISOTROPIC]
 every_score = pytest.mark.parametrize(
-    ("name", "kind"), [(name, kind) for name in available_scores() for kind in SIZES]
+    ("name", "kind"),
+    [
+        (name, kind)
+        for name in available_scores()
+        for kind in SIZES
+        if (name, kind) != ("random_model_ssim", "signal")
+    ],
 )
 
 
 @pytest.fixture
 def inputs(name: str, kind: str) -> tuple[torch.Tensor, ...]:
     """What the score's `update` takes, of seven signals or volumes, four of which do not count."""
-    if kind == "signal" and name in NO_SIGNALS:
-        pytest.skip("refused, see test_similarity.py")
     return inputs_of(name, batch_with_gaps(SIZES[kind]))
 
 
@@ -91,6 +97,34 @@ def test_a_dimension_of_one_pixel_more_changes_nothing(name, flat, axis) -> None
     for mine, theirs in zip(fresh(name).per_sample(*deeper), fresh(name).per_sample(*inputs), strict=True):
         assert (mine is None) == (theirs is None)
         assert mine is None or torch.equal(mine.nan_to_num(), theirs.nan_to_num())
+
+
+@pytest.mark.parametrize("name", [name for name in ISOTROPIC if not name.startswith("max_box_accuracy")])
+def test_a_score_of_no_neighbours_is_that_of_the_same_pixels_in_a_row(name) -> None:
+    inputs = inputs_of(name, batch_with_gaps(SIZES["volume"]))
+    rows = [each.flatten(1) if each.ndim == 4 else each for each in inputs]
+    for mine, theirs in zip(fresh(name).per_sample(*inputs), fresh(name).per_sample(*rows), strict=True):
+        assert (mine is None) == (theirs is None)
+        assert mine is None or torch.equal(mine.nan_to_num(), theirs.nan_to_num())
+
+
+@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize(
+    "name", ["energy", "object_lift", "pixel_average_precision", "positional_concentration"]
+)
+def test_intervals_and_groups_of_signals_and_volumes(name, kind) -> None:
+    inputs, groups = batch_with_gaps(SIZES[kind]), torch.tensor([0, 0, 1, 1, 1, 1, 0])
+    found, measured = measure_groups(fresh(name), *inputs, groups=groups), Measured(fresh(name))
+    for rows in (slice(0, 3), slice(3, 7)):
+        measured.update(*(each[rows] for each in inputs), groups=groups[rows])
+    assert measured.compute() == found
+    overall = found.overall
+    assert (overall.n, overall.blank, overall.no_mask, overall.undefined) == (3, 3, 1, 0)
+    assert overall.value == pytest.approx(result(name, *inputs), abs=1e-6)
+    assert overall.interval[0] <= overall.value <= overall.interval[1]
+    assert found.groups[0].value == pytest.approx(
+        result(name, *(each[groups == 0] for each in inputs)), abs=1e-6
+    )
 
 
 # ------------------------------------------------------------------------------------- values by hand
@@ -306,11 +340,16 @@ def test_box_accuracy_against_a_naive_loop(size, version, with_boxes) -> None:
 
 
 def test_many_samples_are_taken_a_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    saliency, mask = seeded_batch(5, (4, 5, 6))
-    whole = MaxBoxAccuracy().per_sample(saliency, mask).values
+    inputs = {
+        "max_box_accuracy": seeded_batch(5, (4, 5, 6)),
+        "random_model_ssim": torch.rand(2, 5, 11, 11, 12),
+    }
+    whole = {name: fresh(name).per_sample(*each).values for name, each in inputs.items()}
     monkeypatch.setattr("lightning_gcam.metrics.wsol._PIXELS_AT_ONCE", 2 * 4 * 5 * 6)
     monkeypatch.setattr("lightning_gcam.metrics.wsol._JOINED_AT_ONCE", 7)
-    assert torch.equal(MaxBoxAccuracy().per_sample(saliency, mask).values, whole)
+    monkeypatch.setattr("lightning_gcam.metrics.similarity._PIXELS_AT_ONCE", 2 * 11 * 11 * 12)
+    for name, each in inputs.items():
+        assert torch.equal(fresh(name).per_sample(*each).values, whole[name])
 
 
 @pytest.mark.parametrize(("size", "columns"), [((6,), 2), ((4, 4, 4), 6)])
