@@ -1,4 +1,4 @@
-"""Signals, volumes and videos as plain data: slices below each other, the cells of their maps, and the band of a signal."""
+"""Signals, volumes and videos as plain data: slices below each other, their part of the map, a signal's band."""
 
 from __future__ import annotations
 
