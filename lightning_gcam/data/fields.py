@@ -19,7 +19,6 @@ from lightning_gcam.data.structure import (
     batch_shape,
     dimensions,
     image_dimensions,
-    is_image_batch,
     is_list,
     is_segmentation,
     is_segmentation_of,
@@ -197,7 +196,7 @@ def _is_format(field: str, key: str) -> bool:
 
 def _holds_images(value: Any) -> bool:
     """Whether a list holds images, and so is a whole batch: some call it `data`."""
-    return is_list(value) and not isinstance(value, CollatedPart) and any(map(is_image_batch, value))
+    return is_list(value) and not image_dimensions(value) and any(map(image_dimensions, value))
 
 
 def _only_candidate(candidates: Mapping[Any, Any], field: str, parts: Parts) -> Parts:

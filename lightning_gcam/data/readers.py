@@ -136,6 +136,8 @@ def _are_samples(images: Sequence[Any], samples: Sequence[Mapping[Any, Any]]) ->
     (d,) = counts
     is_alone = d in (2, 4) and len(samples) > 1 and len({as_tensor(each).shape for each in images}) == 1  # type: ignore[union-attr]
     has_columns = any(dimensions(part) == 1 for each in samples for part in each.values())
+    if d == 3 and len(samples) == 1 and structure.are_signals(shape := batch_shape(images[0])):
+        return not any(is_label(part, shape[0]) for part in samples[0].values())  # else a batch of signals
     return d == 3 or (is_alone and not has_columns)
 
 
