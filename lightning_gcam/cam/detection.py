@@ -229,11 +229,11 @@ def with_detection(
     boxes: Sequence[Tensor] | None = None,
     labels: Tensor | None = None,
     *,
-    if_likely: bool = False,
+    try_out: bool = False,
 ) -> Forward | None:
     """A `DetectionForward` around a forward that returns detections; any other forward as it came.
 
-    The model is run on one image, the first time, to see what it returns.
+    A model with a part of torchvision's detectors is run on one image, the first time, to see what it returns.
 
     Args:
         model: it is left as it was.
@@ -241,11 +241,11 @@ def with_detection(
         forward: as in `call_model`; a `DetectionForward` stays as it is.
         boxes: the target boxes of the samples, as in `DetectionForward`.
         labels: the class of each sample, `(N,)`; marks `(N, K)` name no class of the boxes.
-        if_likely: run it only where it has a part of torchvision's detectors.
+        try_out: run any other model, too.
     """
     if is_of_detections(forward) or images.ndim != 4:
         return forward
-    found = _num_classes(model, images, forward, if_likely)
+    found = _num_classes(model, images, forward, try_out)
     if found is None:
         return forward
     if labels is None or labels.ndim > 1 or labels.is_floating_point():
@@ -265,7 +265,7 @@ _KNOWN: WeakKeyDictionary[nn.Module, list[tuple[Forward | None, int | None]]] = 
 """For each model and user's `forward` the number of classes; None where it returns no detections."""
 
 
-def _num_classes(model: nn.Module, images: Tensor, forward: Forward | None, if_likely: bool) -> int | None:
+def _num_classes(model: nn.Module, images: Tensor, forward: Forward | None, try_out: bool) -> int | None:
     """The number of classes of a detector, with the background; None for any other model."""
     users = forward
     while isinstance(users, WrappedForward):
@@ -274,7 +274,7 @@ def _num_classes(model: nn.Module, images: Tensor, forward: Forward | None, if_l
     for each, number in known:
         if each is users:
             return number
-    if if_likely and not any(_is_of_torchvision(each) for each in model.modules()):
+    if not try_out and not any(_is_of_torchvision(each) for each in model.modules()):
         return None
     found = None
     with untouched(model), eager_without_graph():

@@ -116,7 +116,15 @@ def find_target_layer(
             of_first = forward_at(forward, [0] * len(images))
             return forward_with_weights(weights, of_first)(model, images)
 
-        found = probe_layers(model, images[:1].detach().clone(), run, reshape_transform, backbone)
+        try:
+            found = probe_layers(model, images[:1].detach().clone(), run, reshape_transform, backbone)
+        except InputError:
+            of_detections = with_detection(model, images, forward, try_out=True)
+            if of_detections is forward:
+                raise
+            return find_target_layer(
+                model, images, forward=of_detections, reshape_transform=reshape_transform
+            )
         live = [each for each in found.layers if each.is_live or found.before_all]
         if not found.is_finite and live[-1:] != found.layers[-1:]:
             raise NotFinite(

@@ -260,13 +260,12 @@ def attribute(
         targets = labels_for(images)
     if isinstance(images, SaliencyBatch):
         masks = masks if masks is not None else images.object_masks
-        forward = forward_for(model, images, forward, if_likely=True)
+        forward = forward_for(model, images, forward)
         images = images.images
     _check(model, images)
     table = resolve_methods(methods)
     check_masks(masks, (len(images), *size_of(images)))
     check_fuse(fuse, target_layer)
-    forward = with_detection(model, images, forward, if_likely=True)
     how = (table, target_layer, reshape_transform, fuse, masks)
     if head is not None:
         return _attribute(model, images, targets, HeadForward(forward, check_head(head)), *how)
@@ -293,6 +292,7 @@ def _attribute(
         target_layer = find_target_layer(
             model, images, forward=forward, reshape_transform=reshape_transform
         ).module
+    forward = with_detection(model, images, forward)
     layers = resolve_target_layers(model, target_layer)
     with untouched(model):
         captured = capture_layers(
@@ -398,7 +398,7 @@ def attribute_in_chunks(
     if isinstance(targets, str) and targets == "label":
         targets = labels_of(batch)
     n, masks = len(batch), batch.object_masks
-    forward = forward_for(model, batch, forward, if_likely=True)
+    forward = forward_for(model, batch, forward)
 
     def work(chunk: slice) -> Attribution:
         part = attribute(

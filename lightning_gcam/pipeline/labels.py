@@ -18,7 +18,7 @@ from lightning_gcam.utils.errors import InputError
 
 
 def forward_for(
-    model: nn.Module, batch: SaliencyBatch, forward: Forward | None, *, if_likely: bool = False
+    model: nn.Module, batch: SaliencyBatch, forward: Forward | None, *, try_out: bool = False
 ) -> Forward | None:
     """The way to call a model for a batch: with its other inputs, and of a detector with its target boxes.
 
@@ -26,10 +26,10 @@ def forward_for(
         model: it is left as it was.
         batch: the samples.
         forward: as in `attribute`; what is bound already stays.
-        if_likely: as in `lightning_gcam.cam.detection.with_detection`.
+        try_out: as in `lightning_gcam.cam.detection.with_detection`.
     """
     bound = bound_to(forward, batch.inputs, batch.frames_first)
-    return with_detection(model, batch.images, bound, batch.boxes, batch.labels, if_likely=if_likely)
+    return with_detection(model, batch.images, bound, batch.boxes, batch.labels, try_out=try_out)
 
 
 def labels_for(batch: Tensor | SaliencyBatch) -> Labels | str | None:

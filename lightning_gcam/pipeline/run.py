@@ -95,7 +95,9 @@ def analyze(
         ['accuracy', 'accuracy_chance']
     """
     stamp, config = stamp or Stamp(), config or LookConfig()
-    config = config.with_forward(forward_for(model, batch, config.forward))
+    config = config.with_forward(
+        forward_for(model, batch, config.forward, try_out=config.target_layer is None)
+    )
     if config.may_have_heads(batch):
         plans = config.plans or map_fn(lambda _: plan_heads(model, batch, config.head, config.forward))
         looks = map_fn(lambda _: looks_at_heads(batch, plans, stamp, history, largest_label))
