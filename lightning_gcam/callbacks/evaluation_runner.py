@@ -20,6 +20,7 @@ from torchmetrics import Metric
 from lightning_gcam.callbacks.distributed import from_rank_zero, own_map_fn, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
+from lightning_gcam.callbacks.reading_notes import warn_of_unclear
 from lightning_gcam.callbacks.sample_collector import integer_images_explained, with_inputs_taken
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import WrappedForward
@@ -305,7 +306,7 @@ class EvaluationRun:
         """Take the next batch of this process; whatever fails, its samples keep their positions and are counted."""
         is_first, samples = self.places.delivered == 0, None
         with self.failures.guard(READING, before_training=is_first):
-            unclear = partial(self.failures.warn_once, "unclear annotation")
+            unclear = partial(warn_of_unclear, self.failures, self.plan.config.head is not None)
             samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names, unclear)
             samples = with_inputs_taken(samples, self.module, self.plan.config.forward)
             if is_first and self.places.all_to_each:

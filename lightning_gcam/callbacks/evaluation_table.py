@@ -52,7 +52,8 @@ from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.config import CHECKING, LookConfig
 from lightning_gcam.pipeline.labels import samples_of_head
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
-from lightning_gcam.pipeline.run import analyze, can_be_checked
+from lightning_gcam.pipeline.run import analyze
+from lightning_gcam.pipeline.scoring import can_be_checked
 from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError

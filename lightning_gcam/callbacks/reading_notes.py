@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.data.fixed_samples import FixedBatch
+from lightning_gcam.data.unreadable import LABELS_TWICE
 from lightning_gcam.pipeline.record import SaliencyRecord
+
+
+def warn_of_unclear(failures: FailurePolicy, have_heads: bool, message: str) -> None:
+    """Warn of annotation that could not be read.
+
+    Args:
+        failures: warns once.
+        have_heads: whether several heads are looked at: several labels are theirs then, and nothing is unclear.
+        message: about the annotation.
+    """
+    if not (have_heads and LABELS_TWICE in message):
+        failures.warn_once("unclear annotation", message)
 
 
 def reading_notes(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ from lightning_gcam.callbacks.distributed import (
 )
 from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
 from lightning_gcam.callbacks.publisher import Publisher
+from lightning_gcam.callbacks.reading_notes import warn_of_unclear
 from lightning_gcam.callbacks.resuming import CheckpointState, names_of, settings_of, state_of_plans
 from lightning_gcam.callbacks.sample_collector import (
     SampleCollector,
@@ -248,6 +249,7 @@ class SaliencyMonitor(Callback):
         final = replace(self._config, scores=ResolvedScores.of(final_scores), checks=(), draws_earlier=False)
         self._final_config = final if final_scores else None
         self._failures = FailurePolicy(on_error)
+        self._unclear: list[str] = []
         self._collection = SampleCollector(
             num_samples,
             selection,
@@ -256,7 +258,7 @@ class SaliencyMonitor(Callback):
             class_names,
             dataloader_idx,
             forward,
-            self._warn_of_unclear,
+            self._unclear.append,
         )
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._budget = CheckBudget(max_overhead)
@@ -339,6 +341,7 @@ class SaliencyMonitor(Callback):
             samples = self._collection.read_or_none(batch)
             images = for_planning(samples) if samples is not None else None
             self._prepare(trainer, pl_module, images, batch)
+            self._warn_of_unclear()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -546,6 +549,7 @@ class SaliencyMonitor(Callback):
         if to_prepare:
             samples, part = (taken.samples, taken.part) if taken is not None else (None, None)
             self._prepare(trainer, pl_module, samples, part)
+        self._warn_of_unclear()
 
     def _warn_of_change(self, position: int | None) -> None:
         if position is not None:
@@ -556,8 +560,11 @@ class SaliencyMonitor(Callback):
                 "so that its history stays comparable.",
             )
 
-    def _warn_of_unclear(self, message: str) -> None:
-        self._failures.warn_once("unclear annotation", message)
+    def _warn_of_unclear(self) -> None:
+        """Warn of annotation that could not be read; labels that found their heads are none."""
+        have_heads = any(plan.name is not None and plan.labels is not None for plan in self._layers)
+        while self._unclear:
+            warn_of_unclear(self._failures, have_heads, self._unclear.pop(0))
 
     def _prepare(
         self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch | None, batch: Any = None

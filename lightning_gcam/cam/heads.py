@@ -89,8 +89,8 @@ def check_head(head: Any) -> str:
     """
     if not isinstance(head, str):
         raise InputError(
-            f'`head` must be the name of one head, or its place in the output such as "1"; got {head!r}. Call '
-            "`attribute` once for each."
+            f'`head` must be the name of one head, or its place in the output such as "1"; got {head!r}. Give '
+            "one at a time."
         )
     return head
 
@@ -148,6 +148,8 @@ def _logits_among(heads: Mapping[str, Tensor], output: Any, images: Tensor) -> l
         logits = find_raw_logits(output, len(images), images.ndim - 2)
     except SeveralHeadsError as error:
         return list(error.shapes)
+    except InputError:  # there are none: whoever calls the model for its maps reports it
+        return []
     return [head for head, each in heads.items() if each.data_ptr() == logits.data_ptr()]
 
 
@@ -158,8 +160,7 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
     """Assign labels to heads: by their names, by their order where these are numbers, then by what fits only one head.
 
     Multi-hot labels `(N, K)` fit a head of K, measurements a head of one number, classes a head of enough of them.
-    Where classes fit several heads, it is the one that has no class more (of floats 0 and 1, that of one number); and
-    if there are none or several such, the first.
+    Where classes fit several heads, it is the one that has no class more; if there are none or several such, the first.
 
     Args:
         shapes: of the heads.
@@ -191,13 +192,8 @@ def assign_labels(shapes: Shapes, labels: Mapping[str, Tensor]) -> tuple[dict[st
     rest = {name: each for name, each in labels.items() if name not in found.values()}
     for name, each in sorted(rest.items(), key=lambda item: not _is_certain(item[1])):
         free = {head: shape[0] for head, shape in shapes.items() if head not in found}
-        fitting = [head for head in free if _fits(each, free[head])]
-        if (
-            not fitting and each.ndim == 1
-        ):  # whole numbers beyond every class: measurements, such as ages in years
-            fitting = [head for head in free if free[head] == 1]
-        width = 1 if each.is_floating_point() else int(each.max()) + 1
-        exact = [head for head in fitting if free[head] == width]
+        fitting = _fitting(each, free, is_named=name != "" and not name.isdigit())
+        exact = [head for head in fitting if shapes[head][0] == int(each.nan_to_num().max()) + 1]
         if fitting:
             found[exact[0] if len(exact) == 1 else fitting[0]] = name
         if len(fitting) > 1 and len(exact) != 1:
@@ -267,6 +263,15 @@ def _is_same(head: str, label: str) -> bool:
 def _is_certain(labels: Tensor) -> bool:
     """Whether labels show by their form which width a head for them has."""
     return labels.ndim == 2 or are_measurements(labels)
+
+
+def _fitting(labels: Tensor, widths: Mapping[str, int], is_named: bool) -> list[str]:
+    """The heads that labels can be of; whole numbers name one of several classes, floats 0 and 1 the only one."""
+    fitting = [head for head, width in widths.items() if _fits(labels, width)]
+    likely = [head for head in fitting if (widths[head] == 1) == labels.is_floating_point()]
+    if fitting or labels.ndim > 1 or is_named:  # such as a number of the patient
+        return likely or fitting
+    return [head for head, width in widths.items() if width == 1]  # beyond every class, such as ages in years
 
 
 def _fits(labels: Tensor, width: int) -> bool:

@@ -121,7 +121,9 @@ def probe_layers(
     calls = _with_layouts(_last_calls(pairs), images, run, is_dense=is_dense)
     layers = [_spatial_layer(*each) for each in calls]
     for each, layout, _ in calls if reshape is None else ():
-        if layout.is_sure or layout.locality is not None:
+        if (
+            layout.is_sure and layout.frames == 1
+        ) or layout.locality is not None:  # of frames not yet their order
             remember_layout(each.module, each.tensor.shape, size_of(images), layout)
     if is_dense:
         layers = _before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw)

@@ -6,7 +6,7 @@ caller's `map_fn`; everything else is the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import forward_at
+from lightning_gcam.cam.heads import HeadForward
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
-from lightning_gcam.metrics.registry import BASELINES
+from lightning_gcam.metrics.registry import BASELINES, OutputNeeds
 from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks
-from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
+from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes
 from lightning_gcam.pipeline.config import (
     CHECKING,
     PERTURBING,
@@ -40,11 +41,11 @@ from lightning_gcam.pipeline.model_outputs import (
 )
 from lightning_gcam.pipeline.record import LookCost, LookHistory, SaliencyRecord, Stamp
 from lightning_gcam.pipeline.rendering import Earlier
-from lightning_gcam.pipeline.scoring import score_maps
+from lightning_gcam.pipeline.scoring import can_be_checked, score_maps
 from lightning_gcam.shortcuts import Exchanges, Reliance, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes, removed_objects
 from lightning_gcam.shortcuts.exchange import check_sides
-from lightning_gcam.shortcuts.regions import AnnotatedRegions, Donors, classes_of_labels, regions_of_batch
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, Donors, regions_of_batch
 from lightning_gcam.utils.chunking import count_forwards
 from lightning_gcam.utils.transfer import held_on_host
 
@@ -163,23 +164,6 @@ def record_saliency(
     return analyze(model, batch, LookConfig(**config), stamp=stamp, chunk_size=chunk_size)
 
 
-def can_be_checked(
-    batch: SaliencyBatch,
-    attribution: Attribution,
-    config: LookConfig,
-    class_names: Sequence[str] | None = None,
-) -> bool:
-    """Whether causal checks can be measured: the labels are classes, and the model gives one score for each.
-
-    The logits of a dense head cannot: they are read at the object, which the checks take away.
-    """
-    labels, k = classes_of_labels(batch), attribution.logits.shape[1]
-    if not config.check_names or labels is None or attribution.in_mask is not None:
-        return False
-    fits = labels.shape[1] == k if labels.ndim == 2 else int(labels.max()) < max(k, 2)
-    return fits and subject_of(batch, attribution, class_names) == "classes"
-
-
 @dataclass(frozen=True)
 class _Found:
     """What the causal checks found.
@@ -274,6 +258,10 @@ class _Look:
     def perturbed_outputs(self, attribution: Attribution, chunk_size: int | None) -> PerturbedOutputs:
         """The outputs for perturbed images that the scores need; none where computing them failed."""
         needed = self.config.resolved_scores.output_needs
+        if isinstance(self.config.forward, HeadForward) and attribution.targets is None:
+            needed = OutputNeeds(
+                random_maps=needed.random_maps
+            )  # of another head's classes are probabilities
         if not needed.perturbations and not needed.random_maps:
             return PerturbedOutputs()
         device, history = self.batch.images.device, self.history

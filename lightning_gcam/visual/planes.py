@@ -125,18 +125,21 @@ def _split(values: list[Tensor]) -> tuple[Tensor, ...]:
 
 def lay_maps(values: Tensor, form: Form, view: View) -> Tensor:
     """Lay maps or masks `(N, *S)` on sheets `(N, h, w)`, on the CPU; each pixel has the highest value it stands for."""
+    flat = _split(_map_tiles(values, form, view))
+    return _paste(flat, form, flat[0].new_zeros(()))
+
+
+def _map_tiles(values: Tensor, form: Form, view: View) -> list[Tensor]:
+    """The tiles `(N, h, w)` of maps or masks, each pixel repeated where they are enlarged."""
     tiles = []
     for index, tile in enumerate(form.tiles):
         cut = _cut(values, tile, view.numbers[:, index])
         small = shrink_maps(cut, *(min(*pair) for pair in zip(tile.size, cut.shape[-2:], strict=True)))
-        for dim, side in ((1, tile.size[0]), (2, tile.size[1])):
+        for dim, side in enumerate(tile.size, start=1):
             place = torch.arange(side, device=small.device) * small.shape[dim] // side
             small = small.index_select(dim, place)
-        tiles.append(
-            small & view.shown[:, index, None, None].to(small.device) if small.dtype == torch.bool else small
-        )
-    flat = _split(tiles)
-    return _paste(flat, form, flat[0].new_zeros(()))
+        tiles.append(small * view.shown[:, index, None, None].to(small.device))
+    return tiles
 
 
 def lay_pictures(images: Tensor, form: Form, view: View, normalize: Normalize | None) -> Tensor:
@@ -181,7 +184,9 @@ def _window(images: Tensor) -> tuple[Tensor, Tensor]:
     # an odd stride: an even one would meet the same few columns in every row
     some = flat[..., :: max(1, flat.shape[-1] // _ENOUGH) | 1].float()
     some = some.where(some.isfinite(), torch.nan)
-    low, high = torch.nanquantile(some, torch.tensor([0.01, 0.99], device=some.device), dim=-1)
+    ends = torch.tensor([0.01, 0.99], device=some.device)
+    # one sample after the other: all of many are more than the function takes
+    low, high = torch.stack([torch.nanquantile(each, ends, dim=-1) for each in some], dim=1)
     narrow = ~(high > low)
     if bool(narrow.any()):
         finite = flat.float().nan_to_num(0, 0, 0)
@@ -300,13 +305,19 @@ def lines_in_tiles(form: Form, view: View, regions: Regions, width: int = 1) -> 
     """Return the outline of each region in each tile, `(N, h, w)` bool on the CPU, and its colour."""
     lines = []
     if regions.masks is not None:
-        lines.append((edge(lay_maps(regions.masks.bool(), form, view), width), OBJECT_COLOR))
+        lines.append((_lay_edges(regions.masks, form, view, width), OBJECT_COLOR))
     if regions.boxes is not None:
         lines.append((_lay_boxes(regions.boxes, form, view, width), OBJECT_COLOR))
     if regions.suspect is not None:
-        suspect = regions.suspect.bool().expand(len(view.numbers), *form.size)
-        lines.append((dash(edge(lay_maps(suspect, form, view), width)), SUSPECT_COLOR))
+        suspect = regions.suspect.expand(len(view.numbers), *form.size)
+        lines.append((dash(_lay_edges(suspect, form, view, width)), SUSPECT_COLOR))
     return lines
+
+
+def _lay_edges(masks: Tensor, form: Form, view: View, width: int) -> Tensor:
+    """The edge of masks `(N, *S)` within each tile, `(N, h, w)` bool."""
+    tiles = [edge(each, width) for each in _map_tiles(masks.bool(), form, view)]
+    return _paste(_split(tiles), form, torch.tensor(False))
 
 
 def _strokes(form: Form, view: View, regions: Regions, width: int) -> Strokes:
@@ -343,37 +354,26 @@ def _lay_boxes(boxes: Sequence[Tensor], form: Form, view: View, width: int) -> T
 
 def _words(form: Form, view: View) -> list[list[Line]]:
     """The number of each slice or frame, counted from 1, and over a volume what the slices go through."""
-    heads: list[Line] = []
-    if not form.is_video:
-        for tile in form.tiles:
-            if tile.axis == 0:
-                heads.append(_line(tile, tile.box[1] - LINE, COLUMNS[tile.shows], TEXT))
-    return [
-        [
-            *heads,
-            *(
-                _label(form, tile, number, shown, mark == index)
-                for index, (tile, number, shown) in enumerate(zip(form.tiles, numbers, seen, strict=True))
-            ),
-        ]
-        for numbers, seen, mark in zip(
-            view.numbers.tolist(), view.shown.tolist(), view.marked.tolist(), strict=True
-        )
-    ]
+    top_row = [] if form.is_video else [tile for tile in form.tiles if tile.axis == 0]
+    heads = [_line(tile, tile.box[1] - LINE, COLUMNS[tile.shows], TEXT) for tile in top_row]
+    rows = zip(view.numbers.tolist(), view.shown.tolist(), view.marked.tolist(), strict=True)
+    return [heads + _labels(form, *row) for row in rows]
 
 
-def _label(form: Form, tile: Tile, number: int, is_shown: bool, is_marked: bool) -> Line:
-    top, of = tile.box[3], f"{number + 1}/{form.size[tile.axis]}"
-    if tile.shows == "frame":
-        return _line(tile, top, f"peak {of}" if is_marked else of, TEXT if is_marked else MUTED)
-    name = PLANES[tile.axis]
-    if tile.shows == "projection":
-        return _line(tile, top, name, MUTED)
-    if is_shown:
-        return _line(tile, top, f"{name} {of}", MUTED)
-    return _line(
-        tile, (tile.box[1] + top - LINE) // 2, "no object" if number < 0 else "the same slice", MUTED
-    )
+def _labels(form: Form, numbers: Sequence[int], shown: Sequence[bool], marked: int) -> list[Line]:
+    """The line below each tile of one sample, or in the middle of one that is empty."""
+    lines = []
+    for index, (tile, number, is_shown) in enumerate(zip(form.tiles, numbers, shown, strict=True)):
+        top, name, of = tile.box[3], PLANES[tile.axis], f"{number + 1}/{form.size[tile.axis]}"
+        if tile.shows == "frame":
+            is_marked = index == marked
+            lines.append(_line(tile, top, f"peak {of}" if is_marked else of, TEXT if is_marked else MUTED))
+        elif is_shown:
+            lines.append(_line(tile, top, name if tile.shows == "projection" else f"{name} {of}", MUTED))
+        else:
+            words = "no object" if number < 0 else "the same slice"
+            lines.append(_line(tile, (tile.box[1] + top - LINE) // 2, words, MUTED))
+    return lines
 
 
 def _line(tile: Tile, top: int, text: str, color: tuple[int, int, int]) -> Line:

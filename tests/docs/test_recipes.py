@@ -125,6 +125,32 @@ def test_more_than_images(tmp_path: Path) -> None:
     torch.testing.assert_close(record.attribution.logits, expected)
 
 
+# ------------------------------------------------------------------------------------------------- several heads
+
+
+class Faces(Fitted):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.age, self.sex = nn.Conv2d(3, 4, 3), nn.Linear(4, 1), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features = self.conv(images).relu().mean(dim=(2, 3))
+        return {"age": self.age(features), "sex": self.sex(features)}
+
+
+def test_one_of_several_heads(tmp_path: Path) -> None:
+    samples = [
+        {"image": image, "age": torch.tensor(30.5 + row), "sex": int(label)}
+        for row, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True))
+    ]
+    module = Faces()
+    record = look(tmp_path, "Several heads", module, samples, network=Faces(), images=IMAGES)
+    assert list(record.heads) == ["sex"]
+    assert record.attribution.targets.tolist() == LABELS.tolist()
+    assert run("Several heads", network=module, images=IMAGES)["attribution"].logits.shape == (16, 2)
+
+
 # --------------------------------------------------------------------------------------------------- detections
 
 

@@ -30,6 +30,7 @@ from tests.support.modules import (
     OwnTrain,
     Plain,
     Signals,
+    TwoHeads,
     TwoOptimizers,
     Volumes,
     WithBackbone,
@@ -141,6 +142,9 @@ MODES = [
 SPECIAL_MODES = [
     Mode("two optimizers", module=TwoOptimizers),
     Mode("detector", module=DetectorModule),
+    Mode("two heads", module=TwoHeads),
+    Mode("two heads, no sanity check", {"num_sanity_val_steps": 0}, TwoHeads),
+    Mode("two heads, bf16-mixed", {"precision": "bf16-mixed"}, TwoHeads),
     Mode("SWA", {"callbacks": _swa, "max_epochs": 3}, Plain),
     Mode("EMA", {"callbacks": _ema}, Plain),
     Mode("BackboneFinetuning", {"callbacks": _finetuning}, WithBackbone),

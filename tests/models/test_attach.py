@@ -41,7 +41,7 @@ KINDS = {
 }
 """The same for scripts of signals, videos and volumes, and of detectors."""
 
-SCRIPTS = NEEDS | KINDS
+SCRIPTS = NEEDS | KINDS | {"multi_task": "torch"}
 
 # A network after a few steps has no evidence for some classes yet, and the monitor says so.
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:.*maps are blank:UserWarning")]
@@ -179,6 +179,29 @@ def test_other_kinds_are_looked_at_alike(
     pictures = log.Reload().Images("saliency/overlay")
     assert [picture.step for picture in pictures] == [row["step"] for row in monitor.history]
     assert np.array_equal(record.overlay, decoded(tmp_path / "overlay.png"))
+
+
+# ------------------------------------------------------------------------------------------------ several heads
+
+
+def test_each_head_is_looked_at_by_itself(scripts: Any, tmp_path: Path) -> None:
+    options = ["--epochs", "3", "--train-size", "224", "--output", str(tmp_path)]
+    with torch.random.fork_rng():
+        monitor = scripts("multi_task").main(options)
+    record, last = monitor.last_record, monitor.history[-1]
+    assert list(record.heads) == ["material", "brightness"]
+    assert record.heads["brightness"].attribution.explains == "output"
+    assert last["material/object_lift"] > 1.3
+    assert {"material/accuracy", "brightness/energy"} <= last.keys()
+    log = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0"), size_guidance={"images": 0})
+    log.Reload()
+    for head in record.heads:
+        pictures = log.Images(f"saliency/{head}/overlay")
+        assert [picture.step for picture in pictures] == [row["step"] for row in monitor.history]
+        scalars = log.Scalars(f"saliency/{head}/energy")
+        assert [each.value for each in scalars] == pytest.approx(
+            [row[f"{head}/energy"] for row in monitor.history]
+        )
 
 
 # ------------------------------------------------------------------------------- nothing of theirs is changed

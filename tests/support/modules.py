@@ -177,6 +177,27 @@ class Volumes(Plain):
 MODULES = [Plain, FrozenBatchNorm, AlwaysDropout, Spectral, Counting, Transformer, LogsInForward, OwnTrain]
 
 
+class TwoHeads(Plain):
+    """Gives the class and a number of each image, as a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Linear(6, 1)
+
+    def forward(self, images: Tensor) -> Any:
+        features = self.net[:-1](images)
+        return {"value": self.value(features), "kind": self.net[-1](features)}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        found = self(batch[0] * (1 + 0.01 * random.random()))
+        loss = nn.functional.cross_entropy(found["kind"], batch[1]) + found["value"].square().mean()
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0])["kind"], batch[1]), sync_dist=True)
+
+
 class TwoOptimizers(Plain):
     """Manual optimization with two optimizers."""
 

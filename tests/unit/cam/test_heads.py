@@ -114,7 +114,7 @@ def test_what_is_no_name_is_refused(head: Any) -> None:
 
 
 def test_a_head_of_several_heads_is_refused_by_attribute() -> None:
-    with pytest.raises(InputError, match="Call `attribute` once for each"):
+    with pytest.raises(InputError, match="Give one at a time"):
         attribute(Two(OUTPUTS["dict"][0]), pictures()[:, :2], head=["age", "sex"])  # type: ignore[arg-type]
 
 
@@ -151,6 +151,9 @@ ASSIGNED: dict[str, tuple[dict[str, int], dict[str, Tensor], dict[str, str], lis
     ),
     "classes that are all of a head": ({"0": 10, "1": 2}, {"": SEXES}, {"1": ""}, []),
     "classes of either head": ({"0": 10, "1": 7}, {"": SEXES}, {"0": ""}, [""]),
+    "the first class alone": ({"0": 1, "1": 3}, {"": torch.tensor([0, 0])}, {"1": ""}, []),
+    "floats of two classes": ({"0": 2, "1": 1}, {"": SEXES.float()}, {"1": ""}, []),
+    "marks of no head": ({"0": 2, "1": 1}, {"": FINDINGS}, {}, []),
     "two heads alike": ({"0": 2, "1": 2}, {"": SEXES}, {"0": ""}, [""]),
     "by order": ({"0": 2, "1": 2}, {"1": SEXES, "2": SEXES}, {"0": "1", "1": "2"}, []),
     "not by order where that does not fit": (
