@@ -295,6 +295,7 @@ def _attribute(
         target_layer = find_target_layer(
             model, images, forward=forward, reshape_transform=reshape_transform
         ).module
+    forward = with_detection(model, images, forward)
     layers = resolve_target_layers(model, target_layer)
     with untouched(model):
         captured = capture_layers(

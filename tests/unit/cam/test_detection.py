@@ -316,7 +316,14 @@ def test_a_detector_of_any_kind_is_recognised_by_what_it_returns() -> None:
     model, batch = OwnDetector(), SaliencyBatch(torch.rand(2, 3, 16, 16), torch.tensor([1, 2]))
     record = record_saliency(model, batch, scores=["gini"])
     assert record.attribution.target_layer == "net" and record.attribution.logits.shape == (2, 3)
-    assert is_of_detections(with_detection(model, batch.images, None, if_likely=True)), "it is known by now"
+    assert is_of_detections(with_detection(model, batch.images, None)), "it is known by now"
+
+
+def test_it_is_recognised_where_its_layer_is_searched() -> None:
+    model, images = OwnDetector(), torch.rand(2, 3, 16, 16)
+    assert find_target_layer(model, images).name == "net"
+    assert attribute(model, images, 1, target_layer="net").logits.shape == (2, 3)
+    assert attribute(OwnDetector(), images).logits.shape == (2, 3)
 
 
 def test_where_it_was_not_seen_before_the_error_names_the_way() -> None:
@@ -377,7 +384,7 @@ def test_maps_lie_on_the_object_in_a_corner_however_images_are_padded(
 
 
 def test_logits_of_a_detector_are_log_odds(batch: SaliencyBatch) -> None:
-    forward = with_detection(THREE, batch.images, None)
+    forward = with_detection(THREE, batch.images, None, try_out=True)
     assert logits_of(THREE, batch.images, forward=forward, squash="sigmoid")[0, 1:].tolist() == pytest.approx(
         [log_odds(torch.tensor(0.8)).item(), log_odds(torch.tensor(0.3)).item()], abs=1e-4
     )
