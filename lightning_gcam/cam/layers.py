@@ -131,15 +131,7 @@ def _find_target_layer(
                 raise DetectionsError("The model returns detections.")
             return output
 
-        try:
-            found = probe_layers(model, images[:1].detach().clone(), run, reshape_transform, backbone)
-        except InputError:
-            of_detections = with_detection(model, images, forward, try_out=True)
-            if of_detections is forward:
-                raise
-            return find_target_layer(
-                model, images, forward=of_detections, reshape_transform=reshape_transform
-            )
+        found = probe_layers(model, images[:1].detach().clone(), run, reshape_transform, backbone)
         live = [each for each in found.layers if each.is_live or found.before_all]
         if not found.is_finite and live[-1:] != found.layers[-1:]:
             raise NotFinite(
