@@ -26,7 +26,6 @@ from lightning_gcam.cam.detection import (
 )
 from lightning_gcam.cam.forward import logits_of
 from lightning_gcam.pipeline.run import record_saliency
-from lightning_gcam.utils.errors import InputError
 from tests.support.detectors import (
     DETECTORS,
     SIDE,
@@ -336,7 +335,9 @@ def test_it_is_recognised_at_a_named_layer_too() -> None:
 
 def test_what_is_known_of_a_detector_keeps_neither_it_nor_a_forward_alive() -> None:
     model = OwnDetector()
-    attribute(model, torch.rand(2, 3, 16, 16), forward=lambda module, images: model(images), target_layer="net")
+    attribute(
+        model, torch.rand(2, 3, 16, 16), forward=lambda module, images: model(images), target_layer="net"
+    )
     seen = weakref.ref(model)
     del model
     gc.collect()
@@ -347,7 +348,9 @@ def test_with_named_layers_the_first_look_knows_the_target_boxes() -> None:
     batch = SaliencyBatch(
         torch.rand(2, 3, 16, 16), torch.tensor([1, 2]), boxes=[torch.tensor([[0.0, 0, 8, 8]])] * 2
     )
-    first, second = (record_saliency(model, batch, target_layer="net", scores=["gini"]) for model in [OwnDetector()] * 2)
+    first, second = (
+        record_saliency(model, batch, target_layer="net", scores=["gini"]) for model in [OwnDetector()] * 2
+    )
     assert torch.equal(first.attribution.logits, second.attribution.logits)
 
 
