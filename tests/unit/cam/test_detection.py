@@ -334,12 +334,13 @@ def test_it_is_recognised_at_a_named_layer_too() -> None:
 
 
 def test_what_is_known_of_a_detector_keeps_neither_it_nor_a_forward_alive() -> None:
-    model = OwnDetector()
-    attribute(
-        model, torch.rand(2, 3, 16, 16), forward=lambda module, images: model(images), target_layer="net"
-    )
-    seen = weakref.ref(model)
-    del model
+    def looked_at() -> weakref.ref[nn.Module]:
+        model = OwnDetector()
+        images = torch.rand(2, 3, 16, 16)
+        attribute(model, images, forward=lambda _, images: model(images), target_layer="net")
+        return weakref.ref(model)
+
+    seen = looked_at()
     gc.collect()
     assert seen() is None
 
