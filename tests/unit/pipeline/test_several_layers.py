@@ -310,7 +310,9 @@ def test_each_layer_is_a_column_under_its_own_name(monkeypatch: pytest.MonkeyPat
     seen: dict[str, Any] = {}
 
     def draw(sheets: Any, layout: Any, texts: Any, *others: Any) -> Any:
-        seen.update(headings=[each.heading for each in sheets if each.saliency is not None], notes=texts.notes)
+        seen.update(
+            headings=[each.heading for each in sheets if each.saliency is not None], notes=texts.notes
+        )
         return original(sheets, layout, texts, *others)
 
     from lightning_gcam.pipeline import rendering as room
