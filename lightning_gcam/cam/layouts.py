@@ -136,8 +136,12 @@ def _is_full(output: Tensor, image_size: Size) -> bool:
 
 
 def only_channels_first(output: Tensor, image_size: Size) -> bool:
-    """Whether the shape fits channels first, and not channels last."""
-    return _channels_first(output, image_size) is not None and _channels_last(output, image_size) is None
+    """Whether the shape fits channels first, and not channels last, or of a volume not with cubes as cells."""
+    first, last = _channels_first(output, image_size), _channels_last(output, image_size)
+    if first is None or last is None:
+        return first is not None
+    is_exact = [_is_exact(each.grid, image_size) for each in (first, last)]
+    return len(image_size) == 3 and is_exact == [True, False]
 
 
 _DECLARING = tuple(

@@ -116,6 +116,7 @@ def _refuse_several_sizes(images: Any) -> None:
         f"`images` have several sizes: {', '.join(map(str, list(dict.fromkeys(shapes))[:4]))}.",
         image_size=(len(shapes), *size),
         images=f"torch.cat([torch.nn.functional.interpolate({resized}) for each in {{images}}])",
+        recipe="#images-of-several-sizes",
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_gcam.cam.calling import forward_at
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
-from lightning_gcam.cam.detection import predicted_boxes, with_detection
+from lightning_gcam.cam.detection import is_of_detections, predicted_boxes, with_detection
 from lightning_gcam.cam.heads import HeadForward, check_head, first_head
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import (
@@ -27,7 +27,7 @@ from lightning_gcam.cam.layers import (
 )
 from lightning_gcam.cam.layouts import Reshape, is_even
 from lightning_gcam.cam.maps import ScaledMaps, full_precision, scale_map, scaled_maps
-from lightning_gcam.cam.outputs import SeveralHeadsError
+from lightning_gcam.cam.outputs import DetectionsError, SeveralHeadsError
 from lightning_gcam.cam.registry import AnyMethod, Methods, ModelMethod, resolve_methods, uses_layer
 from lightning_gcam.cam.squashing import Squash, squashed
 from lightning_gcam.cam.targets import Explains, Targets
@@ -266,6 +266,7 @@ def attribute(
     table = resolve_methods(methods)
     check_masks(masks, (len(images), *size_of(images)))
     check_fuse(fuse, target_layer)
+    forward = with_detection(model, images, forward)
     how = (table, target_layer, reshape_transform, fuse, masks)
     if head is not None:
         return _attribute(model, images, targets, HeadForward(forward, check_head(head)), *how)
@@ -273,6 +274,8 @@ def attribute(
         return _attribute(model, images, targets, forward, *how)
     except SeveralHeadsError as several:
         shapes = several.shapes
+    except DetectionsError:
+        return _attribute(model, images, targets, with_detection(model, images, forward, at_once=True), *how)
     return _attribute(model, images, targets, HeadForward(forward, first_head(shapes, targets)), *how)
 
 
@@ -412,6 +415,9 @@ def attribute_in_chunks(
         return replace(part, images=None)  # the batch has them
 
     parts, size = run_in_chunks(n, work, chunk_size)
+    if is_of_detections(now := forward_for(model, batch, forward)) and not is_of_detections(forward):
+        forward = now  # what it returns was not known before: again, with the target boxes
+        parts, size = run_in_chunks(n, work, size)
     return Attribution.cat(parts), size
 
 

@@ -21,7 +21,7 @@ from lightning_gcam.visual.drawing import (
     stroke,
 )
 from lightning_gcam.visual.forms import COLUMNS, LINE, PLANES, Form, Tile
-from lightning_gcam.visual.images import Color, Normalize, check_normalize, to_display
+from lightning_gcam.visual.images import Color, Normalize, are_finite, check_normalize, to_display
 from lightning_gcam.visual.overlay import shrink_maps
 from lightning_gcam.visual.panels import CARD, MUTED, TEXT, Regions, Sheet
 
@@ -61,12 +61,18 @@ def view_of(form: Form, values: Tensor, objects: Tensor | None = None) -> View:
     shown = torch.ones_like(numbers, dtype=torch.bool)
     if objects is not None:
         is_there = objects.flatten(1).any(dim=1).cpu()
-        most = [objects.movedim(1 + axis, 1).flatten(2).sum(dim=2).argmax(dim=1).cpu() for axis in range(3)]
+        most = [each.argmax(dim=1).cpu() for each in _sums_of_slices(objects)]
         for index, tile in enumerate(form.tiles):
             if tile.shows == "object":
                 shown[:, index] = is_there & (most[tile.axis] != numbers[:, index])
                 numbers[:, index] = most[tile.axis].where(is_there, -1)
     return View(numbers, shown, peaks, torch.zeros(len(peaks), dtype=torch.long))
+
+
+def _sums_of_slices(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many voxels of each slice across the first, the second and the third dimension are in the mask."""
+    rows, columns = (masks.sum(dim=dim, dtype=torch.int32) for dim in (3, 1))
+    return rows.sum(dim=2), rows.sum(dim=1), columns.sum(dim=1)
 
 
 def fixed_view(numbers: Sequence[int], samples: int) -> View:
@@ -78,7 +84,7 @@ def fixed_view(numbers: Sequence[int], samples: int) -> View:
 
 def peaks_of(values: Tensor) -> tuple[Tensor, Tensor]:
     """Each map's first highest place `(N, 3)`, on the CPU; the middle where the map is blank, and which are, `(N,)`."""
-    flat = values.detach().nan_to_num(0, 0, 0).flatten(1)
+    flat = _finite(values).flatten(1)
     top, index = (each.cpu() for each in flat.max(dim=1))
     places = torch.stack(torch.unravel_index(index, values.shape[1:]), dim=1)
     middle = torch.tensor([side // 2 for side in values.shape[1:]])
@@ -105,7 +111,12 @@ def _cut(values: Tensor, tile: Tile, numbers: Tensor) -> Tensor:
         return across[rows, numbers.to(values.device)]
     if first == 2:
         return across.mean(dim=1, dtype=torch.float32)
-    return across.any(dim=1) if values.dtype == torch.bool else across.nan_to_num(0, 0, 0).amax(dim=1)
+    return across.any(dim=1) if values.dtype == torch.bool else across.amax(dim=1)
+
+
+def _finite(maps: Tensor) -> Tensor:
+    """The maps; what is not finite counts as 0."""
+    return maps.detach() if are_finite(maps.detach()) else maps.detach().nan_to_num(0, 0, 0)
 
 
 def _paste(flat: Sequence[Tensor], form: Form, ground: Tensor) -> Tensor:
@@ -246,6 +257,7 @@ def plane_sheets(
         beside: further images of the samples, by their heading.
     """
     nothing = {} if maps else {"": images.new_zeros(len(images), *form.size)}
+    maps, before = ({name: _finite(each) for name, each in (some or {}).items()} for some in (maps, before))
     views = {name: view_of(form, values, objects) for name, values in (maps or nothing).items()}
 
     def sheet_of(name: str, shown: Tensor, view: View, regions: Regions) -> Sheet:
@@ -259,7 +271,7 @@ def plane_sheets(
     others = [sheet_of(name, each, first_view, Regions()) for name, each in (beside or {}).items()]
     sheets = [first, *others]
     for heading, (name, values) in zip(headings, maps.items(), strict=True):
-        view, then = views[name], (before or {}).get(name)
+        view, then = views[name], before.get(name)
         base = first if name == first_name else sheet_of(name, images, view, regions)
         sheets.append(
             replace(
@@ -268,17 +280,12 @@ def plane_sheets(
                 heading=heading,
                 saliency=lay_maps(values, form, view),
                 before=None if then is None else lay_maps(then, form, view),
-                tops_before=None if then is None else _highest(then),
+                tops_before=None if then is None else then.flatten(1).amax(dim=1).cpu(),
                 heated=_paste([part.flatten(1) for part in _full(form, view)], form, torch.tensor(False)),
                 peaks=_rings(form, view),
             )
         )
     return sheets
-
-
-def _highest(maps: Tensor) -> Tensor:
-    """The highest value of each map, on the CPU."""
-    return maps.detach().nan_to_num(0, 0, 0).flatten(1).amax(dim=1).cpu()
 
 
 def _full(form: Form, view: View) -> list[Tensor]:

@@ -176,6 +176,19 @@ def test_detection_models(tmp_path: Path) -> None:
     assert record.attribution.logits.shape == (16, 2) and (record.attribution.logits < 0).all()
 
 
+def test_images_of_several_sizes() -> None:
+    images = [torch.rand(3, 24, 32), torch.rand(3, 48, 32)]
+    targets = [
+        {"boxes": torch.tensor([[0.0, 0, 8, 12]]), "labels": torch.tensor([1])},
+        {"boxes": torch.tensor([[16.0, 24, 32, 48], [0, 0, 1, 1]]), "labels": torch.tensor([2, 1])},
+    ]
+    with pytest.raises(InputError, match=r"several sizes.*docs/recipes.md#images-of-several-sizes"):
+        as_saliency_batch((images, targets))
+    found = run("Images of several sizes")["one_size"]((images, targets))
+    assert found.images.shape == (2, 3, 480, 640) and found.labels.tolist() == [1, 2]
+    assert [each.tolist() for each in found.boxes] == [[[0, 0, 160, 240]], [[320, 240, 640, 480]]]
+
+
 # ------------------------------------------------------------------------------- quantized and detached models
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -24,7 +26,6 @@ from lightning_gcam.cam.detection import (
 )
 from lightning_gcam.cam.forward import logits_of
 from lightning_gcam.pipeline.run import record_saliency
-from lightning_gcam.utils.errors import InputError
 from tests.support.detectors import (
     DETECTORS,
     SIDE,
@@ -326,11 +327,32 @@ def test_it_is_recognised_where_its_layer_is_searched() -> None:
     assert attribute(OwnDetector(), images).logits.shape == (2, 3)
 
 
-def test_where_it_was_not_seen_before_the_error_names_the_way() -> None:
-    with pytest.raises(InputError, match=r"A list of detections.*docs/recipes.md#detection-models"):
-        attribute(OwnDetector(), torch.rand(2, 3, 16, 16), target_layer="net")
+def test_it_is_recognised_at_a_named_layer_too() -> None:
+    assert attribute(OwnDetector(), torch.rand(2, 3, 16, 16), target_layer="net").logits.shape == (2, 3)
     found = attribute(OwnDetector(), torch.rand(2, 3, 16, 16), 1, forward=DetectionForward(None, 3))
     assert found.logits.shape == (2, 3)
+
+
+def test_what_is_known_of_a_detector_keeps_neither_it_nor_a_forward_alive() -> None:
+    def looked_at() -> weakref.ref[nn.Module]:
+        model = OwnDetector()
+        images = torch.rand(2, 3, 16, 16)
+        attribute(model, images, forward=lambda _, images: model(images), target_layer="net")
+        return weakref.ref(model)
+
+    seen = looked_at()
+    gc.collect()
+    assert seen() is None
+
+
+def test_with_named_layers_the_first_look_knows_the_target_boxes() -> None:
+    batch = SaliencyBatch(
+        torch.rand(2, 3, 16, 16), torch.tensor([1, 2]), boxes=[torch.tensor([[0.0, 0, 8, 8]])] * 2
+    )
+    first, second = (
+        record_saliency(model, batch, target_layer="net", scores=["gini"]) for model in [OwnDetector()] * 2
+    )
+    assert torch.equal(first.attribution.logits, second.attribution.logits)
 
 
 def test_other_models_and_forwards_are_left_as_they_are(batch: SaliencyBatch) -> None:
@@ -384,7 +406,7 @@ def test_maps_lie_on_the_object_in_a_corner_however_images_are_padded(
 
 
 def test_logits_of_a_detector_are_log_odds(batch: SaliencyBatch) -> None:
-    forward = with_detection(THREE, batch.images, None, try_out=True)
+    forward = with_detection(THREE, batch.images, None, at_once=True)
     assert logits_of(THREE, batch.images, forward=forward, squash="sigmoid")[0, 1:].tolist() == pytest.approx(
         [log_odds(torch.tensor(0.8)).item(), log_odds(torch.tensor(0.3)).item()], abs=1e-4
     )
