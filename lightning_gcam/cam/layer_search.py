@@ -338,7 +338,7 @@ class _Recorder:
         """The layout by shape and kind, or by the user's `reshape_transform`."""
         if self.reshape is None:
             found = find_layout(tensor, size_of(self.images), len(self.images), module)
-            if found is None or declares_channels_first(module):
+            if found is None or found.frames > 1 or declares_channels_first(module):
                 return found
             is_alike = tensor.shape in self.declared and only_channels_first(tensor, size_of(self.images))
             return replace(found, is_sure=is_alike)
