@@ -9,6 +9,7 @@ head of their name.
 
 import argparse
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from ordinary import parse, say_what_was_seen, trainer_options
@@ -31,7 +32,7 @@ class FieldReader(LightningModule):
         widths = [3, 24, 32, 48]
         blocks = [
             nn.Sequential(nn.Conv2d(here, there, 3, 2, padding=1), nn.BatchNorm2d(there), nn.ReLU())
-            for here, there in zip(widths[:-1], widths[1:], strict=True)
+            for here, there in pairwise(widths)
         ]
         self.body = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.material = nn.Linear(widths[-1], len(MATERIALS))

@@ -1,13 +1,13 @@
 """A detector with a head of its own, a row of numbers for each cell, watched by one `forward=`.
 
-The head gives `(N, A, 5 + K)`: the centre, the size and the log-odds of an object for each of A cells, and the logits of K
-classes. `class_scores` makes `(N, K)` of it: the best cell of each class.
+The head gives `(N, A, 5 + K)`: centre, size, log-odds of an object and K logits for each of A cells.
 
     python examples/attach/yolo_like.py
 """
 
 import argparse
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,8 +28,7 @@ class Yolo(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = [3, 16, 32, 32]
-        convolutions = [nn.Conv2d(i, o, 3, 2, 1) for i, o in zip(widths, widths[1:], strict=False)]
+        convolutions = [nn.Conv2d(*widths, 3, 2, 1) for widths in pairwise([3, 16, 32, 32])]
         self.features = nn.Sequential(*(layer for each in convolutions for layer in (each, nn.ReLU())))
         self.head = nn.Sequential(nn.Conv2d(32, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 5 + CLASSES, 1))
 
@@ -53,11 +52,10 @@ class Yolo(LightningModule):
         )
 
     def validation_step(self, batch: tuple[list[Any], ...], batch_idx: int) -> None:
-        found = self(torch.stack(batch[0]))[..., 4].sigmoid().amax(dim=1)
-        self.log("val_score", found.mean(), batch_size=len(found))
+        self.log("val_score", self(torch.stack(batch[0]))[..., 4].sigmoid().amax(), batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=2e-3)
+        return torch.optim.AdamW(self.parameters(), lr=5e-3)
 
 
 def class_scores(module: nn.Module, images: Tensor) -> Tensor:
@@ -70,18 +68,17 @@ def train(callbacks: list[Callback], options: argparse.Namespace) -> None:
     """An ordinary training."""
     seed_everything(0, verbose=False)
     trainer = Trainer(callbacks=callbacks, **trainer_options(options))
-    training, validation = (draw_squares(options.train_size // part, seed) for part, seed in ((1, 0), (4, 1)))
-    loaders = (
-        DataLoader(training, 8, shuffle=True, collate_fn=collate),
-        DataLoader(validation, 8, collate_fn=collate),
+    training, validation = (
+        DataLoader(draw_squares(options.train_size // part, seed), 8, shuffle=not seed, collate_fn=collate)
+        for part, seed in ((1, 0), (4, 1))
     )
-    trainer.fit(Yolo(), *loaders)
+    trainer.fit(Yolo(), training, validation)
 
 
 def main(arguments: Sequence[str] | None = None) -> SaliencyMonitor:
     """Train, and say what was seen."""
     options = parse(__doc__, "yolo_like", arguments)
-    monitor = SaliencyMonitor(forward=class_scores, target_layer="features")
+    monitor = SaliencyMonitor(forward=class_scores, target_layer="features", methods="hires_cam")
     train([monitor], options)
     say_what_was_seen(monitor, options.output)
     return monitor

@@ -104,9 +104,9 @@ def explain_probabilities(record: SaliencyRecord) -> None:
     squash = record.attribution.squash
     if record.attribution.predicted_boxes is not None:
         rank_zero_info(
-            "The model returns detections: a map explains the score of the class's best one, and where there are target "
-            "boxes, of those that match one (an IoU of 0.5 or more). `accuracy` is the share of samples whose class has "
-            "the highest score, above 0.5."
+            "The model returns detections: a map explains the score of the class's best one, and where there are "
+            "target boxes, of those that match one (an IoU of 0.5 or more). `accuracy` is the share of samples whose "
+            "class has the highest score, above 0.5."
         )
         return
     ends = {"log_sigmoid": "the logarithm of a sigmoid", "log_softmax": "the logarithm of a softmax"}

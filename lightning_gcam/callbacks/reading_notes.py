@@ -40,12 +40,15 @@ def reading_notes(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[s
                 "If the loss is not finite either, try a lower learning rate or a precision of wider range.",
             )
         if blank:
+            # of a detector, too, a mean of the gradients over the image often speaks against the class
+            is_detector = record.attribution.predicted_boxes is not None
+            others = '`methods="hires_cam"`' if is_detector else "other `methods`"
             yield (
                 "blank",
                 f"{blank} of {n} {method} maps are blank (nothing at "
                 f'"{layer}" speaks for the class). They are counted in '
                 f"{record.stamp.log_prefix}/blank_rate and left out of the other scores. If it stays so, try another "
-                "`target_layer` or other `methods`.",
+                f"`target_layer` or {others}.",
             )
 
 

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import call_model, forward_at, quantized_message
-from lightning_gcam.cam.detection import covered_size
+from lightning_gcam.cam.calling import call_model, covered_size, forward_at, quantized_message
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layout_evidence import layout_of
 from lightning_gcam.cam.layouts import Reshape, Run, main_tensor, with_main_tensor
@@ -345,9 +344,10 @@ def _folded_batch_message(activations: Tensor, images: Tensor) -> str:
     rows, rest = divmod(len(activations), len(images))
     if activations.ndim != 4 or rows < 2 or rest:
         return ""
+    along = "transpose(1, 2)" if images.ndim == 5 else "flatten(1, 2)"
     return (
         f" There are {rows} rows for each image. Where these are frames, folded into the batch sample by sample, one "
-        f"map of all is:\n    reshape_transform=lambda output: output.unflatten(0, (-1, {rows})).flatten(1, 2)\n"
+        f"map of all is:\n    reshape_transform=lambda output: output.unflatten(0, (-1, {rows})).{along}\n"
         "Where the images stand first in a `torch.cat([images, others])`, theirs is:\n"
         f"    reshape_transform=lambda output: output.unflatten(0, ({rows}, -1))[0]"
     )

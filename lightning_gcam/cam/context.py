@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -32,6 +33,9 @@ Replace = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 LEAST_CHUNK = 16
 """How many perturbed images are run at once, or as many as there are samples where these are more."""
+
+VOXELS_AT_ONCE = 2**20
+"""How many voxels perturbed volumes may have together, or as many as the samples have."""
 
 
 class MethodContext:
@@ -67,7 +71,8 @@ class MethodContext:
         self.label = label
         self._targets = targets
         self._forward = forward
-        self._at_once = at_once or max(len(images), LEAST_CHUNK)
+        few = LEAST_CHUNK if images.ndim < 5 else VOXELS_AT_ONCE // math.prod(self.size)
+        self._at_once = at_once or max(len(images), min(few, LEAST_CHUNK))
         device = images.device.type
         self._autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 

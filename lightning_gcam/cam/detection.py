@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torchvision.ops import box_iou  # type: ignore[import-untyped]  # it carrie
 
 from lightning_gcam.cam.calling import Rows, WrappedForward, call_model, forward_at, rows_of
 from lightning_gcam.cam.invocation import Forward
+from lightning_gcam.cam.outputs import are_detections
 from lightning_gcam.utils.dimensions import Size, size_of
 from lightning_gcam.utils.isolation import eager_without_graph, replaced_attribute, untouched
 
@@ -27,21 +28,6 @@ MATCHED = 0.5
 
 Detection = Mapping[str, Tensor]
 """The detections in one image: `boxes` `(M, 4)`, `labels` `(M,)` and `scores` `(M,)`."""
-
-
-def are_detections(output: Any) -> bool:
-    """Whether a model's output is a list of detections, one dict an image.
-
-    Example:
-        >>> are_detections([{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0), "scores": torch.zeros(0)}])
-        True
-        >>> are_detections([]), are_detections({"scores": torch.zeros(2, 3)})
-        (False, False)
-    """
-    if not isinstance(output, (list, tuple)) or not output:
-        return False
-    keys = ("boxes", "labels", "scores")
-    return all(isinstance(each, Mapping) and all(key in each for key in keys) for each in output)
 
 
 @dataclass(frozen=True)
@@ -110,6 +96,24 @@ class DetectionForward(WrappedForward):
             boxes=rows_of(self.boxes, rows) if self.boxes is not None else None,
             labels=rows_of(self.labels, rows) if self.labels is not None else None,
         )
+
+    def covered_size(self, model: nn.Module, images: Tensor) -> Size | None:
+        """The size of the images and what torchvision's detectors pad them with at the right and below.
+
+        Args:
+            model: in eval mode.
+            images: `(N, C, H, W)`.
+
+        Returns:
+            Height and width, in pixels of the images as they came; None where nothing is padded.
+        """
+        transform = next((each for each in model.modules() if _pads(each)), None)
+        if transform is None:
+            return None
+        padded, _ = transform([images[0].detach()])
+        sides = zip(size_of(images), padded.tensors.shape[2:], padded.image_sizes[0], strict=True)
+        covered = tuple(round(side * whole / part) for side, whole, part in sides)
+        return covered if covered != size_of(images) else None
 
     def _log_odds(self, detection: Detection, target: tuple[Tensor, Tensor] | None) -> Tensor:
         """The log-odds of each class `(K,)` in one image."""
@@ -211,11 +215,12 @@ def with_detection(
     boxes: Sequence[Tensor] | None = None,
     labels: Tensor | None = None,
     *,
-    if_likely: bool = False,
+    at_once: bool = False,
 ) -> Forward | None:
     """A `DetectionForward` around a forward that returns detections; any other forward as it came.
 
-    The model is run on one image, the first time, to see what it returns.
+    A model with a part of torchvision's detectors is run on one image to see it, the first time. Any other is known to
+    be one once `at_once` was used, where a `DetectionsError` was raised.
 
     Args:
         model: it is left as it was.
@@ -223,11 +228,13 @@ def with_detection(
         forward: as in `call_model`; a `DetectionForward` stays as it is.
         boxes: the target boxes of the samples, as in `DetectionForward`.
         labels: the class of each sample, `(N,)`; marks `(N, K)` name no class of the boxes.
-        if_likely: run it only where it has a part of torchvision's detectors.
+        at_once: run it on one image whatever its parts are.
     """
-    if is_of_detections(forward) or images.ndim != 4:
+    if is_of_detections(forward) or not (at_once or may_detect(model, forward)) or images.ndim != 4:
         return forward
-    found = _num_classes(model, images, forward, if_likely)
+    if _entry(model, forward) is None:
+        _see(model, images, forward)
+    found = _known(model, forward)
     if found is None:
         return forward
     if labels is None or labels.ndim > 1 or labels.is_floating_point():
@@ -243,29 +250,44 @@ def is_of_detections(forward: Forward | None) -> bool:
     return isinstance(forward, DetectionForward)
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, list[tuple[Forward | None, int | None]]] = WeakKeyDictionary()
-"""For each model and user's `forward` the number of classes; None where it returns no detections."""
+_KNOWN: WeakKeyDictionary[nn.Module, list[tuple[ReferenceType[Any] | None, int | None]]] = WeakKeyDictionary()
+"""For each model, by the user's `forward`, the number of classes; None where it returns no detections."""
 
 
-def _num_classes(model: nn.Module, images: Tensor, forward: Forward | None, if_likely: bool) -> int | None:
-    """The number of classes of a detector, with the background; None for any other model."""
-    users = forward
-    while isinstance(users, WrappedForward):
-        users = users.forward
-    known = _KNOWN.setdefault(model, [])
-    for each, number in known:
-        if each is users:
-            return number
-    if if_likely and not any(_is_of_torchvision(each) for each in model.modules()):
-        return None
-    found = None
+def _user_of(forward: Forward | None) -> Forward | None:
+    """The user's `forward` inside of all others."""
+    while isinstance(forward, WrappedForward):
+        forward = forward.forward
+    return forward
+
+
+def _entry(model: nn.Module, forward: Forward | None) -> tuple[ReferenceType[Any] | None, int | None] | None:
+    """What is known of a model and a user's `forward`; None where it was never seen."""
+    users, known = _user_of(forward), _KNOWN.get(model, [])
+    return next((each for each in known if (each[0]() if each[0] is not None else None) is users), None)
+
+
+def _known(model: nn.Module, forward: Forward | None) -> int | None:
+    """The number of classes of a detector that was seen, with the background; None for any other model."""
+    entry = _entry(model, forward)
+    return entry[1] if entry is not None else None
+
+
+def may_detect(model: nn.Module, forward: Forward | None) -> bool:
+    """Whether a model is known to return detections, or was not seen yet and may by its parts."""
+    entry = _entry(model, forward)
+    return entry[1] is not None if entry is not None else any(map(_is_of_torchvision, model.modules()))
+
+
+def _see(model: nn.Module, images: Tensor, forward: Forward | None) -> None:
+    """Run a model on one image, and keep whether it returns detections, and of how many classes."""
     with untouched(model), eager_without_graph():
         output = call_model(model, images[:1].clone(), forward_at(forward, [0]))
+    found, users = None, _user_of(forward)
     if are_detections(output):
         largest = [int(each["labels"].max()) for each in output if len(each["labels"])]
         found = max([_classes_of_head(model), 1, *(each + 1 for each in largest)])
-    known.append((users, found))
-    return found
+    _KNOWN.setdefault(model, []).append((ref(users) if users is not None else None, found))
 
 
 def _is_of_torchvision(module: nn.Module) -> bool:
@@ -284,7 +306,7 @@ def _classes_of_head(model: nn.Module) -> int:
     return 0
 
 
-# ------------------------------------------------------------------------------------------- where maps lie
+# ------------------------------------------------------------------------------------------- the parts of a detector
 
 
 def backbone_of(model: nn.Module) -> nn.Module | None:
@@ -295,27 +317,6 @@ def backbone_of(model: nn.Module) -> nn.Module | None:
         Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
     """
     return next((each for name, each in model.named_modules() if name.rpartition(".")[2] == "backbone"), None)
-
-
-def covered_size(model: nn.Module, images: Tensor, forward: Forward | None) -> Size | None:
-    """The size of what a detector's grids lie over: the images, and what it pads them with at the right and below.
-
-    Args:
-        model: in eval mode.
-        images: `(N, C, H, W)`.
-        forward: as in `call_model`.
-
-    Returns:
-        Height and width, in pixels of the images as they came; None for any other model, and one that pads nothing.
-    """
-    is_detector = is_of_detections(forward)
-    transform = next((each for each in model.modules() if is_detector and _pads(each)), None)
-    if transform is None:
-        return None
-    padded, _ = transform([images[0].detach()])
-    sides = zip(size_of(images), padded.tensors.shape[2:], padded.image_sizes[0], strict=True)
-    covered = tuple(round(side * whole / part) for side, whole, part in sides)
-    return covered if covered != size_of(images) else None
 
 
 def _pads(module: nn.Module) -> bool:

@@ -16,7 +16,6 @@ from torch.autograd.graph import Node, get_gradient_edge
 from lightning_gcam.cam.layout_evidence import (
     FOUND,
     ObservedShape,
-    fewest_images,
     measure_layouts,
     remember_layout,
 )
@@ -36,8 +35,9 @@ from lightning_gcam.cam.layouts import (
 from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads
 from lightning_gcam.cam.readings import readings
 from lightning_gcam.cam.squashing import nodes_behind
-from lightning_gcam.cam.suitability import unsuitable, up_to_the_bottleneck
+from lightning_gcam.cam.suitability import leads_to, only_passes_on, unsuitable, up_to_the_bottleneck
 from lightning_gcam.utils.dimensions import Size, size_of
+from lightning_gcam.utils.errors import InputError
 
 ALONG_SIGNALS = 0.5
 """The least locality of a layer along a signal; by chance a dimension of ten has 0.3, and a layer of tokens about 1."""
@@ -98,13 +98,53 @@ def probe_layers(
         backbone: of a detector: only layers are taken that all the feature maps that it returns are computed from. A
             detection is made from one of them, and another one from another.
     """
+    start = _start_of_graph(model, images, run) if images.ndim == 5 else 0
+    found = _probe(model, images.clone() if start else images, run, reshape, start, backbone)
+    is_found = start == 0 or any(each.is_live for each in found.layers)
+    return found if is_found else _probe(model, images, run, reshape, 0, backbone)
+
+
+def _start_of_graph(model: nn.Module, images: Tensor, run: Run) -> int:
+    """The first output to be in a volume's graph: those from there on hold no more numbers than the largest of all.
+
+    A graph holds every output and its gradient, a plain forward no more than a few. Of logits at every position it
+    starts at the image, for the bottleneck is far in front of the end.
+    """
+    with torch.no_grad(), _recorded(model, images, None, start=None) as recorder:
+        try:
+            output = find_raw_logits(run(images.clone()), len(images), images.ndim - 2)
+        except InputError:  # only a graph shows which are the logits
+            return 0
+    if output.ndim > 2 or not images.is_floating_point():
+        return 0
+    left, start = max(recorder.sizes, default=0), len(recorder.sizes)
+    while start and recorder.sizes[start - 1] <= left:
+        start -= 1
+        left -= recorder.sizes[start]
+    return start
+
+
+def _probe(
+    model: nn.Module,
+    images: Tensor,
+    run: Run,
+    reshape: Reshape | None,
+    start: int,
+    backbone: nn.Module | None,
+) -> ProbeResult:
+    """As `probe_layers`, of the outputs from the number `start` on."""
     feature_maps: list[Tensor] = []
-    with torch.enable_grad(), _recorded(model, images, reshape) as outputs, ExitStack() as stack:
+    with (
+        torch.set_grad_enabled(not start),
+        _recorded(model, images, reshape, start) as recorder,
+        ExitStack() as stack,
+    ):
         if backbone is not None:
             keep = lambda _, __, found: feature_maps.extend(_maps_in(found))  # noqa: E731
             stack.callback(backbone.register_forward_hook(keep).remove)
-        leaf = images.requires_grad_() if images.is_floating_point() else images
-        output = run(leaf.clone())
+        leaf = images.requires_grad_() if images.is_floating_point() and not start else images
+        output, outputs = run(leaf.clone()), recorder.outputs
+        torch.set_grad_enabled(True)
         logits = find_logits(output, len(images), images.ndim - 2)
         candidates = [each for each in outputs if each.tensor.requires_grad]
         if feature_maps:
@@ -116,12 +156,15 @@ def probe_layers(
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
     raw = find_raw_logits(output, len(images), images.ndim - 2)
     is_dense = raw.ndim > 2
-    outputs_and_gradients = list(zip(_from_image(candidates, leaf), gradients, strict=True))
+    source = candidates[0].tensor if start else leaf
+    outputs_and_gradients = list(zip(_from_image(candidates, source), gradients, strict=True))
     pairs, passed_over = _suitable(outputs_and_gradients, maps_of_all_heads(output, raw))
     calls = _with_layouts(_last_calls(pairs), images, run, is_dense=is_dense)
     layers = [_spatial_layer(*each) for each in calls]
     for each, layout, _ in calls if reshape is None else ():
-        if layout.is_sure or layout.locality is not None:
+        if (
+            layout.is_sure and layout.frames == 1
+        ) or layout.locality is not None:  # of frames not yet their order
             remember_layout(each.module, each.tensor.shape, size_of(images), layout)
     if is_dense:
         layers = _before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw)
@@ -191,7 +234,7 @@ def _try_to_measure(
 ) -> dict[nn.Module, dict[int, Layout | None]]:
     """Measure layouts; none where the model takes no other number of images."""
     try:
-        return measure_layouts(run, images[:1].detach(), unsure, fewest_images(images))
+        return measure_layouts(run, images[:1].detach(), unsure, len(images))
     except Exception:  # of the user's forward, which takes one image only: the shapes have to do
         return {}
 
@@ -234,14 +277,27 @@ def _uneven_weights(logits: Tensor) -> Tensor:
 
 @dataclass
 class _Recorder:
-    """Collects the outputs that may be grids, in the order in which the submodules finish."""
+    """Collects the outputs that may be grids, in the order in which the submodules finish.
+
+    Args:
+        images: that the model runs on.
+        reshape: as in `probe_layers`.
+        start: the number of the first output that is collected; None for none.
+    """
 
     images: Tensor
     reshape: Reshape | None
+    start: int | None
+    sizes: list[int] = field(default_factory=list)
     outputs: list[_LayerOutput] = field(default_factory=list)
     lengths: set[int] = field(default_factory=set)
     declared: set[torch.Size] = field(default_factory=set)
     calls: Counter[nn.Module] = field(default_factory=Counter)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the last output that finished is one to collect."""
+        return self.start is not None and len(self.sizes) > self.start
 
     def declare(self, module: nn.Module, output: Any) -> None:
         """Remember the shape of what a convolution, a pool or a norm returned: other outputs of it have its layout."""
@@ -261,12 +317,17 @@ class _Recorder:
             return output
         call = self.calls[module]
         self.calls[module] += 1
+        self.sizes.append(tensor.numel())
+        if not self.has_started:
+            return output
         layout = self._layout(tensor, module)
         if (layout is None and not self._may_be_grid(tensor)) or self._is_attention(tensor):
             return output
         if layout is not None and layout.kind.startswith("tokens"):
             self.lengths.add(tensor.shape[1 - layout.batch])
         torch.set_grad_enabled(True)
+        if self.start and not self.outputs and not tensor.requires_grad:
+            tensor = tensor.detach().requires_grad_()
         collected = tensor.view_as(tensor)
         self.outputs.append(
             _LayerOutput(name, module, collected, layout, call, tensor.shape in self.declared)
@@ -306,22 +367,25 @@ class _Recorder:
 
 
 @contextmanager
-def _recorded(model: nn.Module, images: Tensor, reshape: Reshape | None) -> Iterator[list[_LayerOutput]]:
+def _recorded(
+    model: nn.Module, images: Tensor, reshape: Reshape | None, start: int | None
+) -> Iterator[_Recorder]:
     """Collect every submodule's spatial output, in the order in which the submodules finish.
 
     The graph is turned on before each submodule: the user's own `no_grad` around a frozen backbone would hide it. Where
     images are whole numbers it starts at the first floating point that a submodule takes, for theirs have no gradient.
     """
-    recorder = _Recorder(images, reshape)
+    recorder = _Recorder(images, reshape, start)
     is_whole = not images.is_floating_point()
 
     def turn_graph_on(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        torch.set_grad_enabled(True)
-        return tuple(map(_with_graph, inputs)) if is_whole else None
+        if start == 0 or recorder.has_started:
+            torch.set_grad_enabled(True)
+        return tuple(map(_with_graph, inputs)) if is_whole and start == 0 else None
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            if name and _only_passes_on(module):
+            if name and only_passes_on(module):
                 stack.callback(
                     module.register_forward_hook(lambda m, _, out: recorder.declare(m, out)).remove
                 )
@@ -332,26 +396,13 @@ def _recorded(model: nn.Module, images: Tensor, reshape: Reshape | None) -> Iter
                         lambda m, _, out, name=name: recorder.keep(name, m, out)
                     ).remove
                 )
-        yield recorder.outputs
+        yield recorder
 
 
 def _with_graph(value: Any) -> Any:
     """Start a graph at a value that is a tensor of floating point without one; return others as they are."""
     starts = isinstance(value, Tensor) and value.is_floating_point() and not value.requires_grad
     return value.detach().clone().requires_grad_().clone() if starts else value
-
-
-PASSES_ON = (
-    *("Dropout", "DropPath", "Identity", "Pool", "Flatten", "Softmax"),
-    *("FakeQuant", "Observer", "QuantStub"),  # of quantization-aware training
-)
-"""Words in the class names of layers that compute no features."""
-
-
-def _only_passes_on(module: nn.Module) -> bool:
-    """Whether a layer computes no features of its own, such as a dropout or a pool."""
-    has_parts = any(not _only_passes_on(child) for child in module.children())
-    return not has_parts and any(word in type(module).__name__ for word in PASSES_ON)
 
 
 def _from_image(outputs: list[_LayerOutput], leaf: Tensor) -> list[_LayerOutput | None]:
@@ -364,25 +415,9 @@ def _from_image(outputs: list[_LayerOutput], leaf: Tensor) -> list[_LayerOutput 
     seen: dict[Node, bool] = {}
     goal = get_gradient_edge(leaf).node
     from_image = [
-        each if _leads_to(get_gradient_edge(each.tensor).node, goal, seen) else None for each in outputs
+        each if leads_to(get_gradient_edge(each.tensor).node, goal, seen) else None for each in outputs
     ]
     return from_image if any(from_image) else list(outputs)
-
-
-def _leads_to(start: Node, goal: Node, seen: dict[Node, bool]) -> bool:
-    """Whether the graph behind `start` holds `goal`; `seen` caches the results, and keeps the nodes alive."""
-    seen[goal] = True
-    stack = [start]
-    while stack:
-        node = stack[-1]
-        behind = [each for each, _ in node.next_functions if each is not None]
-        unknown = [each for each in behind if each not in seen]
-        if node in seen or not unknown:
-            seen.setdefault(node, any(seen[each] for each in behind))
-            stack.pop()
-        else:
-            stack += unknown
-    return seen[start]
 
 
 def _suitable(

@@ -17,6 +17,7 @@ from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layer_search import ProbeResult, SpatialLayer, probe_layers
 from lightning_gcam.cam.layout_evidence import CONFIRMED, unconfirmed_reason
 from lightning_gcam.cam.layouts import Reshape
+from lightning_gcam.cam.outputs import DetectionsError, are_detections
 from lightning_gcam.utils.dimensions import Size, describe_grid
 from lightning_gcam.utils.errors import InputError, check_known, did_you_mean
 from lightning_gcam.utils.isolation import eager_without_graph, untouched
@@ -107,6 +108,17 @@ def find_target_layer(
         '1'
     """
     forward = with_detection(model, images, forward)
+    try:
+        return _find_target_layer(model, images, forward, reshape_transform)
+    except DetectionsError:
+        forward = with_detection(model, images, forward, at_once=True)
+    return _find_target_layer(model, images, forward, reshape_transform)
+
+
+def _find_target_layer(
+    model: nn.Module, images: Tensor, forward: Forward | None, reshape_transform: Reshape | None
+) -> TargetLayer:
+    """As `find_target_layer`, of a model that gives logits, or of a detector by a `DetectionForward`."""
     backbone = backbone_of(model) if is_of_detections(forward) else None
     with untouched(model), eager_without_graph():
         weights = random_weights_for_zeros(model)
@@ -114,7 +126,10 @@ def find_target_layer(
         def run(images: Tensor) -> Any:
             """Call the model with images that are all made of the first sample."""
             of_first = forward_at(forward, [0] * len(images))
-            return forward_with_weights(weights, of_first)(model, images)
+            output = forward_with_weights(weights, of_first)(model, images)
+            if are_detections(output):
+                raise DetectionsError("The model returns detections.")
+            return output
 
         found = probe_layers(model, images[:1].detach().clone(), run, reshape_transform, backbone)
         live = [each for each in found.layers if each.is_live or found.before_all]

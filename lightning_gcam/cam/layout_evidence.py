@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -68,8 +69,8 @@ def fewest_images(images: Tensor) -> int:
     return 1 + 2 * (images.ndim - 2)
 
 
-def changed_images(image: Tensor, count: int) -> Tensor:
-    """An image `(1, C, *S)`, its changes, and the image again, as often as it takes to be `count`.
+def changed_images(image: Tensor, count: int, changes: slice = slice(None)) -> Tensor:
+    """An image `(1, C, *S)`, those changes of it, and the image again, as often as it takes to be `count`.
 
     The pixels of a half are replaced by others of the same image, so that what is a valid image stays one; one of a
     single colour is given noise.
@@ -82,7 +83,7 @@ def changed_images(image: Tensor, count: int) -> Tensor:
         noise = torch.randn(image.shape, generator=generator)
         other = image + noise.to(image.device, image.dtype)
     images = image.repeat(count, *[1] * (image.ndim - 1))
-    for number, half in enumerate(_halves(size), start=1):
+    for number, half in enumerate([*_halves(size)][changes], start=1):
         images[number][half] = other[0][half]
     return images
 
@@ -150,35 +151,29 @@ def _share(cells: int) -> Any:
 
 
 def layout_by_evidence(
-    before: ObservedShape, output: Tensor, image_size: Size, module: nn.Module, count: int
+    output: Tensor, batch: int, moved: Sequence[Tensor], image_size: Size, module: nn.Module
 ) -> Layout | None:
     """The layout of an output, measured by how it changes with `changed_images`.
 
     Args:
-        before: its shape for another number of images.
-        output: that for the changed images.
+        output: that for some of the images.
+        batch: which of its dimensions counts the images.
+        moved: for each dimension how much the output changes with each change, its mean over that dimension.
         image_size: of the images, in pixels.
         module: the layer, whose kind may determine the layout.
-        count: how many changed images there were.
 
     Returns:
         The layout with its locality, which is None where it could not be measured; None where it is no grid.
     """
-    batch = batch_dimension(before, ObservedShape(output.shape, count))
-    if batch is None:
-        return None
     likely = layout_by_shape(output, batch, image_size, module)
-    changes = output.narrow(batch, 1, 2 * len(image_size))
-    moved = (changes - output.narrow(batch, 0, 1)).detach().float().abs()
-    if not bool(moved.isfinite().all() and moved.any()):
+    if not bool(moved[0].isfinite().all() and moved[0].any()):
         return likely
-    reduced = [moved.mean(dim=channel, keepdim=True).cpu() for channel in range(output.ndim)]
-    likely = _with_locality(likely, reduced) if likely is not None else None
+    likely = _with_locality(likely, moved) if likely is not None else None
     own = likely.locality if likely is not None else None
     if likely is not None and (own or 0.0) >= SURE and math.prod(likely.grid) >= CELLS:
         return likely
     others = [each for each in readings(output, batch, image_size) if _has_enough_cells(each, image_size)]
-    seen = [_with_locality(each, reduced) for each in others]
+    seen = [_with_locality(each, moved) for each in others]
     best = max(seen, key=lambda each: each.locality or 0.0, default=None)
     if best is not None and (best.locality or 0.0) >= _least_locality(own):
         return best
@@ -209,34 +204,54 @@ def _with_locality(layout: Layout, moved: Sequence[Tensor]) -> Layout:
 
 
 def measure_layouts(
-    run: Run, image: Tensor, observed: Mapping[nn.Module, Mapping[int, ObservedShape]], count: int
+    run: Run, image: Tensor, observed: Mapping[nn.Module, Mapping[int, ObservedShape]], n: int
 ) -> dict[nn.Module, dict[int, Layout | None]]:
-    """Measure the layouts of some layers' outputs by one forward of `changed_images`.
+    """Measure the layouts of some layers' outputs by one forward of `changed_images`; for volumes by one a change.
 
     Args:
         run: the model.
         image: `(1, C, *S)`.
-        observed: for each layer the shapes of its calls' outputs, by their number, for another number of images.
-        count: how many images to run, `fewest_images` or more, and not as many as there were before.
+        observed: for each layer the shapes of its calls' outputs, by their number, for `n` images.
+        n: another number of images is run than this.
 
     Returns:
         For each layer and call the layout, as in `layout_by_evidence`; calls that did not happen again are missing.
     """
     found: dict[nn.Module, dict[int, Layout | None]] = {module: {} for module in observed}
     by_shape: dict[torch.Size, Layout] = {}
-    size = size_of(image)
+    moved: dict[tuple[nn.Module, int], list[Tensor]] = {}
+    size, together = size_of(image), fewest_images(image) - 1 if image.ndim < 5 else 1
+    parts = range(0, fewest_images(image) - 1, together)
 
-    def collect(module: nn.Module, call: int, tensor: Tensor) -> None:
+    def collect(module: nn.Module, call: int, tensor: Tensor, first: int) -> None:
         if (before := observed[module].get(call)) is None:
             return
-        layout = by_shape.get(tensor.shape) or layout_by_evidence(before, tensor, size, module, count)
+        layout = by_shape.get(tensor.shape)
+        batch = batch_dimension(before, ObservedShape(tensor.shape, count))
+        if layout is None and batch is not None:
+            own = _movement(tensor, batch, together)
+            known = moved.get((module, call))
+            pairs = zip(known, own, strict=True) if known is not None else ((each,) for each in own)
+            moved[module, call] = [torch.cat(each, dim=batch) for each in pairs]
+            if first != parts[-1]:
+                return
+            layout = layout_by_evidence(tensor, batch, moved.pop((module, call)), size, module)
         found[module][call] = layout
         if layout is not None and (layout.locality or 0.0) >= FOUND and len(set(tensor.shape)) == tensor.ndim:
             by_shape[tensor.shape] = layout  # a branch that mixes positions lies as the stream it is added to
 
-    with torch.no_grad(), _outputs_collected(observed, collect):
-        run(changed_images(image, count))
+    count = 1 + together + (n == 1 + together)
+    for first in parts:
+        changed = changed_images(image, count, slice(first, first + together))
+        with torch.no_grad(), _outputs_collected(observed, partial(collect, first=first)):
+            run(changed)
     return found
+
+
+def _movement(output: Tensor, batch: int, changes: int) -> list[Tensor]:
+    """How much an output changes with each of the changes, its mean over each of its dimensions."""
+    moved = (output.narrow(batch, 1, changes) - output.narrow(batch, 0, 1)).detach().float().abs()
+    return [moved.mean(dim=channel, keepdim=True).cpu() for channel in range(output.ndim)]
 
 
 @contextmanager
@@ -299,15 +314,11 @@ def layout_of(layer: nn.Module, call: int, output: Tensor, images: Tensor, run: 
     size, n = size_of(images), len(images)
     layout = find_layout(output, size, n, layer)
     if layout is not None and layout.is_sure:
-        return layout
+        return layout if layout.frames == 1 else _in_order_of_frames(layout, layer, call, output, images, run)
     if (known := remembered_layout(layer, output.shape, size, n)) is not None:
         return known
-    count = fewest_images(images)
-    count += n == count
     try:
-        found = measure_layouts(
-            run, images[:1].detach(), {layer: {call: ObservedShape(output.shape, n)}}, count
-        )
+        found = measure_layouts(run, images[:1].detach(), {layer: {call: ObservedShape(output.shape, n)}}, n)
     except Exception:
         # the user's forward takes no other number of images, or memory has no room for them: the shape has to do
         layout, is_final = layout if output.shape.count(n) == 1 else None, True
@@ -317,6 +328,34 @@ def layout_of(layer: nn.Module, call: int, output: Tensor, images: Tensor, run: 
     if layout is not None and is_final:
         _log_unconfirmed(layer, output, layout)
         remember_layout(layer, output.shape, size, layout)
+    return layout
+
+
+def _in_order_of_frames(
+    layout: Layout, layer: nn.Module, call: int, output: Tensor, images: Tensor, run: Run
+) -> Layout:
+    """A layout of frames in the batch, image by image or frame by frame: seen in one forward of an image twice."""
+    size, twice = size_of(images), dict[int, Tensor]()
+    if (known := remembered_layout(layer, output.shape, size, len(output))) is not None:
+        return known
+    collect = _outputs_collected([layer], lambda _, number, tensor: twice.update({number: tensor}))
+    with (
+        suppress(Exception),
+        torch.no_grad(),
+        collect,
+    ):  # a forward that takes no two images folds them the usual way
+        run(torch.cat([images[:1].detach()] * 2))
+    if (rows := twice.get(call)) is not None and len(rows) == 2 * layout.frames:
+        by_image = (rows[: layout.frames] - rows[layout.frames :]).abs().sum()
+        if by_image > (rows[::2] - rows[1::2]).abs().sum():
+            in_order, frames = layout.reshape, layout.frames
+            layout = replace(
+                layout,
+                reshape=lambda tensor: in_order(
+                    tensor.unflatten(0, (frames, -1)).transpose(0, 1).flatten(0, 1)
+                ),
+            )
+    remember_layout(layer, output.shape, size, layout)
     return layout
 
 
@@ -358,7 +397,7 @@ def measure_and_remember(layers: Iterable[nn.Module], images: Tensor, run: Run) 
     try:
         with torch.no_grad(), _outputs_collected(unknown, collect):
             run(image.clone())
-        found = measure_layouts(run, image, observed, fewest_images(image))
+        found = measure_layouts(run, image, observed, 1)
     except Exception:  # as above
         return
     for layer, calls in found.items():

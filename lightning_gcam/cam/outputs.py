@@ -205,6 +205,26 @@ def corner(logits: Tensor) -> Tensor:
     return logits[(slice(None), slice(None), *quarters)].mean(dim=positions_of(logits))
 
 
+class DetectionsError(InputError):
+    """Raised where a model returns detections, which `lightning_gcam.cam.detection` makes scores of."""
+
+
+def are_detections(output: Any) -> bool:
+    """Whether a model's output is a list of detections, one dict an image.
+
+    Example:
+        >>> import torch
+        >>> are_detections([{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0), "scores": torch.zeros(0)}])
+        True
+        >>> are_detections([]), are_detections({"scores": torch.zeros(2, 3)})
+        (False, False)
+    """
+    if not isinstance(output, (list, tuple)) or not output:
+        return False
+    keys = ("boxes", "labels", "scores")
+    return all(isinstance(each, Mapping) and all(key in each for key in keys) for each in output)
+
+
 class SeveralHeadsError(InputError):
     """Raised where several heads could each be the logits: `shapes` has that of one sample by the name of each."""
 
@@ -257,7 +277,8 @@ def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
             no map of it, those of a signal may be.
 
     Raises:
-        InputError: where no tensor of N rows is found; the message names what came and shows `forward=`.
+        InputError: where no tensor of N rows is found; the message names what came and shows `forward=`. A
+            DetectionsError where these are detections.
         SeveralHeadsError: where there are several without a sign which are the logits.
 
     Example:
@@ -275,7 +296,8 @@ def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
         place: each for place, each in parts_at_top(output).items() if _is_logits(each, batch_size, dims)
     }
     if not places:
-        raise InputError(
+        kind = DetectionsError if are_detections(output) else InputError
+        raise kind(
             f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. "
             + forward_advice(output, lambda part: _is_logits(part, batch_size, dims))
         )

@@ -102,6 +102,36 @@ def unsuitable(layers: Sequence[nn.Module], outputs: Sequence[Tensor], maps: Seq
     return [node in returned or _comes_from(node, recurrent) for node in nodes]
 
 
+PASSES_ON = (
+    *("Dropout", "DropPath", "Identity", "Pool", "Flatten", "Softmax"),
+    *("FakeQuant", "Observer", "QuantStub"),  # of quantization-aware training
+)
+"""Words in the class names of layers that compute no features."""
+
+
+def only_passes_on(module: nn.Module) -> bool:
+    """Whether a layer computes no features of its own, such as a dropout or a pool."""
+    has_parts = any(not only_passes_on(child) for child in module.children())
+    return not has_parts and any(word in type(module).__name__ for word in PASSES_ON)
+
+
+def leads_to(start: Node, goal: Node, seen: dict[Node, bool]) -> bool:
+    """Whether the graph behind `start` holds `goal`; `seen` caches the results, and keeps the nodes alive."""
+    seen[goal] = True
+    stack = [start]
+    while stack:
+        node = stack[-1]
+        behind = [each for each, _ in node.next_functions if each is not None]
+        unknown = [each for each in behind if each not in seen]
+        if node not in seen and unknown:
+            stack += unknown
+            continue
+        stack.pop()
+        if node not in seen:
+            seen[node] = any(seen[each] for each in behind)
+    return seen[start]
+
+
 def _comes_from(node: Node, goals: set[Node]) -> bool:
     """Whether the graph behind a node holds any of the goals."""
     return bool(goals) and any(each in goals for each in nodes_behind(node))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_gcam.data.checks import FORMS, check_images, check_labels, shape_of
 from lightning_gcam.data.structure import (
+    are_shares,
     are_signals,
     are_strings,
     as_tensor,
@@ -93,7 +94,10 @@ def _refuse_other_signals(images: Tensor, code: str, labels: Tensor | None, name
                 images=f"{code}.transpose(1, 2)",
             )
         return
-    reason = f"`images` must be {FORMS}; got {shape_of(images)}, which is no signal by its form."
+    reason = (
+        f"`images` must be {FORMS}; got {shape_of(images)}, which is no signal by its form "
+        "(where they are signals all the same, name them so, or give them as they are: `SaliencyBatch(images=...)`)."
+    )
     is_batch = labels is not None and labels.ndim > 0 and len(labels) == n
     if n in (1, 3, _MOST_CHANNELS_LAST) and not is_batch:
         raise UnreadableBatch(reason, image_size=(1, rows, columns), images=f"{code}[None]")
@@ -112,11 +116,8 @@ def _refuse_several_sizes(images: Any) -> None:
         f"`images` have several sizes: {', '.join(map(str, list(dict.fromkeys(shapes))[:4]))}.",
         image_size=(len(shapes), *size),
         images=f"torch.cat([torch.nn.functional.interpolate({resized}) for each in {{images}}])",
+        recipe="#images-of-several-sizes",
     )
-
-
-_TOLERANCE = 1e-2
-"""By how much shares may miss a sum of one: half precision rounds each of them."""
 
 
 def read_labels(
@@ -235,7 +236,7 @@ def _read_rows(labels: Tensor, code: str) -> Tensor:
             "measurements. They are left out here; where one column is the class, give that one.",
             recipe="#measurements",
         )
-    if bool((labels >= 0).all()) and bool(((labels.sum(dim=1) - 1).abs() < _TOLERANCE).all()):
+    if are_shares(labels):
         return torch.zeros_like(labels).scatter_(1, labels.argmax(dim=1, keepdim=True), 1.0)
     reason = f"`labels` {shape_of(labels)} are neither marks (0 and 1) nor shares (a sum of 1 in each row)"
     if _are_smoothed_marks(labels):

@@ -19,7 +19,6 @@ from lightning_gcam.data.structure import (
     batch_shape,
     dimensions,
     image_dimensions,
-    is_image_batch,
     is_list,
     is_segmentation,
     is_segmentation_of,
@@ -197,7 +196,7 @@ def _is_format(field: str, key: str) -> bool:
 
 def _holds_images(value: Any) -> bool:
     """Whether a list holds images, and so is a whole batch: some call it `data`."""
-    return is_list(value) and not isinstance(value, CollatedPart) and any(map(is_image_batch, value))
+    return is_list(value) and not image_dimensions(value) and any(map(image_dimensions, value))
 
 
 def _only_candidate(candidates: Mapping[Any, Any], field: str, parts: Parts) -> Parts:
@@ -243,7 +242,7 @@ def label_columns(named: Mapping[Any, Any], n: int) -> Iterator[tuple[str, Any]]
 
 
 def is_label(value: Any, n: int) -> bool:
-    """Whether a part holds a number, or a row of marks, for each of `n` samples.
+    """Whether a part holds a number, or a row of marks or shares, for each of `n` samples.
 
     Example:
         >>> import torch
@@ -252,12 +251,10 @@ def is_label(value: Any, n: int) -> bool:
     """
     if not structure.are_labels(value, n) or (array := as_tensor(value)) is None or array.is_complex():
         return False
+    if array.ndim == 0 or len(array) != n:
+        return False
     is_column = array.ndim == 1 or array.shape[1:] == (1,)
-    return (
-        array.ndim > 0
-        and len(array) == n
-        and (is_column or (array.numel() > 0 and structure.is_binary(array)))
-    )
+    return is_column or (array.numel() > 0 and (structure.is_binary(array) or structure.are_shares(array)))
 
 
 def len_of(images: Any) -> int:

@@ -263,6 +263,8 @@ def _as_stack(masks: Any, labels: Tensor | None, size: Size, faults: list[str] |
         found = found.squeeze(-1)
     if found is not None and found.ndim > d + 1 and found.shape[-d - 1] == 1:
         found = found.squeeze(-d - 1)
+    if found is not None and found.shape[:2] == size[:2] and found.ndim == 5 == d + 2 and found.shape[2] == 1:
+        found = found.squeeze(2)  # of videos with their frames first
     if found is not None and found.shape == size[1:] and size[0] == 1:
         found = found[None]
     if found is not None and _is_of_another_size(found, size):
@@ -335,9 +337,11 @@ def _dense_target(masks: Any, stack: Tensor) -> UnreadableBatch:
     )
     if is_of_larger_numbers and not is_whole(stack):
         return UnreadableBatch(
-            reason, masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0"
+            reason,
+            masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0",
+            recipe="#dense-targets",
         )
-    return UnreadableBatch(reason)
+    return UnreadableBatch(reason, recipe="#dense-targets")
 
 
 def _read_shares(masks: Any, stack: Tensor, labels: Tensor | None) -> Tensor:

@@ -136,6 +136,8 @@ def _are_samples(images: Sequence[Any], samples: Sequence[Mapping[Any, Any]]) ->
     (d,) = counts
     is_alone = d in (2, 4) and len(samples) > 1 and len({as_tensor(each).shape for each in images}) == 1  # type: ignore[union-attr]
     has_columns = any(dimensions(part) == 1 for each in samples for part in each.values())
+    if d == 3 and len(samples) == 1 and structure.are_signals(shape := batch_shape(images[0])):
+        return not any(is_label(part, shape[0]) for part in samples[0].values())  # else a batch of signals
     return d == 3 or (is_alone and not has_columns)
 
 
@@ -207,7 +209,7 @@ def _place_of_images(batch: Sequence[Any]) -> int | None:
     place = next((index for index, d in enumerate(counts) if d > 1), None)
     if place is not None and counts[place] == 2 and 3 in counts:
         volume = counts.index(3)
-        place = volume if size_of_first(batch[volume]) == size_of_first([batch[place]]) else place
+        place = volume if size_of_first(batch[volume]) == batch_shape(batch[place])[1:] else place
     if place is None and 1 in counts:
         place = counts.index(1)
     if place is None and batch and structure.is_array(batch[0]) and batch[0].ndim > 1:
@@ -243,10 +245,12 @@ def _add_part(found: Parts, value: Any) -> None:
     if inner is not None:
         new = annotation_among(inner, found["images"])
         found["columns"].update(label_columns(inner, images.n))
-    elif _is_second_picture(value, found["images"]) or _is_signal_beside(value, images):
+    elif _is_second_picture(value, found["images"]):
         return
     else:
         field = next((field for field, fits in PART_TESTS if fits(value, images)), None)
+        if field is None and _is_signal_beside(value, images):
+            return
         if field is None:
             raise _unknown_part(found, value, images)
         new = {field: value}
@@ -269,7 +273,7 @@ def _is_second_picture(value: Any, images: Any) -> bool:
     is_alike = (
         second.dtype == first.dtype and first.ndim > 2 and not second.is_complex() and second.numel() > 0
     )
-    return is_alike and is_dense(second.flatten(0, 1))
+    return is_alike and is_dense(second[:4].flatten(0, 1))  # some are enough
 
 
 def _is_signal_beside(value: Any, images: _ImageShape) -> bool:

@@ -146,7 +146,9 @@ def dimensions(value: Any) -> int:
 
 def is_array(value: Any) -> bool:
     """Whether `value` holds numbers in a tensor or a numpy array."""
-    return isinstance(value, (Tensor, np.ndarray)) and isinstance(unwrap(value), Tensor)
+    if isinstance(value, Tensor):
+        return not value.is_nested
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
 
 
 def is_tv_mask(value: Any) -> bool:
@@ -175,12 +177,12 @@ def image_dimensions(value: Any) -> int:
     """
     if is_tv_mask(value):
         return 0
-    if is_list(array := unwrap(value)):
-        counts = {dimensions(each) for each in array}
-        is_one_kind = counts == {3} or (isinstance(value, CollatedPart) and len(counts) == 1)
-        return max(counts.pop() - 1, 0) if is_one_kind and counts <= {2, 3, 4} else 0
-    is_possible = is_array(value) and array.ndim in (3, 4, 5) and array.dtype != torch.bool
-    return array.ndim - 2 if is_possible else 0
+    if is_array(value):
+        return value.ndim - 2 if value.ndim in (3, 4, 5) and value.dtype not in (torch.bool, np.bool_) else 0
+    array = unwrap(value)
+    counts = {dimensions(each) for each in array} if is_list(array) else set()
+    is_one_kind = counts == {3} or (isinstance(value, CollatedPart) and len(counts) == 1)
+    return max(counts.pop() - 1, 0) if is_one_kind and counts <= {2, 3, 4} else 0
 
 
 def is_image_batch(value: Any) -> bool:
@@ -380,6 +382,21 @@ def are_objects(value: Any, n: int | None = None) -> bool:
 def is_binary(array: Tensor) -> bool:
     """Whether an array holds nothing but 0 and 1."""
     return bool(((array == 0) | (array == 1)).all())
+
+
+_TOLERANCE = 1e-2
+"""By how much shares may miss a sum of one: half precision rounds each of them."""
+
+
+def are_shares(rows: Tensor) -> bool:
+    """Whether rows `(N, K)` are shares of each class: none negative, and a sum of one.
+
+    Example:
+        >>> are_shares(torch.tensor([[0.2, 0.8]])), are_shares(torch.tensor([[0.2, 0.9]]))
+        (True, False)
+    """
+    is_one = (rows.sum(dim=1) - 1).abs() < _TOLERANCE
+    return rows.is_floating_point() and bool((rows >= 0).all()) and bool(is_one.all())
 
 
 def is_whole(numbers: Tensor) -> bool:

@@ -195,7 +195,7 @@ def array_code(field: str, value: Any) -> str:
     part = f"{{{field}}}"
     if isinstance(value, Tensor):
         return part if value.layout is torch.strided else f"{part}.to_dense()"
-    is_stack = is_list(unwrap(value)) and any(map(is_array, unwrap(value)))
+    is_stack = not is_array(value) and is_list(unwrap(value)) and any(map(is_array, unwrap(value)))
     return (
         f"torch.stack([torch.as_tensor(each) for each in {part}])" if is_stack else f"torch.as_tensor({part})"
     )

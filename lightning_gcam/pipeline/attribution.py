@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_gcam.cam.calling import forward_at
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
-from lightning_gcam.cam.detection import predicted_boxes, with_detection
+from lightning_gcam.cam.detection import is_of_detections, predicted_boxes, with_detection
 from lightning_gcam.cam.heads import HeadForward, check_head, first_head
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import (
@@ -27,7 +27,7 @@ from lightning_gcam.cam.layers import (
 )
 from lightning_gcam.cam.layouts import Reshape, is_even
 from lightning_gcam.cam.maps import ScaledMaps, full_precision, scale_map, scaled_maps
-from lightning_gcam.cam.outputs import SeveralHeadsError
+from lightning_gcam.cam.outputs import DetectionsError, SeveralHeadsError
 from lightning_gcam.cam.registry import AnyMethod, Methods, ModelMethod, resolve_methods, uses_layer
 from lightning_gcam.cam.squashing import Squash, squashed
 from lightning_gcam.cam.targets import Explains, Targets
@@ -260,13 +260,13 @@ def attribute(
         targets = labels_for(images)
     if isinstance(images, SaliencyBatch):
         masks = masks if masks is not None else images.object_masks
-        forward = forward_for(model, images, forward, if_likely=True)
+        forward = forward_for(model, images, forward)
         images = images.images
     _check(model, images)
     table = resolve_methods(methods)
     check_masks(masks, (len(images), *size_of(images)))
     check_fuse(fuse, target_layer)
-    forward = with_detection(model, images, forward, if_likely=True)
+    forward = with_detection(model, images, forward)
     how = (table, target_layer, reshape_transform, fuse, masks)
     if head is not None:
         return _attribute(model, images, targets, HeadForward(forward, check_head(head)), *how)
@@ -274,6 +274,8 @@ def attribute(
         return _attribute(model, images, targets, forward, *how)
     except SeveralHeadsError as several:
         shapes = several.shapes
+    except DetectionsError:
+        return _attribute(model, images, targets, with_detection(model, images, forward, at_once=True), *how)
     return _attribute(model, images, targets, HeadForward(forward, first_head(shapes, targets)), *how)
 
 
@@ -293,6 +295,7 @@ def _attribute(
         target_layer = find_target_layer(
             model, images, forward=forward, reshape_transform=reshape_transform
         ).module
+    forward = with_detection(model, images, forward)
     layers = resolve_target_layers(model, target_layer)
     with untouched(model):
         captured = capture_layers(
@@ -398,7 +401,7 @@ def attribute_in_chunks(
     if isinstance(targets, str) and targets == "label":
         targets = labels_of(batch)
     n, masks = len(batch), batch.object_masks
-    forward = forward_for(model, batch, forward, if_likely=True)
+    forward = forward_for(model, batch, forward)
 
     def work(chunk: slice) -> Attribution:
         part = attribute(
@@ -412,6 +415,9 @@ def attribute_in_chunks(
         return replace(part, images=None)  # the batch has them
 
     parts, size = run_in_chunks(n, work, chunk_size)
+    if is_of_detections(now := forward_for(model, batch, forward)) and not is_of_detections(forward):
+        forward = now  # what it returns was not known before: again, with the target boxes
+        parts, size = run_in_chunks(n, work, size)
     return Attribution.cat(parts), size
 
 

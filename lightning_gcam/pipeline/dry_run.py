@@ -58,7 +58,8 @@ def _dry_run(
 ) -> list[TargetLayer]:
     """The target layers of one head, at which one sample was analyzed."""
     layers = _find_layers(model, batch, config)
-    config = replace(config, target_layer=[layer.name for layer in layers])
+    forward = forward_for(model, batch, config.forward)  # of a detector that the search has shown to be one
+    config = replace(config, target_layer=[layer.name for layer in layers], forward=forward)
     options = {**config.attribute_options, "methods": "grad_cam"}
     with torch.inference_mode(False):
         tried = attribute(model, batch.images, masks=batch.object_masks, **options)

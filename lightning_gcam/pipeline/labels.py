@@ -17,19 +17,16 @@ from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.utils.errors import InputError
 
 
-def forward_for(
-    model: nn.Module, batch: SaliencyBatch, forward: Forward | None, *, if_likely: bool = False
-) -> Forward | None:
+def forward_for(model: nn.Module, batch: SaliencyBatch, forward: Forward | None) -> Forward | None:
     """The way to call a model for a batch: with its other inputs, and of a detector with its target boxes.
 
     Args:
         model: it is left as it was.
         batch: the samples.
         forward: as in `attribute`; what is bound already stays.
-        if_likely: as in `lightning_gcam.cam.detection.with_detection`.
     """
     bound = bound_to(forward, batch.inputs, batch.frames_first)
-    return with_detection(model, batch.images, bound, batch.boxes, batch.labels, if_likely=if_likely)
+    return with_detection(model, batch.images, bound, batch.boxes, batch.labels)
 
 
 def labels_for(batch: Tensor | SaliencyBatch) -> Labels | str | None:

@@ -104,12 +104,10 @@ def draw(
     )
     before = _comparable(earlier, attribution) if style.show_change else {}
     sheets = _sheets(batch, attribution, style, layout, before)
-    outlined = {
-        "object": batch.masks is not None or batch.boxes is not None,
-        "suspect region": batch.suspect is not None,
-        "prediction": attribution.predicted_boxes is not None,
-    }
-    present = [name for name, there in outlined.items() if there]
+    has_object = batch.masks is not None or batch.boxes is not None
+    present = ["object"] if has_object else []
+    present += ["suspect region"] if batch.suspect is not None else []
+    present += ["prediction"] if attribution.predicted_boxes is not None else []
     return render_sheets(sheets, layout, shown, HeatStyle(style.scale, tops, style.show_change), present)
 
 
@@ -152,19 +150,20 @@ def _sheets(
 ) -> list[Sheet]:
     """The columns of the figure in two dimensions."""
     headings = [_heading(name, attribution) for name in attribution.maps]
-    maps, beside, peaks = dict(attribution.maps), second_images(batch), attribution.peaks
-    if batch.kind == "image":
-        # nothing is drawn at a size that nobody sees, or on the device
-        maps, before, size = _shrunk(maps, layout.work), _shrunk(before, layout.work), layout.work
-        boxes = _scaled(batch.boxes, batch.images, size)
-        suspect, predicted = _region(batch.suspect_masks, size), attribution.predicted_boxes
-        found = _scaled([*predicted], batch.images, size) if predicted is not None else None
-        regions = Regions(_region(batch.masks, size), boxes, suspect, found)
-        shown = {name: to_display(each, style.normalize, size) for name, each in beside.items()}
+    maps, beside, size = dict(attribution.maps), second_images(batch), layout.work
+    if batch.kind == "image":  # nothing is drawn at a size that nobody sees, or on the device
+        maps, before = _shrunk(maps, size), _shrunk(before, size)
     if style.scale != "own":
-        maps = {name: _raw(each, peaks[name]) for name, each in maps.items()}
+        maps = {name: _raw(each, attribution.peaks[name]) for name, each in maps.items()}
     if batch.kind == "image":
-        images = to_display(batch.images, style.normalize, size)
+        shown = {name: to_display(each, style.normalize, size) for name, each in beside.items()}
+        images, predicted = to_display(batch.images, style.normalize, size), attribution.predicted_boxes
+        regions = Regions(
+            _region(batch.masks, size),
+            _scaled(batch.boxes, batch.images, size),
+            _region(batch.suspect_masks, size),
+            _scaled([*predicted], batch.images, size) if predicted is not None else None,
+        )
         return flat_sheets(images, maps, regions, layout, headings, before, shown)
     form, objects = _form(batch, layout.panels), batch.object_masks
     shared: dict[str, Any] = {"normalize": style.normalize, "before": before, "beside": beside}
@@ -183,10 +182,8 @@ def _shrunk(maps: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tens
 
 
 def _region(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
-    """The masks of a region `(N, h, w)`, or the one of all samples `(h, w)`, on the CPU."""
-    if masks is None:
-        return None
-    return shrink_maps(masks[None], *size)[0].cpu() if masks.ndim == 2 else shrink_maps(masks, *size).cpu()
+    """The masks of a region `(N, h, w)`, on the CPU."""
+    return None if masks is None else shrink_maps(masks, *size).cpu()
 
 
 def _scaled(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import forward_at
+from lightning_gcam.cam.detection import is_of_detections, may_detect
 from lightning_gcam.cam.heads import HeadForward
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
@@ -96,7 +97,9 @@ def analyze(
         ['accuracy', 'accuracy_chance']
     """
     stamp, config = stamp or Stamp(), config or LookConfig()
-    config = config.with_forward(forward_for(model, batch, config.forward))
+    user = config.forward
+    bind: MapFn = map_fn if may_detect(model, user) else in_one_process
+    config = config.with_forward(bind(lambda _: forward_for(model, batch, user)))
     if config.may_have_heads(batch):
         plans = config.plans or map_fn(lambda _: plan_heads(model, batch, config.head, config.forward))
         looks = map_fn(lambda _: looks_at_heads(batch, plans, stamp, history, largest_label))
@@ -112,6 +115,10 @@ def analyze(
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
     with torch.inference_mode(False), count_forwards() as counted:
         maps, size = look.attribution(chunk_size)
+        if may_detect(model, user) and not is_of_detections(config.forward):  # which was not known before
+            look = replace(
+                look, config=config.with_forward(map_fn(lambda _: forward_for(model, batch, user)))
+            )
         attribution, instead, is_checked = map_fn(lambda _: look.interpretation(maps, stamp, largest_label))
         if instead is not None:
             look = replace(look, config=replace(look.config, targets=instead))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gcam.shortcuts.removal import exchange, in_dtype_of, in_floats
+from lightning_gcam.shortcuts.removal import in_dtype_of, in_floats
 from lightning_gcam.utils.errors import InputError, did_you_mean, raise_for_user_function
 
 Exchange = Callable[[Tensor, Tensor], Tensor]
@@ -369,7 +369,10 @@ def exchange_texture(images: Tensor, donors: Tensor) -> Tensor:
     return donors + _low_pass(images - donors)  # a low pass of both, and only one of them: it is linear
 
 
-@register_property("border", remedy="crop the images, or look for tags, frames and rulers at their edges")
+@register_property(
+    "border",
+    remedy="crop the images (of signals the ends), or look for tags, frames and rulers at their edges",
+)
 def exchange_border(images: Tensor, donors: Tensor) -> Tensor:
     """Take the outer 17% of each side from the donor; a side of one or two pixels has no border.
 
@@ -384,14 +387,11 @@ def exchange_border(images: Tensor, donors: Tensor) -> Tensor:
         >>> exchange_border(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))[0, 0].tolist()
         [[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
     """
-    sides = images.shape[2:][-2:]
-    widths = [max(round(side * BORDER), 1) if side > 2 else 0 for side in sides]
-    inside = (slice(width, side - width) for width, side in zip(widths, sides, strict=True))
-    within: tuple[Any, ...] = (..., *inside)
-    border = torch.ones_like(images[:, 0], dtype=torch.bool)
+    sides = [(side, max(round(side * BORDER), 1) if side > 2 else 0) for side in images.shape[2:][-2:]]
+    within: tuple[Any, ...] = (..., *(slice(width, side - width) for side, width in sides))
+    border = torch.ones_like(images[:, :1], dtype=torch.bool)
     border[within] = False
-    every = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    return exchange(images, donors, every, border)
+    return torch.where(border, donors, images)
 
 
 _PROPERTIES.update(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 Size = tuple[int, ...]
@@ -59,7 +61,8 @@ def resize(tensor: Tensor, size: Size, covered: Size | None = None) -> Tensor:
         (tensor([[[0., 1., 3., 4.]]]), tensor([[[0., 1., 3.]]]))
     """
     whole = nn.functional.interpolate(tensor, covered or size, mode=_MODES[len(size)], align_corners=False)
-    return whole if covered is None else whole[(..., *map(slice, size))]
+    begins: tuple[Any, ...] = (..., *map(slice, size))
+    return whole if covered is None else whole[begins]
 
 
 def describe_grid(grid: Size) -> str:

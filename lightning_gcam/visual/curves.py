@@ -51,7 +51,7 @@ def curve_sheets(
     heated = torch.zeros(form.sheet, dtype=torch.bool)
     heated[form.band, form.columns] = True
     for heading, (name, values) in zip(headings, maps.items(), strict=True):
-        then = before[name] if before and name in before else None
+        then = (before or {}).get(name)
         sheets.append(
             Sheet(
                 name,
@@ -70,9 +70,8 @@ def curve_sheets(
 def lay_bands(form: CurveForm, values: Tensor) -> Tensor:
     """Lay maps `(N, L)` into the band of panels `(N, h, w)` that are 0 elsewhere, on the CPU."""
     sheets = torch.zeros(len(values), *form.sheet)
-    sheets[:, form.band, form.columns] = _to_columns(form, values.detach().float().nan_to_num(0, 0, 0))[
-        :, None
-    ]
+    columns = _to_columns(form, values.detach().float().nan_to_num(0, 0, 0))
+    sheets[:, form.band, form.columns] = columns[:, None]
     return sheets
 
 
@@ -122,20 +121,18 @@ def draw_curves(
     if on_one_scale:
         lows, highs = lows.amin(dim=0).expand_as(lows), highs.amax(dim=0).expand_as(highs)
     curves = _coverage(form, shown, lows, highs)
-    ground = torch.tensor(CARD, dtype=torch.float32).view(3, 1, 1).expand(len(shown), 3, *form.sheet).clone()
-    ground[:, :, form.plot, form.columns] = _color(PAGE)
-    ground[:, :, form.band, form.columns] = 0
+    ground = _color(CARD).expand(len(shown), 3, *form.sheet).clone()
+    plot, band = ground[:, :, form.plot, form.columns], ground[:, :, form.band, form.columns]
+    _blend(plot, PAGE, torch.ones(()))
+    band.zero_()
     row = form.plot.stop + 2
     for masks, color in _known(regions, len(shown), form.length):
         columns = _to_columns(form, masks)[:, None, None]
-        tinted = ground[:, :, form.plot, form.columns]
-        ground[:, :, form.plot, form.columns] = tinted.lerp(_color(color).expand_as(tinted), columns * _TINT)
-        bar = ground[:, :, row : row + BAR, form.columns]
-        dashes = torch.arange(bar.shape[-1]) % 9 < (6 if color == SUSPECT_COLOR else 9)
-        ground[:, :, row : row + BAR, form.columns] = bar.lerp(_color(color).expand_as(bar), columns * dashes)
+        dashes = torch.arange(form.across) % 9 < (6 if color == SUSPECT_COLOR else 9)
+        _blend(plot, color, columns * _TINT)
+        _blend(ground[:, :, row : row + BAR, form.columns], color, columns * dashes)
         row += BAR + 2
-    drawn = ground[:, :, form.plot, form.columns]
-    ground[:, :, form.plot, form.columns] = drawn.lerp(_color(TEXT).expand_as(drawn), curves[:, None])
+    _blend(plot, TEXT, curves[:, None])
     for at in _ticks(form.length):
         ground[:, :, form.band.stop : form.band.stop + 3, _column_of(form, at)] = _color(MUTED)[..., 0]
     return ground.round().to(torch.uint8), [
@@ -174,6 +171,11 @@ def _coverage(form: CurveForm, signals: Tensor, lows: Tensor, highs: Tensor) -> 
 def _known(regions: Regions, samples: int, length: int) -> list[tuple[Tensor, Color]]:
     found = ((regions.masks, OBJECT_COLOR), (regions.suspect, SUSPECT_COLOR))
     return [(each.float().expand(samples, length), color) for each, color in found if each is not None]
+
+
+def _blend(pixels: Tensor, color: Color, share: Tensor) -> None:
+    """Move pixels `(N, 3, h, w)`, in place, towards a colour by a share of the way."""
+    pixels.lerp_(_color(color).expand_as(pixels), share)
 
 
 def _color(color: Color) -> Tensor:

@@ -243,6 +243,11 @@ class StackedLayout(FigureLayout):
         _, top, left, bottom = self.heading_of(sample, panel)
         return left, top, self._panel_left(sample % self.blocks, 0) + self.cell, bottom
 
+    def blank_box(self, sample: int, panel: int) -> Box:
+        """Box of a label, at the end of the line above a panel: in its middle it would hide a curve."""
+        _, top, right, bottom = self.note_box(sample, panel)
+        return right - 7 * self.caption_size, top, right, bottom
+
     def _line(self, sample: int, panel: int) -> tuple[int, int]:
         """Top and bottom of the line above a panel."""
         top = self.card_box(sample)[1] + PAD // 2 + line_height(self.caption_size) + panel * self._row

@@ -189,7 +189,8 @@ def render_sheets(
     lines += _headings(layout, panels)
     lines += _captions(places, texts.captions, is_wrong)
     lines += _notes(layout, [each.name for each in sheets if each.saliency is not None], texts.notes, heat)
-    write_lines(canvas, [*lines, *_words(places, panels), *_labels(canvas, places, panels)])
+    write_lines(canvas, _words(places, panels))
+    write_lines(canvas, [*lines, *_labels(canvas, places, panels)])
     draw_legend(canvas, places, MUTED, heat=heat, since=texts.since, regions=regions)
     return np.array(canvas)
 

@@ -256,17 +256,17 @@ def _denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
     shift = torch.tensor(mean[:channels], device=images.device).view(as_channels)
     shown = (images * scale).add_(shift)
     # clamp would turn an infinity into a colour, and it is none
-    return shown.clamp_(0, 1) if _are_finite(shown) else shown.clamp(0, 1).where(images.isfinite(), torch.nan)
+    return shown.clamp_(0, 1) if are_finite(shown) else shown.clamp(0, 1).where(images.isfinite(), torch.nan)
 
 
-def _are_finite(values: Tensor) -> bool:
+def are_finite(values: Tensor) -> bool:
     """Whether all values are finite, by the two ends of their range, which any that is not would be."""
     return not values.numel() or bool(torch.stack(values.aminmax()).isfinite().all())
 
 
 def _to_uint8(images: Tensor) -> Tensor:
     """Round float images, scaled to [0, 1] where they do not lie in it; what is not finite becomes 0."""
-    if _are_finite(images):
+    if are_finite(images):
         return _to_unit(images, None).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
     finite = images.isfinite()
     return _to_unit(images, finite).mul(255).round().clamp(0, 255).where(finite, 0).to(torch.uint8)

@@ -21,7 +21,7 @@ from lightning_gcam.visual.drawing import (
     stroke,
 )
 from lightning_gcam.visual.forms import COLUMNS, LINE, PLANES, Form, Tile
-from lightning_gcam.visual.images import Color, Normalize, check_normalize, to_display
+from lightning_gcam.visual.images import Color, Normalize, are_finite, check_normalize, to_display
 from lightning_gcam.visual.overlay import shrink_maps
 from lightning_gcam.visual.panels import CARD, MUTED, TEXT, Regions, Sheet
 
@@ -61,12 +61,18 @@ def view_of(form: Form, values: Tensor, objects: Tensor | None = None) -> View:
     shown = torch.ones_like(numbers, dtype=torch.bool)
     if objects is not None:
         is_there = objects.flatten(1).any(dim=1).cpu()
-        most = [objects.movedim(1 + axis, 1).flatten(2).sum(dim=2).argmax(dim=1).cpu() for axis in range(3)]
+        most = [each.argmax(dim=1).cpu() for each in _sums_of_slices(objects)]
         for index, tile in enumerate(form.tiles):
             if tile.shows == "object":
                 shown[:, index] = is_there & (most[tile.axis] != numbers[:, index])
                 numbers[:, index] = most[tile.axis].where(is_there, -1)
     return View(numbers, shown, peaks, torch.zeros(len(peaks), dtype=torch.long))
+
+
+def _sums_of_slices(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many voxels of each slice across the first, the second and the third dimension are in the mask."""
+    rows, columns = (masks.sum(dim=dim, dtype=torch.int32) for dim in (3, 1))
+    return rows.sum(dim=2), rows.sum(dim=1), columns.sum(dim=1)
 
 
 def fixed_view(numbers: Sequence[int], samples: int) -> View:
@@ -78,7 +84,7 @@ def fixed_view(numbers: Sequence[int], samples: int) -> View:
 
 def peaks_of(values: Tensor) -> tuple[Tensor, Tensor]:
     """Each map's first highest place `(N, 3)`, on the CPU; the middle where the map is blank, and which are, `(N,)`."""
-    flat = values.detach().nan_to_num(0, 0, 0).flatten(1)
+    flat = _finite(values).flatten(1)
     top, index = (each.cpu() for each in flat.max(dim=1))
     places = torch.stack(torch.unravel_index(index, values.shape[1:]), dim=1)
     middle = torch.tensor([side // 2 for side in values.shape[1:]])
@@ -105,7 +111,12 @@ def _cut(values: Tensor, tile: Tile, numbers: Tensor) -> Tensor:
         return across[rows, numbers.to(values.device)]
     if first == 2:
         return across.mean(dim=1, dtype=torch.float32)
-    return across.any(dim=1) if values.dtype == torch.bool else across.nan_to_num(0, 0, 0).amax(dim=1)
+    return across.any(dim=1) if values.dtype == torch.bool else across.amax(dim=1)
+
+
+def _finite(maps: Tensor) -> Tensor:
+    """The maps; what is not finite counts as 0."""
+    return maps.detach() if are_finite(maps.detach()) else maps.detach().nan_to_num(0, 0, 0)
 
 
 def _paste(flat: Sequence[Tensor], form: Form, ground: Tensor) -> Tensor:
@@ -125,18 +136,21 @@ def _split(values: list[Tensor]) -> tuple[Tensor, ...]:
 
 def lay_maps(values: Tensor, form: Form, view: View) -> Tensor:
     """Lay maps or masks `(N, *S)` on sheets `(N, h, w)`, on the CPU; each pixel has the highest value it stands for."""
+    flat = _split(_map_tiles(values, form, view))
+    return _paste(flat, form, flat[0].new_zeros(()))
+
+
+def _map_tiles(values: Tensor, form: Form, view: View) -> list[Tensor]:
+    """The tiles `(N, h, w)` of maps or masks, each pixel repeated where they are enlarged."""
     tiles = []
     for index, tile in enumerate(form.tiles):
         cut = _cut(values, tile, view.numbers[:, index])
         small = shrink_maps(cut, *(min(*pair) for pair in zip(tile.size, cut.shape[-2:], strict=True)))
-        for dim, side in ((1, tile.size[0]), (2, tile.size[1])):
+        for dim, side in enumerate(tile.size, start=1):
             place = torch.arange(side, device=small.device) * small.shape[dim] // side
             small = small.index_select(dim, place)
-        tiles.append(
-            small & view.shown[:, index, None, None].to(small.device) if small.dtype == torch.bool else small
-        )
-    flat = _split(tiles)
-    return _paste(flat, form, flat[0].new_zeros(()))
+        tiles.append(small * view.shown[:, index, None, None].to(small.device))
+    return tiles
 
 
 def lay_pictures(images: Tensor, form: Form, view: View, normalize: Normalize | None) -> Tensor:
@@ -181,7 +195,9 @@ def _window(images: Tensor) -> tuple[Tensor, Tensor]:
     # an odd stride: an even one would meet the same few columns in every row
     some = flat[..., :: max(1, flat.shape[-1] // _ENOUGH) | 1].float()
     some = some.where(some.isfinite(), torch.nan)
-    low, high = torch.nanquantile(some, torch.tensor([0.01, 0.99], device=some.device), dim=-1)
+    ends = torch.tensor([0.01, 0.99], device=some.device)
+    # one sample after the other: all of many are more than the function takes
+    low, high = torch.stack([torch.nanquantile(each, ends, dim=-1) for each in some], dim=1)
     narrow = ~(high > low)
     if bool(narrow.any()):
         finite = flat.float().nan_to_num(0, 0, 0)
@@ -241,6 +257,7 @@ def plane_sheets(
         beside: further images of the samples, by their heading.
     """
     nothing = {} if maps else {"": images.new_zeros(len(images), *form.size)}
+    maps, before = ({name: _finite(each) for name, each in (some or {}).items()} for some in (maps, before))
     views = {name: view_of(form, values, objects) for name, values in (maps or nothing).items()}
 
     def sheet_of(name: str, shown: Tensor, view: View, regions: Regions) -> Sheet:
@@ -254,7 +271,7 @@ def plane_sheets(
     others = [sheet_of(name, each, first_view, Regions()) for name, each in (beside or {}).items()]
     sheets = [first, *others]
     for heading, (name, values) in zip(headings, maps.items(), strict=True):
-        view, then = views[name], (before or {}).get(name)
+        view, then = views[name], before.get(name)
         base = first if name == first_name else sheet_of(name, images, view, regions)
         sheets.append(
             replace(
@@ -263,17 +280,12 @@ def plane_sheets(
                 heading=heading,
                 saliency=lay_maps(values, form, view),
                 before=None if then is None else lay_maps(then, form, view),
-                tops_before=None if then is None else _highest(then),
+                tops_before=None if then is None else then.flatten(1).amax(dim=1).cpu(),
                 heated=_paste([part.flatten(1) for part in _full(form, view)], form, torch.tensor(False)),
                 peaks=_rings(form, view),
             )
         )
     return sheets
-
-
-def _highest(maps: Tensor) -> Tensor:
-    """The highest value of each map, on the CPU."""
-    return maps.detach().nan_to_num(0, 0, 0).flatten(1).amax(dim=1).cpu()
 
 
 def _full(form: Form, view: View) -> list[Tensor]:
@@ -300,13 +312,19 @@ def lines_in_tiles(form: Form, view: View, regions: Regions, width: int = 1) -> 
     """Return the outline of each region in each tile, `(N, h, w)` bool on the CPU, and its colour."""
     lines = []
     if regions.masks is not None:
-        lines.append((edge(lay_maps(regions.masks.bool(), form, view), width), OBJECT_COLOR))
+        lines.append((_lay_edges(regions.masks, form, view, width), OBJECT_COLOR))
     if regions.boxes is not None:
         lines.append((_lay_boxes(regions.boxes, form, view, width), OBJECT_COLOR))
     if regions.suspect is not None:
-        suspect = regions.suspect.bool().expand(len(view.numbers), *form.size)
-        lines.append((dash(edge(lay_maps(suspect, form, view), width)), SUSPECT_COLOR))
+        suspect = regions.suspect.expand(len(view.numbers), *form.size)
+        lines.append((dash(_lay_edges(suspect, form, view, width)), SUSPECT_COLOR))
     return lines
+
+
+def _lay_edges(masks: Tensor, form: Form, view: View, width: int) -> Tensor:
+    """The edge of masks `(N, *S)` within each tile, `(N, h, w)` bool."""
+    tiles = [edge(each, width) for each in _map_tiles(masks.bool(), form, view)]
+    return _paste(_split(tiles), form, torch.tensor(False))
 
 
 def _strokes(form: Form, view: View, regions: Regions, width: int) -> Strokes:
@@ -343,37 +361,26 @@ def _lay_boxes(boxes: Sequence[Tensor], form: Form, view: View, width: int) -> T
 
 def _words(form: Form, view: View) -> list[list[Line]]:
     """The number of each slice or frame, counted from 1, and over a volume what the slices go through."""
-    heads: list[Line] = []
-    if not form.is_video:
-        for tile in form.tiles:
-            if tile.axis == 0:
-                heads.append(_line(tile, tile.box[1] - LINE, COLUMNS[tile.shows], TEXT))
-    return [
-        [
-            *heads,
-            *(
-                _label(form, tile, number, shown, mark == index)
-                for index, (tile, number, shown) in enumerate(zip(form.tiles, numbers, seen, strict=True))
-            ),
-        ]
-        for numbers, seen, mark in zip(
-            view.numbers.tolist(), view.shown.tolist(), view.marked.tolist(), strict=True
-        )
-    ]
+    top_row = [] if form.is_video else [tile for tile in form.tiles if tile.axis == 0]
+    heads = [_line(tile, tile.box[1] - LINE, COLUMNS[tile.shows], TEXT) for tile in top_row]
+    rows = zip(view.numbers.tolist(), view.shown.tolist(), view.marked.tolist(), strict=True)
+    return [heads + _labels(form, *row) for row in rows]
 
 
-def _label(form: Form, tile: Tile, number: int, is_shown: bool, is_marked: bool) -> Line:
-    top, of = tile.box[3], f"{number + 1}/{form.size[tile.axis]}"
-    if tile.shows == "frame":
-        return _line(tile, top, f"peak {of}" if is_marked else of, TEXT if is_marked else MUTED)
-    name = PLANES[tile.axis]
-    if tile.shows == "projection":
-        return _line(tile, top, name, MUTED)
-    if is_shown:
-        return _line(tile, top, f"{name} {of}", MUTED)
-    return _line(
-        tile, (tile.box[1] + top - LINE) // 2, "no object" if number < 0 else "the same slice", MUTED
-    )
+def _labels(form: Form, numbers: Sequence[int], shown: Sequence[bool], marked: int) -> list[Line]:
+    """The line below each tile of one sample, or in the middle of one that is empty."""
+    lines = []
+    for index, (tile, number, is_shown) in enumerate(zip(form.tiles, numbers, shown, strict=True)):
+        top, name, of = tile.box[3], PLANES[tile.axis], f"{number + 1}/{form.size[tile.axis]}"
+        if tile.shows == "frame":
+            is_marked = index == marked
+            lines.append(_line(tile, top, f"peak {of}" if is_marked else of, TEXT if is_marked else MUTED))
+        elif is_shown:
+            lines.append(_line(tile, top, name if tile.shows == "projection" else f"{name} {of}", MUTED))
+        else:
+            words = "no object" if number < 0 else "the same slice"
+            lines.append(_line(tile, (tile.box[1] + top - LINE) // 2, words, MUTED))
+    return lines
 
 
 def _line(tile: Tile, top: int, text: str, color: tuple[int, int, int]) -> Line:

@@ -294,6 +294,8 @@ def test_the_arguments_of_a_batch() -> None:
     assert defaults(lightning_gcam.SaliencyBatch) == {
         "images": inspect.Parameter.empty,
         **dict.fromkeys(("labels", "masks", "boxes", "suspect", "groups", "names")),
+        **dict.fromkeys(("kind", "head_labels", "inputs", "faults")),
+        **dict.fromkeys(("frames_first", "no_classes"), False),
     }
     assert lightning_gcam.SaliencyBatch(torch.zeros(2, 3, 4, 4)).labels is None
 

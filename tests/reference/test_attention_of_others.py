@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_gcam import attribute
+from lightning_gcam import SaliencyBatch, attribute
 from tests.reference.test_maps_of_others import as_maps
 from tests.support.nets import OF_TRANSFORMERS
 
@@ -148,6 +148,23 @@ def distilled() -> nn.Module:
     return deit(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=5)
 
 
+def assert_same(found: Any, matrices: tuple[Tensor, Tensor], read: tuple[int, ...], prefix: int) -> None:
+    """The maps are those of the mean of some rows of each matrix, at the patches."""
+    for method, matrix in zip(OF_TRANSFORMERS, matrices, strict=True):
+        row = matrix[:, list(read)].mean(dim=1).detach()[:, prefix:]
+        side = round(row.shape[1] ** 0.5)
+        raw = row.unflatten(1, (side, side))
+        torch.testing.assert_close(found.peaks[method], raw.amax(dim=(1, 2)), rtol=1e-3, atol=1e-8)
+        size = (found.images.shape[-2], found.images.shape[-1])
+        torch.testing.assert_close(found.maps[method], as_maps(raw, size), rtol=1e-3, atol=1e-4)
+
+
+def matrices_of(weights: Weights, score: Tensor) -> tuple[Tensor, Tensor]:
+    """Rollout, and relevance without the I that it begins with."""
+    gradients = list(torch.autograd.grad(score, weights))
+    return rollout_of(weights), relevance_of(weights, gradients) - torch.eye(weights[0].shape[-1])
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_against_a_naive_loop(name: str) -> None:
     made, size, seen, read, prefix = NETWORKS[name]
@@ -155,13 +172,26 @@ def test_against_a_naive_loop(name: str) -> None:
     model = made().eval()
     images = torch.randn(2, 3, size, size)
     logits, weights = seen(model, images)
-    score = logits.gather(1, torch.tensor(TARGETS)[:, None]).sum()
-    gradients = list(torch.autograd.grad(score, weights))
-    expected = [rollout_of(weights), relevance_of(weights, gradients) - torch.eye(weights[0].shape[-1])]
-    found = attribute(model, images, TARGETS, methods=[*OF_TRANSFORMERS])
-    for method, matrix in zip(OF_TRANSFORMERS, expected, strict=True):
-        row = matrix[:, list(read)].mean(dim=1).detach()[:, prefix:]
-        side = round(row.shape[1] ** 0.5)
-        raw = row.unflatten(1, (side, side))
-        torch.testing.assert_close(found.peaks[method], raw.amax(dim=(1, 2)), rtol=1e-3, atol=1e-8)
-        torch.testing.assert_close(found.maps[method], as_maps(raw, (size, size)), rtol=1e-3, atol=1e-4)
+    matrices = matrices_of(weights, logits.gather(1, torch.tensor(TARGETS)[:, None]).sum())
+    assert_same(attribute(model, images, TARGETS, methods=[*OF_TRANSFORMERS]), matrices, read, prefix)
+
+
+def test_of_clip_only_the_attention_over_the_image_counts() -> None:
+    """The text has as many tokens as the image."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    vision = {name: value for name, value in SMALL.items() if name != "num_labels"}
+    text = {**vision, "vocab_size": 99, "max_position_embeddings": 17, "eos_token_id": 98, "bos_token_id": 0}
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    model = transformers.CLIPModel(config).eval()
+    images, tokens = torch.randn(2, 3, 32, 32), torch.randint(0, 99, (2, 17))
+    model.set_attn_implementation("eager")
+    output = model(input_ids=tokens, pixel_values=images, output_attentions=True)
+    model.set_attn_implementation("sdpa")
+    matrices = matrices_of(
+        list(output.vision_model_output.attentions), output.logits_per_image.diagonal().sum()
+    )
+    batch = SaliencyBatch(images, inputs={"input_ids": tokens})
+    found = attribute(model, batch, "label", methods=[*OF_TRANSFORMERS])
+    assert found.explains == "similarity"
+    assert_same(found, matrices, (0,), 1)

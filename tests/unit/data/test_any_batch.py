@@ -88,7 +88,7 @@ WRONG: dict[str, list[Callable[[Any], Any]]] = {
 @st.composite
 def spoiled(draw: Any) -> tuple[Any, Tensor | None]:
     """A batch of which one part is wrong, and its images, where these are not it."""
-    truth = draw(truths())
+    truth = draw(truths(d=2))
     parts = {name: value for name, value in vars(truth).items() if value is not None}
     field = draw(st.sampled_from(list(parts)))
     parts[field] = draw(st.sampled_from(WRONG[field]))(parts[field])

@@ -120,6 +120,23 @@ def test_a_segmentation_of_half_the_size_is_resized() -> None:
     assert torch.equal(found.masks[:, ::2, ::2, ::2], numbers == 1)
 
 
+def test_masks_of_videos_with_their_frames_first() -> None:
+    masks = torch.rand(N, 6, 1, 8, 9) > 0.5
+
+    found = as_saliency_batch({"video": FRAMES, "mask": masks})
+
+    assert torch.equal(found.masks, masks[:, :, 0])
+
+
+def test_a_volume_behind_its_segmentation() -> None:
+    masks = (torch.rand(N, 6, 8, 9) > 0.5).float()
+
+    found = as_saliency_batch((masks, VOLUME, LABELS))
+
+    assert torch.equal(found.images, VOLUME)
+    assert torch.equal(found.masks, masks > 0)
+
+
 def test_boxes_of_volumes_and_signals() -> None:
     in_volume = torch.tensor([[1.0, 2, 3, 5, 6, 5]] * N)
     in_signal = [torch.tensor([[3.0, 9.0]])] * N

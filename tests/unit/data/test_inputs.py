@@ -33,6 +33,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"positive": RIGHT, "negative": LEFT + 1},
     ),
     "a table": ((LEFT, TABLE, LABELS), {"1": TABLE, "2": LABELS}),
+    "a table and shares": (
+        (LEFT, TABLE, torch.eye(3)[LABELS] * 0.7 + 0.1),
+        {"1": TABLE, "2": torch.eye(3)[LABELS] * 0.7 + 0.1},
+    ),
     "a table by name": (
         {"image": LEFT, "tabular": TABLE, "label": LABELS},
         {"tabular": TABLE, "label": LABELS},
