@@ -340,6 +340,11 @@ def _folded_batch_message(activations: Tensor, images: Tensor) -> str:
     rows, rest = divmod(len(activations), len(images))
     if activations.ndim != 4 or rows < 2 or rest:
         return ""
+    if images.ndim == 5:
+        return (
+            f" There are {rows} rows for each video. Where these are its frames, folded into the batch, pass\n"
+            f"    reshape_transform=lambda output: output.unflatten(0, (-1, {rows})).transpose(1, 2)"
+        )
     return (
         f" There are {rows} rows for each image. Where these are frames, folded into the batch sample by sample, one "
         f"map of all is:\n    reshape_transform=lambda output: output.unflatten(0, (-1, {rows})).flatten(1, 2)\n"
