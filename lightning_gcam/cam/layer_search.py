@@ -216,8 +216,11 @@ def _is_plausible(output: _LayerOutput, layout: Layout, image_size: Size) -> boo
 
     A block may hold convolutions and give something else, such as a number for each head, token and channel; what a
     convolution, a pool or a norm gave in the same shape is a map of the image at any aspect. Along a signal every shape
-    fits, so that any layout needs evidence: `(N, 1, K)` may be logits.
+    fits, so that any layout needs evidence: `(N, 1, K)` may be logits. Over a volume `(N, K, 1, 1, 1)` of a convolution
+    would fit as slices of one cell.
     """
+    if len(image_size) == 3 and output.is_declared and layout.channel != 1:
+        return False
     if len(image_size) == 1:
         return layout.is_sure or output.is_declared or (layout.locality or 0.0) >= ALONG_SIGNALS
     is_of_aspect = layout.kind != "channels first" or fits(layout.grid, image_size, slack=2.0)

@@ -55,6 +55,9 @@ def copied(source: nn.Sequential, target: nn.Sequential, change: Callable[[Tenso
 
 # ------------------------------------------------------------------------------------------------ properties
 
+UNLIKE_IMAGES = ("random", "cameras", "occlusion")
+"""Drawn for another shape; resized bicubically; with windows that are finer along a signal."""
+
 
 @pytest.mark.parametrize("dims", [1, 3])
 @pytest.mark.parametrize("method", available_methods())
@@ -74,9 +77,6 @@ def test_a_signal_is_an_image_of_height_one(method: str) -> None:
     signal, image = cnn(1), cnn(2, (1, 3), (1, 2))
     image = copied(signal, image, lambda weight: weight.unsqueeze(2))
     ours = attribute(signal, images(1), LABELS, methods=method, target_layer="2").maps[method]
-    windows = {"occlusion": 25}.get(method)
-    if windows is not None:
-        pytest.skip("its windows are finer along a signal")
     flat = attribute(image, images(1)[:, :, None], LABELS, methods=method, target_layer="2").maps[method]
     torch.testing.assert_close(ours, flat[:, 0], rtol=1e-4, atol=1e-5)
 
@@ -121,7 +121,7 @@ def test_a_batch_is_its_samples_one_by_one(method: str, dims: int) -> None:
     whole = attribute(model, batch, LABELS, methods=method, target_layer="2").maps[method]
     for row, label in enumerate(LABELS):
         one = attribute(model, batch[row : row + 1], label, methods=method, target_layer="2").maps[method]
-        torch.testing.assert_close(one[0], whole[row], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one[0], whole[row], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("dims", [1, 3])
@@ -178,6 +178,14 @@ def test_logits_of_one_position_are_no_signal() -> None:
     assert find_target_layer(PooledSignals().eval(), torch.randn(1, 1, 400)).name == "features"
 
 
+def test_logits_of_a_convolution_are_no_slices() -> None:
+    """As in S3D: classes by a convolution on what was pooled to a single cell."""
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Dropout(), nn.Conv3d(8, 5, 1))
+    model = nn.Sequential(nn.Conv3d(2, 8, 3), nn.ReLU(), nn.AvgPool3d((4, 6, 8)), head, nn.Flatten()).eval()
+    assert find_target_layer(model, images(3)).name == "1"
+
+
 class SignalTransformer(nn.Module):
     """Patches of a signal, or of a volume, behind a class token, tokens first or not."""
 
@@ -219,14 +227,6 @@ def test_tokens_of_a_volume_behind_a_class_token(size: Any, patch: Any, grid: An
     model = SignalTransformer(nn.Conv3d(2, 32, patch, patch), torch.Size(grid).numel()).eval()
     layer = find_target_layer(model, torch.rand(1, 2, *size))
     assert (layer.grid, layer.kind) == (grid, "tokens, 1 before the patches")
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What the hooks of a search saw."""
-
-    largest: int
-    together: int
 
 
 def test_the_graph_of_a_volume_starts_late() -> None:
@@ -358,7 +358,7 @@ def test_perturbed_images_are_run_with_the_rows_that_they_are_of(method: str, di
     chunks, _ = attribute_in_chunks(
         model, SaliencyBatch(batch), LABELS, methods=method, forward=forward, chunk_size=1
     )
-    torch.testing.assert_close(whole.maps[method], chunks.maps[method], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole.maps[method], chunks.maps[method], rtol=1e-3, atol=1e-4)
 
 
 def test_captured_activations_are_those_of_the_layer() -> None:
