@@ -237,12 +237,10 @@ def attribute(
         fuse: makes one map of several layers' maps, by the "product" or the "mean" of the scaled maps.
         masks: `(N, *S)` bool, for a model that gives logits at every position (segmentation): the region over which
             the class's logits are summed. Without one these are the positions that the network gives to the class.
-        head: which of several heads is explained: its key or field in the output, or its place in a tuple, such as "1".
-            Left out, it is the first that the targets fit, where nothing in the output shows which are the logits.
+        head: which of several heads is explained, by its name or its place ("1"); the first that fits if left out.
 
     Returns:
-        An `Attribution`: maps `(N, *S)` float32 in [0, 1] on the model's device, and what they came from; `show()`
-            draws them.
+        An `Attribution`: maps `(N, *S)` float32 in [0, 1] on the model's device; its `show()` draws them.
 
     Raises:
         InputError: naming the argument, what came, and what to do.
@@ -265,8 +263,7 @@ def attribute(
     check_fuse(fuse, target_layer)
     forward = with_detection(model, images, forward)
     how = (table, target_layer, reshape_transform, fuse, masks)
-    if head is not None:
-        return _attribute(model, images, targets, HeadForward(forward, check_head(head)), *how)
+    forward = HeadForward(forward, check_head(head)) if head is not None else forward
     try:
         return _attribute(model, images, targets, forward, *how)
     except SeveralHeadsError as several:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_gcam import SaliencyEvaluation, SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.loggers import ReportLogger
+from lightning_gcam.loggers.mlflow import log_to_mlflow
 from lightning_gcam.utils.errors import InputError
 from tests.support.toys import LIGHTNING_SAYS, listening, toy_samples, toy_trainer
+from tests.support.wandb_reader import runs
 
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:.* maps are blank")]
 
@@ -253,6 +256,42 @@ def test_the_page_has_each_head(tmp_path: Path) -> None:
     fit(tmp_path, monitor, logger=logger)
     page = logger.report_path.read_text(encoding="utf-8")
     assert "saliency/age" in page and "saliency/sex" in page
+
+
+@pytest.mark.filterwarnings("ignore")  # of W&B itself
+def test_weights_and_biases_has_each_head(tmp_path: Path) -> None:
+    wandb = pytest.importorskip("wandb")
+    from pytorch_lightning.loggers import WandbLogger
+
+    monitor = watching(scores=["energy"])
+    fit(tmp_path, monitor, logger=WandbLogger(project="toy", save_dir=tmp_path, offline=True))
+    wandb.finish()
+    (run,) = runs(tmp_path)
+    for head in ("age", "sex"):
+        key = f"saliency/{head}"
+        assert [row["trainer/global_step"] for row in run.history if f"{key}/overlay" in row] == [2, 5]
+        assert [len(table) for table in run.tables(f"{key}/table")] == [6, 6]
+
+
+def test_mlflow_has_each_head(tmp_path: Path) -> None:
+    """Its backend shows whatever pictures a record has."""
+    monitor = watching(scores=["energy"])
+    fit(tmp_path, monitor)
+    shown: list[tuple[str, int]] = []
+
+    class Client:
+        def log_image(self, run_id: str, image: Any, key: str, step: int) -> None:
+            shown.append((key, step))
+
+        def log_text(self, run_id: str, text: str, name: str) -> None:
+            shown.append((name, text.count("sex/energy")))
+
+        def set_tag(self, *_: Any) -> None:
+            pass
+
+    log_to_mlflow(SimpleNamespace(experiment=Client(), run_id="1"), monitor.last_record)
+    assert shown[:2] == [("saliency/age/overlay", 5), ("saliency/sex/overlay", 5)]
+    assert shown[2:] == [("saliency/measurements-step=00000005.csv", 2)]
 
 
 def test_a_monitored_check_of_a_head_is_made_at_every_look(tmp_path: Path) -> None:
