@@ -68,8 +68,9 @@ class Settings(NamedTuple):
 
     @staticmethod
     def of(epochs: int, train_size: int, samples: int, methods: Sequence[str] = ()) -> "Settings":
-        """With every method that the package knows, where none are named."""
-        return Settings(epochs, train_size, samples, tuple(methods or available_methods()))
+        """With every method that the package knows for such a network, where none are named."""
+        known = [each for each in available_methods() if not each.startswith("attention_")]
+        return Settings(epochs, train_size, samples, tuple(methods or known))
 
 
 class Run(NamedTuple):

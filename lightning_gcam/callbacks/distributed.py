@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_gcam.callbacks.trainer_state import precision
 from lightning_gcam.cam.calling import WrappedForward
+from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import Candidates, FixedBatch, Sample
@@ -184,9 +185,9 @@ def _failure(own: Any, gathered: list[tuple[str | None, Any]]) -> Exception | No
     return RuntimeError(f"{message} (in process {process})")
 
 
-def share_layers(trainer: Trainer, names: list[str]) -> list[str]:
-    """The layers found by the first process that found any, in every process: all hold the same network."""
-    found = [names] if trainer.world_size == 1 else _all_gather(trainer, names)
+def share_plans(trainer: Trainer, plans: list[HeadPlan]) -> list[HeadPlan]:
+    """The plans of the first process that found layers, in every process: all hold the same network."""
+    found = [plans] if trainer.world_size == 1 else _all_gather(trainer, plans)
     return next((each for each in found if each), [])
 
 
@@ -231,11 +232,11 @@ def same_record(trainer: Trainer, record: SaliencyRecord) -> SaliencyRecord:
     """The record with rank zero's scores and checks, in every process."""
     if trainer.world_size == 1:
         return record
+    heads = {name: same_record(trainer, each) for name, each in record.heads.items()}
     checks = record.reliance.to_plain() if record.reliance is not None else None
     scores, checks = from_rank_zero(trainer, (record.scores, checks))
-    return replace(
-        record, scores=scores, reliance=Reliance.from_plain(checks) if checks is not None else None
-    )
+    reliance = Reliance.from_plain(checks) if checks is not None else None
+    return replace(record, scores=scores, reliance=reliance, heads=heads)
 
 
 def from_rank_zero(trainer: Trainer, plain: Result) -> Result:

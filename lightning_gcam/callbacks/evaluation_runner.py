@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from torchmetrics import Metric
 from lightning_gcam.callbacks.distributed import from_rank_zero, own_map_fn, through_wrapper
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
-from lightning_gcam.callbacks.sample_collector import integer_images_explained
+from lightning_gcam.callbacks.reading_notes import warn_of_unclear
+from lightning_gcam.callbacks.sample_collector import integer_images_explained, with_inputs_taken
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import WrappedForward
+from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.fixed_samples import FixedBatch, one_labelled
 from lightning_gcam.data.masks import warn_of_full_masks
@@ -30,9 +32,9 @@ from lightning_gcam.evaluation import Columns, SampleStore, StoredBatch
 from lightning_gcam.loggers.disk import claim_directory, release_directory
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.registry import BASELINES
-from lightning_gcam.pipeline.attribution import labels_of
 from lightning_gcam.pipeline.config import PERTURBING, LookConfig, OnFailure
 from lightning_gcam.pipeline.dry_run import dry_run
+from lightning_gcam.pipeline.labels import labels_of, samples_of_head
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.utils.chunking import ForwardCount, without_progress_bars
 from lightning_gcam.utils.errors import InputError
@@ -63,6 +65,7 @@ def settings_of(
         "reshape_transform": _described(config.reshape_transform),
         "adapter": _described(adapter),
         "weights": checksum(module.state_dict()),
+        **({"head": config.head} if config.head is not None else {}),
     }
 
 
@@ -126,20 +129,23 @@ class BatchEvaluator:
     Args:
         trainer: that runs.
         module: the model.
-        config: what is computed, at which layers; its `forward` is called through `counted`.
+        config: what is computed; its `forward` is called through `counted`.
+        plan: of the head that is evaluated, with its layers.
         chunk_size: how many samples go through at once; it becomes smaller where memory runs out.
     """
 
     trainer: Trainer
     module: LightningModule
     config: LookConfig
+    plan: HeadPlan
     chunk_size: int | None = None
     explains: str | None = None
     counted: CountedForward = field(init=False)
 
     def __post_init__(self) -> None:
         self.counted = CountedForward(self.config.forward)
-        self.config = replace(self.config, forward=through_wrapper(self.trainer, self.counted))
+        config = replace(self.config, forward=through_wrapper(self.trainer, self.counted))
+        self.config = config.at_head(self.plan)
 
     def measure(
         self, batch: SaliencyBatch, on_failure: OnFailure | None = None
@@ -164,7 +170,7 @@ class BatchEvaluator:
 
     def _measure(self, batch: SaliencyBatch, on_failure: OnFailure | None) -> Columns:
         with torch.inference_mode(False), without_progress_bars():
-            batch = as_inputs(self.trainer, batch, self.module.device)
+            batch = samples_of_head(as_inputs(self.trainer, batch, self.module.device), self.plan)
             targets = labels_of(batch) if self.config.explains_labels else self.config.targets
             # rows of marks: of all batches alike, also of one where each sample has a single mark
             multi_label = self.config.multi_label or (batch.labels is not None and batch.labels.ndim == 2)
@@ -300,7 +306,9 @@ class EvaluationRun:
         """Take the next batch of this process; whatever fails, its samples keep their positions and are counted."""
         is_first, samples = self.places.delivered == 0, None
         with self.failures.guard(READING, before_training=is_first):
-            samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names)
+            unclear = partial(warn_of_unclear, self.failures, self.plan.config.head is not None)
+            samples = as_saliency_batch(batch, self.plan.adapter, self.plan.class_names, unclear)
+            samples = with_inputs_taken(samples, self.module, self.plan.config.forward)
             if is_first and self.places.all_to_each:
                 self.first_digest = int(digests_of(samples.select([0]))[0])
         n = len(samples) if samples is not None else self.places.size_of(batch, self.loader)
@@ -380,22 +388,34 @@ class EvaluationRun:
         warn_of_full_masks(samples.object_masks)
         plan, known = self.plan, self.parts.read_common()
         forward = through_wrapper(self.trainer, plan.config.forward)
-        config = replace(
-            plan.config, target_layer=known.get("layers", plan.config.target_layer), forward=forward
-        )
+        plans = [HeadPlan.from_plain(known["plan"])] if "plan" in known else []
+        layers = known.get("layers", plan.config.target_layer)
+        config = replace(plan.config, target_layer=layers, plans=plans, forward=forward)
         with integer_images_explained(batch), torch.inference_mode(False), precision(self.trainer):
             one = as_inputs(self.trainer, one_labelled(samples), self.module.device)
             found = dry_run(self.module, one, config, whole=samples)
-        names = [each.name for each in found]
-        self.parts.write_common({**self.settings, "layers": names})
-        config = replace(plan.config, target_layer=names, checks=())
-        return BatchEvaluator(self.trainer, self.module, config, plan.chunk_size)
+        head = _one_head([*found])
+        self.parts.write_common({**self.settings, "layers": list(head.layers), "plan": head.to_plain()})
+        return BatchEvaluator(
+            self.trainer, self.module, replace(plan.config, checks=()), head, plan.chunk_size
+        )
 
     def _leave_out(self, what: str, error: Exception) -> None:
         """Warn of a score that fails; where the model itself fails, the batch does, and is tried again later."""
         if what == PERTURBING:
             raise error
         self.failures.report(what, error)
+
+
+def _one_head(plans: list[HeadPlan]) -> HeadPlan:
+    """The first head that has labels, of several; which one it is, is logged."""
+    chosen = next((plan for plan in plans if plan.labels is not None), plans[0])
+    others = [f'"{plan.name}"' for plan in plans if plan != chosen]
+    if others:
+        rank_zero_info(
+            f'SaliencyEvaluation evaluates one head, "{chosen.name}". `head=` chooses another: {", ".join(others)}.'
+        )
+    return chosen
 
 
 def _claim(trainer: Trainer, directory: Path | None) -> None:

@@ -20,7 +20,7 @@ from lightning_gcam.callbacks.distributed import (
     pool_candidates,
     run_in_all,
     same_record,
-    share_layers,
+    share_plans,
 )
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers
@@ -32,6 +32,8 @@ from lightning_gcam.callbacks.trainer_state import (
     seed,
     versions,
 )
+from lightning_gcam.cam.heads import HeadPlan
+from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.evaluation import (
     Columns,
@@ -48,8 +50,10 @@ from lightning_gcam.loggers.disk import next_version, restored_on_failure
 from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.config import CHECKING, LookConfig
+from lightning_gcam.pipeline.labels import samples_of_head
 from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
-from lightning_gcam.pipeline.run import analyze, can_be_checked
+from lightning_gcam.pipeline.run import analyze
+from lightning_gcam.pipeline.scoring import can_be_checked
 from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError
@@ -259,14 +263,18 @@ def measure_checks(
     if isinstance(chosen, Exception):
         failures.report(CHECKING, chosen)
         return None
-    layers = share_layers(trainer, list(done.parts.read_common().get("layers", [])))
-    config = _of_checks(done.config).at_layers(layers, done.config.forward)
+    plan = next(iter(share_plans(trainer, _plans_in(done.parts.read_common()))), HeadPlan())
+    config = _of_checks(done.config).at_head(plan)
     map_fn = map_fn_of(trainer, module)
+
+    def samples() -> SaliencyBatch:
+        return samples_of_head(as_inputs(trainer, chosen.samples, module.device), plan)
+
     try:
         with without_progress_bars():
             record = analyze(
                 module,
-                map_fn(lambda _: as_inputs(trainer, chosen.samples, module.device)),
+                map_fn(lambda _: samples()),
                 config,
                 map_fn,
                 stamp=Stamp(class_names=done.class_names),
@@ -279,6 +287,13 @@ def measure_checks(
         return None
     _announce(record, config)
     return same_record(trainer, record).reliance
+
+
+def _plans_in(common: Mapping[str, Any]) -> list[HeadPlan]:
+    """The plan of the head that was evaluated, as it is stored; none where no batch was."""
+    if "plan" in common:
+        return [HeadPlan.from_plain(common["plan"])]
+    return [HeadPlan(tuple(common["layers"]))] if "layers" in common else []
 
 
 def _choose(trainer: Trainer, choice: FixedBatch) -> FixedBatch | Exception:

@@ -153,9 +153,10 @@ def _commonest(numbers: Iterable[int]) -> int:
 
 
 def digests_of(batch: SaliencyBatch) -> Numbers:
-    """A number `(N,)` for each sample, the same where its image and its annotation are, bit by bit."""
+    """A number `(N,)` for each sample, the same where its image, annotation and other inputs are, bit by bit."""
     fields = [batch.images, batch.labels, batch.object_masks, batch.groups, batch.suspect_masks]
-    there = [_bytes(field) for field in fields if field is not None]
+    fields += [*(batch.head_labels or {}).values(), *(batch.inputs or {}).values()]
+    there = [_bytes(field) for field in fields if isinstance(field, Tensor)]
     return np.array([_digest([field[row] for field in there]) for row in range(len(batch))], dtype=np.int64)
 
 

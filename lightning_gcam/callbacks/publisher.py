@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
 from lightning_gcam.callbacks.error_policy import FailurePolicy
+from lightning_gcam.callbacks.reading_notes import notes_of_parts
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.cam.targets import Targets, are_measurements
+from lightning_gcam.cam.whole import WHOLE
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.loggers import ReportLogger, log_picture, log_saliency
 from lightning_gcam.loggers.disk import directory_of_logger, next_version, restored_on_failure
 from lightning_gcam.loggers.files import write_look, write_picture, write_scores
 from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
+from lightning_gcam.pipeline.heads import Layers
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Reliance
 from lightning_gcam.shortcuts.checks import takes_masks
@@ -96,8 +100,15 @@ def explain_dense_logits(record: SaliencyRecord) -> None:
 
 
 def explain_probabilities(record: SaliencyRecord) -> None:
-    """Log that the model gives probabilities, and how they are read."""
+    """Log that the model gives probabilities, or the scores of detections, and how they are read."""
     squash = record.attribution.squash
+    if record.attribution.predicted_boxes is not None:
+        rank_zero_info(
+            "The model returns detections: a map explains the score of the class's best one, and where there are "
+            "target boxes, of those that match one (an IoU of 0.5 or more). `accuracy` is the share of samples whose "
+            "class has the highest score, above 0.5."
+        )
+        return
     ends = {"log_sigmoid": "the logarithm of a sigmoid", "log_softmax": "the logarithm of a softmax"}
     rank_zero_info(
         f"The model's forward ends with {ends.get(str(squash), f'a {squash}')}: its outputs are read as probabilities, "
@@ -127,140 +138,41 @@ def explain_even_gradients(layer: TargetLayer, methods: Collection[str]) -> None
     )
 
 
-FEW_CELLS = 16
-"""A grid of fewer cells (of 4 x 4) is too coarse to say much of where."""
+FEW_CELLS = 4
+"""A grid of fewer cells a side, on average, is too coarse to say much of where."""
+
+_UNITS = {"signal": "points of the signal", "volume": "voxels of the volume", "video": "pixels of the video"}
 
 
 def explain_coarse_grid(record: SaliencyRecord, layers: Sequence[TargetLayer]) -> None:
     """Log that a map of a few cells is coarse, and which earlier layer is finer; nothing for a finer grid."""
-    height, width = record.batch.image_size
+    size = record.batch.image_size
+    few = FEW_CELLS ** len(size)
     for layer in layers:
-        if layer.grid is None or math.prod(layer.grid) >= FEW_CELLS:
+        if layer.grid is None or math.prod(layer.grid) >= few:
             continue
-        rows, columns = layer.grid
-        finer = next((each for each in layer.others if math.prod(each.grid or ()) >= FEW_CELLS), None)
+        finer = next((each for each in layer.others if math.prod(each.grid or ()) >= few), None)
         earlier = (
-            f' An earlier layer is finer: target_layer="{finer.name}" ({finer.grid[0]} x {finer.grid[1]}).'
+            f' An earlier layer is finer: target_layer="{finer.name}" ({_by(finer.grid)}).'
             if finer is not None and finer.grid is not None
             else " Larger images have a finer one."
         )
+        covered = [round(side / cells) for side, cells in zip(size, layer.grid, strict=True)]
         rank_zero_info(
-            f'At layer "{layer.name}" the grid is only {rows} x {columns}: each of its cells covers about '
-            f"{round(height / rows)} x {round(width / columns)} pixels of the image, so the maps and the localization "
-            f"scores tell little of where.{earlier}"
+            f'At layer "{layer.name}" the grid is only {_by(layer.grid)}: each of its cells covers about '
+            f"{_by(covered)} {_UNITS.get(str(record.batch.kind), 'pixels of the image')}, so the maps and the "
+            f"localization scores tell little of where.{earlier}"
         )
 
 
-def reading_notes(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
-    """The warnings about samples, classes and maps that a reader of the scores needs, each as a kind and a sentence."""
-    yield from _about_samples(record, fixed)
-    yield from _about_classes(record)
-    for name, peaks in record.attribution.peaks.items():
-        n = len(peaks)
-        broken, blank = int((~peaks.isfinite()).sum()), int((peaks == 0).sum())
-        if not broken and not blank:
-            continue
-        method, layer = record.attribution.source_of(name)
-        if broken:
-            yield (
-                "not finite",
-                f"{broken} of {n} {method} maps are not finite: the activations or gradients at "
-                f'"{layer}" hold NaN or infinity. They are drawn blank and not scored. '
-                "If the loss is not finite either, try a lower learning rate or a precision of wider range.",
-            )
-        if blank:
-            yield (
-                "blank",
-                f"{blank} of {n} {method} maps are blank (nothing at "
-                f'"{layer}" speaks for the class). They are counted in '
-                f"{record.stamp.log_prefix}/blank_rate and left out of the other scores. If it stays so, try another "
-                "`target_layer` or other `methods`.",
-            )
-
-
-_NO_CLASSES = {
-    "norm": ("an embedding", "its norm"),
-    "error": ("a reconstruction of the image", "its mean squared error"),
-    "output": ("a number of its own, whatever the labels name", "that number"),
-}
-
-
-def _about_classes(record: SaliencyRecord) -> Iterator[tuple[str, str]]:
-    """The warning about an output that holds no classes."""
-    explains = record.attribution.explains
-    if explains not in _NO_CLASSES or record.subject != "score":
-        return
-    kind, what = _NO_CLASSES[explains]
-    yield (
-        "no classes",
-        f"The model seems to be no classifier: its output {tuple(record.attribution.outputs.shape)} looks like {kind}. "
-        f"No class is read into it and no accuracy is logged; the maps explain {what}. If it does hold a score of each "
-        'class, pass `targets="predicted"`; if it is something else, pass what is to be explained, for example:\n'
-        "    targets=lambda outputs: outputs.flatten(1).amax(dim=1)",
-    )
-
-
-def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
-    n, masks = len(record.batch), record.batch.object_masks
-    if fixed.unlabelled:
-        yield (
-            "unlabelled",
-            f"{fixed.unlabelled} validation samples were not considered for the fixed batch: their label is negative. "
-            "Check them if that is not meant.",
-        )
-    if fixed.of_other_sizes:
-        yield "other sizes", _about_sizes(record, fixed)
-    if fixed.mixed:
-        yield (
-            "mixed",
-            f"Only some of the fixed samples came with {' and '.join(fixed.mixed)}, so these are kept for none of "
-            "them. Deliver them with every batch, to have the scores that need them.",
-        )
-    if n < fixed.num_samples:
-        kind = " of one size" if fixed.of_other_sizes else ""
-        yield (
-            "few",
-            f"The fixed batch has {n} samples, not `num_samples={fixed.num_samples}`: "
-            f"the validation delivered no more{kind}{' with a label' if fixed.unlabelled else ''}. Lower it, or "
-            "validate on more, if that is not meant.",
-        )
-    names, classes = record.stamp.class_names, max(record.attribution.logits.shape[1], 2)
-    if names is not None and len(names) < classes and record.attribution.explains == "classes":
-        yield (
-            "class names",
-            f"`class_names` holds {len(names)} names for {classes} classes; the others are shown by their number. Give "
-            "one name per class.",
-        )
-    empty = int((~masks.flatten(1).any(dim=1)).sum()) if masks is not None else 0
-    if empty:
-        yield (
-            "empty masks",
-            f"{empty} of {n} samples have an empty mask or no box; they are left out of the localization scores. Check "
-            "the annotation if that is not meant.",
-        )
-
-
-def _about_sizes(record: SaliencyRecord, fixed: FixedBatch) -> str:
-    """The warning about images of other sizes, with the adapter that resizes them."""
-    height, width = record.batch.image_size
-    names = "" if record.stamp.class_names is None else f", class_names={list(record.stamp.class_names)!r}"
-    return (
-        f"{fixed.of_other_sizes} validation samples were not considered for the fixed batch: it holds images of one "
-        f"size, and theirs is another one than {height} x {width}, the commonest. To choose among all of them, resize "
-        "them:\n"
-        "    from lightning_gcam.data import as_saliency_batch\n"
-        f"    adapter=lambda batch: as_saliency_batch(batch{names}).resized(({height}, {width}))\n"
-        "With an adapter of your own: as_saliency_batch(batch, own_adapter)."
-    )
+def _by(sides: Sequence[int]) -> str:
+    """The lengths of the sides, as in 7 x 7."""
+    return " x ".join(map(str, sides))
 
 
 def _explained(record: SaliencyRecord, targets: Targets) -> str:
     if record.attribution.explains != "classes":
-        texts = {
-            "norm": "the output's norm",
-            "error": "the reconstruction's error",
-            "output": "the output itself",
-        }
+        texts = {**WHOLE, "output": "the output itself"}
         return texts.get(record.attribution.explains, "a score of your own")
     if isinstance(targets, int):
         return f"class {targets}"
@@ -280,9 +192,10 @@ class Publisher:
         self.failures = failures
         self.directory = directory
         self._pages: dict[Path, ReportLogger] = {}
-        self._announced = self._waiting = False
-        self._exchanges_shown_at: int | None = None
-        self._last_exchanges: SaliencyRecord | None = None
+        self._announced: set[str] = set()
+        self._waiting: set[str] = set()
+        self._exchanges_shown_at: dict[str, int] = {}
+        self._last_exchanges: dict[str, SaliencyRecord] = {}
 
     @property
     def pages(self) -> list[ReportLogger]:
@@ -294,24 +207,23 @@ class Publisher:
         trainer: Trainer,
         record: SaliencyRecord,
         fixed: FixedBatch,
-        layers: Sequence[TargetLayer],
+        layers: Layers,
         config: LookConfig,
     ) -> None:
-        """Show the picture and the texts of a look; only rank zero does."""
+        """Show the pictures and the texts of a look; only rank zero does."""
         is_rehearsal = getattr(trainer, "fast_dev_run", False)
         with self.failures.guard("Describing the look"):
-            for kind, message in reading_notes(record, fixed):
+            for kind, message in notes_of_parts(record, fixed):
                 if not is_rehearsal:
                     self.failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
-        if layers and not self._announced:
-            with self.failures.guard("Saying what is looked at"):
-                self._announce(record, layers, config)
-        if record.checks_wait and not self._waiting:
-            self._waiting = True
-            with self.failures.guard("Saying what is looked at"):
-                explain_waiting(record)
+        for part in record.parts:
+            self._explain(
+                part,
+                [*chain(*(layers[plan] for plan in layers if (plan.name or "") == part.stamp.head))],
+                config,
+            )
         to_files = not trainer.loggers and not is_rehearsal
         is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:
@@ -333,22 +245,34 @@ class Publisher:
             with self.failures.guard("Writing the look"):
                 if self.directory is not None:
                     self._write_page(trainer, self.directory, record)
-        if record.exchange_logits:
-            self._last_exchanges = record
-        if is_drawn and self._exchanges_shown_at is None:
-            self._show_exchanges(trainer, record)
+        for part in record.parts:
+            if part.exchange_logits:
+                self._last_exchanges[part.tag] = part
+            if is_drawn and part.tag not in self._exchanges_shown_at:
+                self._show_exchanges(trainer, part)
+
+    def _explain(self, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig) -> None:
+        """Log once which layer, samples and scores the looks are of, and that checks wait."""
+        with self.failures.guard("Saying what is looked at"):
+            if layers and record.tag not in self._announced:
+                self._announced.add(record.tag)
+                self._announce(record, layers, config)
+            if record.checks_wait and record.tag not in self._waiting:
+                self._waiting.add(record.tag)
+                explain_waiting(record)
 
     def show_last_exchanges(self, trainer: Trainer) -> None:
         """Show the exchanges of the run's last look that has any, where a look before it was the first."""
-        record = self._last_exchanges
-        if record is not None and self._exchanges_shown_at not in (None, record.step):
-            self._show_exchanges(trainer, record)
+        for tag, record in self._last_exchanges.items():
+            if self._exchanges_shown_at.get(tag, record.step) != record.step:
+                self._show_exchanges(trainer, record)
 
     def _show_exchanges(self, trainer: Trainer, record: SaliencyRecord) -> None:
         """Show a sample with its edits, where the look has any; only rank zero does."""
         if not trainer.is_global_zero or not record.exchange_logits:
             return
-        self._exchanges_shown_at, tag = record.step, f"{record.stamp.log_prefix}/exchanges"
+        self._exchanges_shown_at[record.tag] = record.step
+        tag = f"{record.stamp.log_prefix}/exchanges"
         with self.failures.guard("Showing the exchanges"), same_random_streams():
             picture = record.exchange_figure().image
             for logger in trainer.loggers:
@@ -401,7 +325,6 @@ class Publisher:
 
     def _announce(self, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig) -> None:
         """Log which layer, samples and scores the looks are of."""
-        self._announced = True
         announce(record, layers, config)
         explain_coarse_grid(record, layers)
         if record.attribution.even_gradients:

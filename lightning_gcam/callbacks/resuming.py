@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from lightning_gcam.callbacks.budget import CheckBudget
+from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.fixed_samples import FixedBatch, Selection
 from lightning_gcam.pipeline.config import LookConfig
-from lightning_gcam.pipeline.record import LookHistory
+from lightning_gcam.pipeline.heads import RunHistory
 from lightning_gcam.utils.errors import InputError
 
 _CHOICE = ("num_samples", "selection")
@@ -26,7 +27,7 @@ class CheckpointState:
 
     Args:
         fixed_batch: the state of a `FixedBatch`; empty where there were no samples yet.
-        target_layer: the names of the layers; None where there was none yet.
+        plans: of the heads, with the names of the layers; none where these were not found yet.
         history: a row for each look.
         settings: see `settings_of`.
         looks: the earlier looks that later ones are compared with; None where nothing is compared.
@@ -34,10 +35,10 @@ class CheckpointState:
     """
 
     fixed_batch: dict[str, Any]
-    target_layer: list[str] | None
+    plans: list[HeadPlan]
     history: list[dict[str, float]]
     settings: dict[str, Any]
-    looks: LookHistory | None
+    looks: RunHistory | None
     budget: dict[str, Any]
 
     @staticmethod
@@ -48,12 +49,12 @@ class CheckpointState:
             InputError: naming what is missing, unknown or of another type.
         """
         required = {"fixed_batch", "target_layer", "history", "settings"}
-        parts = check_mapping("state", state, required, {"memory", "budget"})
+        parts = check_mapping("state", state, required, {"memory", "budget", "heads"})
         budget = check_mapping("budget", parts.get("budget", {}))
         CheckBudget(None).load_state_dict(budget)
         return CheckpointState(
             _fixed_batch(parts["fixed_batch"]),
-            _layers(parts["target_layer"]),
+            _plans(parts["target_layer"], parts.get("heads", [])),
             _history(parts["history"]),
             check_mapping("settings", parts["settings"]),
             _looks(parts["memory"]) if "memory" in parts else None,
@@ -69,6 +70,10 @@ class CheckpointState:
         return [
             f"`{name}` was {then!r} and is {here!r}" for name, (then, here) in pairs.items() if then != here
         ]
+
+    def has_same_heads(self, now: Mapping[str, Any]) -> bool:
+        """Whether the heads that are looked at are named as they were."""
+        return self.settings.get("head") == now.get("head")
 
     def has_other_samples(self, now: Mapping[str, Any]) -> bool:
         """Whether one of the settings that choose the samples is another one now."""
@@ -93,7 +98,20 @@ def settings_of(config: LookConfig, num_samples: int, selection: Selection, by_h
         "methods": list(config.method_table),
         "fuse": config.fuse,
         "targets": getattr(targets, "__name__", "a callable") if callable(targets) else targets,
+        **({"head": names_of(config.head)} if config.head is not None else {}),
     }
+
+
+def state_of_plans(plans: Sequence[HeadPlan]) -> dict[str, Any]:
+    """The layers of the only head as "target_layer", those of several in "heads", as plain data.
+
+    Args:
+        plans: of all heads; none where the layers were not found yet.
+    """
+    if [plan.name for plan in plans] in ([], [None]):
+        names = [name for plan in plans for name in plan.layers]
+        return {"target_layer": names if len(names) > 1 else names[0] if names else None}
+    return {"target_layer": None, "heads": [plan.to_plain() for plan in plans]}
 
 
 def names_of(layers: str | Sequence[str]) -> list[str]:
@@ -146,6 +164,13 @@ def _fixed_batch(value: Any) -> dict[str, Any]:
     return state
 
 
+def _plans(layers: Any, heads: Any) -> list[HeadPlan]:
+    names = _layers(layers)
+    if not isinstance(heads, list):
+        raise _unlike("heads", "a list", heads)
+    return [HeadPlan(tuple(names))] if names else [HeadPlan.from_plain(each) for each in heads]
+
+
 def _layers(value: Any) -> list[str] | None:
     names = [value] if isinstance(value, str) else value
     if names is not None and (
@@ -165,8 +190,10 @@ def _history(value: Any) -> list[dict[str, float]]:
     return rows
 
 
-def _looks(value: Any) -> LookHistory:
-    state = check_mapping("memory", value, {"maps", "confidence", "step", "tops"}, {"is_checked"})
+def _looks(value: Any) -> RunHistory:
+    state = check_mapping("memory", value, {"maps", "confidence", "step", "tops"}, {"is_checked", "heads"})
+    for each in check_mapping("heads", state.get("heads", {})).values():
+        _looks(each)
     for maps in check_mapping("maps", state["maps"]).values():
         if not all(isinstance(each, Tensor) for each in check_mapping("maps", maps).values()):
             raise _unlike("maps", "tensors by name", maps)
@@ -177,7 +204,7 @@ def _looks(value: Any) -> LookHistory:
         raise _unlike("step", "a whole number or None", state["step"])
     if not isinstance(state.get("is_checked", False), bool):
         raise _unlike("is_checked", "True or False", state["is_checked"])
-    looks = LookHistory()
+    looks = RunHistory()
     looks.load_state_dict(state)
     return looks
 

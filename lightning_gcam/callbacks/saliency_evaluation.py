@@ -21,6 +21,7 @@ from lightning_gcam.callbacks.sample_collector import (
     part_of,
     steps_fetch_batches,
 )
+from lightning_gcam.cam.heads import check_head
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import check_fuse, resolve_target_layers
 from lightning_gcam.cam.layouts import Reshape
@@ -87,6 +88,7 @@ class SaliencyEvaluation(Callback):
         on_error: "warn" (a batch that fails is left out, counted, and tried again when it is run again) or "raise".
         dataloader_idx: where there are several test dataloaders, the one whose samples are taken.
         about: plain facts to write into `evaluation.json`, such as the dataset's name.
+        head: which head of a model with several is evaluated; the first that has labels where it is left out.
 
     Raises:
         InputError: naming the argument, what came, and what to do.
@@ -123,6 +125,7 @@ class SaliencyEvaluation(Callback):
         on_error: str = "warn",
         dataloader_idx: int = 0,
         about: Mapping[str, Any] | None = None,
+        head: str | None = None,
     ) -> None:
         super().__init__()
         check_targets(targets)
@@ -149,6 +152,7 @@ class SaliencyEvaluation(Callback):
             checks,
             multi_label=multi_label,
             with_baselines=baselines,
+            head=check_head(head) if head is not None else None,
         )
         how = (adapter, class_names, chunk_size, resume, folder, log_prefix, check_samples)
         self.dataloader_idx = dataloader_idx

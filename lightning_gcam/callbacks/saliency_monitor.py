@@ -25,12 +25,13 @@ from lightning_gcam.callbacks.distributed import (
     from_rank_zero,
     map_fn_of,
     same_record,
-    share_layers,
+    share_plans,
     through_wrapper,
 )
 from lightning_gcam.callbacks.error_policy import THE_LOOK, FailurePolicy
 from lightning_gcam.callbacks.publisher import Publisher
-from lightning_gcam.callbacks.resuming import CheckpointState, names_of, settings_of
+from lightning_gcam.callbacks.reading_notes import warn_of_unclear
+from lightning_gcam.callbacks.resuming import CheckpointState, names_of, settings_of, state_of_plans
 from lightning_gcam.callbacks.sample_collector import (
     SampleCollector,
     integer_images_explained,
@@ -48,8 +49,9 @@ from lightning_gcam.callbacks.trainer_state import (
     precision,
     total_steps,
 )
+from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.cam.invocation import Forward
-from lightning_gcam.cam.layers import TargetLayer, check_fuse, resolve_target_layers
+from lightning_gcam.cam.layers import check_fuse, resolve_target_layers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import Methods
 from lightning_gcam.data import Adapter, SaliencyBatch
@@ -65,7 +67,9 @@ from lightning_gcam.pipeline.config import (
     check_targets,
 )
 from lightning_gcam.pipeline.dry_run import dry_run
-from lightning_gcam.pipeline.record import LookHistory, SaliencyRecord, Stamp
+from lightning_gcam.pipeline.heads import Layers, RunHistory
+from lightning_gcam.pipeline.labels import for_planning
+from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts import Checks, Removal
 from lightning_gcam.shortcuts.removal import DEFAULT_REMOVAL
@@ -160,6 +164,9 @@ class SaliencyMonitor(Callback):
             this look, so that they can be compared; "run", the highest peak at this look and all before it. The legend
             says which; the raw peaks stand below the maps.
         show_change: a further column beside each map with what came and what went since the look before.
+        head: which heads of a model with several are looked at: a name, its place in a tuple such as "1", or several of
+            them. Left out, these are all that have names, and of those in a tuple the ones that the labels fit. The
+            tags are `saliency/<head>/overlay` and `saliency/<head>/<score>`.
 
     Raises:
         InputError: naming the argument, what came, and what to do; before training time is spent.
@@ -199,6 +206,7 @@ class SaliencyMonitor(Callback):
         dataloader_idx: int = 0,
         scale: Literal["own", "shared", "run"] = "own",
         show_change: bool = False,
+        head: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         check_whole("num_samples", num_samples)
@@ -236,10 +244,12 @@ class SaliencyMonitor(Callback):
             checks,
             removal,
             draws_earlier=show_change or scale == "run",
+            head=head,
         )
         final = replace(self._config, scores=ResolvedScores.of(final_scores), checks=(), draws_earlier=False)
         self._final_config = final if final_scores else None
         self._failures = FailurePolicy(on_error)
+        self._unclear: list[str] = []
         self._collection = SampleCollector(
             num_samples,
             selection,
@@ -248,15 +258,15 @@ class SaliencyMonitor(Callback):
             class_names,
             dataloader_idx,
             forward,
-            self._warn_of_unclear,
+            self._unclear.append,
         )
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._budget = CheckBudget(max_overhead)
-        self._looks = LookHistory()
+        self._looks = RunHistory()
         self._display = Publisher(self._failures)
         self._settings = settings_of(self._config, num_samples, selection, batch is not None)
-        self._layers: list[TargetLayer] = []
-        self._known_layers: list[str] | None = None
+        self._layers: Layers = {}
+        self._known: list[HeadPlan] = []
         self._looked_at = (-1, -1)
         self._weights: dict[str, Tensor | None] = {}
         self._goes_on = self._has_fitted = False
@@ -287,7 +297,7 @@ class SaliencyMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin a run: forget the last one's layer and failures, and refuse what can be seen to be wrong already."""
         self._check_alone(trainer)
-        self._layers, self._looked_at = [], (-1, -1)
+        self._layers, self._looked_at = {}, (-1, -1)
         self._failures = FailurePolicy(self._failures.on_error)
         directory = self._display.directory if stage != "fit" else None
         self._display = Publisher(self._failures, directory)
@@ -329,10 +339,9 @@ class SaliencyMonitor(Callback):
         """Find the layer with the first training batch, where no sanity check ran."""
         if not self._layers and batch_idx == 0 and trainer.global_step == 0:
             samples = self._collection.read_or_none(batch)
-            images = SaliencyBatch(samples.images) if samples is not None else None
-            self._prepare(
-                trainer, pl_module, images, batch
-            )  # its labels may be other ones than the validation's
+            images = for_planning(samples) if samples is not None else None
+            self._prepare(trainer, pl_module, images, batch)
+            self._warn_of_unclear()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -452,10 +461,9 @@ class SaliencyMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The samples, the layer and the history: tensors and plain Python only."""
-        names = [layer.name for layer in self._layers]
         state = {
             "fixed_batch": self._collection.fixed.state_dict(),
-            "target_layer": names if len(names) > 1 else names[0] if names else None,
+            **state_of_plans([*self._layers]),
             "history": list(self.history),
             "settings": dict(self._settings),
         }
@@ -477,13 +485,14 @@ class SaliencyMonitor(Callback):
         has_samples = not kept.has_other_samples(self._settings)
         if has_samples and self._collection.is_another(kept.fixed_batch):
             changed.append("`batch` holds other samples")
-        if self.target_layer is not None and kept.target_layer not in (None, names_of(self.target_layer)):
-            changed.append(f"`target_layer` was {kept.target_layer!r} and is {self.target_layer!r}")
+        before = [list(plan.layers) for plan in kept.plans]
+        if self.target_layer is not None and any(names_of(self.target_layer) != each for each in before):
+            changed.append(f"`target_layer` was {before[0]!r} and is {self.target_layer!r}")
         if has_samples:
             self._collection.load_state_dict(kept.fixed_batch)
-        self._known_layers = kept.target_layer
+        self._known = kept.plans if kept.has_same_heads(self._settings) else []
         if not changed:
-            self.history, self._looks = kept.history, kept.looks or LookHistory()
+            self.history, self._looks = kept.history, kept.looks or RunHistory()
             self._budget.load_state_dict(kept.budget)
         elif kept.history or kept.fixed_batch:
             self._failures.warn_once(
@@ -494,13 +503,13 @@ class SaliencyMonitor(Callback):
 
     def _forget(self) -> None:
         """Forget what was found in another training."""
-        self.last_record, self.final_record, self._known_layers = None, None, None
+        self.last_record, self.final_record, self._known = None, None, []
         self._begin_history()
         self._collection.begin_run()
 
     def _begin_history(self) -> None:
         """Begin the looks afresh: those before cannot be compared with those to come."""
-        self.history, self._looks = [], LookHistory()
+        self.history, self._looks = [], RunHistory()
         self._budget.forget()
 
     # -------------------------------------------------------------------------------- the fixed samples
@@ -540,6 +549,7 @@ class SaliencyMonitor(Callback):
         if to_prepare:
             samples, part = (taken.samples, taken.part) if taken is not None else (None, None)
             self._prepare(trainer, pl_module, samples, part)
+        self._warn_of_unclear()
 
     def _warn_of_change(self, position: int | None) -> None:
         if position is not None:
@@ -550,8 +560,11 @@ class SaliencyMonitor(Callback):
                 "so that its history stays comparable.",
             )
 
-    def _warn_of_unclear(self, message: str) -> None:
-        self._failures.warn_once("unclear annotation", message)
+    def _warn_of_unclear(self) -> None:
+        """Warn of annotation that could not be read; labels that found their heads are none."""
+        have_heads = any(plan.name is not None and plan.labels is not None for plan in self._layers)
+        while self._unclear:
+            warn_of_unclear(self._failures, have_heads, self._unclear.pop(0))
 
     def _prepare(
         self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch | None, batch: Any = None
@@ -567,24 +580,25 @@ class SaliencyMonitor(Callback):
             with integer_images_explained(batch):
                 self._layers = self._find_layers(trainer, pl_module, samples)
         if not all_ready(trainer, bool(self._layers)):
-            self._layers = []
+            self._layers = {}
 
-    def _find_layers(
-        self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch
-    ) -> list[TargetLayer]:
-        """The layers that were named, those of the checkpoint, or the one that is found."""
-        if self.target_layer is not None or self._known_layers is None:
-            return self._dry_run(trainer, pl_module, samples, self.target_layer)
+    def _find_layers(self, trainer: Trainer, pl_module: LightningModule, samples: SaliencyBatch) -> Layers:
+        """The layers of each head that were named, those of the checkpoint, or the one that is found."""
+        if self.target_layer is not None or not self._known:
+            return self._dry_run(trainer, pl_module, samples, [])
         try:
-            return self._dry_run(trainer, pl_module, samples, self._known_layers)
+            return self._dry_run(trainer, pl_module, samples, self._known)
         except InputError:
-            layers = self._dry_run(trainer, pl_module, samples, None)
+            layers = self._dry_run(trainer, pl_module, samples, [])
+        before, now = (
+            dict.fromkeys(name for plan in each for name in plan.layers) for each in (self._known, layers)
+        )
         self._failures.warn_once(
             "another layer",
-            f"The layer of the checkpoint ({', '.join(self._known_layers)}) cannot be looked at in this model. It is "
-            f'searched anew: the looks are at "{layers[0].name}", and the history begins afresh.',
+            f"The layer of the checkpoint ({', '.join(before)}) cannot be looked at in this model. It is "
+            f'searched anew: the looks are at "{", ".join(now)}", and the history begins afresh.',
         )
-        self._known_layers = None
+        self._known = []
         self._begin_history()
         return layers
 
@@ -593,11 +607,11 @@ class SaliencyMonitor(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         samples: SaliencyBatch,
-        target_layer: str | Sequence[str] | None,
-    ) -> list[TargetLayer]:
-        """Find the layers, and analyze one sample all the way."""
+        plans: list[HeadPlan],
+    ) -> Layers:
+        """Find the heads and their layers, and analyze one sample all the way."""
         forward = through_wrapper(trainer, self._config.forward)
-        config = replace(self._config, target_layer=target_layer, forward=forward)
+        config = replace(self._config, target_layer=self.target_layer, forward=forward, plans=plans)
         with precision(trainer):
             one = as_inputs(trainer, one_labelled(samples), pl_module.device)
             return dry_run(pl_module, one, config, whole=samples)
@@ -692,8 +706,8 @@ class SaliencyMonitor(Callback):
         """Analyze the fixed samples with all processes; None in each of them where one failed."""
         style = (self.class_names, self.normalize, self.scale, self.show_change)
         stamp = Stamp(step, trainer.current_epoch, self.log_prefix, *style, sample_images=self.sample_images)
-        layers = share_layers(trainer, [layer.name for layer in self._layers])
-        if not layers:
+        plans = share_plans(trainer, [*self._layers])
+        if not plans:
             return None
         with_checks = from_rank_zero(trainer, self._allows_checks(trainer, step, config))
         fixed, forward = self._collection.fixed, through_wrapper(trainer, config.forward)
@@ -703,7 +717,7 @@ class SaliencyMonitor(Callback):
                 record = analyze(
                     pl_module,
                     map_fn(lambda _: self._samples(trainer, pl_module)),
-                    config.at_layers(layers, forward),
+                    config.at_plans(plans, forward),
                     map_fn,
                     stamp=stamp,
                     history=self._looks,
@@ -723,7 +737,8 @@ class SaliencyMonitor(Callback):
         """Whether this look makes the causal checks, as far as this process counted."""
         if not is_fitting(trainer) or not config.check_names:
             return True
-        monitored = {f"{self.log_prefix}/{name}" for name in config.check_scores} & monitored_names(trainer)
+        of_ours = (name for name in monitored_names(trainer) if name.startswith(f"{self.log_prefix}/"))
+        monitored = {name for name in of_ours if name.rpartition("/")[2] in config.check_scores}
         return self._budget.allows_checks(step, total_steps(trainer), monitored)
 
     def _samples(self, trainer: Trainer, pl_module: LightningModule) -> SaliencyBatch:
@@ -743,10 +758,15 @@ class SaliencyMonitor(Callback):
             )
 
 
-def _description(layers: Sequence[TargetLayer], named: str | Sequence[str] | None) -> str:
+def _description(layers: Layers, named: str | Sequence[str] | None) -> str:
     """The target layers, why they were chosen, and which others would do, as a text of a few lines."""
     if layers:
-        return "\n".join(f"SaliencyMonitor looks at layer {layer.describe()}" for layer in layers)
+        pairs = [
+            (f' for head "{plan.name}"' if plan.name else "", each)
+            for plan in layers
+            for each in layers[plan]
+        ]
+        return "\n".join(f"SaliencyMonitor looks{head} at layer {layer.describe()}" for head, layer in pairs)
     if named is not None:
         names = [named] if isinstance(named, str) else list(named)
         shown = " and ".join(f'"{name}"' for name in names)

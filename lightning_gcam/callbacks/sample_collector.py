@@ -374,7 +374,7 @@ class SampleCollector:
         Raises:
             InputError: as `as_saliency_batch`.
         """
-        return as_saliency_batch(batch, self.adapter, self.class_names)
+        return as_saliency_batch(batch, self.adapter, self.class_names, self.on_unclear)
 
     @property
     def faults(self) -> str:

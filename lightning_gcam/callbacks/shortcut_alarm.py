@@ -221,22 +221,35 @@ class ShortcutAlarm(Callback):
     # -------------------------------------------------------------------------------- one look
 
     def _judge(self, trainer: Trainer, monitor: SaliencyMonitor, record: SaliencyRecord | None) -> None:
-        prefix = monitor.log_prefix
+        if record is None:
+            for prefix, recent in self._recent_looks.items():
+                if prefix == monitor.log_prefix or prefix.startswith(f"{monitor.log_prefix}/"):
+                    recent.interrupt()
+            return
+        of_classes = [
+            each for each in record.parts if each.batch.labels is not None and each.subject == "classes"
+        ]
+        for part in of_classes or record.parts:
+            self._judge_head(trainer, monitor, part)
+
+    def _judge_head(self, trainer: Trainer, monitor: SaliencyMonitor, record: SaliencyRecord) -> None:
+        """Judge a look, or of several heads that of one, under its own prefix."""
+        prefix = record.stamp.log_prefix
         if prefix not in self._recent_looks:
             self._recent_looks[prefix] = RecentLooks(self.thresholds, self.looks_in_a_row)
         recent = self._recent_looks[prefix]
-        if record is not None and record.checks_rest:
+        if record.checks_rest:
             return  # the looks with checks before it and behind it are in a row
-        if record is not None and (reason := reason_not_judged(record)) is not None:
+        if (reason := reason_not_judged(record)) is not None:
             message = f"ShortcutAlarm cannot judge this run: {reason}"
             self._failures.warn_once(f"cannot judge:{prefix}", message)
-        evidence = evidence_of(record) if record is not None else None
-        if record is None or evidence is None:
+        evidence = evidence_of(record)
+        if evidence is None:
             recent.interrupt()
             return
         self._inform(prefix, record)
         if (finding := recent.add(evidence)) is not None:
-            self._alert(trainer, monitor, finding)
+            self._alert(trainer, monitor, prefix, finding)
 
     def _inform(self, prefix: str, record: SaliencyRecord) -> None:
         """Log once a run what is judged without masks, and what is not."""
@@ -248,12 +261,12 @@ class ShortcutAlarm(Callback):
                 "object like any other to these, and outside of them; masks of the objects add checks that find it."
             )
 
-    def _alert(self, trainer: Trainer, monitor: SaliencyMonitor, finding: Finding) -> None:
-        alert = {**plain_of(finding), "log_prefix": monitor.log_prefix}
+    def _alert(self, trainer: Trainer, monitor: SaliencyMonitor, prefix: str, finding: Finding) -> None:
+        alert = {**plain_of(finding), "log_prefix": prefix}
         self.alerts.append(alert)
         if self.stop:
             trainer.should_stop = True
-        rank_zero_warn(f"ShortcutAlarm ({monitor.log_prefix}): {alert['message']}")
+        rank_zero_warn(f"ShortcutAlarm ({prefix}): {alert['message']}")
         if self.stop:
             rank_zero_info("ShortcutAlarm: the training ends here (`stop=True`).")
         if not trainer.is_global_zero:

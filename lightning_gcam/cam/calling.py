@@ -25,6 +25,7 @@ from lightning_gcam.cam.invocation import Forward, Invocation, takes_inputs
 from lightning_gcam.cam.layouts import leaves_of
 from lightning_gcam.cam.outputs import RECIPES
 from lightning_gcam.utils.chunking import one_forward
+from lightning_gcam.utils.dimensions import Size
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import is_sharded
 from lightning_gcam.utils.lightning_compat import rank_zero_info
@@ -207,6 +208,15 @@ class WrappedForward:
         """
         return replace(self, forward=forward_at(self.forward, rows))
 
+    def covered_size(self, model: nn.Module, images: Tensor) -> Size | None:
+        """The size of what the layers' grids lie over, where the model pads the images at their end; None elsewhere.
+
+        Args:
+            model: in eval mode.
+            images: `(N, C, *S)`.
+        """
+        return covered_size(model, images, self.forward)
+
 
 Rows = Tensor | Sequence[int] | slice
 """The numbers of some samples: a tensor `(B,)` int64, a list or a slice."""
@@ -244,7 +254,7 @@ class BoundForward(WrappedForward):
         n, inputs = len(images), self.inputs
         if any(len(each) != n for each in inputs.values()):
             inputs = {
-                key: _rows_of(each, [row % len(each) for row in range(n)]) for key, each in inputs.items()
+                key: rows_of(each, [row % len(each) for row in range(n)]) for key, each in inputs.items()
             }
         return call_model(
             model, images.transpose(1, 2) if self.frames_first else images, self.forward, inputs
@@ -256,15 +266,21 @@ class BoundForward(WrappedForward):
         Args:
             rows: as in `WrappedForward.at`.
         """
-        return replace(self, inputs={key: _rows_of(each, rows) for key, each in self.inputs.items()})
+        return replace(self, inputs={key: rows_of(each, rows) for key, each in self.inputs.items()})
 
 
-def _rows_of(values: Any, rows: Rows) -> Any:
+def rows_of(values: Any, rows: Rows) -> Any:
+    """Some rows of a tensor or a list."""
     if isinstance(values, Tensor):
         return values[rows if isinstance(rows, slice) else torch.as_tensor(rows, device=values.device)]
     if isinstance(rows, slice):
         return values[rows]
     return [values[row] for row in (rows.tolist() if isinstance(rows, Tensor) else rows)]
+
+
+def covered_size(model: nn.Module, images: Tensor, forward: Forward | None) -> Size | None:
+    """The size of what the layers' grids lie over, as `WrappedForward.covered_size`."""
+    return forward.covered_size(model, images) if isinstance(forward, WrappedForward) else None
 
 
 AnyForward = TypeVar("AnyForward", bound=Forward | None)

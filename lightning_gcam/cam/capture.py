@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import call_model, forward_at, quantized_message
+from lightning_gcam.cam.calling import call_model, covered_size, forward_at, quantized_message
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layout_evidence import layout_of
 from lightning_gcam.cam.layouts import Reshape, Run, main_tensor, with_main_tensor
@@ -23,7 +23,7 @@ from lightning_gcam.cam.outputs import Head, has_graph, read_head
 from lightning_gcam.cam.regions import score_of_head
 from lightning_gcam.cam.suitability import call_of_the_images
 from lightning_gcam.cam.targets import Targets, TargetScore
-from lightning_gcam.utils.dimensions import letters_of
+from lightning_gcam.utils.dimensions import Size, letters_of
 from lightning_gcam.utils.errors import InputError, user_function_errors
 from lightning_gcam.utils.isolation import eager_without_graph
 
@@ -54,12 +54,14 @@ class Captured:
         gradients: of the score with respect to the activations, `(N, C, *grid)` float32.
         score: what was explained, without its graph.
         layer_call: the call of the layer that they are of.
+        covered: the size of what the grid lies over, where the model pads the images; None where that is the images.
     """
 
     activations: Tensor
     gradients: Tensor
     score: TargetScore
     layer_call: LayerCall
+    covered: Size | None = None
 
     @property
     def logits(self) -> Tensor:
@@ -133,12 +135,14 @@ def capture_layers(
     """As `capture`, at several layers in one forward and one gradient; the graph starts at the first one called."""
     score_fn = score_fn or (lambda head: score_of_head(head, targets, masks, images))
     with eager_without_graph():
+        covered = covered_size(model, images, forward)
         at_layers, score = _activations_and_gradients(model, images, layers, score_fn, forward, call)
         score = score.detached()
-        return [
+        found = [
             _as_grid(each, layer, images, reshape, score, _rerun(model, images, forward))
             for each, layer in zip(at_layers, layers, strict=True)
         ]
+        return [replace(each, covered=covered) for each in found]
 
 
 def _rerun(model: nn.Module, images: Tensor, forward: Forward | None) -> Run:
@@ -340,14 +344,10 @@ def _folded_batch_message(activations: Tensor, images: Tensor) -> str:
     rows, rest = divmod(len(activations), len(images))
     if activations.ndim != 4 or rows < 2 or rest:
         return ""
-    if images.ndim == 5:
-        return (
-            f" There are {rows} rows for each video. Where these are its frames, folded into the batch, pass\n"
-            f"    reshape_transform=lambda output: output.unflatten(0, (-1, {rows})).transpose(1, 2)"
-        )
+    along = "transpose(1, 2)" if images.ndim == 5 else "flatten(1, 2)"
     return (
         f" There are {rows} rows for each image. Where these are frames, folded into the batch sample by sample, one "
-        f"map of all is:\n    reshape_transform=lambda output: output.unflatten(0, (-1, {rows})).flatten(1, 2)\n"
+        f"map of all is:\n    reshape_transform=lambda output: output.unflatten(0, (-1, {rows})).{along}\n"
         "Where the images stand first in a `torch.cat([images, others])`, theirs is:\n"
         f"    reshape_transform=lambda output: output.unflatten(0, ({rows}, -1))[0]"
     )

@@ -21,7 +21,7 @@ from lightning_gcam.cam.regions import same_score
 from lightning_gcam.cam.registry import AnyMethod, ModelMethod
 from lightning_gcam.cam.targets import Targets, TargetScore
 from lightning_gcam.utils.chunking import run_in_chunks
-from lightning_gcam.utils.dimensions import Size, for_each, positions_of, size_of
+from lightning_gcam.utils.dimensions import Size, for_each, positions_of, resize, size_of
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.isolation import eager_without_graph
 
@@ -103,6 +103,10 @@ class MethodContext:
     def size(self) -> Size:
         """The length of each spatial dimension of the images: height and width."""
         return size_of(self.images)
+
+    def enlarge(self, grid: Tensor) -> Tensor:
+        """Resize what lies on the grid of a layer, `(B, C, *grid)`, to the size of the images, `(B, C, *S)`."""
+        return resize(grid, self.size, self.captured.covered)
 
     # ------------------------------------------------------------------------------- one forward
 

@@ -111,8 +111,13 @@ def _parameters(model: nn.Module) -> list[inspect.Parameter]:
 
 
 def _keyword(model: nn.Module) -> str | None:
-    """The name of the images in a forward that takes keywords only; None where it takes them in the first place."""
+    """The name of the images in a forward that takes keywords only; None where it takes them in the first place.
+
+    By their name, too, where something else stands first, as the text does in CLIP's `(input_ids, pixel_values, ...)`.
+    """
     parameters = _parameters(model)
+    if "pixel_values" in [each.name for each in parameters[1:]]:
+        return "pixel_values"
     of_keywords = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     if not parameters or any(each.kind not in of_keywords for each in parameters):
         return None

@@ -27,12 +27,14 @@ from lightning_gcam.cam.layouts import (
     find_layout,
     fits,
     is_even,
+    leaves_of,
     main_tensor,
     only_channels_first,
     with_main_tensor,
 )
 from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads
 from lightning_gcam.cam.readings import readings
+from lightning_gcam.cam.squashing import nodes_behind
 from lightning_gcam.cam.suitability import leads_to, only_passes_on, unsuitable, up_to_the_bottleneck
 from lightning_gcam.utils.dimensions import Size, size_of
 from lightning_gcam.utils.errors import InputError
@@ -69,15 +71,23 @@ class ProbeResult:
         is_finite: whether the logits are; where they are not, gradients may be missing.
         passed_over: the names of those that are live and left out, see `lightning_gcam.cam.suitability`.
         is_dense: whether the logits are of every position, and the layers only those before the network goes up again.
+        before_all: whether the layers are only those that all feature maps of a detector are computed from.
     """
 
     layers: list[SpatialLayer]
     is_finite: bool = True
     passed_over: tuple[str, ...] = ()
     is_dense: bool = False
+    before_all: bool = False
 
 
-def probe_layers(model: nn.Module, images: Tensor, run: Run, reshape: Reshape | None = None) -> ProbeResult:
+def probe_layers(
+    model: nn.Module,
+    images: Tensor,
+    run: Run,
+    reshape: Reshape | None = None,
+    backbone: nn.Module | None = None,
+) -> ProbeResult:
     """Find the submodules whose output is a grid over the image, by one forward and one gradient.
 
     Args:
@@ -85,11 +95,13 @@ def probe_layers(model: nn.Module, images: Tensor, run: Run, reshape: Reshape | 
         images: `(N, C, *S)`; a copy that may be written on. One is enough.
         run: calls the model with images.
         reshape: from a layer's output to `(N, C, *grid)`; inferred from the shapes where it is left out.
+        backbone: of a detector: only layers are taken that all the feature maps that it returns are computed from. A
+            detection is made from one of them, and another one from another.
     """
     start = _start_of_graph(model, images, run) if images.ndim == 5 else 0
-    found = _probe(model, images.clone() if start else images, run, reshape, start)
+    found = _probe(model, images.clone() if start else images, run, reshape, start, backbone)
     is_found = start == 0 or any(each.is_live for each in found.layers)
-    return found if is_found else _probe(model, images, run, reshape, 0)
+    return found if is_found else _probe(model, images, run, reshape, 0, backbone)
 
 
 def _start_of_graph(model: nn.Module, images: Tensor, run: Run) -> int:
@@ -112,14 +124,31 @@ def _start_of_graph(model: nn.Module, images: Tensor, run: Run) -> int:
     return start
 
 
-def _probe(model: nn.Module, images: Tensor, run: Run, reshape: Reshape | None, start: int) -> ProbeResult:
+def _probe(
+    model: nn.Module,
+    images: Tensor,
+    run: Run,
+    reshape: Reshape | None,
+    start: int,
+    backbone: nn.Module | None,
+) -> ProbeResult:
     """As `probe_layers`, of the outputs from the number `start` on."""
-    with torch.set_grad_enabled(not start), _recorded(model, images, reshape, start) as recorder:
+    feature_maps: list[Tensor] = []
+    with (
+        torch.set_grad_enabled(not start),
+        _recorded(model, images, reshape, start) as recorder,
+        ExitStack() as stack,
+    ):
+        if backbone is not None:
+            keep = lambda _, __, found: feature_maps.extend(_maps_in(found))  # noqa: E731
+            stack.callback(backbone.register_forward_hook(keep).remove)
         leaf = images.requires_grad_() if images.is_floating_point() and not start else images
         output, outputs = run(leaf.clone()), recorder.outputs
         torch.set_grad_enabled(True)
         logits = find_logits(output, len(images), images.ndim - 2)
         candidates = [each for each in outputs if each.tensor.requires_grad]
+        if feature_maps:
+            candidates = _before_all(candidates, feature_maps)
         is_finite = bool(torch.isfinite(logits).all())
         if not candidates or not logits.requires_grad:
             return ProbeResult([], is_finite)
@@ -133,11 +162,25 @@ def _probe(model: nn.Module, images: Tensor, run: Run, reshape: Reshape | None, 
     calls = _with_layouts(_last_calls(pairs), images, run, is_dense=is_dense)
     layers = [_spatial_layer(*each) for each in calls]
     for each, layout, _ in calls if reshape is None else ():
-        if layout.is_sure or layout.locality is not None:
+        if (
+            layout.is_sure and layout.frames == 1
+        ) or layout.locality is not None:  # of frames not yet their order
             remember_layout(each.module, each.tensor.shape, size_of(images), layout)
     if is_dense:
         layers = _before_the_decoder(layers, [gradient for _, _, gradient in calls], images, raw)
-    return ProbeResult(layers, is_finite, passed_over, is_dense)
+    return ProbeResult(layers, is_finite, passed_over, is_dense, before_all=bool(feature_maps))
+
+
+def _maps_in(output: Any) -> list[Tensor]:
+    """The feature maps that a backbone returned."""
+    return [each for each in leaves_of(output) if isinstance(each, Tensor) and each.requires_grad]
+
+
+def _before_all(candidates: list[_LayerOutput], feature_maps: list[Tensor]) -> list[_LayerOutput]:
+    """The outputs that all of some feature maps are computed from."""
+    behind = [set(nodes_behind(get_gradient_edge(each).node)) for each in feature_maps]
+    shared = set.intersection(*behind)
+    return [each for each in candidates if get_gradient_edge(each.tensor).node in shared]
 
 
 def _with_layouts(

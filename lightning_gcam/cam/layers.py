@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam.cam.calling import forward_at, no_gradient_message
+from lightning_gcam.cam.detection import backbone_of, is_of_detections, with_detection
 from lightning_gcam.cam.forward import forward_with_weights, random_weights_for_zeros
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layer_search import ProbeResult, SpatialLayer, probe_layers
 from lightning_gcam.cam.layout_evidence import CONFIRMED, unconfirmed_reason
 from lightning_gcam.cam.layouts import Reshape
+from lightning_gcam.cam.outputs import DetectionsError, are_detections
 from lightning_gcam.utils.dimensions import Size, describe_grid
 from lightning_gcam.utils.errors import InputError, check_known, did_you_mean
 from lightning_gcam.utils.isolation import eager_without_graph, untouched
@@ -105,16 +107,32 @@ def find_target_layer(
         >>> find_target_layer(model, torch.rand(1, 3, 8, 8)).name
         '1'
     """
+    forward = with_detection(model, images, forward)
+    try:
+        return _find_target_layer(model, images, forward, reshape_transform)
+    except DetectionsError:
+        forward = with_detection(model, images, forward, at_once=True)
+    return _find_target_layer(model, images, forward, reshape_transform)
+
+
+def _find_target_layer(
+    model: nn.Module, images: Tensor, forward: Forward | None, reshape_transform: Reshape | None
+) -> TargetLayer:
+    """As `find_target_layer`, of a model that gives logits, or of a detector by a `DetectionForward`."""
+    backbone = backbone_of(model) if is_of_detections(forward) else None
     with untouched(model), eager_without_graph():
         weights = random_weights_for_zeros(model)
 
         def run(images: Tensor) -> Any:
             """Call the model with images that are all made of the first sample."""
             of_first = forward_at(forward, [0] * len(images))
-            return forward_with_weights(weights, of_first)(model, images)
+            output = forward_with_weights(weights, of_first)(model, images)
+            if are_detections(output):
+                raise DetectionsError("The model returns detections.")
+            return output
 
-        found = probe_layers(model, images[:1].detach().clone(), run, reshape_transform)
-        live = [each for each in found.layers if each.is_live]
+        found = probe_layers(model, images[:1].detach().clone(), run, reshape_transform, backbone)
+        live = [each for each in found.layers if each.is_live or found.before_all]
         if not found.is_finite and live[-1:] != found.layers[-1:]:
             raise NotFinite(
                 f"The output of {type(model).__name__} is not finite: it holds NaN or infinity, and so do the "
@@ -189,6 +207,8 @@ def _reasons(
     """The reasons for the chosen layer, in one line."""
     last = live[-1]
     which = f"of {len(live)} layers that are spatial and whose positions influence the output, it is the last to run"
+    if found.before_all:
+        which = f"of {len(live)} layers that all feature maps of the detector are computed from, it is the last to run"
     reasons = [f"{which} before the network goes up to the image's size again" if found.is_dense else which]
     if chosen is not last:
         reasons = [

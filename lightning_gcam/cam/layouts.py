@@ -41,6 +41,7 @@ class Layout:
         is_sure: whether the layer's kind determines it, so that no evidence is needed.
         locality: how well the cells follow the image, from -1 to 1 (see `lightning_gcam.cam.layout_evidence`); None
             where it was not measured.
+        frames: how many rows of the output belong to an image: its frames or slices, folded into the batch.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Layout:
     channel: int = 1
     is_sure: bool = False
     locality: float | None = None
+    frames: int = 1
 
 
 def find_layout(
@@ -80,6 +82,8 @@ def find_layout(
         >>> find_layout(torch.zeros(2, 1000), (224, 224)) is None
         True
     """
+    if batch_size is not None and (frames := _frames(output, image_size, batch_size, module)) is not None:
+        return frames
     batch = 0 if batch_size is None or len(output) == batch_size else 1
     if batch_size is not None and (output.ndim <= batch or output.shape[batch] != batch_size):
         return None
@@ -109,13 +113,34 @@ def layout_by_shape(
     return replace(found, is_sure=is_telling and only_channels_first(output, image_size))
 
 
+def _frames(output: Tensor, image_size: Size, batch_size: int, module: nn.Module | None) -> Layout | None:
+    """The layout `(N * T, C, *grid)` of frames or slices folded into the batch, sample by sample; None of any other."""
+    frames, *plane = image_size
+    if len(plane) < 2 or frames < 2 or len(output) != frames * batch_size:
+        return None
+    of_one = layout_by_shape(output, 0, tuple(plane), module)
+    if of_one is None or not of_one.is_sure:
+        return None
+    return replace(
+        of_one,
+        kind=f"{of_one.kind}, frame by frame",
+        grid=(frames, *of_one.grid),
+        reshape=lambda tensor: of_one.reshape(tensor).unflatten(0, (-1, frames)).transpose(1, 2),
+        frames=frames,
+    )
+
+
 def _is_full(output: Tensor, image_size: Size) -> bool:
     """Whether an output has as many dimensions as the images."""
     return output.ndim == 2 + len(image_size)
 
 
 def only_channels_first(output: Tensor, image_size: Size) -> bool:
-    """Whether the shape fits channels first, and not channels last, or of a volume not with cubes as cells."""
+    """Whether the shape fits channels first, and not channels last; of a frame, where the output is of frames.
+
+    Of a volume that fits both, channels first is taken where only its cells are cubes.
+    """
+    image_size = image_size[2 + len(image_size) - output.ndim :] if len(image_size) == 3 else image_size
     first, last = _channels_first(output, image_size), _channels_last(output, image_size)
     if first is None or last is None:
         return first is not None

@@ -49,7 +49,8 @@ def scaled_maps(
             except Exception as error:
                 raise_for_user_function("methods", captured.activations, error)
             raw = _checked(name, found, expected)
-        maps[name] = scale_map(raw, size, finite)
+        is_of_layer = raw.shape[1:] == captured.activations.shape[2:]
+        maps[name] = scale_map(raw, size, finite, captured.covered if is_of_layer else None)
     return maps
 
 
@@ -81,7 +82,7 @@ def _finite(captured: Captured) -> Tensor:
     return both.flatten(1).all(dim=1)
 
 
-def scale_map(raw: Tensor, size: Size, finite: Tensor) -> tuple[Tensor, Tensor]:
+def scale_map(raw: Tensor, size: Size, finite: Tensor, covered: Size | None = None) -> tuple[Tensor, Tensor]:
     """Maps at the images' size in [0, 1], and each one's maximum before scaling; what is not finite is blank."""
     peaks = raw.flatten(1).amax(dim=1)
     finite = finite & torch.isfinite(raw).flatten(1).all(dim=1)
@@ -89,6 +90,6 @@ def scale_map(raw: Tensor, size: Size, finite: Tensor) -> tuple[Tensor, Tensor]:
     alive = finite & (peaks > 0)
     divisor = torch.where(alive, peaks, 1.0)
     unit = torch.where(for_each(alive, raw), raw, 0.0) / for_each(divisor, raw)
-    resized = resize(unit[:, None], size)[:, 0]
+    resized = resize(unit[:, None], size, covered)[:, 0]
     largest = for_each(resized.flatten(1).amax(dim=1), resized)
     return (resized / torch.where(largest > 0, largest, 1.0)).clamp(0, 1), peaks

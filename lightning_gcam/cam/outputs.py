@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch import Size, Tensor
+from torch.autograd.graph import get_gradient_edge
 
-from lightning_gcam.cam.squashing import Squash, squash_of, unsquashed
+from lightning_gcam.cam.squashing import Squash, leads_to_all, nodes_behind, squash_of, unsquashed
+from lightning_gcam.cam.whole import LOGIT_NAMES, parts_at_top, whole_output
 from lightning_gcam.utils.dimensions import positions_of, size_of
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import rank_zero_info
@@ -45,8 +46,6 @@ def _recipe_for(output: Any) -> tuple[str, str]:
         return "A list of detections, one dict an image, has no score of each class. ", "#detection-models"
     if isinstance(output, Tensor) and not output.is_floating_point():
         return "Whole numbers are decisions, and have no gradient. ", "#quantized-and-detached-models"
-    if isinstance(output, Tensor) and output.ndim == 3:
-        return "", "#keypoints"
     return "", ""
 
 
@@ -114,26 +113,6 @@ def _layers_behind(tensor: Tensor) -> int:
     return sum(each.name().startswith(_LAYERS) for each in nodes_behind(get_gradient_edge(tensor).node))
 
 
-def nodes_behind(node: Node) -> Iterator[Node]:
-    """Walk through the autograd graph from a node back to the leaves; each node once, the first is `node` itself."""
-    seen, stack = {node}, [node]
-    while stack:
-        yield (current := stack.pop())
-        behind = {each for each, _ in current.next_functions if each is not None} - seen
-        seen |= behind
-        stack += behind
-
-
-def leads_to_all(node: Node, goals: set[Node]) -> bool:
-    """Whether the graph behind a node, the node included, holds all of some others."""
-    left = set(goals)
-    for each in nodes_behind(node) if left else ():
-        left.discard(each)
-        if not left:
-            break
-    return not left
-
-
 _LOGGED: set[str] = set()
 
 
@@ -148,13 +127,6 @@ def _log_choice(place: str, count: int) -> None:
         rank_zero_info(message)
 
 
-LOGIT_NAMES = (
-    *("logits", "class_logits", "cls_logits", "logit", "out", "scores", "score"),
-    *("preds", "pred", "predictions", "prediction", "y_hat", "y_pred", "output", "outputs"),
-)
-"""Likely names of the logits in a model's output, the surest first."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Head:
     """The outputs of a model for N samples, and the logits in front of them.
@@ -163,11 +135,13 @@ class Head:
         outputs: as the model returned them, `(N, K)`, or `(N, K, *grid)` from a dense head.
         logits: the same before any sigmoid or softmax, see `lightning_gcam.cam.squashing`.
         squash: what lies between the two; None where they are the same.
+        whole: what they are where their form shows that they hold no classes, see `whole_output`.
     """
 
     outputs: Tensor
     logits: Tensor
     squash: Squash | None = None
+    whole: Literal["norm", "similarity"] | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -192,12 +166,14 @@ def read_head(
         >>> head.squash, head.logits.softmax(dim=1).equal(head.outputs)
         ('softmax', True)
     """
+    if (found := whole_output(output, batch_size, dims)) is not None:
+        return Head(found[1], found[1], whole=found[0])
     outputs = find_raw_logits(output, batch_size, dims)
     if squash is None:
         return Head(outputs, outputs)
-    found, nodes = squash_of(outputs)
-    found = found if squash == "unknown" else squash
-    return Head(outputs, unsquashed(outputs, found, nodes), found)
+    known, nodes = squash_of(outputs)
+    known = known if squash == "unknown" else squash
+    return Head(outputs, unsquashed(outputs, known, nodes), known)
 
 
 def find_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
@@ -229,6 +205,63 @@ def corner(logits: Tensor) -> Tensor:
     return logits[(slice(None), slice(None), *quarters)].mean(dim=positions_of(logits))
 
 
+class DetectionsError(InputError):
+    """Raised where a model returns detections, which `lightning_gcam.cam.detection` makes scores of."""
+
+
+def are_detections(output: Any) -> bool:
+    """Whether a model's output is a list of detections, one dict an image.
+
+    Example:
+        >>> import torch
+        >>> are_detections([{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0), "scores": torch.zeros(0)}])
+        True
+        >>> are_detections([]), are_detections({"scores": torch.zeros(2, 3)})
+        (False, False)
+    """
+    if not isinstance(output, (list, tuple)) or not output:
+        return False
+    keys = ("boxes", "labels", "scores")
+    return all(isinstance(each, Mapping) and all(key in each for key in keys) for each in output)
+
+
+class SeveralHeadsError(InputError):
+    """Raised where several heads could each be the logits: `shapes` has that of one sample by the name of each."""
+
+    def __init__(self, message: str, shapes: Mapping[str, Size] | None = None) -> None:
+        super().__init__(message)
+        self.shapes = dict(shapes or {})
+
+
+def heads_of(output: Any, batch_size: int, dims: int = 2) -> dict[str, Tensor]:
+    """The parts of a model's output that can be a head, by name: the key, the field, or the position in a tuple.
+
+    Args:
+        output: as in `find_raw_logits`; a single tensor has no heads.
+        batch_size: N.
+        dims: how many spatial dimensions the images have.
+
+    Example:
+        >>> import torch
+        >>> list(heads_of({"age": torch.zeros(2, 1), "sex": torch.zeros(2, 2), "loss": torch.tensor(0.5)}, 2))
+        ['age', 'sex']
+        >>> list(heads_of((torch.zeros(2, 14), torch.zeros(2, 3)), 2))
+        ['0', '1']
+    """
+    if isinstance(output, Tensor):
+        return {}
+    return {
+        _name_of(place): each
+        for place, each in parts_at_top(output).items()
+        if _is_logits(each, batch_size, dims) or (batch_size, getattr(each, "ndim", 1)) == (1, 0)  # squeezed
+    }
+
+
+def _name_of(place: str) -> str:
+    """The name in the code that gives a part: `sex` of `["sex"]` and of `.sex`, `1` of `[1]`."""
+    return place[1:] if place.startswith(".") else place[1:-1].removeprefix('"').removesuffix('"')
+
+
 def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
     """The logits or probabilities in a model's output, as it returned them: `(N, K)`, or `(N, K, *grid)` if dense.
 
@@ -244,8 +277,9 @@ def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
             no map of it, those of a signal may be.
 
     Raises:
-        InputError: where no tensor of N rows is found, or several without a sign which are the logits. The
-            message names what came and shows `forward=`.
+        InputError: where no tensor of N rows is found; the message names what came and shows `forward=`. A
+            DetectionsError where these are detections.
+        SeveralHeadsError: where there are several without a sign which are the logits.
 
     Example:
         >>> import torch
@@ -254,13 +288,16 @@ def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
         >>> find_raw_logits((embedding, logits), batch_size=2) is logits
         True
     """
+    if (whole := whole_output(output, batch_size, dims)) is not None:
+        return whole[1]
     if batch_size == 1 and isinstance(output, Tensor) and output.ndim < 2:
         output = output.reshape(1, -1)  # `.squeeze()` took the only sample too
     places = {
-        place: each for place, each in _parts_at_top(output).items() if _is_logits(each, batch_size, dims)
+        place: each for place, each in parts_at_top(output).items() if _is_logits(each, batch_size, dims)
     }
     if not places:
-        raise InputError(
+        kind = DetectionsError if are_detections(output) else InputError
+        raise kind(
             f"The model's output holds no logits ({batch_size}, K): got {_describe(output)}. "
             + forward_advice(output, lambda part: _is_logits(part, batch_size, dims))
         )
@@ -274,7 +311,7 @@ def find_raw_logits(output: Any, batch_size: int, dims: int = 2) -> Tensor:
 
 def maps_of_all_heads(output: Any, logits: Tensor) -> list[Tensor]:
     """The maps in a model's output that are as wide as its dense logits; none where these are not dense."""
-    places = _parts_at_top(output).values()
+    places = parts_at_top(output).values()
     return [
         each
         for each in places
@@ -286,23 +323,7 @@ def maps_of_all_heads(output: Any, logits: Tensor) -> list[Tensor]:
 
 def has_graph(output: Any) -> bool:
     """Whether a gradient can be taken of anything in a model's output."""
-    return any(isinstance(each, Tensor) and each.requires_grad for each in _parts_at_top(output).values())
-
-
-def _parts_at_top(output: Any) -> dict[str, Any]:
-    """The parts of a model's output, each by the code that gives it: `""`, `[0]`, `["logits"]` or `.logits`."""
-    if isinstance(output, Tensor):
-        return {"": output}
-    if isinstance(output, Mapping):
-        return {f'["{key}"]' if isinstance(key, str) else f"[{key!r}]": each for key, each in output.items()}
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return {f".{name}": getattr(output, name) for name in output._fields}
-    if isinstance(output, (tuple, list)):
-        return {f"[{index}]": each for index, each in enumerate(output)}
-    names = [*LOGIT_NAMES, *getattr(output, "__dict__", ())]
-    if dataclasses.is_dataclass(output):
-        names += [field.name for field in dataclasses.fields(output)]
-    return {f".{name}": getattr(output, name) for name in names if hasattr(output, name)}
+    return any(isinstance(each, Tensor) and each.requires_grad for each in parts_at_top(output).values())
 
 
 def _is_logits(value: Any, batch_size: int, dims: int) -> bool:
@@ -339,7 +360,17 @@ def _by_graph(places: dict[str, Tensor]) -> Tensor:
         ]
         if all(_is_computed_from(each, other) for other in others):
             return places[place]
-    raise InputError(_message_ambiguous(live))
+    shapes = {_name_of(place): each.shape[1:] for place, each in _ends(live).items()}
+    raise SeveralHeadsError(_message_ambiguous(live), shapes)
+
+
+def _ends(places: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parts from which no other is computed; an embedding with a graph is none."""
+    return {
+        place: each
+        for place, each in places.items()
+        if not any(name != place and _is_computed_from(other, each) for name, other in places.items())
+    }
 
 
 def _is_repeated(each: Tensor, place: str, places: dict[str, Tensor]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from lightning_gcam.cam.outputs import Head
 from lightning_gcam.cam.squashing import before_normalising
 from lightning_gcam.cam.targets import (
-    Explains,
     Labels,
     Targets,
     TargetScore,
@@ -23,6 +23,7 @@ from lightning_gcam.cam.targets import (
     score_of,
     score_of_classes,
 )
+from lightning_gcam.cam.whole import WHOLE, Whole
 from lightning_gcam.utils.dimensions import Size, for_each, positions_of, size_of
 from lightning_gcam.utils.errors import user_function_errors
 
@@ -37,7 +38,7 @@ def score_of_head(
 
     Args:
         head: the model's output.
-        targets: as in `score_of`; or "norm" or "error".
+        targets: as in `score_of`; or "whole" where labels are no classes, or one of `WHOLE`.
         masks: as in `score_of_regions`.
         images: `(N, C, *S)`, what a reconstruction is compared with.
 
@@ -49,10 +50,12 @@ def score_of_head(
         >>> score_of_head(head, "norm").values, score_of_head(head, None).values
         (tensor([5.]), tensor([4.]))
     """
-    if targets is None or (isinstance(targets, Labels) and targets.of_batch):
-        targets = kind_by_form(head, masks, images) or targets
-    if isinstance(targets, str) and targets in ("norm", "error"):
-        return _score_of_whole(head, "norm" if targets == "norm" or images is None else "error", images)
+    is_whole = isinstance(targets, str) and targets == "whole"
+    if targets is None or is_whole or (isinstance(targets, Labels) and targets.of_batch):
+        targets = kind_by_form(head, masks, images) or (_whole_of(head, masks) if is_whole else targets)
+    if isinstance(targets, str) and targets in WHOLE:
+        kind = cast(Whole, targets if targets != "error" or images is not None else "norm")
+        return _score_of_whole(head, kind, images)
     if callable(targets):
         with user_function_errors("targets", head.outputs):
             found = targets(head.outputs)
@@ -64,16 +67,19 @@ def score_of_head(
     return replace(score, squash=head.squash)
 
 
-def kind_by_form(head: Head, masks: Tensor | None, images: Tensor | None) -> Explains | None:
+def kind_by_form(head: Head, masks: Tensor | None, images: Tensor | None) -> Whole | None:
     """What an output without classes is explained as, recognised by its form; None where it may hold classes.
 
     - "error", a reconstruction: it has the images' own shape, and the samples have no masks that would make it a
       segmentation; or one row as long as an image has numbers, 64 at least.
     - "norm", an embedding: its rows were divided by something, and have norm 1. (A softmax was recognised before.)
+    - "norm", coordinates, and "similarity": as `whole_output` has recognised them.
 
-    Both are recognised from a single sample, so that chunks of a batch, processes and looks agree; and neither depends
+    All are recognised from a single sample, so that chunks of a batch, processes and looks agree; and none depends
     on how much a network has learned.
     """
+    if head.whole is not None:
+        return head.whole
     shape = tuple(head.outputs.shape)
     if images is not None:
         is_picture = shape == tuple(images.shape) and masks is None
@@ -87,18 +93,36 @@ def kind_by_form(head: Head, masks: Tensor | None, images: Tensor | None) -> Exp
 _FEWEST_OF_A_PICTURE = 64
 
 
-def _score_of_whole(head: Head, explains: Explains, images: Tensor | None) -> TargetScore:
-    """The score of a whole output: the norm of each row, or its mean squared distance from the image."""
+def _whole_of(head: Head, masks: Tensor | None) -> str | None:
+    """What an output is explained as beside labels that are no classes: heat maps, one map, one number, or a vector.
+
+    None behind a softmax, and for several maps where the samples have masks: these may be classes after all.
+    """
+    if head.squash is not None and "softmax" in head.squash:
+        return None
+    if head.outputs.shape[1] == 1:
+        return "output"
+    if head.outputs.ndim == 2:
+        return "norm"
+    return "peaks" if masks is None else None
+
+
+def _score_of_whole(head: Head, explains: Whole, images: Tensor | None) -> TargetScore:
+    """The score of a whole output, see `WHOLE`."""
     means = (
         head.outputs if head.outputs.ndim == 2 else head.outputs.float().mean(dim=positions_of(head.outputs))
     )
     against = images.detach() if explains == "error" and images is not None else None
-    return TargetScore(_of_whole(head.outputs, against), None, means, explains, images=against)
+    return TargetScore(_of_whole(head.outputs, explains, against), None, means, explains, images=against)
 
 
-def _of_whole(outputs: Tensor, images: Tensor | None) -> Tensor:
-    """The norm of each row, before it was normalized to 1, or its mean squared distance from the image: `(N,)`."""
+def _of_whole(outputs: Tensor, explains: str, images: Tensor | None) -> Tensor:
+    """The score of whole outputs, `(N,)`; the norm is that of each row before it was normalized to 1."""
     rows = outputs.flatten(1)
+    if explains == "similarity":
+        return rows[:, 0].float()
+    if explains == "peaks":
+        return outputs.float().flatten(2).amax(dim=2).sum(dim=1)
     if images is not None:
         return (rows.float() - images.flatten(1).float()).square().mean(dim=1)
     before = before_normalising(outputs)
@@ -184,8 +208,9 @@ def same_score(head: Head, score: TargetScore, rows: Tensor, targets: Targets = 
     """
     if callable(targets):
         return checked_score(targets(head.outputs), len(head))
-    if score.explains in ("norm", "error"):
-        return _of_whole(head.outputs, score.images[rows] if score.images is not None else None)
+    if score.explains in WHOLE:
+        images = score.images[rows] if score.images is not None else None
+        return _of_whole(head.outputs, score.explains, images)
     logits = head.outputs if score.explains == "output" else head.logits
     if logits.ndim > 2:
         assert score.region is not None, "a dense head stays one"

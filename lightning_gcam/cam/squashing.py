@@ -210,3 +210,23 @@ class _StraightThrough(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         ctx.from_logits.append(True)
         return gradients[0].to(ctx.dtype), None, None
+
+
+def nodes_behind(node: Node) -> Iterator[Node]:
+    """Walk through the autograd graph from a node back to the leaves; each node once, the first is `node` itself."""
+    seen, stack = {node}, [node]
+    while stack:
+        yield (current := stack.pop())
+        behind = {each for each, _ in current.next_functions if each is not None} - seen
+        seen |= behind
+        stack += behind
+
+
+def leads_to_all(node: Node, goals: set[Node]) -> bool:
+    """Whether the graph behind a node, the node included, holds all of some others."""
+    left = set(goals)
+    for each in nodes_behind(node) if left else ():
+        left.discard(each)
+        if not left:
+            break
+    return not left

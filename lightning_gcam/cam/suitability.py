@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.layouts import Run, main_tensor
-from lightning_gcam.cam.outputs import corner, leads_to_all, nodes_behind
+from lightning_gcam.cam.outputs import corner
+from lightning_gcam.cam.squashing import leads_to_all, nodes_behind
 from lightning_gcam.utils.dimensions import Size, resize, size_of
 from lightning_gcam.utils.isolation import same_random_streams
 from lightning_gcam.utils.lightning_compat import rank_zero_info

@@ -12,9 +12,10 @@ from torch import Tensor
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.utils.errors import InputError
 
-Explains = Literal["classes", "output", "score", "norm", "error"]
-"""What a score measures: classes; the single output of a regression; whatever a callable computes from the output; the
-norm of an embedding; the error of a reconstruction."""
+Explains = Literal["classes", "output", "score", "norm", "error", "peaks", "similarity"]
+"""What a score measures: classes; the single output of a regression; whatever a callable computes from the output; or
+of a whole output the norm of an embedding, of coordinates or of measurements, the error of a reconstruction, the sum of
+the peaks of heat maps, the similarity of an image to the text beside it."""
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert  # type: ignore[import-untyped]  # it carries no types
 
-from lightning_gcam.data.checks import Size, check_groups, check_suspect, shape_of, type_and_shape
-from lightning_gcam.data.conversion import classes_of, read_boxes, read_images, read_labels
+from lightning_gcam.data.boxes import read_boxes
+from lightning_gcam.data.checks import Kind, Size, check_groups, check_suspect, has_rows, shape_of
+from lightning_gcam.data.conversion import read_images, read_labels
 from lightning_gcam.data.masks import is_dense, read_masks
-from lightning_gcam.data.readers import BOX_FORMATS, annotation_among, find_parts
+from lightning_gcam.data.objects import read_objects, targets_of
+from lightning_gcam.data.readers import find_parts
 from lightning_gcam.data.saliency_batch import SaliencyBatch
-from lightning_gcam.data.structure import are_strings, as_tensor, is_binary, is_list, named_parts, unwrap
+from lightning_gcam.data.structure import are_frames_first, as_tensor, is_list, unwrap
 from lightning_gcam.data.unreadable import (
     Parts,
     UnreadableBatch,
@@ -31,20 +33,30 @@ Adapter = Callable[[Any], Any]
 
 
 def as_saliency_batch(
-    batch: Any, adapter: Adapter | None = None, class_names: Sequence[str] | None = None
+    batch: Any,
+    adapter: Adapter | None = None,
+    class_names: Sequence[str] | None = None,
+    on_unclear: Callable[[str], None] | None = None,
 ) -> SaliencyBatch:
     """Read images, labels, masks and boxes out of a batch as a dataloader delivers it.
+
+    Images may be signals `(N, C, L)`, volumes `(N, C, D, H, W)` and videos, too, the frames of which may come first:
+    `(N, T, C, H, W)` is held as `(N, C, T, H, W)`. A single bad entry (a box with NaN, a mask of another size) costs
+    that sample its annotation only, as `faults` has it; what else came with a row for each sample is in `inputs`.
 
     Args:
         batch: a `SaliencyBatch`; images alone; images `(N, C, H, W)`, or a list of `(C, H, W)`, and their annotation in
             a tuple or list, known by its form, or in a mapping, named tuple or dataclass, known by its name (`KEYS` in
-            `lightning_gcam.data.readers`), with detection targets as torchvision has them; a list of samples; or a
+            `lightning_gcam.data.fields`), with detection targets as torchvision has them; a list of samples; or a
             structure in which one part is such a batch. Arrays may be torch's, numpy's or `tv_tensors`.
         adapter: applied first; for every other layout.
         class_names: where labels are words, all of them in the order of the logits.
+        on_unclear: called with a message where labels, masks, boxes or another annotation cannot be read; the batch is
+            then read without it. The message shows what came and an `adapter` to copy.
 
     Raises:
-        InputError: where there is no reading, or more than one; the message shows what came and an `adapter` to copy.
+        InputError: where there are no images, or no reading of them; without `on_unclear` also where there is none of
+            the annotation, or more than one; the message shows what came and an `adapter` to copy.
 
     Example:
         >>> images, labels = torch.rand(2, 3, 8, 8), torch.tensor([1, 0])
@@ -53,12 +65,13 @@ def as_saliency_batch(
         >>> as_saliency_batch((images, ["cat", "dog"]), class_names=["cat", "dog"]).labels.tolist()
         [0, 1]
     """
+    came = batch
     if adapter is not None:
         batch = _adapted(batch, adapter)
     if isinstance(batch, SaliencyBatch):
-        return batch
+        return _with_inputs(batch, came) if adapter is not None and batch.inputs is None else batch
     try:
-        return _read(batch, class_names, adapted=adapter is not None)
+        return _read(batch, class_names, on_unclear, adapted=adapter is not None)
     except InputError:
         raise
     except Exception as error:  # a container of the user's own may raise anything when it is looked into
@@ -68,15 +81,41 @@ def as_saliency_batch(
         ) from error
 
 
-def _read(batch: Any, class_names: Sequence[str] | None, *, adapted: bool) -> SaliencyBatch:
+def _read(
+    batch: Any,
+    class_names: Sequence[str] | None,
+    on_unclear: Callable[[str], None] | None = None,
+    *,
+    adapted: bool,
+) -> SaliencyBatch:
     """Read a batch without the user's adapter; an error contains the code of an adapter that would work."""
     parts: Parts | None = None
     try:
         parts = find_parts(batch)
-        return _build(parts, class_names)
+        reading = _Reading(parts, class_names)
+        found = reading.build()
     except UnreadableBatch as unclear:
         unclear.parts = parts or unclear.parts
         raise InputError(error_message(batch, unclear, _read_adapted, adapted=adapted)) from None
+    if reading.unclear:
+        problem = reading.unclear[0]
+        if isinstance(problem, UnreadableBatch):
+            is_left_out = on_unclear is not None
+            message = error_message(batch, problem, _read_adapted, adapted=adapted, left_out=is_left_out)
+            problem = InputError(message)
+        if on_unclear is None:
+            raise problem from None
+        on_unclear(str(problem))
+    return found
+
+
+def _with_inputs(samples: SaliencyBatch, batch: Any) -> SaliencyBatch:
+    """Add what else a model may take of the batch that an adapter made the samples of."""
+    with suppress(Exception):  # whatever it is, the adapter has read it
+        inputs = find_parts(batch).get("inputs") or {}
+        held = {key: rows for key, rows in inputs.items() if has_rows(rows, len(samples))}
+        return replace(samples, inputs=held) if held else samples
+    return samples
 
 
 def _read_adapted(batch: Any) -> SaliencyBatch:
@@ -112,34 +151,113 @@ def _adapted(batch: Any, adapter: Adapter) -> Any:
         ) from error
 
 
-def _build(parts: Parts, class_names: Sequence[str] | None) -> SaliencyBatch:
-    """Convert the parts of a batch into a `SaliencyBatch`."""
-    images = read_images(parts["images"], parts.get("labels"))
-    size, device = (len(images), images.shape[-2], images.shape[-1]), images.device
-    targets = parts.get("objects") or targets_of(parts, size)
-    if targets is not None:
-        parts = {**parts, **read_objects(targets, images, class_names)}
-    labels = read_labels(parts["labels"], images, class_names) if "labels" in parts else None
-    masks = None
-    if "masks" in parts:
-        masks, labels = read_masks(parts["masks"], labels, size, device)
-    formats = parts.get("box_formats", ())
-    boxes = read_boxes(parts["boxes"], size, device, formats) if "boxes" in parts else None
-    suspect, groups = _suspect(parts.get("suspect"), device), _groups(parts.get("groups"), device)
-    check_part(check_suspect, suspect, size)
-    check_part(check_groups, groups, size)
-    return SaliencyBatch(
-        images, labels, masks, boxes, suspect, groups, _names(parts.get("names"), len(images))
-    )
+class _Reading:
+    """Convert the parts of a batch into a `SaliencyBatch`; annotation that cannot be read is left out, and noted.
+
+    Args:
+        parts: as `find_parts` gives them.
+        class_names: as in `as_saliency_batch`.
+    """
+
+    def __init__(self, parts: Parts, class_names: Sequence[str] | None) -> None:
+        self.parts = {field: value for field, value in parts.items() if value is not None}
+        self.class_names = class_names
+        self.unclear: list[UnreadableBatch | InputError] = list(parts.get("unclear", []))
+
+    def build(self) -> SaliencyBatch:
+        """Read every part; of the images alone an error is raised."""
+        parts, name = self.parts, self.parts.get("images_name", "")
+        images = read_images(parts["images"], parts.get("labels"), name)
+        frames_first = are_frames_first(images, name)
+        images = images.transpose(1, 2) if frames_first else images
+        size, device = (len(images), *images.shape[2:]), images.device
+        faults = [""] * len(images)
+        targets = parts.get("objects") or self._attempt(lambda: targets_of(parts, size), parts)
+        if targets is not None:
+            read = self._attempt(lambda: read_objects(targets, images, self.class_names, faults), parts)
+            self.parts = parts = {**parts, **(read or {})}
+        labels = self._read("labels", lambda each: read_labels(each, images, self.class_names, faults))
+        masks = self._read("masks", lambda each: read_masks(each, labels, size, device, faults))
+        formats = parts.get("box_formats", ())
+        return SaliencyBatch(
+            images,
+            masks[1] if masks is not None else labels,
+            masks[0] if masks is not None else None,
+            self._read("boxes", lambda each: read_boxes(each, size, device, formats, faults)),
+            self._read("suspect", lambda each: _checked(check_suspect, _suspect(each, size, device), size)),
+            self._read("groups", lambda each: _checked(check_groups, _groups(each, device), size)),
+            _names(parts.get("names"), len(images)),
+            kind=_kind_of(images, name, frames_first),
+            frames_first=frames_first,
+            head_labels=_head_labels(parts.get("columns", {}), labels, images),
+            inputs=parts.get("inputs") or None,
+            faults=faults if any(faults) else None,
+            no_classes=labels is None and masks is None and targets is None and self._holds_numbers(images),
+        )
+
+    def _holds_numbers(self, images: Tensor) -> bool:
+        """Whether in the labels' place there came several numbers a sample, such as keypoints: they name no classes."""
+        inputs = self.parts.get("inputs") or {}
+        named = [value for name, value in inputs.items() if name.lower() in _POINTS]
+        is_unclear = any(isinstance(each, UnreadableBatch) for each in self.unclear)  # and not words
+        unclear = [self.parts.get("labels"), *inputs.values()] if is_unclear else []
+        if len(self.parts.get("columns", {})) > 1:  # each could be the classes
+            return False
+        arrays = (as_tensor(each) for each in [*named, *unclear])
+        return any(each is not None and each.ndim > 1 and each.shape != images.shape for each in arrays)
+
+    def _read(self, field: str, read: Callable[[Any], Any]) -> Any:
+        """Read a part of the batch; None where there is none, or it cannot be read."""
+        return self._attempt(lambda: read(self.parts[field]), self.parts) if field in self.parts else None
+
+    def _attempt(self, read: Callable[[], Any], parts: Parts) -> Any:
+        try:
+            return read()
+        except UnreadableBatch as problem:
+            problem.parts = parts or problem.parts
+            self.unclear.append(problem)
+        except InputError as problem:  # words that are no class names
+            self.unclear.append(problem)
+        return None
 
 
-def _suspect(suspect: Any, device: torch.device) -> Any:
+_POINTS = ("keypoints", "keypoint", "landmarks", "landmark", "joints", "heatmaps", "heatmap", "heat_maps")
+"""What labels are called that name places in an image."""
+
+
+def _checked(check: Callable[[Any, Size], None], value: Any, size: Size) -> Any:
+    check_part(check, value, size)
+    return value
+
+
+_VIDEOS = ("video", "videos", "clip", "clips", "frames")
+_VOLUMES = ("volume", "volumes", "image", "images", "img", "scan")
+
+
+def _kind_of(images: Tensor, name: str, frames_first: bool) -> Kind | None:
+    """Return the kind that three dimensions are by the name of the images; None where it does not matter."""
+    if images.ndim != 5:
+        return None
+    return "video" if frames_first or name in _VIDEOS else "volume" if name in _VOLUMES else None
+
+
+def _head_labels(columns: Parts, labels: Tensor | None, images: Tensor) -> dict[str, Tensor] | None:
+    """Read the columns that could each be the label of a head; None where the labels are the only one."""
+    found: dict[str, Tensor] = {}
+    for key, value in columns.items():
+        with suppress(UnreadableBatch, InputError):
+            found[str(key)] = read_labels(value, images)
+    return found if len(found) > (labels is not None) else None
+
+
+def _suspect(suspect: Any, size: Size, device: torch.device) -> Any:
     """Convert a suspect region to bool: every number but zero is inside."""
     found = as_tensor(suspect)
     if found is None:
         return suspect
-    found = found.squeeze(1) if found.ndim == 4 and found.shape[1] == 1 else found
-    if not found.is_complex() and found.ndim in (2, 3) and is_dense(found.reshape(-1, *found.shape[-2:])):
+    d = len(size) - 1
+    found = found.squeeze(1) if found.ndim == d + 2 and found.shape[1] == 1 else found
+    if not found.is_complex() and found.ndim in (d, d + 1) and is_dense(found.reshape(-1, *found.shape[-d:])):
         raise UnreadableBatch(
             f"`suspect` {shape_of(found)} holds a number at every pixel: it must be a region."
         )
@@ -161,212 +279,3 @@ def _names(names: Any, n: int) -> list[str] | None:
         names = names.tolist()
     is_one_each = is_list(names) and len(names) == n and all(isinstance(each, (str, int)) for each in names)
     return [str(each) for each in names] if is_one_each else None
-
-
-@dataclass(frozen=True)
-class ImageObjects:
-    """The M objects of one image.
-
-    Args:
-        labels: `(M,)` int64 classes; None where they have none.
-        boxes: `(M, 4)` corners in pixels, or None.
-        masks: `(M, H, W)` bool, or None.
-    """
-
-    labels: Tensor | None
-    boxes: Tensor | None
-    masks: Tensor | None
-
-    def __len__(self) -> int:
-        return next((len(each) for each in (self.labels, self.boxes, self.masks) if each is not None), 0)
-
-    @property
-    def areas(self) -> Tensor | None:
-        """The area of each object `(M,)` in pixels: of its mask, or else of its box."""
-        if self.masks is not None:
-            return self.masks.flatten(1).sum(dim=1)
-        if self.boxes is None:
-            return None
-        return (self.boxes[:, 2:] - self.boxes[:, :2]).clamp(min=0).prod(dim=1).nan_to_num()
-
-    def of_largest_class(self) -> tuple[int, ImageObjects]:
-        """Return the class of the largest object and all objects of that class; -1 and none without objects."""
-        if self.labels is None or not len(self):
-            return -1, self
-        areas = self.areas
-        if areas is None and len(self.labels.unique()) > 1:
-            raise UnreadableBatch(
-                "An image has objects of several classes, and nothing says how large they are."
-            )
-        label = int(self.labels[areas.argmax() if areas is not None else 0])
-        rows = self.labels == label
-        return label, ImageObjects(self.labels[rows], _rows(self.boxes, rows), _rows(self.masks, rows))
-
-
-def _rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
-    return values[rows] if values is not None else None
-
-
-def read_objects(targets: Sequence[Any], images: Tensor, class_names: Sequence[str] | None = None) -> Parts:
-    """Convert detection targets to one label, mask and set of boxes per sample, on the images' device.
-
-    The label is the class of the largest object, by its mask or else its box; the mask and the boxes are those of all
-    objects of that class. An image without objects has the label -1, "none". Without labels all objects count.
-
-    Args:
-        targets: for each image a dict with `labels` `(M,)`, and `boxes` `(M, 4)` or `masks` `(M, H, W)` or both, as
-            torchvision has them. Beside `class_labels`, boxes of at most 1 are centre, width and height as shares of
-            the image, as Hugging Face's DETR has them.
-        images: `(N, C, H, W)`.
-        class_names: where labels are words, all of them in the order of the logits.
-
-    Raises:
-        InputError: words that are no class names.
-        UnreadableBatch: parts that do not belong together.
-
-    Example:
-        >>> target = {"labels": [4, 7], "boxes": [[0.0, 0.0, 2.0, 2.0], [2.0, 2.0, 8.0, 8.0]]}
-        >>> read_objects([target], torch.zeros(1, 3, 8, 8))
-        {'labels': tensor([7]), 'boxes': [tensor([[2., 2., 8., 8.]])]}
-    """
-    if len(targets) != len(images):
-        raise UnreadableBatch(f"There are {len(targets)} detection targets for {len(images)} images.")
-    size, device = (1, images.shape[-2], images.shape[-1]), images.device
-    every = [_objects_of(named_parts(each) or {}, size, device, class_names) for each in targets]
-    full = [each for each in every if len(each)]
-    labels, kept = zip(*(each.of_largest_class() for each in every), strict=True)
-    found: Parts = {}
-    if any(each.labels is not None for each in every):
-        if any(each.labels is None for each in full):
-            raise UnreadableBatch("Only some of the images have labels for their objects.")
-        found["labels"] = torch.tensor(labels, device=device)
-    if full and all(each.masks is not None for each in full):
-        found["masks"] = torch.stack([_union(each.masks, size, device) for each in kept])
-    if full and all(each.boxes is not None for each in full):
-        none = torch.zeros(0, 4, device=device)
-        found["boxes"] = [each.boxes if each.boxes is not None else none for each in kept]
-    return found
-
-
-def _union(masks: Tensor | None, size: Size, device: torch.device) -> Tensor:
-    """The union `(H, W)` of the objects' masks `(M, H, W)`; empty where there are none."""
-    return masks.any(dim=0) if masks is not None else torch.zeros(size[1:], dtype=torch.bool, device=device)
-
-
-def _objects_of(
-    target: Mapping[Any, Any], size: Size, device: torch.device, class_names: Sequence[str] | None
-) -> ImageObjects:
-    """Convert the detection target of one image."""
-    parts = annotation_among(target, None)
-    masks = _masks_of(parts["masks"], size).to(device) if "masks" in parts else None
-    labels = _labels_of(parts["labels"], class_names).to(device) if "labels" in parts else None
-    boxes = None
-    if "boxes" in parts:
-        formats = parts.get("box_formats", ())
-        boxes = (
-            _shares_to_corners(parts["boxes"], size)
-            if "class_labels" in target and not formats
-            else parts["boxes"]
-        )
-        (boxes,) = read_boxes([boxes], size, device, formats)
-    counts = [len(each) for each in (boxes, masks) if each is not None]
-    if labels is not None and labels.ndim == 0:
-        labels = labels.expand(counts[0] if counts else 1)
-    counts += [len(labels)] if labels is not None else []
-    if len(set(counts)) > 1:
-        raise UnreadableBatch(
-            f"An image has {' and '.join(map(str, counts))} boxes, masks or labels; one each is expected."
-        )
-    return ImageObjects(labels, boxes, masks)
-
-
-def _labels_of(labels: Any, class_names: Sequence[str] | None) -> Tensor:
-    """Convert the classes of an image's objects: `(M,)`, or `()` where there is one for the whole image."""
-    labels = unwrap(labels)
-    if are_strings(labels):
-        is_one = isinstance(labels, str)
-        labels = classes_of(labels, class_names)[0 if is_one else slice(None)]
-    found = as_tensor(labels)
-    if found is None or found.ndim > 1 or not _are_whole(found):
-        raise UnreadableBatch(
-            f"The labels of an image's objects must be classes (M,); got {type_and_shape(labels)}."
-        )
-    return found.long()
-
-
-def _masks_of(masks: Any, size: Size) -> Tensor:
-    """Convert the masks of an image's objects to `(M, H, W)` bool."""
-    found = as_tensor(masks)
-    found = found.squeeze(1) if found is not None and found.ndim == 4 and found.shape[1] == 1 else found
-    found = found[None] if found is not None and found.shape == size[1:] else found
-    if found is not None and found.ndim == 3 and not len(found):
-        return torch.zeros(0, *size[1:], dtype=torch.bool)
-    if found is None or found.ndim != 3 or tuple(found.shape[1:]) != size[1:]:
-        raise UnreadableBatch(
-            f"The masks of an image's objects must be (M, {size[1]}, {size[2]}); got {type_and_shape(masks)}."
-        )
-    return found != 0
-
-
-def _shares_to_corners(boxes: Any, size: Size) -> Any:
-    """Convert centre, width and height as shares of the image to corners in pixels; numbers beyond 1 stay."""
-    found = as_tensor(boxes)
-    if found is None or found.shape[-1:] != (4,) or not bool((found <= 1).all()):
-        return boxes
-    corners = box_convert(found.reshape(-1, 4).float(), in_fmt="cxcywh", out_fmt="xyxy")
-    return corners * corners.new_tensor([size[2], size[1]] * 2)
-
-
-def targets_of(parts: Parts, size: Size) -> list[Parts] | None:
-    """Split a batch with columns of classes, boxes or masks of several objects into targets; None for any other.
-
-    Hugging Face's Mask2Former has them so (`class_labels`, `mask_labels`), and torchgeo (`label`, `bbox_xyxy`).
-
-    Args:
-        parts: of a batch, as they came.
-        size: N, H and W of its images.
-
-    Raises:
-        UnreadableBatch: where the columns could as well be marks of several classes.
-    """
-    n, labels = size[0], unwrap(parts.get("labels"))
-    columns = {key: parts[key] for key in ("boxes", "masks") if key in parts}
-    is_table = isinstance(labels, Tensor) and labels.ndim == 2 and labels.shape[1] > 1
-    if not columns or not (is_table or is_list(labels)) or len(labels) != n:
-        return None
-    if any(not hasattr(column, "__len__") or len(column) != n for column in columns.values()):
-        return None
-    names = {key: _format_name(key, parts) for key in columns}
-    rows = [{"labels": labels[row], **{key: each[row] for key, each in columns.items()}} for row in range(n)]
-    if not all(_belong_together(row, size[1:]) for row in rows):
-        return None
-    if is_table and is_binary(labels):
-        raise UnreadableBatch("`labels` could be marks of classes, or the class of each box.")
-    return [{names.get(key, key): each for key, each in row.items()} for row in rows]
-
-
-def _format_name(field: str, parts: Parts) -> str:
-    """A name under which a column of boxes is read in the format that its own name stated."""
-    formats = parts.get("box_formats", ()) if field == "boxes" else ()
-    return next((f"boxes_{word}" for word, each in BOX_FORMATS.items() if each == formats), field)
-
-
-def _belong_together(target: Parts, image_size: tuple[int, int]) -> bool:
-    """Whether there is a class for each box `(M, 4)` and each mask `(M, H, W)`."""
-    labels, shapes = target["labels"], {"boxes": (4,), "masks": image_size}
-    if not are_strings(labels):
-        labels = as_tensor(labels)
-        if labels is None or labels.ndim != 1 or not _are_whole(labels):
-            return False
-    columns = [(as_tensor(target[key]), shape) for key, shape in shapes.items() if key in target]
-    return all(
-        each is not None and (tuple(each.shape) == (len(labels), *shape) or not each.numel() + len(labels))
-        for each, shape in columns
-    )
-
-
-def _are_whole(numbers: Tensor) -> bool:
-    """Whether all numbers are whole and real."""
-    return not numbers.is_complex() and (
-        not numbers.is_floating_point() or torch.equal(numbers, numbers.round())
-    )

@@ -22,15 +22,15 @@ _MOST_KEPT = 4
 
 
 ImageSize = tuple[int, ...]
-"""`(C, H, W)` of a sample's image: one batch holds one size."""
+"""`(C, *S)` of a sample's image: one batch holds one size."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One sample of the fixed batch (a `SaliencyBatch` of one), and where in the stream it was found.
 
-    `group` is what the selection balances over; `position` counts the samples delivered before this one, in all
-    processes together.
+    `group` is what the selection balances over, negative without a label; `position` counts the samples delivered
+    before this one, in all processes together.
     """
 
     position: int
@@ -39,7 +39,7 @@ class Sample:
 
     @property
     def size(self) -> ImageSize:
-        """`(C, H, W)` of the image."""
+        """`(C, *S)` of the image."""
         return tuple(self.batch.images.shape[1:])
 
 
@@ -159,7 +159,7 @@ class FixedBatch:
         self.largest_batch = 1
         self.mixed: list[str] = []
         self.unlabelled = 0
-        """How many samples were passed over because their label is negative."""
+        """How many samples were passed over because their label is negative; none are where all labels are."""
         self.of_other_sizes = 0
         """How many samples were passed over because their image has another size than those that are kept."""
         self.largest_label = -1
@@ -215,15 +215,30 @@ class FixedBatch:
         self._largest_label = max(self._largest_label, _largest_label(batch))
         size = tuple(batch.images.shape[1:])
         self._delivered[size] += len(usable)
-        of_size = self._sizes.setdefault(size, self._empty())
-        for row in usable:
-            if of_size.accepts(groups[row]):  # before the copy is made: most samples are not wanted
-                of_size.keep(Sample(positions[row], groups[row], batch.select([row])))
-        self._bound_memory()
+        if any(self._delivered.values()):
+            self._without_label.clear()
+        else:  # so far: in case that no label comes
+            self._keep(self._without_label, size, [(row, positions[row], -1) for row in rows], batch)
+        self._keep(self._sizes, size, [(row, positions[row], groups[row]) for row in usable], batch)
+
+    def _keep(
+        self,
+        sizes: dict[ImageSize, _SizeSelection],
+        size: ImageSize,
+        rows: Sequence[tuple[int, int, int]],
+        batch: SaliencyBatch,
+    ) -> None:
+        """Keep copies of those rows, each with its position and its class, that are wanted."""
+        of_size = sizes.setdefault(size, self._empty())
+        for row, position, group in rows:
+            if of_size.accepts(group):  # before the copy is made: most samples are not wanted
+                of_size.keep(Sample(position, group, batch.select([row])))
+        self._bound_memory(sizes)
 
     def candidates(self) -> Candidates:
         """Return what was kept so far."""
-        samples = [sample for each in self._sizes.values() for sample in each.kept]
+        kept = [*self._sizes.values(), *self._without_label.values()]
+        samples = [sample for each in kept for sample in each.kept]
         return Candidates(samples, Counter(self._delivered), self._unlabelled, self._largest_label)
 
     def close(self, offered: Candidates | None = None) -> None:
@@ -236,7 +251,8 @@ class FixedBatch:
             InputError: where no usable sample was offered.
         """
         offered = offered if offered is not None else self.candidates()
-        samples, size = offered.samples, offered.commonest_size
+        labelled = [sample for sample in offered.samples if sample.group >= 0]
+        samples, size = labelled or offered.samples, offered.commonest_size
         if any(sample.batch.has_measurements for sample in samples):
             samples = _ungrouped(samples)
         choice = self._empty()
@@ -245,8 +261,8 @@ class FixedBatch:
                 choice.keep(sample)
         if not choice.kept:
             raise InputError(
-                "No validation sample could be used: none was delivered, or every label was negative. Check the "
-                "validation dataloader, or give the samples by hand with `batch=`."
+                "No validation sample could be used: none was delivered. Check the validation dataloader, or give the "
+                "samples by hand with `batch=`."
             )
         ordered = sorted(choice.kept, key=self._place_in_batch)
         with torch.inference_mode(False):  # `trainer.validate` by itself would mark them for ever
@@ -254,13 +270,15 @@ class FixedBatch:
         warn_of_full_masks(self._samples.object_masks)
         self.mixed = _mixed_fields([sample.batch for sample in ordered])
         self.positions = [sample.position for sample in ordered]
-        self.unlabelled, self.largest_label = offered.unlabelled, offered.largest_label
+        self.unlabelled = offered.unlabelled if labelled else 0
+        self.largest_label = offered.largest_label
         self.of_other_sizes = sum(n for other, n in offered.delivered.items() if other != size)
         self.reset()
 
     def reset(self) -> None:
         """Forget what was offered so far (the sanity check's batches come again in the first validation)."""
         self._sizes: dict[ImageSize, _SizeSelection] = {}
+        self._without_label: dict[ImageSize, _SizeSelection] = {}
         self._delivered: Counter[ImageSize] = Counter()
         self._seen, self._unlabelled, self._measured = 0, 0, False
         self._largest_label = -1
@@ -331,16 +349,16 @@ class FixedBatch:
     def _empty(self) -> _SizeSelection:
         return _SizeSelection(self.num_samples, self._balanced)
 
-    def _bound_memory(self) -> None:
+    def _bound_memory(self, sizes: dict[ImageSize, _SizeSelection]) -> None:
         """Drop the samples of the rarest image sizes where too many are kept."""
-        while sum(len(each.kept) for each in self._sizes.values()) > _MOST_KEPT * self.num_samples:
-            rarest = min(reversed(self._sizes), key=self._delivered.__getitem__)
-            del self._sizes[rarest]
+        while sum(len(each.kept) for each in sizes.values()) > _MOST_KEPT * self.num_samples:
+            rarest = min(reversed(sizes), key=self._delivered.__getitem__)
+            del sizes[rarest]
 
 
 def _mixed_fields(batches: Sequence[SaliencyBatch]) -> list[str]:
     """Name the fields that only some of the samples came with, which are kept for none of them."""
-    names = [field.name for field in fields(SaliencyBatch)]
+    names = [field.name for field in fields(SaliencyBatch) if field.name != "faults"]
     return [name for name in names if len({getattr(each, name) is None for each in batches}) > 1]
 
 
@@ -366,8 +384,10 @@ def _ungrouped(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _thumbnails(images: torch.Tensor) -> torch.Tensor:
-    """Average the images over a grid of 4 x 4: `(N, 16 C)`."""
-    return torch.nn.functional.adaptive_avg_pool2d(images.float(), 4).flatten(1)
+    """Average the images over a grid of 4 in each dimension: `(N, 16 C)` of images of two."""
+    functional = torch.nn.functional
+    pools = (functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d)
+    return pools[images.ndim - 3](images.float(), 4).flatten(1)
 
 
 def _same_sample(kept: SaliencyBatch, row: int, batch: SaliencyBatch, other: int) -> bool:

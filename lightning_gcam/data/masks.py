@@ -1,4 +1,4 @@
-"""Convert masks in any form to `(N, H, W)` bool, and distinguish them from dense targets, which are none."""
+"""Convert masks in any form to `(N, *S)` bool, and distinguish them from dense targets, which are none."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lightning_gcam.data.checks import Size, shape_of, type_and_shape
-from lightning_gcam.data.structure import as_tensor
+from lightning_gcam.data.structure import as_tensor, has_aspect, is_list, is_whole, unwrap
 from lightning_gcam.data.unreadable import UnreadableBatch, array_code
 from lightning_gcam.utils.lightning_compat import rank_zero_warn
 
 MANY = 64
 """More different whole numbers in one image are no classes: a photograph of 8 bits, or a depth in millimetres."""
-
-
-def is_whole(numbers: Tensor) -> bool:
-    """Whether all numbers are whole, of whatever dtype."""
-    return not numbers.is_floating_point() or torch.equal(numbers, numbers.round())
 
 
 def is_dense(stack: Tensor) -> bool:
@@ -30,7 +26,7 @@ def is_dense(stack: Tensor) -> bool:
     are, as where a mask was resized.
 
     Args:
-        stack: `(N, H, W)` finite real numbers.
+        stack: `(N, *S)` finite real numbers.
 
     Example:
         >>> ramp = torch.linspace(0, 1, 64).reshape(1, 8, 8)
@@ -43,7 +39,7 @@ def is_dense(stack: Tensor) -> bool:
 
 
 def has_soft_edges(stack: Tensor) -> bool:
-    """Whether `(N, H, W)` is a mask of 0 and 1, or 0 and 255, that was resized: few pixels lie between the two.
+    """Whether `(N, *S)` is a mask of 0 and 1, or 0 and 255, that was resized: few pixels lie between the two.
 
     Of the pixels three in four are empty or full and one in twenty is empty; half of those that are not empty are full.
 
@@ -60,7 +56,7 @@ def has_soft_edges(stack: Tensor) -> bool:
 
 
 def is_soft_mask(stack: Tensor) -> bool:
-    """Whether `(N, H, W)` holds numbers between 0 and 1, half of them exactly 0, and the others in whole areas."""
+    """Whether `(N, *S)` holds numbers between 0 and 1, half of them exactly 0, and the others in whole areas."""
     inside = stack != 0
     return (
         bool(((stack >= 0) & (stack <= 1)).all())
@@ -70,18 +66,16 @@ def is_soft_mask(stack: Tensor) -> bool:
 
 
 def is_area(inside: Tensor) -> bool:
-    """Whether the pixels of `(N, H, W)` bool lie beside each other, along rows or columns, and are not scattered.
+    """Whether the pixels of `(N, *S)` bool lie beside each other, along some dimension, and are not scattered.
 
     Of scattered ones the next pixel is inside as often as any; a third of the way from there to "always" is enough.
     """
     share = float(inside.float().mean())
-    along = [
-        float((first & second).sum()) / max(int(first.sum()), 1)
-        for first, second in (
-            (inside[..., :-1], inside[..., 1:]),
-            (inside[..., :-1, :], inside[..., 1:, :]),
-        )
-    ]
+    along = []
+    for axis in range(1, inside.ndim):
+        length = inside.shape[axis] - 1
+        first, second = inside.narrow(axis, 0, length), inside.narrow(axis, 1, length)
+        along.append(float((first & second).sum()) / max(int(first.sum()), 1))
     return not share or max(along) >= share + (1 - share) / 3
 
 
@@ -111,7 +105,7 @@ def warn_of_full_masks(masks: Tensor | None) -> None:
     """Warn where the object fills every image of several: each score of localization is then at its chance level.
 
     Args:
-        masks: `(N, H, W)` bool, or None.
+        masks: `(N, *S)` bool, or None.
     """
     if masks is not None and len(masks) > 1 and bool(masks.all()):
         rank_zero_warn(
@@ -131,7 +125,7 @@ _FEW = 1 << 16
 
 @dataclass(frozen=True)
 class Segmentation:
-    """`(N, H, W)` int64 numbers of classes; 0 is the background, and 255 and negative ones are void."""
+    """`(N, *S)` int64 numbers of classes; 0 is the background, and 255 and negative ones are void."""
 
     numbers: Tensor
 
@@ -146,7 +140,8 @@ class Segmentation:
         """Return the pixels of each sample's class `(N,)` or classes `(N, K)`; none where all is background."""
         if labels.ndim == 1:
             shows_any = ((self.numbers > 0) & (self.numbers != VOID)).flatten(1).any(dim=1)
-            return (self.numbers == labels[:, None, None]) & (shows_any & (labels >= 0))[:, None, None]
+            column = (len(labels), *(1,) * (self.numbers.ndim - 1))
+            return (self.numbers == labels.reshape(column)) & (shows_any & (labels >= 0)).reshape(column)
         known = (self.numbers > 0) & (self.numbers < labels.shape[1])
         places = torch.where(known, self.numbers, 0).flatten(1)
         return (labels > 0).gather(1, places).reshape(known.shape) & known
@@ -168,25 +163,32 @@ def _counted(numbers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _largest(numbers: Tensor) -> int:
-    """Return the class with the most pixels in one segmentation `(H, W)`; -1 where there is none."""
+    """Return the class with the most pixels in one segmentation; -1 where there is none."""
     classes, counts = _counted(numbers[(numbers > 0) & (numbers != VOID)])
     return int(classes[counts.argmax()]) if len(classes) else -1
 
 
 def read_masks(
-    masks: Any, labels: Tensor | None, size: Size, device: torch.device | str = "cpu"
+    masks: Any,
+    labels: Tensor | None,
+    size: Size,
+    device: torch.device | str = "cpu",
+    faults: list[str] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Convert masks to objects `(N, H, W)` bool, and give the labels: those that came, or the segmentation's.
+    """Convert masks to objects `(N, *S)` bool, and give the labels: those that came, or the segmentation's.
+
+    A mask of another size and the aspect of its image is resized. A sample without a mask has an empty one.
 
     A mask of one number beside the background is the object. In a segmentation of several, the object is the pixels
     of the sample's label; where there are no labels, the label is the class with the most pixels that is neither 0
     (background) nor 255 (void).
 
     Args:
-        masks: an array `(N, H, W)`, with one channel or without, or a list.
+        masks: an array `(N, *S)`, with one channel or without, or a list.
         labels: `(N,)` or `(N, K)`, as `read_labels` gives them.
-        size: N, H and W of the images.
+        size: N, H and W of the images, or of signals and volumes.
         device: where the labels are, and the result is held.
+        faults: N strings, to which what was left out is written.
 
     Raises:
         UnreadableBatch: another form or size, or numbers that do not belong to the labels.
@@ -196,7 +198,7 @@ def read_masks(
         (tensor([[[False,  True],
                  [ True, False]]]), tensor([7]))
     """
-    stack = _as_stack(masks, labels, size).to(device)
+    stack = _as_stack(_one_each(masks, size, faults), labels, size, faults).to(device)
     if stack.dtype == torch.bool:
         return stack, labels
     if is_dense(stack):
@@ -213,43 +215,107 @@ def read_masks(
     return _masks_of_labels(masks, segmentation, labels), labels
 
 
-def _as_stack(masks: Any, labels: Tensor | None, size: Size) -> Tensor:
-    """Convert masks to one `(H, W)` for each sample."""
-    found = as_tensor(masks)
-    found = (
-        found.squeeze(-1)
-        if found is not None and found.ndim == 4 and _has_last_channel(found, size)
-        else found
+def _one_each(masks: Any, size: Size, faults: list[str] | None) -> Any:
+    """Make masks of one size of a list in which some are None, or of another size than their image.
+
+    What is of another size and aspect becomes an empty mask, where there are others.
+    """
+    masks = unwrap(masks)
+    if not is_list(masks) or len(masks) != size[0] or as_tensor(masks) is not None:
+        return masks
+    found = [None if each is None else _one_mask(as_tensor(each), size[1:]) for each in masks]
+    given = [each for each in found if each is not None]
+    if not given:
+        return masks
+    for row, each in enumerate(masks):
+        if each is not None and found[row] is None and faults is not None:
+            faults[row] = faults[row] or "a mask of another size"
+    return as_tensor([torch.zeros_like(given[0]) if each is None else each for each in found])
+
+
+def _one_mask(mask: Tensor | None, size: Size) -> Tensor | None:
+    """Convert one sample's mask to the size S of its image; None where its shape does not fit."""
+    if mask is None:
+        return None
+    if mask.ndim == len(size) + 1 and 1 in (mask.shape[0], mask.shape[-1]):
+        mask = mask.squeeze(0 if mask.shape[0] == 1 else -1)
+    if tuple(mask.shape) == size:
+        return mask
+    return (
+        resized_mask(mask[None], size)[0] if mask.ndim == len(size) and has_aspect(mask.shape, size) else None
     )
-    found = found.squeeze(-3) if found is not None and found.ndim > 3 and found.shape[-3] == 1 else found
+
+
+def resized_mask(masks: Tensor, size: Size) -> Tensor:
+    """Resize `(N, *S)` to another size by the nearest pixel, in the dtype they have.
+
+    Example:
+        >>> resized_mask(torch.tensor([[0, 7]]), (4,))
+        tensor([[0, 0, 7, 7]])
+    """
+    return functional.interpolate(masks[:, None].double(), size, mode="nearest")[:, 0].to(masks.dtype)
+
+
+def _as_stack(masks: Any, labels: Tensor | None, size: Size, faults: list[str] | None) -> Tensor:
+    """Convert masks to one `S` for each sample."""
+    found, d = as_tensor(masks), len(size) - 1
+    if found is not None and found.ndim == d + 2 and _has_last_channel(found, size):
+        found = found.squeeze(-1)
+    if found is not None and found.ndim > d + 1 and found.shape[-d - 1] == 1:
+        found = found.squeeze(-d - 1)
+    if found is not None and found.shape[:2] == size[:2] and found.ndim == 5 == d + 2 and found.shape[2] == 1:
+        found = found.squeeze(2)  # of videos with their frames first
     if found is not None and found.shape == size[1:] and size[0] == 1:
         found = found[None]
+    if found is not None and _is_of_another_size(found, size):
+        found = resized_mask(found, size[1:])
     if found is None or tuple(found.shape) != size:
         raise _wrong_shape(masks, found, labels, size)
-    if found.is_complex() or not bool(torch.isfinite(found).all()):
-        raise UnreadableBatch(f"`masks` {shape_of(found)} hold NaN or infinity, or are complex.")
-    return found
+    return _without_nan(found, faults)
+
+
+def _without_nan(masks: Tensor, faults: list[str] | None) -> Tensor:
+    """Make the masks with NaN empty, where others are not."""
+    is_whole_mask = torch.isfinite(masks).flatten(1).all(dim=1)
+    bad = (~is_whole_mask).nonzero()[:, 0].tolist()
+    if masks.is_complex() or len(bad) == len(masks):
+        raise UnreadableBatch(f"`masks` {shape_of(masks)} hold NaN or infinity, or are complex.")
+    for row in bad:
+        if faults is not None:
+            faults[row] = faults[row] or "a mask with NaN"
+    return torch.where(is_whole_mask.reshape(-1, *(1,) * (masks.ndim - 1)), masks, 0) if bad else masks
+
+
+def _is_of_another_size(masks: Tensor, size: Size) -> bool:
+    """Whether masks `(N, *S)` have another size than their images, of the same aspect, and are no dense target."""
+    is_alike = masks.ndim == len(size) and len(masks) == size[0] and not masks.is_complex()
+    return (
+        is_alike
+        and tuple(masks.shape) != size
+        and has_aspect(masks.shape[1:], size[1:])
+        and not is_dense(masks)
+    )
 
 
 def _has_last_channel(masks: Tensor, size: Size) -> bool:
-    return tuple(masks.shape) == (*size, 1) and size[2] != 1
+    return tuple(masks.shape) == (*size, 1) and size[-1] != 1
 
 
 def _wrong_shape(masks: Any, found: Tensor | None, labels: Tensor | None, size: Size) -> UnreadableBatch:
     """The error for masks of another size or form, with the code that settles it."""
-    expected = f"`masks` must have the size of the images, {size}; got"
-    if found is None or found.ndim not in (3, 4) or len(found) != size[0]:
+    expected, d = f"`masks` must have the size of the images, {size}; got", len(size) - 1
+    if found is None or found.ndim not in (d + 1, d + 2) or len(found) != size[0]:
         return UnreadableBatch(f"{expected} {type_and_shape(masks)}.")
     code = array_code("masks", masks)
-    if found.is_complex() or is_dense(found.flatten(0, -3)):
+    if found.is_complex() or is_dense(found.flatten(0, -d - 1)):
         return UnreadableBatch(f"{expected} {shape_of(found)}, whose numbers are no mask's either.")
-    if found.ndim == 4 and tuple(found.shape[2:]) == size[1:]:
+    if found.ndim == d + 2 and tuple(found.shape[2:]) == size[1:]:
         reason = f"{expected} {shape_of(found)}. Its {found.shape[1]} channels may be instances or classes."
         return UnreadableBatch(reason, masks=f"({code} != 0).any(dim=1)")
     reason = f'{expected} {shape_of(found)}. Resize them first, with mode "nearest".'
-    shape = (-1, 1 if found.ndim == 3 else found.shape[1], *found.shape[-2:])
+    shape = (-1, 1 if found.ndim == d + 1 else found.shape[1], *found.shape[-d:])
     resized = f"torch.nn.functional.interpolate({code}.float().reshape{shape}, size={size[1:]})"
-    if found.ndim == 3 and is_whole(found) and len(Segmentation(found.long()).foreground) > 1:
+    if found.ndim == d + 1 and is_whole(found) and len(Segmentation(found.long()).foreground) > 1:
         return UnreadableBatch(
             reason, batch=f"({{images}}, {'{labels}, ' if labels is not None else ''}{resized})"
         )
@@ -271,9 +337,11 @@ def _dense_target(masks: Any, stack: Tensor) -> UnreadableBatch:
     )
     if is_of_larger_numbers and not is_whole(stack):
         return UnreadableBatch(
-            reason, masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0"
+            reason,
+            masks=f"{array_code('masks', masks)}.reshape{(-1, *stack.shape[1:])} != 0",
+            recipe="#dense-targets",
         )
-    return UnreadableBatch(reason)
+    return UnreadableBatch(reason, recipe="#dense-targets")
 
 
 def _read_shares(masks: Any, stack: Tensor, labels: Tensor | None) -> Tensor:

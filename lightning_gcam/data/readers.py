@@ -1,180 +1,37 @@
-"""Find which part of a batch is which field: by its key, by its order, by its form."""
+"""Find the parts of a batch in its structure: by their keys, by their order, by their form."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lightning_gcam.data import checks, structure
-from lightning_gcam.data.conversion import CENTRE, CORNERS, EXTENT
+from lightning_gcam.data.fields import (
+    KEYS,
+    annotation_among,
+    are_equal,
+    images_among,
+    is_label,
+    label_columns,
+    len_of,
+    merge,
+    named_fields,
+    other_inputs,
+    size_of_first,
+)
+from lightning_gcam.data.masks import is_dense
 from lightning_gcam.data.structure import (
-    are_objects,
-    are_strings,
+    CollatedPart,
     as_tensor,
+    batch_shape,
     dimensions,
-    is_image_batch,
+    image_dimensions,
     is_list,
-    is_segmentation,
-    is_segmentation_of,
     named_parts,
     unwrap,
 )
-from lightning_gcam.data.unreadable import CollatedPart, Parts, UnreadableBatch, access
-
-KEYS = {
-    "images": ("images", "image", "pixel_values", "x", "inputs", "input", "imgs", "img", "data", "samples"),
-    "labels": (
-        *("labels", "label", "targets", "target", "y", "gt_label", "gt_labels", "classes", "class", "cls"),
-        *("class_labels", "class_label", "class_id", "class_ids", "class_idx", "category", "category_id"),
-        *("category_ids", "label_id", "label_ids", "fine_label", "y_true"),
-    ),
-    "masks": (
-        *("masks", "mask", "segmentation", "segmentations", "segmentation_mask", "segmentation_masks", "seg"),
-        *("segmentation_map", "segmentation_maps", "semantic_mask", "object_mask", "gt_mask", "gt_masks"),
-        *("mask_labels", "annotation_mask"),
-    ),
-    "boxes": ("boxes", "box", "bboxes", "bbox", "bbox_xyxy", "boxes_xyxy", "gt_boxes", "gt_bboxes"),
-    "suspect": ("suspect",),
-    "groups": ("groups", "group"),
-    "names": ("names", "name", "filename", "filenames", "file_name", "file_names"),
-}
-"""For each field of a `SaliencyBatch` what it is called, in lower case: by torchvision (`boxes`, `labels`, `masks`),
-timm and Hugging Face datasets (`image`, `img`, `label`, `fine_label`), Hugging Face processors (`pixel_values`,
-`labels`, `class_labels`, `mask_labels`), torchgeo (`image`, `mask`, `label`, `bbox_xyxy`), MONAI (`image`, `label`),
-albumentations (`bboxes`, `class_labels`, `category_ids`), anomalib (`gt_label`, `gt_mask`), WILDS (`x`, `y_true`)."""
-
-BOX_FORMATS = {"xywh": (EXTENT,), "coco": (EXTENT,), "cxcywh": (CENTRE,), "yolo": (CENTRE,)}
-"""The format that the last word in the name of boxes means: `bbox_xywh`, `boxes_cxcywh`, `bboxes_yolo`."""
-
-_COCO = ("category_id", "category", "iscrowd")
-"""What stands beside a `bbox` in COCO's annotations, where it is x, y, width, height."""
-
-SUREST = "pixel_values"
-"""The one name that by itself means that the model takes it; a raw image may stand beside it."""
-
-_FIELD_TESTS: dict[str, Callable[[Any], bool]] = {
-    "images": is_image_batch,
-    "labels": lambda value: are_strings(value) or dimensions(value) < 3,
-    "masks": is_segmentation,
-}
-"""The test that chooses among several parts of one name."""
-
-
-def images_among(named: Mapping[Any, Any]) -> Any | None:
-    """Return the part that is the images by its name, or None.
-
-    Raises:
-        UnreadableBatch: where two could be.
-    """
-    candidates = {key: value for key, value in _named_fields(named, "images") if not _holds_images(value)}
-    if SUREST in candidates:
-        return candidates[SUREST]
-    return _only_candidate(candidates, "images", {}) if candidates else None
-
-
-def annotation_among(named: Mapping[Any, Any], images: Any) -> Parts:
-    """Return every other field by its name; a label that is as large as the image is a segmentation.
-
-    Raises:
-        UnreadableBatch: where two different parts could be the same field.
-
-    Example:
-        >>> import torch
-        >>> images, segmentation = torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8)
-        >>> list(annotation_among({"label": segmentation}, images))
-        ['masks']
-    """
-    candidates = {field: dict(_named_fields(named, field)) for field in KEYS if field != "images"}
-    candidates["objects"] = {}
-    for key, value in list(candidates["labels"].items()):
-        for field, fits in (("objects", are_objects), ("masks", _segmentation_of(images))):
-            if fits(value):
-                candidates[field][key] = candidates["labels"].pop(key)
-                break
-    found: Parts = {}
-    for field, values in candidates.items():
-        if values:
-            found[field] = _only_candidate(values, field, {"images": images, **found})
-    formats = _box_formats(named, found.get("boxes"))
-    return {**found, "box_formats": formats} if formats else found
-
-
-def _box_formats(named: Mapping[Any, Any], boxes: Any) -> tuple[str, ...]:
-    """Return the formats that the name of the boxes states; none where there are no boxes, or they are corners."""
-    name = next(
-        (str(key).lower() for key, value in named.items() if boxes is not None and value is boxes), ""
-    )
-    if name == "bbox" and any(key in named for key in _COCO):
-        return (EXTENT, CORNERS)
-    return BOX_FORMATS.get(name.rpartition("_")[2], ())
-
-
-def _segmentation_of(images: Any) -> Callable[[Any], bool]:
-    """Return a test whether a part is a segmentation of `images`; of any, where there are none."""
-    if images is None:
-        return is_segmentation
-    size = size_of_first(images)
-    return lambda value: is_segmentation_of(value, size)
-
-
-def size_of_first(images: Any) -> tuple[int, int]:
-    """Return the height and width of the first image; 0 and 0 where it is none.
-
-    Example:
-        >>> import torch
-        >>> size_of_first([torch.zeros(3, 6, 8), torch.zeros(3, 9, 9)])
-        (6, 8)
-    """
-    images = unwrap(images)
-    if not is_list(images) and dimensions(images) < 1:
-        return 0, 0
-    first = as_tensor(images[0]) if len(images) else None
-    shape = first.shape if first is not None and first.ndim > 1 else (0, 0)
-    return shape[-2], shape[-1]
-
-
-def _named_fields(named: Mapping[Any, Any], field: str) -> Iterator[tuple[Any, Any]]:
-    """Yield the parts that go by one of a field's names, without None and what has parts of its own."""
-    for key, value in named.items():
-        is_known = isinstance(key, str) and (key.lower() in KEYS[field] or _is_format(field, key.lower()))
-        if is_known and value is not None and named_parts(value) is None:
-            yield key, value
-
-
-def _is_format(field: str, key: str) -> bool:
-    """Whether a key is a name of boxes with their format behind it, or the format alone."""
-    name, _, last = key.rpartition("_")
-    return field == "boxes" and last in BOX_FORMATS and (not name or name in KEYS["boxes"])
-
-
-def _holds_images(value: Any) -> bool:
-    """Whether a list holds images, and so is a whole batch: some call it `data`."""
-    return is_list(value) and any(is_image_batch(each) for each in value)
-
-
-def _only_candidate(candidates: Mapping[Any, Any], field: str, parts: Parts) -> Any:
-    """Return the only part that can be the field, numbers before words; the first where they are the same."""
-    fits = _FIELD_TESTS.get(field, lambda value: True)
-    likely = {key: value for key, value in candidates.items() if len(candidates) == 1 or fits(value)}
-    if field == "labels" and not all(map(are_strings, likely.values())):
-        likely = {key: value for key, value in likely.items() if not are_strings(value)}
-    keys, values = list(likely or candidates), list((likely or candidates).values())
-    if field == "names" or all(are_equal(values[0], each) for each in values[1:]):
-        return values[0]
-    raise UnreadableBatch(
-        f"{' and '.join(map(repr, keys))} could each be the {field}, and they differ.",
-        {**parts, field: values[0]},
-    )
-
-
-def are_equal(left: Any, right: Any) -> bool:
-    """Whether two parts hold the same."""
-    first, second = as_tensor(left), as_tensor(right)
-    if first is None or second is None:
-        return left is right or (are_strings(left) and are_strings(right) and list(left) == list(right))
-    return first.shape == second.shape and bool((first.cpu() == second.cpu()).all())
-
+from lightning_gcam.data.unreadable import LABELS_TWICE, Parts, UnreadableBatch, access
 
 Reader = Callable[[Any], Parts | None]
 """From a batch to its parts, or None where it has another structure."""
@@ -188,8 +45,8 @@ def find_parts(batch: Any) -> Parts:
 
     Example:
         >>> import torch
-        >>> list(find_parts((torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))))
-        ['images', 'labels']
+        >>> find_parts((torch.zeros(2, 3, 8, 8), torch.tensor([0, 1])))["labels"]
+        tensor([0, 1])
     """
     found = _first_reading(READERS, batch)
     if found is None:
@@ -213,24 +70,33 @@ def _images_alone(batch: Any) -> Parts | None:
 def _by_name(batch: Any) -> Parts | None:
     """Read parts with names, some of them perhaps one level deeper: `{"image": ..., "target": {"label": ...}}`."""
     named = named_parts(batch)
-    images = images_among(named) if named is not None else None
-    if named is None or images is None:
+    found = images_among(named) if named is not None else None
+    if named is None or found is None:
         return None
-    found = {"images": images, **annotation_among(named, images)}
-    return {**_nested_fields(named.values(), found), **found}
+    images = found["images"]
+    merge(found, annotation_among(named, images, found["images_name"]))
+    deeper = {key: parts for key, value in named.items() if (parts := named_parts(value))}
+    inner = {key: parts for key, parts in deeper.items() if images_among(parts) is None}
+    merge(found, _nested_fields(list(inner.values()), found))
+    of_labels = [parts for key, parts in inner.items() if str(key).lower() in KEYS["labels"]]
+    columns = dict(pair for parts in (named, *of_labels) for pair in label_columns(parts, len_of(images)))
+    return {
+        **found,
+        "columns": {**columns, **found.get("columns", {})},
+        "inputs": other_inputs(named, images),
+    }
 
 
-def _nested_fields(values: Any, found: Parts) -> Parts:
-    """Return the fields that stand one level deeper, beside the images; what has images of its own is another batch."""
+def _nested_fields(inners: Sequence[Mapping[Any, Any]], found: Parts) -> Parts:
+    """Return the fields that stand one level deeper, beside the images."""
     nested: Parts = {}
-    for inner in filter(None, map(named_parts, values)):
-        if images_among(inner) is not None:
-            continue
-        for field, value in annotation_among(inner, found["images"]).items():
-            if field not in found and not are_equal(nested.setdefault(field, value), value):
-                raise UnreadableBatch(
-                    f"Two parts further in could each be the {field}, and they differ.", found
-                )
+    for inner in inners:
+        new = annotation_among(inner, found["images"], found["images_name"])
+        merge(nested, {"unclear": new.pop("unclear", [])})
+        for field in new.keys() - found.keys() - {"columns"}:
+            if not are_equal(nested.setdefault(field, new[field]), new[field]):
+                problem = f"Two parts further in could each be the {field}, and they differ."
+                merge(nested, {field: None, "unclear": [UnreadableBatch(problem, found)]})
     return nested
 
 
@@ -239,17 +105,50 @@ def _named_samples(batch: Any) -> Parts | None:
     if not isinstance(batch, list) or not batch:
         return None
     names = [named_parts(each) or {} for each in batch]
-    if not all(_is_one_image(images_among(each)) for each in names):
+    found = [_one_image_among(each) for each in names]
+    if not _are_samples([each for each in found if each is not None], names):
         return None
-    keys = [key for key in names[0] if all(key in each for each in names)]
-    return _by_name({key: _column([each[key] for each in names], access(batch[0], key)) for key in keys})
+    keys = list(dict.fromkeys(key for each in names for key in each if key in names[0] or key in _OPTIONAL))
+    columns = {
+        key: _column([each.get(key) for each in names], access(batch[0] if key in names[0] else {}, key))
+        for key in keys
+    }
+    return _by_name(columns)
+
+
+_OPTIONAL = tuple(key for field in ("labels", "masks", "boxes") for key in KEYS[field])
+"""What only some samples may have."""
+
+
+def _one_image_among(named: Mapping[Any, Any]) -> Any:
+    """Return the part of a single sample that is its image by its name, or None."""
+    found = next(
+        ((key, value) for key, value in named_fields(named, "images") if dimensions(value) > 1), None
+    )
+    return None if found is None else found[1]
+
+
+def _are_samples(images: Sequence[Any], samples: Sequence[Mapping[Any, Any]]) -> bool:
+    """Whether these are the images of single samples; volumes and signals only where their labels are a number each."""
+    counts = {dimensions(each) for each in images}
+    if len(images) < len(samples) or len(counts) != 1:
+        return False
+    (d,) = counts
+    is_alone = d in (2, 4) and len(samples) > 1 and len({as_tensor(each).shape for each in images}) == 1  # type: ignore[union-attr]
+    has_columns = any(dimensions(part) == 1 for each in samples for part in each.values())
+    if d == 3 and len(samples) == 1 and structure.are_signals(shape := batch_shape(images[0])):
+        return not any(is_label(part, shape[0]) for part in samples[0].values())  # else a batch of signals
+    return d == 3 or (is_alone and not has_columns)
 
 
 def _unnamed_samples(batch: Any) -> Parts | None:
     """Read a list of samples that were not collated, each a tuple: `[(image, label), ...]`."""
     if not isinstance(batch, list) or not batch:
         return None
-    if not all(isinstance(each, tuple) and len(each) > 1 and _is_one_image(each[0]) for each in batch):
+    if not all(isinstance(each, tuple) and len(each) > 1 for each in batch):
+        return None
+    samples = [dict(enumerate(each)) for each in batch]
+    if not _are_samples([each[0] for each in batch], samples):
         return None
     columns = [list(column) for column in zip(*batch, strict=False)]
     if len(columns) == len(batch) and all(_is_one_image(part) for column in columns for part in column):
@@ -265,7 +164,7 @@ def _unnamed_samples(batch: Any) -> Parts | None:
 
 
 def _is_one_image(value: Any) -> bool:
-    return structure.dimensions(value) == 3
+    return dimensions(value) == 3
 
 
 def _column(parts: list[Any], code: str) -> CollatedPart:
@@ -276,16 +175,68 @@ def _in_order(batch: Any) -> Parts | None:
     """Read parts without names: the first that has the form of images, and the others by `PART_TESTS`."""
     if not isinstance(batch, (tuple, list)):
         return None
-    place = next((index for index, each in enumerate(batch) if structure.is_image_batch(each)), None)
-    if place is None and batch and structure.is_array(batch[0]) and batch[0].ndim > 2:
-        place = 0  # refused by its shape when the batch is built
+    batch = _flattened(batch)
+    place = _place_of_images(batch)
     if place is None:
         return None
-    found: Parts = {"images": batch[place]}
+    found: Parts = {"images": batch[place], "images_name": "", "columns": {}}
     for value in [*batch[:place], *batch[place + 1 :]]:
         if value is not None:
-            _add_part(found, value)
-    return _words_are_names(found)
+            try:
+                _add_part(found, value)
+            except UnreadableBatch as unclear:
+                merge(found, {"unclear": [unclear]})
+    parts = {str(index): value for index, value in enumerate(batch) if value is not None}
+    found["inputs"] = other_inputs(parts, batch[place])
+    return _words_are_names(_one_label(found))
+
+
+def _flattened(batch: Sequence[Any]) -> Sequence[Any]:
+    """Put two pictures of one form, `((left, right), label)`, into one sequence with the others."""
+    first = batch[0] if batch else None
+    if not is_list(first) or len(first) < 2 or not all(structure.is_array(each) for each in first):
+        return batch
+    is_one_form = len({tuple(each.shape) for each in first}) == 1 and first[0].ndim in (4, 5)
+    return [*first, *batch[1:]] if is_one_form else batch
+
+
+def _place_of_images(batch: Sequence[Any]) -> int | None:
+    """Return the place of the images among parts without names, or None.
+
+    It is the first image or volume, or else the first signal; a volume goes before a segmentation of it.
+    """
+    counts = [image_dimensions(each) for each in batch]
+    place = next((index for index, d in enumerate(counts) if d > 1), None)
+    if place is not None and counts[place] == 2 and 3 in counts:
+        volume = counts.index(3)
+        place = volume if size_of_first(batch[volume]) == batch_shape(batch[place])[1:] else place
+    if place is None and 1 in counts:
+        place = counts.index(1)
+    if place is None and batch and structure.is_array(batch[0]) and batch[0].ndim > 1:
+        array = unwrap(batch[0])
+        place = 0 if array.ndim > 2 or array.is_floating_point() else None  # refused by its shape later
+    return place
+
+
+def _one_label(found: Parts) -> Parts:
+    """Choose the label among the parts without names that have its form: the only one that is classes or marks."""
+    parts = found.pop("label_parts", [])
+    n = len_of(found["images"])
+    likely = [each for each in parts if is_label(each, n)] if len(parts) > 1 else parts
+    likely = likely or parts[:1]
+    others = [
+        each
+        for each in parts
+        if not any(each is one for one in likely) and not structure.has_numbers(each, n)
+    ]
+    found["columns"] = {**{str(index): each for index, each in enumerate(likely)}, **found["columns"]}
+    if len(likely) > 1 or others or (likely and "labels" in found):
+        first = {"labels": likely[0]} if likely else {}
+        merge(found, {"unclear": [UnreadableBatch(LABELS_TWICE, {**first, **found})]})
+        found["labels"] = None
+    elif likely:
+        found["labels"] = likely[0]
+    return found
 
 
 def _add_part(found: Parts, value: Any) -> None:
@@ -293,15 +244,41 @@ def _add_part(found: Parts, value: Any) -> None:
     inner, images = named_parts(value), _ImageShape.of(found["images"])
     if inner is not None:
         new = annotation_among(inner, found["images"])
+        found["columns"].update(label_columns(inner, images.n))
+    elif _is_second_picture(value, found["images"]):
+        return
     else:
         field = next((field for field, fits in PART_TESTS if fits(value, images)), None)
+        if field is None and _is_signal_beside(value, images):
+            return
         if field is None:
             raise _unknown_part(found, value, images)
         new = {field: value}
-    twice = next((field for field in new if field in found), None)
+    if new.keys() == {"labels"} and inner is None:
+        found.setdefault("label_parts", []).append(value)
+        return
+    twice = next((field for field in new if field in found and field not in ("unclear", "columns")), None)
     if twice is not None:
         raise UnreadableBatch(f"Two parts could each be the {twice}.", found)
-    found.update(new)
+    merge(found, new)
+
+
+def _is_second_picture(value: Any, images: Any) -> bool:
+    """Whether a part has the form of the images, numbers of their kind, and is no mask: the other one of a pair."""
+    if structure.is_tv_mask(value) or batch_shape(value) != batch_shape(images):
+        return False
+    first, second = as_tensor(images), as_tensor(value)
+    if first is None or second is None or second.shape != first.shape:
+        return False
+    is_alike = (
+        second.dtype == first.dtype and first.ndim > 2 and not second.is_complex() and second.numel() > 0
+    )
+    return is_alike and is_dense(second[:4].flatten(0, 1))  # some are enough
+
+
+def _is_signal_beside(value: Any, images: _ImageShape) -> bool:
+    """Whether a part is signals that a model takes beside images."""
+    return images.dimensions > 1 and image_dimensions(value) == 1 and structure.is_signal(batch_shape(value))
 
 
 def _unknown_part(found: Parts, value: Any, images: _ImageShape) -> UnreadableBatch:
@@ -311,7 +288,7 @@ def _unknown_part(found: Parts, value: Any, images: _ImageShape) -> UnreadableBa
     fits = (
         f"{checks.shape_of(unwrap(value))} fits neither masks of images of {images.size} nor boxes nor labels"
     )
-    recipe = "#keypoints" if structure.dimensions(value) == 3 else ""
+    recipe = "#keypoints" if dimensions(value) == 3 else ""
     return UnreadableBatch(f"Not every part of it is known: {fits}.", found, recipe=recipe)
 
 
@@ -358,20 +335,24 @@ READERS: tuple[Reader, ...] = (
 
 @dataclass(frozen=True)
 class _ImageShape:
-    """How many images there are, and the height and width of the first."""
+    """How many images there are, and the size S of the first."""
 
     n: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
 
     @staticmethod
     def of(images: Any) -> _ImageShape:
         return _ImageShape(len(unwrap(images)), size_of_first(images))
 
+    @property
+    def dimensions(self) -> int:
+        return len(self.size)
+
 
 def _are_masks_as_narrow_as_boxes(value: Any, images: _ImageShape) -> bool:
     """Whether a part `(N, M, 4)` beside images of M x 4 pixels is masks: it is, unless it could be corners."""
     array = as_tensor(value)
-    if array is None or array.ndim < 3 or tuple(array.shape[-2:]) != images.size:
+    if array is None or array.ndim < 3 or images.dimensions != 2 or tuple(array.shape[-2:]) != images.size:
         return False
     if structure.are_boxes(value, images.n) and structure.are_single_boxes(array.reshape(-1, 4), images.size):
         raise UnreadableBatch("A part of it could be masks as well as boxes.")
@@ -384,7 +365,7 @@ PART_TESTS: tuple[tuple[str, Callable[[Any, _ImageShape], bool]], ...] = (
     ("objects", lambda value, images: structure.are_objects(value, images.n)),
     ("words", lambda value, images: structure.are_strings_for(value, images.n)),
     ("masks", _are_masks_as_narrow_as_boxes),
-    ("boxes", lambda value, images: structure.are_boxes(value, images.n)),
+    ("boxes", lambda value, images: structure.are_boxes(value, images.n, images.dimensions)),
     ("masks", lambda value, images: structure.is_segmentation_of(value, images.size)),
     ("boxes", lambda value, images: structure.are_single_boxes(value, images.size)),
     ("labels", lambda value, images: structure.are_labels(value, images.n)),

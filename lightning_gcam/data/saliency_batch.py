@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -53,6 +54,8 @@ class SaliencyBatch:
         head_labels: labels of several heads, `(N,)` or `(N, K)` each, by the name of each.
         inputs: what else the model may take, by name: tensors, or lists, with a row for each sample.
         faults: for each sample "", or why its annotation was left out.
+        no_classes: whether labels came that are no classes (keypoints, heat maps, several measurements) and are left
+            out here: then no class is read into the model's output, either.
 
     Tensors of a class of their own (`tv_tensors`) are held as plain ones.
 
@@ -79,6 +82,7 @@ class SaliencyBatch:
     head_labels: dict[str, Tensor] | None = None
     inputs: dict[str, Any] | None = None
     faults: list[str] | None = None
+    no_classes: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -246,8 +250,11 @@ def _join(name: str, values: list[Any]) -> Any:
     if isinstance(first, (str, bool)):  # one for all samples
         return first
     if isinstance(first, dict):
-        common = [key for key in first if all(key in each for each in values)]
-        return {key: _join(f"{name}[{key!r}]", [each[key] for each in values]) for key in common} or None
+        joined: dict[str, Any] = {}
+        for key in (key for key in first if all(key in each for each in values)):
+            with suppress(InputError):  # of several shapes: it is left out
+                joined[key] = _join(f"{name}[{key!r}]", [each[key] for each in values])
+        return joined or None
     if isinstance(first, Tensor):
         values = _padded(values) if name.startswith("inputs") else values
         other = next((each for each in values if each.shape[1:] != values[0].shape[1:]), None)

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from lightning_gcam.data import checks
 from lightning_gcam.data.saliency_batch import SaliencyBatch
-from lightning_gcam.data.structure import as_tensor, is_array, is_binary, is_list, named_parts, unwrap
+from lightning_gcam.data.structure import (
+    CollatedPart,
+    are_frames_first,
+    as_tensor,
+    is_array,
+    is_binary,
+    is_list,
+    named_parts,
+    unwrap,
+)
 from lightning_gcam.utils.errors import InputError
 
 Reads = Callable[[Any], SaliencyBatch]
@@ -20,6 +29,10 @@ Reads = Callable[[Any], SaliencyBatch]
 
 Parts = dict[str, Any]
 """What was found in a batch: the fields of a `SaliencyBatch`, and `objects`, one dict per sample."""
+
+
+LABELS_TWICE = "Two parts could each be the labels."
+"""The problem that a model with a head for each of them does not have."""
 
 
 class UnreadableBatch(Exception):
@@ -50,14 +63,6 @@ class UnreadableBatch(Exception):
         self.settles = settles
 
 
-class CollatedPart(list[Any]):
-    """One field of a batch that came as a list of samples; `code` is the expression that collects it from the batch."""
-
-    def __init__(self, values: list[Any], code: str) -> None:
-        super().__init__(values)
-        self.code = code
-
-
 def check_part(check: Callable[[Any, checks.Size], None], value: Any, size: checks.Size) -> None:
     """Run one of the checks of `SaliencyBatch` on a part of a batch, where an adapter may settle what it finds.
 
@@ -74,7 +79,9 @@ RECIPES = "docs/recipes.md"
 """Where what is not supported by itself has a worked example."""
 
 
-def error_message(batch: Any, unclear: UnreadableBatch, reads: Reads, *, adapted: bool = False) -> str:
+def error_message(
+    batch: Any, unclear: UnreadableBatch, reads: Reads, *, adapted: bool = False, left_out: bool = False
+) -> str:
     """Write the message: what came, what is not clear about it, and what to do.
 
     Args:
@@ -82,9 +89,12 @@ def error_message(batch: Any, unclear: UnreadableBatch, reads: Reads, *, adapted
         unclear: what was raised on it.
         reads: what is done with a batch that an adapter gave; each code is tried with it before it is shown.
         adapted: whether `batch` is what the user's own adapter gave.
+        left_out: whether only something beside the images is unclear, and the batch is read without it.
     """
-    came = f"The batch could not be read: {describe(batch)}."
+    failed = "Not all of the batch could be read" if left_out else "The batch could not be read"
+    came = f"{failed}: {describe(batch)}."
     reason = f" {unclear.reason}" if unclear.reason else ""
+    reason += " The looks go on without it." if left_out else ""
     if adapted:
         return f"{came}{reason} This is what `adapter` gave; let it give a SaliencyBatch, or (images, labels, masks)."
     code = working_code(batch, unclear, reads)
@@ -129,6 +139,7 @@ def adapter_code(
         'SaliencyBatch(images=batch["view"], labels=batch["truth"])'
     """
     parts = {**_likely_parts(batch), **unclear.parts}
+    parts = {field: value for field, value in parts.items() if value is not None}
     paths = {field: path for field, value in parts.items() if (path := path_of(batch, value)) is not None}
     if parts.get("box_formats") and "boxes" not in unclear.settles:
         paths.pop("boxes", None)  # by another name they would be read as corners
@@ -142,6 +153,9 @@ def adapter_code(
         for field in fields
         if field in paths
     }
+    if "images" not in unclear.settles and are_frames_first(parts["images"], parts.get("images_name", "")):
+        codes["images"] = f"{array_code('images', parts['images'])}.transpose(1, 2)"
+        codes["frames_first"] = "True"
     arguments = [f"{field}={code.format_map(paths)}" for field, code in codes.items() if code is not None]
     return f"SaliencyBatch({', '.join(arguments)})"
 
@@ -181,7 +195,7 @@ def array_code(field: str, value: Any) -> str:
     part = f"{{{field}}}"
     if isinstance(value, Tensor):
         return part if value.layout is torch.strided else f"{part}.to_dense()"
-    is_stack = is_list(unwrap(value)) and any(map(is_array, unwrap(value)))
+    is_stack = not is_array(value) and is_list(unwrap(value)) and any(map(is_array, unwrap(value)))
     return (
         f"torch.stack([torch.as_tensor(each) for each in {part}])" if is_stack else f"torch.as_tensor({part})"
     )
@@ -189,13 +203,13 @@ def array_code(field: str, value: Any) -> str:
 
 def _size_of(images: Any) -> checks.Size | None:
     found = as_tensor(images)
-    return (len(found), found.shape[-2], found.shape[-1]) if found is not None and found.ndim == 4 else None
+    return (len(found), *found.shape[2:]) if found is not None and found.ndim in (3, 4, 5) else None
 
 
 def _likely_parts(batch: Any) -> Parts:
-    """Guess the images (the first array of four dimensions) and the labels (the first whole numbers, one for each)."""
+    """Guess the images (the first array of four dimensions, or five) and the labels (the first whole numbers)."""
     arrays = [value for _, value in _walk(batch) if is_array(value)]
-    images = next((each for each in arrays if each.ndim == 4), None)
+    images = next((each for ndim in (4, 5) for each in arrays if each.ndim == ndim), None)
     if images is None:
         return {}
     labels = (each for each in arrays if isinstance(each, Tensor) and each.shape == (len(images),))

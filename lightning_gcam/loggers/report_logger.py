@@ -104,14 +104,15 @@ class ReportLogger(Logger):
         """Store a look, and write the page unless it was just written.
 
         Args:
-            record: the look.
+            record: the look; each of several heads stands by itself on the page.
         """
         if not is_rank_zero():
             return
-        prefix = record.stamp.log_prefix
-        if prefix not in self._samples:
-            self._start_monitor(record)
-        self._store().add_look(prefix, record.step, self._samples[prefix], json.dumps(plain_look(record)))
+        for part in record.parts:
+            prefix = part.stamp.log_prefix
+            if prefix not in self._samples:
+                self._start_monitor(part)
+            self._store().add_look(prefix, part.step, self._samples[prefix], json.dumps(plain_look(part)))
         self._has_news = True
         self._write_if_due()
 

@@ -129,8 +129,8 @@ def log_to_tensorboard(logger: Any, record: SaliencyRecord) -> None:
     writer, step, prefix = logger.experiment, record.step, record.stamp.log_prefix
 
     def write_texts() -> None:
-        if is_summary_writer(writer):
-            add_charts(writer, prefix)
+        for part in record.parts if is_summary_writer(writer) else ():
+            add_charts(writer, part.stamp.log_prefix)
         if callable(getattr(writer, "add_text", None)) and (rows := record.table):
             writer.add_text(f"{prefix}/measurements", markdown(rows), step)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lightning_gcam.loggers.disk import encode_jpeg, write_png
+from lightning_gcam.loggers.disk import encode_jpeg, run_all, write_png
 from lightning_gcam.loggers.registry import Backend, Pixels, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.report.serialize import predicted, sample_scores, true_classes
@@ -39,9 +40,16 @@ def sample_images(record: SaliencyRecord, folder: Path) -> SampleImages:
 
     masks, boxes = _masks(record), _boxes(record)
     panels, columns = cut_panels(record.overlay, record.layout), max(len(record.attribution.maps), 1)
-    stride = (record.layout.panels - 1) // columns  # a map's own panel is the first of its columns
+    first = record.layout.pictures
+    stride = max(
+        (record.layout.panels - first) // columns, 1
+    )  # a map's own panel is the first of its columns
+    is_flat = record.batch.kind == "image"
+    pictures = (
+        _pictures(record) if is_flat else [each[0] for each in panels]
+    )  # the regions are drawn in others
     shown: SampleImages = []
-    for index, (picture, caption) in enumerate(zip(_pictures(record), record.captions, strict=True)):
+    for index, (picture, caption) in enumerate(zip(pictures, record.captions, strict=True)):
         regions: dict[str, Any] = {
             "masks": {name: wandb.data_types.ImageMask(each, name) for name, each in masks[index].items()},
             "boxes": boxes[index],
@@ -49,7 +57,7 @@ def sample_images(record: SaliencyRecord, folder: Path) -> SampleImages:
         }
         image, *heat = (
             wandb.Image(_write_jpeg(pixels, folder / f"{index}-{panel}.jpg"), **regions)
-            for panel, pixels in enumerate([picture, *panels[index][1::stride]])
+            for panel, pixels in enumerate([picture, *panels[index][first::stride]])
         )
         shown.append((image, heat))
     return shown
@@ -121,9 +129,11 @@ def _pictures(record: SaliencyRecord) -> list[npt.NDArray[np.uint8]]:
 
 
 def _masks(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
-    """Return the known masks of each sample, object and suspect region, in the size of its picture."""
+    """Return the known masks of each image, object and suspect region, in the size of its picture."""
     batch = record.batch
     found: list[dict[str, dict[str, Any]]] = [{} for _ in range(len(batch))]
+    if batch.kind != "image":
+        return found
     for masks, (number, name) in ((batch.masks, _OBJECT), (batch.suspect_masks, _SUSPECT)):
         if masks is not None:
             for row, mask in zip(found, _resized(masks, record), strict=True):
@@ -138,7 +148,7 @@ def _resized(masks: Tensor, record: SaliencyRecord) -> npt.NDArray[np.uint8]:
 
 
 def _boxes(record: SaliencyRecord) -> list[dict[str, dict[str, Any]]]:
-    if record.batch.boxes is None:
+    if record.batch.boxes is None or record.batch.kind != "image":
         return [{}] * len(record.batch)
     height, width = record.batch.images.shape[2:]
     number, name = _OBJECT
@@ -180,8 +190,11 @@ def log_to_wandb(logger: Any, record: SaliencyRecord) -> None:
 
     Args:
         logger: a `WandbLogger`.
-        record: the look.
+        record: the look; of several heads, one after the other.
     """
+    if record.heads:
+        run_all(partial(log_to_wandb, logger, each) for each in record.heads.values())
+        return
     prefix = safe_path(record.stamp.log_prefix)  # W&B makes paths of the keys of pictures and tables
     picture_to_wandb(logger, record.tag, record.overlay, record.step)
     with TemporaryDirectory() as folder:  # as above

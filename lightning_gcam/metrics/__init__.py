@@ -1,4 +1,8 @@
-"""How well the saliency lies on the object, and how well it explains the model: a torchmetrics class for each score."""
+"""How well the saliency lies on the object, and how well it explains the model: a torchmetrics class for each score.
+
+``(N, *spatial)`` stands for one to three spatial dimensions: ``(N, L)`` of signals, ``(N, H, W)`` of images,
+``(N, D, H, W)`` of volumes, ``(N, T, H, W)`` of videos. A pixel is then a sample of a signal, or a voxel.
+"""
 
 from lightning_gcam.metrics.base import SampleMean, SampleScore, needs, needs_mask
 from lightning_gcam.metrics.curves import DeletionAUC, InsertionAUC

@@ -36,7 +36,8 @@ class SampleScore(Metric):
 
     ``cost`` is how many forwards of the samples that takes beyond the look itself, and ``perturbation`` makes their
     images; ``None`` where no model is run. ``takes_boxes`` states that ``update`` takes each sample's boxes
-    behind the mask, where there are some.
+    behind the mask, where there are some. Maps and masks are ``(N, *spatial)``, of one to three dimensions: ``(N, L)``
+    of signals, ``(N, H, W)`` of images, ``(N, D, H, W)`` of volumes, ``(N, T, H, W)`` of videos.
 
     Args:
         shape: The shape of a sample's numbers; ``()`` for one number.
@@ -165,8 +166,8 @@ class SampleMean(SampleScore):
 
     As input to ``forward`` and ``update`` the metric accepts:
 
-        - ``saliency``: ``(N, H, W)``, floating, at least 0.
-        - ``mask``: ``(N, H, W)`` bool, True on the object.
+        - ``saliency``: ``(N, *spatial)``, floating, at least 0.
+        - ``mask``: ``(N, *spatial)`` bool, True on the object.
 
     As output of ``forward`` and ``compute`` it returns a float32 scalar, NaN if every sample was left out.
 
@@ -179,7 +180,7 @@ class SampleMean(SampleScore):
         >>> from lightning_gcam.metrics.samples import PerSample
         >>> class PeakHeight(SampleMean):
         ...     def _score(self, saliency, mask):
-        ...         return PerSample(saliency.amax(dim=(1, 2)), mask.any(dim=2).any(dim=1))
+        ...         return PerSample(saliency.flatten(1).amax(dim=1), mask.flatten(1).any(dim=1))
         >>> metric = PeakHeight()
         >>> metric.update(torch.tensor([[[3.0]], [[5.0]]]), torch.tensor([[[True]], [[False]]]))
         >>> metric.compute(), metric.n, metric.left_out
@@ -193,7 +194,7 @@ class SampleMean(SampleScore):
         """Return each sample's number, and which samples count."""
 
     def update(self, saliency: Tensor, mask: Tensor) -> None:
-        """Add a batch of maps and masks, both ``(N, H, W)``."""
+        """Add a batch of maps and masks, both ``(N, *spatial)``."""
         self._add(self._score(saliency, mask))
 
 

@@ -352,8 +352,8 @@ def adcc(saliency: Tensor, kept: Tensor, before: Tensor, after: Tensor) -> Tenso
     coherent **and** simple **and** enough. A sample that one of the parts leaves out is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, the maps of the images.
-        kept: ``(N, H, W)``, the maps of ``keep_salient(images, saliency)``, of the same classes.
+        saliency: ``(N, *spatial)``, floating, at least 0, the maps of the images.
+        kept: ``(N, *spatial)``, the maps of ``keep_salient(images, saliency)``, of the same classes.
         before: ``(N,)`` floating, probabilities of the explained class for the images.
         after: ``(N,)`` floating, the same for ``keep_salient(images, saliency)``.
 
@@ -383,7 +383,7 @@ class ADCC(SampleScore):
     0 where one of the three is: a map must be coherent **and** simple **and** enough. A sample that one of the
     parts leaves out is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``kept``, both ``(N, H, W)``,
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``kept``, both ``(N, *spatial)``,
     floating, at least 0: the maps of the images, and those of
     :func:`keep_salient(images, saliency) <lightning_gcam.metrics.functional.keep_salient>`; and ``before`` and
     ``after``, ``(N,)`` floating, the probabilities of the explained class for both. One pass over the kept
@@ -418,5 +418,5 @@ class ADCC(SampleScore):
         return _adcc_update(saliency, kept, before, after)
 
     def update(self, saliency: Tensor, kept: Tensor, before: Tensor, after: Tensor) -> None:
-        """Add a batch: maps and maps of the kept images ``(N, H, W)``, and the probabilities of both ``(N,)``."""
+        """Add a batch: maps and maps of the kept images ``(N, *spatial)``, and the probabilities of both ``(N,)``."""
         self._add(self._score(saliency, kept, before, after))

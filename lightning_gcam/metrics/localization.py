@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
 
 from lightning_gcam.metrics.base import SampleMean
 from lightning_gcam.metrics.samples import PerSample, mean_counted, prepare, score_counted
@@ -25,15 +24,15 @@ def energy_pointing_game(saliency: Tensor, mask: Tensor) -> Tensor:
     left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
-        mask: ``(N, H, W)`` bool, True on the object.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
+        mask: ``(N, *spatial)`` bool, True on the object.
 
     Returns:
         A float32 scalar in [0, 1], on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: If the shapes are not both ``(N, H, W)``, or ``saliency`` has negative values.
+        ValueError: If the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative values.
 
     Example:
         >>> import torch
@@ -63,15 +62,15 @@ def energy_chance(saliency: Tensor, mask: Tensor) -> Tensor:
     one with a blank map (all zero, or not finite) or an empty mask is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0; it only decides which samples count.
-        mask: ``(N, H, W)`` bool, True on the object.
+        saliency: ``(N, *spatial)``, floating, at least 0; it only decides which samples count.
+        mask: ``(N, *spatial)`` bool, True on the object.
 
     Returns:
         A float32 scalar in (0, 1], on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: If the shapes are not both ``(N, H, W)``, or ``saliency`` has negative values.
+        ValueError: If the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative values.
 
     Example:
         >>> import torch
@@ -103,15 +102,15 @@ def region_lift(saliency: Tensor, mask: Tensor) -> Tensor:
     zero, or not finite) or whose mask is empty is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
-        mask: ``(N, H, W)`` bool, True on the region: the object, or one that should not matter.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
+        mask: ``(N, *spatial)`` bool, True on the region: the object, or one that should not matter.
 
     Returns:
         A float32 scalar of at least 0, on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: If the shapes are not both ``(N, H, W)``, or ``saliency`` has negative values.
+        ValueError: If the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative values.
 
     Example:
         >>> import torch
@@ -131,8 +130,8 @@ class EnergyPointingGame(SampleMean):
     mask's share of the area. A sample whose map is blank (all zero, or not finite) or whose mask is empty is
     left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and ``mask`` ``(N, H, W)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
+    0, and ``mask`` ``(N, *spatial)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
     was left out.
 
     Args:
@@ -140,7 +139,7 @@ class EnergyPointingGame(SampleMean):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or ``saliency`` has negative
+        ValueError: In ``update``, if the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative
             values.
 
     Example:
@@ -168,8 +167,8 @@ class EnergyChance(SampleMean):
     Taken over the samples that :class:`EnergyPointingGame` scores, so that the two numbers can be compared:
     one with a blank map (all zero, or not finite) or an empty mask is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and ``mask`` ``(N, H, W)`` bool. ``compute`` returns a float32 scalar in (0, 1], NaN if every sample
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
+    0, and ``mask`` ``(N, *spatial)`` bool. ``compute`` returns a float32 scalar in (0, 1], NaN if every sample
     was left out.
 
     Args:
@@ -177,7 +176,7 @@ class EnergyChance(SampleMean):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or ``saliency`` has negative
+        ValueError: In ``update``, if the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative
             values.
 
     Example:
@@ -205,8 +204,8 @@ class RegionLift(SampleMean):
     :class:`EnergyChance`, and one tiny object cannot carry the whole number. A sample whose map is blank (all
     zero, or not finite) or whose mask is empty is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and ``mask`` ``(N, H, W)`` bool: the object, or a region that should not matter. ``compute`` returns a
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
+    0, and ``mask`` ``(N, *spatial)`` bool: the object, or a region that should not matter. ``compute`` returns a
     float32 scalar of at least 0, NaN if every sample was left out.
 
     Args:
@@ -214,7 +213,7 @@ class RegionLift(SampleMean):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or ``saliency`` has negative
+        ValueError: In ``update``, if the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative
             values.
 
     Example:
@@ -247,8 +246,8 @@ class SuspectLift(RegionLift):
     above 1, the maps lie on it far more than a uniform map would. Near 1 or below, nothing follows: a model
     can use a region without the saliency saying so.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and, in the place of the mask, the suspect region ``(N, H, W)`` bool. ``compute`` returns a float32
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
+    0, and, in the place of the mask, the suspect region ``(N, *spatial)`` bool. ``compute`` returns a float32
     scalar of at least 0, NaN if every sample was left out.
 
     Args:
@@ -256,7 +255,7 @@ class SuspectLift(RegionLift):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or ``saliency`` has negative
+        ValueError: In ``update``, if the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative
             values.
 
     Example:
@@ -274,24 +273,26 @@ class SuspectLift(RegionLift):
 
 
 def dilate(mask: Tensor, tolerance: float) -> Tensor:
-    """Grow a mask by a Euclidean disc: True where a True pixel is at most ``tolerance`` pixels away.
+    """Grow a mask by a Euclidean ball: True where a True pixel is at most ``tolerance`` pixels away.
 
     Args:
-        mask: ``(N, H, W)`` bool.
-        tolerance: The disc's radius in pixels, between the centres of two pixels; at least 0.
+        mask: ``(N, *spatial)`` bool.
+        tolerance: The ball's radius in pixels, between the centres of two pixels; at least 0.
 
     Returns:
-        ``(N, H, W)`` bool.
+        ``(N, *spatial)`` bool.
     """
-    # A radius past the grid reaches no further pixel, and costs quadratically.
-    radius = min(math.floor(tolerance), max(mask.shape[1:]))
-    if radius == 0:
+    if tolerance < 1:
         return mask
-    offset = torch.arange(-radius, radius + 1, device=mask.device)
-    disc = offset[:, None] ** 2 + offset**2 <= tolerance**2
-    reached = conv2d(mask[:, None].float(), disc[None, None].float(), padding=radius)
-    # Counts of pixels: 0.5 stands clear of what a fast convolution rounds.
-    return reached[:, 0] > 0.5
+    squared = torch.where(mask, 0.0, torch.inf)
+    # The squared distance to the nearest True pixel, one dimension after the other: whole numbers, so exact.
+    for axis in range(1, mask.ndim):
+        side, before = mask.shape[axis], squared.clone()
+        for step in range(1, min(math.floor(tolerance), side - 1) + 1):
+            for to, source in ((0, step), (step, 0)):
+                reached = squared.narrow(axis, to, side - step)
+                torch.minimum(reached, before.narrow(axis, source, side - step) + step**2, out=reached)
+    return squared <= tolerance**2
 
 
 def check_tolerance(tolerance: float) -> None:
@@ -323,9 +324,9 @@ def pointing_game(saliency: Tensor, mask: Tensor, tolerance: float = 0) -> Tenso
     classes. A sample whose map is blank (all zero, or not finite) or whose mask is empty is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
-        mask: ``(N, H, W)`` bool, True on the object.
-        tolerance: How far from the object a peak may lie, in pixels of the mask's grid: a Euclidean disc. The
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
+        mask: ``(N, *spatial)`` bool, True on the object.
+        tolerance: How far from the object a peak may lie, in pixels of the mask's grid: a Euclidean ball. The
             default 0 takes the object itself; published tables often take 15.
 
     Returns:
@@ -333,7 +334,7 @@ def pointing_game(saliency: Tensor, mask: Tensor, tolerance: float = 0) -> Tenso
 
     Raises:
         TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: If the shapes are not both ``(N, H, W)``, ``saliency`` has negative values, or
+        ValueError: If the shapes are not both ``(N, *spatial)``, ``saliency`` has negative values, or
             ``tolerance`` is negative or not finite.
 
     Example:
@@ -361,19 +362,19 @@ class PointingGame(SampleMean):
     classes. A sample whose map is blank (all zero, or not finite) or whose mask is empty is left out, and
     counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and ``mask`` ``(N, H, W)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
+    0, and ``mask`` ``(N, *spatial)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
     was left out.
 
     Args:
-        tolerance: How far from the object a peak may lie, in pixels of the mask's grid: a Euclidean disc. The
+        tolerance: How far from the object a peak may lie, in pixels of the mask's grid: a Euclidean ball. The
             default 0 takes the object itself; published tables often take 15.
         kwargs: Passed on to :class:`torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
         ValueError: If ``tolerance`` is negative or not finite; in ``update``, if the shapes are not both
-            ``(N, H, W)``, or ``saliency`` has negative values.
+            ``(N, *spatial)``, or ``saliency`` has negative values.
 
     Example:
         >>> import torch

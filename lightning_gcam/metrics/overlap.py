@@ -81,8 +81,8 @@ def saliency_iou(saliency: Tensor, mask: Tensor, threshold: float = 0.3) -> Tens
     A sample whose map is blank (all zero, or not finite) or whose mask is empty is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
-        mask: ``(N, H, W)`` bool, True on the object.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
+        mask: ``(N, *spatial)`` bool, True on the object.
         threshold: The share of the map's own peak from which a pixel belongs to the region, in (0, 1].
 
     Returns:
@@ -90,7 +90,7 @@ def saliency_iou(saliency: Tensor, mask: Tensor, threshold: float = 0.3) -> Tens
 
     Raises:
         TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: If the shapes are not both ``(N, H, W)``, ``saliency`` has negative values, or
+        ValueError: If the shapes are not both ``(N, *spatial)``, ``saliency`` has negative values, or
             ``threshold`` is not in (0, 1].
 
     Example:
@@ -128,8 +128,8 @@ def best_saliency_iou(saliency: Tensor, mask: Tensor, num_thresholds: int = 20) 
     is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
-        mask: ``(N, H, W)`` bool, True on the object.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
+        mask: ``(N, *spatial)`` bool, True on the object.
         num_thresholds: The grid: k / num_thresholds of the map's own peak, for k = 1 to num_thresholds.
 
     Returns:
@@ -137,7 +137,7 @@ def best_saliency_iou(saliency: Tensor, mask: Tensor, num_thresholds: int = 20) 
 
     Raises:
         TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: If the shapes are not both ``(N, H, W)``, ``saliency`` has negative values, or
+        ValueError: If the shapes are not both ``(N, *spatial)``, ``saliency`` has negative values, or
             ``num_thresholds`` is not a positive integer.
 
     Example:
@@ -178,8 +178,8 @@ def pixel_average_precision(saliency: Tensor, mask: Tensor, num_thresholds: int 
     whose map is blank (all zero, or not finite) or whose mask is empty is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
-        mask: ``(N, H, W)`` bool, True on the object.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
+        mask: ``(N, *spatial)`` bool, True on the object.
         num_thresholds: How many thresholds, evenly from 0 to 1 of each map's own peak; at least 2.
 
     Returns:
@@ -187,7 +187,7 @@ def pixel_average_precision(saliency: Tensor, mask: Tensor, num_thresholds: int 
 
     Raises:
         TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: If the shapes are not both ``(N, H, W)``, ``saliency`` has negative values, or
+        ValueError: If the shapes are not both ``(N, *spatial)``, ``saliency`` has negative values, or
             ``num_thresholds`` is not an integer of at least 2.
 
     Example:
@@ -213,8 +213,8 @@ class SaliencyIoU(SampleMean):
     A sample whose map is blank (all zero, or not finite) or whose mask is empty is left out, and counted in
     ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and ``mask`` ``(N, H, W)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
+    0, and ``mask`` ``(N, *spatial)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
     was left out.
 
     Args:
@@ -223,8 +223,8 @@ class SaliencyIoU(SampleMean):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: If ``threshold`` is not in (0, 1]; in ``update``, if the shapes are not both ``(N, H,
-            W)``, or ``saliency`` has negative values.
+        ValueError: If ``threshold`` is not in (0, 1]; in ``update``, if the shapes are not both
+            ``(N, *spatial)``, or ``saliency`` has negative values.
 
     Example:
         >>> import torch
@@ -251,8 +251,8 @@ class BestSaliencyIoU(SampleMean):
     threshold reaches on others; ``best_threshold`` is that one. A sample whose map is blank (all zero,
     or not finite) or whose mask is empty is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and ``mask`` ``(N, H, W)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
+    0, and ``mask`` ``(N, *spatial)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
     was left out.
 
     Args:
@@ -262,7 +262,7 @@ class BestSaliencyIoU(SampleMean):
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
         ValueError: If ``num_thresholds`` is not a positive integer; in ``update``, if the shapes are not both
-            ``(N, H, W)``, or ``saliency`` has negative values.
+            ``(N, *spatial)``, or ``saliency`` has negative values.
 
     Example:
         >>> import torch
@@ -303,8 +303,8 @@ class PixelAveragePrecision(SampleMean):
     whose map is blank (all zero, or not finite) or whose mask is empty is left out, and counted in
     ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and ``mask`` ``(N, H, W)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
+    0, and ``mask`` ``(N, *spatial)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
     was left out.
 
     Args:
@@ -314,7 +314,7 @@ class PixelAveragePrecision(SampleMean):
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
         ValueError: If ``num_thresholds`` is not an integer of at least 2; in ``update``, if the shapes are not
-            both ``(N, H, W)``, or ``saliency`` has negative values.
+            both ``(N, *spatial)``, or ``saliency`` has negative values.
 
     Example:
         >>> import torch
@@ -371,15 +371,15 @@ def relevance_rank_accuracy(saliency: Tensor, mask: Tensor) -> Tensor:
     (all zero, or not finite) or whose mask is empty is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
-        mask: ``(N, H, W)`` bool, True on the object.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
+        mask: ``(N, *spatial)`` bool, True on the object.
 
     Returns:
         A float32 scalar in [0, 1], on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: If the shapes are not both ``(N, H, W)``, or ``saliency`` has negative values.
+        ValueError: If the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative values.
 
     Example:
         >>> import torch
@@ -402,8 +402,8 @@ class RelevanceRankAccuracy(SampleMean):
     would give on average), so the result does not depend on the order of a sort. A sample whose map is blank
     (all zero, or not finite) or whose mask is empty is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and ``mask`` ``(N, H, W)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
+    0, and ``mask`` ``(N, *spatial)`` bool. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
     was left out.
 
     Args:
@@ -411,7 +411,7 @@ class RelevanceRankAccuracy(SampleMean):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or ``saliency`` has negative
+        ValueError: In ``update``, if the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative
             values.
 
     Example:

@@ -8,31 +8,31 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv1d, pad
 
-from lightning_gcam.metrics.samples import PerSample, check_maps, check_saliency
+from lightning_gcam.metrics.samples import PerSample, beside, check_maps, check_saliency
 from lightning_gcam.utils.errors import InputError, check_whole
 
 Fill = Literal["zero", "blur", "mean"] | Callable[[Tensor], Tensor]
 """What stands where pixels are taken away: a name, or a callable from images to images of the same shape."""
 
 BLUR_SIGMA = 1 / 10
-"""The standard deviation of the blur, as a share of the image's shorter side."""
+"""The standard deviation of the blur, as a share of the shorter side of the image, of a slice or of a frame."""
 
 
 def keep_salient(images: Tensor, maps: Tensor, fill: Fill = "zero") -> Tensor:
     """Keep of each image what is salient: x * S + fill * (1 - S), each map S scaled by its peak.
 
     Args:
-        images: ``(N, C, H, W)`` floating, as the model takes them.
-        maps: ``(N, H, W)`` floating, at least 0. A blank map (all zero, or not finite) keeps nothing; pass
+        images: ``(N, C, *spatial)`` floating, as the model takes them.
+        maps: ``(N, *spatial)`` floating, at least 0. A blank map (all zero, or not finite) keeps nothing; pass
             such samples to the scores as ``blank``.
         fill: "zero" (what the papers take: 0 in the model's input, which is the mean colour where images are
-            normalized), "blur" (Gaussian, sigma a tenth of the shorter side), "mean" (each channel's mean
-            over the image), or a callable from images to images.
+            normalized), "blur" (Gaussian, sigma a tenth of the shorter side of the image, of a slice or
+            of a frame), "mean" (each channel's mean over the image), or a callable from images to images.
 
     Returns:
-        ``(N, C, H, W)``, of the dtype and on the device of ``images``.
+        ``(N, C, *spatial)``, of the dtype and on the device of ``images``.
 
     Raises:
         TypeError: If ``maps`` is not floating.
@@ -52,7 +52,7 @@ def keep_salient(images: Tensor, maps: Tensor, fill: Fill = "zero") -> Tensor:
     """
     _check_pair(images, maps)
     checked = check_maps(maps)
-    scaled = torch.where(checked.blank[:, None, None], 0.0, checked.unit)[:, None].to(images)
+    scaled = torch.where(beside(checked.blank, maps), 0.0, checked.unit)[:, None].to(images)
     return images * scaled + filled(images, fill) * (1 - scaled)
 
 
@@ -65,15 +65,15 @@ def insertion_steps(
     saliency come row by row, as in RISE and torch-cam.
 
     Args:
-        images: ``(N, C, H, W)`` floating, as the model takes them.
-        maps: ``(N, H, W)`` floating, at least 0.
+        images: ``(N, C, *spatial)`` floating, as the model takes them.
+        maps: ``(N, *spatial)`` floating, at least 0.
         steps: How many steps; the model is run on steps + 1 images per sample.
         fill: As in :func:`keep_salient`. RISE starts insertion from a blurred image, since a grey one with
             sharp holes is unlike any image.
         chunk_size: How many images to give at once, at most.
 
     Yields:
-        Pairs ``(index, images)``: ``(K, 2)`` int64, the sample and the step of each, and ``(K, C, H, W)``.
+        Pairs ``(index, images)``: ``(K, 2)`` int64, the sample and the step of each, and ``(K, C, *spatial)``.
         With p their probabilities, ``curves[index[:, 0], index[:, 1]] = p`` fills ``(N, steps + 1)`` curves.
 
     Raises:
@@ -105,14 +105,14 @@ def deletion_steps(
     saliency go row by row, as in RISE and torch-cam.
 
     Args:
-        images: ``(N, C, H, W)`` floating, as the model takes them.
-        maps: ``(N, H, W)`` floating, at least 0.
+        images: ``(N, C, *spatial)`` floating, as the model takes them.
+        maps: ``(N, *spatial)`` floating, at least 0.
         steps: How many steps; the model is run on steps + 1 images per sample.
         fill: As in :func:`keep_salient`; RISE deletes to zero.
         chunk_size: How many images to give at once, at most.
 
     Yields:
-        Pairs ``(index, images)``: ``(K, 2)`` int64, the sample and the step of each, and ``(K, C, H, W)``.
+        Pairs ``(index, images)``: ``(K, 2)`` int64, the sample and the step of each, and ``(K, C, *spatial)``.
 
     Raises:
         TypeError: If ``maps`` is not floating.
@@ -151,8 +151,8 @@ def filled(images: Tensor, fill: Fill) -> Tensor:
     if fill == "zero":
         return torch.zeros_like(images)
     if fill == "mean":
-        return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
-    return _blur(images, BLUR_SIGMA * min(images.shape[2:]))
+        return images.mean(dim=tuple(range(2, images.ndim)), keepdim=True).expand_as(images)
+    return _blur(images, BLUR_SIGMA * min(images.shape[2:][-2:]))
 
 
 def check_fill(fill: Fill) -> None:
@@ -178,7 +178,7 @@ def _steps(
     for index in every.split(chunk_size) if n else ():
         index = index.to(start.device)
         sample, changed = index[:, 0], index[:, 1] * pixels // steps
-        there = (ranks[sample] < changed[:, None, None])[:, None]
+        there = (ranks[sample] < beside(changed, maps))[:, None]
         yield index, torch.where(there, end[sample], start[sample])
 
 
@@ -188,24 +188,24 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
     offset = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(images.dtype)
-    n, channels, height, width = images.shape
-    planes = images.reshape(n * channels, 1, height, width)
-    planes = conv2d(pad(planes, (radius, radius, 0, 0), mode="replicate"), kernel[None, None, None, :])
-    planes = conv2d(pad(planes, (0, 0, radius, radius), mode="replicate"), kernel[None, None, :, None])
-    return planes.reshape(images.shape)
+    for axis in range(images.ndim - 1, 1, -1):
+        along = images.movedim(axis, -1)
+        rows = pad(along.reshape(-1, 1, along.shape[-1]), (radius, radius), mode="replicate")
+        images = conv1d(rows, kernel[None, None]).reshape(along.shape).movedim(-1, axis)
+    return images
 
 
 def _check_pair(images: Tensor, maps: Tensor) -> None:
     """Refuse images and maps that do not belong together."""
-    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
+    if not isinstance(images, Tensor) or not images.is_floating_point() or not 3 <= images.ndim <= 5:
         came = (
             f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         )
-        raise InputError(f"`images` must be floating (N, C, H, W), as the model takes them, got {came}.")
+        raise InputError(f"`images` must be floating (N, C, *spatial), as the model takes them, got {came}.")
     check_saliency(maps)
     if maps.shape != (len(images), *images.shape[2:]):
         raise InputError(
-            f"`maps` must be (N, H, W) of the images' {(len(images), *images.shape[2:])}, got {tuple(maps.shape)}. "
+            f"`maps` must be (N, *spatial) of the images' {(len(images), *images.shape[2:])}, got {tuple(maps.shape)}. "
             "One map per sample, at the size of the image."
         )
 
@@ -247,12 +247,12 @@ class Perturbation:
         """Change the images, at most ``chunk_size`` at once.
 
         Args:
-            images: ``(N, C, H, W)`` floating, as the model takes them.
-            maps: ``(N, H, W)`` floating, at least 0.
+            images: ``(N, C, *spatial)`` floating, as the model takes them.
+            maps: ``(N, *spatial)`` floating, at least 0.
             chunk_size: How many images to give at once.
 
         Yields:
-            Pairs ``(index, images)``: ``(K, 2)`` int64, the sample and the step of each, and ``(K, C, H, W)``.
+            Pairs ``(index, images)``: ``(K, 2)`` int64, the sample and the step of each, and ``(K, C, *spatial)``.
         """
         if self.kind == "insert":
             yield from insertion_steps(images, maps, self.steps, self.fill, chunk_size)
@@ -283,8 +283,8 @@ class PerturbedOutputs:
 
     Args:
         probabilities: The explained class's probability for each image of a perturbation, ``(N, steps + 1)``.
-        maps: The maps of the images of a perturbation, ``(N, H, W)``.
-        random_maps: The maps of the same model with random weights, ``(N, H, W)`` by the map's name.
+        maps: The maps of the images of a perturbation, ``(N, *spatial)``.
+        random_maps: The maps of the same model with random weights, ``(N, *spatial)`` by the map's name.
         logits: The logits of changed versions of the images, ``(N, K)`` by the version's name.
 
     Example:

@@ -33,6 +33,11 @@ class PerSample(NamedTuple):
     """``(N,)`` bool: left out because its mask is empty; no sample is both."""
 
 
+def beside(values: Tensor, maps: Tensor) -> Tensor:
+    """Reshape one number a sample, ``(N,)``, to the ``(N, 1, ...)`` that meets all pixels of its map."""
+    return values.reshape(-1, *[1] * (maps.ndim - 1))
+
+
 def sum_counted(
     sample: PerSample, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,14 +49,12 @@ def sum_counted(
         dtype: What the total is kept in.
 
     Returns:
-        The total ``shape`` (``dtype``), how many counted and how many were left out (int64 scalars), on
-        ``device``.
+        The total ``shape`` (``dtype``), how many counted and how many were left out (int64), on ``device``.
     """
     # Move, then widen: the device the values come from may have no float64.
     values = sample.values.to(device).to(dtype)
     counted = sample.counted.to(device)
-    chosen = counted.reshape(-1, *[1] * (values.ndim - 1))
-    return torch.where(chosen, values, 0.0).sum(dim=0), counted.sum(), (~counted).sum()
+    return torch.where(beside(counted, values), values, 0.0).sum(dim=0), counted.sum(), (~counted).sum()
 
 
 def _mean_compute(total: Tensor, n: Tensor) -> Tensor:
@@ -97,11 +100,13 @@ class Extremes(NamedTuple):
 
 
 def extremes_of(*saliency: Tensor) -> list[Extremes]:
-    """Find the extremes of batches of maps ``(N, H, W)``; a device is waited for once, not once a batch."""
-    pairs = [(each.amin(dim=(1, 2)), each.amax(dim=(1, 2))) for each in map(_as_float32, saliency)]
-    flags = []
-    for least, most in pairs:
+    """Find the extremes of batches of maps ``(N, *spatial)``; a device is waited for once, not once a batch."""
+    pairs, flags = [], []
+    for maps in map(_as_float32, saliency):
+        pixels = tuple(range(1, maps.ndim))
+        least, most = maps.amin(dim=pixels), maps.amax(dim=pixels)
         finite = least.isfinite() & most.isfinite()
+        pairs.append((least, most))
         flags.append(torch.stack([finite.all(), ~(finite & (least < 0)).any()]))
     seen = torch.stack(flags).tolist() if flags else []
     return [Extremes(*pair, *each) for pair, each in zip(pairs, seen, strict=True)]
@@ -116,7 +121,7 @@ class CheckedMaps:
     """Maps that can be scored, and what several scores need of them, computed once and only where it is needed.
 
     Args:
-        saliency: ``(N, H, W)`` floating.
+        saliency: ``(N, *spatial)`` floating.
         extremes: Of the maps, where they are known.
 
     Raises:
@@ -128,16 +133,16 @@ class CheckedMaps:
         least, most, are_finite, are_valid = extremes or extremes_of(saliency)[0]
         finite = least.isfinite() & most.isfinite()
         if not are_finite:
-            saliency = torch.where(finite[:, None, None], saliency, 0.0)
+            saliency = torch.where(beside(finite, saliency), saliency, 0.0)
         if not are_valid:
             raise ValueError(
                 f"`saliency` must be at least 0, got a minimum of {saliency.min().item():.3g}. "
                 "Rectify it first: `saliency.clamp(min=0)`."
             )
         self.saliency = saliency
-        """``(N, H, W)`` float32, finite, at least 0; all zero where the map is blank."""
+        """``(N, *spatial)`` float32, finite, at least 0; all zero where the map is blank."""
         self.pixels = saliency.flatten(1).contiguous()
-        """The same as rows, ``(N, H * W)``."""
+        """The same as rows of P pixels, ``(N, P)``."""
         self.peak = torch.where(finite, most, 0.0)
         """``(N,)`` float32: each map's maximum."""
         self.blank = self.peak == 0
@@ -145,8 +150,8 @@ class CheckedMaps:
 
     @cached_property
     def unit(self) -> Tensor:
-        """The maps scaled by their peaks, ``(N, H, W)``, so that sums do not overflow; NaN where they are blank."""
-        return self.saliency / self.peak[:, None, None]
+        """The maps scaled by their peaks, ``(N, *spatial)``, so that sums do not overflow; NaN where they are blank."""
+        return self.saliency / beside(self.peak, self.saliency)
 
     @cached_property
     def total(self) -> Tensor:
@@ -155,7 +160,7 @@ class CheckedMaps:
 
     @cached_property
     def ordered(self) -> Tensor:
-        """The pixels of each map in ascending order, ``(N, H * W)``."""
+        """The pixels of each map in ascending order, ``(N, P)``."""
         return self.pixels.sort(dim=1).values
 
 
@@ -192,7 +197,7 @@ def shared_by_scores(saliency: Tensor, extremes: Extremes) -> Iterator[None]:
     """Share among all scores that are computed inside what they need of the same maps and masks.
 
     Args:
-        saliency: ``(N, H, W)`` floating: the maps that are scored; they are not written on inside.
+        saliency: ``(N, *spatial)`` floating: the maps that are scored; they are not written on inside.
         extremes: Of these.
     """
     key = CheckedMaps, id(saliency)
@@ -218,8 +223,8 @@ def prepare(saliency: Tensor, mask: Tensor) -> CheckedBatch:
     """Check a batch and make it ready to be scored.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0.
-        mask: ``(N, H, W)`` bool, True on the object.
+        saliency: ``(N, *spatial)``, floating, at least 0.
+        mask: ``(N, *spatial)`` bool, True on the object.
 
     Raises:
         TypeError: If an argument is not a tensor of the expected dtype.
@@ -241,31 +246,31 @@ def check_maps(saliency: Tensor) -> CheckedMaps:
     """Check maps, and make them ready to be scored.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0.
+        saliency: ``(N, *spatial)``, floating, at least 0.
 
     Raises:
         TypeError: If it is not a floating tensor.
-        ValueError: If its shape is not ``(N, H, W)``, or a finite map has a negative value.
+        ValueError: If its shape is not ``(N, *spatial)``, or a finite map has a negative value.
     """
     check_saliency(saliency)
     return once(CheckedMaps, saliency)
 
 
 def check_saliency(saliency: Tensor) -> None:
-    """Refuse what is not a floating ``(N, H, W)`` tensor with at least one pixel.
+    """Refuse what is not a floating ``(N, *spatial)`` tensor with at least one pixel.
 
     Raises:
         TypeError: If it is not a floating tensor.
-        ValueError: If its shape is not ``(N, H, W)``.
+        ValueError: If its shape is not ``(N, *spatial)``.
     """
     if not isinstance(saliency, Tensor):
-        raise TypeError(f"`saliency` must be a tensor (N, H, W), got {type(saliency).__name__}.")
+        raise TypeError(f"`saliency` must be a tensor (N, *spatial), got {type(saliency).__name__}.")
     if not saliency.is_floating_point():
         raise TypeError(f"`saliency` must be floating, got {saliency.dtype}. Convert it: `saliency.float()`.")
-    if saliency.ndim != 3 or 0 in saliency.shape[1:]:
+    if not 2 <= saliency.ndim <= 4 or 0 in saliency.shape[1:]:
         raise ValueError(
-            f"`saliency` must have the shape (N, H, W), got {tuple(saliency.shape)}. "
-            "One map per sample: leave the channels out, keep the batch."
+            "`saliency` must have the shape (N, *spatial) with one to three dimensions, such as (N, H, W), got "
+            f"{tuple(saliency.shape)}. One map per sample: leave the channels out, keep the batch."
         )
 
 
@@ -277,7 +282,7 @@ def check_mask(mask: Tensor, saliency: Tensor) -> None:
         ValueError: If its shape is not that of the saliency.
     """
     if not isinstance(mask, Tensor):
-        raise TypeError(f"`mask` must be a bool tensor (N, H, W), got {type(mask).__name__}.")
+        raise TypeError(f"`mask` must be a bool tensor (N, *spatial), got {type(mask).__name__}.")
     if mask.dtype != torch.bool:
         raise TypeError(
             f"`mask` must be bool, True on the object, got {mask.dtype}. Convert it: `mask.bool()`."
@@ -349,9 +354,8 @@ def bootstrap_interval(
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         drawn = torch.randint(n, (size, n), generator=generator)
-        times = torch.zeros(size, n, dtype=torch.float64).scatter_add_(
-            1, drawn, torch.ones_like(drawn).double()
-        )
+        ones = torch.ones(size, n, dtype=torch.float64)
+        times = torch.zeros_like(ones).scatter_add_(1, drawn, ones)
         totals = (times @ flat).reshape(size, *rows.shape[1:])
         scores.append(compute(totals, torch.full((size,), n)))
     found = torch.cat(scores).double()
@@ -377,8 +381,7 @@ def _at_an_end(rows: Tensor, bounds: tuple[float, float] | None, tail: float) ->
 
 def _in_order(flat: Tensor) -> Tensor:
     """Sort the rows: it must not matter which process had which sample."""
-    keys = flat.numpy()
-    return flat[torch.from_numpy(np.lexsort(keys.T))]
+    return flat[torch.from_numpy(np.lexsort(flat.numpy().T))]
 
 
 def check_groups(groups: Tensor, n: int) -> None:

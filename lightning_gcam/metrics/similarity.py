@@ -11,6 +11,7 @@ from lightning_gcam.metrics.perturbation import Perturbation
 from lightning_gcam.metrics.samples import (
     CheckedMaps,
     PerSample,
+    beside,
     check_maps,
     check_saliency,
     mean_counted,
@@ -47,15 +48,15 @@ def drift(saliency: Tensor, earlier: Tensor) -> Tensor:
     everywhere, is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
-        earlier: ``(N, H, W)``, the maps of the same samples at an earlier look.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
+        earlier: ``(N, *spatial)``, the maps of the same samples at an earlier look.
 
     Returns:
         A float32 scalar in [-1, 1], on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating.
-        ValueError: If the shapes are not both ``(N, H, W)``, or a map has negative values.
+        ValueError: If the shapes are not both ``(N, *spatial)``, or a map has negative values.
 
     Example:
         >>> import torch
@@ -74,15 +75,15 @@ def random_model_similarity(saliency: Tensor, randomized: Tensor) -> Tensor:
     of which one map is blank (all zero, or not finite), or the same everywhere, is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
-        randomized: ``(N, H, W)``, the maps of the same samples by the model with random weights.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
+        randomized: ``(N, *spatial)``, the maps of the same samples by the model with random weights.
 
     Returns:
         A float32 scalar in [-1, 1], on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating.
-        ValueError: If the shapes are not both ``(N, H, W)``, or a map has negative values.
+        ValueError: If the shapes are not both ``(N, *spatial)``, or a map has negative values.
 
     Example:
         >>> import torch
@@ -97,22 +98,32 @@ def random_model_similarity(saliency: Tensor, randomized: Tensor) -> Tensor:
 
 
 SSIM_SIDE = 11
-"""The side of SSIM's window, in pixels: a map must have at least that."""
+"""The side of SSIM's window, in pixels: a map must have at least that in each of its two or three dimensions."""
+
+_PIXELS_AT_ONCE = 2**21
+"""How many pixels SSIM is computed of at once: it takes up to a hundred times their memory."""
 
 
 def _random_model_ssim_update(saliency: Tensor, randomized: Tensor) -> PerSample:
     """Structural similarity of each map with its other one, both scaled by their peaks."""
     maps, others, blank = _pair(saliency, randomized, "randomized")
-    if min(saliency.shape[1:]) < SSIM_SIDE:
+    if saliency.ndim == 2 or min(saliency.shape[1:]) < SSIM_SIDE:
         raise InputError(
-            f"`saliency` must be at least {SSIM_SIDE} x {SSIM_SIDE} for SSIM, got {tuple(saliency.shape)}. "
-            "Use the rank correlation, or maps at the size of the image."
+            "`random_model_ssim` takes `saliency` of two or three dimensions of at least "
+            f"{SSIM_SIDE} pixels each, got {tuple(saliency.shape)}. Use `random_model_similarity`, the rank "
+            "correlation, which takes any."
         )
     if len(saliency) == 0:
         return PerSample(maps.peak, ~blank, blank)
-    first, second = (torch.where(blank[:, None, None], 0.0, each.unit)[:, None] for each in (maps, others))
-    values = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
-    return PerSample(torch.as_tensor(values).reshape(-1), ~blank, blank)
+    first, second = (torch.where(beside(blank, saliency), 0.0, each.unit)[:, None] for each in (maps, others))
+    at_once = max(_PIXELS_AT_ONCE // saliency[0].numel(), 1)
+    values = [
+        torch.as_tensor(structural_similarity_index_measure(*pair, data_range=1.0, reduction="none")).reshape(
+            -1
+        )
+        for pair in zip(first.split(at_once), second.split(at_once), strict=True)
+    ]
+    return PerSample(torch.cat(values), ~blank, blank)
 
 
 def random_model_ssim(saliency: Tensor, randomized: Tensor) -> Tensor:
@@ -123,16 +134,16 @@ def random_model_ssim(saliency: Tensor, randomized: Tensor) -> Tensor:
     sample of which one map is blank (all zero, or not finite) is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale, at least 11 x 11.
-        randomized: ``(N, H, W)``, the maps of the same samples by the model with random weights.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale; two or three dimensions of at least 11.
+        randomized: ``(N, *spatial)``, the maps of the same samples by the model with random weights.
 
     Returns:
         A float32 scalar in [-1, 1], on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating.
-        ValueError: If the shapes are not both ``(N, H, W)``, smaller than 11 x 11, or a map has negative
-            values.
+        ValueError: If the shapes are not both ``(N, *spatial)`` of two or three dimensions of at least 11, or a
+            map has negative values.
 
     Example:
         >>> import torch
@@ -158,7 +169,7 @@ def average_ranks(values: Tensor, ordered: Tensor | None = None) -> Tensor:
 
 
 def _ranks(maps: CheckedMaps) -> Tensor:
-    """Rank the pixels of each map, ``(N, H * W)``."""
+    """Rank the pixels of each map, ``(N, P)``."""
     return average_ranks(maps.pixels, maps.ordered)
 
 
@@ -180,9 +191,9 @@ class SaliencyDrift(SampleScore):
     which one map is blank (all zero, or not finite), or the same everywhere, is left out, and counted in
     ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``earlier``, both ``(N, H,
-    W)``, floating, at least 0. ``compute`` returns a float32 scalar in [-1, 1], NaN if every sample was left
-    out.
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``earlier``, both
+    ``(N, *spatial)``, floating, at least 0. ``compute`` returns a float32 scalar in [-1, 1], NaN if every sample
+    was left out.
 
     Args:
         since: Which look is meant, for whoever keeps the maps: the "previous" one, the "first", or the "best" (at
@@ -191,7 +202,7 @@ class SaliencyDrift(SampleScore):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
-        ValueError: If ``since`` is not known; in ``update``, if the shapes are not both ``(N, H, W)``, or a map
+        ValueError: If ``since`` is not known; in ``update``, if the shapes are not both ``(N, *spatial)``, or a map
             has negative values.
 
     Example:
@@ -216,7 +227,7 @@ class SaliencyDrift(SampleScore):
         return _rank_correlation_update(saliency, earlier, "earlier")
 
     def update(self, saliency: Tensor, earlier: Tensor) -> None:
-        """Add a batch of maps, and the same samples' maps at an earlier look, both ``(N, H, W)``."""
+        """Add a batch of maps, and the same samples' maps at an earlier look, both ``(N, *spatial)``."""
         self._add(self._score(saliency, earlier))
 
 
@@ -227,16 +238,16 @@ class RandomModelSimilarity(SampleScore):
     the model has learnt. Near 0 is what a faithful method gives. A sample of which one map is blank (all zero,
     or not finite), or the same everywhere, is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``randomized``, both ``(N, H,
-    W)``, floating, at least 0. ``compute`` returns a float32 scalar in [-1, 1], NaN if every sample was left
-    out.
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``randomized``, both
+    ``(N, *spatial)``, floating, at least 0. ``compute`` returns a float32 scalar in [-1, 1], NaN if every sample
+    was left out.
 
     Args:
         kwargs: Passed on to :class:`torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
-        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or a map has negative values.
+        ValueError: In ``update``, if the shapes are not both ``(N, *spatial)``, or a map has negative values.
 
     Example:
         >>> import torch
@@ -257,7 +268,7 @@ class RandomModelSimilarity(SampleScore):
         return _rank_correlation_update(saliency, randomized, "randomized")
 
     def update(self, saliency: Tensor, randomized: Tensor) -> None:
-        """Add a batch of maps, and the same samples' maps by the random model, both ``(N, H, W)``."""
+        """Add a batch of maps, and the same samples' maps by the random model, both ``(N, *spatial)``."""
         self._add(self._score(saliency, randomized))
 
 
@@ -268,17 +279,17 @@ class RandomModelSSIM(RandomModelSimilarity):
     :class:`RandomModelSimilarity`; two maps that are empty in the same places are similar by that alone. A
     sample of which one map is blank (all zero, or not finite) is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``randomized``, both ``(N, H,
-    W)``, floating, at least 0, at least 11 x 11. ``compute`` returns a float32 scalar in [-1, 1], NaN if every
-    sample was left out.
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``randomized``, both
+    ``(N, *spatial)``, floating, at least 0, of two or three dimensions of at least 11. ``compute`` returns a
+    float32 scalar in [-1, 1], NaN if every sample was left out.
 
     Args:
         kwargs: Passed on to :class:`torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
-        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, smaller than 11 x 11, or a map has
-            negative values.
+        ValueError: In ``update``, if the shapes are not both ``(N, *spatial)`` of two or three dimensions of at
+            least 11, or a map has negative values.
 
     Example:
         >>> import torch
@@ -312,15 +323,15 @@ def coherency(saliency: Tensor, kept: Tensor) -> Tensor:
     finite), or one of whose maps is the same everywhere, is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, the maps of the images.
-        kept: ``(N, H, W)``, the maps of ``keep_salient(images, saliency)``, of the same classes.
+        saliency: ``(N, *spatial)``, floating, at least 0, the maps of the images.
+        kept: ``(N, *spatial)``, the maps of ``keep_salient(images, saliency)``, of the same classes.
 
     Returns:
         A float32 scalar in [0, 1], higher is better, on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating.
-        ValueError: If the shapes are not both ``(N, H, W)``, or a map has negative values.
+        ValueError: If the shapes are not both ``(N, *spatial)``, or a map has negative values.
 
     Example:
         >>> import torch
@@ -342,7 +353,7 @@ class Coherency(SampleScore):
     blank, the sample scores 0. A sample whose own map is blank (all zero, or not finite), or one of whose maps
     is the same everywhere, is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``kept``, both ``(N, H, W)``,
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``kept``, both ``(N, *spatial)``,
     floating, at least 0: the maps of the images, and those of
     :func:`keep_salient(images, saliency) <lightning_gcam.metrics.functional.keep_salient>`. ``compute``
     returns a float32 scalar in [0, 1], NaN if every sample was left out.
@@ -352,7 +363,7 @@ class Coherency(SampleScore):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
-        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or a map has negative values.
+        ValueError: In ``update``, if the shapes are not both ``(N, *spatial)``, or a map has negative values.
 
     Example:
         >>> import torch
@@ -372,5 +383,5 @@ class Coherency(SampleScore):
         return _coherency_update(saliency, kept)
 
     def update(self, saliency: Tensor, kept: Tensor) -> None:
-        """Add a batch of maps, and of the maps of the kept images, both ``(N, H, W)``."""
+        """Add a batch of maps, and of the maps of the kept images, both ``(N, *spatial)``."""
         self._add(self._score(saliency, kept))

@@ -1,11 +1,12 @@
 """How concentrated the saliency is, over the pixels and over the image's positions, and how often it is blank."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, pad
+from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, pad
 
 from lightning_gcam.metrics.base import SampleMean, SampleScore
 from lightning_gcam.metrics.samples import (
@@ -27,21 +28,21 @@ def _saliency_gini_update(saliency: Tensor) -> PerSample:
 
 
 def saliency_gini(saliency: Tensor) -> Tensor:
-    """Average the Gini index of the maps' pixels: 0 for a uniform map, 1 - 1/(HW) for a single pixel.
+    """Average the Gini index of the maps' pixels: 0 for a uniform map, 1 - 1/n for a single one of n.
 
     With the n pixels in ascending order, sum_i (2 i - n - 1) S_i / (n sum_i S_i). Neither end is better: it
     measures how concentrated a map is, not where. A sample whose map is blank (all zero, or not finite) is left
     out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
 
     Returns:
         A float32 scalar in [0, 1), on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating.
-        ValueError: If its shape is not ``(N, H, W)``, or it has negative values.
+        ValueError: If its shape is not ``(N, *spatial)``, or it has negative values.
 
     Example:
         >>> import torch
@@ -67,18 +68,18 @@ def _saliency_entropy_update(saliency: Tensor) -> PerSample:
 def saliency_entropy(saliency: Tensor) -> Tensor:
     """Average the entropy of the maps, as a share of a uniform map's: 0 for a single pixel, 1 for a uniform map.
 
-    With p = S / sum(S), -sum p log p / log(HW). Neither end is better: it measures how spread out a map is, not
-    where. A sample whose map is blank (all zero, or not finite) is left out.
+    With p = S / sum(S) over n pixels, -sum p log p / log(n). Neither end is better: it measures how spread out a
+    map is, not where. A sample whose map is blank (all zero, or not finite) is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
 
     Returns:
         A float32 scalar in [0, 1], on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating.
-        ValueError: If its shape is not ``(N, H, W)``, or it has negative values.
+        ValueError: If its shape is not ``(N, *spatial)``, or it has negative values.
 
     Example:
         >>> import torch
@@ -98,12 +99,12 @@ def entropy(shares: Tensor) -> Tensor:
     return 0 - parts.sum(dim=-1)  # and not -0 where all is in one place
 
 
-CELLS = 8
-"""The grid has this many cells a side: coarse, so that a map's sharpness inside a cell makes no difference."""
+CELLS = 64
+"""The grid's cells: 64, 8 x 8 or 4 x 4 x 4, coarse, so that a map's sharpness inside a cell makes no difference."""
 
 
 def _positional_concentration_update(saliency: Tensor, mask: Tensor) -> PerSample:
-    """Each map's and each mask's shares in the cells of a coarse grid: rows ``(N, 2, CELLS ** 2)``."""
+    """Each map's and each mask's shares in the cells of a coarse grid: rows ``(N, 2, CELLS)``."""
     batch = prepare(saliency, mask)
     # An empty mask has no share of its own, and does not count.
     return batch.scored(torch.stack([_shares(batch.maps.unit), _shares(batch.mask.float())], dim=1))
@@ -119,17 +120,17 @@ def _positional_concentration_compute(total: Tensor, n: Tensor) -> Tensor:
 def positional_concentration(saliency: Tensor, mask: Tensor) -> Tensor:
     """Compute how much fewer places the saliency takes, over all samples, than the objects do.
 
-    On a grid of 8 x 8 cells, let P be the mean over the samples of S / sum(S), and Q the mean of M / |M|, both
-    distributions over the cells, with the entropies H(P) and H(Q); the result is 1 - H(P) / H(Q). 0: the
-    saliency spreads over as many places as the objects; below 0: over more; 1: all of it lies in one cell in
-    every sample. A model that always looks at the same place is suspicious where the objects are not always
-    there. Few samples with sharp maps cannot fill many cells, and score somewhat above 0 by that alone; the
-    interval shows by how much. A sample whose map is blank (all zero, or not finite) or whose mask is empty is
-    left out.
+    On a grid of 64 cells (8 x 8 in images, 4 x 4 x 4 in volumes), let P be the mean over the samples of S /
+    sum(S), and Q the mean of M / |M|, both distributions over the cells, with the entropies H(P) and H(Q);
+    the result is 1 - H(P) / H(Q). 0: the saliency spreads over as many places as the objects; below 0: over
+    more; 1: all of it lies in one cell in every sample. A model that always looks at the same place is
+    suspicious where the objects are not always there. Few samples with sharp maps cannot fill many cells, and
+    score somewhat above 0 by that alone; the interval shows by how much. A sample whose map is blank (all
+    zero, or not finite) or whose mask is empty is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
-        mask: ``(N, H, W)`` bool, True on the object.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
+        mask: ``(N, *spatial)`` bool, True on the object.
 
     Returns:
         A float32 scalar of at most 1, on the saliency's device; NaN if every sample was left out, or all
@@ -137,7 +138,7 @@ def positional_concentration(saliency: Tensor, mask: Tensor) -> Tensor:
 
     Raises:
         TypeError: If ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: If the shapes are not both ``(N, H, W)``, or ``saliency`` has negative values.
+        ValueError: If the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative values.
 
     Example:
         >>> import torch
@@ -154,11 +155,14 @@ def positional_concentration(saliency: Tensor, mask: Tensor) -> Tensor:
 
 
 def _shares(grids: Tensor) -> Tensor:
-    """The share of each grid's sum that lies in each cell, ``(N, CELLS ** 2)``; no number may be above 1."""
+    """The share of each grid's sum that lies in each cell, ``(N, CELLS)``; no number may be above 1."""
+    dimensions = grids.ndim - 1
+    pools: tuple[Callable[..., Tensor], ...] = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)
     # A side of fewer pixels than cells has a cell a pixel, and the rest stay empty.
-    height, width = (min(side, CELLS) for side in grids.shape[1:])
-    cells = adaptive_avg_pool2d(grids[:, None], (height, width))[:, 0]
-    cells = pad(cells, (0, CELLS - width, 0, CELLS - height)).flatten(1)
+    full = round(CELLS ** (1 / dimensions))
+    sides = [min(side, full) for side in grids.shape[1:]]
+    cells = pools[dimensions - 1](grids[:, None], sides)[:, 0]
+    cells = pad(cells, [edge for side in reversed(sides) for edge in (0, full - side)]).flatten(1)
     return cells / cells.sum(dim=1, keepdim=True)
 
 
@@ -175,14 +179,14 @@ def blank_rate(saliency: Tensor) -> Tensor:
     evidence), and every other score leaves them out, so this one is the share of the batch that they do not cover.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
 
     Returns:
         A float32 scalar in [0, 1], on the saliency's device; NaN if there is no sample.
 
     Raises:
         TypeError: If ``saliency`` is not floating.
-        ValueError: If its shape is not ``(N, H, W)``, or it has negative values.
+        ValueError: If its shape is not ``(N, *spatial)``, or it has negative values.
 
     Example:
         >>> import torch
@@ -194,12 +198,12 @@ def blank_rate(saliency: Tensor) -> Tensor:
 
 
 class SaliencyGini(SampleScore):
-    """Mean Gini index of the maps' pixels: 0 for a uniform map, 1 - 1/(HW) for a single pixel.
+    """Mean Gini index of the maps' pixels: 0 for a uniform map, 1 - 1/n for a single one of n.
 
     Neither end is better: it measures how concentrated a map is, not where. A sample whose map is blank (all zero,
     or not finite) is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
     0, and a ``mask`` that it does not use. ``compute`` returns a float32 scalar in [0, 1), NaN if every
     sample was left out.
 
@@ -208,7 +212,7 @@ class SaliencyGini(SampleScore):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
-        ValueError: In ``update``, if its shape is not ``(N, H, W)``, or it has negative values.
+        ValueError: In ``update``, if its shape is not ``(N, *spatial)``, or it has negative values.
 
     Example:
         >>> import torch
@@ -226,7 +230,7 @@ class SaliencyGini(SampleScore):
         return _saliency_gini_update(saliency)
 
     def update(self, saliency: Tensor, mask: Tensor | None = None) -> None:
-        """Add a batch of maps ``(N, H, W)``; the mask is taken so that all scores can be called alike."""
+        """Add a batch of maps ``(N, *spatial)``; the mask is taken so that all scores can be called alike."""
         self._add(self._score(saliency))
 
 
@@ -236,7 +240,7 @@ class SaliencyEntropy(SampleScore):
     Neither end is better: it measures how spread out a map is, not where. A sample whose map is blank (all zero,
     or not finite) is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
     0, and a ``mask`` that it does not use. ``compute`` returns a float32 scalar in [0, 1], NaN if every
     sample was left out.
 
@@ -245,7 +249,7 @@ class SaliencyEntropy(SampleScore):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
-        ValueError: In ``update``, if its shape is not ``(N, H, W)``, or it has negative values.
+        ValueError: In ``update``, if its shape is not ``(N, *spatial)``, or it has negative values.
 
     Example:
         >>> import torch
@@ -263,22 +267,22 @@ class SaliencyEntropy(SampleScore):
         return _saliency_entropy_update(saliency)
 
     def update(self, saliency: Tensor, mask: Tensor | None = None) -> None:
-        """Add a batch of maps ``(N, H, W)``; the mask is taken so that all scores can be called alike."""
+        """Add a batch of maps ``(N, *spatial)``; the mask is taken so that all scores can be called alike."""
         self._add(self._score(saliency))
 
 
 class PositionalConcentration(SampleMean):
     """How much fewer places the saliency takes, over all samples, than the objects do: 1 - H(P) / H(Q).
 
-    P is the mean over the samples of S / sum(S), and Q of M / |M|, on a grid of 8 x 8 cells; H is the entropy.
-    0: the saliency spreads over as many places as the objects; below 0: over more; 1: all of it lies in one
-    cell in every sample. A model that always looks at the same place is suspicious where the objects are not
-    always there. Few samples with sharp maps cannot fill many cells, and score somewhat above 0 by that alone.
-    A sample whose map is blank (all zero, or not finite) or whose mask is empty is left out, and counted in
-    ``left_out``.
+    P is the mean over the samples of S / sum(S), and Q of M / |M|, on a grid of 64 cells (8 x 8 in images, 4
+    x 4 x 4 in volumes); H is the entropy. 0: the saliency spreads over as many places as the objects; below
+    0: over more; 1: all of it lies in one cell in every sample. A model that always looks at the same place
+    is suspicious where the objects are not always there. Few samples with sharp maps cannot fill many cells,
+    and score somewhat above 0 by that alone. A sample whose map is blank (all zero, or not finite) or whose
+    mask is empty is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
-    0, and ``mask`` ``(N, H, W)`` bool. ``compute`` returns a float32 scalar of at most 1, NaN if every sample
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
+    0, and ``mask`` ``(N, *spatial)`` bool. ``compute`` returns a float32 scalar of at most 1, NaN if every sample
     was left out, or all objects lie in one and the same cell.
 
     Args:
@@ -286,7 +290,7 @@ class PositionalConcentration(SampleMean):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
-        ValueError: In ``update``, if the shapes are not both ``(N, H, W)``, or ``saliency`` has negative
+        ValueError: In ``update``, if the shapes are not both ``(N, *spatial)``, or ``saliency`` has negative
             values.
 
     Example:
@@ -301,7 +305,7 @@ class PositionalConcentration(SampleMean):
     plot_lower_bound: float | None = None
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(shape=(2, CELLS**2), **kwargs)
+        super().__init__(shape=(2, CELLS), **kwargs)
 
     def _score(self, saliency: Tensor, mask: Tensor) -> PerSample:
         return _positional_concentration_update(saliency, mask)
@@ -317,7 +321,7 @@ class BlankRate(SampleMean):
     zero-initialised head before the first step, a class with no evidence), and every other score leaves them
     out, so this one is the share of the batch that they do not cover.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
     0, and a ``mask`` that it does not use. ``compute`` returns a float32 scalar in [0, 1], NaN if there
     was no sample.
 
@@ -326,7 +330,7 @@ class BlankRate(SampleMean):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
-        ValueError: In ``update``, if its shape is not ``(N, H, W)``, or it has negative values.
+        ValueError: In ``update``, if its shape is not ``(N, *spatial)``, or it has negative values.
 
     Example:
         >>> import torch
@@ -342,30 +346,30 @@ class BlankRate(SampleMean):
         return _blank_rate_update(saliency)
 
     def update(self, saliency: Tensor, mask: Tensor | None = None) -> None:
-        """Add a batch of maps ``(N, H, W)``; the mask is taken so that all scores can be called alike."""
+        """Add a batch of maps ``(N, *spatial)``; the mask is taken so that all scores can be called alike."""
         self._add(self._score(saliency))
 
 
 def _complexity_update(saliency: Tensor) -> PerSample:
     """Mean of each map, scaled by its peak."""
     maps = check_maps(saliency)
-    return PerSample(maps.unit.mean(dim=(1, 2)), ~maps.blank, maps.blank)
+    return PerSample(maps.unit.mean(dim=tuple(range(1, saliency.ndim))), ~maps.blank, maps.blank)
 
 
 def complexity(saliency: Tensor) -> Tensor:
-    """Average the mean of the maps' pixels, each map scaled by its peak: 1 for a uniform map, 1/(HW) for a pixel.
+    """Average the mean of the maps' pixels, each map scaled by its peak: 1 for a uniform map, 1/n for one of n.
 
     A sample whose map is blank (all zero, or not finite) is left out.
 
     Args:
-        saliency: ``(N, H, W)``, floating, at least 0, of any scale.
+        saliency: ``(N, *spatial)``, floating, at least 0, of any scale.
 
     Returns:
         A float32 scalar in (0, 1], lower is better, on the saliency's device; NaN if every sample was left out.
 
     Raises:
         TypeError: If ``saliency`` is not floating.
-        ValueError: If its shape is not ``(N, H, W)``, or it has negative values.
+        ValueError: If its shape is not ``(N, *spatial)``, or it has negative values.
 
     Example:
         >>> import torch
@@ -380,11 +384,11 @@ def complexity(saliency: Tensor) -> Tensor:
 
 
 class Complexity(SampleScore):
-    """Mean of the maps' pixels, each map scaled by its peak: 1 for a uniform map, 1/(HW) for a single pixel.
+    """Mean of the maps' pixels, each map scaled by its peak: 1 for a uniform map, 1/n for a single one of n.
 
     A sample whose map is blank (all zero, or not finite) is left out, and counted in ``left_out``.
 
-    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, H, W)``, floating, at least
+    As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
     0, and a ``mask`` that it does not use. ``compute`` returns a float32 scalar in (0, 1], NaN if every
     sample was left out.
 
@@ -393,7 +397,7 @@ class Complexity(SampleScore):
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
-        ValueError: In ``update``, if its shape is not ``(N, H, W)``, or it has negative values.
+        ValueError: In ``update``, if its shape is not ``(N, *spatial)``, or it has negative values.
 
     Example:
         >>> import torch
@@ -411,5 +415,5 @@ class Complexity(SampleScore):
         return _complexity_update(saliency)
 
     def update(self, saliency: Tensor, mask: Tensor | None = None) -> None:
-        """Add a batch of maps ``(N, H, W)``; the mask is taken so that all scores can be called alike."""
+        """Add a batch of maps ``(N, *spatial)``; the mask is taken so that all scores can be called alike."""
         self._add(self._score(saliency))

@@ -9,9 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import bound_to, forward_at
+from lightning_gcam.cam.calling import forward_at
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
+from lightning_gcam.cam.detection import is_of_detections, predicted_boxes, with_detection
+from lightning_gcam.cam.heads import HeadForward, check_head, first_head
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import (
     Fuse,
@@ -25,12 +27,14 @@ from lightning_gcam.cam.layers import (
 )
 from lightning_gcam.cam.layouts import Reshape, is_even
 from lightning_gcam.cam.maps import ScaledMaps, full_precision, scale_map, scaled_maps
-from lightning_gcam.cam.registry import Methods, ModelMethod, resolve_methods, uses_layer
+from lightning_gcam.cam.outputs import DetectionsError, SeveralHeadsError
+from lightning_gcam.cam.registry import AnyMethod, Methods, ModelMethod, resolve_methods, uses_layer
 from lightning_gcam.cam.squashing import Squash, squashed
-from lightning_gcam.cam.targets import Explains, Labels, Targets, are_measurements
+from lightning_gcam.cam.targets import Explains, Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.checks import check_images, check_masks
 from lightning_gcam.pipeline.captions import MapSource
+from lightning_gcam.pipeline.labels import forward_for, labels_for, labels_of, targets_of_chunk
 from lightning_gcam.pipeline.rendering import Style, draw
 from lightning_gcam.utils.chunking import run_in_chunks
 from lightning_gcam.utils.dimensions import size_of
@@ -58,7 +62,7 @@ class Attribution:
             under a global-average-pooled linear head. Then Grad-CAM, XGrad-CAM and HiResCAM are one and the same map,
             and guidance is its square.
         explains: what the maps explain: "classes", the "output" of a regression, the "score" of a callable; and of a
-            model that gives no classes the "norm" of an embedding or the "error" of a reconstruction.
+            model that gives no classes its "norm", "error", "peaks" or "similarity" (`lightning_gcam.cam.whole`).
         values: `(N,)`, the number that they explain, before any softmax (but for a number that all classes of a sample
             share, which a softmax takes away).
         in_mask: `(N,)` bool for a dense head: whether its logits were summed over the mask that was given, and not over
@@ -68,6 +72,7 @@ class Attribution:
         squash: what the model's forward ends with beyond its logits: "sigmoid", "softmax", "log_sigmoid" or
             "log_softmax", which is undone; None where it gives logits.
         sources: the method and the layer of each map; read them with `source_of`.
+        predicted_boxes: of a detector `(N, 8, 4)`, for the explained class, see `lightning_gcam.cam.detection`.
     """
 
     maps: dict[str, Tensor]
@@ -82,6 +87,7 @@ class Attribution:
     images: Tensor | None = field(default=None, repr=False)
     squash: Squash | None = None
     sources: dict[str, MapSource] = field(default_factory=dict)
+    predicted_boxes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -169,7 +175,7 @@ class Attribution:
         )
 
 
-_OPTIONAL = ("targets", "values", "in_mask", "images")
+_OPTIONAL = ("targets", "values", "in_mask", "images", "predicted_boxes")
 """Fields with one row a sample that may be None."""
 
 
@@ -203,6 +209,7 @@ def attribute(
     forward: Forward | None = None,
     fuse: Fuse | None = None,
     masks: Tensor | None = None,
+    head: str | None = None,
 ) -> Attribution:
     """Compute saliency maps: one forward and one gradient, whatever the number of methods and layers.
 
@@ -233,6 +240,8 @@ def attribute(
         fuse: makes one map of several layers' maps, by the "product" or the "mean" of the scaled maps.
         masks: `(N, *S)` bool, for a model that gives logits at every position (segmentation): the region over which
             the class's logits are summed. Without one these are the positions that the network gives to the class.
+        head: which of several heads is explained: its key or field in the output, or its place in a tuple, such as "1".
+            Left out, it is the first that the targets fit, where nothing in the output shows which are the logits.
 
     Returns:
         An `Attribution`: maps `(N, *S)` float32 in [0, 1] on the model's device, and what they came from; `show()`
@@ -248,19 +257,45 @@ def attribute(
         (torch.Size([5, 8, 8]), '1')
     """
     if isinstance(targets, str) and targets == "label":
-        targets = _labels_for(images)
+        targets = labels_for(images)
     if isinstance(images, SaliencyBatch):
         masks = masks if masks is not None else images.object_masks
-        forward = bound_to(forward, images.inputs, images.frames_first)
+        forward = forward_for(model, images, forward)
         images = images.images
     _check(model, images)
     table = resolve_methods(methods)
     check_masks(masks, (len(images), *size_of(images)))
     check_fuse(fuse, target_layer)
+    forward = with_detection(model, images, forward)
+    how = (table, target_layer, reshape_transform, fuse, masks)
+    if head is not None:
+        return _attribute(model, images, targets, HeadForward(forward, check_head(head)), *how)
+    try:
+        return _attribute(model, images, targets, forward, *how)
+    except SeveralHeadsError as several:
+        shapes = several.shapes
+    except DetectionsError:
+        return _attribute(model, images, targets, with_detection(model, images, forward, at_once=True), *how)
+    return _attribute(model, images, targets, HeadForward(forward, first_head(shapes, targets)), *how)
+
+
+def _attribute(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets,
+    forward: Forward | None,
+    table: dict[str, AnyMethod],
+    target_layer: TargetLayers | None,
+    reshape_transform: Reshape | None,
+    fuse: Fuse | None,
+    masks: Tensor | None,
+) -> Attribution:
+    """As `attribute`, of arguments that were checked."""
     if target_layer is None:
         target_layer = find_target_layer(
             model, images, forward=forward, reshape_transform=reshape_transform
         ).module
+    forward = with_detection(model, images, forward)
     layers = resolve_target_layers(model, target_layer)
     with untouched(model):
         captured = capture_layers(
@@ -280,6 +315,7 @@ def attribute(
             else {}
             for methods, each in zip(tables, captured, strict=True)
         ]
+        boxes = predicted_boxes(model, images, forward, captured[0].targets)
     with torch.inference_mode(False), torch.no_grad(), full_precision(images):
         size, score = size_of(images), captured[0].score
         at_layers = [scaled_maps(*each, size) for each in zip(tables, captured, again, strict=True)]
@@ -288,12 +324,11 @@ def attribute(
             _fused(at_layers, fuse, names) if fuse is not None else _named(at_layers, names, list(of_layer))
         )
         sources.update({name: MapSource(name, "input") for name in table if name not in of_layer})
-        where = format_layer_names(names, fuse)
         return Attribution(
             maps={name: map_ for name, (map_, _) in scaled.items()},
             logits=score.logits,
             targets=score.targets,
-            target_layer=where,
+            target_layer=format_layer_names(names, fuse),
             peaks={name: peak for name, (_, peak) in scaled.items()},
             even_gradients=all(is_even(each.gradients) for each in captured),
             explains=score.explains,
@@ -302,16 +337,8 @@ def attribute(
             images=images,
             squash=score.squash,
             sources=sources,
+            predicted_boxes=boxes,
         )
-
-
-def _labels_for(batch: Tensor | SaliencyBatch) -> Labels | None:
-    if not isinstance(batch, SaliencyBatch):
-        raise InputError(
-            '`targets` "label" explains the labels of a `SaliencyBatch`, and `images` holds none: give '
-            "`SaliencyBatch(images, labels)`, or the labels themselves as `targets`."
-        )
-    return labels_of(batch)
 
 
 Sources = dict[str, MapSource]
@@ -374,13 +401,13 @@ def attribute_in_chunks(
     if isinstance(targets, str) and targets == "label":
         targets = labels_of(batch)
     n, masks = len(batch), batch.object_masks
-    forward = bound_to(forward, batch.inputs, batch.frames_first)
+    forward = forward_for(model, batch, forward)
 
     def work(chunk: slice) -> Attribution:
         part = attribute(
             model,
             batch.images[chunk],
-            _targets_of(targets, chunk, n),
+            targets_of_chunk(targets, chunk, n),
             masks=masks[chunk] if masks is not None else None,
             forward=forward_at(forward, chunk),
             **options,
@@ -388,34 +415,10 @@ def attribute_in_chunks(
         return replace(part, images=None)  # the batch has them
 
     parts, size = run_in_chunks(n, work, chunk_size)
+    if is_of_detections(now := forward_for(model, batch, forward)) and not is_of_detections(forward):
+        forward = now  # what it returns was not known before: again, with the target boxes
+        parts, size = run_in_chunks(n, work, size)
     return Attribution.cat(parts), size
-
-
-def labels_of(batch: SaliencyBatch, whole: SaliencyBatch | None = None) -> Labels | None:
-    """A batch's labels as targets; None where there are none.
-
-    Args:
-        batch: the samples.
-        whole: the batch that they are a part of: whether labels name classes or measure something is seen in all.
-    """
-    if batch.labels is None:
-        return None
-    all_labels = whole.labels if whole is not None and whole.labels is not None else batch.labels
-    return Labels(batch.labels, are_measurements(all_labels), of_batch=True)
-
-
-def _targets_of(targets: Targets, chunk: slice, n: int) -> Targets:
-    """The targets of a chunk of n samples.
-
-    Raises:
-        InputError: where the number of targets is not the number of samples.
-    """
-    if targets is None or isinstance(targets, (str, int)) or callable(targets):
-        return targets
-    given = targets if isinstance(targets, Labels) else Labels.of(torch.as_tensor(targets))
-    if len(given) != n:
-        raise InputError(f"`targets` must hold {n} classes, one per sample; got {len(given)}.")
-    return given[chunk]
 
 
 def _check(model: nn.Module, images: Tensor) -> None:

@@ -18,6 +18,7 @@ from lightning_gcam.cam.targets import (
     predict_multi_hot,
     probabilities_of_classes,
 )
+from lightning_gcam.cam.whole import WHOLE
 from lightning_gcam.data import SaliencyBatch
 
 ClassNames = Sequence[str] | None
@@ -74,6 +75,10 @@ class Explanation(Protocol):
     def squash(self) -> Squash | None:
         """What the forward ends with beyond its logits."""
 
+    @property
+    def predicted_boxes(self) -> Tensor | None:
+        """Of a detector the boxes `(N, M, 4)` that are predicted for each sample; NaN behind the last."""
+
     def source_of(self, name: str) -> MapSource:
         """The method and the layer of the map `name`."""
 
@@ -97,7 +102,7 @@ def subject_of(batch: SaliencyBatch, attribution: Explanation, class_names: Clas
         'output'
     """
     labels, k = batch.labels, attribution.logits.shape[1]
-    if attribution.explains in ("norm", "error"):
+    if attribution.explains in WHOLE:
         return "score"
     if attribution.explains == "output" and instead_of_classes(batch, attribution) == "output":
         return "score"
@@ -289,8 +294,10 @@ def explained(batch: SaliencyBatch, attribution: Explanation, class_names: Class
 
 def _explained_classes(batch: SaliencyBatch, attribution: Explanation, class_names: ClassNames) -> str:
     targets, labels = attribution.targets, batch.labels
-    if attribution.explains in _WHOLE:
-        return f"maps of {_WHOLE[attribution.explains]}"
+    if attribution.explains == "output":
+        return "maps of the output"
+    if attribution.explains in WHOLE:
+        return f"maps of {WHOLE[attribution.explains]}"
     if targets is None:
         return "maps of a score of your own"
     if labels is not None and targets.shape == labels.shape and _are_of_labels(targets, labels):
@@ -301,13 +308,6 @@ def _explained_classes(batch: SaliencyBatch, attribution: Explanation, class_nam
     if targets.ndim == 1 and bool((targets == targets[0]).all()):
         return f"maps of class {_class_name(int(targets[0]), class_names)}"
     return "maps of given classes"
-
-
-_WHOLE: dict[Explains, str] = {
-    "output": "the output",
-    "norm": "the output's norm",
-    "error": "the reconstruction's error",
-}
 
 
 def _are_of_labels(targets: Tensor, labels: Tensor) -> bool:
@@ -348,8 +348,11 @@ def _prediction(
     if marks_of(batch, attribution.logits.shape[1]) is not None:
         return [f"predicted {_in_short(_likely(row, class_names))}" for row in _shares(batch, attribution)]
     shares, guesses = probabilities(batch, attribution).tolist(), predict(attribution.logits).tolist()
+    nothing = (0, 0.5) if attribution.predicted_boxes is not None else None  # the background of a detector
     return [
         f"predicted {_class_name(guess, class_names)} ({share:.2f})"
+        if (guess, share) != nothing
+        else "nothing found"
         for guess, share in zip(guesses, shares, strict=True)
     ]
 

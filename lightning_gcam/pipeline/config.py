@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+from lightning_gcam.cam.heads import HeadForward, HeadPlan, names_of_heads
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layers import Fuse, TargetLayers
 from lightning_gcam.cam.layouts import Reshape
 from lightning_gcam.cam.registry import AnyMethod, Methods, resolve_methods
 from lightning_gcam.cam.targets import Targets
+from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import SampleScore
 from lightning_gcam.metrics.registry import ResolvedScores, Scores
 from lightning_gcam.shortcuts import Checks, Removal, available_properties, check_removal, resolve_checks
@@ -74,10 +76,13 @@ class LookConfig:
             annotation allows; of a run's looks they are then made at the first, and further at those where accuracy is
             clearly above chance. `[]` for none.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
-            `(N, H, W)` bool to images.
+            `(N, *S)` bool to images.
         multi_label: whether each logit has a sigmoid of its own also where a sample is labelled with one class.
         draws_earlier: whether the picture shows something of the looks before.
         with_baselines: whether a uniform map and a Gaussian in the middle are scored as maps of their own.
+        head: which of several heads are looked at, a look for each: names, or places in a tuple such as "1"; where it
+            is left out, see `lightning_gcam.pipeline.labels.plan_heads`.
+        plans: of these heads, once they are known.
 
     Raises:
         InputError: naming the argument, what came, and what to do.
@@ -100,9 +105,12 @@ class LookConfig:
     multi_label: bool = False
     draws_earlier: bool = False
     with_baselines: bool = False
+    head: str | Sequence[str] | None = None
+    plans: Sequence[HeadPlan] = ()
 
     def __post_init__(self) -> None:
         check_removal(self.removal)
+        names_of_heads(self.head)
         _ = self.method_table, self.exchange_names
 
     @cached_property
@@ -158,9 +166,45 @@ class LookConfig:
         Args:
             forward: as in `attribute`.
         """
+        _ = self.resolved_scores  # the same object in all copies: what a history keeps is told apart by it
         config = copy.copy(self)  # with all that was resolved, none of which depends on it
         object.__setattr__(config, "forward", forward)
         return config
+
+    def at_plans(self, plans: Sequence[HeadPlan], forward: Forward | None) -> LookConfig:
+        """The same look at these heads, by this way to call the model.
+
+        Args:
+            plans: of all heads.
+            forward: as in `attribute`.
+        """
+        config = self.with_forward(forward)
+        object.__setattr__(config, "plans", tuple(plans))
+        if plans and plans[0].name is None and plans[0].layers:
+            object.__setattr__(config, "target_layer", [*plans[0].layers])
+        return config
+
+    def at_head(self, plan: HeadPlan) -> LookConfig:
+        """The look at one head.
+
+        Args:
+            plan: of it.
+        """
+        forward = HeadForward(self.forward, plan.name) if plan.name is not None else self.forward
+        config = self.at_plans([HeadPlan()], forward)
+        if plan.is_bare_number and self.explains_labels:
+            object.__setattr__(config, "targets", "output")
+        return config.at_layers([*plan.layers], forward) if plan.layers else config
+
+    def may_have_heads(self, batch: SaliencyBatch) -> bool:
+        """Whether several heads are planned or, where nothing is planned, heads or their labels are named.
+
+        Args:
+            batch: the samples.
+        """
+        if self.plans:
+            return self.plans[0].name is not None
+        return self.head is not None or bool(batch.head_labels)
 
     @property
     def explains_labels(self) -> bool:

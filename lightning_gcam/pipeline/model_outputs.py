@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,11 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_gcam.cam.calling import forward_at
 from lightning_gcam.cam.forward import forward_with_weights, logits_in_eager_mode, random_weights
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.cam.squashing import Squash
 from lightning_gcam.cam.targets import Targets
+from lightning_gcam.cam.whole import WHOLE
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Perturbation
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
@@ -113,7 +116,7 @@ def logits_for_versions(
     Args:
         model: any `nn.Module`; it is left exactly as it was.
         batch: the samples, for the regions of a dense head.
-        versions: images `(N, C, H, W)` by the name of the version, or functions that make those of some samples (see
+        versions: images `(N, C, *S)` by the name of the version, or functions that make those of some samples (see
             `lightning_gcam.shortcuts.checks.image_changes`): then no more than a chunk of them exist at once.
         rows: the numbers of the samples that are run; all where it is left out.
         chunk_size: how many images to run at once, at the most.
@@ -127,8 +130,7 @@ def logits_for_versions(
     if not versions:
         return PerturbedOutputs(), chunk_size
     names, at, masks = list(versions), torch.tensor(list(rows), device="cpu"), batch.object_masks
-    height, width = batch.image_size
-    most = max(-(-len(rows) * 3 // 4), _PIXELS_AT_ONCE // max(height * width, 1))
+    most = max(-(-len(rows) * 3 // 4), _PIXELS_AT_ONCE // math.prod(batch.image_size))
     wanted = min(chunk_size or most, most)
 
     def work(chunk: slice) -> Tensor:
@@ -137,10 +139,10 @@ def logits_for_versions(
             for start, name in zip(range(0, len(names) * len(at), len(at)), names, strict=True)
         ]
         images = _joined([_changed_rows(versions[name], part) for name, part in parts if len(part)])
-        regions = None
-        if masks is not None:
-            regions = masks[to_device(torch.cat([part for _, part in parts]), masks.device)]
-        return logits_in_eager_mode(model, images, None, forward=forward, masks=regions, squash=squash)
+        samples = torch.cat([part for _, part in parts])
+        regions = masks[to_device(samples, masks.device)] if masks is not None else None
+        of_samples = forward_at(forward, samples)
+        return logits_in_eager_mode(model, images, None, forward=of_samples, masks=regions, squash=squash)
 
     with untouched(model), eager_without_graph():
         logits, size = run_in_chunks(len(names) * len(at), work, wanted)
@@ -173,8 +175,9 @@ def _logits_in_chunks(
     def work(chunk: slice) -> Tensor:
         targets = classes[chunk] if classes is not None else None
         masks = regions[chunk] if regions is not None else None
+        of_chunk = forward_at(forward, chunk)
         return logits_in_eager_mode(
-            model, images[chunk], targets, forward=forward, masks=masks, squash=squash
+            model, images[chunk], targets, forward=of_chunk, masks=masks, squash=squash
         )
 
     parts, size = run_in_chunks(len(images), work, chunk_size)
@@ -201,7 +204,7 @@ class _ModelRuns:
             for index, images in perturbation.images(self.batch.images, maps, self.chunk_size):
                 rows, steps = index.unbind(dim=1)
                 regions = masks[rows] if masks is not None else None
-                forward, squash = self.options.get("forward"), self.attribution.squash
+                forward, squash = forward_at(self.options.get("forward"), rows), self.attribution.squash
                 logits, _ = _logits_in_chunks(
                     self.model, images, classes[rows], regions, forward, None, squash
                 )
@@ -219,7 +222,7 @@ class _ModelRuns:
     def attribute(self, images: Tensor, **other: Any) -> dict[str, Tensor]:
         """The maps of changed images, at the same layers, for the same classes."""
         explains = self.attribution.explains
-        explained = explains if explains in ("output", "norm", "error") else self.targets
+        explained = explains if explains == "output" or explains in WHOLE else self.targets
         targets = self.attribution.targets if self.attribution.targets is not None else explained
         changed = SaliencyBatch(images, masks=self.batch.object_masks)
         options = {**self.options, **other, "chunk_size": self.chunk_size}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ class Stamp:
             "run", the highest peak of the samples at this look and those before.
         show_change: whether a column beside each map shows what came and what went since the look before.
         sample_images: show each sample by itself as well, under a tag of its own.
+        head: of which head the look is; "" for the only one.
 
     Raises:
         InputError: where `scale` is none of these words.
@@ -66,6 +67,7 @@ class Stamp:
     scale: Scale = "own"
     show_change: bool = False
     sample_images: bool = False
+    head: str = ""
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -108,6 +110,7 @@ class SaliencyRecord:
         checks_wait: whether the causal checks wait, at this look, until accuracy is clearly above chance.
         checks_rest: whether they were left out at this look, to keep to `max_overhead`.
         cost: the forwards that the look took.
+        heads: the record of each head of a model with several, by its name; see `JoinedRecord`.
     """
 
     batch: SaliencyBatch
@@ -123,6 +126,12 @@ class SaliencyRecord:
     checks_wait: bool = False
     checks_rest: bool = False
     cost: LookCost = field(default_factory=LookCost)
+    heads: Mapping[str, SaliencyRecord] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[SaliencyRecord, ...]:
+        """The records of the heads; this one where there are none."""
+        return tuple(self.heads.values()) or (self,)
 
     @property
     def step(self) -> int:
@@ -218,7 +227,7 @@ class SaliencyRecord:
 
     @property
     def _when(self) -> str:
-        return f"step {self.step} · epoch {self.epoch}"
+        return f"step {self.step} · epoch {self.epoch}{self.stamp.head and f' · head {self.stamp.head}'}"
 
     def figure(self) -> Figure:
         """The picture as an object that a notebook shows by itself; its pixels are those of `overlay`."""
@@ -346,12 +355,11 @@ class LookHistory:
         known = self._of_samples.get(name)
         if known is None or not _are_same_objects(known[0], tensors):
             known = self._of_samples[name] = tensors, compute()
-        found: Kept = known[1]
-        return found
+        return cast(Kept, known[1])
 
     @property
     def maps(self) -> Mapping[str, Mapping[str, Tensor]]:
-        """The maps `(N, H, W)` by name, of the "previous", the "first" and the "best" look, where there was one."""
+        """The maps `(N, *S)` by name, of the "previous", the "first" and the "best" look, where there was one."""
         return self._maps
 
     @property

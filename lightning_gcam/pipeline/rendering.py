@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,23 @@ from torch import Tensor
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.pipeline import captions
 from lightning_gcam.shortcuts.exchange import CHANCE, RATE, SAME_CLASS_RATE
-from lightning_gcam.visual import Normalize, PanelTexts, render_grid, render_row, shown_channels, to_display
-from lightning_gcam.visual.images import Scale, check_same_size, shrink_images
+from lightning_gcam.visual import Normalize, PanelTexts, render_row, shown_channels, to_display
+from lightning_gcam.visual.curves import curve_sheets, draw_curves
+from lightning_gcam.visual.forms import (
+    MOST_CHANNELS,
+    CurveForm,
+    Form,
+    curve_form,
+    plan_sheets,
+    video_form,
+    volume_form,
+)
+from lightning_gcam.visual.grid import FigureTexts, render_sheets
+from lightning_gcam.visual.images import Scale, check_count, check_same_size, shrink_images
 from lightning_gcam.visual.layout import FigureLayout, plan, plan_row
 from lightning_gcam.visual.overlay import shrink_maps, shrink_saliency
+from lightning_gcam.visual.panels import HeatStyle, Regions, Sheet, flat_sheets
+from lightning_gcam.visual.planes import lay_slices, plane_sheets
 
 
 @dataclass(frozen=True)
@@ -75,36 +88,92 @@ def draw(
     Returns:
         `(height, width, 3)`, uint8.
     """
-    earlier, size = earlier or Earlier(), layout_of(batch, attribution, style).work
+    earlier, layout = earlier or Earlier(), layout_of(batch, attribution, style)
+    names, said = list(attribution.maps), texts or captions.captions(batch, attribution, style.class_names)
     for name, each in attribution.maps.items():
         check_same_size(batch.images, each, f'maps["{name}"]')
-    names, maps = list(attribution.maps), _shrunk(attribution.maps, size)
-    if style.scale != "own":
-        maps = {name: _raw(each, attribution.peaks[name]) for name, each in maps.items()}
-    before = earlier.tops if style.scale == "run" else {}
-    tops = {name: max(_highest(name, attribution), before.get(name, 0.0)) for name in names}
-    return render_grid(
-        to_display(batch.images, style.normalize, size),
-        maps,
-        captions=texts if texts is not None else captions.captions(batch, attribution, style.class_names),
-        correct=captions.correct(batch, attribution, style.class_names),
-        headings=[_heading(name, attribution) for name in names],
-        notes={name: _notes(name, attribution, tops[name], style.scale) for name in names},
-        masks=_region(batch.masks, size),
-        boxes=_scaled(batch.boxes, batch.image_size, size),
-        suspect=_region(batch.suspect, size),
-        title=title_of(when, batch, attribution, style),
-        scale=style.scale,
-        tops=tops,
-        before=_shrunk(_comparable(earlier, attribution), size) if style.show_change else None,
-        since=f"at step {earlier.step}" if earlier.step is not None else "at the look before",
+    check_count(said, len(batch), "captions", "sample")
+    known = earlier.tops if style.scale == "run" else {}
+    tops = {name: max(_highest(name, attribution), known.get(name, 0.0)) for name in names}
+    shown = FigureTexts(
+        title_of(when, batch, attribution, style),
+        said,
+        {name: _notes(name, attribution, tops[name], style.scale, batch.kind) for name in names},
+        captions.correct(batch, attribution, style.class_names),
+        f"at step {earlier.step}" if earlier.step is not None else "at the look before",
     )
+    before = _comparable(earlier, attribution) if style.show_change else {}
+    sheets = _sheets(batch, attribution, style, layout, before)
+    has_object = batch.masks is not None or batch.boxes is not None
+    present = ["object"] if has_object else []
+    present += ["suspect region"] if batch.suspect is not None else []
+    present += ["prediction"] if attribution.predicted_boxes is not None else []
+    return render_sheets(sheets, layout, shown, HeatStyle(style.scale, tops, style.show_change), present)
 
 
 def layout_of(batch: SaliencyBatch, attribution: captions.Explanation, style: Style) -> FigureLayout:
     """Where everything stands in the picture, and at which size the panels are computed."""
-    columns = 2 if style.show_change else 1
-    return plan(len(batch), columns * len(attribution.maps), *batch.image_size, bars=columns)
+    columns, kind = 2 if style.show_change else 1, batch.kind
+    # the curve of a signal stands above its bands
+    maps, pictures = columns * len(attribution.maps), len(second_images(batch)) + (kind != "signal")
+    if kind == "image":
+        return plan(len(batch), maps, *batch.image_size, columns, pictures)
+    sheet = _form(batch, maps + pictures).sheet
+    return plan_sheets(len(batch), maps, sheet, columns, pictures, stacked=kind != "volume")
+
+
+def _form(batch: SaliencyBatch, panels: int) -> Form | CurveForm:
+    """What stands where on the sheets of signals, volumes and videos."""
+    size, panels = batch.image_size, panels * len(batch)
+    has_object = batch.masks is not None or batch.boxes is not None
+    if batch.kind == "signal":
+        return curve_form(size[0], batch.images.shape[1], panels, has_object + (batch.suspect is not None))
+    return video_form(size, panels) if batch.kind == "video" else volume_form(size, panels, has_object)
+
+
+def second_images(batch: SaliencyBatch) -> dict[str, Tensor]:
+    """The other inputs that have the form of the images, the second pictures of a pair, by their heading."""
+    same = batch.images.shape, batch.images.dtype
+    return {
+        f"input {name}": each
+        for name, each in (batch.inputs or {}).items()
+        if isinstance(each, Tensor) and (each.shape, each.dtype) == same
+    }
+
+
+def _sheets(
+    batch: SaliencyBatch,
+    attribution: captions.Explanation,
+    style: Style,
+    layout: FigureLayout,
+    before: Mapping[str, Tensor],
+) -> list[Sheet]:
+    """The columns of the figure in two dimensions."""
+    headings = [_heading(name, attribution) for name in attribution.maps]
+    maps, beside, size = dict(attribution.maps), second_images(batch), layout.work
+    if batch.kind == "image":  # nothing is drawn at a size that nobody sees, or on the device
+        maps, before = _shrunk(maps, size), _shrunk(before, size)
+    if style.scale != "own":
+        maps = {name: _raw(each, attribution.peaks[name]) for name, each in maps.items()}
+    if batch.kind == "image":
+        shown = {name: to_display(each, style.normalize, size) for name, each in beside.items()}
+        images, predicted = to_display(batch.images, style.normalize, size), attribution.predicted_boxes
+        regions = Regions(
+            _region(batch.masks, size),
+            _scaled(batch.boxes, batch.images, size),
+            _region(batch.suspect_masks, size),
+            _scaled([*predicted], batch.images, size) if predicted is not None else None,
+        )
+        return flat_sheets(images, maps, regions, layout, headings, before, shown)
+    form, objects = _form(batch, layout.panels), batch.object_masks
+    shared: dict[str, Any] = {"normalize": style.normalize, "before": before, "beside": beside}
+    if isinstance(form, CurveForm):
+        regions = Regions(objects, suspect=batch.suspect)
+        return curve_sheets(form, batch.images, maps, regions, headings, **shared)
+    regions, width = Regions(batch.masks, batch.boxes, batch.suspect), layout.line_width
+    return plane_sheets(
+        form, batch.images, maps, regions, headings, objects=objects, line_width=width, **shared
+    )
 
 
 def _shrunk(maps: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
@@ -113,19 +182,17 @@ def _shrunk(maps: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tens
 
 
 def _region(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
-    """The masks of a region `(N, h, w)`, or the one of all samples `(h, w)`, on the CPU."""
-    if masks is None:
-        return None
-    return shrink_maps(masks[None], *size)[0].cpu() if masks.ndim == 2 else shrink_maps(masks, *size).cpu()
+    """The masks of a region `(N, h, w)`, on the CPU."""
+    return None if masks is None else shrink_maps(masks, *size).cpu()
 
 
 def _scaled(
-    boxes: Sequence[Tensor] | None, size: tuple[int, int], shown: tuple[int, int]
+    boxes: Sequence[Tensor] | None, images: Tensor, shown: tuple[int, int]
 ) -> Sequence[Tensor] | None:
     """The boxes in pixels of the shrunk image, on the CPU; they are copied at once."""
     if not boxes:
         return boxes
-    scale = torch.tensor([shown[1] / size[1], shown[0] / size[0]] * 2)
+    scale = torch.tensor([shown[1] / images.shape[3], shown[0] / images.shape[2]] * 2)
     together = torch.cat([each.detach() for each in boxes]).cpu() * scale
     return list(torch.split(together, [len(each) for each in boxes]))
 
@@ -133,9 +200,11 @@ def _scaled(
 def title_of(when: str, batch: SaliencyBatch, attribution: captions.Explanation, style: Style) -> str:
     """The line above a picture: when, the layer, what the maps explain, which channels are shown."""
     explained = captions.explained(batch, attribution, style.class_names)
-    return _joined(
-        when, f"layer {attribution.target_layer}", explained, shown_channels(batch.images.shape[1])
-    )
+    return _joined(when, f"layer {attribution.target_layer}", explained, _shown_channels(batch))
+
+
+def _shown_channels(batch: SaliencyBatch) -> str | None:
+    return shown_channels(batch.images.shape[1], batch.kind == "signal")
 
 
 def _joined(*parts: str | None) -> str:
@@ -215,18 +284,35 @@ def draw_exchanges(
         panels.append((batch.images[donor], PanelTexts("donor", note=f"true {_named(labels[donor], names)}")))
         edits = (each for each in exchanged.edits if each.donor == donor)
         panels += [(each.image, _edited(exchanged, each, names)) for each in edits]
-    # side by side in one image, so that all of them are shown on one scale
-    size = plan_row(len(panels), *batch.image_size, details=0, parts=1).work
-    small = [shrink_images(image[None], *size).cpu() for image, _ in panels]
-    whole = to_display(torch.cat(small, dim=3), style.normalize)
     return render_row(
-        torch.cat(whole.chunk(len(panels), dim=3)),
+        _on_one_scale([image for image, _ in panels], row, batch, style.normalize),
         [texts for _, texts in panels],
-        title=_joined(when, "what the prediction follows", shown_channels(batch.images.shape[1])),
+        title=_joined(when, "what the prediction follows", _shown_channels(batch)),
         caption=captions.captions(batch, attribution, names)[row],
         correct=captions.correct(batch, attribution, names)[row],
         legend=_exchange_legend(exchanged),
     )
+
+
+def _on_one_scale(
+    images: Sequence[Tensor], row: int, batch: SaliencyBatch, normalize: Normalize | None
+) -> Tensor:
+    """Versions `(C, *S)` of a sample as pictures `(M, 3, h, w)`: of volumes and videos the slice with most object."""
+    if batch.kind == "signal":
+        channels = min(batch.images.shape[1], MOST_CHANNELS)
+        form = CurveForm(batch.image_size[0], channels, width=256, has_band=False)
+        return draw_curves(form, torch.stack(list(images)), Regions(), normalize, on_one_scale=True)[0]
+    if batch.kind != "image":
+        masks, number = batch.object_masks, batch.image_size[0] // 2
+        if masks is not None and bool(masks[row].any()):
+            number = int(masks[row].flatten(1).sum(dim=1).argmax())
+        return lay_slices(images, number, is_video=batch.kind == "video", normalize=normalize)
+    # side by side in one image, so that all of them are shown on one scale
+    height, width = batch.image_size
+    size = plan_row(len(images), height, width, details=0, parts=1).work
+    small = [shrink_images(image[None], *size).cpu() for image in images]
+    whole = to_display(torch.cat(small, dim=3), normalize)
+    return torch.cat(whole.chunk(len(images), dim=3))
 
 
 def _edited(exchanged: ExchangedSample, edit: Edit, class_names: captions.ClassNames) -> PanelTexts:
@@ -286,7 +372,7 @@ def _exchange_legend(exchanged: ExchangedSample) -> list[str]:
 
 def _raw(maps: Tensor, peaks: Tensor) -> Tensor:
     """The maps before they were scaled."""
-    return maps * peaks.float().nan_to_num(0, 0, 0).to(maps.device)[:, None, None]
+    return maps * peaks.float().nan_to_num(0, 0, 0).to(maps.device).view(-1, *[1] * (maps.ndim - 1))
 
 
 def _highest(name: str, attribution: captions.Explanation) -> float:
@@ -309,11 +395,19 @@ def _heading(name: str, attribution: captions.Explanation) -> str:
     return source.method.replace("_", " ") + at_layer
 
 
-def _notes(name: str, attribution: captions.Explanation, top: float, scale: Scale) -> list[str]:
-    """Each map's raw peak, and that of the brightest where they share a scale."""
+def _notes(
+    name: str, attribution: captions.Explanation, top: float, scale: Scale, kind: str | None
+) -> list[str]:
+    """Each map's raw peak, that of the brightest where they share a scale, and where it is in a signal."""
     peaks = attribution.peaks[name].tolist()
-    return [
+    notes = [
         _note(peak, top if scale != "own" else None) if np.isfinite(peak) else "not finite" for peak in peaks
+    ]
+    if kind != "signal":
+        return notes
+    places = attribution.maps[name].detach().nan_to_num(0, 0, 0).argmax(dim=1).tolist()
+    return [
+        f"{note} at {place}" if peak else note for note, place, peak in zip(notes, places, peaks, strict=True)
     ]
 
 

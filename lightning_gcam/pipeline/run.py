@@ -6,7 +6,7 @@ caller's `map_fn`; everything else is the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import bound_to, forward_at
+from lightning_gcam.cam.calling import forward_at
+from lightning_gcam.cam.detection import is_of_detections, may_detect
+from lightning_gcam.cam.heads import HeadForward
 from lightning_gcam.cam.targets import Targets
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedOutputs
-from lightning_gcam.metrics.registry import BASELINES
-from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks, labels_of
-from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes, subject_of
+from lightning_gcam.metrics.registry import BASELINES, OutputNeeds
+from lightning_gcam.pipeline.attribution import Attribution, attribute_in_chunks
+from lightning_gcam.pipeline.captions import has_own_sigmoids, instead_of_classes
 from lightning_gcam.pipeline.config import (
     CHECKING,
     PERTURBING,
@@ -31,6 +33,8 @@ from lightning_gcam.pipeline.config import (
     Result,
     in_one_process,
 )
+from lightning_gcam.pipeline.heads import JoinedRecord, looks_at_heads
+from lightning_gcam.pipeline.labels import forward_for, labels_of, plan_heads
 from lightning_gcam.pipeline.model_outputs import (
     logits_for_versions,
     maps_of_random_weights,
@@ -38,10 +42,11 @@ from lightning_gcam.pipeline.model_outputs import (
 )
 from lightning_gcam.pipeline.record import LookCost, LookHistory, SaliencyRecord, Stamp
 from lightning_gcam.pipeline.rendering import Earlier
-from lightning_gcam.pipeline.scoring import score_maps
+from lightning_gcam.pipeline.scoring import can_be_checked, score_maps
 from lightning_gcam.shortcuts import Exchanges, Reliance, measure_reliance
 from lightning_gcam.shortcuts.checks import image_changes, removed_objects
-from lightning_gcam.shortcuts.regions import AnnotatedRegions, Donors, classes_of_labels, regions_of_batch
+from lightning_gcam.shortcuts.exchange import check_sides
+from lightning_gcam.shortcuts.regions import AnnotatedRegions, Donors, regions_of_batch
 from lightning_gcam.utils.chunking import count_forwards
 from lightning_gcam.utils.transfer import held_on_host
 
@@ -92,11 +97,28 @@ def analyze(
         ['accuracy', 'accuracy_chance']
     """
     stamp, config = stamp or Stamp(), config or LookConfig()
-    config = config.with_forward(bound_to(config.forward, batch.inputs, batch.frames_first))
+    user = config.forward
+    bind: MapFn = map_fn if may_detect(model, user) else in_one_process
+    config = config.with_forward(bind(lambda _: forward_for(model, batch, user)))
+    if config.may_have_heads(batch):
+        plans = config.plans or map_fn(lambda _: plan_heads(model, batch, config.head, config.forward))
+        looks = map_fn(lambda _: looks_at_heads(batch, plans, stamp, history, largest_label))
+        how: dict[str, Any] = {"on_failure": on_failure, "agree": agree, "with_checks": with_checks}
+        how |= {"map_fn": map_fn, "chunk_size": chunk_size}
+        records = {
+            str(plan.name): analyze(model, config=config.at_head(plan), **each, **how)
+            for plan, each in looks.items()
+        }
+        if records:
+            return JoinedRecord.of(records, batch, stamp)
     look = _Look(model, batch, config, map_fn, on_failure, agree, with_checks, history)
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
     with torch.inference_mode(False), count_forwards() as counted:
         maps, size = look.attribution(chunk_size)
+        if may_detect(model, user) and not is_of_detections(config.forward):  # which was not known before
+            look = replace(
+                look, config=config.with_forward(map_fn(lambda _: forward_for(model, batch, user)))
+            )
         attribution, instead, is_checked = map_fn(lambda _: look.interpretation(maps, stamp, largest_label))
         if instead is not None:
             look = replace(look, config=replace(look.config, targets=instead))
@@ -147,23 +169,6 @@ def record_saliency(
     return analyze(model, batch, LookConfig(**config), stamp=stamp, chunk_size=chunk_size)
 
 
-def can_be_checked(
-    batch: SaliencyBatch,
-    attribution: Attribution,
-    config: LookConfig,
-    class_names: Sequence[str] | None = None,
-) -> bool:
-    """Whether causal checks can be measured: the labels are classes, and the model gives one score for each.
-
-    The logits of a dense head cannot: they are read at the object, which the checks take away.
-    """
-    labels, k = classes_of_labels(batch), attribution.logits.shape[1]
-    if not config.check_names or labels is None or attribution.in_mask is not None:
-        return False
-    fits = labels.shape[1] == k if labels.ndim == 2 else int(labels.max()) < max(k, 2)
-    return fits and subject_of(batch, attribution, class_names) == "classes"
-
-
 @dataclass(frozen=True)
 class _Found:
     """What the causal checks found.
@@ -211,6 +216,8 @@ class _Look:
         names, removal, annotated = self.config.exchange_names, self.config.removal, self.annotated
         if annotated is None or not names:
             return None
+        if self.config.checks is not None:
+            check_sides(names, len(self.batch.image_size))
 
         def choose() -> Mapping[str, Donors]:
             found = Exchanges.of(self.batch, names, None, removal, annotated)
@@ -256,6 +263,10 @@ class _Look:
     def perturbed_outputs(self, attribution: Attribution, chunk_size: int | None) -> PerturbedOutputs:
         """The outputs for perturbed images that the scores need; none where computing them failed."""
         needed = self.config.resolved_scores.output_needs
+        if isinstance(self.config.forward, HeadForward) and attribution.targets is None:
+            needed = OutputNeeds(
+                random_maps=needed.random_maps
+            )  # of another head's classes are probabilities
         if not needed.perturbations and not needed.random_maps:
             return PerturbedOutputs()
         device, history = self.batch.images.device, self.history

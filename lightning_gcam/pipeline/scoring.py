@@ -1,9 +1,12 @@
-"""Scores of maps: each metric is given what it needs of the samples, the perturbed outputs and the earlier looks."""
+"""Scores of maps: each metric is given what it needs of the samples, the perturbed outputs and the earlier looks.
+
+And whether causal checks can be made of what was attributed.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +22,9 @@ from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
 from lightning_gcam.metrics.registry import BASELINES, ResolvedScores, Scores, with_boxes
 from lightning_gcam.metrics.samples import PerSample, extremes_of, score_counted, shared_by_scores
 from lightning_gcam.pipeline.attribution import Attribution
-from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids
+from lightning_gcam.pipeline.captions import class_probabilities, has_own_sigmoids, subject_of
+from lightning_gcam.pipeline.config import LookConfig
+from lightning_gcam.shortcuts.regions import classes_of_labels
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.transfer import to_host
 
@@ -27,7 +32,7 @@ Inputs = tuple[Any, ...]
 """The arguments of a metric's `update`, one row a sample."""
 
 EarlierMaps = Mapping[str, Mapping[str, Tensor]]
-"""The maps `(N, H, W)` of earlier looks by their names: of the "previous", the "first" and the "best" look."""
+"""The maps `(N, *S)` of earlier looks by their names: of the "previous", the "first" and the "best" look."""
 
 
 @dataclass(frozen=True)
@@ -242,3 +247,20 @@ def _baseline_scores(
                 for baseline in BASELINES
                 if name in scored[baseline]
             )
+
+
+def can_be_checked(
+    batch: SaliencyBatch,
+    attribution: Attribution,
+    config: LookConfig,
+    class_names: Sequence[str] | None = None,
+) -> bool:
+    """Whether causal checks can be measured: the labels are classes, and the model gives one score for each.
+
+    The logits of a dense head cannot: they are read at the object, which the checks take away.
+    """
+    labels, k = classes_of_labels(batch), attribution.logits.shape[1]
+    if not config.check_names or labels is None or attribution.in_mask is not None:
+        return False
+    fits = labels.shape[1] == k if labels.ndim == 2 else int(labels.max()) < max(k, 2)
+    return fits and subject_of(batch, attribution, class_names) == "classes"

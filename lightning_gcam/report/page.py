@@ -131,17 +131,26 @@ def write_strips(run: Run, directory: Path, most: int = 12) -> list[Path]:
 
 def _frames(sample: dict[str, Any], index: int, looks: list[dict[str, Any]]) -> list[Image.Image]:
     pixels = torch.from_numpy(decode_picture(sample["image"])).permute(2, 0, 1)[None]
-    return [_frame(pixels, look, look["samples"][index]) for look in looks]
+    return [_frame(pixels, sample, look, look["samples"][index]) for look in looks]
 
 
-def _frame(pixels: Tensor, look: dict[str, Any], sample: dict[str, Any]) -> Image.Image:
-    """Draw the overlay of one look, with its step above and the caption below."""
-    cells, peak, *_ = next(iter(sample["maps"].values()))
+def _frame(
+    pixels: Tensor, known: dict[str, Any], look: dict[str, Any], sample: dict[str, Any]
+) -> Image.Image:
+    """Draw the overlay of one look, with its step above and the caption below; of slices the one with the peak."""
+    cells, peak, row, _ = next(iter(sample["maps"].values()))
+    saliency = _read_map(cells, look["size"]) if peak else torch.zeros(1, 1, *look["size"])
+    if "slices" in known:
+        count = len(known["slices"]["numbers"])
+        at = min(int(row * count), count - 1) if peak else count // 2
+        pixels, saliency = pixels.chunk(count, dim=2)[at], saliency.chunk(count, dim=2)[at]
     height, width = pixels.shape[2:]
-    saliency = _read_map(cells, look["size"]) if peak else torch.zeros(1, 1, 1, 1)
-    large = F.interpolate(saliency, (height, width), mode="bilinear").squeeze(1)
+    left, top, right, bottom = known.get("band", (0, 0, width, height))
+    large = F.interpolate(saliency, (bottom - top, right - left), mode="bilinear").squeeze(1)
+    shown = pixels.clone()
+    shown[:, :, top:bottom, left:right] = overlay(pixels[:, :, top:bottom, left:right], large)
     factor = max(1, -(-_SMALLEST_SIDE // max(height, width)))
-    picture = enlarge(overlay(pixels, large), factor)[0].permute(1, 2, 0).numpy()
+    picture = enlarge(shown, factor)[0].permute(1, 2, 0).numpy()
     box_width = max(picture.shape[1], _SMALLEST_SIDE)
     frame = Image.new("RGB", (box_width, picture.shape[0] + 2 * _LINE_HEIGHT), _PAGE)
     frame.paste(Image.fromarray(picture), ((box_width - picture.shape[1]) // 2, _LINE_HEIGHT))

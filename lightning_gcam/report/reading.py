@@ -326,10 +326,40 @@ def _check_sample(sample: Any) -> None:
         "its classes are no texts",
     )
     _require(isinstance(sample.get("image"), str), "it has no picture")
-    decode_picture(sample["image"])
+    height, width, _ = decode_picture(sample["image"]).shape
     if "outline" in sample:
         _require(isinstance(sample["outline"], str), "its outline is no picture")
         decode_picture(sample["outline"])
+    others = sample.get("beside", {})
+    are_texts = isinstance(others, dict) and all(isinstance(each, str) for each in others.values())
+    _require(are_texts, "its second pictures are none")
+    for each in others.values():
+        decode_picture(each)
+    if "band" in sample:
+        _require(_are_whole(sample["band"], 4), "its band is no four whole numbers")
+        left, top, right, bottom = sample["band"]
+        _require(left < right <= width and top < bottom <= height, "its band lies outside of its picture")
+    if "slices" in sample:
+        _check_slices(sample["slices"], height)
+
+
+def _check_slices(slices: Any, height: int) -> None:
+    _require(isinstance(slices, dict) and isinstance(slices.get("kind"), str), "its slices have no kind")
+    numbers = slices.get("numbers")
+    count = len(numbers) if isinstance(numbers, list) else 0
+    _require(count > 0 and _are_whole(numbers, count), "its slices have no whole numbers")
+    _require(height % count == 0, f"its picture is not of {count} slices")
+    _require(
+        _are_whole(slices.get("size"), 2) and _are_whole([slices.get("of")], 1), "its slices have no size"
+    )
+
+
+def _are_whole(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(each) is int and each >= 0 for each in values)
+    )
 
 
 def _check_words(row: Mapping[str, Any], index: int) -> None:

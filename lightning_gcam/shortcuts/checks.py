@@ -21,6 +21,7 @@ from lightning_gcam.shortcuts.removal import (
     in_floats,
     remove_regions,
 )
+from lightning_gcam.utils.dimensions import for_each
 from lightning_gcam.utils.errors import InputError, did_you_mean
 from lightning_gcam.utils.transfer import to_device
 
@@ -28,7 +29,7 @@ Checks = str | Sequence[str] | None
 """A name out of `available_checks`, or several; None for all that are on by default."""
 
 MakeImages = Callable[[Tensor], Tensor]
-"""From the numbers `(n,)` int64 of some samples, on the host, to their changed images `(n, C, H, W)`."""
+"""From the numbers `(n,)` int64 of some samples, on the host, to their changed images `(n, C, *S)`."""
 
 CHECKS: dict[str, tuple[str, ...]] = {
     "background_only_accuracy": ("background_only",),
@@ -103,13 +104,13 @@ def changed_images(
 
     Args:
         batch: the samples: labels that are classes, and masks or boxes.
-        maps: `(N, H, W)` saliency in [0, 1], of the size of the images; without it no "salient_outside".
+        maps: `(N, *S)` saliency in [0, 1], of the size of the images; without it no "salient_outside".
         checks: the names of the checks; None for all.
         removal: how an object is removed; see `remove_regions`.
         seed: of the random places. No other random stream moves.
 
     Returns:
-        Images `(N, C, H, W)` by the name of the version, of the dtype and on the device of those in the batch; empty
+        Images `(N, C, *S)` by the name of the version, of the dtype and on the device of those in the batch; empty
         where the labels are no classes.
 
     Raises:
@@ -171,13 +172,14 @@ def removed_objects(
     """The samples without their objects, which are made at the first use; None where there are no masks.
 
     Args:
-        images: `(N, C, H, W)`.
+        images: `(N, C, *S)`.
         annotated: their regions.
         removal: how an object is removed; see `remove_regions`.
     """
     if annotated.around is None:
         return None
-    return RemovedObjects(images, annotated.around & annotated.masked[:, None, None], removal)
+    regions = annotated.around & for_each(annotated.masked, annotated.around)
+    return RemovedObjects(images, regions, removal)
 
 
 def _exactly(make: MakeImages, device: torch.device) -> MakeImages:
@@ -196,7 +198,7 @@ def _on_objects(
     """The versions that need masks."""
     if annotated.objects is None or not (annotated.known & annotated.masked).any():
         return {}
-    background = ~annotated.objects & annotated.masked[:, None, None]
+    background = ~annotated.objects & for_each(annotated.masked, annotated.objects)
     return {
         "background_only": lambda rows: bare.images[to_device(rows, images.device)],
         "object_only": _object_only(images, background, removal),
@@ -215,7 +217,7 @@ def _on_saliency(
     def salient() -> Tensor:
         each = zip(maps.split(1), masks.split(1), around.split(1), strict=True)
         found = [most_salient(one.nan_to_num(0.0), *regions) for one, *regions in each]
-        return torch.cat(found) & (donors >= 0)[:, None, None]
+        return torch.cat(found) & for_each(donors >= 0, masks)
 
     @cache
     def elsewhere() -> Tensor:
@@ -238,11 +240,11 @@ def _object_only(images: Tensor, background: Tensor, removal: Removal) -> MakeIm
     @cache
     def colour() -> Tensor:
         parts = [
-            (in_floats(image) * to_device(behind, images.device)).sum(dim=(1, 2))
+            (in_floats(image) * to_device(behind, images.device)).sum(dim=tuple(range(1, image.ndim)))
             for image, behind in zip(images, background, strict=True)
         ]
         mean = torch.stack(parts).sum(dim=0) / background.sum().clamp(min=1).item()
-        return in_dtype_of(images, mean)[:, None, None]
+        return for_each(in_dtype_of(images, mean), images[0])
 
     def made(rows: Tensor) -> Tensor:
         chosen, behind = (to_device(each, images.device) for each in (rows, background[rows]))

@@ -1,7 +1,8 @@
 """Exchanges: one property of each image (its colours, its border, ...) borrowed from a donor, the rest kept.
 
 A prediction that follows a borrowed property is evidence of what carries the class, and needs no annotation. Each
-property is one pure function of images and donors; `register_property` adds another. Those that take regions as well
+property is one pure function of images and donors `(N, C, *S)`, with one to three sides `S`; `register_property` adds
+another. Those that take regions as well
 have their names and remedies here, and are made in `exchange_checks`.
 """
 
@@ -10,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_gcam.shortcuts.removal import exchange, in_dtype_of, in_floats
+from lightning_gcam.shortcuts.removal import in_dtype_of, in_floats
 from lightning_gcam.utils.errors import InputError, did_you_mean, raise_for_user_function
 
 Exchange = Callable[[Tensor, Tensor], Tensor]
-"""From images and donors `(N, C, H, W)` to the images with one property of their donors, in the same dtype."""
+"""From images and donors `(N, C, *S)` to the images with one property of their donors, in the same dtype."""
 
 KEPT, RATE, CHANCE = "_swap_accuracy", "_follow_rate", "_follow_chance"
 SAME_CLASS, SAME_CLASS_RATE = "_same_class_accuracy", "_same_class_follow_rate"
@@ -42,6 +44,7 @@ class ImageProperty:
         name: in `available_properties`, and before `_follow_rate` in a score's name.
         exchange: borrows the property; None where that takes regions of the samples as well, or their maps.
         fewest_channels: of images that have the property.
+        fewest_sides: of images that have it: 1 where signals do, 2 where it takes images, volumes or videos.
         remedy: what to try where predictions follow it.
         by_default: whether it is exchanged where nobody names the checks.
         have_it: from images to which of them have the property, `(N,)` bool; all of so many channels where left out.
@@ -50,6 +53,7 @@ class ImageProperty:
     name: str
     exchange: Exchange | None
     fewest_channels: int = 1
+    fewest_sides: int = 1
     remedy: str = ""
     by_default: bool = True
     have_it: Callable[[Tensor], Tensor] | None = None
@@ -63,6 +67,7 @@ def register_property(
     name: str,
     *,
     fewest_channels: int = 1,
+    fewest_sides: int = 1,
     remedy: str = "",
     by_default: bool = True,
     have_it: Callable[[Tensor], Tensor] | None = None,
@@ -72,9 +77,10 @@ def register_property(
     Args:
         name: of the property.
         fewest_channels: of images that have the property; it is left out for others.
+        fewest_sides: of images that have it; 2 leaves it out for signals.
         remedy: what to try where predictions follow it.
         by_default: whether it is exchanged where nobody names the checks.
-        have_it: from images `(N, C, H, W)` to which of them have the property, `(N,)` bool; the others neither borrow
+        have_it: from images `(N, C, *S)` to which of them have the property, `(N,)` bool; the others neither borrow
             nor lend it. All of so many channels where it is left out.
 
     Raises:
@@ -98,7 +104,9 @@ def register_property(
         raise InputError(f'`name` "{name}" ends as the scores of checks do. Choose another name.')
 
     def register(exchange: Exchange) -> Exchange:
-        _PROPERTIES[name] = ImageProperty(name, exchange, fewest_channels, remedy, by_default, have_it)
+        _PROPERTIES[name] = ImageProperty(
+            name, exchange, fewest_channels, fewest_sides, remedy, by_default, have_it
+        )
         return exchange
 
     return register
@@ -109,17 +117,25 @@ def unregister_property(name: str) -> None:
     del _PROPERTIES[property_of(name).name]
 
 
-def available_properties(channels: int | None = None) -> tuple[str, ...]:
-    """The names of the properties that images of so many channels have; of all where it is left out.
+def available_properties(channels: int | None = None, sides: int | None = None) -> tuple[str, ...]:
+    """The names of the properties that images of so many channels and sides have; of all where both are left out.
+
+    Args:
+        channels: C of images `(N, C, *S)`.
+        sides: how many sides `S` are: 1 for signals, 2 for images, 3 for volumes and videos.
 
     Example:
         >>> available_properties()
         ('color', 'histogram', 'spectrum', 'texture', 'border', 'salient_region', 'background', 'object', 'suspect')
-        >>> available_properties(channels=1)[:2]
-        ('histogram', 'spectrum')
+        >>> available_properties(channels=1)[:2], available_properties(sides=1)[:2]
+        (('histogram', 'spectrum'), ('histogram', 'border'))
     """
-    there = (each for each in _PROPERTIES.values() if channels is None or channels >= each.fewest_channels)
-    return tuple(each.name for each in there)
+    return tuple(
+        name
+        for name, each in _PROPERTIES.items()
+        if (channels is None or channels >= each.fewest_channels)
+        and (sides is None or sides >= each.fewest_sides)
+    )
 
 
 def default_properties() -> tuple[str, ...]:
@@ -148,16 +164,16 @@ def exchange_property(name: str, images: Tensor, donors: Tensor) -> Tensor:
 
     Args:
         name: out of `available_properties`.
-        images: `(N, C, H, W)`, in any range and dtype, normalized or not.
-        donors: `(N, C, H, W)`, in the same range and dtype.
+        images: `(N, C, *S)`, in any range and dtype, normalized or not.
+        donors: `(N, C, *S)`, in the same range and dtype.
 
     Returns:
-        `(N, C, H, W)`, of the dtype and on the device of the images; no value lies outside of those of an image and
+        `(N, C, *S)`, of the dtype and on the device of the images; no value lies outside of those of an image and
         its donor.
 
     Raises:
-        InputError: an unknown property, one that images of so few channels do not have, one that takes regions as well
-            (see `lightning_gcam.shortcuts.Exchanges`), or donors of another shape.
+        InputError: an unknown property, one that images of so few channels or signals do not have, one that takes
+            regions as well (see `lightning_gcam.shortcuts.Exchanges`), or donors of another shape.
 
     Example:
         >>> images = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]], [[[9.0, 8.0], [7.0, 5.0]]]])
@@ -165,10 +181,11 @@ def exchange_property(name: str, images: Tensor, donors: Tensor) -> Tensor:
         [[[[5.0, 7.0], [8.0, 9.0]]], [[[3.0, 2.0], [1.0, 0.0]]]]
     """
     chosen = property_of(name)
-    if images.ndim != 4 or images.shape != donors.shape:
+    if not 3 <= images.ndim <= 5 or images.shape != donors.shape:
         raise InputError(
-            f"`donors` must be as the images, (N, C, H, W); got {tuple(donors.shape)} for {tuple(images.shape)}."
+            f"`donors` must be as the images, (N, C, *S); got {tuple(donors.shape)} for {tuple(images.shape)}."
         )
+    check_sides([name], images.ndim - 2)
     if images.shape[1] < chosen.fewest_channels:
         raise InputError(
             f'`properties` "{name}" takes images of at least {chosen.fewest_channels} channels, and these have '
@@ -195,23 +212,42 @@ def exchange_property(name: str, images: Tensor, donors: Tensor) -> Tensor:
         return in_dtype_of(images, made.clamp(low, high))
 
 
+def check_sides(names: Sequence[str], sides: int) -> None:
+    """Refuse properties that images of so few sides do not have.
+
+    Args:
+        names: of the properties.
+        sides: 1 for signals, 2 for images, 3 for volumes and videos.
+
+    Raises:
+        InputError: naming the property, and those that such images have.
+    """
+    for name in names:
+        if sides < (fewest := property_of(name).fewest_sides):
+            raise InputError(
+                f'`properties` "{name}" is one of images with {fewest} sides or more, and these have {sides}: of '
+                "signals, what it exchanges is the evidence itself. Leave it out; these have "
+                f"{', '.join(available_properties(sides=sides))}."
+            )
+
+
 def try_properties(names: Sequence[str], images: Tensor) -> None:
     """Exchange the properties of images with themselves, before training time is spent.
 
     Args:
         names: out of `available_properties`; those that take more than images are left to the looks.
-        images: `(N, C, H, W)`.
+        images: `(N, C, *S)`.
 
     Raises:
         InputError: where a function of a user's does not give images.
     """
-    for name in available_properties(images.shape[1]):
+    for name in available_properties(images.shape[1], images.ndim - 2):
         if name in names and property_of(name).exchange is not None:
             exchange_property(name, images, images)
 
 
 def _lowest(images: Tensor) -> Tensor:
-    return images.amin(dim=(1, 2, 3), keepdim=True)
+    return images.amin(dim=tuple(range(1, images.ndim)), keepdim=True)
 
 
 def _are_coloured(images: Tensor) -> Tensor:
@@ -222,6 +258,7 @@ def _are_coloured(images: Tensor) -> Tensor:
 @register_property(
     "color",
     fewest_channels=2,
+    fewest_sides=2,  # the channels of a signal are sensors, and their mean is no luminance
     have_it=_are_coloured,
     remedy="train with color jitter or in grey, or balance the colours of the classes",
 )
@@ -234,8 +271,8 @@ def exchange_color(images: Tensor, donors: Tensor) -> Tensor:
     weighs the channels anew, and may exchange pixels of nearly the same luminance.
 
     Args:
-        images: `(N, C, H, W)` floating point, two channels at least.
-        donors: `(N, C, H, W)` floating point.
+        images: `(N, C, *S)` floating point, two channels at least.
+        donors: `(N, C, *S)` floating point.
 
     Example:
         >>> grey, red = torch.full((1, 3, 1, 2), 0.2), torch.tensor([[[[0.6, 0.3]], [[0.0, 0.0]], [[0.0, 0.0]]]])
@@ -267,8 +304,8 @@ def exchange_histogram(images: Tensor, donors: Tensor) -> Tensor:
     It does not matter whether images are normalized: a normalization keeps the ranks of each channel.
 
     Args:
-        images: `(N, C, H, W)` floating point.
-        donors: `(N, C, H, W)` floating point.
+        images: `(N, C, *S)` floating point.
+        donors: `(N, C, *S)` floating point.
 
     Example:
         >>> images, donors = torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[[7.0, 9.0]]]])
@@ -280,7 +317,9 @@ def exchange_histogram(images: Tensor, donors: Tensor) -> Tensor:
 
 
 @register_property(
-    "spectrum", remedy="look for a global tint, noise or compression that differs between the classes"
+    "spectrum",
+    fewest_sides=2,  # the frequencies of a signal are what it is told by
+    remedy="look for a global tint, noise or compression that differs between the classes",
 )
 def exchange_spectrum(images: Tensor, donors: Tensor) -> Tensor:
     """Keep each image's phase, and take the donor's amplitude at every frequency of every channel, and its mean.
@@ -289,8 +328,8 @@ def exchange_spectrum(images: Tensor, donors: Tensor) -> Tensor:
     mean.
 
     Args:
-        images: `(N, C, H, W)` floating point.
-        donors: `(N, C, H, W)` floating point.
+        images: `(N, C, *S)` floating point.
+        donors: `(N, C, *S)` floating point.
 
     Example:
         >>> images, donors = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[8.0, 4.0]]]])
@@ -298,22 +337,28 @@ def exchange_spectrum(images: Tensor, donors: Tensor) -> Tensor:
         [[[[4.0, 8.0]]]]
     """
     # contiguous: MKL refuses expanded images in older releases of torch
-    own, lent = (torch.fft.rfft2(each.contiguous()) for each in (images, donors))
+    size = images.shape[2:]
+    own, lent = (torch.fft.rfftn(each.contiguous(), s=size) for each in (images, donors))
     spectrum = torch.polar(lent.abs(), own.angle())
-    spectrum[..., 0, 0] = lent[..., 0, 0]  # the mean, with its sign: a normalized image may be dark
-    made: Tensor = torch.fft.irfft2(spectrum, s=images.shape[-2:])
+    mean: tuple[Any, ...] = (..., *(0,) * len(size))
+    spectrum[mean] = lent[mean]  # with its sign: a normalized image may be dark
+    made: Tensor = torch.fft.irfftn(spectrum, s=size)
     return made
 
 
 @register_property(
-    "texture", remedy="look for noise, sharpness or compression that differs between the classes"
+    "texture",
+    fewest_sides=2,  # the beats of an ECG, and most of speech, are high frequencies
+    remedy="look for noise, sharpness or compression that differs between the classes",
 )
 def exchange_texture(images: Tensor, donors: Tensor) -> Tensor:
     """Keep each image's low frequencies (a Gaussian low pass), and take the donor's high ones.
 
+    Of volumes and videos it is that of each slice or frame: what changes along the first side may be the motion.
+
     Args:
-        images: `(N, C, H, W)` floating point.
-        donors: `(N, C, H, W)` floating point.
+        images: `(N, C, *S)` floating point.
+        donors: `(N, C, *S)` floating point.
 
     Example:
         >>> flat, pattern = torch.zeros(1, 1, 8, 8), (torch.arange(64) % 2).float().view(1, 1, 8, 8)
@@ -324,23 +369,29 @@ def exchange_texture(images: Tensor, donors: Tensor) -> Tensor:
     return donors + _low_pass(images - donors)  # a low pass of both, and only one of them: it is linear
 
 
-@register_property("border", remedy="crop the images, or look for tags, frames and rulers at their edges")
+@register_property(
+    "border",
+    remedy="crop the images (of signals the ends), or look for tags, frames and rulers at their edges",
+)
 def exchange_border(images: Tensor, donors: Tensor) -> Tensor:
     """Take the outer 17% of each side from the donor; a side of one or two pixels has no border.
 
+    Of volumes and videos it is the border of each slice or frame: the first side is left out, of which the ends may be
+    what counts, and which is often short.
+
     Args:
-        images: `(N, C, H, W)`.
-        donors: `(N, C, H, W)`.
+        images: `(N, C, *S)`.
+        donors: `(N, C, *S)`.
 
     Example:
         >>> exchange_border(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))[0, 0].tolist()
         [[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
     """
-    height, width = images.shape[-2:]
-    rows, columns = (max(round(side * BORDER), 1) if side > 2 else 0 for side in (height, width))
-    border = torch.ones(len(images), height, width, dtype=torch.bool, device=images.device)
-    border[:, rows : height - rows, columns : width - columns] = False
-    return exchange(images, donors, torch.ones_like(border[:, 0, 0]), border)
+    sides = [(side, max(round(side * BORDER), 1) if side > 2 else 0) for side in images.shape[2:][-2:]]
+    within: tuple[Any, ...] = (..., *(slice(width, side - width) for side, width in sides))
+    border = torch.ones_like(images[:, :1], dtype=torch.bool)
+    border[within] = False
+    return torch.where(border, donors, images)
 
 
 _PROPERTIES.update(
@@ -357,12 +408,12 @@ _PROPERTIES.update(
 
 
 def _order(images: Tensor) -> Tensor:
-    """The pixels of each channel from the darkest to the brightest, `(N, C, H * W)` int64."""
+    """The pixels of each channel from the darkest to the brightest, `(N, C, pixels)` int64."""
     return images.flatten(2).argsort(dim=2, stable=True)
 
 
 def _ranks(images: Tensor) -> Tensor:
-    """The rank of each pixel in its channel, `(N, C, H * W)` int64."""
+    """The rank of each pixel in its channel, `(N, C, pixels)` int64."""
     order = _order(images)
     places = torch.arange(order.shape[2], device=order.device).expand_as(order)
     return torch.zeros_like(order).scatter(2, order, places)
@@ -371,7 +422,7 @@ def _ranks(images: Tensor) -> Tensor:
 def _low_pass(images: Tensor) -> Tensor:
     from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]  # slow to import
 
-    size = images.shape[-2:]
+    size = images.shape[-2:]  # of a slice or a frame
     shorter = min([side for side in size if side > 1], default=1)
     sigma = min(max(shorter * _SIGMA, 0.5), _LARGEST_SIGMA)
     down, across = (2 * min(ceil(3 * sigma), side - 1) + 1 for side in size)

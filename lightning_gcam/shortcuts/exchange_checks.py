@@ -49,10 +49,10 @@ class Exchanges:
     Images are changed where they are; all that is counted is on the host.
 
     Args:
-        images: `(N, C, H, W)`, the samples, on any device.
+        images: `(N, C, *S)`, the samples, on any device.
         annotated: the samples' classes and regions.
         donors: of each sample, by property: not every sample has a mask, or a suspect region.
-        places: the regions `(N, H, W)` bool of "salient_region" and "suspect", on the host.
+        places: the regions `(N, *S)` bool of "salient_region" and "suspect", on the host.
         removal: how an object is removed.
 
     Example:
@@ -93,7 +93,7 @@ class Exchanges:
         Args:
             batch: the samples.
             names: of the properties; those that the images or their annotation do not have are left out.
-            maps: `(N, H, W)` saliency; without it no "salient_region".
+            maps: `(N, *S)` saliency; without it no "salient_region".
             removal: how an object is removed; see `lightning_gcam.shortcuts.remove_regions`.
             annotated: the batch's regions, where they are known already.
             known: the donors of these properties without `maps`, where they are: no look changes them.
@@ -109,7 +109,7 @@ class Exchanges:
         if known is None:
             found = found._with_donors([name for name in names if name != _BY_SALIENCY])
         if _BY_SALIENCY in names and maps is not None and (place := salient_place(maps.cpu())).any():
-            everywhere = place.expand(len(batch), -1, -1)
+            everywhere = place.expand(len(batch), *place.shape)
             found = replace(found, places={**places, _BY_SALIENCY: everywhere})._with_donors([_BY_SALIENCY])
         return found if found.donors else None
 
@@ -120,7 +120,7 @@ class Exchanges:
         """
         donors = dict(self.donors)
         chosen = {tuple((each.others[:, 0] >= 0).tolist()): each for each in donors.values()}
-        for name in available_properties(self.images.shape[1]):
+        for name in available_properties(self.images.shape[1], self.images.ndim - 2):
             if name in names and (usable := self._usable(name)) is not None:
                 key = tuple(usable.tolist())
                 chosen[key] = chosen.get(key) or Donors.of(self.annotated.labels, usable)
@@ -166,7 +166,7 @@ class Exchanges:
             bare: as in `versions`.
 
         Returns:
-            `(n, C, H, W)`, of the dtype and on the device of the images.
+            `(n, C, *S)`, of the dtype and on the device of the images.
         """
         device, lent = self.images.device, donors[rows] >= 0
         own = to_device(rows, device)

@@ -1,4 +1,7 @@
-"""Regions of the samples and their donors: object, background, suspect, salient; samples of another class."""
+"""Regions of the samples and their donors: object, background, suspect, salient; samples of another class.
+
+Masks and maps are `(N, *S)`, with the one to three sides `S` of the images.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d, pad
+from torch.nn.functional import max_pool1d, max_pool2d, max_pool3d, pad
 
 from lightning_gcam.cam.targets import are_multi_hot
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import boxes_to_masks
 from lightning_gcam.shortcuts.removal import boxes_of
+from lightning_gcam.utils.dimensions import for_each
 from lightning_gcam.utils.transfer import to_host
 
 MARGIN = 1 / 8
@@ -22,17 +26,17 @@ _RIM = 1 / 64
 
 
 def region_around(masks: Tensor) -> Tensor:
-    """The region in which an object is removed: a square around its box, a margin wider on every side.
+    """The region in which an object is removed: a square (or a cube) around its box, a margin wider on every side.
 
     A hole of the object's outline would still tell what it was, and the sides of a narrow box that it was narrow; a
     square tells its size and place only. It is moved into the image where it would reach beyond. Where it would take
     more than three quarters of the image, the box with its margin stands instead.
 
     Args:
-        masks: `(N, H, W)` bool, the objects.
+        masks: `(N, *S)` bool, the objects.
 
     Returns:
-        `(N, H, W)` bool; empty where the mask is.
+        `(N, *S)` bool; empty where the mask is.
 
     Example:
         >>> mask = torch.zeros(1, 6, 12, dtype=torch.bool)
@@ -40,30 +44,34 @@ def region_around(masks: Tensor) -> Tensor:
         >>> boxes_of(region_around(mask)).tolist()
         [[3, 1, 7, 5]]
     """
-    height, width = masks.shape[1:]
-    left, top, right, bottom = boxes_of(masks).unbind(dim=1)
-    longer = torch.maximum(right - left, bottom - top)
+    size, sides = masks.shape[1:], masks.ndim - 1
+    starts, ends = boxes_of(masks).split(sides, dim=1)
+    longer = (ends - starts).amax(dim=1, keepdim=True)
     margin = (longer * MARGIN).ceil().long()
-    side = longer + 2 * margin
-    (x1, x2), (y1, y2) = (
-        _centred_interval(left, right, side, width),
-        _centred_interval(top, bottom, side, height),
-    )
-    square = boxes_to_masks(torch.stack([x1, y1, x2, y2], dim=1), (height, width))
-    wider = torch.stack([left - margin, top - margin, right + margin, bottom + margin], dim=1)
-    box = boxes_to_masks(wider, (height, width))
-    fits = square.flatten(1).sum(dim=1) <= _MOST * height * width
-    return torch.where(fits[:, None, None], square, box) & masks.flatten(1).any(dim=1)[:, None, None]
+    lengths = torch.tensor(size[::-1], device=masks.device)
+    square = boxes_to_masks(torch.cat(_centred(starts, ends, longer + 2 * margin, lengths), dim=1), size)
+    box = boxes_to_masks(torch.cat([starts - margin, ends + margin], dim=1), size)
+    fits = square.flatten(1).sum(dim=1) <= _MOST * size.numel()
+    return torch.where(for_each(fits, masks), square, box) & for_each(masks.flatten(1).any(dim=1), masks)
+
+
+def _centred(starts: Tensor, ends: Tensor, side: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """A stretch as long as `side` around the middle of another, moved to where it is in the image."""
+    start = torch.div(starts + ends - side, 2, rounding_mode="floor")
+    start = torch.minimum(start, lengths - side).clamp(min=0)
+    return start, start + side
 
 
 def with_rim(masks: Tensor) -> Tensor:
-    """The objects `(N, H, W)`, a rim of one 64th of the image's shorter side wider: what is kept of an object."""
+    """The objects `(N, *S)`, a rim of one 64th of the image's shorter side wider: what is kept of an object."""
     radius = max(round(min(masks.shape[1:]) * _RIM), 1)
-    return _widened(_widened(masks, radius).transpose(1, 2), radius).transpose(1, 2)
+    for axis in reversed(range(1, masks.ndim)):
+        masks = _widened(masks.transpose(axis, -1), radius).transpose(axis, -1)
+    return masks
 
 
 def _widened(masks: Tensor, radius: int) -> Tensor:
-    """Each region wider by `radius` pixels to the left and to the right.
+    """Each region wider by `radius` pixels at both ends of the last side.
 
     The reach doubles with each step, so that the cost hardly grows with the radius: a maximum over a square window
     would cost the fourth power of an image's side.
@@ -74,13 +82,6 @@ def _widened(masks: Tensor, radius: int) -> Tensor:
         wide = wide[..., step:] | wide[..., :-step]
         reach += step
     return wide
-
-
-def _centred_interval(low: Tensor, high: Tensor, side: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """A stretch as long as `side` around the middle of another, moved to where it is in the image."""
-    start = torch.div(low + high - side, 2, rounding_mode="floor")
-    start = torch.minimum(start, length - side).clamp(min=0)
-    return start, start + side
 
 
 def donors_of(classes: Tensor, usable: Tensor) -> Tensor:
@@ -172,11 +173,11 @@ class AnnotatedRegions:
     Args:
         labels: `(N,)` int64 classes, or `(N, K)` bool marks.
         known: `(N,)` bool, the samples with a class; all of them where they may have several, and so none.
-        masks: `(N, H, W)` bool, the objects; None where the batch has neither masks nor boxes.
+        masks: `(N, *S)` bool, the objects; None where the batch has neither masks nor boxes.
         objects: the masks with a thin rim.
         around: the regions in which the objects are removed.
         masked: `(N,)` bool, the samples with an object and something beside it.
-        suspect: `(N, H, W)` bool, or None.
+        suspect: `(N, *S)` bool, or None.
         donors: `(N,)`, the row from which each sample borrows what lies where it is salient; -1 for none.
     """
 
@@ -211,7 +212,7 @@ def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
     if labels is None:
         return None
     known = have_class(labels)
-    suspect = suspect.expand(len(batch), -1, -1) if suspect is not None else None
+    suspect = suspect.expand(len(batch), *batch.image_size) if suspect is not None else None
     around = region_around(masks) if masks is not None else None
     objects = with_rim(masks) if masks is not None else None
     masked = torch.zeros_like(known)
@@ -260,12 +261,12 @@ def most_salient(maps: Tensor, masks: Tensor, around: Tensor) -> Tensor:
     """The most salient pixels outside the region around the object, as many as the object has.
 
     Args:
-        maps: `(N, H, W)` saliency, at least 0.
-        masks: `(N, H, W)` bool, the objects.
-        around: `(N, H, W)` bool, the regions around them.
+        maps: `(N, *S)` saliency, at least 0.
+        masks: `(N, *S)` bool, the objects.
+        around: `(N, *S)` bool, the regions around them.
 
     Returns:
-        `(N, H, W)` bool: at most a quarter of what lies outside, and only pixels that are salient at all; so it is
+        `(N, *S)` bool: at most a quarter of what lies outside, and only pixels that are salient at all; so it is
         empty where all saliency lies around the object.
 
     Example:
@@ -295,10 +296,10 @@ def salient_place(maps: Tensor) -> Tensor:
     takes the class along for a good reason. (A place there can be given as the samples' suspect region.)
 
     Args:
-        maps: `(N, H, W)` saliency, at least 0; NaN counts as none.
+        maps: `(N, *S)` saliency, at least 0; NaN counts as none.
 
     Returns:
-        `(H, W)` bool, a 16th of the image at most; empty where no sample has saliency outside of the middle.
+        `S` bool, a 16th of the image at most; empty where no sample has saliency outside of the middle.
 
     Example:
         >>> maps = torch.zeros(2, 8, 8)
@@ -308,11 +309,10 @@ def salient_place(maps: Tensor) -> Tensor:
         [[0, 5], [0, 6], [0, 7]]
     """
     maps = maps.nan_to_num(0.0, 0.0, 0.0).double()
-    shares = maps / maps.sum(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-    mean = shares.mean(dim=0)
-    height, width = mean.shape
-    mean[height // 4 : height - height // 4, width // 4 : width - width // 4] = 0
-    area = max(int(height * width * _PLACE), 1)
+    total = maps.sum(dim=tuple(range(1, maps.ndim)), keepdim=True)
+    mean = (maps / total.clamp(min=torch.finfo(maps.dtype).tiny)).mean(dim=0)
+    mean[tuple(slice(side // 4, side - side // 4) for side in mean.shape)] = 0
+    area = max(int(mean.numel() * _PLACE), 1)
     place = torch.zeros_like(mean, dtype=torch.bool).flatten()
     place[mean.flatten().argsort(descending=True, stable=True)[:area]] = True
     return place.view_as(mean) & (mean > 0)
@@ -326,12 +326,12 @@ def moved_at_random(regions: Tensor, around: Tensor, seed: int = 0) -> Tensor:
     at every place at once is a correlation.
 
     Args:
-        regions: `(N, H, W)` bool.
-        around: `(N, H, W)` bool, the regions around the objects. What would still meet them is left out.
+        regions: `(N, *S)` bool.
+        around: `(N, *S)` bool, the regions around the objects. What would still meet them is left out.
         seed: of the chance; no other random stream moves.
 
     Returns:
-        `(N, H, W)` bool.
+        `(N, *S)` bool.
 
     Example:
         >>> region = torch.tensor([[[False, True, True, False, False, False]]])
@@ -349,24 +349,27 @@ _CELLS = 64
 
 
 def _moved(region: Tensor, around: Tensor, generator: torch.Generator) -> Tensor:
-    """Move one region `(H, W)` to another place; one, since a correlation takes many times a region's memory."""
+    """Move one region `S` to another place; one, since a correlation takes many times a region's memory."""
     cell = tuple(max(-(-side // _CELLS), 1) for side in region.shape)
     cells, around_cells = (_covered_cells(each, cell) for each in (region, around))
     size = cells.shape
-    conjugate = torch.fft.rfft2(cells.double()).conj()
+    conjugate = torch.fft.rfftn(cells.double()).conj()
     met = [
-        torch.fft.irfft2(conjugate * torch.fft.rfft2(each.double()), s=size) for each in (around_cells, cells)
+        torch.fft.irfftn(conjugate * torch.fft.rfftn(each.double()), s=size) for each in (around_cells, cells)
     ]
     with_object, with_itself = (each.round().long() for each in met)
     is_itself = 2 * with_itself > cells.sum()
     cost = ((with_object + size.numel() * is_itself) * size.numel() + with_itself).flatten()
     best = cost == cost.amin()
-    down, across = divmod(int(best.double().multinomial(1, generator=generator)), size[1])
-    return region.roll((down * cell[0], across * cell[1]), dims=(0, 1))
+    moved = torch.unravel_index(best.double().multinomial(1, generator=generator)[0], size)
+    shifts = [int(each) * length for each, length in zip(moved, cell, strict=True)]
+    return region.roll(shifts, dims=tuple(range(region.ndim)))
 
 
 def _covered_cells(region: Tensor, cell: tuple[int, ...]) -> Tensor:
-    """The cells of `cell` pixels that a region `(H, W)` covers a part of."""
+    """The cells of `cell` pixels that a region `S` covers a part of."""
     if max(cell) == 1:
         return region
-    return max_pool2d(region[None].float(), cell, ceil_mode=True)[0] > 0
+    pool = (max_pool1d, max_pool2d, max_pool3d)[region.ndim - 1]
+    covered: Tensor = pool(region[None].float(), cell, ceil_mode=True)[0] > 0
+    return covered

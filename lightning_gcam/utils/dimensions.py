@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 Size = tuple[int, ...]
@@ -44,15 +46,23 @@ def for_each(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(*values.shape, *[1] * (like.ndim - values.ndim))
 
 
-def resize(tensor: Tensor, size: Size) -> Tensor:
+def resize(tensor: Tensor, size: Size, covered: Size | None = None) -> Tensor:
     """Resize `(N, C, *grid)` linearly, bilinearly or trilinearly to `(N, C, *size)`.
+
+    Args:
+        tensor: `(N, C, *grid)`.
+        size: of the result.
+        covered: the size of what the grid lies over, where that begins with what is wanted and goes on behind it.
 
     Example:
         >>> import torch
-        >>> resize(torch.tensor([[[0.0, 4.0]]]), (4,))
-        tensor([[[0., 1., 3., 4.]]])
+        >>> grid = torch.tensor([[[0.0, 4.0]]])
+        >>> resize(grid, (4,)), resize(grid, (3,), covered=(4,))
+        (tensor([[[0., 1., 3., 4.]]]), tensor([[[0., 1., 3.]]]))
     """
-    return nn.functional.interpolate(tensor, size, mode=_MODES[len(size)], align_corners=False)
+    whole = nn.functional.interpolate(tensor, covered or size, mode=_MODES[len(size)], align_corners=False)
+    begins: tuple[Any, ...] = (..., *map(slice, size))
+    return whole if covered is None else whole[begins]
 
 
 def describe_grid(grid: Size) -> str:

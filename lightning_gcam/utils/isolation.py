@@ -319,16 +319,16 @@ def without_checkpoints() -> Iterator[None]:
     module = torch.utils.checkpoint
     with ExitStack() as stack:
         stack.enter_context(
-            _replaced_attribute(module.CheckpointFunction, "apply", staticmethod(_call_function))
+            replaced_attribute(module.CheckpointFunction, "apply", staticmethod(_call_function))
         )
         for name in _GENERATORS:
             if hasattr(module, name):
-                stack.enter_context(_replaced_attribute(module, name, _yield_once))
+                stack.enter_context(replaced_attribute(module, name, _yield_once))
         yield
 
 
 @contextmanager
-def _replaced_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Give an attribute another value inside; an inherited one is inherited again behind it."""
     own = vars(owner).get(name)
     setattr(owner, name, value)

@@ -16,9 +16,11 @@ from torch import Tensor
 from lightning_gcam.visual.images import Color, check_pictures, check_same_size, pack, unpack
 from lightning_gcam.visual.layout import Box
 
-# Cyan and pink: neither occurs in inferno, and who does not see colours well can tell them apart.
+# Cyan and pink: neither occurs in inferno, and who does not see colours well can tell them apart. What is predicted is
+# of the palest green, and dashed.
 OBJECT_COLOR: Color = (64, 232, 255)
 SUSPECT_COLOR: Color = (255, 120, 214)
+PREDICTED_COLOR: Color = (196, 255, 196)
 PEAK_COLOR: Color = (255, 255, 255)
 
 
@@ -73,10 +75,12 @@ def mark_peaks(images: Tensor, centers: Tensor, marked: Tensor, color: Color = P
     return unpack(draw_rings(pack(images), centers.to(images.device), marked.to(images.device), color))
 
 
-def draw_rings(pixels: Tensor, centers: Tensor, marked: Tensor, color: Color = PEAK_COLOR) -> Tensor:
+def draw_rings(
+    pixels: Tensor, centers: Tensor, marked: Tensor, color: Color = PEAK_COLOR, radius: float | None = None
+) -> Tensor:
     """Draw a ring around each marked peak, into packed pixels `(N, H, W)`, in place; all on one device."""
     samples, height, width = pixels.shape
-    radius = max(6.0, max(height, width) / 32)
+    radius = radius or max(6.0, max(height, width) / 32)
     first = torch.arange(samples, device=pixels.device)[:, None] * height
     for ring, paint in ((_ring_pixels(radius, 1.9), (0, 0, 0)), (_ring_pixels(radius, 0.7), color)):
         spots = centers.round().long()[:, None] + ring.to(pixels.device)
@@ -306,6 +310,10 @@ def _reach(font: Font) -> tuple[float, float]:
     return top, bottom
 
 
+SIGNS = {"object": OBJECT_COLOR, "suspect region": SUSPECT_COLOR, "prediction": PREDICTED_COLOR}
+"""What is outlined, by its name in the legend, and its colour."""
+
+
 class Line(NamedTuple):
     """One line of text; see `write`."""
 
@@ -344,7 +352,7 @@ def draw_signs(canvas: Image.Image, box: Box, size: int, color: Color, names: Se
             dashes = [(0, 20)] if name == "object" else [(0, 6), (9, 15), (18, 20)]
             for start, end in dashes:
                 line = (left + start, middle, left + end, middle)
-                draw.line(line, fill=OBJECT_COLOR if name == "object" else SUSPECT_COLOR, width=2)
+                draw.line(line, fill=SIGNS[name], width=2)
             length = 21
         left = write(canvas, (left + length + 5, *box[1:]), name, size, color) + 18
 

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from lightning_gcam.visual.drawing import (
-    OBJECT_COLOR,
-    SUSPECT_COLOR,
-    Line,
-    Strokes,
-    box_edges,
-    dash,
-    draw_bar,
-    draw_rings,
-    draw_signs,
-    draw_strokes,
-    edge,
-    stroke,
-    write_lines,
-)
+from lightning_gcam.visual.drawing import Line, draw_bar, draw_signs, write_lines
 from lightning_gcam.visual.images import (
     Color,
     Scale,
-    change_of,
     check_before,
     check_count,
     check_figure,
@@ -39,134 +22,23 @@ from lightning_gcam.visual.images import (
     check_texts,
     pack,
     shrink_images,
-    to_unit,
 )
-from lightning_gcam.visual.layout import FigureBoxes, FigureLayout, plan, plan_row
-from lightning_gcam.visual.overlay import (
-    change_bar,
-    check_colormap,
-    color_bar,
-    enlarge,
-    heat_pixels,
-    overlay_change,
-    peak_centers,
-    shrink_maps,
-    shrink_saliency,
+from lightning_gcam.visual.layout import FigureBoxes, FigureLayout, moved, plan, plan_row
+from lightning_gcam.visual.overlay import change_bar, check_colormap, color_bar, enlarge
+from lightning_gcam.visual.panels import (
+    ALPHA,
+    CARD,
+    MUTED,
+    PAGE,
+    TEXT,
+    WRONG,
+    HeatStyle,
+    Panel,
+    Regions,
+    Sheet,
+    draw_sheet,
+    flat_sheets,
 )
-
-ALPHA = 0.8
-"""How far the picture fades beneath full saliency."""
-
-
-@dataclass(frozen=True)
-class Regions:
-    """The object's masks and boxes and the suspect region of the samples, drawn as lines; any of them may be missing.
-
-    Args:
-        masks: `(N, H, W)` bool: the object.
-        boxes: N tensors `(M, 4)`, xyxy in pixels of the image: the object.
-        suspect: `(H, W)` or `(N, H, W)` bool: a region that should not matter.
-    """
-
-    masks: Tensor | None = None
-    boxes: Sequence[Tensor] | None = None
-    suspect: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class HeatStyle:
-    """How maps are drawn: their scale, their colours, and whether their change is shown.
-
-    Args:
-        scale: which value is the brightest.
-        tops: for "run", each map's greatest value at the looks before.
-        before: the maps of the look before; None where no change is shown, and no entry where there is none.
-        cmap: one of matplotlib's colour maps.
-        blank: the word for a blank map.
-    """
-
-    scale: Scale = "own"
-    tops: Mapping[str, float] | None = None
-    before: Mapping[str, Tensor] | None = None
-    cmap: str = "inferno"
-    blank: str = "blank"
-
-    @property
-    def columns(self) -> int:
-        """The number of panels for each map."""
-        return 1 if self.before is None else 2
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One column of the figure: packed pixels `(N, h, w)`, and for each sample a label over its panel, or none."""
-
-    pixels: Tensor
-    labels: list[str]
-
-
-def draw_panels(
-    images: Tensor, maps: Mapping[str, Tensor], regions: Regions, layout: FigureLayout, heat: HeatStyle
-) -> list[Panel]:
-    """Draw the image's panel, and for each map its heatmap and, if wanted, its change: all of it on the CPU."""
-    small = shrink_images(images, *layout.work).cpu()
-    strokes = [stroke(line, color) for line, color in region_lines(regions, layout, images)]
-    panels = [Panel(draw_strokes(enlarge(pack(small), layout.factors), strokes), [""] * len(images))]
-    for name, values in maps.items():
-        values = shrink_saliency(values, *layout.work)
-        panels.append(_heatmap_panel(name, small, values, strokes, layout, heat))
-        if heat.before is not None:
-            before = shrink_saliency(heat.before[name], *layout.work) if name in heat.before else None
-            panels.append(_change_panel(small, values, before, strokes, layout, heat))
-    return panels
-
-
-def region_lines(regions: Regions, layout: FigureLayout, images: Tensor) -> list[tuple[Tensor, Color]]:
-    """Return the outline of each region, `(N, h, w)` bool on the CPU, and its colour; the suspect one comes last."""
-    lines, width = [], layout.line_width
-    if regions.masks is not None:
-        lines.append((edge(_enlarged_masks(regions.masks, layout), width), OBJECT_COLOR))
-    if regions.boxes is not None:
-        size = (images.shape[2], images.shape[3])
-        lines.append((box_edges(regions.boxes, size, layout.panel, torch.device("cpu"), width), OBJECT_COLOR))
-    if regions.suspect is not None:
-        lines.append((dash(edge(_enlarged_masks(regions.suspect, layout), width)), SUSPECT_COLOR))
-    return lines
-
-
-def _heatmap_panel(
-    name: str, small: Tensor, values: Tensor, strokes: Strokes, layout: FigureLayout, heat: HeatStyle
-) -> Panel:
-    saliency, blank = to_unit(values, heat.scale, (heat.tops or {}).get(name, 0.0))
-    warm = heat_pixels(small, saliency, heat.cmap, ALPHA)
-    pixels = draw_strokes(enlarge(warm, layout.factors), strokes, ~blank)
-    pixels = draw_rings(pixels, peak_centers(saliency, *layout.panel), ~blank)
-    return Panel(pixels, [heat.blank if each else "" for each in blank.tolist()])
-
-
-def _change_panel(
-    small: Tensor,
-    values: Tensor,
-    before: Tensor | None,
-    strokes: Strokes,
-    layout: FigureLayout,
-    heat: HeatStyle,
-) -> Panel:
-    """Draw where saliency increased and decreased; where there is no earlier map, the dimmed picture with a label."""
-    change, blank, was_blank = change_of(values, values if before is None else before)
-    pixels = enlarge(pack(overlay_change(small, change, ALPHA)), layout.factors)
-    if before is None:
-        return Panel(pixels, ["first look"] * len(values))
-    labels = [
-        heat.blank if now else f"was {heat.blank}" if then else ""
-        for now, then in zip(blank.tolist(), was_blank.tolist(), strict=True)
-    ]
-    return Panel(draw_strokes(pixels, strokes, ~(blank | was_blank)), labels)
-
-
-def _enlarged_masks(masks: Tensor, layout: FigureLayout) -> Tensor:
-    return enlarge(shrink_maps(masks.bool(), *layout.work).cpu(), layout.factors)
-
 
 _BAR = (110, 10)  # width and height
 
@@ -185,23 +57,15 @@ def draw_legend(
     *,
     heat: HeatStyle,
     since: str,
-    regions: tuple[bool, bool],
+    regions: Sequence[str],
 ) -> None:
-    """Draw the colour bars and the symbols that occur; `regions`: whether there is an object, and a suspect region."""
+    """Draw the colour bars and the symbols that occur; `regions`: the names of what is outlined."""
     bar, *rest, signs = boxes.footer
     words, size = BRIGHTEST[heat.scale], boxes.note_size
     draw_bar(canvas, bar, size, color, "0", color_bar(heat.cmap, ALPHA, *_BAR), words)
     for box in rest:
         draw_bar(canvas, box, size, color, "less", change_bar(ALPHA, *_BAR), f"more than {since}")
-    names = [name for name, present in zip(("object", "suspect region"), regions, strict=True) if present]
-    draw_signs(canvas, signs, size, color, ["peak", *names])
-
-
-_PAGE: Color = (18, 20, 25)
-_CARD: Color = (33, 36, 44)
-_TEXT: Color = (236, 238, 242)
-_MUTED: Color = (172, 178, 190)
-_WRONG: Color = (255, 138, 101)
+    draw_signs(canvas, signs, size, color, ["peak", *regions])
 
 
 def render_grid(
@@ -222,6 +86,7 @@ def render_grid(
     tops: Mapping[str, float] | None = None,
     before: Mapping[str, Tensor] | None = None,
     since: str = "at the look before",
+    beside: Mapping[str, Tensor] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Draw one figure: a card for each sample with its caption, its picture and one heatmap for each method.
 
@@ -248,6 +113,7 @@ def render_grid(
         before: The maps of an earlier look, for a further column beside each map: what came and what went since, each
             map scaled to its own maximum. A map without an entry has no earlier one, and the column has a note of that.
         since: When that was, for the legend.
+        beside: Further pictures `(N, 3, H, W)` of the samples by their headings, shown beside the images.
 
     Returns:
         `(H', W', 3)`, a uint8 numpy array.
@@ -265,24 +131,67 @@ def render_grid(
     check_pictures(images)
     if suspect is not None and suspect.ndim == 2:
         suspect = suspect.expand(len(images), -1, -1)
-    check_figure(images, maps, masks, boxes, suspect)
+    check_figure(images, maps, masks, boxes, suspect, beside)
     check_texts(len(images), maps, captions, correct, headings, notes)
     check_before(images, maps, before)
-    heat = HeatStyle(check_scale(scale), tops, before, check_colormap(cmap), blank_text)
+    heat = HeatStyle(check_scale(scale), tops, before is not None, check_colormap(cmap), blank_text)
+    pictures = 1 + len(beside or {})
+    layout = plan(len(images), heat.columns * len(maps), *images.shape[2:], heat.columns, pictures)
     regions = Regions(masks, boxes, suspect)
-    height, width = images.shape[2:]
-    layout = plan(len(images), heat.columns * len(maps), height, width, bars=heat.columns)
-    places = layout.boxes
-    panels = draw_panels(images.detach(), maps, regions, layout, heat)
-    is_wrong = [_is_wrong(each) for each in correct] if correct is not None else [False] * len(images)
+    sheets = flat_sheets(images.detach(), maps, regions, layout, headings or list(maps), before, beside)
+    shown = FigureTexts(title, captions, notes or {}, correct, since)
+    present = {"object": masks is not None or boxes is not None, "suspect region": suspect is not None}
+    return render_sheets(sheets, layout, shown, heat, [name for name, there in present.items() if there])
+
+
+class FigureTexts(NamedTuple):
+    """The words of a figure.
+
+    Args:
+        title: The line above it all.
+        captions: One line for each sample.
+        notes: For some or all of the maps, a line for each sample.
+        correct: For each sample whether the prediction is right; None where that is not known.
+        since: When the earlier look was, for the legend.
+    """
+
+    title: str
+    captions: Sequence[str]
+    notes: Mapping[str, Sequence[str]]
+    correct: Sequence[bool | None] | None = None
+    since: str = "at the look before"
+
+
+def render_sheets(
+    sheets: Sequence[Sheet],
+    layout: FigureLayout,
+    texts: FigureTexts,
+    heat: HeatStyle,
+    regions: Sequence[str],
+) -> npt.NDArray[np.uint8]:
+    """Draw one figure of columns that are two-dimensional already: a card for each sample.
+
+    Args:
+        sheets: The columns: pictures, then maps.
+        layout: Where everything stands.
+        texts: The words around the panels.
+        heat: How maps are drawn.
+        regions: The names of what is outlined, for the legend.
+
+    Returns:
+        `(H', W', 3)`, a uint8 numpy array.
+    """
+    places, correct = layout.boxes, texts.correct
+    panels = [panel for each in sheets for panel in draw_sheet(each, layout, heat)]
+    is_wrong = [_is_wrong(each) for each in correct] if correct is not None else [False] * layout.samples
     canvas = _canvas(panels, layout, places, is_wrong)
-    lines = [Line(places.title, title, places.title_size, _TEXT, bold=True)]
-    lines += _headings(places, headings or list(maps), heat)
-    lines += _captions(places, captions, is_wrong)
-    lines += _notes(places, list(maps), notes or {}, heat)
+    lines = [Line(places.title, texts.title, places.title_size, TEXT, bold=True)]
+    lines += _headings(layout, panels)
+    lines += _captions(places, texts.captions, is_wrong)
+    lines += _notes(layout, [each.name for each in sheets if each.saliency is not None], texts.notes, heat)
+    write_lines(canvas, _words(places, panels))
     write_lines(canvas, [*lines, *_labels(canvas, places, panels)])
-    present = (masks is not None or boxes is not None, suspect is not None)
-    draw_legend(canvas, places, _MUTED, heat=heat, since=since, regions=present)
+    draw_legend(canvas, places, MUTED, heat=heat, since=texts.since, regions=regions)
     return np.array(canvas)
 
 
@@ -341,28 +250,28 @@ def render_row(
     places, wrong = layout.boxes, [_is_wrong(correct)]
     small = enlarge(pack(shrink_images(images.detach(), *layout.work).cpu()), layout.factors)
     canvas = _canvas([Panel(each[None], [""]) for each in small], layout, places, wrong)
-    lines = [Line(places.title, title, places.title_size, _TEXT, bold=True)]
+    lines = [Line(places.title, title, places.title_size, TEXT, bold=True)]
     lines += _captions(places, [caption], wrong)
     for index, each in enumerate(texts):
         heading = layout.detail_box(index, 0)
-        lines.append(Line(heading, each.heading, places.caption_size, _TEXT, bold=True, center=True))
+        lines.append(Line(heading, each.heading, places.caption_size, TEXT, bold=True, center=True))
         lines += [
-            Line(layout.detail_box(index, number), detail, places.note_size, _MUTED, center=True)
+            Line(layout.detail_box(index, number), detail, places.note_size, MUTED, center=True)
             for number, detail in enumerate(each.details, start=1)
         ]
         lines.append(_row_note(canvas, places, index, each))
     footer = zip(places.footer, legend, strict=True)
-    lines += [Line(box, words, places.note_size, _MUTED) for box, words in footer]
+    lines += [Line(box, words, places.note_size, MUTED) for box, words in footer]
     write_lines(canvas, lines)
     return np.array(canvas)
 
 
 def _row_note(canvas: Image.Image, boxes: FigureBoxes, index: int, texts: PanelTexts) -> Line:
     """The line under a picture; a frame around the picture, and a sign, mark it without colour, too."""
-    color, note = (_WRONG, f"» {texts.note}") if texts.is_marked else (_TEXT, texts.note)
+    color, note = (WRONG, f"» {texts.note}") if texts.is_marked else (TEXT, texts.note)
     if texts.is_marked:
         left, top, right, bottom = boxes.panels[0][index]
-        ImageDraw.Draw(canvas).rectangle((left - 2, top - 2, right + 1, bottom + 1), outline=_WRONG, width=2)
+        ImageDraw.Draw(canvas).rectangle((left - 2, top - 2, right + 1, bottom + 1), outline=WRONG, width=2)
     return Line(boxes.notes[0][index], note, boxes.note_size, color, bold=texts.is_marked, center=True)
 
 
@@ -370,12 +279,12 @@ def _canvas(
     panels: Sequence[Panel], layout: FigureLayout, boxes: FigureBoxes, is_wrong: Sequence[bool]
 ) -> Image.Image:
     """Create the picture with its cards and panels."""
-    canvas = Image.new("RGB", boxes.size, _PAGE)
+    canvas = Image.new("RGB", boxes.size, PAGE)
     pixels = [each.pixels.numpy().astype("<i4", copy=False) for each in panels]
     for sample, (card, places, wrong) in enumerate(zip(boxes.cards, boxes.panels, is_wrong, strict=True)):
-        canvas.paste(_CARD, card)
+        canvas.paste(CARD, card)
         if wrong:
-            canvas.paste(_WRONG, (card[0], card[1], card[0] + 3, card[3]))
+            canvas.paste(WRONG, (card[0], card[1], card[0] + 3, card[3]))
         for panel, (left, top, right, bottom) in zip(pixels, places, strict=True):
             size = right - left, bottom - top
             shown = Image.frombuffer("RGB", size, panel[sample], "raw", "RGBX", 0, 1)
@@ -388,33 +297,49 @@ def _is_wrong(correct: bool | None) -> bool:
     return correct is not None and not correct
 
 
-def _headings(boxes: FigureBoxes, names: Sequence[str], heat: HeatStyle) -> list[Line]:
-    """A heading for each column of panels, in each column of cards."""
-    words = ["image", *(word for name in names for word in (name, "change")[: heat.columns])]
+def _headings(layout: FigureLayout, panels: Sequence[Panel]) -> list[Line]:
+    """A heading for each column of panels, in each column of cards; or for each panel."""
+    boxes, center = layout.boxes, not layout.is_stacked
     return [
-        Line(box, heading, boxes.note_size, _MUTED, bold=True, center=True)
+        Line(box, panel.heading, boxes.note_size, MUTED, bold=True, center=center)
         for block in boxes.headings
-        for box, heading in zip(block, words, strict=True)
+        for box, panel in zip(block, panels, strict=True)
     ]
 
 
 def _captions(boxes: FigureBoxes, captions: Sequence[str], is_wrong: Sequence[bool]) -> list[Line]:
     """The line above each sample; a sign beside the colour marks wrong predictions without colour, too."""
     return [
-        Line(box, f"× {caption}" if wrong else caption, boxes.caption_size, _WRONG if wrong else _TEXT)
+        Line(box, f"× {caption}" if wrong else caption, boxes.caption_size, WRONG if wrong else TEXT)
         for box, caption, wrong in zip(boxes.captions, captions, is_wrong, strict=True)
     ]
 
 
 def _notes(
-    boxes: FigureBoxes, maps: Sequence[str], notes: Mapping[str, Sequence[str]], heat: HeatStyle
+    layout: FigureLayout, maps: Sequence[str], notes: Mapping[str, Sequence[str]], heat: HeatStyle
 ) -> list[Line]:
     """The line under each heatmap."""
-    columns = heat.columns
+    boxes, center = layout.boxes, not layout.is_stacked
     return [
-        Line(boxes.notes[sample][1 + index * columns], note, boxes.note_size, _MUTED, center=True)
+        Line(
+            boxes.notes[sample][layout.pictures + index * heat.columns],
+            note,
+            boxes.note_size,
+            MUTED,
+            center=center,
+        )
         for index, name in enumerate(maps)
         for sample, note in enumerate(notes.get(name, ()))
+    ]
+
+
+def _words(boxes: FigureBoxes, panels: Sequence[Panel]) -> list[Line]:
+    """The lines within the panels."""
+    return [
+        line._replace(box=moved(line.box, boxes.panels[sample][index]))
+        for index, panel in enumerate(panels)
+        for sample, lines in enumerate(panel.words)
+        for line in lines
     ]
 
 
@@ -425,6 +350,6 @@ def _labels(canvas: Image.Image, boxes: FigureBoxes, panels: Sequence[Panel]) ->
         for sample, word in enumerate(panel.labels):
             if word:
                 box = boxes.labels[sample][index]
-                draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=_PAGE)
-                lines.append(Line(box, word, boxes.caption_size, _TEXT, bold=True, center=True))
+                draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=PAGE)
+                lines.append(Line(box, word, boxes.caption_size, TEXT, bold=True, center=True))
     return lines

@@ -47,6 +47,7 @@ def check_figure(
     masks: Tensor | None,
     boxes: Sequence[Tensor] | None,
     suspect: Tensor | None,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Raise where images, maps, masks and boxes do not belong to the same samples."""
     check_pictures(images)
@@ -58,6 +59,9 @@ def check_figure(
         if mask is not None:
             check_same_size(images, mask, argument)
     check_count(boxes, len(images), "boxes", "sample")
+    for name, pictures in (beside or {}).items():
+        check_pictures(pictures, f'beside["{name}"]')
+        check_same_size(images, pictures[:, 0], f'beside["{name}"]')
 
 
 def check_before(images: Tensor, maps: Mapping[str, Tensor], before: Mapping[str, Tensor] | None) -> None:
@@ -168,11 +172,12 @@ def _finite_shrunk(images: Tensor, height: int, width: int) -> Tensor:
     return small
 
 
-def shown_channels(channels: int) -> str | None:
-    """Describe which channels `to_display` shows; None where it shows them all.
+def shown_channels(channels: int, signal: bool = False) -> str | None:
+    """Describe which channels `to_display` shows, or which curves are drawn; None where all are.
 
     Args:
         channels: How many channels the images have.
+        signal: Whether each is a curve, of which the first four are drawn.
 
     Example:
         >>> shown_channels(13)
@@ -180,6 +185,8 @@ def shown_channels(channels: int) -> str | None:
         >>> shown_channels(3) is None
         True
     """
+    if signal:
+        return None if channels <= 4 else f"channels 1-4 of {channels}"
     if channels in (1, 3):
         return None
     return "channel 1 of 2" if channels == 2 else f"channels 1-3 of {channels}"
@@ -249,17 +256,17 @@ def _denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
     shift = torch.tensor(mean[:channels], device=images.device).view(as_channels)
     shown = (images * scale).add_(shift)
     # clamp would turn an infinity into a colour, and it is none
-    return shown.clamp_(0, 1) if _are_finite(shown) else shown.clamp(0, 1).where(images.isfinite(), torch.nan)
+    return shown.clamp_(0, 1) if are_finite(shown) else shown.clamp(0, 1).where(images.isfinite(), torch.nan)
 
 
-def _are_finite(values: Tensor) -> bool:
+def are_finite(values: Tensor) -> bool:
     """Whether all values are finite, by the two ends of their range, which any that is not would be."""
     return not values.numel() or bool(torch.stack(values.aminmax()).isfinite().all())
 
 
 def _to_uint8(images: Tensor) -> Tensor:
     """Round float images, scaled to [0, 1] where they do not lie in it; what is not finite becomes 0."""
-    if _are_finite(images):
+    if are_finite(images):
         return _to_unit(images, None).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
     finite = images.isfinite()
     return _to_unit(images, finite).mul(255).round().clamp(0, 255).where(finite, 0).to(torch.uint8)
@@ -322,7 +329,9 @@ def check_scale(scale: Any, allowed: Sequence[Scale] = get_args(Scale)) -> Scale
     return scale  # type: ignore[no-any-return]
 
 
-def to_unit(maps: Tensor, scale: Scale = "own", earlier_top: float = 0.0) -> tuple[Tensor, Tensor]:
+def to_unit(
+    maps: Tensor, scale: Scale = "own", earlier_top: float = 0.0, tops: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Scale maps to [0, 1], and return which are blank.
 
     Args:
@@ -330,6 +339,7 @@ def to_unit(maps: Tensor, scale: Scale = "own", earlier_top: float = 0.0) -> tup
         scale: "own" divides each map by its own maximum, "shared" all of them by the greatest, "run" by the greater of
             that and `earlier_top`.
         earlier_top: the greatest value at the looks before.
+        tops: `(N,)`, each map's own maximum, where `maps` are parts of larger ones.
 
     Returns:
         Maps `(N, H, W)` float32, 0 everywhere where they are blank, and `(N,)` bool: which have no value above 0.
@@ -342,18 +352,21 @@ def to_unit(maps: Tensor, scale: Scale = "own", earlier_top: float = 0.0) -> tup
         [False, False, True]
     """
     finite = maps.detach().float().nan_to_num(0, 0, 0).clamp_(min=0)
-    own = finite.amax((1, 2), keepdim=True)
+    own = finite.amax((1, 2), keepdim=True) if tops is None else tops.to(finite)[:, None, None]
     blank = own < torch.finfo(torch.float32).tiny
     top = own if scale == "own" else own.amax().clamp(min=earlier_top if scale == "run" else 0.0)
     return finite.div_(top).masked_fill_(blank, 0), blank.flatten()
 
 
-def change_of(maps: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def change_of(
+    maps: Tensor, before: Tensor, tops_before: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the difference of each map to its map at the look before, both scaled to their own maximum.
 
     Args:
         maps: `(N, H, W)`, float, now.
         before: the same samples' at the look before.
+        tops_before: `(N,)`, the maximum of each map before, where `before` has parts of larger ones.
 
     Returns:
         The change `(N, H, W)` in [-1, 1], 0 where one of the two is blank, which has no change; which are blank now,
@@ -364,7 +377,7 @@ def change_of(maps: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         [[[1.0, -0.75]]]
     """
     now, blank = to_unit(maps)
-    then, was_blank = to_unit(before.to(maps.device))
+    then, was_blank = to_unit(before.to(maps.device), tops=tops_before)
     return (now - then).where(~(blank | was_blank)[:, None, None], 0), blank, was_blank
 
 

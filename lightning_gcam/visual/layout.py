@@ -16,7 +16,7 @@ Box: TypeAlias = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels of the picture; right and bottom are the first ones outside."""
 
 MARGIN = 16
-_PAD = 8  # within a card
+PAD = 8  # within a card
 _PANEL_GAP = 6  # between panels
 _CARD_GAP = 12  # between cards
 _ASPECT = 1.55  # between 4:3 and 16:9
@@ -71,6 +71,10 @@ class FigureLayout:
     bars: int = 1  # colour bars in the legend
     heading_lines: int = 1
     narrowest: int = _CELL  # width of a cell at least
+    pictures: int = 1  # panels before the maps'
+
+    is_stacked = False
+    """Whether panels stand below each other, each with its own heading."""
 
     @cached_property
     def panel(self) -> tuple[int, int]:
@@ -105,9 +109,9 @@ class FigureLayout:
     @cached_property
     def card(self) -> tuple[int, int]:
         """Height and width of a card."""
-        text = _line_height(self.caption_size) + _line_height(self.note_size)
+        text = line_height(self.caption_size) + line_height(self.note_size)
         width = self.panels * self.cell + (self.panels - 1) * _PANEL_GAP
-        return self.panel[0] + text + 2 * _PAD, width + 2 * _PAD
+        return self.panel[0] + text + 2 * PAD, width + 2 * PAD
 
     @cached_property
     def width(self) -> int:
@@ -124,17 +128,17 @@ class FigureLayout:
     @cached_property
     def header(self) -> int:
         """Height down to the first card."""
-        return MARGIN + _line_height(self.title_size) + self._heading_height
+        return MARGIN + line_height(self.title_size) + self._heading_height
 
     @cached_property
     def footer(self) -> int:
         """Height of the legend, in as many lines as it needs."""
         lines = math.ceil((self.bars + 1) / self._parts_per_line)
-        return lines * _line_height(self.note_size) + MARGIN
+        return lines * line_height(self.note_size) + MARGIN
 
     def title_box(self) -> Box:
         """Box of the title, across the whole figure."""
-        return MARGIN, MARGIN // 2, self.width - MARGIN, MARGIN // 2 + _line_height(self.title_size)
+        return MARGIN, MARGIN // 2, self.width - MARGIN, MARGIN // 2 + line_height(self.title_size)
 
     def heading_box(self, block: int, panel: int) -> Box:
         """Box of a heading, above column `panel` of the cards in column `block`."""
@@ -144,7 +148,7 @@ class FigureLayout:
     def detail_box(self, panel: int, line: int) -> Box:
         """Box of one line of a heading, 0 for the first one, in the first column of cards."""
         left, top, right, _ = self.heading_box(0, panel)
-        first, further = _line_height(self.caption_size), _line_height(self.note_size)
+        first, further = line_height(self.caption_size), line_height(self.note_size)
         above = first + (line - 1) * further if line else 0
         return left, top + above, right, top + above + (further if line else first)
 
@@ -158,25 +162,25 @@ class FigureLayout:
     def caption_box(self, sample: int) -> Box:
         """Box of the caption, above the sample's panels."""
         left, top, right, _ = self.card_box(sample)
-        return left + _PAD, top + _PAD // 2, right - _PAD, top + _PAD // 2 + _line_height(self.caption_size)
+        return left + PAD, top + PAD // 2, right - PAD, top + PAD // 2 + line_height(self.caption_size)
 
     def panel_box(self, sample: int, panel: int) -> Box:
         """Box of a panel, in the middle of its cell."""
         height, width = self.panel
         left = self._panel_left(sample % self.blocks, panel) + (self.cell - width) // 2
-        top = self.card_box(sample)[1] + _PAD + _line_height(self.caption_size)
+        top = self.card_box(sample)[1] + PAD + line_height(self.caption_size)
         return left, top, left + width, top + height
 
     def note_box(self, sample: int, panel: int) -> Box:
         """Box of the note under one panel."""
         left = self._panel_left(sample % self.blocks, panel)
-        bottom = self.card_box(sample)[3] - _PAD // 2
-        return left, bottom - _line_height(self.note_size), left + self.cell, bottom
+        bottom = self.card_box(sample)[3] - PAD // 2
+        return left, bottom - line_height(self.note_size), left + self.cell, bottom
 
     def blank_box(self, sample: int, panel: int) -> Box:
         """Box of a label in the middle of a panel; in place of its note where the panel is too small."""
         left, top, right, bottom = self.panel_box(sample, panel)
-        tall, wide = _line_height(self.caption_size), 7 * self.caption_size
+        tall, wide = line_height(self.caption_size), 7 * self.caption_size
         if bottom - top < tall or right - left < wide:
             return self.note_box(sample, panel)
         left, top = (left + right - wide) // 2, (top + bottom - tall) // 2
@@ -184,7 +188,7 @@ class FigureLayout:
 
     def footer_boxes(self) -> list[Box]:
         """Boxes of the colour bars, and last, of the explained symbols."""
-        line, top, boxes = _line_height(self.note_size), self.height - self.footer + 4, []
+        line, top, boxes = line_height(self.note_size), self.height - self.footer + 4, []
         for index in range(self.bars + 1):
             row, place = divmod(index, self._parts_per_line)
             left, is_last = (
@@ -217,7 +221,7 @@ class FigureLayout:
 
     @cached_property
     def _heading_height(self) -> int:
-        return _line_height(self.caption_size) + (self.heading_lines - 1) * _line_height(self.note_size)
+        return line_height(self.caption_size) + (self.heading_lines - 1) * line_height(self.note_size)
 
     @cached_property
     def _parts_per_line(self) -> int:
@@ -226,12 +230,20 @@ class FigureLayout:
 
     def _panel_left(self, block: int, panel: int) -> int:
         card = MARGIN + block * (self.card[1] + _CARD_GAP)
-        return card + _PAD + panel * (self.cell + _PANEL_GAP)
+        return card + PAD + panel * (self.cell + _PANEL_GAP)
 
 
 @lru_cache(maxsize=64)
-def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> FigureLayout:
+def plan(samples: int, maps: int, height: int, width: int, bars: int = 1, pictures: int = 1) -> FigureLayout:
     """Lay out `samples` images of `height` x `width` with `maps` panels beside each, and `bars` colour bars below.
+
+    Args:
+        samples: one card each.
+        maps: panels for maps and their changes.
+        height: of the images.
+        width: of the images.
+        bars: in the legend.
+        pictures: panels before the maps'.
 
     Cards stand side by side so that the figure comes closest to a screen's proportions. The same one is returned at
     every look.
@@ -240,11 +252,13 @@ def plan(samples: int, maps: int, height: int, width: int, bars: int = 1) -> Fig
         >>> plan(16, 1, 224, 224).blocks
         4
     """
-    work, factors = _panel_size(height, width, samples * (maps + 1))
+    panels = maps + pictures
+    work, factors = _panel_size(height, width, samples * panels)
     layouts = [
-        FigureLayout(samples, maps + 1, work, factors, blocks, bars) for blocks in range(1, samples + 1)
+        FigureLayout(samples, panels, work, factors, blocks, bars, pictures=pictures)
+        for blocks in range(1, samples + 1)
     ]
-    return min(layouts, key=_cost)
+    return min(layouts, key=cost)
 
 
 def plan_row(panels: int, height: int, width: int, details: int, parts: int) -> FigureLayout:
@@ -265,7 +279,7 @@ def plan_row(panels: int, height: int, width: int, details: int, parts: int) -> 
     return FigureLayout(1, panels, work, factors, 1, parts - 1, 1 + details, _WIDE_CELL)
 
 
-def _cost(layout: FigureLayout) -> float:
+def cost(layout: FigureLayout) -> float:
     """Rate a layout: its distance from a screen's proportions, and how much of its last row is empty."""
     rows = math.ceil(layout.samples / layout.blocks)
     empty = rows * layout.blocks / layout.samples - 1
@@ -300,7 +314,7 @@ def _stretch_factor(side: int, factor: int) -> int:
     return max(factor, math.ceil(_SMALLEST_SIDE / side))
 
 
-def _line_height(size: int) -> int:
+def line_height(size: int) -> int:
     """Height of a line of text."""
     return round(size * 1.6)
 
@@ -332,9 +346,11 @@ def cut_samples(figure: Picture, layout: FigureLayout) -> list[Picture]:
     cards = []
     for sample in range(layout.samples):
         left, top, right, bottom = layout.card_box(sample)
-        _, above, _, below = layout.heading_box(sample % layout.blocks, 0)
         card = _cut(figure, (left, top, right, bottom))
-        cards.append(np.concatenate([_cut(figure, (left, above, right, below)), card]))
+        if not layout.is_stacked:
+            _, above, _, below = layout.heading_box(sample % layout.blocks, 0)
+            card = np.concatenate([_cut(figure, (left, above, right, below)), card])
+        cards.append(card)
     return cards
 
 
@@ -356,6 +372,11 @@ def cut_panels(figure: Picture, layout: FigureLayout) -> list[list[Picture]]:
         [_cut(figure, layout.panel_box(sample, panel)) for panel in range(layout.panels)]
         for sample in range(layout.samples)
     ]
+
+
+def moved(box: Box, by: Box) -> Box:
+    """Move a box from the coordinates of a panel to those of the figure, of which `by` is the panel's box."""
+    return box[0] + by[0], box[1] + by[1], box[2] + by[0], box[3] + by[1]
 
 
 def _cut(figure: Picture, box: Box) -> Picture:

@@ -90,6 +90,14 @@ def test_the_scores_are_those_of_one_process_on_the_same_samples(
         assert together == pytest.approx(rank[mode]["with"]["alone"], rel=1e-4)
 
 
+def test_the_scores_of_each_head_are_those_of_one_process(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        seen = rank["several heads"]["with"]
+        together = {name: seen["history"][-1][name] for name in seen["alone"]}
+        assert {"kind/energy", "kind/border_follow_rate", "value/energy"} <= together.keys()
+        assert together == pytest.approx(seen["alone"], rel=1e-4)
+
+
 def test_early_stopping_on_a_score_stops_all_processes_together(ranks: list[dict[str, Any]]) -> None:
     epochs = [rank["early stopping"]["with"]["epochs"] for rank in ranks]
     assert epochs == [3, 3]

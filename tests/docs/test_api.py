@@ -97,6 +97,8 @@ FACADES = {
     },
     "lightning_gcam.cam.methods": {
         "ablation_cam",
+        "attention_relevance",
+        "attention_rollout",
         "cameras",
         "centre",
         "eigen_cam",
@@ -165,6 +167,7 @@ MONITOR: dict[str, Any] = {
     "dataloader_idx": 0,
     "scale": "own",
     "show_change": False,
+    "head": None,
 }
 
 
@@ -276,9 +279,10 @@ def test_the_arguments_of_attribute() -> None:
         "forward": None,
         "fuse": None,
         "masks": None,
+        "head": None,
     }
     kinds = [each.kind for each in parameters(lightning_gcam.attribute).values()]
-    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 3 + [inspect.Parameter.KEYWORD_ONLY] * 6
+    assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 3 + [inspect.Parameter.KEYWORD_ONLY] * 7
 
 
 def test_what_an_attribution_holds() -> None:
@@ -290,6 +294,8 @@ def test_the_arguments_of_a_batch() -> None:
     assert defaults(lightning_gcam.SaliencyBatch) == {
         "images": inspect.Parameter.empty,
         **dict.fromkeys(("labels", "masks", "boxes", "suspect", "groups", "names")),
+        **dict.fromkeys(("kind", "head_labels", "inputs", "faults")),
+        **dict.fromkeys(("frames_first", "no_classes"), False),
     }
     assert lightning_gcam.SaliencyBatch(torch.zeros(2, 3, 4, 4)).labels is None
 

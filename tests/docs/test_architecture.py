@@ -19,8 +19,8 @@ PACKAGE = "lightning_gcam"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 # a hundred when the house was rebuilt; then `shares`, `message`, `budget`, `dry_run`, `transfer` and `event_files`
-MOST_MODULES = 116
-LONGEST_CHAIN = 13  # `dry_run` stands on `run`
+MOST_MODULES = 125
+LONGEST_CHAIN = 14  # `dry_run` stands on `run`, `run` on `heads`
 MOST_LINES = 430
 LONGER = {
     f"{PACKAGE}.callbacks.saliency_monitor": "its arguments and its hooks are one class, which users read as a whole"

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import pytorch_lightning
 import torch
-import torchvision
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_gcam
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, attribute
@@ -65,75 +64,129 @@ def look(root: Path, section: str, module: Any, samples: list[Any], **names: Any
     toy_trainer(root, monitor, max_epochs=1).fit(module, loader, loader)
     assert len(monitor.history) == 1
     record = monitor.last_record
-    assert record.attribution.peaks["guidance_cam"].max() > 0
+    (peaks,) = record.attribution.peaks.values()
+    assert peaks.max() > 0
     return record
 
 
-# ------------------------------------------------------------------------------------------------------ volumes
+# ------------------------------------------------------------------------------------------------------ clips
 
 
-class Volumes(Fitted):
+class Clips(Fitted):
+    """Folds the frames of `(N, T, C, H, W)` into the batch, as many networks of frames do."""
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.conv, self.head = nn.Conv3d(1, 4, 3, padding=1), nn.Linear(4, 2)
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
 
-    def forward(self, volumes: Tensor) -> Tensor:
-        return self.head(self.conv(volumes).relu().mean(dim=(2, 3, 4)))
+    def forward(self, clips: Tensor) -> Tensor:
+        each = self.conv(clips.flatten(0, 1)).relu().mean(dim=(2, 3))
+        return self.head(each.unflatten(0, clips.shape[:2]).mean(dim=1))
 
 
-def test_volumes(tmp_path: Path) -> None:
-    volumes = torch.rand(16, 1, 8, 16, 16)
-    samples = [{"image": each, "label": int(label)} for each, label in zip(volumes, LABELS, strict=True)]
-    with pytest.raises(InputError, match="docs/recipes.md#volumes-and-clips"):
-        as_saliency_batch({"image": volumes, "label": LABELS})
+def test_clips_whose_frames_come_first(tmp_path: Path) -> None:
+    clips = torch.rand(16, 3, 3, 16, 16)
+    samples = [{"clip": each, "label": int(label)} for each, label in zip(clips, LABELS, strict=True)]
+    module = Clips()
 
-    module = Volumes()
     record = look(tmp_path, "Volumes and clips", module, samples)
 
+    assert record.attribution.maps["guidance_cam"].shape == (16, 3, 16, 16)
     with torch.no_grad():
-        expected = module(record.batch.images[:, None].to(module.device))
+        expected = module(record.batch.images.transpose(1, 2).to(module.device))
     torch.testing.assert_close(record.attribution.logits, expected)
+
+
+# ---------------------------------------------------------------------------------------------- more than images
+
+
+class Fuses(Fitted):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(5, 2)
+
+    def fuse(self, images: Tensor, age: Tensor) -> Tensor:
+        return self.head(torch.cat([self.conv(images).relu().mean(dim=(2, 3)), age[:, None]], dim=1))
+
+
+def test_more_than_images(tmp_path: Path) -> None:
+    samples = [
+        {"image": image, "label": int(label), "age": torch.tensor(float(row))}
+        for row, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True))
+    ]
+    module = Fuses()
+    record = look(tmp_path, "More than images", module, samples)
+    age = record.batch.inputs["age"]
+    assert torch.equal(IMAGES[age.long()], record.batch.images.cpu())
+    with torch.no_grad():
+        expected = module.fuse(record.batch.images.to(module.device), age.to(module.device))
+    torch.testing.assert_close(record.attribution.logits, expected)
+
+
+# ------------------------------------------------------------------------------------------------- several heads
+
+
+class Faces(Fitted):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.age, self.sex = nn.Conv2d(3, 4, 3), nn.Linear(4, 1), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features = self.conv(images).relu().mean(dim=(2, 3))
+        return {"age": self.age(features), "sex": self.sex(features)}
+
+
+def test_one_of_several_heads(tmp_path: Path) -> None:
+    samples = [
+        {"image": image, "age": torch.tensor(30.5 + row), "sex": int(label)}
+        for row, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True))
+    ]
+    module = Faces()
+    record = look(tmp_path, "Several heads", module, samples, network=Faces(), images=IMAGES)
+    assert list(record.heads) == ["sex"]
+    assert record.attribution.targets.tolist() == LABELS.tolist()
+    assert run("Several heads", network=module, images=IMAGES)["attribution"].logits.shape == (16, 2)
 
 
 # --------------------------------------------------------------------------------------------------- detections
 
 
-def faster_rcnn() -> nn.Module:
-    """torchvision's, with a backbone of two layers and random weights."""
-    torch.manual_seed(0)
-    body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
-    backbone = nn.Sequential()
-    backbone.add_module("body", body)
-    backbone.out_channels = 8  # type: ignore[assignment]
-    models = torchvision.models.detection
-    model = models.FasterRCNN(
-        backbone,
-        box_head=models.faster_rcnn.TwoMLPHead(8 * 9, 16),
-        box_predictor=models.faster_rcnn.FastRCNNPredictor(16, 3),
-        rpn_anchor_generator=models.anchor_utils.AnchorGenerator(((8, 16),), ((1.0,),)),
-        box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0"], 3, 2),
-        min_size=32,
-        max_size=32,
-        rpn_post_nms_top_n_test=10,
-    )
-    for name, each in model.roi_heads.named_parameters():
-        if "box" in name and each.ndim == 2:
-            nn.init.uniform_(each, 0.1, 1.0)  # each class has something that speaks for it
-    return model.eval()
+class Yolo(Fitted):
+    """A head of 5 + 2 numbers for each of 16 cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU())
+        self.head = nn.Conv2d(8, 7, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images)).flatten(2).transpose(1, 2)
 
 
-def test_detection_models() -> None:
-    model, images = faster_rcnn(), IMAGES[:2]
-    with pytest.raises(InputError, match="A list of detections.*docs/recipes.md#detection-models") as caught:
-        attribute(model, images)
-    assert "lambda" not in str(caught.value)
+@pytest.mark.filterwarnings("ignore:.* maps are blank")
+def test_detection_models(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no part of this output would do"):
+        attribute(Yolo(), IMAGES[:2])
+    record = look(tmp_path, "Detection models", Yolo(), TensorDataset(IMAGES, LABELS))
+    assert record.attribution.target_layer == "features"
+    assert record.attribution.logits.shape == (16, 2) and (record.attribution.logits < 0).all()
 
-    forward = run("Detection models")["class_scores"]
-    found = attribute(model, images, 1, forward=forward, target_layer="backbone.body")
 
-    assert found.logits.shape == (2, 3)
-    assert found.maps["guidance_cam"].amax(dim=(1, 2)).tolist() == [1, 1]
+def test_images_of_several_sizes() -> None:
+    images = [torch.rand(3, 24, 32), torch.rand(3, 48, 32)]
+    targets = [
+        {"boxes": torch.tensor([[0.0, 0, 8, 12]]), "labels": torch.tensor([1])},
+        {"boxes": torch.tensor([[16.0, 24, 32, 48], [0, 0, 1, 1]]), "labels": torch.tensor([2, 1])},
+    ]
+    with pytest.raises(InputError, match=r"several sizes.*docs/recipes.md#images-of-several-sizes"):
+        as_saliency_batch((images, targets))
+    found = run("Images of several sizes")["one_size"]((images, targets))
+    assert found.images.shape == (2, 3, 480, 640) and found.labels.tolist() == [1, 2]
+    assert [each.tolist() for each in found.boxes] == [[[0, 0, 160, 240]], [[320, 240, 640, 480]]]
 
 
 # ------------------------------------------------------------------------------- quantized and detached models
@@ -270,9 +323,10 @@ def test_numbers_that_are_no_classes(
     torch.testing.assert_close(record.attribution.values, expected)
 
 
-def test_keypoints_as_an_output_lead_to_the_recipe() -> None:
-    with pytest.raises(InputError, match="no part of this output would do, see docs/recipes.md#keypoints"):
-        attribute(Points((5, 2)), IMAGES)
+def test_keypoints_as_an_output_need_no_recipe() -> None:
+    found = attribute(module := Points((5, 2)), IMAGES)
+    assert found.explains == "norm"
+    torch.testing.assert_close(found.values, module.eval()(IMAGES).flatten(1).norm(dim=1).detach())
 
 
 # ------------------------------------------------------------------------------------------ dense targets, boxes
@@ -310,5 +364,5 @@ def test_every_link_in_a_message_leads_to_a_section() -> None:
     named = set(re.findall(r'(?:"|RECIPES\}|recipes.md)(#[a-z-]{4,})', sources))
     sections = {"#" + each.lower().replace(" ", "-") for each in SECTIONS}
 
-    assert len(named) >= 5
+    assert len(named) >= 4
     assert named <= sections

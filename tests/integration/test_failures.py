@@ -1150,7 +1150,7 @@ def test_a_score_that_raises_leaves_the_others(score: Any, when: When, root: Pat
             OSError("cannot open resource"),
             "OSError: cannot open resource.*there",
         ),
-        ("lightning_gcam.visual.grid.heat_pixels", MemoryError(), "MemoryError"),
+        ("lightning_gcam.visual.panels.heat_pixels", MemoryError(), "MemoryError"),
         (
             "lightning_gcam.pipeline.rendering.to_display",
             ValueError("no such range"),

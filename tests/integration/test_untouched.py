@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.utils import isolation
+from tests.support.detectors import DetectorModule
 from tests.support.modules import (
     MODULES,
     AlwaysDropout,
@@ -27,7 +29,10 @@ from tests.support.modules import (
     LogsInForward,
     OwnTrain,
     Plain,
+    Signals,
+    TwoHeads,
     TwoOptimizers,
+    Volumes,
     WithBackbone,
 )
 from tests.support.witness import RowLogger, Witness, differences
@@ -36,13 +41,13 @@ from tests.support.witness import RowLogger, Witness, differences
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def _loader(n: int, *, shuffle: bool, **options: Any) -> DataLoader[Any]:
+def _loader(n: int, *, size: tuple[int, ...], shuffle: bool, **options: Any) -> DataLoader[Any]:
     generator = torch.Generator().manual_seed(5)
     labels = torch.arange(n) % 3
-    images = torch.rand(n, 1, 8, 8, generator=generator)
-    masks = torch.zeros(n, 8, 8, dtype=torch.bool)
-    masks[:, 2:6, 2:6] = True
-    images[:, 0, 2:6, 2:6] += labels[:, None, None]
+    images = torch.rand(n, 1, *size, generator=generator)
+    masks = torch.zeros(n, *size, dtype=torch.bool)
+    masks[(slice(None), *(slice(2, 6),) * len(size))] = True
+    images += labels.view(n, 1, *(1,) * len(size)) * masks[:, None]
     return DataLoader(TensorDataset(images, labels, masks), batch_size=4, shuffle=shuffle, **options)
 
 
@@ -75,7 +80,8 @@ def train(
     trainer = pytorch_lightning.Trainer(**{**settings, **options}, callbacks=[*first, *callbacks(), witness])
     made = module()
     persistent = {"num_workers": 1, "persistent_workers": True} if workers else {}
-    trainer.fit(made, _loader(24, shuffle=True, **persistent), _loader(12, shuffle=False, **persistent))
+    loader = made.loader if hasattr(made, "loader") else partial(_loader, size=made.size)
+    trainer.fit(made, loader(24, shuffle=True, **persistent), loader(12, shuffle=False, **persistent))
     return witness, rows, made
 
 
@@ -135,6 +141,10 @@ MODES = [
 ]
 SPECIAL_MODES = [
     Mode("two optimizers", module=TwoOptimizers),
+    Mode("detector", module=DetectorModule),
+    Mode("two heads", module=TwoHeads),
+    Mode("two heads, no sanity check", {"num_sanity_val_steps": 0}, TwoHeads),
+    Mode("two heads, bf16-mixed", {"precision": "bf16-mixed"}, TwoHeads),
     Mode("SWA", {"callbacks": _swa, "max_epochs": 3}, Plain),
     Mode("EMA", {"callbacks": _ema}, Plain),
     Mode("BackboneFinetuning", {"callbacks": _finetuning}, WithBackbone),
@@ -153,7 +163,7 @@ def _assert_untouched(module: Callable[[], Any], mode: Mode, root: Path) -> None
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [*MODULES, Signals, Volumes], ids=lambda module: module.__name__)
 def test_the_training_is_the_same_bit_for_bit(module: Callable[[], Any], mode: Mode, tmp_path: Path) -> None:
     _assert_untouched(module, mode, tmp_path)
 

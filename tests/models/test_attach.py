@@ -32,6 +32,17 @@ NEEDS = {
 }
 """Each script, and the package it needs; where that is missing, its tests are skipped (`make strangers` has all)."""
 
+KINDS = {
+    "ecg": "torch",
+    "video": "torch",
+    "monai_volume": "monai",
+    "detection": "torchvision",
+    "yolo_like": "torchvision",
+}
+"""The same for scripts of signals, videos and volumes, and of detectors."""
+
+SCRIPTS = NEEDS | KINDS | {"multi_task": "torch"}
+
 # A network after a few steps has no evidence for some classes yet, and the monitor says so.
 pytestmark = [*LIGHTNING_SAYS, pytest.mark.filterwarnings("ignore:.*maps are blank:UserWarning")]
 
@@ -43,7 +54,7 @@ def scripts() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)  # gives `sys.path` back as it was, with what the scripts add taken away
         yield importlib.import_module
-    for name in {*NEEDS, "ordinary", "textured_fields"} - before:
+    for name in {*SCRIPTS, "ordinary", "textured_fields"} - before:
         sys.modules.pop(name, None)
 
 
@@ -138,6 +149,61 @@ def test_a_unet_of_segmentation_models_pytorch_in_torchgeos_task(scripts: Any, t
     assert record.attribution.peaks["guidance_cam"].isfinite().all()
 
 
+# ------------------------------------------------------------------------------- signals, videos and volumes
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "size"),
+    [
+        ("ecg", "signal", (187,)),
+        ("video", "video", (8, 24, 24)),
+        ("monai_volume", "volume", (32, 32, 32)),
+        ("detection", "image", (48, 64)),
+        ("yolo_like", "image", (48, 64)),
+    ],
+)
+def test_other_kinds_are_looked_at_alike(
+    scripts: Any, name: str, kind: str, size: tuple[int, ...], tmp_path: Path
+) -> None:
+    pytest.importorskip(KINDS[name])
+    options = ["--epochs", "3", "--train-size", "128", "--output", str(tmp_path)]
+    with torch.random.fork_rng():
+        monitor = scripts(name).main(options)
+    record, last = monitor.last_record, monitor.history[-1]
+    assert record.batch.kind == kind
+    assert next(iter(record.attribution.maps.values())).shape == (16, *size)
+    assert last["energy"] > 1.3 * last["energy_chance"]
+    first = {"background_only_accuracy", "border_follow_rate", "blank_rate"}
+    assert first <= monitor.history[0].keys() and "pointing_game" in last
+    log = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0"), size_guidance={"images": 0})
+    pictures = log.Reload().Images("saliency/overlay")
+    assert [picture.step for picture in pictures] == [row["step"] for row in monitor.history]
+    assert np.array_equal(record.overlay, decoded(tmp_path / "overlay.png"))
+
+
+# ------------------------------------------------------------------------------------------------ several heads
+
+
+def test_each_head_is_looked_at_by_itself(scripts: Any, tmp_path: Path) -> None:
+    options = ["--epochs", "3", "--train-size", "224", "--output", str(tmp_path)]
+    with torch.random.fork_rng():
+        monitor = scripts("multi_task").main(options)
+    record, last = monitor.last_record, monitor.history[-1]
+    assert list(record.heads) == ["material", "brightness"]
+    assert record.heads["brightness"].attribution.explains == "output"
+    assert last["material/object_lift"] > 1.3
+    assert {"material/accuracy", "brightness/energy"} <= last.keys()
+    log = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0"), size_guidance={"images": 0})
+    log.Reload()
+    for head in record.heads:
+        pictures = log.Images(f"saliency/{head}/overlay")
+        assert [picture.step for picture in pictures] == [row["step"] for row in monitor.history]
+        scalars = log.Scalars(f"saliency/{head}/energy")
+        assert [each.value for each in scalars] == pytest.approx(
+            [row[f"{head}/energy"] for row in monitor.history]
+        )
+
+
 # ------------------------------------------------------------------------------- nothing of theirs is changed
 
 
@@ -145,12 +211,13 @@ class LightningWitness(Witness, lightning.pytorch.Callback):
     """The witness for either package's Trainer."""
 
 
-@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_the_training_is_the_same_bit_for_bit(scripts: Any, name: str, tmp_path: Path) -> None:
-    pytest.importorskip(NEEDS[name])
+    pytest.importorskip(SCRIPTS[name])
     script, seen = scripts(name), []
     options = script.parse("About.", name, ["--epochs", "2", "--train-size", "48", "--output", str(tmp_path)])
-    monitor = SaliencyMonitor(num_samples=4, every_n_train_steps=1, on_error="raise")
+    forward = getattr(script, "class_scores", None)
+    monitor = SaliencyMonitor(num_samples=4, every_n_train_steps=1, on_error="raise", forward=forward)
     for callbacks in ([], [monitor]):
         witness = LightningWitness()
         script.train([*callbacks, witness], options)
@@ -160,7 +227,7 @@ def test_the_training_is_the_same_bit_for_bit(scripts: Any, name: str, tmp_path:
     assert differences(*seen) == []
 
 
-@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_the_attach_is_one_line(name: str) -> None:
     """Their part is everything but `main`, and it knows nothing of saliency; ours needs no help to find anything."""
     tree = ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
@@ -173,15 +240,14 @@ def test_the_attach_is_one_line(name: str) -> None:
     assert not [word for word in words if "saliency" in word.lower()]
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     (attached,) = [call for call in calls if getattr(call.func, "id", "") == "SaliencyMonitor"]
-    assert {argument.arg for argument in attached.keywords} <= {
-        "class_names",
-        "normalize",
-    }  # for display only
+    for_display = {"class_names", "normalize"}
+    own_head = {"forward", "target_layer", "methods"} if name == "yolo_like" else set()
+    assert {argument.arg for argument in attached.keywords} <= for_display | own_head
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_a_script_is_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 82
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 88
 
 
 # ------------------------------------------------------------------------------------------------ the pictures

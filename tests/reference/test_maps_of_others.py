@@ -64,9 +64,9 @@ REFERENCES = {
 }
 
 
-def as_maps(raw: Tensor) -> Tensor:
+def as_maps(raw: Tensor, size: tuple[int, int] = SIZE) -> Tensor:
     """Raw maps at the layer's size as `attribute` hands them out: at the images' size, each one's maximum 1."""
-    resized = nn.functional.interpolate(raw[:, None], size=SIZE, mode="bilinear", align_corners=False)[:, 0]
+    resized = nn.functional.interpolate(raw[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
     largest = resized.amax(dim=(1, 2), keepdim=True)
     return resized / torch.where(largest > 0, largest, 1.0)
 

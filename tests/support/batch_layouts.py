@@ -15,7 +15,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam.data.readers import KEYS
+from lightning_gcam.data.fields import KEYS
+from lightning_gcam.data.structure import PICTURES
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
 CLASSES = len(NAMES)
@@ -74,23 +75,28 @@ class Ducks:
 # --------------------------------------------------------------------------------------- what is in a batch
 
 
+def sizes(draw: Any, d: int) -> tuple[int, ...]:
+    """Channels and the size of images of d dimensions; signals are longer than they have channels."""
+    if d == 1:
+        return draw(st.integers(1, 3)), draw(st.integers(10, 20))
+    return draw(st.sampled_from([1, 2, 3, 4, 13])), *(draw(st.integers(5, 9)) for _ in range(d))
+
+
 @st.composite
-def truths(draw: Any, annotated: bool = True) -> Truth:
+def truths(draw: Any, annotated: bool = True, d: int | None = None) -> Truth:
     """Up to four images of any number of channels, with labels, and with masks or boxes or neither."""
     n, seed = draw(st.integers(1, 4)), draw(st.integers(0, 99))
-    channels, height, width = (
-        draw(st.sampled_from([1, 2, 3, 4, 13])),
-        draw(st.integers(5, 9)),
-        draw(st.integers(5, 9)),
-    )
+    d = draw(st.sampled_from([2, 2, 1, 3])) if d is None else d
+    channels, *size = sizes(draw, d)
     generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(n, channels, height, width, generator=generator)
+    images = torch.rand(n, channels, *size, generator=generator)
     if draw(st.booleans()):
         images = (images * 255).to(torch.uint8)
     truth = Truth(images, torch.randint(CLASSES, (n,), generator=generator))
-    corner = torch.rand(n, 2, generator=generator) * torch.tensor([width - 3.0, height - 3.0])
-    boxes = torch.cat([corner, corner + 2 + torch.rand(n, 2, generator=generator)], dim=1)
-    kind = draw(st.sampled_from(["masks", "boxes", "neither"])) if annotated else "neither"
+    corner = torch.rand(n, d, generator=generator) * (torch.tensor(size[::-1]) - 3.0)
+    boxes = torch.cat([corner, corner + 2 + torch.rand(n, d, generator=generator)], dim=1)
+    kinds = ["masks", "neither", *(["boxes"] if d > 1 else [])]  # start and end could be anything
+    kind = draw(st.sampled_from(kinds)) if annotated else "neither"
     if kind == "masks":
         whole = SaliencyBatch(images, boxes=[each[None].round() for each in boxes])
         truth.masks = whole.object_masks
@@ -105,7 +111,7 @@ def truths(draw: Any, annotated: bool = True) -> Truth:
 def written_images(draw: Any, images: Tensor, *, named: bool) -> Any:
     """As an array of any library, or as a list."""
     ways = [images, images.numpy(), tv_tensors.Image(images)]
-    if named:
+    if named and images.ndim == 4:
         ways += [list(images), tuple(map(tv_tensors.Image, images))]
     return draw(st.sampled_from(ways))
 
@@ -127,7 +133,7 @@ def written_labels(draw: Any, labels: Tensor) -> Any:
 
 def written_masks(draw: Any, masks: Tensor, labels: Tensor) -> Any:
     """As 0 and 1 or 255 or a class in each pixel, with a channel or without."""
-    segmentation = torch.where(masks, labels[:, None, None] + 1, 0)
+    segmentation = torch.where(masks, labels.reshape(-1, *(1,) * (masks.ndim - 1)) + 1, 0)
     ways = [
         *(masks, masks[:, None], masks.float(), masks.long(), masks.to(torch.uint8) * 255, masks[..., None]),
         *(tv_tensors.Mask(masks), list(masks), [each[None].float() for each in masks], masks.numpy()),
@@ -139,9 +145,11 @@ def written_masks(draw: Any, masks: Tensor, labels: Tensor) -> Any:
     return draw(st.sampled_from(ways))
 
 
-def written_boxes(draw: Any, boxes: list[Tensor], size: tuple[int, int]) -> Any:
-    """As corners, or in a format and on a canvas of their own."""
+def written_boxes(draw: Any, boxes: list[Tensor], size: tuple[int, ...]) -> Any:
+    """As corners, or of images of two dimensions in a format and on a canvas of their own."""
     whole = torch.cat(boxes)
+    if len(size) != 2:
+        return draw(st.sampled_from([whole[:, None], boxes, tuple(boxes), [each.tolist() for each in boxes]]))
     corners, extent = whole[:, :2], whole[:, 2:] - whole[:, :2]
     canvas = draw(st.sampled_from([size, (2 * size[0], 3 * size[1])]))
     scale = torch.tensor([canvas[1] / size[1], canvas[0] / size[0]]).repeat(2)
@@ -178,6 +186,8 @@ def delivered(draw: Any) -> tuple[Any, Truth]:
             {"batch": batch, "index": None},
             {"data": batch, "meta": {"a": 1}},
         ]
+        if truth.images.ndim == 3:
+            wrapped = wrapped[1:]  # in a list by itself it could be a sample
         batch = draw(st.sampled_from(wrapped)) if way is not _sample_by_sample else {"samples_": batch}
     return batch, truth
 
@@ -190,8 +200,7 @@ def _parts(draw: Any, truth: Truth, *, named: bool) -> dict[str, Any]:
         assert truth.labels is not None
         parts["masks"] = written_masks(draw, truth.masks, truth.labels)
     if truth.boxes is not None:
-        height, width = truth.images.shape[-2:]
-        parts["boxes"] = written_boxes(draw, truth.boxes, (height, width))
+        parts["boxes"] = written_boxes(draw, truth.boxes, tuple(truth.images.shape[2:]))
     return parts
 
 
@@ -209,6 +218,8 @@ def _by_name(draw: Any) -> tuple[Any, Truth]:
 
 def _renamed(draw: Any, parts: dict[str, Any]) -> dict[str, Any]:
     names = {field: draw(st.sampled_from(KEYS[field])) for field in parts}
+    if len(parts["images"].shape if hasattr(parts["images"], "shape") else ()) == 3:
+        names["images"] = draw(st.sampled_from([each for each in KEYS["images"] if each not in PICTURES]))
     return {names[field]: value for field, value in parts.items()}
 
 
@@ -237,7 +248,7 @@ def _further_in(draw: Any) -> tuple[Any, Truth]:
 
 def _with_targets(draw: Any) -> tuple[Any, Truth]:
     """torchvision's detection targets: the object that is meant, and smaller ones of another class."""
-    truth = draw(truths(annotated=False))
+    truth = draw(truths(annotated=False, d=2))
     n, (height, width) = len(truth.images), truth.images.shape[-2:]
     assert truth.labels is not None
     large, small = [0.0, 1.0, 4.0, 4.0], [1.0, 0.0, 2.0, 2.0]
@@ -269,7 +280,7 @@ def _with_targets(draw: Any) -> tuple[Any, Truth]:
 
 
 def _sample_by_sample(draw: Any) -> tuple[Any, Truth]:
-    truth = draw(truths(annotated=False))
+    truth = draw(truths(annotated=False, d=2))
     assert truth.labels is not None
     rows = zip(truth.images, truth.labels, strict=True)
     if draw(st.booleans()):

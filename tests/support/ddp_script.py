@@ -25,7 +25,7 @@ from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.pipeline import run
 from lightning_gcam.pipeline.run import _Look, record_saliency
 from lightning_gcam.shortcuts import available_checks
-from tests.support.modules import Plain
+from tests.support.modules import Plain, TwoHeads
 from tests.support.witness import RowLogger, Witness, digest
 
 
@@ -117,6 +117,7 @@ MODES: dict[str, dict[str, Any]] = {
     "several layers": {"target_layer": ["net.1", "net.4"]},
     "several layers, fused": {"target_layer": ["net.4", "net.1"], "fuse": "product"},
     "dense logits": {"module": Dense},
+    "several heads": {"module": TwoHeads, "head": ["kind", "value"]},
     "the model is asked": {
         "scores": ["energy", "average_drop", "adcc", "insertion", "random_model_similarity"]
     },
@@ -173,6 +174,7 @@ def train(
     selection: Any = "balanced",
     breaks: Any = None,
     max_overhead: float | None = None,
+    head: Any = None,
     devices: int = 2,
     **options: Any,
 ) -> dict[str, Any]:
@@ -195,6 +197,7 @@ def train(
         checks=available_checks(),  # at every look, however little the network has learnt
         max_overhead=max_overhead,
         removal=removal,
+        head=head,
     )
     speaker = alarm()
     # a score that can only stay where it is: the patience runs out in every process at the same epoch
@@ -233,7 +236,7 @@ def train(
         "positions": monitor._collection.fixed.positions,
         "images": digest(monitor.last_record.batch.images) if monitor.last_record else "",
         "maps": digest(monitor.last_record.attribution.maps) if monitor.last_record else "",
-        "alone": alone(made, monitor, target_layer, fuse, scores, methods, removal)
+        "alone": alone(made, monitor, target_layer, fuse, scores, methods, removal, head)
         if monitor.last_record
         else {},
         "warnings": sum("the training goes on" in str(each.message) for each in caught),
@@ -249,6 +252,7 @@ def alone(
     scores: Any,
     methods: Any,
     removal: Any,
+    head: Any,
 ) -> dict[str, float]:
     """The scores of the last look once more, by each process alone, on the same samples and with rank zero's network.
 
@@ -266,6 +270,7 @@ def alone(
         fuse=fuse,
         scores=scores,
         checks=[] if callable(removal) else available_checks(),
+        head=head,
     ).scores
 
 

@@ -21,6 +21,9 @@ def _head(channels: int) -> list[nn.Module]:
 class Plain(pytorch_lightning.LightningModule):
     """BatchNorm, dropout and an in-place ReLU; random numbers of all three kinds are used in training."""
 
+    size: tuple[int, ...] = (8, 8)
+    """Of the images that it takes."""
+
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
@@ -131,7 +134,68 @@ class OwnTrain(Plain):
         return self
 
 
+class Signals(Plain):
+    """The same over one dimension."""
+
+    size = (24,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv1d(1, 4, 3, padding=1),
+            nn.BatchNorm1d(4),
+            nn.ReLU(inplace=True),
+            nn.Dropout1d(0.2),
+            nn.Conv1d(4, 6, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool1d(1),
+            nn.Flatten(),
+            nn.Linear(6, CLASSES),
+        )
+
+
+class Volumes(Plain):
+    """The same over three dimensions."""
+
+    size = (6, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv3d(1, 4, 3, padding=1),
+            nn.BatchNorm3d(4),
+            nn.ReLU(inplace=True),
+            nn.Dropout3d(0.2),
+            nn.Conv3d(4, 6, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Linear(6, CLASSES),
+        )
+
+
 MODULES = [Plain, FrozenBatchNorm, AlwaysDropout, Spectral, Counting, Transformer, LogsInForward, OwnTrain]
+
+
+class TwoHeads(Plain):
+    """Gives the class and a number of each image, as a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Linear(6, 1)
+
+    def forward(self, images: Tensor) -> Any:
+        features = self.net[:-1](images)
+        return {"value": self.value(features), "kind": self.net[-1](features)}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        found = self(batch[0] * (1 + 0.01 * random.random()))
+        loss = nn.functional.cross_entropy(found["kind"], batch[1]) + found["value"].square().mean()
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0])["kind"], batch[1]), sync_dist=True)
 
 
 class TwoOptimizers(Plain):

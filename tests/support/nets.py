@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 CLASSES = 5
+OF_TRANSFORMERS = ("attention_rollout", "attention_relevance")
+"""The methods that need attention weights."""
 SIZE = (12, 10)
 """Not square: rows and columns must not be mixed up."""
 GRID = (6, 5)

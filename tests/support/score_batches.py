@@ -14,18 +14,29 @@ from lightning_gcam.metrics import needs, resolve_scores
 Batch = tuple[Tensor, Tensor]
 
 
-def seeded_batch(n: int = 7, height: int = 9, width: int = 8, seed: int = 0) -> Batch:
+def seeded_batch(n: int = 7, size: tuple[int, ...] = (9, 8), seed: int = 0) -> Batch:
     """Random maps without ties, and masks that are neither empty nor full."""
     generator = torch.Generator().manual_seed(seed)
-    saliency = torch.rand(n, height, width, generator=generator)
-    mask = torch.rand(n, height, width, generator=generator) < 0.3
-    mask[:, 0, 0], mask[:, -1, -1] = True, False
+    saliency = torch.rand(n, *size, generator=generator)
+    mask = torch.rand(n, *size, generator=generator) < 0.3
+    pixels = mask.flatten(1)
+    pixels[:, 0], pixels[:, -1] = True, False
+    return saliency, mask
+
+
+def batch_with_gaps(size: tuple[int, ...] = (9, 8)) -> Batch:
+    """Seven samples of which 1 (blank), 2 (empty mask), 4 (NaN) and 5 (infinite) cannot be localized."""
+    saliency, mask = seeded_batch(size=size)
+    saliency[1] = 0
+    mask[2] = False
+    pixels = saliency.flatten(1)
+    pixels[4, pixels.shape[1] // 3], pixels[5, 0] = float("nan"), float("inf")
     return saliency, mask
 
 
 @pytest.fixture
 def make_batch() -> Callable[..., Batch]:
-    """The maker of seeded batches: `make_batch(n, height, width, seed)`."""
+    """The maker of seeded batches: `make_batch(n, size, seed)`."""
     return seeded_batch
 
 
@@ -38,12 +49,7 @@ def batch() -> Batch:
 @pytest.fixture
 def gaps() -> Batch:
     """Seven samples of which 1 (blank), 2 (empty mask), 4 (NaN) and 5 (infinite) cannot be localized."""
-    saliency, mask = seeded_batch()
-    saliency[1] = 0
-    mask[2] = False
-    saliency[4, 3, 3] = float("nan")
-    saliency[5, 0, 0] = float("inf")
-    return saliency, mask
+    return batch_with_gaps()
 
 
 def inputs_of(name: str, batch: Batch) -> tuple[Tensor, ...]:
@@ -62,7 +68,9 @@ def inputs_of(name: str, batch: Batch) -> tuple[Tensor, ...]:
     blank = ~saliency.isfinite().flatten(1).all(dim=1) | (saliency == 0).flatten(1).all(dim=1)
     required = needs(resolve_scores(name)[name])
     if name == "random_model_ssim":  # it needs larger maps
-        return saliency.repeat_interleave(2, 1).repeat_interleave(2, 2), other.repeat(1, 2, 2)
+        for axis in range(1, saliency.ndim):
+            saliency = saliency.repeat_interleave(2, axis)
+        return saliency, other.repeat(1, *[2] * (other.ndim - 1))
     if required <= {"mask", "suspect"}:
         return saliency, mask
     if required == {"forwards", "maps"}:

@@ -16,6 +16,7 @@ from lightning_gcam.cam.methods.gradient import (
 from lightning_gcam.cam.methods.perturbation import ablation_cam, is_cam, score_cam, ss_cam
 from lightning_gcam.cam.methods.aggregation import cameras, smooth_grad_cam_plus_plus
 from lightning_gcam.cam.methods.aggregation import full_grad, smooth_full_grad
+from lightning_gcam.cam.methods.attention import attention_relevance, attention_rollout
 from lightning_gcam.cam.methods.comparison import (
     centre,
     guided_grad_cam,
@@ -27,6 +28,8 @@ from lightning_gcam.cam.methods.comparison import (
 
 __all__ = [
     "ablation_cam",
+    "attention_relevance",
+    "attention_rollout",
     "cameras",
     "centre",
     "eigen_cam",

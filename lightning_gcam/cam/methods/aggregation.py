@@ -92,7 +92,8 @@ def cameras(context: MethodContext, steps: int = 4, largest: float = 2.0) -> Ten
     together = max(_CELLS // (len(context) * math.prod(context.size)), 1)
     product = torch.zeros(len(context), *context.size, device=context.images.device)
     for first in range(0, channels, together):
-        enlarged = [_enlarged(each[:, :, first : first + together], context.size) for each in at_sizes]
+        parts = [each[:, :, first : first + together] for each in at_sizes]
+        enlarged = [context.enlarge(each.flatten(0, 1)).unflatten(0, each.shape[:2]) for each in parts]
         activations, gradients = torch.stack(enlarged).mean(dim=0).unbind(dim=1)
         product += (activations * gradients).sum(dim=1)
     return product.relu()
@@ -137,12 +138,6 @@ def _resized(images: Tensor, size: Size) -> Tensor:
     if len(size) != 2:
         return resize(images, size)
     return nn.functional.interpolate(images, size, mode="bicubic", align_corners=False)
-
-
-def _enlarged(pairs: Tensor, size: Size) -> Tensor:
-    """Resize `(N, 2, C, *grid)` linearly to `(N, 2, C, *S)`."""
-    enlarged: Tensor = resize(pairs.flatten(0, 1), size).unflatten(0, pairs.shape[:2])
-    return enlarged
 
 
 @register_model_method("full_grad", uses_layer=False)
@@ -213,7 +208,7 @@ def _full_gradient(
     parts = means.split([shape.numel() for shape in shapes], dim=1)
     found = torch.zeros(len(context), *context.size, device=means.device)
     for part, shape in zip(parts, shapes, strict=True):
-        found += _rescaled(part.unflatten(1, shape), context.size)
+        found += _rescaled(part.unflatten(1, shape), context)
     return found
 
 
@@ -292,10 +287,10 @@ def _vector(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) and value.ndim == 1 and value.is_floating_point() else None
 
 
-def _rescaled(part: Tensor, size: Size) -> Tensor:
+def _rescaled(part: Tensor, context: MethodContext) -> Tensor:
     """The psi of the paper, summed over the channels: `(B, *S)`."""
     values = part.abs()
     least, most = (for_each(each, values) for each in values.flatten(1).aminmax(dim=1))
     unit = (values - least) / torch.where(most > least, most - least, 1.0)
     summed = unit.sum(dim=1, keepdim=True)  # the sum and the linear resizing may be taken in any order
-    return resize(summed, size)[:, 0]
+    return (summed if size_of(summed) == context.size else context.enlarge(summed))[:, 0]

@@ -18,7 +18,7 @@ from lightning_gcam.cam.context import (
 )
 from lightning_gcam.cam.methods.gradient import grad_cam
 from lightning_gcam.cam.registry import register_model_method
-from lightning_gcam.utils.dimensions import resize, size_of
+from lightning_gcam.utils.dimensions import size_of
 from lightning_gcam.utils.errors import InputError
 
 
@@ -111,7 +111,7 @@ def guided_grad_cam(context: MethodContext) -> Tensor:
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")
         guided = context.mean(work, 1).relu()
     coarse = grad_cam(context.activations, context.gradients)[:, None]
-    return guided * resize(coarse, context.size)[:, 0]
+    return guided * context.enlarge(coarse)[:, 0]
 
 
 @register_model_method("occlusion", requires="captum", uses_layer=False)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_gcam.cam.context import Change, MethodContext
 from lightning_gcam.cam.registry import register_model_method
-from lightning_gcam.utils.dimensions import for_each, resize
+from lightning_gcam.utils.dimensions import for_each
 
 
 @register_model_method("score_cam")
@@ -100,7 +100,7 @@ def is_cam(context: MethodContext, steps: int = 10) -> Tensor:
 def masks_of(context: MethodContext, rows: Tensor, channels: Tensor) -> Tensor:
     """Channels at the images' size, each scaled to [0, 1]: `(B, 1, *S)`; those that do not vary are zero."""
     maps = context.activations[rows, channels][:, None]
-    masks = resize(maps, context.size)
+    masks = context.enlarge(maps)
     least, most = (for_each(each, masks) for each in masks.flatten(1).aminmax(dim=1))
     return (masks - least) / torch.where(most > least, most - least, 1.0)
 

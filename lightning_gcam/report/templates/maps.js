@@ -24,9 +24,23 @@ async function greyOf(uri) {
   return greys.get(uri);
 }
 
-// The cells of a map at the size of the picture, 0 to 1, bilinear between the middles of the cells.
-function enlarged(packed, size, width, height) {
-  const cells = bytes(packed), [rows, columns] = size, out = new Float32Array(width * height);
+// The cells of a map in the picture of a sample, 0 to 1, bilinear between the middles of the cells. Slices that stand below
+// each other are kept apart; of a signal the map is a band, and all around it nothing is drawn.
+function enlarged(map, size, sample, picture) {
+  const out = new Float32Array(picture.width * picture.height);
+  if (!map || !map[1]) return out;
+  const [left, top, right, bottom] = sample.band || [0, 0, picture.width, picture.height];
+  const parts = sample.slices ? sample.slices.numbers.length : 1;
+  const rows = size[0] / parts, columns = size[1], width = right - left, height = (bottom - top) / parts;
+  const cells = bytes(map[0]);
+  for (let part = 0; part < parts; part++) {
+    const one = enlargedPart(cells.subarray(part * rows * columns, (part + 1) * rows * columns), rows, columns, width, height);
+    for (let y = 0; y < height; y++) out.set(one.subarray(y * width, (y + 1) * width), (top + part * height + y) * picture.width + left);
+  }
+  return out;
+}
+function enlargedPart(cells, rows, columns, width, height) {
+  const out = new Float32Array(width * height);
   const place = (i, from, to) => {
     const at = Math.min(Math.max(((i + 0.5) * from) / to - 0.5, 0), from - 1), low = Math.floor(at);
     return [low, Math.min(low + 1, from - 1), at - low];
@@ -43,32 +57,34 @@ function enlarged(packed, size, width, height) {
   }
   return out;
 }
-function paint(canvas, picture, color) {
+function paint(canvas, picture, sample, color) {
   canvas.width = picture.width; canvas.height = picture.height;
   const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
-  for (let i = 0; i < picture.grey.length; i++) {
+  const [left, top, right, bottom] = sample.band || [0, 0, picture.width, picture.height];
+  for (let y = top; y < bottom; y++) for (let x = left; x < right; x++) {
+    const i = y * picture.width + x;
     color(i, picture.grey[i], image.data, 4 * i);
     image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);
+  if (sample.band) canvas.style.background = `url(${sample.image}) 0 0 / 100% 100%`;
 }
-async function paintHeat(canvas, uri, map, size) {
-  const picture = await greyOf(uri);
+async function paintHeat(canvas, sample, map, size) {
+  const picture = await greyOf(sample.image);
   if (!picture) return;
-  const values = map && map[1] ? enlarged(map[0], size, picture.width, picture.height) : null;
-  paint(canvas, picture, (i, grey, out, at) => {
-    const value = values ? values[i] : 0, entry = 3 * Math.min(255, Math.floor(value * 256));
+  const values = enlarged(map, size, sample, picture), isThere = map && map[1];
+  paint(canvas, picture, sample, (i, grey, out, at) => {
+    const value = values[i], entry = 3 * Math.min(255, Math.floor(value * 256));
     const ground = Math.round(grey * (1 - 0.8 * value));
-    for (let c = 0; c < 3; c++) out[at + c] = ground + (values ? heat[entry + c] : 0);
+    for (let c = 0; c < 3; c++) out[at + c] = ground + (isThere ? heat[entry + c] : 0);
   });
 }
 // What came is orange, what went is blue; the picture stays dark grey where nothing changed.
-async function paintDifference(canvas, uri, now, size, before, sizeBefore) {
-  const picture = await greyOf(uri);
+async function paintDifference(canvas, sample, now, size, before, sizeBefore) {
+  const picture = await greyOf(sample.image);
   if (!picture) return;
-  const at = (map, cells) => map && map[1] ? enlarged(map[0], cells, picture.width, picture.height) : new Float32Array(picture.grey.length);
-  const here = at(now, size), there = at(before, sizeBefore);
-  paint(canvas, picture, (i, grey, out, at) => {
+  const here = enlarged(now, size, sample, picture), there = enlarged(before, sizeBefore, sample, picture);
+  paint(canvas, picture, sample, (i, grey, out, at) => {
     const change = here[i] - there[i], share = Math.abs(change);
     const color = change > 0 ? [255, 157, 60] : [74, 168, 255];
     for (let c = 0; c < 3; c++) out[at + c] = grey * (1 - share) + color[c] * share;

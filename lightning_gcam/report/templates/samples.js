@@ -16,7 +16,8 @@ function prepareTools() {
   options($("sort"), [["place", "place"], ["class", "class"], ["wrong", "wrong first"], ["sure", "surest first"], ["change", "what changed most"], ["peak", "raw peak, lowest first"], ...scores.flatMap((name) => [[`+${name}`, `${name}, lowest first`], [`-${name}`, `${name}, highest first`]])]);
   options($("class"), [["", "all"], ...[...new Set(samples.flatMap((each) => each.classes))].sort((a, b) => a.localeCompare(b, "en", { numeric: true })).map((name) => [`=${name}`, name])]);
   const panels = ($("plain").checked ? 1 : 0) + (state.against !== "none" && $("how").value === "side" ? 2 : 1);
-  const wide = monitor().samples.length ? { 1: 200, 2: 330, 3: 440 }[panels] : 600;
+  const isCurve = monitor().samples.some((each) => each.band), wide = isCurve ? 520 : monitor().samples.length ? { 1: 200, 2: 330, 3: 440 }[panels] : 600;
+  $("cards").classList.toggle("curves", isCurve);
   $("cards").style.setProperty("--card-width", `${wide}px`);
 }
 // Which samples, in which order, as of the look that is shown when a person asks for it.
@@ -48,10 +49,35 @@ function arrange() {
   $("count").textContent = `${state.order.length} of ${plural(samples.length, "sample")}, ${as}${with_}.${beside}`;
   buildCards();
 }
-function panel(words, pixelated, alt, ring) {
-  const canvas = make("canvas", { class: pixelated ? "pixelated" : "", role: "img", "aria-label": alt });
-  const frame = make("div", { class: "frame" }, canvas), caption = make("figcaption", {}, words);
-  return { figure: make("figure", { class: "panel" }, frame, caption), frame, canvas, caption };
+function panel(sample, words, picture) {
+  const sheet = make("div", { class: "sheet" }, picture), frame = make("div", { class: "frame" }, sheet), caption = make("figcaption", {}, words);
+  if (sample.slices) {
+    frame.classList.add("sliced");
+    frame.style.aspectRatio = `${sample.slices.size[1]} / ${sample.slices.size[0]}`;
+    sheet.style.height = `${100 * sample.slices.numbers.length}%`;
+  }
+  return { figure: make("figure", { class: "panel" }, frame, caption), frame, sheet, caption };
+}
+const canvasOf = (sample, alt) => make("canvas", { class: sample.band ? "" : "pixelated", role: "img", "aria-label": alt });
+const imageOf = (sample, src, alt) => make("img", { class: sample.band ? "" : "pixelated", src, alt });
+
+// The slices or frames of a sample: at the peak of the map until a person moves them.
+const sliceOfPeak = (card) => { const map = (look().samples[card.index].maps || NOTHING)[method()]; return map && map[1] ? Math.min(Math.floor(map[2] * card.sample.slices.numbers.length), card.sample.slices.numbers.length - 1) : null; };
+function turn(card) {
+  if (!card.range) return;
+  const { numbers, of, kind } = card.sample.slices, peak = sliceOfPeak(card), at = card.slice ?? peak ?? numbers.length >> 1;
+  card.range.value = at;
+  const words = `${kind === "video" ? "frame" : "axial slice"} ${numbers[at] + 1}/${of}${at === peak ? " · peak" : ""}`;
+  card.where.textContent = words;
+  card.range.setAttribute("aria-valuetext", words);
+  for (const sheet of card.panels.querySelectorAll(".sheet")) sheet.style.top = `${-100 * at}%`;
+}
+function addSlider(card) {
+  const { numbers } = card.sample.slices;
+  card.range = make("input", { type: "range", min: "0", max: String(numbers.length - 1), "aria-label": `Slice of sample ${card.index + 1}` });
+  card.where = make("output", {});
+  card.range.addEventListener("input", () => { card.slice = Number(card.range.value); turn(card); });
+  card.panels.after(make("div", { class: "slices" }, card.range, card.where));
 }
 function buildCards() {
   cards = [];
@@ -62,6 +88,7 @@ function buildCards() {
     const strip = draw("svg", { class: "strip", preserveAspectRatio: "none", viewBox: `0 0 ${looks().length} 9`, role: "img" });
     const element = make("article", { class: "card" }, title, panels, facts, strip);
     cards.push({ index, sample, element, title, panels, facts, strip });
+    if (sample.slices) addSlider(cards[cards.length - 1]);
     box.append(element);
   }
   // as many lines as the longest caption of the run may take, so that no card moves when the words change
@@ -85,19 +112,20 @@ function drawStrips() {
 const peakWords = (map) => (!map ? "no map" : map[1] === null ? "not finite" : map[1] === 0 ? "blank" : `peak ${map[1] < 0.001 || map[1] >= 1000 ? map[1].toExponential(1) : Number(map[1].toPrecision(2))}`);
 
 function addMap(card, now, sample, words, heading) {
-  const map = (words.maps || NOTHING)[method()], box = panel(`${heading}${peakWords(map)}`, true, `${method()} map: ${peakWords(map)}. ${words.caption}`);
-  paintHeat(box.canvas, sample.image, map, now.size);
-  lay(box.frame, sample, map);
+  const map = (words.maps || NOTHING)[method()], canvas = canvasOf(sample, `${method()} map: ${peakWords(map)}. ${words.caption}`);
+  const box = panel(sample, `${heading}${peakWords(map)}`, canvas);
+  paintHeat(canvas, sample, map, now.size);
+  lay(box, sample, map);
   card.panels.append(box.figure);
 }
-function lay(frame, sample, map) {
+function lay({ frame, sheet }, sample, map) {
   const blank = map && !map[1];
-  if (sample.outline && $("outlines").checked && !blank) frame.append(make("img", { class: "outline", src: sample.outline, alt: "" }));
+  if (sample.outline && $("outlines").checked && !blank) sheet.append(make("img", { class: "outline", src: sample.outline, alt: "" }));
   if (blank) frame.append(make("div", { class: "blank" }, make("span", {}, map[1] === null ? "not finite" : "blank")));
   else if (map) {
     const ring = make("div", { class: "ring" });
     ring.style.top = `${100 * map[2]}%`; ring.style.left = `${100 * map[3]}%`;
-    frame.append(ring);
+    sheet.append(ring);
   }
 }
 function showCards() {
@@ -110,15 +138,18 @@ function showCards() {
     card.title.title = words.caption;
     card.panels.replaceChildren();
     if ($("plain").checked && (!other || innerWidth > 640)) {
-      const frame = make("div", { class: "frame" }, make("img", { class: "pixelated", src: card.sample.image, alt: `Sample ${card.index + 1}: ${words.caption}` }));
-      lay(frame, card.sample, null);
-      card.panels.append(make("figure", { class: "panel" }, frame, make("figcaption", {}, "image")));
+      const pictures = [...(card.sample.band ? [] : [["image", card.sample.image]]), ...Object.entries(card.sample.beside || NOTHING)];
+      for (const [name, uri] of pictures) {
+        const box = panel(card.sample, name, imageOf(card.sample, uri, `Sample ${card.index + 1}, ${name}: ${words.caption}`));
+        if (uri === card.sample.image) lay(box, card.sample, null);
+        card.panels.append(box.figure);
+      }
     }
     if (before && $("how").value === "difference") {
-      const box = panel("difference", true, `Difference of the maps to ${other.words}. ${words.caption}`);
+      const canvas = canvasOf(card.sample, `Difference of the maps to ${other.words}. ${words.caption}`), box = panel(card.sample, "difference", canvas);
       const a = words.maps[method()], b = (before.maps || NOTHING)[method()];
-      paintDifference(box.canvas, card.sample.image, a, now.size, b, other.look.size);
-      lay(box.frame, card.sample, undefined);
+      paintDifference(canvas, card.sample, a, now.size, b, other.look.size);
+      lay(box, card.sample, undefined);
       box.caption.textContent = `difference · ${peakWords(b)} → ${peakWords(a)}`;
       card.panels.append(box.figure);
     } else {
@@ -129,6 +160,7 @@ function showCards() {
     card.facts.replaceChildren(...own.flatMap(([name, value, was], i) => [i ? " · " : "", `${name.replaceAll("_", " ")} `, make("b", {}, decimal(value)), was === undefined || was === null ? "" : ` (${signed(value - was)})`]));
     if (before && before.caption !== words.caption) card.facts.append(make("br"), `${other.words}: ${before.caption}`);
     card.marker.setAttribute("x", state.look);
+    turn(card);
   }
   const differs = other && $("how").value === "difference";
   document.querySelector(".legend-bar").className = differs ? "legend-bar difference" : "legend-bar";

@@ -150,7 +150,7 @@ def test_the_plan_is_the_issues(runs: ModuleType, cues: ModuleType) -> None:
 @pytest.mark.filterwarnings("ignore:.*maps are blank:UserWarning")
 def test_its_looks_are_not_drawn(runs: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("lightning_gcam.pipeline.rendering.render_grid", lambda *_, **__: drawn.append(1))
+    monkeypatch.setattr("lightning_gcam.pipeline.rendering.render_sheets", lambda *_, **__: drawn.append(1))
     monkeypatch.setattr(runs, "REMOVALS", [])
     monkeypatch.setattr(runs, "SCORES", ["energy"])
     line = runs.train(runs.Run(runs.Plan("none", 0.0), 0), runs.Settings(1, 64, 2))

@@ -11,12 +11,13 @@ import torch
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.cam import available_methods
 from lightning_gcam.utils.errors import InputError
-from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
+from tests.support.nets import OF_TRANSFORMERS
+from tests.support.toys import CLASSES, LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
 from tests.support.witness import Witness, differences
 
 pytestmark = LIGHTNING_SAYS
 
-METHODS = available_methods()
+METHODS = tuple(name for name in available_methods() if name not in OF_TRANSFORMERS)
 COSTLY = {
     "ss_cam",
     "is_cam",
@@ -85,3 +86,43 @@ def test_what_does_not_fit_the_model_is_refused_before_the_training(tmp_path: Pa
     with pytest.raises(InputError, match='"guided_grad_cam" changes the gradient of ReLU modules'):
         toy_trainer(tmp_path, monitor).fit(Counts(), toy_loader(16), toy_loader(8))
     assert trained == []
+
+
+# ---------------------------------------------------------------------------------- vision transformers
+
+
+def of_patches(root: Path, *monitors: Any) -> Witness:
+    """A training of a vision transformer; only the second of two layers leads through the class token."""
+    vit = pytest.importorskip("timm.models.vision_transformer").VisionTransformer
+    torch.manual_seed(0)
+    witness = Witness()
+    how = {"img_size": 16, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    module = Toy(vit(**how, num_classes=CLASSES, proj_drop_rate=0.1))
+    toy_trainer(root, *monitors, witness, max_epochs=2).fit(module, toy_loader(16), toy_loader(8))
+    return witness
+
+
+def test_those_of_attention_in_a_training_that_stays_as_it_was(tmp_path: Path) -> None:
+    monitor = SaliencyMonitor(
+        methods=[*OF_TRANSFORMERS], num_samples=2, checks=[], scores=["energy", "coherency"], on_error="raise"
+    )
+    witness = of_patches(tmp_path, monitor)
+    record = monitor.last_record
+    assert record is not None
+    assert all(maps.amax() == 1 for maps in record.attribution.maps.values())
+    assert {"energy", "attention_relevance/energy", "attention_relevance/coherency"} <= set(
+        monitor.history[-1]
+    )
+    assert differences(of_patches(tmp_path), witness) == []
+
+
+@pytest.mark.parametrize("method", OF_TRANSFORMERS)
+def test_those_of_attention_are_refused_on_convolutions_before_the_training(
+    method: str, tmp_path: Path
+) -> None:
+    monitor = SaliencyMonitor(methods=[method], num_samples=2)
+    module = Toy()
+    before = {name: each.clone() for name, each in module.state_dict().items()}
+    with pytest.raises(InputError, match=f'"{method}" needs the attention weights .* and Toy shows none'):
+        toy_trainer(tmp_path, monitor).fit(module, toy_loader(16), toy_loader(8))
+    assert all(torch.equal(each, before[name]) for name, each in module.state_dict().items())

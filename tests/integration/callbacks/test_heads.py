@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyBatch, SaliencyMonitor
-from lightning_gcam.pipeline.attribution import labels_of
+from lightning_gcam.pipeline.labels import labels_of
 from lightning_gcam.utils.errors import InputError
 from tests.support.toys import LIGHTNING_SAYS, listening, toy_samples, toy_trainer
 
@@ -323,13 +323,11 @@ def test_two_outputs_of_which_one_holds_the_logits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sanity", [0, 2])
-def test_two_outputs_that_cannot_be_told_apart(tmp_path: Path, sanity: int) -> None:
-    module = Fits(TwoOutputs(project=True), second)
-    with pytest.raises(InputError, match=r"returns \(1, 7\) float32 and \(1, 4\) float32") as refused:
-        fit(tmp_path, module, SaliencyMonitor(), *toy_samples(12), num_sanity_val_steps=sanity)
-    assert module.trainer.global_step == 0
-    line = str(refused.value).splitlines()[-1].strip()
-    monitor = SaliencyMonitor(num_samples=4, on_error="raise", **eval(f"dict({line})"))
-    fit(tmp_path, Fits(TwoOutputs(project=True), second), monitor, *toy_samples(12))
+def test_two_outputs_are_told_apart_by_the_labels(tmp_path: Path, sanity: int) -> None:
+    """Four classes are those of the head of four, not of the projection to seven."""
+    module, monitor = Fits(TwoOutputs(project=True), second), SaliencyMonitor(num_samples=4, on_error="raise")
+    fit(tmp_path, module, monitor, *toy_samples(12), num_sanity_val_steps=sanity)
     assert monitor.last_record is not None
+    assert list(monitor.last_record.heads) == ["1"]
+    assert "1/accuracy" in monitor.history[-1]
     assert monitor.last_record.attribution.logits.shape == (4, 4)

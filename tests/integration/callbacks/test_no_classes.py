@@ -294,3 +294,103 @@ def test_the_picture_and_the_numbers_have_one_definition() -> None:
         assert record.attribution.targets[2].tolist() == [0, 0, 1, 0]
         assert record.captions[2].startswith("true none · predicted 2 (")
         assert "maps of the true classes" in record.title
+
+
+# ------------------------------------------------------------------------------------ labels that are no classes
+
+
+def keypoints(images: Tensor, shape: tuple[int, ...]) -> list[SaliencyBatch]:
+    labels = torch.rand(len(images), *shape, generator=torch.Generator().manual_seed(0))
+    return list(zip(images, labels, strict=True))
+
+
+POINTS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str, str]] = {
+    "heat maps": (
+        lambda: backbone(nn.Conv2d(8, 5, 1)),
+        (5, 8, 8),
+        "peaks",
+        "the sum of the heat maps' peaks",
+    ),
+    "coordinates": (
+        lambda: nn.Sequential(pooled(10), nn.Unflatten(1, (5, 2))),
+        (5, 2),
+        "norm",
+        "the output's norm",
+    ),
+    "coordinates in a row": (lambda: pooled(10), (10,), "norm", "the output's norm"),
+    "a depth map": (lambda: backbone(nn.Conv2d(8, 1, 1)), (1, 8, 8), "output", "the output"),
+}
+
+
+@pytest.mark.parametrize("kind", POINTS)
+def test_labels_that_are_no_classes_end_no_training(kind: str, tmp_path: Path) -> None:
+    network, shape, explains, words = POINTS[kind]
+    loader = DataLoader(keypoints(toy_samples(12)[0], shape), batch_size=8)
+    loss: Any = lambda outputs, batch: functional.mse_loss(outputs, batch[1])  # noqa: E731
+    monitor = SaliencyMonitor(
+        num_samples=4, scores=["gini", "coherency"], methods="layer_cam", on_error="raise"
+    )
+    module = Fits(network(), loss)
+    with pytest.warns(UserWarning, match="Not all of the batch could be read") as warned:
+        toy_trainer(tmp_path, monitor, max_epochs=1).fit(module, loader, loader)
+    assert not [each for each in warned if "seems to be no classifier" in str(each.message)]  # one is enough
+    record = monitor.last_record
+    assert record is not None
+    assert record.attribution.explains == explains
+    assert f"maps of {words}" in record.title
+    outputs = module(record.batch.images).detach()
+    expected: dict[str, Callable[[], Tensor]] = {
+        "peaks": lambda: outputs.flatten(2).amax(dim=2).sum(dim=1),
+        "norm": lambda: outputs.flatten(1).norm(dim=1),
+        "output": lambda: outputs.flatten(1).sum(dim=1),
+    }
+    torch.testing.assert_close(record.attribution.values, expected[explains]())
+    assert "accuracy" not in record.scores and "gini" in record.scores
+    assert record.correct == [None] * 4
+
+
+class Towers(nn.Module):
+    """The similarity of each image to each text of three tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.words = pooled(6), nn.Embedding(9, 6)
+
+    def forward(self, image: Tensor, input_ids: Tensor) -> dict[str, Tensor]:
+        image_embeds, text_embeds = self.image(image), self.words(input_ids).mean(dim=1)
+        logits = image_embeds @ text_embeds.T
+        return {"logits_per_image": logits, "image_embeds": image_embeds, "text_embeds": text_embeds}
+
+
+class Pairs(Fits):
+    def __init__(self) -> None:
+        super().__init__(Towers(), lambda outputs, _: outputs["logits_per_image"].square().mean())
+
+    def forward(self, image: Tensor, input_ids: Tensor) -> dict[str, Tensor]:
+        return self.network(image, input_ids)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(self(**batch), batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.loss(self(**batch), batch))
+
+
+def test_two_towers_are_explained_by_the_similarity_to_the_samples_own_text(tmp_path: Path) -> None:
+    images, tokens = toy_samples(12)[0], torch.randint(9, (12, 3), generator=torch.Generator().manual_seed(0))
+    pairs = [{"image": image, "input_ids": ids} for image, ids in zip(images, tokens, strict=True)]
+    loader = DataLoader(pairs, batch_size=4)
+    monitor = SaliencyMonitor(
+        num_samples=5, scores=["gini", "coherency"], methods="layer_cam", on_error="raise"
+    )
+    module = Pairs()
+    toy_trainer(tmp_path, monitor, max_epochs=1).fit(module, loader, loader)
+    record = monitor.last_record
+    assert record is not None
+    assert record.attribution.explains == "similarity"
+    assert "maps of the similarity to the text" in record.title
+    own = (
+        module(record.batch.images, record.batch.inputs["input_ids"])["logits_per_image"].diagonal().detach()
+    )
+    torch.testing.assert_close(record.attribution.values, own)
+    assert record.captions[0] == f"score {float(own[0]):.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_gcam import SaliencyMonitor
+from lightning_gcam.metrics import available_scores
 from lightning_gcam.utils.errors import InputError
 from tests.integration.test_untouched import train
+from tests.support.dimensions import Classifier, loader, signals, volumes
 from tests.support.modules import AlwaysDropout, Plain
 from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_network, toy_trainer
 from tests.support.witness import differences
@@ -166,6 +169,26 @@ def test_a_model_that_cannot_answer_costs_these_scores_and_one_warning(tmp_path:
     assert len(monitor.history) == 2
     assert "energy" in monitor.history[-1]
     assert "deletion" not in monitor.history[-1]
+
+
+@pytest.mark.parametrize(("samples", "sides", "fails"), [(signals, 1, True), (volumes, 3, False)])
+def test_signals_and_volumes_have_every_score_and_what_they_cannot_is_one_warning(
+    samples: Any, sides: int, fails: bool, tmp_path: Path
+) -> None:
+    found = samples(20)
+    monitor = SaliencyMonitor(
+        methods=["guidance_cam", "layer_cam"], scores=available_scores(), num_samples=5, checks=[]
+    )
+    trainer = toy_trainer(tmp_path, monitor, max_epochs=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(Classifier(sides, classes=int(found[1].max()) + 1), loader(found), loader(found))
+    said = [str(each.message) for each in caught if "training goes on without it" in str(each.message)]
+
+    assert len(said) == fails
+    assert all('"random_model_ssim"' in each and "`random_model_similarity`" in each for each in said)
+    missing = {"random_model_ssim", "suspect_lift"} if fails else {"suspect_lift"}
+    assert set(available_scores()) - monitor.history[-1].keys() == missing  # there is no suspect region
 
 
 def test_a_drift_at_the_end_is_refused(tmp_path: Path) -> None:

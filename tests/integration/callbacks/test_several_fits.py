@@ -206,7 +206,7 @@ def test_the_adapter_that_is_offered_makes_one_size_of_all(tmp_path: Path) -> No
 
 
 def test_word_labels_are_in_the_adapter_that_is_offered(tmp_path: Path) -> None:
-    from lightning_gcam.callbacks.publisher import reading_notes
+    from lightning_gcam.callbacks.reading_notes import reading_notes
 
     monitor = SaliencyMonitor(num_samples=4, class_names=list("abcd"), checks=[])
     with pytest.warns(UserWarning, match="not considered"):

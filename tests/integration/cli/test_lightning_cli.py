@@ -17,6 +17,7 @@ from torch import Tensor
 from lightning_gcam import SaliencyBatch, SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.metrics import PointingGame
 from lightning_gcam.shortcuts import Thresholds
+from tests.support.dimensions import Classifier, loader, volumes
 from tests.support.processes import run_script
 from tests.support.toys import Toy
 
@@ -74,6 +75,7 @@ VALUES: dict[str, Any] = {
     "sample_images": True,
     "scale": "run",
     "show_change": True,
+    "head": ["age", "sex"],
     "on_error": "raise",
 }
 """A value for every argument but `batch`, which is data."""
@@ -179,3 +181,44 @@ def test_the_example_runs(tmp_path: Path) -> None:
     states = torch.load(checkpoint, weights_only=True)["callbacks"]
     assert sum("SaliencyMonitor" in key for key in states) == 2
     assert pytorch_lightning.__version__
+
+
+class VolumeData(pytorch_lightning.LightningDataModule):
+    """Volumes of a user's own, to train on, to validate and to test."""
+
+    def train_dataloader(self) -> Any:
+        return loader(volumes(24), batch_size=8)
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_volumes_through_the_data_module_of_a_user(command: str, tmp_path: Path) -> None:
+    callbacks: dict[str, Any] = {
+        "fit": {"class_path": "lightning_gcam.SaliencyMonitor", "init_args": {"num_samples": 6}},
+        "test": {"class_path": "lightning_gcam.SaliencyEvaluation", "init_args": {"check_samples": 6}},
+    }
+    trainer = {
+        "callbacks": [callbacks[command]],
+        "default_root_dir": str(tmp_path),
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+    }
+    cli = LightningCLI(
+        Classifier,
+        VolumeData,
+        args={"subcommand": command, command: {"model": {"sides": 3}, "trainer": trainer}},
+        save_config_callback=None,
+    )
+    (callback,) = [
+        each for each in cli.trainer.callbacks if type(each).__module__.startswith("lightning_gcam")
+    ]
+    if command == "fit":
+        assert callback.last_record.batch.image_size == (12, 16, 16)
+        assert "border_follow_rate" in callback.last_record.scores
+    else:
+        assert callback.result.scores["accuracy"] <= 1
+        assert {"border_follow_rate", "background_only_accuracy"} <= callback.result.checks.keys()

@@ -238,7 +238,7 @@ def test_the_exchanges_of_the_package_are_seen() -> None:
     seen = {f"{each.owner or ''}.{each.name}" for each in code.functions if id(each.node) in code.exchanging}
     expected = {
         "._all_gather", ".pool_candidates", ".split_rows", ".run_in_all", ".gather_results", ".gather_or_raise",
-        ".share_layers",
+        ".share_plans",
         ".from_rank_zero", ".same_record", ".all_ready", ".analyze", "_Look.attribution", "_Look.checks",
         "_Look._tried", "SampleCollector.end", "SaliencyMonitor._record", "SaliencyMonitor._look",
         "SaliencyMonitor._end_stream", "SaliencyMonitor._prepare", "EvaluationRun.begin", "Table.make", "Table.tidy",

@@ -131,6 +131,16 @@ def test_a_keyword_that_is_needed_is_the_images(kind: type[nn.Module]) -> None:
     same_as_the_network(kind(), "net.features")
 
 
+class TextFirst(NamedKeyword):
+    def forward(self, input_ids: Tensor | None = None, pixel_values: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        assert input_ids is None
+        return self.net(pixel_values)
+
+
+def test_pixel_values_are_the_images_also_behind_a_text() -> None:
+    same_as_the_network(TextFirst(), "net.features")
+
+
 class Anything(NamedKeyword):
     def forward(self, *inputs: Any, **options: Any) -> Tensor:  # type: ignore[override]
         assert not options

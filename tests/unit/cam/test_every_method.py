@@ -1,4 +1,7 @@
-"""What holds for every method there is, on every kind of grid: a batch is its samples, and nothing is touched."""
+"""What holds for every method there is, on every kind of grid: a batch is its samples, and nothing is touched.
+
+Those of attention weights are tried on transformers, here and in `test_attention.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,15 @@ from lightning_gcam.cam import ModelMethod, available_methods
 from lightning_gcam.cam.registry import resolve_methods
 from lightning_gcam.utils.errors import InputError
 from tests.models.test_heads import scene, segmenter
-from tests.support.nets import CLASSES, bits, cnn, pictures, seeded, state_of
+from tests.support.nets import CLASSES, OF_TRANSFORMERS, bits, cnn, pictures, seeded, state_of
 from tests.unit.cam.test_layers import ClassToken, Mixer, Restless, square
 from tests.unit.cam.test_layouts import Shared, TokensFirst
 
-RUN_AGAIN = [
-    name for name, each in resolve_methods(available_methods()).items() if isinstance(each, ModelMethod)
-]
+METHODS = [name for name in available_methods() if name not in OF_TRANSFORMERS]
+"""The methods for any network."""
+RUN_AGAIN = [name for name, each in resolve_methods(METHODS).items() if isinstance(each, ModelMethod)]
 """The methods that run the model again."""
-BY_PURE_FUNCTIONS = [name for name in available_methods() if name not in RUN_AGAIN]
+BY_PURE_FUNCTIONS = [name for name in METHODS if name not in RUN_AGAIN]
 AT_IMAGES = ("full_grad", "smooth_full_grad", "integrated_gradients", "guided_grad_cam")
 """They take gradients at the images."""
 
@@ -58,12 +61,14 @@ NETS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "a callable": lambda: (cnn(), "features.4", pictures(3), lambda logits: logits[:, :2].sum(1), None),
 }
 WITHOUT_RELU = ("class token", "tokens first", "called three times", "dense")
+TRANSFORMERS = ("class token", "tokens first")
 
 
 @pytest.mark.parametrize("net", NETS)
 def test_a_batch_is_its_samples_one_by_one(net: str) -> None:
     model, layer, images, targets, masks = NETS[net]()
     left_out = ("guided_grad_cam",) if net in WITHOUT_RELU else ()
+    left_out += OF_TRANSFORMERS if net not in TRANSFORMERS else ()
     methods = [each for each in available_methods() if each not in left_out]
 
     def look(rows: slice) -> Any:
@@ -100,7 +105,7 @@ def test_a_batch_is_its_samples_one_by_one(net: str) -> None:
             )
 
 
-@pytest.mark.parametrize("method", available_methods())
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_the_model_and_the_images_are_left_as_they_were(method: str, mode: Any) -> None:
     model = Restless().train()
@@ -137,7 +142,7 @@ def test_hooks_and_flags_are_as_before_after_an_error(method: str) -> None:
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize("method", available_methods())
+@pytest.mark.parametrize("method", METHODS)
 def test_two_looks_are_the_same_bit_for_bit(method: str) -> None:
     options: dict[str, Any] = {"methods": method, "target_layer": "features.3"}
     torch.manual_seed(1)
@@ -150,13 +155,13 @@ def test_two_looks_are_the_same_bit_for_bit(method: str) -> None:
 def test_all_methods_share_one_call_and_the_pure_ones_are_as_without_the_others() -> None:
     options: dict[str, Any] = {"target_layer": ["features.2", "features.3"]}
     alone = attribute(cnn(), pictures(), 0, methods=BY_PURE_FUNCTIONS, **options)
-    mixed = attribute(cnn(), pictures(), 0, methods=available_methods()[::-1], **options)
-    assert next(iter(mixed.maps)) == available_methods()[-1] == "centre"  # for which the layer plays no part
+    mixed = attribute(cnn(), pictures(), 0, methods=METHODS[::-1], **options)
+    assert next(iter(mixed.maps)) == METHODS[-1] == "centre"  # for which the layer plays no part
     for name, maps in alone.maps.items():
         assert bits(mixed.maps[name]) == bits(maps)
 
 
-@pytest.mark.parametrize("method", available_methods())
+@pytest.mark.parametrize("method", METHODS)
 def test_the_maps_of_two_layers_can_be_fused(method: str) -> None:
     layers = ["features.2", "features.3"]
     apart = attribute(cnn(), pictures(), 0, methods=method, target_layer=layers)
@@ -166,7 +171,7 @@ def test_the_maps_of_two_layers_can_be_fused(method: str) -> None:
     torch.testing.assert_close(fused.maps[method], mean / torch.where(largest > 0, largest, 1.0))
 
 
-@pytest.mark.parametrize("method", available_methods())
+@pytest.mark.parametrize("method", METHODS)
 def test_through_a_forward_of_the_users_and_their_reshape(method: str) -> None:
     class Wrapped(nn.Module):
         def __init__(self) -> None:
@@ -283,7 +288,7 @@ def test_a_class_that_is_nowhere_predicted_is_blank_for_all() -> None:
     model = segmenter()
     nn.init.constant_(model.head.bias, 0.0)
     model.head.bias.data[4] = -1e4
-    methods = [each for each in available_methods() if each != "guided_grad_cam"]
+    methods = [each for each in METHODS if each != "guided_grad_cam"]
     found = attribute(model, images, 4, methods=methods, target_layer="mix")
     class_free = ("eigen_cam",)
     assert all(found.peaks[name].tolist() == [0, 0] for name in methods if name not in class_free)

@@ -15,9 +15,16 @@ from torch import Tensor, nn
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.forward import logits_of
-from lightning_gcam.cam.outputs import LOGIT_NAMES, find_logits, find_raw_logits, has_graph
+from lightning_gcam.cam.outputs import (
+    LOGIT_NAMES,
+    SeveralHeadsError,
+    find_logits,
+    find_raw_logits,
+    has_graph,
+)
 from lightning_gcam.utils.errors import InputError
 from tests.support.nets import CLASSES, cnn, pictures
+from tests.support.toys import listening
 
 WIDTH = 16
 
@@ -123,7 +130,7 @@ def test_what_cannot_be_told_apart_is_refused_with_a_forward_that_works(how: str
     answer, place = REFUSED[how]
     model = two_heads(answer)
     with pytest.raises(InputError, match="Say which with `forward=`, for example") as refused:
-        attribute(model, pictures(), target_layer=layer)
+        find_target_layer(model, pictures())
     message = str(refused.value)
     assert f"{CLASSES}) float32" in message
     line = message.splitlines()[-1].strip()
@@ -132,6 +139,47 @@ def test_what_cannot_be_told_apart_is_refused_with_a_forward_that_works(how: str
     expected = two_heads(lambda *, logits, **_: logits)
     found = attribute(model, pictures(), target_layer=layer, **pasted)
     assert torch.equal(found.maps["guidance_cam"], attribute(expected, pictures()).maps["guidance_cam"])
+
+
+@pytest.mark.parametrize("how", REFUSED)
+@pytest.mark.parametrize("layer", [None, "net.features"])
+def test_of_several_heads_one_is_explained_by_its_name(how: str, layer: str | None) -> None:
+    answer, place = REFUSED[how]
+    model, name = two_heads(answer), place.strip('.[]"')
+    found = attribute(model, pictures(), head=name, methods=["guidance_cam", "layer_cam"], target_layer=layer)
+    alone = attribute(
+        two_heads(lambda *, logits, **_: logits),
+        pictures(),
+        methods=["guidance_cam", "layer_cam"],
+        target_layer=layer,
+    )
+    assert found.target_layer == alone.target_layer
+    assert torch.equal(found.logits, alone.logits)
+    assert torch.equal(found.maps["layer_cam"], alone.maps["layer_cam"])
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_the_first_head_is_explained_where_none_is_named_and_this_is_said(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_gcam.cam.heads._LOGGED", set())
+    model = two_heads(REFUSED[how][0])
+    with pytest.raises(SeveralHeadsError) as several:
+        find_target_layer(model, pictures())
+    first, *others = several.value.shapes
+    with listening() as said:
+        found = attribute(model, pictures())
+        assert torch.equal(attribute(model, pictures()).logits, found.logits)
+    assert torch.equal(found.logits, attribute(model, pictures(), head=first).logits)
+    (message,) = said
+    assert f'`head="{first}"`. For another one pass `head="{others[-1]}"`' in message
+
+
+def test_an_embedding_of_which_others_are_computed_is_no_head() -> None:
+    model = two_heads(REFUSED["embedding, logits, a second head"][0])
+    with pytest.raises(SeveralHeadsError) as several:
+        find_target_layer(model, pictures())
+    assert list(several.value.shapes) == ["1", "2"]
 
 
 def test_without_a_graph_several_outputs_are_refused_and_shown() -> None:
@@ -259,7 +307,7 @@ def test_the_code_that_is_shown_takes_the_logits_out_of_the_output(output: Any, 
     [
         ([{"boxes": torch.zeros(1, 4), "scores": torch.zeros(1)}], "#detection-models"),
         ([{"scores": torch.zeros(2)}, {"scores": torch.zeros(2)}], "#detection-models"),
-        (torch.zeros(2, 5, 2), "#keypoints"),
+        (torch.zeros(2, 5, 7), ""),
         (torch.zeros(2, dtype=torch.long), "#quantized-and-detached-models"),
         ("text", ""),
     ],

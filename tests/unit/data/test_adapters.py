@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.data import as_saliency_batch
-from lightning_gcam.data.readers import KEYS
+from lightning_gcam.data.fields import KEYS
 from lightning_gcam.utils.errors import InputError
 from tests.support.pasting import pasted
 
@@ -255,14 +255,12 @@ def test_a_region_and_groups_in_any_form() -> None:
     ("batch", "came"),
     [
         ({"view": IMAGES}, r"dict \{'view': Tensor \(3, 2, 6, 8\) float32\}"),
-        ([[IMAGES, IMAGES], LABELS], r"list \(list \(Tensor .*\), Tensor \(3,\) int64\)"),
         ((IMAGES, LABELS, MASKS, LABELS), r"tuple \(Tensor .*, Tensor .*, Tensor \(3, 6, 8\) bool, Tensor"),
         ((IMAGES, LABELS, "a path"), "Not every part of it is known"),
         ((IMAGES, LABELS, LABELS), r"tuple \(Tensor \(3, 2, 6, 8\) float32, Tensor \(3,\) int64, Tensor"),
         ({"a": (IMAGES, LABELS), "b": (IMAGES, LABELS)}, r"dict \{'a': tuple .* 2 parts of it could each be"),
         ({"image": IMAGES, "x": IMAGES + 1}, "'image' and 'x' could each be the images, and they differ"),
         ({"image": IMAGES, "y": LABELS, "target": LABELS + 1}, "'y' and 'target' could each be the labels"),
-        ((IMAGES, IMAGES), r"got \(3, 2, 6, 8\) float32, whose numbers are no mask's either"),
         ((IMAGES, torch.rand(N, 6, 8)), "numbers that are not whole: neither classes nor an object's mask"),
         (
             [(IMAGES[0], IMAGES[1]), (IMAGES[1], IMAGES[2])],
@@ -274,17 +272,8 @@ def test_a_region_and_groups_in_any_form() -> None:
         ),
     ],
     ids=[
-        *(
-            "keys",
-            "two views",
-            "four parts",
-            "a word",
-            "an index behind",
-            "two batches",
-            "two images",
-            "two labels",
-        ),
-        *("two images in order", "a depth map", "samples or columns", "masks or boxes"),
+        *("keys", "four parts", "a word", "an index behind", "two batches", "two images", "two labels"),
+        *("a depth map", "samples or columns", "masks or boxes"),
     ],
 )
 def test_a_layout_that_is_not_understood(batch: Any, came: str) -> None:
@@ -326,9 +315,8 @@ def test_without_images_no_code_is_shown_that_would_not_work(batch: Any, came: s
             r"`masks` must have the size of the images",
             "masks",
         ),
-        ((IMAGES[0], LABELS), r"`images` must be 4-D.*got \(2, 6, 8\)", None),
-        ((IMAGES[:, 0], LABELS), r"`images` must be 4-D.*got \(3, 6, 8\)", "labels"),
-        ((IMAGES[:, None], LABELS), r"`images` must be 4-D.*got \(3, 1, 2, 6, 8\)", "labels"),
+        ((IMAGES[0], LABELS), r"`images` must be .*got \(2, 6, 8\)", None),
+        ((IMAGES[:, 0], LABELS), r"`images` must be .*got \(3, 6, 8\)", "labels"),
         (
             (torch.rand(N, 28, 28, 1), LABELS),
             r"`images` \(3, 28, 28, 1\) float32 seem to have.*last",
@@ -346,7 +334,7 @@ def test_without_images_no_code_is_shown_that_would_not_work(batch: Any, came: s
         ({"image": IMAGES, "suspect": LABELS}, r"`suspect` must be bool of shape \(6, 8\)", None),
     ],
     ids=[
-        *("mask size", "mask size in a dict", "one image", "no channel", "frames", "channels last", "sizes"),
+        *("mask size", "mask size in a dict", "one image", "no channel", "channels last", "sizes"),
         *("labels", "boxes", "path", "groups", "suspect"),
     ],
 )

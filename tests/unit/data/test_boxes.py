@@ -8,7 +8,8 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from lightning_gcam.data import as_saliency_batch, conversion
+from lightning_gcam.data import as_saliency_batch
+from lightning_gcam.data import boxes as reading
 from lightning_gcam.utils.errors import InputError
 from tests.support.pasting import pasted
 
@@ -246,14 +247,14 @@ def test_boxes_whose_format_a_name_says_are_not_shown_as_corners_where_something
     assert as_saliency_batch(batch, pasted(str(caught.value))).boxes is None
 
 
-@pytest.mark.parametrize("name", conversion.FORMATS)
+@pytest.mark.parametrize("name", reading.FORMATS)
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32, torch.float64])
 def test_the_corners_are_those_of_the_code_to_copy(name: str, dtype: torch.dtype) -> None:
     """torchvision converts; the code that an error offers for the same numbers does not need it."""
     boxes = (torch.rand(50, 4, generator=torch.Generator().manual_seed(0)) * 90 + 2).to(dtype)
 
-    (found,) = conversion._corners_in_pixels([boxes], name, (1, 100, 100))
+    (found,) = reading._corners_in_pixels([boxes], name, (1, 100, 100))
 
-    expected = eval(conversion.FORMATS[name], {"torch": torch, "each": boxes})
+    expected = eval(reading.FORMATS[name], {"torch": torch, "each": boxes})
     assert found.dtype == expected.dtype
     assert torch.equal(found, expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -326,14 +327,77 @@ def test_it_is_settled_by_closing_only() -> None:
         _ = fixed.samples
 
 
-@pytest.mark.parametrize("labels", [[], [-1, -1]])
-def test_no_usable_sample(labels: list[int]) -> None:
-    fixed = FixedBatch(2)
-    if labels:
-        fixed.offer(numbered(labels))
-
+def test_no_usable_sample() -> None:
     with pytest.raises(InputError, match="No validation sample could be used.*by hand with `batch=`"):
-        fixed.close()
+        FixedBatch(2).close()
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_where_no_sample_has_a_label_the_first_ones_are_used(world_size: int) -> None:
+    fixed = pooled([-1, -100, -1, -1, -1], 3, world_size)
+
+    assert (fixed.positions, fixed.unlabelled) == ([0, 1, 2], 0)
+    assert fixed.samples.labels.tolist() == [-1, -100, -1]
+
+
+def test_samples_without_a_label_are_forgotten_once_one_has_a_label() -> None:
+    fixed = FixedBatch(3)
+    fixed.offer(numbered([-1, -1]))
+    assert len(fixed.candidates().samples) == 2
+
+    fixed.offer(numbered([1], 2))
+
+    assert [sample.group for sample in fixed.candidates().samples] == [1]
+
+
+SHAPES = {"signal": (2, 9), "image": (1, 4, 4), "volume": (1, 2, 4, 4), "video": (3, 2, 4, 4)}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_samples_of_any_dimensions_with_all_that_came_with_them(kind: str, tmp_path: Path) -> None:
+    n, shape = 5, SHAPES[kind]
+    ids = torch.arange(n)
+    batch = SaliencyBatch(
+        torch.rand(n, *shape),
+        labels=ids % 2,
+        kind=kind,
+        frames_first=kind == "video",
+        head_labels={"sex": ids},
+        inputs={"tokens": ids[:, None].expand(n, 3), "words": list("abcde")},
+        faults=["", "a box with NaN", "", "", ""],
+    )
+    fixed = FixedBatch(3)
+    fixed.offer(batch)
+    fixed.close()
+    samples = fixed.samples
+
+    torch.save(fixed.state_dict(), tmp_path / "state.pt")
+    again = FixedBatch(3)
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+
+    chosen_ids = torch.tensor(fixed.positions)
+    for found in (samples, again.samples):
+        assert (found.kind, found.frames_first) == (kind, kind == "video")
+        assert torch.equal(found.images, batch.images[chosen_ids])
+        assert torch.equal(found.head_labels["sex"], chosen_ids)
+        assert torch.equal(found.inputs["tokens"][:, 0], chosen_ids)
+        assert found.inputs["words"] == ["abcde"[each] for each in fixed.positions]
+        assert found.faults == [batch.faults[each] for each in fixed.positions]
+    assert fixed.mixed == []
+    assert fixed.found_in(batch) == {0, 1, 2}
+    assert again.first_difference(batch, range(n)) is None
+
+
+def test_inputs_of_other_shapes_in_another_batch_are_left_out() -> None:
+    fixed = FixedBatch(2)
+    for size in (3, 4):
+        images = torch.rand(1, 1, 4, 4)
+        fixed.offer(
+            SaliencyBatch(images, inputs={"age": torch.ones(1), "view": torch.ones(1, 2, size, size, 2)})
+        )
+    fixed.close()
+
+    assert list(fixed.samples.inputs) == ["age"]
 
 
 def test_closing_under_inference_mode_gives_plain_tensors() -> None:

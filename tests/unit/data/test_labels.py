@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gcam.data import as_saliency_batch
+from lightning_gcam.data import SaliencyBatch, as_saliency_batch
 from lightning_gcam.utils.errors import InputError
 from tests.support.pasting import pasted
 
@@ -112,7 +112,7 @@ def test_a_word_that_is_no_class_names_the_nearest() -> None:
     ("labels", "message"),
     [
         (torch.tensor([1, 2]), r"`labels` must be a tensor \(3,\) of classes.*got \(2,\) int64"),
-        (torch.tensor([1.0, torch.nan, 2.0]), r"`labels` must be finite real numbers; got \(3,\) float32"),
+        (torch.tensor([1.5, torch.nan, 2.0]), r"`labels` must be finite real numbers; got \(3,\) float32"),
         (torch.ones(3).to(torch.complex64), r"`labels` must be finite real numbers; got \(3,\) complex64"),
         (torch.tensor([[0, 3], [1, 2], [0, 1]]), r"`labels` \(3, 2\) int64 hold other numbers than 0 and 1"),
         (torch.rand(3, 2) + 1, r"`labels` \(3, 2\) float32 are neither marks \(0 and 1\) nor shares"),
@@ -131,3 +131,39 @@ def test_refused_with_an_adapter_that_works(labels: Any, message: str) -> None:
     settled = as_saliency_batch({"x": IMAGES, "y": labels}, pasted(str(caught.value)))
 
     assert torch.equal(settled.images, IMAGES)
+
+
+PICTURES = torch.rand(4, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        ((PICTURES, torch.rand(4, 5, 2)), True),
+        ((PICTURES, torch.rand(4, 5, 8, 8)), True),
+        ({"image": PICTURES, "label": torch.rand(4, 5, 8, 8)}, True),
+        ({"image": PICTURES, "keypoints": torch.rand(4, 5, 2)}, True),
+        ((PICTURES, 9 * torch.rand(4, 10)), True),
+        ((PICTURES, torch.randint(2, 99, (4, 7))), True),
+        ((PICTURES, torch.tensor([0, 1, 2, 0])), False),
+        (
+            (PICTURES, torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 1, 0])),
+            False,
+        ),  # each could be the classes
+        ({"image": PICTURES, "label": torch.tensor([0, 1, 2, 0]), "keypoints": torch.rand(4, 5, 2)}, False),
+        (PICTURES, False),
+    ],
+    ids=[
+        *("keypoints", "heat maps", "heat maps by name", "keypoints by name", "measurements", "tokens"),
+        *("classes", "two columns", "classes beside keypoints", "images alone"),
+    ],
+)
+def test_labels_that_are_no_classes_are_noted(batch: Any, expected: bool) -> None:
+    said: list[str] = []
+    found = as_saliency_batch(batch, on_unclear=said.append)
+    assert found.no_classes is expected
+    assert found.select([1, 2]).no_classes is expected
+    assert SaliencyBatch.cat([found, found]).no_classes is expected
+    assert SaliencyBatch(**found.state_dict()).no_classes is expected
+    if expected:
+        assert found.labels is found.masks is None

@@ -14,16 +14,19 @@ MASK = torch.ones(2, 3, 4, dtype=torch.bool)
 ON_MAPS = [name for name in available_scores() if needs(resolve_scores(name)[name]) <= {"mask", "suspect"}]
 ON_MASKS = [name for name in ON_MAPS if needs(resolve_scores(name)[name])]
 
+SHAPE = (
+    r"`saliency` must have the shape \(N, \*spatial\) with one to three dimensions, such as \(N, H, W\), got "
+)
 WRONG_SALIENCY = [
-    (SALIENCY.numpy(), TypeError, r"`saliency` must be a tensor \(N, H, W\), got ndarray"),
+    (SALIENCY.numpy(), TypeError, r"`saliency` must be a tensor \(N, \*spatial\), got ndarray"),
     (SALIENCY.long(), TypeError, r"`saliency` must be floating, got torch.int64.*`saliency.float\(\)`"),
-    (SALIENCY[0], ValueError, r"`saliency` must have the shape \(N, H, W\), got \(3, 4\)"),
-    (SALIENCY[:, None], ValueError, r"`saliency` must have the shape \(N, H, W\), got \(2, 1, 3, 4\)"),
-    (SALIENCY[:, :0], ValueError, r"`saliency` must have the shape \(N, H, W\), got \(2, 0, 4\)"),
+    (SALIENCY[0, 0], ValueError, SHAPE + r"\(4,\)"),
+    (SALIENCY[:, None, None], ValueError, SHAPE + r"\(2, 1, 1, 3, 4\)"),
+    (SALIENCY[:, :0], ValueError, SHAPE + r"\(2, 0, 4\)"),
     (SALIENCY * -0.5, ValueError, r"`saliency` must be at least 0, got a minimum of -0.5.*clamp\(min=0\)"),
 ]
 WRONG_MASK = [
-    (None, TypeError, r"`mask` must be a bool tensor \(N, H, W\), got NoneType"),
+    (None, TypeError, r"`mask` must be a bool tensor \(N, \*spatial\), got NoneType"),
     (MASK.to(torch.uint8), TypeError, r"`mask` must be bool, .*got torch.uint8.*`mask.bool\(\)`"),
     (MASK.float(), TypeError, r"`mask` must be bool, .*got torch.float32"),
     (MASK[:1], ValueError, r"`mask` must have the shape of `saliency` \(2, 3, 4\), got \(1, 3, 4\)"),

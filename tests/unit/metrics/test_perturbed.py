@@ -124,13 +124,15 @@ def test_nothing_random_and_the_inputs_are_left_alone() -> None:
 @pytest.mark.parametrize("make", [keep_salient, insertion_steps, deletion_steps])
 def test_what_does_not_fit_is_refused_at_the_call(make) -> None:
     with pytest.raises(
-        ValueError, match=r"`images` must be floating \(N, C, H, W\), .* got torch.float32 \(2, 8, 6\)"
+        ValueError, match=r"`images` must be floating \(N, C, \*spatial\), .* got torch.float32 \(8, 6\)"
     ):
-        make(IMAGES[0], MAPS)
-    with pytest.raises(ValueError, match=r"`images` must be floating \(N, C, H, W\), .* got torch.uint8"):
+        make(IMAGES[0, 0], MAPS)
+    with pytest.raises(
+        ValueError, match=r"`images` must be floating \(N, C, \*spatial\), .* got torch.uint8"
+    ):
         make(IMAGES.to(torch.uint8), MAPS)
     with pytest.raises(
-        ValueError, match=r"`maps` must be \(N, H, W\) of the images' \(3, 8, 6\), got \(3, 4, 6\)"
+        ValueError, match=r"`maps` must be \(N, \*spatial\) of the images' \(3, 8, 6\), got \(3, 4, 6\)"
     ):
         make(IMAGES, MAPS[:, :4])
     with pytest.raises(TypeError, match="`saliency` must be floating"):

@@ -75,9 +75,11 @@ def test_ssim_is_that_of_torchmetrics_on_maps_scaled_by_their_peaks(seed) -> Non
     assert random_model_ssim(first, first).item() == pytest.approx(1)
 
 
-def test_ssim_of_small_maps_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`saliency` must be at least 11 x 11 for SSIM, got \(1, 10, 20\)"):
-        random_model_ssim(torch.ones(1, 10, 20), torch.ones(1, 10, 20))
+@pytest.mark.parametrize("size", [(10, 20), (11, 10, 11), (200,)])
+def test_ssim_of_small_maps_and_of_signals_is_refused(size) -> None:
+    expected = r"`random_model_ssim` takes `saliency` of two or three dimensions of at least 11 pixels each, got \(1, "
+    with pytest.raises(ValueError, match=expected):
+        random_model_ssim(torch.ones(1, *size), torch.ones(1, *size))
 
 
 @pytest.mark.parametrize(

@@ -893,6 +893,7 @@ def test_everything_behind_the_targets_is_given_by_name() -> None:
         "forward",
         "fuse",
         "masks",
+        "head",
     ]
 
 

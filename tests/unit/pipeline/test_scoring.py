@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from lightning_gcam import Attribution, SaliencyBatch, attribute
 from lightning_gcam.cam.forward import random_weights
-from lightning_gcam.metrics import AverageDrop, InsertionAUC, SampleMean, functional, resolve_scores
+from lightning_gcam.metrics import (
+    AverageDrop,
+    InsertionAUC,
+    SampleMean,
+    available_scores,
+    functional,
+    resolve_scores,
+)
+from lightning_gcam.metrics.functional import deletion_steps
 from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.perturbation import PerturbedKey, PerturbedOutputs
 from lightning_gcam.metrics.registry import OutputNeeds, ResolvedScores, Scores
@@ -308,6 +316,49 @@ def test_maps_of_other_samples_are_not_compared() -> None:
     history.keep(look_at(torch.rand(2, 5, 5), 1.0))
     look = look_at(torch.rand(2, 4, 4), 1.0)
     assert score_maps(look, SaliencyBatch(torch.rand(2, 1, 4, 4)), "drift", earlier=history.maps).values == {}
+
+
+# -------------------------------------------------------------------------------- signals and volumes
+
+
+@pytest.mark.parametrize("size", [(60,), (11, 12, 13)])
+def test_signals_and_volumes_have_every_score_and_ssim_of_a_signal_fails_alone(size: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second, earlier, random, kept = torch.rand(5, 3, *size, generator=generator)
+    masks = torch.zeros(3, *size, dtype=torch.bool)
+    masks[(slice(None), *[slice(2, 6)] * len(size))] = True
+    box = torch.tensor([[2.0] * len(size) + [6.0] * len(size)])
+    images, labels = torch.rand(3, 2, *size, generator=generator), torch.arange(3)
+    batch = SaliencyBatch(images, labels, masks, boxes=[box] * 3, suspect=masks[0].roll(5, 0))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 3)).eval()
+    maps = {"first": first, "second": second}
+    peaks = dict.fromkeys(maps, torch.ones(3))
+    attribution = Attribution(maps, network(images).detach(), labels, "layer", peaks, False)
+    resolved, failed = ResolvedScores.of(available_scores()), []
+    needs = resolved.output_needs
+    outputs = outputs_for_perturbed(network, batch, attribution, replace(needs, with_maps=frozenset()))
+    for number in needs.with_maps:
+        outputs.maps.update({PerturbedKey(name, number): kept for name in maps})
+    outputs.random_maps.update(dict.fromkeys(maps, random))
+    looks = {when: dict.fromkeys(maps, earlier) for when in ("previous", "first", "best")}
+    found = score_maps(
+        attribution, batch, resolved, lambda *failure: failed.append(failure), outputs=outputs, earlier=looks
+    )
+
+    missing = {"random_model_ssim"} if len(size) == 1 else set()
+    assert {name for name, _ in failed} == missing
+    assert all(
+        "`random_model_ssim` takes `saliency` of two or three dim" in str(error) for _, error in failed
+    )
+    assert set(available_scores()) - found.values.keys() == missing
+    assert found.values["energy"] == pytest.approx(float(functional.energy_pointing_game(first, masks)))
+    assert found.values["max_box_accuracy"] == float(functional.max_box_accuracy(first, masks, [box] * 3))
+    shown = deletion_steps(images, first, 20)
+    curve = torch.zeros(3, 21)
+    for index, changed in shown:
+        probabilities = network(changed).softmax(dim=1).detach()
+        curve[index[:, 0], index[:, 1]] = probabilities[torch.arange(len(index)), labels[index[:, 0]]]
+    assert found.values["deletion"] == pytest.approx(float(functional.deletion_auc(curve)), abs=1e-6)
 
 
 # ------------------------------------------------------------------------------ groups, baselines, intervals

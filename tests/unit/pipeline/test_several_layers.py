@@ -309,14 +309,16 @@ def test_a_fused_record_has_the_methods_scores() -> None:
 def test_each_layer_is_a_column_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
-    def draw(images: Tensor, maps: Any, **options: Any) -> Any:
-        seen.update(options, maps=maps)
-        return original(images, maps, **options)
+    def draw(sheets: Any, layout: Any, texts: Any, *others: Any) -> Any:
+        seen.update(
+            headings=[each.heading for each in sheets if each.saliency is not None], notes=texts.notes
+        )
+        return original(sheets, layout, texts, *others)
 
     from lightning_gcam.pipeline import rendering as room
 
-    original = room.render_grid
-    monkeypatch.setattr(room, "render_grid", draw)
+    original = room.render_sheets
+    monkeypatch.setattr(room, "render_sheets", draw)
     both, one = record(methods="grad_cam"), record(methods="grad_cam", target_layer="2")
     assert one.overlay.ndim == 3
     assert seen["headings"] == ["grad cam"]

@@ -306,7 +306,7 @@ def test_the_words_of_a_followed_property_hold_what_was_measured():
         "- the border: 0.94 [0.85, 0.98], n = 64 (untouched 0.02, with that of the image's own class 0.03); 0.06 stay "
         "right",
         "What to try next:",
-        "- the border: crop the images, or look for tags, frames and rulers at their edges",
+        "- the border: crop the images (of signals the ends), or look for tags, frames and rulers at their edges",
         "Then remove or exchange it, and validate on images without it.",
     ]
 

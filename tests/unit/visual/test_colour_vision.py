@@ -82,8 +82,8 @@ def luminance(color):
     return float(linear(color) @ [0.2126, 0.7152, 0.0722])
 
 
-@pytest.mark.parametrize("color", [grid._TEXT, grid._MUTED, grid._WRONG])
-@pytest.mark.parametrize("ground", [grid._PAGE, grid._CARD])
+@pytest.mark.parametrize("color", [grid.TEXT, grid.MUTED, grid.WRONG])
+@pytest.mark.parametrize("ground", [grid.PAGE, grid.CARD])
 def test_words_have_contrast_enough(color, ground):
     high, low = luminance(color) + 0.05, luminance(ground) + 0.05
     assert high / low >= 4.5  # WCAG 2.1, AA

@@ -171,7 +171,7 @@ def test_the_first_look_has_the_column_too_and_says_that_it_is_the_first():
             unchanged.append(np.array_equal(cut(first, box), cut(second, box)))
         plate = cut(first, layout.blank_box(sample, 2))
         assert (plate.max(-1) > 200).any(), "there is a word"
-        assert (plate[0] == grid._PAGE).all(), "on a plate"
+        assert (plate[0] == grid.PAGE).all(), "on a plate"
     assert all(unchanged)
 
 

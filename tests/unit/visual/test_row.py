@@ -113,8 +113,8 @@ def test_a_mark_is_a_frame_around_the_picture_and_a_sign_before_the_note():
     assert (frame[2:-2, 2:-2] == cut(plain, (left, top, right, bottom))).all(), (
         "nothing of the picture is hidden"
     )
-    frame[2:-2, 2:-2] = grid._WRONG
-    assert (frame == grid._WRONG).all()
+    frame[2:-2, 2:-2] = grid.WRONG
+    assert (frame == grid.WRONG).all()
     dark = [(cut(each, layout.note_box(0, 1)).max(-1) > 90).sum() for each in (plain, marked)]
     assert dark[1] > dark[0] + 10, "there is a sign more"
 
