@@ -82,7 +82,7 @@ def measure_time(contenders: Mapping[str, Contender], scene: Scene, rounds: int)
 
 
 def accepts(contender: Contender, scene: Scene) -> bool:
-    """Whether a contender explains such images at all: ours refuses volumes."""
+    """Whether a contender explains such images at all."""
     try:
         contender.run(scene)
     except InputError as error:
