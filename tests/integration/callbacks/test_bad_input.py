@@ -161,12 +161,24 @@ def test_a_label_outside_the_logits(tmp_path: Path, wrong: int) -> None:
     )
 
 
+def left_out(root: Path, message: str, cast: Any) -> SaliencyBatch:
+    """What is looked at where annotation cannot be read: one warning before the first step, and looks without it."""
+    monitor, loader = SaliencyMonitor(), DataLoader(Recast(cast), batch_size=8)
+    trainer = toy_trainer(root, monitor)
+    with pytest.warns(UserWarning, match=message) as caught:
+        trainer.fit(Forgiving(), toy_loader(32), loader)
+    assert sum("could be read" in str(each.message) for each in caught) == 1
+    assert len(monitor.history) == 2
+    return monitor.last_record.batch
+
+
 def test_a_mask_of_another_size(tmp_path: Path) -> None:
-    refused_data(
+    batch = left_out(
         tmp_path,
         r"`masks` must have the size of the images, \(8, 16, 16\); got \(8, 8, 16\) bool. Resize them first",
         lambda image, label, mask: (image, label, mask[::2]),
     )
+    assert batch.masks is None and batch.labels.tolist() == sorted([0, 1, 2, 3] * 4)
 
 
 def test_images_without_a_channel(tmp_path: Path) -> None:
@@ -178,11 +190,12 @@ def test_images_without_a_channel(tmp_path: Path) -> None:
 
 
 def test_a_layout_that_is_not_understood(tmp_path: Path) -> None:
-    refused_data(
+    batch = left_out(
         tmp_path,
-        r"The batch could not be read: list \(Tensor \(8, 1, 16, 16\) float32, .*Pass `adapter=`",
-        lambda image, label, mask: (image, label, mask, label, label),
+        r"(?s)Not all of the batch could be read: list \(Tensor \(8, 1, 16, 16\) float32, .*Pass `adapter=`",
+        lambda image, label, mask: (image, label, mask, 3 - label, label),
     )
+    assert batch.labels is None and batch.masks is not None
 
 
 def test_an_adapter_that_gives_no_batch(tmp_path: Path) -> None:
