@@ -122,7 +122,12 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
             f"`class_names` holds {len(names)} names for {classes} classes; the others are shown by their number. Give "
             "one name per class.",
         )
-    empty = int((~masks.flatten(1).any(dim=1)).sum()) if masks is not None else 0
+    faults = record.batch.faults or [""] * n  # of these it was said before
+    empty = 0
+    if masks is not None:
+        empty = sum(
+            not (there or fault) for there, fault in zip(masks.flatten(1).any(dim=1), faults, strict=True)
+        )
     if empty:
         yield (
             "empty masks",

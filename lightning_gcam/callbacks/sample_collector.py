@@ -385,8 +385,8 @@ class SampleCollector:
             return ""
         reasons = ", ".join(f"{fault} ({count})" for fault, count in faults.most_common())
         return (
-            f"Of the {len(samples)} samples that are looked at, {sum(faults.values())} are looked at without "
-            f"all of their annotation: {reasons}."
+            f"{sum(faults.values())} of {len(samples)} samples are looked at without annotation that cannot be used: "
+            f"{reasons}. Check the annotation if that is not meant."
         )
 
     def read_or_none(self, batch: Any) -> SaliencyBatch | None:

@@ -623,19 +623,28 @@ def several_kinds_of_labels(images: Tensor, labels: Tensor, masks: Tensor) -> An
 ALL = slice(None)
 EMPTY = "{} of 3 samples have an empty mask or no box.*Check the annotation"
 SKIPPED = "{} validation samples were not considered.*their label is negative"
-UNREAD = "^Reading the validation batch failed.*InputError: .*"
+UNREAD = "^Not all of the batch could be read: .*"
+FAULTY = "^3 of 3 samples are looked at without annotation that cannot be used: {} \\(3\\)"
 STREAMS: dict[str, tuple[list[Any], str | None, int]] = {
     "some masks empty": (batches(without_masks(slice(0, 1))), EMPTY.format(1), 4),
     "all masks empty": (batches(without_masks(ALL)), EMPTY.format(3), 4),
     "no box": (batches(with_boxes([])), EMPTY.format(3), 4),
-    "box outside of the image": (batches(with_boxes([[20, 20, 30, 30]])), EMPTY.format(3), 4),
-    "box upside down": (batches(with_boxes([[6, 6, 2, 2], [20, 20, 30, 30]])), EMPTY.format(3), 4),
+    "box outside of the image": (
+        batches(with_boxes([[20, 20, 30, 30]])),
+        FAULTY.format("a box outside of the image"),
+        4,
+    ),
+    "box upside down": (
+        batches(with_boxes([[6, 6, 2, 2], [20, 20, 30, 30]])),
+        FAULTY.format("an inverted box"),
+        4,
+    ),
     "all boxes upside down": (
         batches(second(lambda images, labels, _: (images, labels, [torch.tensor([[6, 6, 2, 2]])] * 4))),
         UNREAD + "Are they x, y, width, height.*",
         4,
     ),
-    "box of NaN": (batches(with_boxes([[float("nan")] * 4])), EMPTY.format(3), 4),
+    "box of NaN": (batches(with_boxes([[float("nan")] * 4])), FAULTY.format("a box with NaN"), 4),
     "box without end": (
         batches(with_boxes([[0, 0, float("inf"), float("inf")]])),
         "The object fills each of the 3 images.*boxes",
@@ -644,7 +653,11 @@ STREAMS: dict[str, tuple[list[Any], str | None, int]] = {
     "one label of -100": (batches(unlabelled((0, slice(1, 2)))), SKIPPED.format(1), 4),
     "the first label -100": (batches(unlabelled((0, slice(0, 1)))), SKIPPED.format(1), 4),
     "the first batch -100": (batches(unlabelled((0, ALL))), SKIPPED.format(4), 4),
-    "all labels -100": (batches(unlabelled((0, ALL), (1, ALL), (2, ALL))), None, 4),
+    "all labels -100": (
+        batches(unlabelled((0, ALL), (1, ALL), (2, ALL))),
+        FAULTY.format("a label of -100"),
+        4,
+    ),
     "one class only": (batches(lambda _, images, labels, masks: (images, labels * 0, masks)), None, 4),
     "mask of another size": (
         batches(second(lambda images, labels, masks: (images, labels, masks[:, :6]))),
@@ -658,7 +671,7 @@ STREAMS: dict[str, tuple[list[Any], str | None, int]] = {
     ),
     "a layout that is not known": (
         batches(second(lambda images, labels, masks: (images, labels, masks, "dog"))),
-        UNREAD + "The batch could not be read.*Pass `adapter=`",
+        UNREAD + "Not every part of it is known.*Pass `adapter=`",
         4,
     ),
     "a list in place of a tuple": (batches(second(lambda *usual: list(usual))), None, 4),
