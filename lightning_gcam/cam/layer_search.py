@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,19 +22,14 @@ from lightning_gcam.cam.layouts import (
     Layout,
     Reshape,
     Run,
-    declares_channels_first,
-    find_layout,
     fits,
     is_even,
     leaves_of,
-    main_tensor,
-    only_channels_first,
-    with_main_tensor,
 )
+from lightning_gcam.cam.output_recorder import LayerOutput, recorded
 from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads
-from lightning_gcam.cam.readings import readings
 from lightning_gcam.cam.squashing import nodes_behind
-from lightning_gcam.cam.suitability import leads_to, only_passes_on, unsuitable, up_to_the_bottleneck
+from lightning_gcam.cam.suitability import leads_to, unsuitable, up_to_the_bottleneck
 from lightning_gcam.utils.dimensions import Size, size_of
 from lightning_gcam.utils.errors import InputError
 
@@ -110,7 +104,7 @@ def _start_of_graph(model: nn.Module, images: Tensor, run: Run) -> int:
     A graph holds every output and its gradient, a plain forward no more than a few. Of logits at every position it
     starts at the image, for the bottleneck is far in front of the end.
     """
-    with torch.no_grad(), _recorded(model, images, None, start=None) as recorder:
+    with torch.no_grad(), recorded(model, images, None, start=None) as recorder:
         try:
             output = find_raw_logits(run(images.clone()), len(images), images.ndim - 2)
         except InputError:  # only a graph shows which are the logits
@@ -136,7 +130,7 @@ def _probe(
     feature_maps: list[Tensor] = []
     with (
         torch.set_grad_enabled(not start),
-        _recorded(model, images, reshape, start) as recorder,
+        recorded(model, images, reshape, start) as recorder,
         ExitStack() as stack,
     ):
         if backbone is not None:
@@ -176,7 +170,7 @@ def _maps_in(output: Any) -> list[Tensor]:
     return [each for each in leaves_of(output) if isinstance(each, Tensor) and each.requires_grad]
 
 
-def _before_all(candidates: list[_LayerOutput], feature_maps: list[Tensor]) -> list[_LayerOutput]:
+def _before_all(candidates: list[LayerOutput], feature_maps: list[Tensor]) -> list[LayerOutput]:
     """The outputs that all of some feature maps are computed from."""
     behind = [set(nodes_behind(get_gradient_edge(each).node)) for each in feature_maps]
     shared = set.intersection(*behind)
@@ -184,8 +178,8 @@ def _before_all(candidates: list[_LayerOutput], feature_maps: list[Tensor]) -> l
 
 
 def _with_layouts(
-    calls: list[tuple[_LayerOutput, Tensor | None]], images: Tensor, run: Run, *, is_dense: bool
-) -> list[tuple[_LayerOutput, Layout, Tensor | None]]:
+    calls: list[tuple[LayerOutput, Tensor | None]], images: Tensor, run: Run, *, is_dense: bool
+) -> list[tuple[LayerOutput, Layout, Tensor | None]]:
     """The outputs that are grids, each with its layout: by the layer's kind, or measured in one more forward.
 
     Where a layer of a sure kind comes after all others, and no decoder is to be cut off, nothing is measured.
@@ -211,7 +205,7 @@ def _with_layouts(
     return read
 
 
-def _is_plausible(output: _LayerOutput, layout: Layout, image_size: Size) -> bool:
+def _is_plausible(output: LayerOutput, layout: Layout, image_size: Size) -> bool:
     """Whether an output may have a layout: channels first at another aspect than the image's needs evidence.
 
     A block may hold convolutions and give something else, such as a number for each head, token and channel; what a
@@ -227,7 +221,7 @@ def _is_plausible(output: _LayerOutput, layout: Layout, image_size: Size) -> boo
     return is_of_aspect or output.is_declared or (layout.locality or 0.0) >= FOUND
 
 
-def _is_sure(output: _LayerOutput) -> bool:
+def _is_sure(output: LayerOutput) -> bool:
     """Whether the layer's kind alone determines the layout."""
     return output.layout is not None and output.layout.is_sure
 
@@ -257,158 +251,12 @@ def _before_the_decoder(
     return up_to_the_bottleneck([layer for layer, _ in live], [each for _, each in live], *sizes)
 
 
-@dataclass(frozen=True)
-class _LayerOutput:
-    """What one call of a submodule returned, and its layout as far as its shape and kind determine it."""
-
-    name: str
-    module: nn.Module
-    tensor: Tensor
-    layout: Layout | None
-    call: int
-    is_declared: bool
-    """Whether a convolution, a pool or a norm gave something of this shape."""
-
-
 def _uneven_weights(logits: Tensor) -> Tensor:
     """Weights that differ from class to class: a softmax or a normalisation cancels a sum with equal ones."""
     return torch.linspace(1.0, 2.0, logits.shape[1], device=logits.device)
 
 
-# ------------------------------------------------------------------------------------------- recording outputs
-
-
-@dataclass
-class _Recorder:
-    """Collects the outputs that may be grids, in the order in which the submodules finish.
-
-    Args:
-        images: that the model runs on.
-        reshape: as in `probe_layers`.
-        start: the number of the first output that is collected; None for none.
-    """
-
-    images: Tensor
-    reshape: Reshape | None
-    start: int | None
-    sizes: list[int] = field(default_factory=list)
-    outputs: list[_LayerOutput] = field(default_factory=list)
-    lengths: set[int] = field(default_factory=set)
-    declared: set[torch.Size] = field(default_factory=set)
-    calls: Counter[nn.Module] = field(default_factory=Counter)
-
-    @property
-    def has_started(self) -> bool:
-        """Whether the last output that finished is one to collect."""
-        return self.start is not None and len(self.sizes) > self.start
-
-    def declare(self, module: nn.Module, output: Any) -> None:
-        """Remember the shape of what a convolution, a pool or a norm returned: other outputs of it have its layout."""
-        tensor = main_tensor(output)
-        if tensor is not None and self.reshape is None and declares_channels_first(module):
-            self.declared.add(tensor.shape)
-
-    def keep(self, name: str, module: nn.Module, output: Any) -> Any:
-        """Collect the output, and return a copy of it to the network, as `capture` does.
-
-        Only later modules use the copy. A network that returns its features, and also what it pooled from them, would
-        otherwise give a score that does not depend on the features.
-        """
-        self.declare(module, output)
-        tensor = main_tensor(output)
-        if tensor is None or not tensor.is_floating_point():
-            return output
-        call = self.calls[module]
-        self.calls[module] += 1
-        self.sizes.append(tensor.numel())
-        if not self.has_started:
-            return output
-        layout = self._layout(tensor, module)
-        if (layout is None and not self._may_be_grid(tensor)) or self._is_attention(tensor):
-            return output
-        if layout is not None and layout.kind.startswith("tokens"):
-            self.lengths.add(tensor.shape[1 - layout.batch])
-        torch.set_grad_enabled(True)
-        if self.start and not self.outputs and not tensor.requires_grad:
-            tensor = tensor.detach().requires_grad_()
-        collected = tensor.view_as(tensor)
-        self.outputs.append(
-            _LayerOutput(name, module, collected, layout, call, tensor.shape in self.declared)
-        )
-        return with_main_tensor(output, collected.clone())  # what comes behind it may write on it
-
-    def _layout(self, tensor: Tensor, module: nn.Module) -> Layout | None:
-        """The layout by shape and kind, or by the user's `reshape_transform`."""
-        if self.reshape is None:
-            found = find_layout(tensor, size_of(self.images), len(self.images), module)
-            if found is None or declares_channels_first(module):
-                return found
-            is_alike = tensor.shape in self.declared and only_channels_first(tensor, size_of(self.images))
-            return replace(found, is_sure=is_alike)
-        try:
-            grid = self.reshape(tensor)
-        except (RuntimeError, IndexError, ValueError, TypeError):
-            return None  # written for another layer's output
-        if grid.ndim != self.images.ndim:
-            return None
-        return Layout("by `reshape_transform`", size_of(grid), self.reshape, is_sure=True)
-
-    def _may_be_grid(self, tensor: Tensor) -> bool:
-        """Whether an output without a likely layout could be measured to be a grid."""
-        if self.reshape is not None or sum(side > 1 for side in tensor.shape) < 2 or 1 not in tensor.shape:
-            return False
-        batch = tensor.shape.index(1)
-        return next(readings(tensor, batch, size_of(self.images)), None) is not None
-
-    def _is_attention(self, tensor: Tensor) -> bool:
-        """Whether an output holds a weight for each pair of tokens: as wide and as high as a sequence is long."""
-        return tensor.ndim == 4 and any(
-            tuple(shape) == (length, length)
-            for length in self.lengths
-            for shape in (tensor.shape[1:3], tensor.shape[2:4])
-        )
-
-
-@contextmanager
-def _recorded(
-    model: nn.Module, images: Tensor, reshape: Reshape | None, start: int | None
-) -> Iterator[_Recorder]:
-    """Collect every submodule's spatial output, in the order in which the submodules finish.
-
-    The graph is turned on before each submodule: the user's own `no_grad` around a frozen backbone would hide it. Where
-    images are whole numbers it starts at the first floating point that a submodule takes, for theirs have no gradient.
-    """
-    recorder = _Recorder(images, reshape, start)
-    is_whole = not images.is_floating_point()
-
-    def turn_graph_on(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if start == 0 or recorder.has_started:
-            torch.set_grad_enabled(True)
-        return tuple(map(_with_graph, inputs)) if is_whole and start == 0 else None
-
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if name and only_passes_on(module):
-                stack.callback(
-                    module.register_forward_hook(lambda m, _, out: recorder.declare(m, out)).remove
-                )
-            elif name:
-                stack.callback(module.register_forward_pre_hook(turn_graph_on).remove)
-                stack.callback(
-                    module.register_forward_hook(
-                        lambda m, _, out, name=name: recorder.keep(name, m, out)
-                    ).remove
-                )
-        yield recorder
-
-
-def _with_graph(value: Any) -> Any:
-    """Start a graph at a value that is a tensor of floating point without one; return others as they are."""
-    starts = isinstance(value, Tensor) and value.is_floating_point() and not value.requires_grad
-    return value.detach().clone().requires_grad_().clone() if starts else value
-
-
-def _from_image(outputs: list[_LayerOutput], leaf: Tensor) -> list[_LayerOutput | None]:
+def _from_image(outputs: list[LayerOutput], leaf: Tensor) -> list[LayerOutput | None]:
     """Keep the outputs that are computed from the image; a table of relative positions may have a grid's shape, too.
 
     Where none was (the features are detached on the way), all of them may have been.
@@ -424,8 +272,8 @@ def _from_image(outputs: list[_LayerOutput], leaf: Tensor) -> list[_LayerOutput 
 
 
 def _suitable(
-    pairs: Sequence[tuple[_LayerOutput | None, Tensor | None]], maps: Sequence[Tensor]
-) -> tuple[Sequence[tuple[_LayerOutput | None, Tensor | None]], tuple[str, ...]]:
+    pairs: Sequence[tuple[LayerOutput | None, Tensor | None]], maps: Sequence[Tensor]
+) -> tuple[Sequence[tuple[LayerOutput | None, Tensor | None]], tuple[str, ...]]:
     """Drop unsuitable layers, and return their names; keep all where the output depends on no suitable one."""
     there = [(output, gradient) for output, gradient in pairs if output is not None]
     bad = unsuitable([each.module for each, _ in there], [each.tensor for each, _ in there], maps)
@@ -444,8 +292,8 @@ def _suitable(
 
 
 def _last_calls(
-    pairs: Sequence[tuple[_LayerOutput | None, Tensor | None]],
-) -> list[tuple[_LayerOutput, Tensor | None]]:
+    pairs: Sequence[tuple[LayerOutput | None, Tensor | None]],
+) -> list[tuple[LayerOutput, Tensor | None]]:
     """One call for each submodule, in order: the last that the score depends on, as in `capture`."""
     last: dict[str, int] = {}
     for position, (output, gradient) in enumerate(pairs):
@@ -455,7 +303,7 @@ def _last_calls(
     return [(output, gradient) for output, gradient in kept if output is not None]
 
 
-def _spatial_layer(output: _LayerOutput, layout: Layout, gradient: Tensor | None) -> SpatialLayer:
+def _spatial_layer(output: LayerOutput, layout: Layout, gradient: Tensor | None) -> SpatialLayer:
     """A submodule's output with its layout as a `SpatialLayer`; its gradient decides whether it is live."""
     grid = layout.reshape(gradient) if gradient is not None else None
     is_live = (

@@ -136,11 +136,7 @@ def _is_full(output: Tensor, image_size: Size) -> bool:
 
 
 def only_channels_first(output: Tensor, image_size: Size) -> bool:
-    """Whether the shape fits channels first, and not channels last; of a frame, where the output is of frames.
-
-    Of a volume that fits both, channels first is taken where only its cells are cubes.
-    """
-    image_size = image_size[2 + len(image_size) - output.ndim :] if len(image_size) == 3 else image_size
+    """Whether the shape fits channels first, and not channels last, or of a volume not with cubes as cells."""
     first, last = _channels_first(output, image_size), _channels_last(output, image_size)
     if first is None or last is None:
         return first is not None

@@ -95,7 +95,7 @@ def corners_with_faults(
     tensors = [each.to(device) for each in found if isinstance(each, Tensor)]
     if any(each.is_complex() or each.dtype == torch.bool for each in tensors):
         raise UnreadableBatch(f"`boxes` must be numbers of pixels; got {shape_of(tensors[0])}.")
-    finite = [each[each.isfinite().all(dim=1)] for each in tensors]
+    finite = [each[~each.isnan().any(dim=1)] for each in tensors]
     if formats and len(size) == 3:
         tensors = _corners_in_pixels(tensors, _fitting_format(finite, size, formats), size)
     else:
@@ -107,7 +107,7 @@ def corners_with_faults(
     is_outside = (high <= 0).any(dim=1) | (low >= low.new_tensor(size[:0:-1])).any(dim=1)
     bad = torch.where(is_outside, 3, 0)
     bad = torch.where((high < low).any(dim=1), 2, bad)
-    bad = torch.where((low + high).isfinite().all(dim=1), bad, 1).cpu()
+    bad = torch.where((low.isnan() | high.isnan()).any(dim=1), 1, bad).cpu()
     return tensors, list(bad.split([len(each) for each in tensors])) if bool(bad.any()) else [bad[:0]] * len(
         tensors
     )

@@ -187,14 +187,11 @@ def _cat_or_none(values: Sequence[Tensor | None]) -> Tensor | None:
 def _batch_of(samples: Tensor | SaliencyBatch | None, n: int) -> SaliencyBatch:
     if samples is None:
         raise InputError(
-            "`samples` is needed: this attribution holds no images. Give them, or show the record it belongs to with "
-            "`record.figure()`."
+            "`samples` is needed: this attribution holds no images. Give them, or use `record.figure()`."
         )
     batch = samples if isinstance(samples, SaliencyBatch) else SaliencyBatch(samples)
     if len(batch) != n:
-        raise InputError(
-            f"`samples` must be the {n} images that were attributed, but there are {len(batch)}."
-        )
+        raise InputError(f"`samples` must be the {n} images that were attributed; got {len(batch)}.")
     return batch
 
 

@@ -644,14 +644,10 @@ STREAMS: dict[str, tuple[list[Any], str | None, int]] = {
     "one label of -100": (batches(unlabelled((0, slice(1, 2)))), SKIPPED.format(1), 4),
     "the first label -100": (batches(unlabelled((0, slice(0, 1)))), SKIPPED.format(1), 4),
     "the first batch -100": (batches(unlabelled((0, ALL))), SKIPPED.format(4), 4),
-    "all labels -100": (
-        batches(unlabelled((0, ALL), (1, ALL), (2, ALL))),
-        "^Collecting the fixed samples failed.*every label was negative.*`batch=`",
-        0,
-    ),
+    "all labels -100": (batches(unlabelled((0, ALL), (1, ALL), (2, ALL))), None, 4),
     "one class only": (batches(lambda _, images, labels, masks: (images, labels * 0, masks)), None, 4),
     "mask of another size": (
-        batches(second(lambda images, labels, masks: (images, labels, masks[:, :6, :6]))),
+        batches(second(lambda images, labels, masks: (images, labels, masks[:, :6]))),
         UNREAD + "`masks` must have the size of the images.*Resize them first",
         4,
     ),
@@ -1451,7 +1447,7 @@ def test_raise_raises_what_the_drawing_meets(root: Path, monkeypatch: pytest.Mon
         fit(Plain, root, faults.monitor(on_error="raise"), **FROM_VALIDATION)
 
 
-@pytest.mark.parametrize("stream", ["mask of another size", "a layout that is not known", "all labels -100"])
+@pytest.mark.parametrize("stream", ["mask of another size", "a layout that is not known"])
 def test_raise_raises_what_the_validation_delivers(stream: str, root: Path) -> None:
     delivered = stream_of(STREAMS[stream][0])
     with pytest.raises(InputError):

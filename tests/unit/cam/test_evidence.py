@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam import layout_evidence as evidence
-from lightning_gcam.cam.layer_search import _is_plausible, _LayerOutput
+from lightning_gcam.cam.layer_search import _is_plausible, LayerOutput
 from lightning_gcam.cam.layout_evidence import ObservedShape, batch_dimension, changed_images, locality
 from lightning_gcam.cam.layouts import Layout
 
@@ -327,6 +327,6 @@ def test_another_aspect_than_the_images_is_declared_or_seen(
 ) -> None:
     tensor = torch.zeros(1, 8, 50, 19)
     layout = Layout(kind, (50, 19), lambda output: output, locality=seen)
-    output = _LayerOutput("crpe", nn.Identity(), tensor, layout, 0, declared)
+    output = LayerOutput("crpe", nn.Identity(), tensor, layout, 0, declared)
 
     assert _is_plausible(output, layout, (224, 224)) == kept

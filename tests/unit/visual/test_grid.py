@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_gcam.utils.errors import InputError
 from lightning_gcam.visual import dim, grid, overlay, overlay_change, render_grid
 from lightning_gcam.visual.drawing import OBJECT_COLOR, SUSPECT_COLOR
-from lightning_gcam.visual.layout import plan
+from lightning_gcam.visual.layout import cut_panels, plan
 
 
 def pictures(samples=4, height=32, width=32):
@@ -382,3 +383,14 @@ def test_every_pixel_of_a_thin_image_can_be_seen(turned):
     assert outlined[0].all() and outlined[-1].all() and outlined[:, 0].all() and outlined[:, -1].all()
     assert not outlined[down:-down, 3:-3].any()
     assert heat[-down:].max() > heat[: 5 * down].max()
+
+
+def test_further_pictures_stand_between_the_image_and_its_maps() -> None:
+    images = torch.randint(0, 256, (2, 3, 28, 28), dtype=torch.uint8)
+    maps = {"cam": torch.rand(2, 28, 28)}
+    figure = render_grid(images, maps, captions=["a", "b"], beside={"after": images.flip(3)})
+    layout = plan(2, 1, 28, 28, pictures=2)
+    before, after, _ = cut_panels(figure, layout)[0]
+    assert np.array_equal(before, after[:, ::-1])
+    with pytest.raises(InputError, match=r'`beside\["after"\]` must be'):
+        render_grid(images, maps, captions=["a", "b"], beside={"after": images[:1]})
