@@ -55,12 +55,15 @@ def copied(source: nn.Sequential, target: nn.Sequential, change: Callable[[Tenso
 
 # ------------------------------------------------------------------------------------------------ properties
 
+METHODS = [each for each in available_methods() if not each.startswith("attention")]
+"""Those that explain a network of convolutions."""
+
 UNLIKE_IMAGES = ("random", "cameras", "occlusion")
 """Drawn for another shape; resized bicubically; with windows that are finer along a signal."""
 
 
 @pytest.mark.parametrize("dims", [1, 3])
-@pytest.mark.parametrize("method", available_methods())
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_a_map_of_the_images_size(method: str, dims: int) -> None:
     model = cnn(dims)
     found = attribute(model, images(dims), LABELS, methods=method, target_layer="2").maps[method]
@@ -70,9 +73,7 @@ def test_every_method_gives_a_map_of_the_images_size(method: str, dims: int) -> 
     assert set(found.flatten(1).amax(dim=1).tolist()) <= {0.0, 1.0}
 
 
-@pytest.mark.parametrize(
-    "method", [each for each in available_methods() if each not in ("random", "cameras")]
-)
+@pytest.mark.parametrize("method", [each for each in METHODS if each not in UNLIKE_IMAGES])
 def test_a_signal_is_an_image_of_height_one(method: str) -> None:
     signal, image = cnn(1), cnn(2, (1, 3), (1, 2))
     image = copied(signal, image, lambda weight: weight.unsqueeze(2))
@@ -115,7 +116,7 @@ def test_a_volume_whose_slices_are_all_the_same_has_the_map_of_one_in_each(metho
 
 
 @pytest.mark.parametrize("dims", [1, 3])
-@pytest.mark.parametrize("method", available_methods())
+@pytest.mark.parametrize("method", METHODS)
 def test_a_batch_is_its_samples_one_by_one(method: str, dims: int) -> None:
     model, batch = cnn(dims), images(dims)
     whole = attribute(model, batch, LABELS, methods=method, target_layer="2").maps[method]
@@ -350,7 +351,7 @@ class Shifted(WrappedForward):
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize("method", [each for each in available_methods() if each != "random"])
+@pytest.mark.parametrize("method", [each for each in METHODS if each != "random"])
 def test_perturbed_images_are_run_with_the_rows_that_they_are_of(method: str, dims: int) -> None:
     model, batch, shifts = cnn(dims), images(dims), torch.tensor([1.0, -2.0])
     forward = Shifted(None, shifts)

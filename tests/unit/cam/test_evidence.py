@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam import layout_evidence as evidence
-from lightning_gcam.cam.layer_search import _is_plausible, LayerOutput
+from lightning_gcam.cam.layer_search import LayerOutput, _is_plausible
 from lightning_gcam.cam.layout_evidence import ObservedShape, batch_dimension, changed_images, locality
 from lightning_gcam.cam.layouts import Layout
 
