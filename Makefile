@@ -79,8 +79,8 @@ pictures: install  ## Train the demo's networks and write the README's pictures;
 test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dependencies, on Python 3.10
 	$(OLDEST)/bin/python -m pytest -o filterwarnings=default --numprocesses auto --dist loadfile $(ARGS)
 
-strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ on other people's modules, the heavy packages too
-	$(STRANGERS)/bin/python -m pytest tests/models/test_attach.py $(ARGS)
+strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ and volumes on other people's modules, the heavy packages too
+	$(STRANGERS)/bin/python -m pytest tests/models/test_attach.py tests/models/test_dimensions.py tests/reference/test_maps_of_volumes.py $(ARGS)
 
 # In under 8 minutes, with any Python that has torch and Lightning: make gpu PYTHON=python3
 gpu:  ## Run tests/gpu on a CUDA device, and write docs/gpu.md; installs nothing
