@@ -103,6 +103,8 @@ def _read(
             is_left_out = on_unclear is not None
             message = error_message(batch, problem, _read_adapted, adapted=adapted, left_out=is_left_out)
             problem = InputError(message)
+        elif on_unclear is not None:
+            problem = InputError(f"The looks go on without what cannot be read: {problem}")
         if on_unclear is None:
             raise problem from None
         on_unclear(str(problem))
