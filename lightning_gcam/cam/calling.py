@@ -120,6 +120,33 @@ def _recurrent_layers_without_cudnn(model: nn.Module) -> Iterator[None]:
                 back()
 
 
+@contextmanager
+def single_image_refused(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Refuse images that the model's convolutions take for a single one, inside: `(C, H, W)` looks like `C` signals.
+
+    Args:
+        model: any, also one that adds a dimension to what it is given.
+        images: `(N, C, *S)`.
+
+    Raises:
+        InputError: where a convolution is given images as they are, with a dimension less than a batch of it has.
+    """
+
+    def refuse(_: Any, inputs: tuple[Any, ...]) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].shape[1:] == images.shape[1:]:
+            raise InputError(
+                f"`images` {tuple(images.shape)} look like one, and {type(model).__name__} takes a batch (N, C, *S). "
+                "A single image is `image[None]`."
+            )
+
+    with ExitStack() as stack:
+        for each in model.modules():
+            is_wider = isinstance(each, (nn.Conv2d, nn.Conv3d)) and len(each.kernel_size) == images.ndim - 1
+            if is_wider and each.in_channels == len(images):
+                stack.callback(each.register_forward_pre_hook(refuse).remove)
+        yield
+
+
 _RAN: WeakSet[nn.Module] = WeakSet()
 """The models that ran once: how they are called was logged, and a later failure has another cause."""
 
