@@ -256,7 +256,7 @@ class BoundForward(WrappedForward):
     Args:
         forward: the user's, which is given the inputs as a third argument where it takes one; None to call the model
             with the images, and with those inputs that its own forward takes.
-        inputs: of N samples, tensors or lists of N by key.
+        inputs: of N samples, by key: tensors, lists of N, or dicts of such.
         frames_first: whether the model takes `(N, T, C, H, W)`.
 
     Example:
@@ -279,10 +279,8 @@ class BoundForward(WrappedForward):
             images: `(B, C, *S)`; where B is not N, the samples are repeated in order.
         """
         n, inputs = len(images), self.inputs
-        if any(len(each) != n for each in inputs.values()):
-            inputs = {
-                key: rows_of(each, [row % len(each) for row in range(n)]) for key, each in inputs.items()
-            }
+        if inputs and (held := _rows_in(inputs)) != n:
+            inputs = rows_of(inputs, [row % held for row in range(n)])
         return call_model(
             model, images.transpose(1, 2) if self.frames_first else images, self.forward, inputs
         )
@@ -293,16 +291,23 @@ class BoundForward(WrappedForward):
         Args:
             rows: as in `WrappedForward.at`.
         """
-        return replace(self, inputs={key: rows_of(each, rows) for key, each in self.inputs.items()})
+        return replace(self, inputs=rows_of(self.inputs, rows))
 
 
 def rows_of(values: Any, rows: Rows) -> Any:
-    """Some rows of a tensor or a list."""
+    """Some rows of a tensor, of a list, or of each part of a dict."""
+    if isinstance(values, Mapping):
+        return {key: rows_of(each, rows) for key, each in values.items()}
     if isinstance(values, Tensor):
         return values[rows if isinstance(rows, slice) else torch.as_tensor(rows, device=values.device)]
     if isinstance(rows, slice):
         return values[rows]
     return [values[row] for row in (rows.tolist() if isinstance(rows, Tensor) else rows)]
+
+
+def _rows_in(values: Any) -> int:
+    """The number of rows of a tensor, of a list, or of each part of a dict."""
+    return _rows_in(next(iter(values.values()))) if isinstance(values, Mapping) else len(values)
 
 
 def covered_size(model: nn.Module, images: Tensor, forward: Forward | None) -> Size | None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam import attribute
+from lightning_gcam import SaliencyBatch, attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.calling import (
     BoundForward,
@@ -470,6 +470,34 @@ def test_a_forward_of_three_arguments_is_given_the_inputs_of_its_samples():
     bound = forward_at(bound_to(forward, {"columns": COLUMNS, "text": ["a", "b", "c"]}), [2])
     found, text = call_model(WithColumns(), torch.zeros(1, 1, 2, 2), bound)
     assert found.tolist() == [[30.0]] and text == ["c"]
+
+
+class WithTokens(nn.Module):
+    """Takes what a tokenizer gives: a dict of tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = cnn()
+
+    def forward(self, images, tokens):
+        weight = (tokens["ids"] * tokens["attention"]["mask"]).sum(dim=1, keepdim=True)
+        return self.net(images) * weight
+
+
+def test_inputs_in_a_dict_have_the_rows_of_their_samples():
+    ids = torch.tensor([[1.0, 2.0, 9.0], [3.0, 4.0, 9.0]])
+    tokens = {"ids": ids, "attention": {"mask": torch.tensor([[1, 1, 0], [1, 1, 0]])}, "text": ["a", "b"]}
+    model, images = WithTokens().eval(), pictures(2)
+    plain = model.net(images).detach()
+    bound = bound_to(None, {"tokens": tokens})
+    assert torch.equal(call_model(model, images, bound), plain * torch.tensor([[3.0], [7.0]]))
+    assert torch.equal(call_model(model, images[:1], forward_at(bound, [1])), model.net(images[:1]) * 7)
+    three = call_model(model, images[[0, 0, 0]], bound)
+    torch.testing.assert_close(three, plain[[0, 0, 0]] * torch.tensor([[3.0], [7.0], [3.0]]))
+    found = attribute(
+        model, SaliencyBatch(images, inputs={"tokens": tokens}), methods=["grad_cam", "score_cam"]
+    )
+    torch.testing.assert_close(found.logits, plain * torch.tensor([[3.0], [7.0]]))
 
 
 def test_a_forward_of_three_arguments_without_other_inputs_is_given_none():
