@@ -24,6 +24,7 @@ from lightning_gcam.cam.call_advice import (
 from lightning_gcam.cam.invocation import Forward, Invocation, takes_inputs
 from lightning_gcam.cam.layouts import leaves_of
 from lightning_gcam.cam.outputs import RECIPES
+from lightning_gcam.cam.whole import without_pairs
 from lightning_gcam.utils.chunking import one_forward
 from lightning_gcam.utils.dimensions import Size
 from lightning_gcam.utils.errors import InputError
@@ -39,6 +40,8 @@ def call_model(
     model: nn.Module, images: Tensor, forward: Forward | None, inputs: Mapping[str, Any] | None = None
 ) -> Any:
     """The model's output for the images, through `forward` where there is one.
+
+    Of two towers, texts that are none of the inputs are classes, see `without_pairs`.
 
     Args:
         model: one whose own forward takes the images, first or by a keyword; or one that has no forward, and a single
@@ -89,7 +92,8 @@ def call_model(
                 f"{type(model).__name__} has no `forward` of its own: its only part with parameters is called with the "
                 f"images, as `{invocation}`. If the logits come about otherwise, pass `forward=`."
             )
-    return output
+    are_given = inputs and (invocation.others(inputs) if forward is None else takes_inputs(forward))
+    return output if are_given else without_pairs(output)
 
 
 @contextmanager
