@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_gcam.utils import annotation
 from lightning_gcam.utils.lightning_compat import in_both
 
 Forward = Callable[..., Any]
@@ -84,10 +85,11 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 def _is_label(parameter: inspect.Parameter) -> bool:
     """Whether a parameter may be left out and is named as annotation is: with it, many a forward computes a loss."""
-    return parameter.default is not inspect.Parameter.empty and parameter.name in _ANNOTATION
+    return parameter.default is not inspect.Parameter.empty and parameter.name.lower() in _ANNOTATION
 
 
-_ANNOTATION = ("label", "labels", "target", "targets", "mask", "masks", "y", "mask_labels", "class_labels")
+_ANNOTATION = {*annotation.LABELS, *annotation.MASKS, "gt_boxes", "gt_bboxes", "index", "idx"}
+"""No boxes but the true ones: a model of documents takes the `bbox` of each word, another one boxes as prompts."""
 
 
 def _has_forward(model: nn.Module) -> bool:

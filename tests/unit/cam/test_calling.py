@@ -457,6 +457,22 @@ def test_an_optional_input_is_handed_over_by_its_name():
     assert call_model(WithColumns(), torch.zeros(3, 1, 2, 2), bound).tolist() == [[10.0], [40.0], [90.0]]
 
 
+class WithLoss(nn.Module):
+    """Gives its loss in the place of logits where it has something to compare them with."""
+
+    def forward(self, images, category=None, label_ids=None, y_true=None, seg=None, idx=None, bbox=None):
+        if any(each is not None for each in (category, label_ids, y_true, seg, idx)):
+            return torch.tensor(0.5)
+        return images.flatten(1).sum(dim=1, keepdim=True) + (0 if bbox is None else bbox)
+
+
+@pytest.mark.parametrize("name", ["category", "label_ids", "y_true", "seg", "idx"])
+def test_annotation_stays_out_under_every_name_that_it_is_read_by(name):
+    bound = bound_to(None, {name: torch.tensor([1, 0, 2]), "bbox": COLUMNS[:, :1]})
+    assert call_model(WithLoss(), torch.ones(3, 1, 2, 2), bound).tolist() == (4 + COLUMNS[:, :1]).tolist()
+    assert inputs_taken(WithLoss(), None, [name]) == []
+
+
 def test_samples_are_repeated_for_another_number_of_images():
     bound = bound_to(None, {"columns": COLUMNS})
     found = call_model(WithColumns(), torch.zeros(4, 1, 2, 2), bound)
