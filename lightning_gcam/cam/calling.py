@@ -64,12 +64,15 @@ def call_model(
     if isinstance(forward, WrappedForward):
         return forward(model, images)  # which calls this again
     invocation = Invocation.of(model)
+
+    def call(images: Tensor) -> Any:
+        if forward is None:
+            return invocation(images, inputs)
+        return forward(model, images, *([inputs or {}] if takes_inputs(forward) else []))
+
     try:
         with _recurrent_layers_without_cudnn(model), one_forward(images):
-            if forward is None:
-                output = invocation(images, inputs)
-            else:
-                output = forward(model, images, *([inputs or {}] if takes_inputs(forward) else []))
+            output = call(images)
     except InputError:
         raise
     except NotImplementedError as error:
@@ -78,12 +81,12 @@ def call_model(
         raise InputError(message_without_forward(model, images, invocation)) from error
     except (RuntimeError, TypeError, LookupError, AttributeError, ValueError) as error:
         if is_about_integers(images, error):
-            kind = IntegerImagesError if takes_floats(model, images, forward) else InputError
+            kind = IntegerImagesError if takes_floats(call, model, images) else InputError
             raise kind(message_not_taken(model, images, error, floats=kind is IntegerImagesError)) from error
         if model in _RAN or not is_wrong_input(error, invocation if forward is None else None):
             raise
         raise InputError(
-            message_failed(model, images, invocation if forward is None else None, error)
+            message_failed(model, images, invocation if forward is None else None, error, inputs)
         ) from error
     if model not in _RAN:
         _RAN.add(model)

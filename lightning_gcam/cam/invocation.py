@@ -60,8 +60,8 @@ class Invocation:
             keys: of the inputs, those first that are no annotation.
         """
         inner = getattr(self.module, "_orig_mod", self.module)
-        named = [each for each in _parameters(inner) if each.kind in _NAMED]
-        beside = [each for each in named if each.name != self.keyword][self.keyword is None :]
+        parameters = _parameters(inner)[self.keyword is None :]  # behind the images
+        beside = [each for each in parameters if each.kind in _NAMED and each.name != self.keyword]
         found = {each.name: each.name for each in beside if each.name in keys and not _is_label(each)}
         left = (key for key in keys if key not in found)
         for each in beside:

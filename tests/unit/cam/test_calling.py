@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import SaliencyBatch, attribute
+from lightning_gcam.callbacks.distributed import _standing_in
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.calling import (
     BoundForward,
@@ -471,6 +472,51 @@ def test_annotation_stays_out_under_every_name_that_it_is_read_by(name):
     bound = bound_to(None, {name: torch.tensor([1, 0, 2]), "bbox": COLUMNS[:, :1]})
     assert call_model(WithLoss(), torch.ones(3, 1, 2, 2), bound).tolist() == (4 + COLUMNS[:, :1]).tolist()
     assert inputs_taken(WithLoss(), None, [name]) == []
+
+
+class TakesTheirPlace(nn.Module):
+    """Its images have no name to be called by."""
+
+    def forward(self, images, /, age):
+        return images.flatten(1).sum(dim=1) + age
+
+
+def test_beside_images_without_a_name_an_input_goes_by_its_own():
+    bound = bound_to(None, {"age": torch.tensor([1.0, 2.0])})
+    assert call_model(TakesTheirPlace(), torch.ones(2, 1, 2, 2), bound).tolist() == [5.0, 6.0]
+
+
+class TableAndFloats(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.table = cnn("flat"), nn.Linear(2, 5)
+
+    def forward(self, images, columns):
+        return self.net(images) + self.table(columns)
+
+
+@pytest.mark.parametrize("forward", [None, lambda module, images, inputs: module(images, inputs["columns"])])
+def test_whole_numbers_beside_a_table_are_said_to_be_taken_as_floats(forward):
+    images = (255 * pictures(3)).abs().clamp(0, 255).to(torch.uint8)
+    with pytest.raises(InputError, match=re.escape("as with `images.float() / 255`")):
+        call_model(TableAndFloats(), images, bound_to(forward, {"columns": torch.zeros(3, 2)}))
+
+
+def test_a_failed_call_names_what_was_handed_over_and_what_there_was():
+    bound = bound_to(None, {"columns": torch.zeros(3, 7), "site": torch.zeros(3)})
+    with pytest.raises(InputError) as raised:
+        call_model(TableAndFloats(), pictures(3), bound)
+    assert "as `module(images, columns=inputs['columns'])` (there are 'columns', 'site'), which" in str(
+        raised.value
+    )
+    assert "anything but these, pass `forward=`" in str(raised.value)
+
+
+def test_through_a_wrapper_a_forward_of_three_arguments_is_given_no_inputs():
+    model = nn.Identity()
+    with _standing_in(model, lambda module, images, inputs: (module(images) + 1, inputs)):
+        found, inputs = model(torch.zeros(2))
+    assert found.tolist() == [1.0, 1.0] and inputs == {}
 
 
 def test_samples_are_repeated_for_another_number_of_images():
