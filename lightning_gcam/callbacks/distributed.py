@@ -13,7 +13,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from lightning_gcam.callbacks.trainer_state import precision
-from lightning_gcam.cam.calling import WrappedForward
+from lightning_gcam.cam.calling import WrappedForward, call_model
 from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.data import SaliencyBatch
@@ -286,7 +286,7 @@ def _standing_in(module: nn.Module, forward: Forward) -> Iterator[None]:
 
     def once(images: Tensor) -> Any:
         del module.forward
-        return forward(module, images)
+        return call_model(module, images, forward)
 
     module.forward = once
     try:
