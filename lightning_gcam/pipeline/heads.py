@@ -32,21 +32,19 @@ class JoinedRecord(SaliencyRecord):
     """
 
     @staticmethod
-    def of(heads: Mapping[str, SaliencyRecord], batch: SaliencyBatch, stamp: Stamp) -> JoinedRecord:
-        """Join the records of the heads.
+    def of(heads: Mapping[str, SaliencyRecord], host: SaliencyBatch, stamp: Stamp) -> JoinedRecord:
+        """Join the records of the heads, without computing anything.
 
         Args:
             heads: by their names, one at least.
-            batch: the samples with all labels.
+            host: the samples on the host, with all labels.
             stamp: of the look as a whole.
         """
         first, *_ = heads.values()
         costs = [each.cost for each in heads.values()]
         sizes = [each.chunk_size for each in heads.values() if each.chunk_size is not None]
-        labels = batch.labels.cpu() if batch.labels is not None else None
-        all_labels = {name: each.cpu() for name, each in (batch.head_labels or {}).items()}
         return JoinedRecord(
-            replace(first.batch, labels=labels, head_labels=all_labels or None),
+            host,
             first.attribution,
             _named({name: each.scores for name, each in heads.items()}),
             stamp,
@@ -164,15 +162,17 @@ class RunHistory(LookHistory):
 
 def looks_at_heads(
     batch: SaliencyBatch,
+    host: SaliencyBatch,
     plans: Sequence[HeadPlan],
     stamp: Stamp,
     history: LookHistory | None,
     largest_label: int,
 ) -> dict[HeadPlan, dict[str, Any]]:
-    """The arguments of `analyze` that differ for each head.
+    """The arguments of `analyze` that differ for each head; the images are the same objects.
 
     Args:
         batch: as in `analyze`.
+        host: the same on the host, of which there is one copy whatever the number of heads.
         plans: of the heads.
         stamp: as in `analyze`.
         history: as in `analyze`; a `RunHistory` has one for each head.
@@ -182,7 +182,7 @@ def looks_at_heads(
     for plan in plans:
         past = history.of_head(str(plan.name)) if isinstance(history, RunHistory) else None
         looks[plan] = {
-            "batch": _samples_of(batch, plan, past),
+            **_samples_of(batch, host, plan, past),
             "stamp": _stamp_of(stamp, plan),
             "history": past,
             "largest_label": largest_label if plan.labels == "" else -1,
@@ -190,11 +190,15 @@ def looks_at_heads(
     return looks
 
 
-def _samples_of(batch: SaliencyBatch, plan: HeadPlan, history: LookHistory | None) -> SaliencyBatch:
-    """The samples with one head's labels: the same objects at every look of a run."""
-    if history is None:
-        return samples_of_head(batch, plan)
-    return history.of_samples("samples of the head", batch, lambda: samples_of_head(batch, plan))
+def _samples_of(
+    batch: SaliencyBatch, host: SaliencyBatch, plan: HeadPlan, history: LookHistory | None
+) -> dict[str, SaliencyBatch]:
+    """The samples with one head's labels, on the device and on the host: the same objects at every look of a run."""
+
+    def choose() -> dict[str, SaliencyBatch]:
+        return {"batch": samples_of_head(batch, plan), "host": samples_of_head(host, plan)}
+
+    return history.of_samples("samples of the head", batch, choose) if history is not None else choose()
 
 
 def _stamp_of(stamp: Stamp, plan: HeadPlan) -> Stamp:

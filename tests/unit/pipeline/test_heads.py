@@ -19,6 +19,7 @@ from lightning_gcam.pipeline.labels import for_planning, labels_by_name, plan_he
 from lightning_gcam.pipeline.record import Stamp
 from lightning_gcam.pipeline.run import analyze, record_saliency
 from lightning_gcam.utils.errors import InputError
+from tests.support.synchronizations import OnDevice, synchronizations, to_device
 from tests.support.toys import listening, toy_samples
 
 SEXES, AGES = torch.tensor([0, 1, 0, 1]), torch.tensor([20, 31, 40, 50])
@@ -133,6 +134,20 @@ def test_a_look_at_both_heads_is_the_two_looks() -> None:
     assert record.row == {"step": 3, "epoch": 0, **record.scores}
     assert record.metrics["saliency/sex/energy"] == record.scores["sex/energy"]
     assert "sex/average_drop" in record.scores and "age/average_drop" not in record.scores
+
+
+@pytest.mark.parametrize("history", [None, RunHistory()])
+def test_the_samples_are_copied_to_the_host_once_for_all_heads(history: RunHistory | None) -> None:
+    config = LookConfig(scores=["energy"], checks=[], target_layer="body.1")
+    model, samples = to_device(Face()), to_device(batch(labels=SEXES))
+    with synchronizations():
+        record = analyze(model, samples, config, history=history)
+    hosts = [record.batch, *(each.batch for each in record.heads.values())]
+    assert all(each.images is record.batch.images and each.masks is record.batch.masks for each in hosts)
+    assert not isinstance(record.batch.images, OnDevice)
+    assert record.batch.labels.tolist() == SEXES.tolist()
+    assert record.batch.head_labels["age"][:, 0].tolist() == AGES.tolist()
+    assert record.heads["age"].batch.labels.tolist() == AGES.tolist()
 
 
 def test_a_joined_record_shows_all_heads() -> None:
