@@ -170,6 +170,23 @@ def test_a_joined_record_shows_all_heads() -> None:
     assert record.figure().image.shape == record.overlay.shape
 
 
+def test_a_head_of_any_name_has_tags_that_every_logger_takes() -> None:
+    class Named(Face):
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            found = super().forward(images)
+            return {"age (years)": found["age"], "sex": found["sex"]}
+
+    labels = {"sex": SEXES, "age (years)": AGES}
+    record = record_saliency(Named(), batch(head_labels=labels), scores=["energy"], checks=[])
+    assert list(record.heads) == ["age (years)", "sex"], "in Python they keep their names"
+    assert list(record.pictures) == ["saliency/age_years_/overlay", "saliency/sex/overlay"]
+    energy = record.heads["age (years)"].scores["energy"]
+    assert record.metrics["saliency/age_years_/energy"] == energy == record.scores["age_years_/energy"]
+    assert record.measurements["age_years_/energy"].value == pytest.approx(energy)
+    assert record.table[0]["score"] == "age_years_/energy"
+    assert "head age (years)" in record.title
+
+
 def test_class_names_are_those_of_the_heads_with_as_many_classes() -> None:
     record = analyze(
         Face(), batch(), LookConfig(head=["sex", "embedding"]), stamp=Stamp(class_names=["f", "m"])
