@@ -166,7 +166,7 @@ class SaliencyMonitor(Callback):
         show_change: a further column beside each map with what came and what went since the look before.
         head: which heads of a model with several are looked at: a name, its place in a tuple such as "1", or several of
             them. Left out, these are all that have names, and of those in a tuple the ones that the labels fit. The
-            tags are `saliency/<head>/overlay` and `saliency/<head>/<score>`.
+            tags are `saliency/<head>/overlay` and `saliency/<head>/<score>`, "_" for signs that a logger may refuse.
 
     Raises:
         InputError: naming the argument, what came, and what to do; before training time is spent.
