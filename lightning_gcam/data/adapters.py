@@ -17,7 +17,7 @@ from lightning_gcam.data.masks import is_dense, read_masks
 from lightning_gcam.data.objects import read_objects, targets_of
 from lightning_gcam.data.readers import find_parts
 from lightning_gcam.data.saliency_batch import SaliencyBatch
-from lightning_gcam.data.structure import are_frames_first, as_tensor, is_list, unwrap
+from lightning_gcam.data.structure import VIDEOS, VOLUMES, are_frames_first, as_tensor, is_list, unwrap
 from lightning_gcam.data.unreadable import (
     Parts,
     UnreadableBatch,
@@ -230,15 +230,11 @@ def _checked(check: Callable[[Any, Size], None], value: Any, size: Size) -> Any:
     return value
 
 
-_VIDEOS = ("video", "videos", "clip", "clips", "frames")
-_VOLUMES = ("volume", "volumes", "image", "images", "img", "scan")
-
-
 def _kind_of(images: Tensor, name: str, frames_first: bool) -> Kind | None:
     """Return the kind that three dimensions are by the name of the images; None where it does not matter."""
     if images.ndim != 5:
         return None
-    return "video" if frames_first or name in _VIDEOS else "volume" if name in _VOLUMES else None
+    return "video" if frames_first or name in VIDEOS else "volume" if name in VOLUMES else None
 
 
 def _head_labels(columns: Parts, labels: Tensor | None, images: Tensor) -> dict[str, Tensor] | None:

@@ -29,8 +29,9 @@ from lightning_gcam.data.unreadable import Parts, UnreadableBatch
 
 KEYS = {
     "images": (
-        *("images", "image", "pixel_values", "x", "inputs", "input", "imgs", "img", "data", "samples"),
-        *("video", "videos", "clip", "clips", "frames", "volume", "volumes", "spectrogram", "spectrograms"),
+        *("pixel_values", "x", "inputs", "input", "imgs", "data", "samples", "spectrogram", "spectrograms"),
+        *structure.VIDEOS,
+        *structure.VOLUMES,
         *structure.SIGNALS,
     ),
     "labels": (

@@ -37,6 +37,13 @@ READ: dict[str, tuple[Any, Tensor, str]] = {
     ),
     "named": ({"volume": VIDEO, "label": LABELS}, VIDEO, "volume"),
     "as MONAI": ({"image": VIDEO, "label": LABELS[:, None]}, VIDEO, "volume"),
+    "one channel named as an image": ({"image": ECG[:, :1], "label": LABELS}, ECG[:, :1], "signal"),
+    "of four channels and as thin as colours": (
+        {"image": FRAMES[:, :4], "label": LABELS},
+        FRAMES[:, :4],
+        "volume",
+    ),
+    "of one slice": ({"volume": FRAMES[:, :, :1], "label": LABELS}, FRAMES[:, :, :1], "volume"),
     "volume samples": (
         [{"image": each, "label": int(label)} for each, label in zip(VOLUME, LABELS, strict=True)],
         VOLUME,
