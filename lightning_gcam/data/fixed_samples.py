@@ -134,8 +134,8 @@ class FixedBatch:
     Args:
         num_samples: how many to keep.
         selection: "balanced": as even over the classes as the stream allows, each class's earliest samples (so a
-            validation set that is sorted by class does not give one class only), or the first ones where labels are
-            measurements; "first": the first ones; or positions in the stream.
+            validation set that is sorted by class does not give one class only; of several heads, the classes of the
+            first that has some), or the first ones where labels are measurements; "first": the first ones; or positions in the stream.
 
     Example:
         >>> fixed = FixedBatch(num_samples=2)
@@ -363,10 +363,17 @@ def _mixed_fields(batches: Sequence[SaliencyBatch]) -> list[str]:
 
 
 def _groups(batch: SaliencyBatch) -> list[int]:
-    """Return the class of each sample, the first marked one of a multi-hot row; 0 where there are no labels."""
+    """Return the class of each sample, the first marked one of a multi-hot row; 0 where there are no labels.
+
+    Of several heads it is that of the first which has classes. None of its own is then a class, too: the sample may
+    have one for another head.
+    """
     labels = batch.labels
     if labels is None:
-        return [0] * len(batch)
+        columns = [each.reshape(len(batch), -1) for each in (batch.head_labels or {}).values()]
+        of_classes = (each for each in columns if each.shape[1] == 1 and not each.is_floating_point())
+        classes = next(of_classes, torch.full((len(batch), 1), -1))[:, 0]
+        return [int(label) + 1 for label in classes.clamp(min=-1).tolist()]
     return [int(label) for label in (labels if labels.ndim == 1 else labels.float().argmax(dim=1)).tolist()]
 
 
