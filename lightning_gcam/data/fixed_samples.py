@@ -135,7 +135,8 @@ class FixedBatch:
         num_samples: how many to keep.
         selection: "balanced": as even over the classes as the stream allows, each class's earliest samples (so a
             validation set that is sorted by class does not give one class only; of several heads, the classes of the
-            first that has some), or the first ones where labels are measurements; "first": the first ones; or positions in the stream.
+            first that has some), or the first ones where labels are measurements; "first": the first ones; or positions
+            in the stream.
 
     Example:
         >>> fixed = FixedBatch(num_samples=2)

@@ -111,7 +111,7 @@ def test_every_head_of_a_dict_has_a_look_of_its_own(tmp_path: Path) -> None:
     assert (age.attribution.target_layer, sex.attribution.target_layer) == ("early", "late")
     assert (age.attribution.explains, sex.attribution.explains) == ("output", "classes")
     assert sex.attribution.targets.tolist() == sex.batch.labels.tolist()
-    assert age.batch.labels.tolist() == [20.5 + 10 * each for each in (0, 1, 2, 3, 0, 1)]
+    assert age.batch.labels.tolist() == [20.5 + 10 * each for each in (0, 2, 0, 1, 3, 1)]  # by sex
     assert "head sex · layer late · maps of the true class" in sex.title
 
     names = ["energy", "energy_chance", "centre/energy"]
@@ -183,7 +183,7 @@ def test_heads_of_a_tuple_are_named_by_their_places(
     assert list(monitor.last_record.heads) == looked_at
     assert f"{looked_at[-1]}/energy" in monitor.history[-1]
     assert monitor.last_record.heads["1"].attribution.logits.shape == (6, 2)
-    assert monitor.last_record.heads["1"].batch.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert monitor.last_record.heads["1"].batch.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("sanity", [0, 2])
