@@ -189,11 +189,27 @@ class _Reading:
             _names(parts.get("names"), len(images)),
             kind=_kind_of(images, name, frames_first),
             frames_first=frames_first,
-            head_labels=_head_labels(parts.get("columns", {}), labels, images),
+            head_labels=self._head_labels(labels, images, faults),
             inputs=parts.get("inputs") or None,
             faults=faults if any(faults) else None,
             no_classes=labels is None and masks is None and targets is None and self._holds_numbers(images),
         )
+
+    def _head_labels(
+        self, labels: Tensor | None, images: Tensor, faults: list[str]
+    ) -> dict[str, Tensor] | None:
+        """Read the columns that could each be the label of a head; None where the labels are the only one.
+
+        What is missing in a column that stands beside labels is no fault: the column may be of no head.
+        """
+        found: dict[str, Tensor] = {}
+        for key, value in self.parts.get("columns", {}).items():
+            noted = [""] * len(images)
+            with suppress(UnreadableBatch, InputError):
+                found[str(key)] = read_labels(value, images, self.class_names, noted)
+            if labels is None:
+                faults[:] = [old or new for old, new in zip(faults, noted, strict=True)]
+        return found if len(found) > (labels is not None) else None
 
     def _holds_numbers(self, images: Tensor) -> bool:
         """Whether in the labels' place there came several numbers a sample, such as keypoints: they name no classes."""
@@ -235,15 +251,6 @@ def _kind_of(images: Tensor, name: str, frames_first: bool) -> Kind | None:
     if images.ndim != 5:
         return None
     return "video" if frames_first or name in VIDEOS else "volume" if name in VOLUMES else None
-
-
-def _head_labels(columns: Parts, labels: Tensor | None, images: Tensor) -> dict[str, Tensor] | None:
-    """Read the columns that could each be the label of a head; None where the labels are the only one."""
-    found: dict[str, Tensor] = {}
-    for key, value in columns.items():
-        with suppress(UnreadableBatch, InputError):
-            found[str(key)] = read_labels(value, images)
-    return found if len(found) > (labels is not None) else None
 
 
 def _suspect(suspect: Any, size: Size, device: torch.device) -> Any:

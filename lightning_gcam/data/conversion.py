@@ -130,8 +130,8 @@ def read_labels(
 
     Shares of each class (soft labels, of mixed images or smoothed) become a mark at the largest: it is the class that
     the map explains, that the caption names and that the samples are balanced over. One-hot labels stay as they are:
-    in another batch there may be several marks in a row. A class that is missing (None, NaN) is -1, and a mark that is
-    (NaN, negative) is 0.
+    in another batch there may be several marks in a row. A class that is missing (None, NaN) is -1, a measurement that
+    is remains NaN, and a mark that is (NaN, negative) is 0.
 
     Args:
         labels: an array or lists of numbers or words.
@@ -169,6 +169,8 @@ def read_labels(
             f"`labels` {shape_of(found)} are neither classes, marks nor measurements.", recipe="#keypoints"
         )
     found = _without_missing(found, faults) if len(found.shape) and len(found) == n else found
+    if found.shape == (n,) and bool(found.isnan().all()):
+        raise UnreadableBatch("`labels` are NaN for every sample.")
     check_part(check_labels, found, (n, 0, 0))
     found = found.long() if found.dtype == torch.bool and found.ndim == 1 else found
     return found if found.ndim == 1 else _read_rows(found, array_code("labels", labels))
@@ -183,24 +185,23 @@ def _read_given(
         raise UnreadableBatch("`labels` are None for every sample.")
     noted = [""] * len(rows)
     given = read_labels([labels[row] for row in rows], images[: len(rows)], class_names, noted)
-    if given.ndim == 1 and not is_whole(given):
-        raise UnreadableBatch("Some of the `labels` are None, and the others are measurements.")
     for row, fault in zip(rows, noted, strict=True):
         if faults is not None:
             faults[row] = faults[row] or fault
-    none = -1 if given.ndim == 1 else 0
+    none = 0 if given.ndim > 1 else -1 if is_whole(given) else torch.nan
     return given.new_full((len(labels), *given.shape[1:]), none).index_copy(
         0, torch.tensor(rows, device=given.device), given
     )
 
 
 def _without_missing(labels: Tensor, faults: list[str] | None) -> Tensor:
-    """Make a missing class `(N,)` -1 and a missing mark `(N, K)` 0, where the others are classes or marks."""
+    """Make a missing class `(N,)` -1 and a missing mark `(N, K)` 0; a missing measurement `(N,)` remains NaN."""
     if labels.is_complex() or labels.dtype == torch.bool:
         return labels
     if labels.ndim == 1:
-        bad, none = ~labels.isfinite(), -1
-        is_clear = is_whole(labels[~bad])
+        bad = ~labels.isfinite()
+        is_clear = not bool(labels.isinf().any())
+        none = -1.0 if is_whole(labels[~bad]) else torch.nan
     else:
         bad, none = ~labels.isfinite() | ((labels < 0) & (labels == labels.round())), 0
         is_clear = is_binary(labels[~bad])

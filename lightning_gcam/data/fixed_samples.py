@@ -209,7 +209,7 @@ class FixedBatch:
             self._measured = True
             for each in self._sizes.values():
                 each.kept = _ungrouped(each.kept)
-        groups = [0] * len(batch) if self._measured else _groups(batch)
+        groups = _groups(batch, is_measured=self._measured)
         rows = [row for row, position in enumerate(positions) if self._is_wanted(position)]
         usable = [row for row in rows if groups[row] >= 0]
         self._unlabelled += len(rows) - len(usable)
@@ -363,11 +363,11 @@ def _mixed_fields(batches: Sequence[SaliencyBatch]) -> list[str]:
     return [name for name in names if len({getattr(each, name) is None for each in batches}) > 1]
 
 
-def _groups(batch: SaliencyBatch) -> list[int]:
+def _groups(batch: SaliencyBatch, *, is_measured: bool) -> list[int]:
     """Return the class of each sample, the first marked one of a multi-hot row; 0 where there are no labels.
 
-    Of several heads it is that of the first which has classes. None of its own is then a class, too: the sample may
-    have one for another head.
+    All measurements are of one class, 0, and a missing one is of -1. Of several heads it is the class of the first
+    which has classes; none of its own is then a class, too: the sample may have one for another head.
     """
     labels = batch.labels
     if labels is None:
@@ -375,7 +375,9 @@ def _groups(batch: SaliencyBatch) -> list[int]:
         of_classes = (each for each in columns if each.shape[1] == 1 and not each.is_floating_point())
         classes = next(of_classes, torch.full((len(batch), 1), -1))[:, 0]
         return [int(label) + 1 for label in classes.clamp(min=-1).tolist()]
-    return [int(label) for label in (labels if labels.ndim == 1 else labels.float().argmax(dim=1)).tolist()]
+    classes = labels if labels.ndim == 1 else labels.float().argmax(dim=1)
+    classes = -classes.isnan().long() if is_measured else classes.nan_to_num(-1)
+    return [int(label) for label in classes.tolist()]
 
 
 def _largest_label(batch: SaliencyBatch) -> int:

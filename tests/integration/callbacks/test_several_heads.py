@@ -377,3 +377,26 @@ def test_an_evaluation_goes_on_with_its_head(tmp_path: Path) -> None:
 def test_an_evaluation_of_several_heads_is_refused() -> None:
     with pytest.raises(InputError, match="`head` must be the name of one head"):
         SaliencyEvaluation(head=["age", "sex"])  # type: ignore[arg-type]
+
+
+class SomeAges(Faces):
+    """Faces of which every third has no age."""
+
+    def __getitem__(self, index: int) -> Any:
+        found = super().__getitem__(index)
+        return {**found, "age": found["age"] if index % 3 else torch.tensor(torch.nan)}
+
+
+def test_an_age_that_is_missing_costs_its_sample_alone(tmp_path: Path) -> None:
+    monitor = watching(scores=["energy"])
+    batches = DataLoader(SomeAges(), batch_size=8)
+    with pytest.warns(UserWarning, match=r"2 of 6 samples are looked at without .* a label of NaN \(2\)"):
+        toy_trainer(tmp_path, monitor, logger=[ReportLogger(tmp_path)]).fit(Face(), loader(), batches)
+
+    age, sex = monitor.last_record.heads.values()
+    positions = [0, 2, 4, 1, 3, 5]
+    assert [each == each for each in age.batch.labels.tolist()] == [bool(each % 3) for each in positions]
+    assert age.attribution.explains == "output"
+    assert ["true" in each for each in age.captions] == [bool(each % 3) for each in positions]
+    assert sex.batch.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert 0 < monitor.history[-1]["age/energy"] <= 1
