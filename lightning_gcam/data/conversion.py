@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lightning_gcam.data.checks import FORMS, check_images, check_labels, shape_of
 from lightning_gcam.data.structure import (
+    SIGNALS,
     are_shares,
     are_signals,
     are_strings,
@@ -23,6 +25,7 @@ from lightning_gcam.data.structure import (
 )
 from lightning_gcam.data.unreadable import UnreadableBatch, array_code, check_part
 from lightning_gcam.utils.errors import InputError, did_you_mean
+from lightning_gcam.utils.lightning_compat import rank_zero_info
 
 _MOST_CHANNELS_LAST = 4
 _LEAST_PIXELS = 16
@@ -93,6 +96,8 @@ def _refuse_other_signals(images: Tensor, code: str, labels: Tensor | None, name
                 image_size=(n, columns, rows),
                 images=f"{code}.transpose(1, 2)",
             )
+        if name not in SIGNALS and rows >= _LEAST_PIXELS:
+            _log_signals(rows, columns)
         return
     reason = (
         f"`images` must be {FORMS}; got {shape_of(images)}, which is no signal by its form "
@@ -102,6 +107,16 @@ def _refuse_other_signals(images: Tensor, code: str, labels: Tensor | None, name
     if n in (1, 3, _MOST_CHANNELS_LAST) and not is_batch:
         raise UnreadableBatch(reason, image_size=(1, rows, columns), images=f"{code}[None]")
     raise UnreadableBatch(reason, image_size=(n, rows, columns), images=f"{code}[:, None]")
+
+
+@cache
+def _log_signals(channels: int, length: int) -> None:
+    """Log once that what could be grey images without a channel is read as signals."""
+    rank_zero_info(
+        f"The images (N, {channels}, {length}) are read as signals of {channels} channels. Where they are grey images "
+        "without a channel, add it, for example:\n"
+        "    adapter=lambda batch: SaliencyBatch(images=batch[0][:, None], labels=batch[1])"
+    )
 
 
 def _refuse_several_sizes(images: Any) -> None:
