@@ -43,16 +43,16 @@ def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> Candidates | Excepti
 
 def _packed(offered: Candidates) -> tuple[Any, ...]:
     samples = [(each.position, each.group, each.batch.state_dict()) for each in offered.samples]
-    return samples, offered.delivered, offered.unlabelled
+    return samples, offered.delivered, offered.unlabelled, offered.largest_label
 
 
 def _unpacked(shares: list[tuple[Any, ...]], device: torch.device) -> Candidates:
     whole = Candidates([], Counter())
-    for samples, delivered, unlabelled in shares:
+    for samples, *counts in shares:
         own = [
             Sample(position, group, SaliencyBatch(**state).to(device)) for position, group, state in samples
         ]
-        whole = whole + Candidates(own, delivered, unlabelled)
+        whole = whole + Candidates(own, *counts)
     return whole
 
 

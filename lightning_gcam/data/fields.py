@@ -30,8 +30,9 @@ from lightning_gcam.utils import annotation
 
 KEYS = {
     "images": (
-        *("images", "image", "pixel_values", "x", "inputs", "input", "imgs", "img", "data", "samples"),
-        *("video", "videos", "clip", "clips", "frames", "volume", "volumes", "spectrogram", "spectrograms"),
+        *("pixel_values", "x", "inputs", "input", "imgs", "data", "samples", "spectrogram", "spectrograms"),
+        *structure.VIDEOS,
+        *structure.VOLUMES,
         *structure.SIGNALS,
     ),
     "labels": annotation.LABELS,
