@@ -29,7 +29,8 @@ from lightning_gcam.cam.layouts import (
 from lightning_gcam.cam.output_recorder import LayerOutput, recorded
 from lightning_gcam.cam.outputs import find_logits, find_raw_logits, maps_of_all_heads
 from lightning_gcam.cam.squashing import nodes_behind
-from lightning_gcam.cam.suitability import leads_to, unsuitable, up_to_the_bottleneck
+from lightning_gcam.cam.suitability import are_the_output, leads_to, unsuitable, up_to_the_bottleneck
+from lightning_gcam.cam.whole import whole_output
 from lightning_gcam.utils.dimensions import Size, size_of
 from lightning_gcam.utils.errors import InputError
 
@@ -140,7 +141,8 @@ def _probe(
         output, outputs = run(leaf.clone()), recorder.outputs
         torch.set_grad_enabled(True)
         logits = find_logits(output, len(images), images.ndim - 2)
-        candidates = [each for each in outputs if each.tensor.requires_grad]
+        raw = find_raw_logits(output, len(images), images.ndim - 2)
+        candidates = _features_among([each for each in outputs if each.tensor.requires_grad], output, raw)
         if feature_maps:
             candidates = _before_all(candidates, feature_maps)
         is_finite = bool(torch.isfinite(logits).all())
@@ -148,7 +150,6 @@ def _probe(
             return ProbeResult([], is_finite)
         score = (logits.float() * _uneven_weights(logits)).sum()
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
-    raw = find_raw_logits(output, len(images), images.ndim - 2)
     is_dense = raw.ndim > 2
     source = candidates[0].tensor if start else leaf
     outputs_and_gradients = list(zip(_from_image(candidates, source), gradients, strict=True))
@@ -168,6 +169,13 @@ def _probe(
 def _maps_in(output: Any) -> list[Tensor]:
     """The feature maps that a backbone returned."""
     return [each for each in leaves_of(output) if isinstance(each, Tensor) and each.requires_grad]
+
+
+def _features_among(candidates: list[LayerOutput], output: Any, logits: Tensor) -> list[LayerOutput]:
+    """The outputs that are not the model's own, `(N, K)` or coordinates."""
+    is_whole = whole_output(output, len(logits)) is not None
+    own = are_the_output([each.tensor for each in candidates], logits, in_any_shape=is_whole)
+    return [each for each, is_own in zip(candidates, own, strict=True) if not is_own]
 
 
 def _before_all(candidates: list[LayerOutput], feature_maps: list[Tensor]) -> list[LayerOutput]:

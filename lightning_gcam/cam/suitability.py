@@ -144,17 +144,44 @@ _PASSES_ON = (
 """Beginnings of the names of operations that resize, cut or squash logits and compute no other ones."""
 
 
-def _passed_on(tensor: Tensor) -> list[Node]:
-    """The operations from a map back to the one that computed it."""
+def _passed_on(tensor: Tensor, passes_on: tuple[str, ...] = _PASSES_ON) -> list[Node]:
+    """The operations from an output back to the one that computed it."""
     if not tensor.requires_grad:
         return []
     found = [get_gradient_edge(tensor).node]
-    while found[-1].name().startswith(_PASSES_ON):
+    while found[-1].name().startswith(passes_on):
         behind = [each for each, _ in found[-1].next_functions if each is not None]
         if len(behind) != 1:
             break
         found.append(behind[0])
     return found
+
+
+_SCALES = ("Select", "Tanh", "MulBackward", "DivBackward", "AddBackward", "SubBackward")
+"""The same of operations by which numbers are scaled."""
+
+
+def are_the_output(outputs: Sequence[Tensor], logits: Tensor, *, in_any_shape: bool) -> list[bool]:
+    """Whether each layer's output holds the model's own numbers, one a class or coordinate, and no features.
+
+    Args:
+        outputs: what each layer returned, with a graph.
+        logits: `(N, K)`; maps `(N, K, *grid)` are those of `unsuitable`, and none is here.
+        in_any_shape: whether any shape of them counts, as of coordinates `(N, P, 2)`. Of others it is that of the
+            logits with sides of one, such as `(N, K, 1)`: an embedding may be all features of a convolution in a row.
+
+    Example:
+        >>> scores = nn.Linear(4, 1)(torch.ones(1, 9, 4))
+        >>> are_the_output([scores, scores.view(1, 3, 3)], scores[..., 0], in_any_shape=False)
+        [True, False]
+    """
+    own = set(_passed_on(logits, (*_PASSES_ON, *_SCALES))) if logits.ndim == 2 else set()
+    shape = [side for side in logits.shape if side > 1]
+    return [
+        (in_any_shape or [side for side in each.shape if side > 1] == shape)
+        and get_gradient_edge(each).node in own
+        for each in outputs
+    ]
 
 
 # ------------------------------------------------------------ calls

@@ -191,3 +191,64 @@ def test_a_bias_that_is_not_finite_hides_no_layer() -> None:
     with torch.no_grad():
         model.head[3].bias[0] = torch.nan
     assert find_target_layer(model, pictures()).name == "features"
+
+
+def of_a_grid(*last: nn.Module) -> nn.Sequential:
+    return nn.Sequential(conv(3, 4, 2), nn.Flatten(), nn.LazyLinear(10), *last)
+
+
+class Wrapped(nn.Module):
+    """A network as a part of another, which gives its output as coordinates, perhaps in pixels."""
+
+    def __init__(self, net: nn.Module, scale: float = 1.0) -> None:
+        super().__init__()
+        self.net, self.scale = net, scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images).unflatten(-1, (5, 2)).flatten(1, -2) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [
+        (of_a_grid(nn.Unflatten(1, (5, 2))), "0"),
+        (Wrapped(of_a_grid()), "net.0"),
+        (Wrapped(nn.Sequential(of_a_grid(), nn.Unflatten(1, (1, 5, 2)), nn.Flatten(2)), 32.0), "net.0.0"),
+        (nn.Sequential(of_a_grid(nn.Unflatten(1, (5, 2)), nn.Tanh())), "0.0"),
+    ],
+)
+def test_coordinates_are_no_layer(model: nn.Module, layer: str) -> None:
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    model(images)
+    found = find_target_layer(model, images)
+    assert (found.name, found.grid) == (layer, (8, 8))
+    attribution = attribute(model, images, methods="grad_cam")
+    assert attribution.target_layer == layer
+    torch.testing.assert_close(attribution.values, model(images).flatten(1).norm(dim=1))
+
+
+def test_coordinates_of_a_network_without_a_grid_have_no_layer() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 10), nn.Unflatten(1, (5, 2)))
+    with pytest.raises(ValueError, match="no spatial layer"):
+        find_target_layer(model, torch.rand(2, 3, 4, 4))
+
+
+class OneNumberAToken(nn.Module):
+    """Nine classes, each the number of one of nine tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 4, 4)
+        self.mix = nn.Linear(16, 9)
+        self.head = nn.Linear(6, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.mix(self.stem(images).flatten(2)).transpose(1, 2))[..., 0]
+
+
+def test_logits_are_no_layer_and_features_in_a_row_are() -> None:
+    images = torch.rand(2, 3, 16, 16)
+    found = find_target_layer(OneNumberAToken(), images)
+    assert "head" not in (found.name, *found.earlier)
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())  # an embedding of all features
+    assert find_target_layer(flat, images).name == "1"
