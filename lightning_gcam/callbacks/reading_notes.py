@@ -94,10 +94,11 @@ def _about_classes(record: SaliencyRecord) -> Iterator[tuple[str, str]]:
 def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[str, str]]:
     n, masks = len(record.batch), record.batch.object_masks
     if fixed.unlabelled:
+        or_empty = "" if masks is None else ", or their segmentation is empty, or they have no box"
         yield (
             "unlabelled",
-            f"{fixed.unlabelled} validation samples were not considered for the fixed batch: their label is negative "
-            "or NaN. Check them if that is not meant.",
+            f"{fixed.unlabelled} validation samples were not considered for the fixed batch: they have no label (it is "
+            f"negative or NaN{or_empty}). Check them if that is not meant.",
         )
     if fixed.of_other_sizes:
         yield "other sizes", _about_sizes(record, fixed)

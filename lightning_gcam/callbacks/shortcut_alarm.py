@@ -112,8 +112,9 @@ def reason_not_judged(record: SaliencyRecord) -> str | None:
         )
     return (
         "no check could be made that counts. They take labels that are classes and one score a class; exchanged "
-        "properties two classes, the checks without the object a mask or a box that leaves some background; and the "
-        "monitor's `checks` must not leave them out. (A check that failed was warned of by itself.)"
+        "properties two classes, the checks without the object a mask or a box that leaves some background, in "
+        "samples of two classes; and the monitor's `checks` must not leave them out. (A check that failed was warned "
+        "of by itself.)"
     )
 
 

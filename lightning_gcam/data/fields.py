@@ -218,7 +218,8 @@ def are_equal(left: Any, right: Any) -> bool:
     """Whether two parts hold the same."""
     first, second = as_tensor(left), as_tensor(right)
     if first is None or second is None:
-        return left is right or (are_strings(left) and are_strings(right) and list(left) == list(right))
+        words = [list(unwrap(each)) if are_strings(each) else None for each in (left, right)]
+        return left is right or (words[0] is not None and words[0] == words[1])
     return first.shape == second.shape and bool((first.cpu() == second.cpu()).all())
 
 

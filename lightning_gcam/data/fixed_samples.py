@@ -160,7 +160,7 @@ class FixedBatch:
         self.largest_batch = 1
         self.mixed: list[str] = []
         self.unlabelled = 0
-        """How many samples were passed over because their label is negative; none are where all labels are."""
+        """How many samples were passed over because their label is negative ("none"); none where all labels are."""
         self.of_other_sizes = 0
         """How many samples were passed over because their image has another size than those that are kept."""
         self.largest_label = -1

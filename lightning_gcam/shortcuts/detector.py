@@ -130,7 +130,8 @@ def judge(
     A look counts where accuracy is above chance (the lower end of its interval is), and where
 
     - without the object, accuracy is still above chance (the lower end of its interval is), and at least
-      `thresholds.survives` of what it has above chance is left; or
+      `thresholds.survives` of what it has above chance is left, all of it of the samples with an object: where these
+      are of one class a guess is always right, and nothing is said; or
     - with the suspect region exchanged, at least `thresholds.dies` of what it has above chance is gone, and the two
       intervals do not meet; or
     - with a property of another class (all but "object", which is followed where a model is right), predictions follow
@@ -174,7 +175,7 @@ def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) ->
     without, exchanged = (reliance.measurements.get(name) for name in _CHECKS_OF_KINDS)
     survives = (
         without is not None
-        and _is_above(without, reliance.chance)
+        and _is_above(without, reliance.chance_of("background_only_accuracy"))
         and share_left("background_only_accuracy", reliance) >= thresholds.survives
     )
     dies = (
@@ -188,8 +189,10 @@ def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) ->
 
 def judged_by(reliance: Reliance) -> tuple[str, ...]:
     """The names, as `checks=` takes them, of the checks that can be evidence at a look."""
-    checks = (name.removesuffix(KEPT) for name in _CHECKS_OF_KINDS if name in reliance.scores)
-    return tuple(dict.fromkeys((*checks, *_follow_rates(reliance))))
+    checks = [name for name in _CHECKS_OF_KINDS if name in reliance.scores]
+    if reliance.object_chance == 1:  # of one class: a guess is right without the object, too
+        checks = [name for name in checks if name != "background_only_accuracy"]
+    return tuple(dict.fromkeys((*(name.removesuffix(KEPT) for name in checks), *_follow_rates(reliance))))
 
 
 def follow_excess(reliance: Reliance) -> dict[str, float]:
@@ -207,12 +210,12 @@ def follow_excess(reliance: Reliance) -> dict[str, float]:
 
 def _followed(reliance: Reliance, thresholds: Thresholds) -> list[str]:
     """The properties that predictions follow at a look, the one that exceeds its controls the most first."""
-    rates, excess, guess = _follow_rates(reliance), follow_excess(reliance), min(reliance.chance, 0.5)
+    rates, excess = _follow_rates(reliance), follow_excess(reliance)
     followed = [
         name
         for name, (rate, *controls) in rates.items()
         if excess[name] >= thresholds.follows
-        and _is_above(rate, guess)
+        and _is_above(rate, min(reliance.chance_of(name), 0.5))
         and all(_do_not_meet(each, rate) for each in controls)
     ]
     return sorted(followed, key=excess.__getitem__, reverse=True)
@@ -226,7 +229,7 @@ def _follow_rates(reliance: Reliance) -> dict[str, list[Measurement]]:
             reliance.measurements.get(name + each) for each in (RATE, CHANCE, SAME_CLASS_RATE)
         )
         controls = [each for each in (chance, same_class) if each is not None and each.n]
-        is_judged = len(controls) == 2 or reliance.chance < 0.5  # else of two classes, or of marks
+        is_judged = len(controls) == 2 or reliance.chance_of(name) < 0.5  # else of two classes, or of marks
         if rate is not None and is_judged and name not in _NO_EVIDENCE:
             rates[name] = [rate, *controls]
     return rates
@@ -237,8 +240,9 @@ def share_left(name: str, reliance: Reliance) -> float:
 
     NaN where the samples that it counts have no accuracy above chance.
     """
-    above = before(name, reliance).value - reliance.chance
-    return (reliance.measurements[name].value - reliance.chance) / above if above > 0 else math.nan
+    chance = reliance.chance_of(name)
+    above = before(name, reliance).value - chance
+    return (reliance.measurements[name].value - chance) / above if above > 0 else math.nan
 
 
 def before(name: str, reliance: Reliance) -> Measurement:

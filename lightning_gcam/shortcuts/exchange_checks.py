@@ -281,7 +281,7 @@ class Exchanges:
             f"{name}{CHANCE}": chance,
         }
         usable = self.donors[name].others[:, 0] >= 0
-        if name in ("background", "suspect") and not torch.equal(usable, self.annotated.counted):
+        if name in ("background", "suspect") and not torch.equal(usable, self.annotated.known):
             right = _nan_unless_finite(clean, right_shares(clean.classes, self.annotated.labels))
             measured[f"{name}{KEPT}{BEFORE}"] = self._measurement(name, [right], self.donors[name].others)
         return measured

@@ -107,7 +107,9 @@ def _checks(reliance: Reliance) -> Iterator[str]:
             share = (
                 f" ({max(left, 0.0):.0%} of what lies above chance{of_these} is left)" if left <= 1 else ""
             )
-            yield f"{change} it is {_shown(measurement)}{share}"
+            own = reliance.chance_of(name)
+            chance = f", chance {own:.2f}" if own != reliance.chance else ""
+            yield f"{change} it is {_shown(measurement)}{chance}{share}"
 
 
 def _exchanged(names: Sequence[str], reliance: Reliance) -> Iterator[str]:

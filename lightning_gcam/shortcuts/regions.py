@@ -191,8 +191,8 @@ class AnnotatedRegions:
     donors: Tensor
 
     @property
-    def counted(self) -> Tensor:
-        """The samples with a class and, where there are any, with an object: `(N,)` bool."""
+    def with_object(self) -> Tensor:
+        """The samples that the checks of the object count, `(N,)` bool: with a class, and an object where any has."""
         both = self.known & self.masked
         return both if both.any() else self.known
 

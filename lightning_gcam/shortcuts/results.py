@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor
 from lightning_gcam.cam.targets import are_multi_hot, predictions_of
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.shortcuts.checks import CHECKS
+from lightning_gcam.shortcuts.checks import BEFORE, CHECKS, takes_masks
+from lightning_gcam.shortcuts.exchange import KEPT
 from lightning_gcam.shortcuts.regions import AnnotatedRegions, regions_of_batch
 from lightning_gcam.shortcuts.shares import (
     chance_level,
@@ -36,6 +36,7 @@ class Reliance:
         chance: the accuracy of a guess on these samples.
         exact_chance: the "exact_match" of a guess; None where a sample is of one class.
         num_classes: of which a sample is one; None where it may be of several, or where that is not known.
+        object_chance: the accuracy of a guess on the samples with an object, where these are not all; else None.
 
     Example:
         >>> accuracy = Measurement(0.75, 4, 0, 0, 0, (0.3, 0.95))
@@ -47,6 +48,21 @@ class Reliance:
     chance: float
     exact_chance: float | None = None
     num_classes: int | None = None
+    object_chance: float | None = None
+
+    def chance_of(self, name: str) -> float:
+        """The accuracy of a guess on the samples that a check counts.
+
+        Args:
+            name: of the check, or of its accuracy.
+
+        Example:
+            >>> reliance = Reliance({}, 0.5, object_chance=0.75)
+            >>> reliance.chance_of("background_only_accuracy"), reliance.chance_of("border_swap_accuracy")
+            (0.75, 0.5)
+        """
+        of_object = self.object_chance is not None and takes_masks(name.removesuffix(KEPT))
+        return self.object_chance if of_object else self.chance  # type: ignore[return-value]
 
     @property
     def is_above_chance(self) -> bool:
@@ -58,8 +74,9 @@ class Reliance:
     def scores(self) -> dict[str, float]:
         """Every value that exists, and the accuracy of a guess, as plain numbers by name."""
         accuracy = {name: each.value for name, each in self.measurements.items() if math.isfinite(each.value)}
-        exact = {"exact_match_chance": self.exact_chance} if self.exact_chance is not None else {}
-        return {**accuracy, "accuracy_chance": self.chance, **exact} if accuracy else {}
+        others = {"exact_match_chance": self.exact_chance, "object_accuracy_chance": self.object_chance}
+        there = {name: each for name, each in others.items() if each is not None}
+        return {**accuracy, "accuracy_chance": self.chance, **there} if accuracy else {}
 
     def beside(self, scores: Mapping[str, float]) -> dict[str, float]:
         """Scores, and the checks beside them; a score of the user's that has a check's name stays.
@@ -74,14 +91,19 @@ class Reliance:
     def to_plain(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only, for JSON and for checkpoints."""
         plain = {name: _plain(each) for name, each in self.measurements.items()}
-        others = {"chance": self.chance, "exact_chance": self.exact_chance, "num_classes": self.num_classes}
-        return {"measurements": plain, **others}
+        others = {"exact_chance": self.exact_chance, "num_classes": self.num_classes}
+        return {
+            "measurements": plain,
+            "chance": self.chance,
+            **others,
+            "object_chance": self.object_chance,
+        }
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> Reliance:
         """Read what `to_plain` wrote."""
         measurements = {name: _of_plain(each) for name, each in plain["measurements"].items()}
-        others = plain.get("exact_chance"), plain.get("num_classes")
+        others = (plain.get(each) for each in ("exact_chance", "num_classes", "object_chance"))
         return Reliance(measurements, float(plain["chance"]), *others)
 
 
@@ -114,8 +136,11 @@ def measure_reliance(
     one is predicted that is more likely than not; an accuracy is then the share of all labels, marked or not, that are
     predicted right (the mean over the labels), and `exact_match` that of the samples all of whose labels are, as in the
     picture. `salient_flips` is the share whose prediction changes with the most salient region outside of the object
-    replaced, less that with a random one of the same shape, in [-1, 1]; 0 where saliency marks nothing special. All
-    count the samples with a class and, where there are any, with an object that has something beside it.
+    replaced, less that with a random one of the same shape, in [-1, 1]; 0 where saliency marks nothing special.
+
+    `accuracy` and `exact_match` count the samples with a class; the checks those of them with an object that has
+    something beside it. Where these are not all, `<check>_before` is the accuracy on just these as they are, and
+    `object_accuracy_chance` that of a guess: healthy cases with an empty mask count where no object is needed.
 
     Args:
         batch: the samples.
@@ -153,17 +178,23 @@ def measure_reliance(
         guesses[name] = predictions_of(each, multi_label, own_sigmoids)
         finite[name] = each.isfinite().all(dim=1)
     table = _Versions(annotated, guesses, finite, blank, multi_label)
-    measurements = {"accuracy": table.accuracy("", table.counted)}
+    measurements = {"accuracy": table.accuracy("", annotated.known)}
     if multi_label:
-        measurements["exact_match"] = table.exact_match(table.counted)
+        measurements["exact_match"] = table.exact_match(annotated.known)
+    some_lack_objects = not torch.equal(annotated.with_object, annotated.known)
     for name in CHECKS:
         if table.has_logits_for(name):
             measurements[name] = table.check(name)
-    counted = annotated.labels[table.counted]
-    if multi_label:
-        return Reliance(measurements, *chance_of_marks(counted))
-    num_classes = max(logits.shape[1], 2)  # a single logit stands for two
-    return Reliance(measurements, chance_level(counted, num_classes), num_classes=num_classes)
+            if some_lack_objects and name != "salient_flips":
+                measurements[name + BEFORE] = table.accuracy("", annotated.with_object)
+    num_classes = None if multi_label else max(logits.shape[1], 2)  # a single logit stands for two
+
+    def chances(counted: Tensor) -> tuple[float, float | None]:
+        labels = annotated.labels[counted]
+        return (chance_level(labels, num_classes), None) if num_classes else chance_of_marks(labels)
+
+    object_chance = chances(annotated.with_object)[0] if some_lack_objects else None
+    return Reliance(measurements, *chances(annotated.known), num_classes, object_chance)
 
 
 @dataclass(frozen=True)
@@ -184,17 +215,13 @@ class _Versions:
     blank: Tensor
     multi_label: bool
 
-    @cached_property
-    def counted(self) -> Tensor:
-        """The samples that an accuracy counts: `(N,)` bool."""
-        return self.annotated.counted
-
     def has_logits_for(self, check: str) -> bool:
         return all(version in self.guesses for version in CHECKS[check])
 
     def rows(self, name: str) -> Tensor:
         """The samples that have what a check takes: `(N,)` bool."""
-        return self.counted & (self.annotated.donors >= 0) if name == "salient_flips" else self.counted
+        there = self.annotated.with_object
+        return there & (self.annotated.donors >= 0) if name == "salient_flips" else there
 
     def check(self, name: str) -> Measurement:
         """One check, on the samples that have what it takes."""
@@ -202,49 +229,48 @@ class _Versions:
             return self._flips(self.rows(name), *CHECKS[name])
         return self.accuracy(CHECKS[name][0], self.rows(name))
 
-    def accuracy(self, version: str, counted: Tensor) -> Measurement:
+    def accuracy(self, version: str, rows: Tensor) -> Measurement:
         """The share of samples whose predicted class is right, or the mean share of their labels."""
-        counted = counted & self.finite[version]
+        counted = rows & self.finite[version]
         labels = self.annotated.labels
         shares = right_shares(self.guesses[version], labels)[counted]
         if self.multi_label:
             interval = mean_share_interval(shares, labels.shape[1])
         else:
             interval = wilson_interval(float(shares.sum()), len(shares))
-        return self._measurement(float(shares.mean()) if len(shares) else math.nan, counted, interval)
+        return self._measurement(float(shares.mean()) if len(shares) else math.nan, rows, counted, interval)
 
-    def exact_match(self, counted: Tensor) -> Measurement:
+    def exact_match(self, rows: Tensor) -> Measurement:
         """The share of samples all of whose labels are predicted right."""
-        counted = counted & self.finite[""]
+        counted = rows & self.finite[""]
         right = (self.guesses[""] == self.annotated.labels).all(dim=1)
         hits, n = int((right & counted).sum()), int(counted.sum())
-        return self._measurement(hits / n if n else math.nan, counted, wilson_interval(hits, n))
+        return self._measurement(hits / n if n else math.nan, rows, counted, wilson_interval(hits, n))
 
-    def _flips(self, counted: Tensor, salient: str, random: str) -> Measurement:
+    def _flips(self, rows: Tensor, salient: str, random: str) -> Measurement:
         """The share of predictions that change with the salient region, less that with a random one."""
+        counted = rows & ~self.blank
         for version in ("", salient, random):
-            counted = counted & ~self.blank & self.finite[version]
+            counted = counted & self.finite[version]
         before, *after = (self.guesses[each].reshape(len(counted), -1) for each in ("", salient, random))
         with_salient, with_random = (int(((each != before).any(dim=1) & counted).sum()) for each in after)
         n = int(counted.sum())
         value = (with_salient - with_random) / n if n else math.nan
         interval = difference_interval(with_salient, with_random, n)
-        return self._measurement(value, counted, interval, self.blank)
+        return self._measurement(value, rows, counted, interval, self.blank)
 
     def _measurement(
         self,
         value: float,
+        rows: Tensor,
         counted: Tensor,
         interval: tuple[float, float] | None,
         blank: Tensor | None = None,
     ) -> Measurement:
-        """The value, and why the other samples are left out."""
-        has_masks = self.annotated.masks is not None
-        no_mask = (
-            ~counted & self.annotated.known & ~self.annotated.masked
-            if has_masks
-            else torch.zeros_like(counted)
-        )
+        """The value, and why the other samples are left out: those beside `rows`, which the check takes, too."""
+        no_mask = torch.zeros_like(counted)
+        if self.annotated.masks is not None:
+            no_mask = ~rows & self.annotated.known & ~self.annotated.masked
         blank = ~counted & ~no_mask & blank if blank is not None else torch.zeros_like(counted)
         undefined = ~counted & ~no_mask & ~blank
         n, *left_out = (int(each.sum()) for each in (counted, blank, no_mask, undefined))

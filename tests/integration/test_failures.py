@@ -622,7 +622,7 @@ def several_kinds_of_labels(images: Tensor, labels: Tensor, masks: Tensor) -> An
 
 ALL = slice(None)
 EMPTY = "{} of 3 samples have an empty mask or no box.*Check the annotation"
-SKIPPED = "{} validation samples were not considered.*their label is negative"
+SKIPPED = "{} validation samples were not considered.*they have no label"
 UNREAD = "^Not all of the batch could be read: .*"
 FAULTY = "^3 of 3 samples are looked at without annotation that cannot be used: {} \\(3\\)"
 STREAMS: dict[str, tuple[list[Any], str | None, int]] = {

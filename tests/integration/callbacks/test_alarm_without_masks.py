@@ -83,7 +83,8 @@ def fit(root: Path, network: nn.Module, *callbacks: Any, kind: Any = Toy, **opti
     """Weights never move: what the network reads is known."""
     classes, resume = network.head.out_features, options.pop("ckpt_path", None)
     labels = torch.arange(N) % classes
-    loader = DataLoader(TensorDataset(images_of(labels, classes), labels), batch_size=8)
+    masks = [labels[:, None, None] * MIDDLE] if options.pop("ill_have_masks", False) else []
+    loader = DataLoader(TensorDataset(images_of(labels, classes), labels, *masks), batch_size=8)
     trainer = toy_trainer(root, *callbacks, **{"max_epochs": 3, **options})
     trainer.fit(kind(network, learning_rate=0.0), loader, loader, ckpt_path=resume)
     return trainer
@@ -112,6 +113,37 @@ def test_it_names_the_property_that_is_followed(tmp_path: Path) -> None:
     assert words.startswith(
         "ShortcutAlarm (saliency) judges without masks: texture, border. A mark at a random"
     )
+
+
+HEALTHY = pytest.mark.filterwarnings("ignore:16 of 32 samples have an empty mask")
+
+
+@HEALTHY
+@pytest.mark.filterwarnings(SPOKEN)
+def test_healthy_samples_with_an_empty_mask_count(tmp_path: Path) -> None:
+    monitor, alarm = (
+        watching("background_only_accuracy", "border", "texture"),
+        ShortcutAlarm(on_error="raise"),
+    )
+    fit(tmp_path, Reads(CORNER, classes=2), monitor, alarm, ill_have_masks=True)
+    (alert,) = alarm.alerts
+    assert (alert["kinds"], alert["accuracy_n"], alert["accuracy_chance"]) == (["follows the border"], N, 0.5)
+    assert (alert["background_only_accuracy_n"], alert["object_accuracy_chance"]) == (N // 2, 1.0)
+    assert "with the object removed it is 1.00 [0.81, 1.00], n = 16, chance 1.00." in alert["message"]
+
+
+@HEALTHY
+def test_what_is_ill_for_all_is_not_above_chance(tmp_path: Path) -> None:
+    """It takes every sample for ill, and is right for all that have a mask."""
+    network = Reads(CORNER, classes=2)
+    with torch.no_grad():
+        network.head.weight.mul_(0)
+        network.head.bias.copy_(torch.tensor([0.0, 3.0]))
+    monitor, alarm = watching("background_only_accuracy", "border", targets="label"), ShortcutAlarm()
+    with pytest.warns(UserWarning, match="maps are blank"):
+        fit(tmp_path, network, monitor, alarm, ill_have_masks=True)
+    assert (monitor.history[-1]["accuracy"], monitor.history[-1]["accuracy_chance"]) == (0.5, 0.5)
+    assert alarm.alerts == []
 
 
 def test_a_property_that_is_left_out_is_not_named(tmp_path: Path) -> None:

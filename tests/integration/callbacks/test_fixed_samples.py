@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -139,17 +140,20 @@ def test_an_adapter_reads_what_is_not_recognised(tmp_path: Path) -> None:
     assert "energy" in monitor.history[-1]
 
 
-def test_unlabelled_samples_are_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_unlabelled_samples_are_passed_over(tmp_path: Path, with_masks: bool) -> None:
     class Masked(Toy):
         def loss(self, batch: Any) -> Any:
             return super().loss((batch[0], batch[1].clamp(min=0)))
 
     images, labels, masks = toy_samples(24)
     labels[:5] = -1
-    loader = DataLoader(torch.utils.data.TensorDataset(images, labels, masks), batch_size=8)
+    loader = DataLoader(torch.utils.data.TensorDataset(images, labels, *[masks] * with_masks), batch_size=8)
     monitor = SaliencyMonitor(num_samples=4)
 
-    with pytest.warns(UserWarning, match="5 validation samples were not considered.*label is negative"):
+    or_empty = ", or their segmentation is empty, or they have no box" * with_masks
+    expected = re.escape(f"they have no label (it is negative{or_empty}). Check them")
+    with pytest.warns(UserWarning, match=f"5 validation samples were not considered.*: {expected}"):
         toy_trainer(tmp_path, monitor).fit(Masked(), toy_loader(32), loader)
 
     assert torch.equal(monitor.last_record.batch.images, images[[8, 5, 6, 7]])

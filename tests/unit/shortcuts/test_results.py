@@ -110,7 +110,7 @@ def test_a_check_whose_answers_are_not_there_is_not_measured():
     assert list(measure_reliance(batch, logits, {"salient_outside": logits}).measurements) == ["accuracy"]
 
 
-def test_all_speak_of_the_same_samples():
+def test_all_that_need_the_object_speak_of_the_same_samples():
     """Of five samples one has no class, one no object, one nothing but the object."""
     batch = masked_batch([0, 1, 2, 1, -1])
     batch.masks[0], batch.masks[1] = False, True
@@ -118,10 +118,12 @@ def test_all_speak_of_the_same_samples():
     found = measure_reliance(batch, logits, {"background_only": logits})
     exchanges = Exchanges.of(batch, ["background"])
     exchanged = exchanges.measure(logits, dict.fromkeys(exchanges.versions(), logits))
-    for name in ("accuracy", "background_only_accuracy", "background_swap_accuracy"):
+    for name in ("background_only_accuracy", "background_only_accuracy_before", "background_swap_accuracy"):
         each = {**found.measurements, **exchanged}[name]
         assert (each.value, each.n, each.no_mask, each.undefined) == (0.5, 2, 2, 1)
-    assert found.chance == 0.5  # of the two samples that count
+    assert found.object_chance == 0.5
+    accuracy = found.measurements["accuracy"]
+    assert (accuracy.value, accuracy.n, accuracy.no_mask, accuracy.undefined) == (0.75, 4, 0, 1)
 
 
 def test_without_masks_all_labelled_samples_count():
