@@ -13,7 +13,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from lightning_gcam.callbacks.trainer_state import precision
-from lightning_gcam.cam.calling import WrappedForward
+from lightning_gcam.cam.calling import WrappedForward, call_model
 from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.data import SaliencyBatch
@@ -43,16 +43,16 @@ def pool_candidates(trainer: Trainer, fixed: FixedBatch) -> Candidates | Excepti
 
 def _packed(offered: Candidates) -> tuple[Any, ...]:
     samples = [(each.position, each.group, each.batch.state_dict()) for each in offered.samples]
-    return samples, offered.delivered, offered.unlabelled
+    return samples, offered.delivered, offered.unlabelled, offered.largest_label
 
 
 def _unpacked(shares: list[tuple[Any, ...]], device: torch.device) -> Candidates:
     whole = Candidates([], Counter())
-    for samples, delivered, unlabelled in shares:
+    for samples, *counts in shares:
         own = [
             Sample(position, group, SaliencyBatch(**state).to(device)) for position, group, state in samples
         ]
-        whole = whole + Candidates(own, delivered, unlabelled)
+        whole = whole + Candidates(own, *counts)
     return whole
 
 
@@ -286,7 +286,7 @@ def _standing_in(module: nn.Module, forward: Forward) -> Iterator[None]:
 
     def once(images: Tensor) -> Any:
         del module.forward
-        return forward(module, images)
+        return call_model(module, images, forward)
 
     module.forward = once
     try:

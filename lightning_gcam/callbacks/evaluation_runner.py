@@ -21,7 +21,7 @@ from lightning_gcam.callbacks.distributed import from_rank_zero, own_map_fn, thr
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.positions import Numbers, StreamPositions, checksum, digests_of
 from lightning_gcam.callbacks.reading_notes import warn_of_unclear
-from lightning_gcam.callbacks.sample_collector import integer_images_explained, with_inputs_taken
+from lightning_gcam.callbacks.sample_collector import integer_images_explained
 from lightning_gcam.callbacks.trainer_state import as_inputs, precision
 from lightning_gcam.cam.calling import WrappedForward
 from lightning_gcam.cam.heads import HeadPlan
@@ -34,7 +34,7 @@ from lightning_gcam.metrics.measurement import ScoreResults
 from lightning_gcam.metrics.registry import BASELINES
 from lightning_gcam.pipeline.config import PERTURBING, LookConfig, OnFailure
 from lightning_gcam.pipeline.dry_run import dry_run
-from lightning_gcam.pipeline.labels import labels_of, samples_of_head
+from lightning_gcam.pipeline.labels import labels_of, samples_of_head, with_inputs_taken
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.utils.chunking import ForwardCount, without_progress_bars
 from lightning_gcam.utils.errors import InputError

@@ -96,8 +96,8 @@ def _about_samples(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[
     if fixed.unlabelled:
         yield (
             "unlabelled",
-            f"{fixed.unlabelled} validation samples were not considered for the fixed batch: their label is negative. "
-            "Check them if that is not meant.",
+            f"{fixed.unlabelled} validation samples were not considered for the fixed batch: their label is negative "
+            "or NaN. Check them if that is not meant.",
         )
     if fixed.of_other_sizes:
         yield "other sizes", _about_sizes(record, fixed)

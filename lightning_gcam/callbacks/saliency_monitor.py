@@ -117,7 +117,7 @@ class SaliencyMonitor(Callback):
     monitor them.
 
     Args:
-        methods: a name (see `available_methods`), a callable `(activations, gradients) -> (N, h, w)`, a `ModelMethod`
+        methods: a name (see `available_methods`), a callable `(activations, gradients) -> (N, *grid)`, a `ModelMethod`
             that runs the model again, several of these, or a mapping from the maps' names to them.
         target_layer: a name from `model.named_modules()`; found where it is left out. Several names give a map each,
             all from one forward and one gradient; scores of the first method at the first layer are logged as
@@ -150,11 +150,11 @@ class SaliencyMonitor(Callback):
             at least two looks behind the first have checks; and all have where a callback or a scheduler monitors the
             score of a check. None for checks at every look.
         removal: how they remove an object: "blur", "mean", "neighbours", or a callable from images and regions
-            `(N, H, W)` bool to images.
+            `(N, *S)` bool, of the size S of the images, to images.
         adapter: a function from a batch of your dataloader to a `SaliencyBatch`, for layouts that are not recognised.
         forward: `(module, images) -> logits`, for a module that is not simply called with the images.
         normalize: `(mean, std)` of your input normalization, undone for display.
-        reshape_transform: from the layer's output to `(N, C, h, w)`, for layouts that are not recognised.
+        reshape_transform: from the layer's output to `(N, C, *grid)`, for layouts that are not recognised.
         class_names: for captions, and for labels that come as words; in the order of the logits.
         log_prefix: what stands before the slash in every tag; two monitors in one Trainer need two.
         sample_images: log each sample by itself as well, under the tag `saliency/sample/<its name or number>`.
@@ -166,7 +166,7 @@ class SaliencyMonitor(Callback):
         show_change: a further column beside each map with what came and what went since the look before.
         head: which heads of a model with several are looked at: a name, its place in a tuple such as "1", or several of
             them. Left out, these are all that have names, and of those in a tuple the ones that the labels fit. The
-            tags are `saliency/<head>/overlay` and `saliency/<head>/<score>`.
+            tags are `saliency/<head>/overlay` and `saliency/<head>/<score>`, "_" for signs that a logger may refuse.
 
     Raises:
         InputError: naming the argument, what came, and what to do; before training time is spent.

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-from torch import nn
 
 from lightning_gcam.callbacks.distributed import gather_results, pool_candidates, run_in_all
 from lightning_gcam.callbacks.positions import StreamPositions
-from lightning_gcam.cam.calling import IntegerImagesError, inputs_taken
+from lightning_gcam.cam.calling import IntegerImagesError
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.data import Adapter, SaliencyBatch, as_saliency_batch
 from lightning_gcam.data.adapters import adapter_for
 from lightning_gcam.data.fixed_samples import FixedBatch, Selection
+from lightning_gcam.data.unreadable import LABELS_TWICE
+from lightning_gcam.pipeline.labels import with_inputs_taken
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import Trainer, rank_zero_info
 
@@ -137,40 +137,6 @@ def integer_images_explained(batch: Any) -> Iterator[None]:
         if batch is not None:
             code = adapter_for(batch, "{images}.float() / 255")
         raise InputError(f"{error} In your `validation_step`? Then do the same in:\n    {code}") from error
-
-
-def with_inputs_taken(
-    samples: SaliencyBatch, model: nn.Module, forward: Forward | None = None
-) -> SaliencyBatch:
-    """The samples with those other inputs that the model takes, and without the rest of what came with them.
-
-    What the model takes is no label: where several parts could each be the labels, and one is left, that is it.
-
-    Args:
-        samples: as they were read.
-        model: whose forward is called.
-        forward: the user's way to call it.
-
-    Example:
-        >>> import torch
-        >>> class WithAge(nn.Module):
-        ...     def forward(self, images, age): ...
-        >>> columns = {"1": torch.rand(2, 3), "2": torch.tensor([0, 1])}
-        >>> samples = SaliencyBatch(torch.rand(2, 1, 4, 4), inputs=columns, head_labels=columns)
-        >>> found = with_inputs_taken(samples, WithAge())
-        >>> list(found.inputs), found.labels.tolist()
-        (['1'], [0, 1])
-    """
-    if not samples.inputs:
-        return samples
-    taken = inputs_taken(model, forward, list(samples.inputs))
-    found = replace(samples, inputs={key: samples.inputs[key] for key in taken} or None)
-    left = {key: each for key, each in (samples.head_labels or {}).items() if key not in taken}
-    if found.labels is None and left and len(left) < len(samples.head_labels or {}):
-        found = replace(found, head_labels=left if len(left) > 1 else None)
-        if len(left) == 1:
-            found = replace(found, labels=next(iter(left.values())))
-    return found
 
 
 _A_SECOND_TIME = -1
@@ -304,7 +270,14 @@ class SampleCollector:
         batch = delivered_by(trainer, batch, batch_idx, dataloader_idx, self.dataloader_idx)
         if batch is None:
             return None
-        return Taken(with_inputs_taken(self.read(batch), trainer.lightning_module, self.forward), batch)
+        unclear: list[str] = []
+        samples = as_saliency_batch(batch, self.adapter, self.class_names, unclear.append)
+        found = with_inputs_taken(samples, trainer.lightning_module, self.forward)
+        is_settled = samples.labels is None and found.labels is not None
+        for message in unclear:
+            if self.on_unclear is not None and not (is_settled and LABELS_TWICE in message):
+                self.on_unclear(message)
+        return Taken(found, batch)
 
     def receive(self, samples: SaliencyBatch) -> int | None:
         """Take the next batch of this process.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.invocation import Forward, Invocation, parts_with_parameters
+from lightning_gcam.cam.invocation import Invocation, parts_with_parameters
 from lightning_gcam.cam.layouts import find_layout, main_tensor
 from lightning_gcam.cam.outputs import RECIPES, find_raw_logits
 from lightning_gcam.utils.dimensions import size_of
@@ -113,11 +113,10 @@ def is_misfit(error: Exception) -> bool:
     return MACHINE_FAILURE.search(str(error)) is None and _OF_SHAPE.search(str(error)) is not None
 
 
-def takes_floats(model: nn.Module, images: Tensor, forward: Forward | None) -> bool:
-    """Whether a model takes the images once they are floating point, between 0 and 1."""
-    floats = images.float() / 255
+def takes_floats(call: Callable[[Tensor], Any], model: nn.Module, images: Tensor) -> bool:
+    """Whether a model takes the images once they are floating point, between 0 and 1, as it is called."""
     with suppress(Exception), untouched(model):
-        (Invocation.of(model)(floats) if forward is None else forward(model, floats))
+        call(images.float() / 255)
         return True
     return False
 
@@ -138,8 +137,14 @@ def message_without_forward(model: nn.Module, images: Tensor, invocation: Invoca
     return f"{type(model).__name__} has no `forward` of its own{note}: {_remedy(model, images, invocation)}"
 
 
-def message_failed(model: nn.Module, images: Tensor, invocation: Invocation | None, error: Exception) -> str:
-    """The message for a call that raised an error."""
+def message_failed(
+    model: nn.Module,
+    images: Tensor,
+    invocation: Invocation | None,
+    error: Exception,
+    inputs: Mapping[str, Any] | None = None,
+) -> str:
+    """The message for a call that raised an error, with the other inputs that were handed over, and that there were."""
     kind = f"images {tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}"
     raised = f"{type(error).__name__}: {error}"
     if invocation is None:
@@ -147,9 +152,14 @@ def message_failed(model: nn.Module, images: Tensor, invocation: Invocation | No
             f"`forward` failed on {type(model).__name__} and {kind}: {raised}. It is called as "
             "`forward(module, images)`, and gives the logits."
         )
+    others = invocation.others(inputs) if inputs else {}
+    call = str(invocation).removesuffix(")") + "".join(
+        f", {name}=inputs[{key!r}]" for name, key in others.items()
+    )
+    there = f" (there are {', '.join(map(repr, inputs))})" if inputs else ""
     return (
-        f"{type(model).__name__} was called with {kind}, as `{invocation}`, which raised {raised}. If it takes "
-        f"anything but the images alone, {_remedy(model, images, invocation)}"
+        f"{type(model).__name__} was called with {kind}, as `{call})`{there}, which raised {raised}. If it takes "
+        f"anything but {'these' if others else 'the images alone'}, {_remedy(model, images, invocation)}"
     )
 
 

@@ -24,6 +24,7 @@ from lightning_gcam.cam.call_advice import (
 from lightning_gcam.cam.invocation import Forward, Invocation, takes_inputs
 from lightning_gcam.cam.layouts import leaves_of
 from lightning_gcam.cam.outputs import RECIPES
+from lightning_gcam.cam.whole import without_pairs
 from lightning_gcam.utils.chunking import one_forward
 from lightning_gcam.utils.dimensions import Size
 from lightning_gcam.utils.errors import InputError
@@ -39,6 +40,8 @@ def call_model(
     model: nn.Module, images: Tensor, forward: Forward | None, inputs: Mapping[str, Any] | None = None
 ) -> Any:
     """The model's output for the images, through `forward` where there is one.
+
+    Of two towers, texts that are none of the inputs are classes, see `without_pairs`.
 
     Args:
         model: one whose own forward takes the images, first or by a keyword; or one that has no forward, and a single
@@ -61,12 +64,15 @@ def call_model(
     if isinstance(forward, WrappedForward):
         return forward(model, images)  # which calls this again
     invocation = Invocation.of(model)
+
+    def call(images: Tensor) -> Any:
+        if forward is None:
+            return invocation(images, inputs)
+        return forward(model, images, *([inputs or {}] if takes_inputs(forward) else []))
+
     try:
         with _recurrent_layers_without_cudnn(model), one_forward(images):
-            if forward is None:
-                output = invocation(images, inputs)
-            else:
-                output = forward(model, images, *([inputs or {}] if takes_inputs(forward) else []))
+            output = call(images)
     except InputError:
         raise
     except NotImplementedError as error:
@@ -75,12 +81,12 @@ def call_model(
         raise InputError(message_without_forward(model, images, invocation)) from error
     except (RuntimeError, TypeError, LookupError, AttributeError, ValueError) as error:
         if is_about_integers(images, error):
-            kind = IntegerImagesError if takes_floats(model, images, forward) else InputError
+            kind = IntegerImagesError if takes_floats(call, model, images) else InputError
             raise kind(message_not_taken(model, images, error, floats=kind is IntegerImagesError)) from error
         if model in _RAN or not is_wrong_input(error, invocation if forward is None else None):
             raise
         raise InputError(
-            message_failed(model, images, invocation if forward is None else None, error)
+            message_failed(model, images, invocation if forward is None else None, error, inputs)
         ) from error
     if model not in _RAN:
         _RAN.add(model)
@@ -89,7 +95,8 @@ def call_model(
                 f"{type(model).__name__} has no `forward` of its own: its only part with parameters is called with the "
                 f"images, as `{invocation}`. If the logits come about otherwise, pass `forward=`."
             )
-    return output
+    are_given = inputs and (invocation.others(inputs) if forward is None else takes_inputs(forward))
+    return output if are_given else without_pairs(output)
 
 
 @contextmanager
@@ -118,6 +125,33 @@ def _recurrent_layers_without_cudnn(model: nn.Module) -> Iterator[None]:
         finally:
             while before:
                 back()
+
+
+@contextmanager
+def single_image_refused(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Refuse images that the model's convolutions take for a single one, inside: `(C, H, W)` looks like `C` signals.
+
+    Args:
+        model: any, also one that adds a dimension to what it is given.
+        images: `(N, C, *S)`.
+
+    Raises:
+        InputError: where a convolution is given images as they are, with a dimension less than a batch of it has.
+    """
+
+    def refuse(_: Any, inputs: tuple[Any, ...]) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].shape[1:] == images.shape[1:]:
+            raise InputError(
+                f"`images` {tuple(images.shape)} look like one, and {type(model).__name__} takes a batch (N, C, *S). "
+                "A single image is `image[None]`."
+            )
+
+    with ExitStack() as stack:
+        for each in model.modules():
+            is_wider = isinstance(each, (nn.Conv2d, nn.Conv3d)) and len(each.kernel_size) == images.ndim - 1
+            if is_wider and each.in_channels == len(images):
+                stack.callback(each.register_forward_pre_hook(refuse).remove)
+        yield
 
 
 _RAN: WeakSet[nn.Module] = WeakSet()
@@ -229,7 +263,7 @@ class BoundForward(WrappedForward):
     Args:
         forward: the user's, which is given the inputs as a third argument where it takes one; None to call the model
             with the images, and with those inputs that its own forward takes.
-        inputs: of N samples, tensors or lists of N by key.
+        inputs: of N samples, by key: tensors, lists of N, or dicts of such.
         frames_first: whether the model takes `(N, T, C, H, W)`.
 
     Example:
@@ -252,10 +286,8 @@ class BoundForward(WrappedForward):
             images: `(B, C, *S)`; where B is not N, the samples are repeated in order.
         """
         n, inputs = len(images), self.inputs
-        if any(len(each) != n for each in inputs.values()):
-            inputs = {
-                key: rows_of(each, [row % len(each) for row in range(n)]) for key, each in inputs.items()
-            }
+        if inputs and (held := _rows_in(inputs)) != n:
+            inputs = rows_of(inputs, [row % held for row in range(n)])
         return call_model(
             model, images.transpose(1, 2) if self.frames_first else images, self.forward, inputs
         )
@@ -266,16 +298,23 @@ class BoundForward(WrappedForward):
         Args:
             rows: as in `WrappedForward.at`.
         """
-        return replace(self, inputs={key: rows_of(each, rows) for key, each in self.inputs.items()})
+        return replace(self, inputs=rows_of(self.inputs, rows))
 
 
 def rows_of(values: Any, rows: Rows) -> Any:
-    """Some rows of a tensor or a list."""
+    """Some rows of a tensor, of a list, or of each part of a dict."""
+    if isinstance(values, Mapping):
+        return {key: rows_of(each, rows) for key, each in values.items()}
     if isinstance(values, Tensor):
         return values[rows if isinstance(rows, slice) else torch.as_tensor(rows, device=values.device)]
     if isinstance(rows, slice):
         return values[rows]
     return [values[row] for row in (rows.tolist() if isinstance(rows, Tensor) else rows)]
+
+
+def _rows_in(values: Any) -> int:
+    """The number of rows of a tensor, of a list, or of each part of a dict."""
+    return _rows_in(next(iter(values.values()))) if isinstance(values, Mapping) else len(values)
 
 
 def covered_size(model: nn.Module, images: Tensor, forward: Forward | None) -> Size | None:

@@ -196,7 +196,7 @@ def predicted_boxes(
 def _best_boxes(detection: Detection, classes: Tensor) -> Tensor:
     """The boxes `(8, 4)` of the best detections of one class, or of those marked `(K,)`."""
     of_class = detection["labels"].to(classes.device)
-    is_of = classes.bool()[of_class.clamp(max=len(classes) - 1)] if classes.ndim else of_class == classes
+    is_of = (of_class[:, None] == classes.nonzero().T).any(dim=1) if classes.ndim else of_class == classes
     scores, boxes = (detection[key][is_of.to(detection[key].device)] for key in ("scores", "boxes"))
     best = scores.argsort(descending=True)[:MOST_BOXES]
     best = best[(scores[best] > 0.5) | (torch.arange(len(best), device=best.device) == 0)]
@@ -232,15 +232,16 @@ def with_detection(
     """
     if is_of_detections(forward) or not (at_once or may_detect(model, forward)) or images.ndim != 4:
         return forward
-    if _entry(model, forward) is None:
-        _see(model, images, forward)
-    found = _known(model, forward)
-    if found is None:
+    seen = _entry(model, forward) or _see(model, images, forward)
+    if seen.num_classes is None:
         return forward
     if labels is None or labels.ndim > 1 or labels.is_floating_point():
-        return DetectionForward(forward, found)
-    num_classes = _classes_of_head(model) or max(found, int(labels.max()) + 1)
-    return DetectionForward(forward, num_classes, boxes, labels, has_background=not bool((labels == 0).any()))
+        return DetectionForward(forward, seen.num_classes)
+    seen.num_classes = _classes_of_head(model) or max(seen.num_classes, int(labels.max()) + 1)
+    seen.counts_from_zero |= bool((labels == 0).any())
+    return DetectionForward(
+        forward, seen.num_classes, boxes, labels, has_background=not seen.counts_from_zero
+    )
 
 
 def is_of_detections(forward: Forward | None) -> bool:
@@ -250,8 +251,28 @@ def is_of_detections(forward: Forward | None) -> bool:
     return isinstance(forward, DetectionForward)
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, list[tuple[ReferenceType[Any] | None, int | None]]] = WeakKeyDictionary()
-"""For each model, by the user's `forward`, the number of classes; None where it returns no detections."""
+@dataclass
+class _Seen:
+    """What is known of a model and a user's `forward`, once it was run, or came with labels.
+
+    Args:
+        user: the user's `forward`, None for none.
+        num_classes: with the background; None where it returns no detections.
+        counts_from_zero: whether 0 is a class, and no background: it was among the labels of some batch, or, of another
+            detector than torchvision's, among the detections in the first image.
+    """
+
+    user: ReferenceType[Any] | None
+    num_classes: int | None
+    counts_from_zero: bool = False
+
+    def is_of(self, user: Forward | None) -> bool:
+        """Whether it is of this `forward`; one that was collected meanwhile is nobody's."""
+        return self.user is None if user is None else self.user is not None and self.user() is user
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, list[_Seen]] = WeakKeyDictionary()
+"""For each model, what is known of it with each user's `forward`."""
 
 
 def _user_of(forward: Forward | None) -> Forward | None:
@@ -261,33 +282,31 @@ def _user_of(forward: Forward | None) -> Forward | None:
     return forward
 
 
-def _entry(model: nn.Module, forward: Forward | None) -> tuple[ReferenceType[Any] | None, int | None] | None:
+def _entry(model: nn.Module, forward: Forward | None) -> _Seen | None:
     """What is known of a model and a user's `forward`; None where it was never seen."""
-    users, known = _user_of(forward), _KNOWN.get(model, [])
-    return next((each for each in known if (each[0]() if each[0] is not None else None) is users), None)
-
-
-def _known(model: nn.Module, forward: Forward | None) -> int | None:
-    """The number of classes of a detector that was seen, with the background; None for any other model."""
-    entry = _entry(model, forward)
-    return entry[1] if entry is not None else None
+    user = _user_of(forward)
+    return next((each for each in _KNOWN.get(model, []) if each.is_of(user)), None)
 
 
 def may_detect(model: nn.Module, forward: Forward | None) -> bool:
     """Whether a model is known to return detections, or was not seen yet and may by its parts."""
-    entry = _entry(model, forward)
-    return entry[1] is not None if entry is not None else any(map(_is_of_torchvision, model.modules()))
+    seen = _entry(model, forward)
+    return seen.num_classes is not None if seen is not None else any(map(_is_of_torchvision, model.modules()))
 
 
-def _see(model: nn.Module, images: Tensor, forward: Forward | None) -> None:
+def _see(model: nn.Module, images: Tensor, forward: Forward | None) -> _Seen:
     """Run a model on one image, and keep whether it returns detections, and of how many classes."""
     with untouched(model), eager_without_graph():
         output = call_model(model, images[:1].clone(), forward_at(forward, [0]))
-    found, users = None, _user_of(forward)
+    user, of_head = _user_of(forward), _classes_of_head(model)
+    seen = _Seen(ref(user) if user is not None else None, None)
     if are_detections(output):
-        largest = [int(each["labels"].max()) for each in output if len(each["labels"])]
-        found = max([_classes_of_head(model), 1, *(each + 1 for each in largest)])
-    _KNOWN.setdefault(model, []).append((ref(users) if users is not None else None, found))
+        labels = {label for each in output for label in each["labels"].tolist()}
+        seen.num_classes = max([of_head, 1, *(int(label) + 1 for label in labels)])
+        seen.counts_from_zero = not of_head and 0 in labels
+    alive = [each for each in _KNOWN.get(model, []) if each.user is None or each.user() is not None]
+    _KNOWN[model] = [*alive, seen]
+    return seen
 
 
 def _is_of_torchvision(module: nn.Module) -> bool:

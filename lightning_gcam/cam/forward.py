@@ -139,10 +139,10 @@ def logits_of(
 
     Args:
         model: the model, in eval mode (see `lightning_gcam.utils.isolation.untouched`).
-        images: `(N, C, H, W)`, on the model's device.
+        images: `(N, C, *S)`, on the model's device.
         targets: as in `attribute`; they decide over which region a dense head's logits are averaged.
         forward: `(model, images) -> output`; the model is called with the images where it is left out.
-        masks: `(N, H, W)` bool, the regions of a dense head.
+        masks: `(N, *S)` bool, the regions of a dense head.
         squash: what the model applies to its logits, as in `Attribution`; a softmax is recognised without that.
 
     Returns:

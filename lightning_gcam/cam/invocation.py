@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_gcam.utils import annotation
 from lightning_gcam.utils.lightning_compat import in_both
 
 Forward = Callable[..., Any]
@@ -59,8 +60,8 @@ class Invocation:
             keys: of the inputs, those first that are no annotation.
         """
         inner = getattr(self.module, "_orig_mod", self.module)
-        named = [each for each in _parameters(inner) if each.kind in _NAMED]
-        beside = [each for each in named if each.name != self.keyword][self.keyword is None :]
+        parameters = _parameters(inner)[self.keyword is None :]  # behind the images
+        beside = [each for each in parameters if each.kind in _NAMED and each.name != self.keyword]
         found = {each.name: each.name for each in beside if each.name in keys and not _is_label(each)}
         left = (key for key in keys if key not in found)
         for each in beside:
@@ -84,10 +85,11 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 def _is_label(parameter: inspect.Parameter) -> bool:
     """Whether a parameter may be left out and is named as annotation is: with it, many a forward computes a loss."""
-    return parameter.default is not inspect.Parameter.empty and parameter.name in _ANNOTATION
+    return parameter.default is not inspect.Parameter.empty and parameter.name.lower() in _ANNOTATION
 
 
-_ANNOTATION = ("label", "labels", "target", "targets", "mask", "masks", "y", "mask_labels", "class_labels")
+_ANNOTATION = {*annotation.LABELS, *annotation.MASKS, "gt_boxes", "gt_bboxes", "index", "idx"}
+"""No boxes but the true ones: a model of documents takes the `bbox` of each word, another one boxes as prompts."""
 
 
 def _has_forward(model: nn.Module) -> bool:

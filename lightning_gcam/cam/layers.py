@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from lightning_gcam.cam.forward import forward_with_weights, random_weights_for_
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layer_search import ProbeResult, SpatialLayer, probe_layers
 from lightning_gcam.cam.layout_evidence import CONFIRMED, log_unconfirmed, unconfirmed_reason
-from lightning_gcam.cam.layouts import Reshape
+from lightning_gcam.cam.layouts import Reshape, Run
 from lightning_gcam.cam.outputs import DetectionsError, are_detections
 from lightning_gcam.utils.dimensions import Size, describe_grid
 from lightning_gcam.utils.errors import InputError, check_known, did_you_mean
@@ -98,7 +99,8 @@ def find_target_layer(
         reshape_transform: from a layer's output to `(N, C, *grid)`, for a layout that is not recognised.
 
     Raises:
-        InputError: where there is none (a network of fully connected layers, say).
+        InputError: where there is none (a network of fully connected layers, say); where a network makes planes of
+            signals, with the `reshape_transform=` to copy.
         NotFinite: where the output holds NaN or infinity, and hides the layer.
 
     Example:
@@ -147,12 +149,34 @@ def _find_target_layer(
             return _target_layer(chosen, _reasons(found, live, chosen, tuple(weights)), others)
         if message := no_gradient_message(model, images[:1], forward_at(forward, [0])):
             raise InputError(message)
+        if (
+            images.ndim == 3
+            and reshape_transform is None
+            and (message := _planes_message(model, images, run))
+        ):
+            raise InputError(message)
     raise InputError(
         f"{type(model).__name__} has no spatial layer that influences its output, so there is nothing to draw. "
         "Saliency maps need a convolutional network or a vision transformer; name `target_layer` (and "
         "`reshape_transform`) if it is one. Where frames or pairs are folded into the batch, name the layer that they "
         "leave: what is said then holds the `reshape_transform` to copy."
     )
+
+
+def _planes_message(model: nn.Module, images: Tensor, run: Run) -> str:
+    """The message for a network that makes planes of signals, as by an STFT, with a view of them; empty elsewhere."""
+    for dim in (2, 3):
+        mean = partial(torch.mean, dim=dim)
+        found = probe_layers(model, images[:1].detach().clone(), run, mean)
+        live = [each for each in found.layers if each.is_live and each.layout.grid[0] > 1]
+        if live:
+            return (
+                f'{type(model).__name__} makes planes (N, C, a, b) of signals, the last in "{live[-1].name}", and '
+                "which of a and b runs along the signal is not known. Pass the mean over the other one:\n"
+                f"    reshape_transform=lambda output: output.mean(dim={dim})\n"
+                f"where it is {'b, the last,' if dim == 2 else 'a'} and dim={5 - dim} where it is not."
+            )
+    return ""
 
 
 def resolve_target_layer(model: nn.Module, target_layer: str | nn.Module) -> tuple[str, nn.Module]:

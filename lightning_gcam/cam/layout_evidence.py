@@ -334,20 +334,24 @@ def layout_of(layer: nn.Module, call: int, output: Tensor, images: Tensor, run: 
 def _in_order_of_frames(
     layout: Layout, layer: nn.Module, call: int, output: Tensor, images: Tensor, run: Run
 ) -> Layout:
-    """A layout of frames in the batch, image by image or frame by frame: seen in one forward of an image twice."""
-    size, twice = size_of(images), dict[int, Tensor]()
+    """A layout of frames in the batch, image by image or frame by frame: seen in one forward of copies of an image.
+
+    Of another number than there are images, as in `measure_layouts`: these may have other inputs of their own.
+    """
+    size, copied = size_of(images), dict[int, Tensor]()
+    copies = 3 if len(images) == 2 else 2
     if (known := remembered_layout(layer, output.shape, size, len(output))) is not None:
         return known
-    collect = _outputs_collected([layer], lambda _, number, tensor: twice.update({number: tensor}))
+    collect = _outputs_collected([layer], lambda _, number, tensor: copied.update({number: tensor}))
     with (
         suppress(Exception),
         torch.no_grad(),
         collect,
-    ):  # a forward that takes no two images folds them the usual way
-        run(torch.cat([images[:1].detach()] * 2))
-    if (rows := twice.get(call)) is not None and len(rows) == 2 * layout.frames:
-        by_image = (rows[: layout.frames] - rows[layout.frames :]).abs().sum()
-        if by_image > (rows[::2] - rows[1::2]).abs().sum():
+    ):  # a forward that takes no other number folds them the usual way
+        run(torch.cat([images[:1].detach()] * copies))
+    if (rows := copied.get(call)) is not None and len(rows) == copies * layout.frames:
+        by_image = (rows[: layout.frames] - rows[-layout.frames :]).abs().sum()
+        if by_image > (rows[::copies] - rows[1::copies]).abs().sum():
             in_order, frames = layout.reshape, layout.frames
             layout = replace(
                 layout,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
@@ -24,7 +23,7 @@ from lightning_gcam.cam.targets import (
     score_of_classes,
 )
 from lightning_gcam.cam.whole import WHOLE, Whole
-from lightning_gcam.utils.dimensions import Size, for_each, positions_of, size_of
+from lightning_gcam.utils.dimensions import for_each, pool_of, positions_of, size_of
 from lightning_gcam.utils.errors import user_function_errors
 
 
@@ -223,13 +222,6 @@ def same_score(head: Head, score: TargetScore, rows: Tensor, targets: Targets = 
     return score_of_classes(logits, score.targets[rows]).values
 
 
-_POOLS: dict[int, Callable[[Tensor, Size], Tensor]] = {
-    1: nn.functional.adaptive_max_pool1d,
-    2: nn.functional.adaptive_max_pool2d,
-    3: nn.functional.adaptive_max_pool3d,
-}
-
-
 def _on_grid(masks: Tensor | None, logits: Tensor) -> Tensor:
     """Resize masks to the logits' size by the nearest pixel; an object between these is kept where it touches any."""
     size = size_of(logits)
@@ -237,7 +229,7 @@ def _on_grid(masks: Tensor | None, logits: Tensor) -> Tensor:
         return torch.zeros(len(logits), *size, dtype=torch.bool, device=logits.device)
     values = masks.to(logits.device).float()[:, None]
     nearest = nn.functional.interpolate(values, size=size, mode="nearest-exact")[:, 0] > 0
-    touched = _POOLS[len(size)](values, size)[:, 0] > 0
+    touched = pool_of("adaptive_max", len(size))(values, size)[:, 0] > 0
     return torch.where(for_each(nearest.flatten(1).any(dim=1), nearest), nearest, touched)
 
 

@@ -63,10 +63,10 @@ class TargetScore:
         explains: what the score measures.
         in_mask: `(N,)` bool: whether a dense head's logits were summed over the mask that was given; None for a head
             that is not dense.
-        region: `(N, h, w)` bool: the positions over which a dense head's logits were summed; None for a head that is
+        region: `(N, *grid)` bool: the positions over which a dense head's logits were summed; None for a head that is
             not dense, and for a callable.
         squash: what the model applies to its logits; its outputs are these where None.
-        images: `(N, C, H, W)`, what a reconstruction is compared with; None for anything else.
+        images: `(N, C, *S)`, what a reconstruction is compared with; None for anything else.
     """
 
     values: Tensor

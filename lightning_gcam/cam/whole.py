@@ -52,8 +52,9 @@ def whole_output(
 ) -> tuple[Literal["norm", "similarity"], Tensor] | None:
     """What an output is explained by whose form shows that it holds no classes, and its rows; None for any other.
 
-    - "similarity" `(N, 1)`, of each image to the text beside it: the diagonal of `logits_per_image` `(N, N)`, or where
-      there are but the embeddings of both (`image_embeds` and `text_embeds`, or `..._features`), their cosine.
+    - "similarity" `(N, 1)`, of each image to its own text (see `without_pairs`): the diagonal of `logits_per_image`
+      `(N, N)`, or where there are but the embeddings of both (`image_embeds` and `text_embeds`, or `..._features`),
+      their cosine.
     - "norm" `(N, P * 2)`, of coordinates: a single tensor `(N, P, 2)` or `(N, P, 3)`, but for signals.
 
     Args:
@@ -70,9 +71,7 @@ def whole_output(
         >>> kind, rows.shape
         ('norm', torch.Size([2, 34]))
     """
-    tensors = {
-        place.strip('."[]'): each for place, each in parts_at_top(output).items() if isinstance(each, Tensor)
-    }
+    tensors = {name: each for name, each in _by_name(output).items() if isinstance(each, Tensor)}
     logits = tensors.get("logits_per_image")
     if logits is not None:
         is_paired = logits.shape == (batch_size, batch_size)
@@ -85,3 +84,32 @@ def whole_output(
     (points,) = tensors.values()
     are_points = points.is_floating_point() and points.ndim == 3 and points.shape[2] in (2, 3)
     return ("norm", points.flatten(1)) if are_points and len(points) == batch_size else None
+
+
+def _by_name(output: Any) -> dict[str, Any]:
+    """The parts of an output by their keys, fields or places."""
+    return {place.strip('."[]'): each for place, each in parts_at_top(output).items()}
+
+
+def without_pairs(output: Any) -> Any:
+    """The output for texts that are no sample's own, however many there are: the classes of a zero-shot classifier.
+
+    Args:
+        output: as the model returned it; that of anything but two towers stays as it is.
+
+    Returns:
+        What belongs to the images, and `logits_per_image` `(N, K)` as "logits".
+
+    Example:
+        >>> import torch
+        >>> without_pairs({"logits_per_image": torch.eye(2), "text_embeds": torch.ones(2, 3)})
+        {'logits': tensor([[1., 0.],
+                [0., 1.]])}
+    """
+    parts = _by_name(output)
+    logits = parts.pop("logits_per_image", None)
+    if logits is None and not any(image in parts and text in parts for image, text in _TOWERS):
+        return output
+    texts = ("logits_per_text", *(text for _, text in _TOWERS))
+    of_images = {name: each for name, each in parts.items() if name not in texts}
+    return of_images if logits is None else {"logits": logits, **of_images}

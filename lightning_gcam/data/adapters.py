@@ -17,7 +17,7 @@ from lightning_gcam.data.masks import is_dense, read_masks
 from lightning_gcam.data.objects import read_objects, targets_of
 from lightning_gcam.data.readers import find_parts
 from lightning_gcam.data.saliency_batch import SaliencyBatch
-from lightning_gcam.data.structure import are_frames_first, as_tensor, is_list, unwrap
+from lightning_gcam.data.structure import VIDEOS, VOLUMES, are_frames_first, as_tensor, is_list, unwrap
 from lightning_gcam.data.unreadable import (
     Parts,
     UnreadableBatch,
@@ -103,6 +103,8 @@ def _read(
             is_left_out = on_unclear is not None
             message = error_message(batch, problem, _read_adapted, adapted=adapted, left_out=is_left_out)
             problem = InputError(message)
+        elif on_unclear is not None:
+            problem = InputError(f"The looks go on without what cannot be read: {problem}")
         if on_unclear is None:
             raise problem from None
         on_unclear(str(problem))
@@ -189,11 +191,27 @@ class _Reading:
             _names(parts.get("names"), len(images)),
             kind=_kind_of(images, name, frames_first),
             frames_first=frames_first,
-            head_labels=_head_labels(parts.get("columns", {}), labels, images),
+            head_labels=self._head_labels(labels, images, faults),
             inputs=parts.get("inputs") or None,
             faults=faults if any(faults) else None,
             no_classes=labels is None and masks is None and targets is None and self._holds_numbers(images),
         )
+
+    def _head_labels(
+        self, labels: Tensor | None, images: Tensor, faults: list[str]
+    ) -> dict[str, Tensor] | None:
+        """Read the columns that could each be the label of a head; None where the labels are the only one.
+
+        What is missing in a column that stands beside labels is no fault: the column may be of no head.
+        """
+        found: dict[str, Tensor] = {}
+        for key, value in self.parts.get("columns", {}).items():
+            noted = [""] * len(images)
+            with suppress(UnreadableBatch, InputError):
+                found[str(key)] = read_labels(value, images, self.class_names, noted)
+            if labels is None:
+                faults[:] = [old or new for old, new in zip(faults, noted, strict=True)]
+        return found if len(found) > (labels is not None) else None
 
     def _holds_numbers(self, images: Tensor) -> bool:
         """Whether in the labels' place there came several numbers a sample, such as keypoints: they name no classes."""
@@ -230,24 +248,11 @@ def _checked(check: Callable[[Any, Size], None], value: Any, size: Size) -> Any:
     return value
 
 
-_VIDEOS = ("video", "videos", "clip", "clips", "frames")
-_VOLUMES = ("volume", "volumes", "image", "images", "img", "scan")
-
-
 def _kind_of(images: Tensor, name: str, frames_first: bool) -> Kind | None:
     """Return the kind that three dimensions are by the name of the images; None where it does not matter."""
     if images.ndim != 5:
         return None
-    return "video" if frames_first or name in _VIDEOS else "volume" if name in _VOLUMES else None
-
-
-def _head_labels(columns: Parts, labels: Tensor | None, images: Tensor) -> dict[str, Tensor] | None:
-    """Read the columns that could each be the label of a head; None where the labels are the only one."""
-    found: dict[str, Tensor] = {}
-    for key, value in columns.items():
-        with suppress(UnreadableBatch, InputError):
-            found[str(key)] = read_labels(value, images)
-    return found if len(found) > (labels is not None) else None
+    return "video" if frames_first or name in VIDEOS else "volume" if name in VOLUMES else None
 
 
 def _suspect(suspect: Any, size: Size, device: torch.device) -> Any:

@@ -69,7 +69,7 @@ KINDS: tuple[tuple[Kind, ...], ...] = (("signal",), ("image",), ("volume", "vide
 
 
 def check_labels(labels: Any, size: Size) -> None:
-    """Check that labels are `(N,)` or `(N, K)` finite real numbers."""
+    """Check that labels are `(N,)` or `(N, K)` finite real numbers; a missing measurement `(N,)` is NaN."""
     if labels is None:
         return
     n = size[0]
@@ -79,8 +79,8 @@ def check_labels(labels: Any, size: Size) -> None:
             f"got {type_and_shape(labels)}. "
             "Give one per sample, or None where there are none."
         )
-    is_finite = not labels.is_floating_point() or bool(torch.isfinite(labels).all())
-    if labels.is_complex() or not is_finite:
+    bad = labels.isinf() if labels.ndim == 1 else ~labels.isfinite()
+    if labels.is_complex() or (labels.is_floating_point() and bool(bad.any())):
         raise InputError(
             f"`labels` must be finite real numbers; got {shape_of(labels)} with NaN or infinity. Leave such "
             "samples out."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lightning_gcam.data.checks import FORMS, check_images, check_labels, shape_of
 from lightning_gcam.data.structure import (
+    SIGNALS,
     are_shares,
     are_signals,
     are_strings,
@@ -23,6 +25,7 @@ from lightning_gcam.data.structure import (
 )
 from lightning_gcam.data.unreadable import UnreadableBatch, array_code, check_part
 from lightning_gcam.utils.errors import InputError, did_you_mean
+from lightning_gcam.utils.lightning_compat import rank_zero_info
 
 _MOST_CHANNELS_LAST = 4
 _LEAST_PIXELS = 16
@@ -93,6 +96,8 @@ def _refuse_other_signals(images: Tensor, code: str, labels: Tensor | None, name
                 image_size=(n, columns, rows),
                 images=f"{code}.transpose(1, 2)",
             )
+        if name not in SIGNALS and rows >= _LEAST_PIXELS:
+            _log_signals(rows, columns)
         return
     reason = (
         f"`images` must be {FORMS}; got {shape_of(images)}, which is no signal by its form "
@@ -102,6 +107,16 @@ def _refuse_other_signals(images: Tensor, code: str, labels: Tensor | None, name
     if n in (1, 3, _MOST_CHANNELS_LAST) and not is_batch:
         raise UnreadableBatch(reason, image_size=(1, rows, columns), images=f"{code}[None]")
     raise UnreadableBatch(reason, image_size=(n, rows, columns), images=f"{code}[:, None]")
+
+
+@cache
+def _log_signals(channels: int, length: int) -> None:
+    """Log once that what could be grey images without a channel is read as signals."""
+    rank_zero_info(
+        f"The images (N, {channels}, {length}) are read as signals of {channels} channels. Where they are grey images "
+        "without a channel, add it, for example:\n"
+        "    adapter=lambda batch: SaliencyBatch(images=batch[0][:, None], labels=batch[1])"
+    )
 
 
 def _refuse_several_sizes(images: Any) -> None:
@@ -130,8 +145,8 @@ def read_labels(
 
     Shares of each class (soft labels, of mixed images or smoothed) become a mark at the largest: it is the class that
     the map explains, that the caption names and that the samples are balanced over. One-hot labels stay as they are:
-    in another batch there may be several marks in a row. A class that is missing (None, NaN) is -1, and a mark that is
-    (NaN, negative) is 0.
+    in another batch there may be several marks in a row. A class that is missing (None, NaN) is -1, a measurement that
+    is remains NaN, and a mark that is (NaN, negative) is 0.
 
     Args:
         labels: an array or lists of numbers or words.
@@ -169,6 +184,8 @@ def read_labels(
             f"`labels` {shape_of(found)} are neither classes, marks nor measurements.", recipe="#keypoints"
         )
     found = _without_missing(found, faults) if len(found.shape) and len(found) == n else found
+    if found.shape == (n,) and bool(found.isnan().all()):
+        raise UnreadableBatch("`labels` are NaN for every sample.")
     check_part(check_labels, found, (n, 0, 0))
     found = found.long() if found.dtype == torch.bool and found.ndim == 1 else found
     return found if found.ndim == 1 else _read_rows(found, array_code("labels", labels))
@@ -183,24 +200,23 @@ def _read_given(
         raise UnreadableBatch("`labels` are None for every sample.")
     noted = [""] * len(rows)
     given = read_labels([labels[row] for row in rows], images[: len(rows)], class_names, noted)
-    if given.ndim == 1 and not is_whole(given):
-        raise UnreadableBatch("Some of the `labels` are None, and the others are measurements.")
     for row, fault in zip(rows, noted, strict=True):
         if faults is not None:
             faults[row] = faults[row] or fault
-    none = -1 if given.ndim == 1 else 0
+    none = 0 if given.ndim > 1 else -1 if is_whole(given) else torch.nan
     return given.new_full((len(labels), *given.shape[1:]), none).index_copy(
         0, torch.tensor(rows, device=given.device), given
     )
 
 
 def _without_missing(labels: Tensor, faults: list[str] | None) -> Tensor:
-    """Make a missing class `(N,)` -1 and a missing mark `(N, K)` 0, where the others are classes or marks."""
+    """Make a missing class `(N,)` -1 and a missing mark `(N, K)` 0; a missing measurement `(N,)` remains NaN."""
     if labels.is_complex() or labels.dtype == torch.bool:
         return labels
     if labels.ndim == 1:
-        bad, none = ~labels.isfinite(), -1
-        is_clear = is_whole(labels[~bad])
+        bad = ~labels.isfinite()
+        is_clear = not bool(labels.isinf().any())
+        none = -1.0 if is_whole(labels[~bad]) else torch.nan
     else:
         bad, none = ~labels.isfinite() | ((labels < 0) & (labels == labels.round())), 0
         is_clear = is_binary(labels[~bad])

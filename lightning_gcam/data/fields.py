@@ -26,24 +26,18 @@ from lightning_gcam.data.structure import (
     unwrap,
 )
 from lightning_gcam.data.unreadable import Parts, UnreadableBatch
+from lightning_gcam.utils import annotation
 
 KEYS = {
     "images": (
-        *("images", "image", "pixel_values", "x", "inputs", "input", "imgs", "img", "data", "samples"),
-        *("video", "videos", "clip", "clips", "frames", "volume", "volumes", "spectrogram", "spectrograms"),
+        *("pixel_values", "x", "inputs", "input", "imgs", "data", "samples", "spectrogram", "spectrograms"),
+        *structure.VIDEOS,
+        *structure.VOLUMES,
         *structure.SIGNALS,
     ),
-    "labels": (
-        *("labels", "label", "targets", "target", "y", "gt_label", "gt_labels", "classes", "class", "cls"),
-        *("class_labels", "class_label", "class_id", "class_ids", "class_idx", "category", "category_id"),
-        *("category_ids", "label_id", "label_ids", "fine_label", "y_true"),
-    ),
-    "masks": (
-        *("masks", "mask", "segmentation", "segmentations", "segmentation_mask", "segmentation_masks", "seg"),
-        *("segmentation_map", "segmentation_maps", "semantic_mask", "object_mask", "gt_mask", "gt_masks"),
-        *("mask_labels", "annotation_mask"),
-    ),
-    "boxes": ("boxes", "box", "bboxes", "bbox", "bbox_xyxy", "boxes_xyxy", "gt_boxes", "gt_bboxes"),
+    "labels": annotation.LABELS,
+    "masks": annotation.MASKS,
+    "boxes": annotation.BOXES,
     "suspect": ("suspect",),
     "groups": ("groups", "group"),
     "names": ("names", "name", "filename", "filenames", "file_name", "file_names"),

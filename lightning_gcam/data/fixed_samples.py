@@ -134,8 +134,9 @@ class FixedBatch:
     Args:
         num_samples: how many to keep.
         selection: "balanced": as even over the classes as the stream allows, each class's earliest samples (so a
-            validation set that is sorted by class does not give one class only), or the first ones where labels are
-            measurements; "first": the first ones; or positions in the stream.
+            validation set that is sorted by class does not give one class only; of several heads, the classes of the
+            first that has some), or the first ones where labels are measurements; "first": the first ones; or positions
+            in the stream.
 
     Example:
         >>> fixed = FixedBatch(num_samples=2)
@@ -208,7 +209,7 @@ class FixedBatch:
             self._measured = True
             for each in self._sizes.values():
                 each.kept = _ungrouped(each.kept)
-        groups = [0] * len(batch) if self._measured else _groups(batch)
+        groups = _groups(batch, is_measured=self._measured)
         rows = [row for row, position in enumerate(positions) if self._is_wanted(position)]
         usable = [row for row in rows if groups[row] >= 0]
         self._unlabelled += len(rows) - len(usable)
@@ -362,12 +363,21 @@ def _mixed_fields(batches: Sequence[SaliencyBatch]) -> list[str]:
     return [name for name in names if len({getattr(each, name) is None for each in batches}) > 1]
 
 
-def _groups(batch: SaliencyBatch) -> list[int]:
-    """Return the class of each sample, the first marked one of a multi-hot row; 0 where there are no labels."""
+def _groups(batch: SaliencyBatch, *, is_measured: bool) -> list[int]:
+    """Return the class of each sample, the first marked one of a multi-hot row; 0 where there are no labels.
+
+    All measurements are of one class, 0, and a missing one is of -1. Of several heads it is the class of the first
+    which has classes; none of its own is then a class, too: the sample may have one for another head.
+    """
     labels = batch.labels
     if labels is None:
-        return [0] * len(batch)
-    return [int(label) for label in (labels if labels.ndim == 1 else labels.float().argmax(dim=1)).tolist()]
+        columns = [each.reshape(len(batch), -1) for each in (batch.head_labels or {}).values()]
+        of_classes = (each for each in columns if each.shape[1] == 1 and not each.is_floating_point())
+        classes = next(of_classes, torch.full((len(batch), 1), -1))[:, 0]
+        return [int(label) + 1 for label in classes.clamp(min=-1).tolist()]
+    classes = labels if labels.ndim == 1 else labels.float().argmax(dim=1)
+    classes = -classes.isnan().long() if is_measured else classes.nan_to_num(-1)
+    return [int(label) for label in classes.tolist()]
 
 
 def _largest_label(batch: SaliencyBatch) -> int:

@@ -41,7 +41,7 @@ class SaliencyBatch:
         images: `(N, C, *S)` exactly as the model takes them: floating point and normalized, or whole numbers such as
             uint8 where its forward converts them; on any device.
         labels: `(N,)` integer classes, of which negative ones mean "none"; `(N,)` float measurements, for a model that
-            predicts a number; or `(N, K)` multi-hot. A column `(N, 1)` is held as `(N,)`.
+            predicts a number, of which NaN means "none"; or `(N, K)` multi-hot. A column `(N, 1)` is held as `(N,)`.
         masks: `(N, *S)` bool, True on the object.
         boxes: N tensors `(M, 4)`, each row `x1, y1, x2, y2` in pixels of the image; `(M, 2)` start and end in a signal,
             `(M, 6)` `x1, y1, z1, x2, y2, z2` in a volume or video, with x along the last dimension.
@@ -128,8 +128,10 @@ class SaliencyBatch:
     def has_measurements(self) -> bool:
         """Whether the labels are numbers to be predicted, not all of them whole, and no classes."""
         labels = self.labels
-        is_column = labels is not None and labels.ndim == 1 and labels.is_floating_point()
-        return labels is not None and is_column and not torch.equal(labels, labels.round())
+        if labels is None or labels.ndim > 1 or not labels.is_floating_point():
+            return False
+        known = labels[~labels.isnan()]
+        return not torch.equal(known, known.round())
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> SaliencyBatch:
         """Return the same batch with `function` applied to each of its tensors."""

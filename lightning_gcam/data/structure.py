@@ -185,11 +185,6 @@ def image_dimensions(value: Any) -> int:
     return max(counts.pop() - 1, 0) if is_one_kind and counts <= {2, 3, 4} else 0
 
 
-def is_image_batch(value: Any) -> bool:
-    """Whether `value` is `(N, C, H, W)` or `(N, C, D, H, W)` numbers, or a list of `(C, H, W)` of any sizes."""
-    return image_dimensions(value) > 1
-
-
 WIDE = 3
 """So many times as long as it has channels is a signal; an image without a channel is hardly as wide."""
 
@@ -224,16 +219,27 @@ SIGNALS = (
 PICTURES = ("image", "images", "img", "imgs", "pixel_values")
 """Names of what has two dimensions at least."""
 
+VIDEOS = ("video", "videos", "clip", "clips", "frames")
+"""Names of what has three dimensions, one of them time."""
+
+VOLUMES = ("volume", "volumes", "image", "images", "img")
+"""Names of what is no video, where it has three dimensions."""
+
 
 def are_signals(shape: Sequence[int], name: str = "") -> bool:
     """Whether `(N, a, b)` are signals: by their name, or much longer than wide, whichever are the channels.
 
+    Under the name of a picture only what has one channel is: images one row high hardly exist.
+
     Example:
         >>> are_signals((8, 12, 500)), are_signals((8, 12, 500), "image"), are_signals((8, 64, 81), "eeg")
         (True, False, True)
+        >>> are_signals((8, 1, 500), "image")
+        True
     """
-    sides = sorted(shape[1:])
-    return name in SIGNALS or (name not in PICTURES and is_signal(sides))
+    if name in PICTURES:
+        return shape[1] == 1 < shape[2]
+    return name in SIGNALS or is_signal(sorted(shape[1:]))
 
 
 FRAMES = ("pixel_values", "frames")
@@ -243,12 +249,15 @@ FRAMES = ("pixel_values", "frames")
 def are_frames_first(images: Any, name: str = "") -> bool:
     """Whether images are videos `(N, T, C, H, W)`: the third dimension is that of channels and the second is not.
 
+    What is named as a volume is none, whatever its depth.
+
     Example:
         >>> are_frames_first(torch.zeros(2, 8, 3, 16, 16)), are_frames_first(torch.zeros(2, 3, 8, 16, 16))
         (True, False)
     """
     shape = batch_shape(images)
-    return len(shape) == 5 and shape[2] in (1, 3) and (shape[1] not in (1, 3) or name in FRAMES)
+    is_possible = len(shape) == 5 and shape[2] in (1, 3) and name not in VOLUMES
+    return is_possible and (shape[1] not in (1, 3) or name in FRAMES)
 
 
 def batch_shape(images: Any) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from lightning_gcam.metrics.samples import PerSample, beside, check_maps, check_saliency
+from lightning_gcam.metrics.samples import PerSample, check_maps, check_saliency
+from lightning_gcam.utils.dimensions import for_each
 from lightning_gcam.utils.errors import InputError, check_whole
 
 Fill = Literal["zero", "blur", "mean"] | Callable[[Tensor], Tensor]
@@ -52,7 +53,7 @@ def keep_salient(images: Tensor, maps: Tensor, fill: Fill = "zero") -> Tensor:
     """
     _check_pair(images, maps)
     checked = check_maps(maps)
-    scaled = torch.where(beside(checked.blank, maps), 0.0, checked.unit)[:, None].to(images)
+    scaled = torch.where(for_each(checked.blank, maps), 0.0, checked.unit)[:, None].to(images)
     return images * scaled + filled(images, fill) * (1 - scaled)
 
 
@@ -178,7 +179,7 @@ def _steps(
     for index in every.split(chunk_size) if n else ():
         index = index.to(start.device)
         sample, changed = index[:, 0], index[:, 1] * pixels // steps
-        there = (ranks[sample] < beside(changed, maps))[:, None]
+        there = (ranks[sample] < for_each(changed, maps))[:, None]
         yield index, torch.where(there, end[sample], start[sample])
 
 

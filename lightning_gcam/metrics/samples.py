@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lightning_gcam.utils.dimensions import for_each, pixels_of
 from lightning_gcam.utils.errors import InputError
 
 FromSums = Callable[[Tensor, Tensor], Tensor]
@@ -33,11 +34,6 @@ class PerSample(NamedTuple):
     """``(N,)`` bool: left out because its mask is empty; no sample is both."""
 
 
-def beside(values: Tensor, maps: Tensor) -> Tensor:
-    """Reshape one number a sample, ``(N,)``, to the ``(N, 1, ...)`` that meets all pixels of its map."""
-    return values.reshape(-1, *[1] * (maps.ndim - 1))
-
-
 def sum_counted(
     sample: PerSample, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +50,7 @@ def sum_counted(
     # Move, then widen: the device the values come from may have no float64.
     values = sample.values.to(device).to(dtype)
     counted = sample.counted.to(device)
-    return torch.where(beside(counted, values), values, 0.0).sum(dim=0), counted.sum(), (~counted).sum()
+    return torch.where(for_each(counted, values), values, 0.0).sum(dim=0), counted.sum(), (~counted).sum()
 
 
 def _mean_compute(total: Tensor, n: Tensor) -> Tensor:
@@ -103,8 +99,7 @@ def extremes_of(*saliency: Tensor) -> list[Extremes]:
     """Find the extremes of batches of maps ``(N, *spatial)``; a device is waited for once, not once a batch."""
     pairs, flags = [], []
     for maps in map(_as_float32, saliency):
-        pixels = tuple(range(1, maps.ndim))
-        least, most = maps.amin(dim=pixels), maps.amax(dim=pixels)
+        least, most = maps.amin(dim=pixels_of(maps)), maps.amax(dim=pixels_of(maps))
         finite = least.isfinite() & most.isfinite()
         pairs.append((least, most))
         flags.append(torch.stack([finite.all(), ~(finite & (least < 0)).any()]))
@@ -133,7 +128,7 @@ class CheckedMaps:
         least, most, are_finite, are_valid = extremes or extremes_of(saliency)[0]
         finite = least.isfinite() & most.isfinite()
         if not are_finite:
-            saliency = torch.where(beside(finite, saliency), saliency, 0.0)
+            saliency = torch.where(for_each(finite, saliency), saliency, 0.0)
         if not are_valid:
             raise ValueError(
                 f"`saliency` must be at least 0, got a minimum of {saliency.min().item():.3g}. "
@@ -151,7 +146,7 @@ class CheckedMaps:
     @cached_property
     def unit(self) -> Tensor:
         """The maps scaled by their peaks, ``(N, *spatial)``, so that sums do not overflow; NaN where they are blank."""
-        return self.saliency / beside(self.peak, self.saliency)
+        return self.saliency / for_each(self.peak, self.saliency)
 
     @cached_property
     def total(self) -> Tensor:

@@ -11,12 +11,12 @@ from lightning_gcam.metrics.perturbation import Perturbation
 from lightning_gcam.metrics.samples import (
     CheckedMaps,
     PerSample,
-    beside,
     check_maps,
     check_saliency,
     mean_counted,
     once,
 )
+from lightning_gcam.utils.dimensions import for_each
 from lightning_gcam.utils.errors import InputError
 
 
@@ -115,7 +115,9 @@ def _random_model_ssim_update(saliency: Tensor, randomized: Tensor) -> PerSample
         )
     if len(saliency) == 0:
         return PerSample(maps.peak, ~blank, blank)
-    first, second = (torch.where(beside(blank, saliency), 0.0, each.unit)[:, None] for each in (maps, others))
+    first, second = (
+        torch.where(for_each(blank, saliency), 0.0, each.unit)[:, None] for each in (maps, others)
+    )
     at_once = max(_PIXELS_AT_ONCE // saliency[0].numel(), 1)
     values = [
         torch.as_tensor(structural_similarity_index_measure(*pair, data_range=1.0, reduction="none")).reshape(

@@ -1,12 +1,11 @@
 """How concentrated the saliency is, over the pixels and over the image's positions, and how often it is blank."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, pad
+from torch.nn.functional import pad
 
 from lightning_gcam.metrics.base import SampleMean, SampleScore
 from lightning_gcam.metrics.samples import (
@@ -16,6 +15,7 @@ from lightning_gcam.metrics.samples import (
     prepare,
     score_counted,
 )
+from lightning_gcam.utils.dimensions import pixels_of, pool_of
 
 
 def _saliency_gini_update(saliency: Tensor) -> PerSample:
@@ -157,11 +157,10 @@ def positional_concentration(saliency: Tensor, mask: Tensor) -> Tensor:
 def _shares(grids: Tensor) -> Tensor:
     """The share of each grid's sum that lies in each cell, ``(N, CELLS)``; no number may be above 1."""
     dimensions = grids.ndim - 1
-    pools: tuple[Callable[..., Tensor], ...] = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)
     # A side of fewer pixels than cells has a cell a pixel, and the rest stay empty.
     full = round(CELLS ** (1 / dimensions))
     sides = [min(side, full) for side in grids.shape[1:]]
-    cells = pools[dimensions - 1](grids[:, None], sides)[:, 0]
+    cells = pool_of("adaptive_avg", dimensions)(grids[:, None], sides)[:, 0]
     cells = pad(cells, [edge for side in reversed(sides) for edge in (0, full - side)]).flatten(1)
     return cells / cells.sum(dim=1, keepdim=True)
 
@@ -353,7 +352,7 @@ class BlankRate(SampleMean):
 def _complexity_update(saliency: Tensor) -> PerSample:
     """Mean of each map, scaled by its peak."""
     maps = check_maps(saliency)
-    return PerSample(maps.unit.mean(dim=tuple(range(1, saliency.ndim))), ~maps.blank, maps.blank)
+    return PerSample(maps.unit.mean(dim=pixels_of(saliency)), ~maps.blank, maps.blank)
 
 
 def complexity(saliency: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import forward_at
+from lightning_gcam.cam.calling import forward_at, single_image_refused
 from lightning_gcam.cam.capture import capture_layers
 from lightning_gcam.cam.context import maps_of_model_methods
 from lightning_gcam.cam.detection import is_of_detections, predicted_boxes, with_detection
@@ -257,7 +257,7 @@ def attribute(
         masks = masks if masks is not None else images.object_masks
         forward = forward_for(model, images, forward)
         images = images.images
-    _check(model, images)
+    check_images(images)
     table = resolve_methods(methods)
     check_masks(masks, (len(images), *size_of(images)))
     check_fuse(fuse, target_layer)
@@ -265,7 +265,8 @@ def attribute(
     how = (table, target_layer, reshape_transform, fuse, masks)
     forward = HeadForward(forward, check_head(head)) if head is not None else forward
     try:
-        return _attribute(model, images, targets, forward, *how)
+        with single_image_refused(model, images):
+            return _attribute(model, images, targets, forward, *how)
     except SeveralHeadsError as several:
         shapes = several.shapes
     except DetectionsError:
@@ -413,15 +414,3 @@ def attribute_in_chunks(
         forward = now  # what it returns was not known before: again, with the target boxes
         parts, size = run_in_chunks(n, work, size)
     return Attribution.cat(parts), size
-
-
-def _check(model: nn.Module, images: Tensor) -> None:
-    """Refuse what is no batch of images; a single image looks like signals, but for the model's convolutions."""
-    check_images(images)
-    first = next((each for each in model.modules() if isinstance(each, (nn.Conv2d, nn.Conv3d))), None)
-    is_one = first is not None and len(first.kernel_size) == images.ndim - 1
-    if first is not None and is_one and len(images) == first.in_channels and images.shape[1] > 1:
-        raise InputError(
-            f"`images` {tuple(images.shape)} look like one, and {type(model).__name__} takes a batch (N, C, *S). A "
-            "single image is `image[None]`."
-        )

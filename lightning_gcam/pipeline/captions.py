@@ -37,7 +37,7 @@ class Explanation(Protocol):
 
     @property
     def maps(self) -> Mapping[str, Tensor]:
-        """The saliency `(N, H, W)` of each map, by name."""
+        """The saliency `(N, *S)` of each map, by name."""
 
     @property
     def peaks(self) -> Mapping[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.data.saliency_batch import _as_tag
 from lightning_gcam.metrics import GroupedMeasurement, Measurement
 from lightning_gcam.pipeline.labels import samples_of_head
 from lightning_gcam.pipeline.record import LookCost, LookHistory, SaliencyRecord, Stamp
@@ -27,26 +28,24 @@ Layers = dict[HeadPlan, list[TargetLayer]]
 class JoinedRecord(SaliencyRecord):
     """The look at a model with several heads: `heads` has the record of each.
 
-    Scores, measurements and the rows of the table are named `<head>/<score>`; the pictures are those of all heads. What
-    cannot be joined, such as the maps, is that of the first head.
+    Scores, measurements and the rows of the table are named `<head>/<score>`, by `tags_of_heads`; the pictures are
+    those of all heads. What cannot be joined, such as the maps, is that of the first head.
     """
 
     @staticmethod
-    def of(heads: Mapping[str, SaliencyRecord], batch: SaliencyBatch, stamp: Stamp) -> JoinedRecord:
-        """Join the records of the heads.
+    def of(heads: Mapping[str, SaliencyRecord], host: SaliencyBatch, stamp: Stamp) -> JoinedRecord:
+        """Join the records of the heads, without computing anything.
 
         Args:
             heads: by their names, one at least.
-            batch: the samples with all labels.
+            host: the samples on the host, with all labels.
             stamp: of the look as a whole.
         """
         first, *_ = heads.values()
         costs = [each.cost for each in heads.values()]
         sizes = [each.chunk_size for each in heads.values() if each.chunk_size is not None]
-        labels = batch.labels.cpu() if batch.labels is not None else None
-        all_labels = {name: each.cpu() for name, each in (batch.head_labels or {}).items()}
         return JoinedRecord(
-            replace(first.batch, labels=labels, head_labels=all_labels or None),
+            host,
             first.attribution,
             _named({name: each.scores for name, each in heads.items()}),
             stamp,
@@ -77,8 +76,9 @@ class JoinedRecord(SaliencyRecord):
     @property
     def table(self) -> list[dict[str, str | float | int]]:
         """The rows of all heads."""
+        tags = tags_of_heads(self.heads)
         return [
-            {**row, "score": f"{name}/{row['score']}"}
+            {**row, "score": f"{tags[name]}/{row['score']}"}
             for name, each in self.heads.items()
             for row in each.table
         ]
@@ -114,7 +114,26 @@ class JoinedRecord(SaliencyRecord):
 
 def _named(values: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
     """What the heads have by name, as `<head>/<name>`."""
-    return {f"{head}/{name}": each for head, found in values.items() for name, each in found.items()}
+    tags = tags_of_heads(values)
+    return {f"{tags[head]}/{name}": each for head, found in values.items() for name, each in found.items()}
+
+
+def tags_of_heads(heads: Iterable[str]) -> dict[str, str]:
+    """Each head's name with the signs that every backend takes; all with their numbers where two come out alike.
+
+    Args:
+        heads: their names, in order.
+
+    Example:
+        >>> tags_of_heads(["sex", "age (years)"])
+        {'sex': 'sex', 'age (years)': 'age_years_'}
+        >>> tags_of_heads(["age (years)", "age [years]"])
+        {'age (years)': '0_age_years_', 'age [years]': '1_age_years_'}
+    """
+    tags = {head: _as_tag(head) or str(number) for number, head in enumerate(heads)}
+    if len({tag.casefold() for tag in tags.values()}) == len(tags):
+        return tags
+    return {head: f"{number}_{tag}" for number, (head, tag) in enumerate(tags.items())}
 
 
 class RunHistory(LookHistory):
@@ -164,41 +183,48 @@ class RunHistory(LookHistory):
 
 def looks_at_heads(
     batch: SaliencyBatch,
+    host: SaliencyBatch,
     plans: Sequence[HeadPlan],
     stamp: Stamp,
     history: LookHistory | None,
     largest_label: int,
 ) -> dict[HeadPlan, dict[str, Any]]:
-    """The arguments of `analyze` that differ for each head.
+    """The arguments of `analyze` that differ for each head; the images are the same objects.
 
     Args:
         batch: as in `analyze`.
+        host: the same on the host, of which there is one copy whatever the number of heads.
         plans: of the heads.
         stamp: as in `analyze`.
         history: as in `analyze`; a `RunHistory` has one for each head.
         largest_label: as in `analyze`.
     """
     looks: dict[HeadPlan, dict[str, Any]] = {}
+    tags = tags_of_heads(str(plan.name) for plan in plans)
     for plan in plans:
         past = history.of_head(str(plan.name)) if isinstance(history, RunHistory) else None
         looks[plan] = {
-            "batch": _samples_of(batch, plan, past),
-            "stamp": _stamp_of(stamp, plan),
+            **_samples_of(batch, host, plan, past),
+            "stamp": _stamp_of(stamp, plan, tags[str(plan.name)]),
             "history": past,
             "largest_label": largest_label if plan.labels == "" else -1,
         }
     return looks
 
 
-def _samples_of(batch: SaliencyBatch, plan: HeadPlan, history: LookHistory | None) -> SaliencyBatch:
-    """The samples with one head's labels: the same objects at every look of a run."""
-    if history is None:
-        return samples_of_head(batch, plan)
-    return history.of_samples("samples of the head", batch, lambda: samples_of_head(batch, plan))
+def _samples_of(
+    batch: SaliencyBatch, host: SaliencyBatch, plan: HeadPlan, history: LookHistory | None
+) -> dict[str, SaliencyBatch]:
+    """The samples with one head's labels, on the device and on the host: the same objects at every look of a run."""
+
+    def choose() -> dict[str, SaliencyBatch]:
+        return {"batch": samples_of_head(batch, plan), "host": samples_of_head(host, plan)}
+
+    return history.of_samples("samples of the head", batch, choose) if history is not None else choose()
 
 
-def _stamp_of(stamp: Stamp, plan: HeadPlan) -> Stamp:
+def _stamp_of(stamp: Stamp, plan: HeadPlan, tag: str) -> Stamp:
     """The stamp of one head's look: a prefix of its own, and the class names where it has as many classes."""
-    names, prefix = stamp.class_names, f"{stamp.log_prefix}/{plan.name}"
+    names, prefix = stamp.class_names, f"{stamp.log_prefix}/{tag}"
     fits = names is not None and len(names) == max(plan.width, 2)
     return replace(stamp, log_prefix=prefix, head=str(plan.name), class_names=names if fits else None)

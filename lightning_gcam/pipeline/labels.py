@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam.cam.calling import bound_to, forward_at
+from lightning_gcam.cam.calling import bound_to, forward_at, inputs_taken
 from lightning_gcam.cam.detection import with_detection
 from lightning_gcam.cam.heads import HeadPlan, assign_labels, find_heads, names_of_heads, say_first
 from lightning_gcam.cam.invocation import Forward
@@ -27,6 +28,60 @@ def forward_for(model: nn.Module, batch: SaliencyBatch, forward: Forward | None)
     """
     bound = bound_to(forward, batch.inputs, batch.frames_first)
     return with_detection(model, batch.images, bound, batch.boxes, batch.labels)
+
+
+def with_inputs_taken(
+    samples: SaliencyBatch, model: nn.Module, forward: Forward | None = None
+) -> SaliencyBatch:
+    """The samples with those other inputs that the model takes, and without the rest of what came with them.
+
+    What has no parameter of its name goes in order, what could be the labels last. What the model takes is no label:
+    where several parts could each be the labels, and one is left, that is it.
+
+    Args:
+        samples: as they were read.
+        model: whose forward is called.
+        forward: the user's way to call it.
+
+    Example:
+        >>> import torch
+        >>> class WithAge(nn.Module):
+        ...     def forward(self, images, age): ...
+        >>> classes, ages = torch.tensor([0, 1]), torch.tensor([31, 45])
+        >>> columns, inputs = {"0": classes, "1": ages}, {"1": classes, "2": ages}
+        >>> samples = SaliencyBatch(torch.rand(2, 1, 4, 4), inputs=inputs, head_labels=columns)
+        >>> found = with_inputs_taken(samples, WithAge())
+        >>> list(found.inputs), found.labels.tolist()
+        (['2'], [0, 1])
+    """
+    if not samples.inputs:
+        return samples
+    inputs, columns = samples.inputs, samples.head_labels or {}
+    labels = [*columns.values(), *([samples.labels] if samples.labels is not None else [])]
+    keys = sorted(inputs, key=lambda key: _likely_label(inputs[key], labels))
+    taken = set(inputs_taken(model, forward, keys))
+    found = replace(samples, inputs={key: each for key, each in inputs.items() if key in taken} or None)
+    left = {
+        name: each for name, each in columns.items() if not any(_is_same(inputs[key], each) for key in taken)
+    }
+    if found.labels is not None or not left or len(left) == len(columns):
+        return found
+    if len(left) > 1:
+        return replace(found, head_labels=left)
+    return replace(found, head_labels=None, labels=next(iter(left.values())))
+
+
+def _likely_label(values: Any, labels: Sequence[Tensor]) -> tuple[int, float]:
+    """How likely an input is the labels, for sorting: no label has its values, measurements, many classes, few."""
+    if not any(_is_same(values, each) for each in labels):
+        return 0, 0.0
+    return (1, 0.0) if values.is_floating_point() else (2, -float(values.max()))
+
+
+def _is_same(values: Any, labels: Tensor) -> bool:
+    """Whether an input holds the numbers of some labels, be it as a column."""
+    is_alike = isinstance(values, Tensor) and values.numel() == labels.numel() > 0
+    return is_alike and torch.equal(values.reshape(-1), labels.reshape(-1).to(values.device, values.dtype))
 
 
 def labels_for(batch: Tensor | SaliencyBatch) -> Labels | str | None:

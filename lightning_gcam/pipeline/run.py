@@ -64,6 +64,7 @@ def analyze(
     on_failure: OnFailure | None = None,
     agree: Callable[[bool], bool] = bool,
     with_checks: bool = True,
+    host: SaliencyBatch | None = None,
 ) -> SaliencyRecord:
     """Compute the maps of a batch, score them, and check what the model relies on.
 
@@ -80,6 +81,7 @@ def analyze(
             this is left out.
         agree: gives every process the first one's decision, where processes that round differently might part.
         with_checks: False leaves out the causal checks of this look, but for the accuracy; the same in every process.
+        host: the same samples on the host, where they were copied already.
 
     Returns:
         A `SaliencyRecord`, all of it on the host: the maps are copied there once, and measured and drawn there.
@@ -100,9 +102,10 @@ def analyze(
     user = config.forward
     bind: MapFn = map_fn if may_detect(model, user) else in_one_process
     config = config.with_forward(bind(lambda _: forward_for(model, batch, user)))
+    look = _Look(model, batch, config, map_fn, on_failure, agree, with_checks, history, host)
     if config.may_have_heads(batch):
         plans = config.plans or map_fn(lambda _: plan_heads(model, batch, config.head, config.forward))
-        looks = map_fn(lambda _: looks_at_heads(batch, plans, stamp, history, largest_label))
+        looks = map_fn(lambda _: looks_at_heads(batch, look.host, plans, stamp, history, largest_label))
         how: dict[str, Any] = {"on_failure": on_failure, "agree": agree, "with_checks": with_checks}
         how |= {"map_fn": map_fn, "chunk_size": chunk_size}
         records = {
@@ -110,8 +113,7 @@ def analyze(
             for plan, each in looks.items()
         }
         if records:
-            return JoinedRecord.of(records, batch, stamp)
-    look = _Look(model, batch, config, map_fn, on_failure, agree, with_checks, history)
+            return JoinedRecord.of(records, look.host, stamp)
     # every step is computed inside of `map_fn`: what fails in one process only must fail in all of them
     with torch.inference_mode(False), count_forwards() as counted:
         maps, size = look.attribution(chunk_size)
@@ -200,10 +202,13 @@ class _Look:
     agree: Callable[[bool], bool] = bool
     with_checks: bool = True
     history: LookHistory | None = None
+    given_host: SaliencyBatch | None = None
 
     @cached_property
     def host(self) -> SaliencyBatch:
         """The samples on the host, where they are measured and drawn."""
+        if self.given_host is not None:
+            return self.given_host
         return self._of_samples("host", lambda: held_on_host(self.batch))
 
     @cached_property

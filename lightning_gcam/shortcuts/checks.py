@@ -21,7 +21,7 @@ from lightning_gcam.shortcuts.removal import (
     in_floats,
     remove_regions,
 )
-from lightning_gcam.utils.dimensions import for_each
+from lightning_gcam.utils.dimensions import for_each, pixels_of
 from lightning_gcam.utils.errors import InputError, did_you_mean
 from lightning_gcam.utils.transfer import to_device
 
@@ -240,7 +240,7 @@ def _object_only(images: Tensor, background: Tensor, removal: Removal) -> MakeIm
     @cache
     def colour() -> Tensor:
         parts = [
-            (in_floats(image) * to_device(behind, images.device)).sum(dim=tuple(range(1, image.ndim)))
+            (in_floats(image) * to_device(behind, images.device)).sum(dim=pixels_of(image))
             for image, behind in zip(images, background, strict=True)
         ]
         mean = torch.stack(parts).sum(dim=0) / background.sum().clamp(min=1).item()

@@ -2,8 +2,7 @@
 
 A prediction that follows a borrowed property is evidence of what carries the class, and needs no annotation. Each
 property is one pure function of images and donors `(N, C, *S)`, with one to three sides `S`; `register_property` adds
-another. Those that take regions as well
-have their names and remedies here, and are made in `exchange_checks`.
+another. Those that take regions as well have their names and remedies here, and are made in `exchange_checks`.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.shortcuts.removal import in_dtype_of, in_floats
+from lightning_gcam.utils.dimensions import pixels_of
 from lightning_gcam.utils.errors import InputError, did_you_mean, raise_for_user_function
 
 Exchange = Callable[[Tensor, Tensor], Tensor]
@@ -247,7 +247,7 @@ def try_properties(names: Sequence[str], images: Tensor) -> None:
 
 
 def _lowest(images: Tensor) -> Tensor:
-    return images.amin(dim=tuple(range(1, images.ndim)), keepdim=True)
+    return images.amin(dim=pixels_of(images), keepdim=True)
 
 
 def _are_coloured(images: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool1d, max_pool2d, max_pool3d, pad
+from torch.nn.functional import pad
 
 from lightning_gcam.cam.targets import are_multi_hot
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.saliency_batch import boxes_to_masks
 from lightning_gcam.shortcuts.removal import boxes_of
-from lightning_gcam.utils.dimensions import for_each
+from lightning_gcam.utils.dimensions import for_each, pixels_of, pool_of
 from lightning_gcam.utils.transfer import to_host
 
 MARGIN = 1 / 8
@@ -309,7 +309,7 @@ def salient_place(maps: Tensor) -> Tensor:
         [[0, 5], [0, 6], [0, 7]]
     """
     maps = maps.nan_to_num(0.0, 0.0, 0.0).double()
-    total = maps.sum(dim=tuple(range(1, maps.ndim)), keepdim=True)
+    total = maps.sum(dim=pixels_of(maps), keepdim=True)
     mean = (maps / total.clamp(min=torch.finfo(maps.dtype).tiny)).mean(dim=0)
     mean[tuple(slice(side // 4, side - side // 4) for side in mean.shape)] = 0
     area = max(int(mean.numel() * _PLACE), 1)
@@ -370,6 +370,4 @@ def _covered_cells(region: Tensor, cell: tuple[int, ...]) -> Tensor:
     """The cells of `cell` pixels that a region `S` covers a part of."""
     if max(cell) == 1:
         return region
-    pool = (max_pool1d, max_pool2d, max_pool3d)[region.ndim - 1]
-    covered: Tensor = pool(region[None].float(), cell, ceil_mode=True)[0] > 0
-    return covered
+    return pool_of("max", region.ndim)(region[None].float(), cell, ceil_mode=True)[0] > 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -33,6 +34,29 @@ def positions_of(tensor: Tensor) -> tuple[int, ...]:
         (2, 3, 4)
     """
     return tuple(range(2, tensor.ndim))
+
+
+def pixels_of(maps: Tensor) -> tuple[int, ...]:
+    """The numbers of all dimensions but the first, that of the samples, to reduce over.
+
+    Example:
+        >>> import torch
+        >>> pixels_of(torch.zeros(2, 16, 16))
+        (1, 2)
+    """
+    return tuple(range(1, maps.ndim))
+
+
+def pool_of(kind: Literal["max", "adaptive_max", "adaptive_avg"], dims: int) -> Callable[..., Tensor]:
+    """The pooling function of torch for so many spatial dimensions.
+
+    Example:
+        >>> import torch
+        >>> pool_of("max", 1)(torch.tensor([[1.0, 5.0, 2.0, 3.0]]), 2)
+        tensor([[5., 3.]])
+    """
+    pool: Callable[..., Tensor] = getattr(nn.functional, f"{kind}_pool{dims}d")
+    return pool
 
 
 def for_each(values: Tensor, like: Tensor) -> Tensor:

@@ -330,15 +330,15 @@ def without_checkpoints() -> Iterator[None]:
 @contextmanager
 def replaced_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Give an attribute another value inside; an inherited one is inherited again behind it."""
-    own = vars(owner).get(name)
+    is_own, own = name in vars(owner), vars(owner).get(name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        if own is None:
-            delattr(owner, name)
-        else:
+        if is_own:
             setattr(owner, name, own)
+        else:
+            delattr(owner, name)
 
 
 _GENERATORS = ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")

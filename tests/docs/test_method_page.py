@@ -11,6 +11,7 @@ import torch
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import available_methods, registry
+from lightning_gcam.cam.methods import gradient
 from tests.support.nets import cnn, pictures
 
 PAGE = Path(__file__).parents[2] / "docs" / "method.md"
@@ -55,3 +56,17 @@ def test_the_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_page_links_to_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXT):
         assert target.startswith("http") or (PAGE.parent / target).exists(), target
+
+
+def test_the_method_to_copy_is_for_any_number_of_dimensions() -> None:
+    """The one that CONTRIBUTING.md shows step by step."""
+    page = (PAGE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = next(
+        each for each in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "positive_cam" in each
+    )
+    names = {**vars(gradient), "register_method": lambda name: lambda function: function}
+    exec(code, names)
+    for grid in ((3,), (2, 3), (2, 3, 4)):
+        activations, gradients = torch.zeros(1, 2, *grid), torch.ones(1, 2, *grid)
+        activations[:, 0, -1], gradients[:, 1] = 3.0, -1.0  # the second channel speaks against
+        assert torch.equal(names["positive_cam"](activations, gradients), activations[:, 0]), grid

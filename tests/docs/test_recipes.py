@@ -147,7 +147,7 @@ def test_one_of_several_heads(tmp_path: Path) -> None:
     module = Faces()
     record = look(tmp_path, "Several heads", module, samples, network=Faces(), images=IMAGES)
     assert list(record.heads) == ["sex"]
-    assert record.attribution.targets.tolist() == LABELS.tolist()
+    assert record.attribution.targets.tolist() == sorted(LABELS.tolist())  # balanced, by class
     assert run("Several heads", network=module, images=IMAGES)["attribution"].logits.shape == (16, 2)
 
 
@@ -349,10 +349,17 @@ def test_dense_targets() -> None:
 
 
 def test_boxes() -> None:
-    (adapter,) = adapters_of("Boxes")
+    adapter, of_monai = adapters_of("Boxes")
     batch = {"image": IMAGES, "where": torch.tensor([[1.0, 2.0, 3.0, 4.0]] * 16), "label": LABELS}
 
     assert as_saliency_batch(batch, adapter).boxes[0].tolist() == [[1, 2, 4, 6]]
+
+    box = torch.tensor([[1.0, 2, 3, 3, 6, 8]])  # corners in the order of the dimensions
+    volumes = {"image": torch.zeros(2, 1, 6, 8, 10), "box": [box, box[:0]], "label": torch.tensor([1, 0])}
+    found = as_saliency_batch(volumes, of_monai)
+    expected = torch.zeros(2, 6, 8, 10, dtype=torch.bool)
+    expected[0, 1:3, 2:6, 3:8] = True
+    assert torch.equal(found.object_masks, expected)
 
 
 # ------------------------------------------------------------------------------------------------------ the page

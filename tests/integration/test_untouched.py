@@ -41,7 +41,7 @@ from tests.support.witness import RowLogger, Witness, differences
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def _loader(n: int, *, size: tuple[int, ...], shuffle: bool, **options: Any) -> DataLoader[Any]:
+def _loader(n: int, *, shuffle: bool, size: tuple[int, ...] = (8, 8), **options: Any) -> DataLoader[Any]:
     generator = torch.Generator().manual_seed(5)
     labels = torch.arange(n) % 3
     images = torch.rand(n, 1, *size, generator=generator)

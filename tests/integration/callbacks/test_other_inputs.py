@@ -193,6 +193,37 @@ def test_columns_beside_labels_without_names(tmp_path: Path) -> None:
     assert list(batch.inputs) == ["1"] and batch.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
+@pytest.mark.parametrize("order", ["image, age, label", "image, label, age"])
+@pytest.mark.parametrize("floating", [True, False], ids=["years and months", "whole years"])
+def test_a_column_of_whole_numbers_is_the_input_and_the_classes_are_the_labels(
+    tmp_path: Path, order: str, floating: bool
+) -> None:
+    ages = torch.arange(30, 62)
+
+    class WithAge(Trained):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(9, CLASSES)
+
+        def forward(self, images: Tensor, age: Tensor) -> Tensor:
+            assert (age >= 30).all()
+            return self.head(torch.cat([self.features(images).mean(dim=(2, 3)), age[:, None] / 60], dim=1))
+
+        def logits(self, batch: Any) -> Tensor:
+            return self(batch[0], batch[order.split(", ").index("age")])
+
+        def labels(self, batch: Any) -> Tensor:
+            return batch[order.split(", ").index("label")]
+
+    columns = {"image": IMAGES, "label": LABELS, "age": ages + 0.5 if floating else ages}
+    data = [tuple(columns[name][row] for name in order.split(", ")) for row in range(32)]
+    batch = watched(tmp_path, WithAge, data).last_record.batch
+    assert batch.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    (age,) = batch.inputs.values()
+    rows = (age.cpu().long() - 30).tolist()
+    assert torch.equal(batch.images.cpu(), IMAGES[rows])
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_the_inputs_are_kept_in_a_checkpoint(tmp_path: Path, resumed: bool) -> None:
     data = samples(columns=COLUMNS)

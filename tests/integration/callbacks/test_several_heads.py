@@ -111,7 +111,7 @@ def test_every_head_of_a_dict_has_a_look_of_its_own(tmp_path: Path) -> None:
     assert (age.attribution.target_layer, sex.attribution.target_layer) == ("early", "late")
     assert (age.attribution.explains, sex.attribution.explains) == ("output", "classes")
     assert sex.attribution.targets.tolist() == sex.batch.labels.tolist()
-    assert age.batch.labels.tolist() == [20.5 + 10 * each for each in (0, 1, 2, 3, 0, 1)]
+    assert age.batch.labels.tolist() == [20.5 + 10 * each for each in (0, 2, 0, 1, 3, 1)]  # by sex
     assert "head sex · layer late · maps of the true class" in sex.title
 
     names = ["energy", "energy_chance", "centre/energy"]
@@ -183,7 +183,7 @@ def test_heads_of_a_tuple_are_named_by_their_places(
     assert list(monitor.last_record.heads) == looked_at
     assert f"{looked_at[-1]}/energy" in monitor.history[-1]
     assert monitor.last_record.heads["1"].attribution.logits.shape == (6, 2)
-    assert monitor.last_record.heads["1"].batch.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert monitor.last_record.heads["1"].batch.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("sanity", [0, 2])
@@ -377,3 +377,26 @@ def test_an_evaluation_goes_on_with_its_head(tmp_path: Path) -> None:
 def test_an_evaluation_of_several_heads_is_refused() -> None:
     with pytest.raises(InputError, match="`head` must be the name of one head"):
         SaliencyEvaluation(head=["age", "sex"])  # type: ignore[arg-type]
+
+
+class SomeAges(Faces):
+    """Faces of which every third has no age."""
+
+    def __getitem__(self, index: int) -> Any:
+        found = super().__getitem__(index)
+        return {**found, "age": found["age"] if index % 3 else torch.tensor(torch.nan)}
+
+
+def test_an_age_that_is_missing_costs_its_sample_alone(tmp_path: Path) -> None:
+    monitor = watching(scores=["energy"])
+    batches = DataLoader(SomeAges(), batch_size=8)
+    with pytest.warns(UserWarning, match=r"2 of 6 samples are looked at without .* a label of NaN \(2\)"):
+        toy_trainer(tmp_path, monitor, logger=[ReportLogger(tmp_path)]).fit(Face(), loader(), batches)
+
+    age, sex = monitor.last_record.heads.values()
+    positions = [0, 2, 4, 1, 3, 5]
+    assert [each == each for each in age.batch.labels.tolist()] == [bool(each % 3) for each in positions]
+    assert age.attribution.explains == "output"
+    assert ["true" in each for each in age.captions] == [bool(each % 3) for each in positions]
+    assert sex.batch.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert 0 < monitor.history[-1]["age/energy"] <= 1

@@ -17,6 +17,7 @@ from tests.support.toys import Toy
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 OWN: dict[str, Any] = {
+    "head": "sex",
     "check_samples": 12,
     "chunk_size": 3,
     "multi_label": True,
@@ -30,7 +31,7 @@ OWN: dict[str, Any] = {
 
 def test_every_argument_from_yaml(tmp_path: Path) -> None:
     names = set(inspect.signature(SaliencyEvaluation).parameters)
-    shared = {name: value for name, value in VALUES.items() if name in names}
+    shared = {name: value for name, value in VALUES.items() if name in names and name not in OWN}
     assert names == {*shared, *OWN}
     callback = {"class_path": "lightning_gcam.SaliencyEvaluation", "init_args": {**shared, **OWN}}
     config = tmp_path / "config.yaml"

@@ -59,7 +59,7 @@ def _speaks(alarm: ShortcutAlarm) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             plain = {"step": record.step, "message": "the words"}
             patch.setattr(shortcut_alarm, "plain_of", lambda finding: plain)
-            alarm._alert(trainer, monitor, None)  # type: ignore[arg-type]
+            alarm._alert(trainer, monitor, "saliency", None)  # type: ignore[arg-type]
 
     return on_saliency_look
 

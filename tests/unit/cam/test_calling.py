@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam import attribute
+from lightning_gcam import SaliencyBatch, attribute
+from lightning_gcam.callbacks.distributed import _standing_in
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.calling import (
     BoundForward,
@@ -457,6 +458,67 @@ def test_an_optional_input_is_handed_over_by_its_name():
     assert call_model(WithColumns(), torch.zeros(3, 1, 2, 2), bound).tolist() == [[10.0], [40.0], [90.0]]
 
 
+class WithLoss(nn.Module):
+    """Gives its loss in the place of logits where it has something to compare them with."""
+
+    def forward(self, images, category=None, label_ids=None, y_true=None, seg=None, idx=None, bbox=None):
+        if any(each is not None for each in (category, label_ids, y_true, seg, idx)):
+            return torch.tensor(0.5)
+        return images.flatten(1).sum(dim=1, keepdim=True) + (0 if bbox is None else bbox)
+
+
+@pytest.mark.parametrize("name", ["category", "label_ids", "y_true", "seg", "idx"])
+def test_annotation_stays_out_under_every_name_that_it_is_read_by(name):
+    bound = bound_to(None, {name: torch.tensor([1, 0, 2]), "bbox": COLUMNS[:, :1]})
+    assert call_model(WithLoss(), torch.ones(3, 1, 2, 2), bound).tolist() == (4 + COLUMNS[:, :1]).tolist()
+    assert inputs_taken(WithLoss(), None, [name]) == []
+
+
+class TakesTheirPlace(nn.Module):
+    """Its images have no name to be called by."""
+
+    def forward(self, images, /, age):
+        return images.flatten(1).sum(dim=1) + age
+
+
+def test_beside_images_without_a_name_an_input_goes_by_its_own():
+    bound = bound_to(None, {"age": torch.tensor([1.0, 2.0])})
+    assert call_model(TakesTheirPlace(), torch.ones(2, 1, 2, 2), bound).tolist() == [5.0, 6.0]
+
+
+class TableAndFloats(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.table = cnn("flat"), nn.Linear(2, 5)
+
+    def forward(self, images, columns):
+        return self.net(images) + self.table(columns)
+
+
+@pytest.mark.parametrize("forward", [None, lambda module, images, inputs: module(images, inputs["columns"])])
+def test_whole_numbers_beside_a_table_are_said_to_be_taken_as_floats(forward):
+    images = (255 * pictures(3)).abs().clamp(0, 255).to(torch.uint8)
+    with pytest.raises(InputError, match=re.escape("as with `images.float() / 255`")):
+        call_model(TableAndFloats(), images, bound_to(forward, {"columns": torch.zeros(3, 2)}))
+
+
+def test_a_failed_call_names_what_was_handed_over_and_what_there_was():
+    bound = bound_to(None, {"columns": torch.zeros(3, 7), "site": torch.zeros(3)})
+    with pytest.raises(InputError) as raised:
+        call_model(TableAndFloats(), pictures(3), bound)
+    assert "as `module(images, columns=inputs['columns'])` (there are 'columns', 'site'), which" in str(
+        raised.value
+    )
+    assert "anything but these, pass `forward=`" in str(raised.value)
+
+
+def test_through_a_wrapper_a_forward_of_three_arguments_is_given_no_inputs():
+    model = nn.Identity()
+    with _standing_in(model, lambda module, images, inputs: (module(images) + 1, inputs)):
+        found, inputs = model(torch.zeros(2))
+    assert found.tolist() == [1.0, 1.0] and inputs == {}
+
+
 def test_samples_are_repeated_for_another_number_of_images():
     bound = bound_to(None, {"columns": COLUMNS})
     found = call_model(WithColumns(), torch.zeros(4, 1, 2, 2), bound)
@@ -470,6 +532,34 @@ def test_a_forward_of_three_arguments_is_given_the_inputs_of_its_samples():
     bound = forward_at(bound_to(forward, {"columns": COLUMNS, "text": ["a", "b", "c"]}), [2])
     found, text = call_model(WithColumns(), torch.zeros(1, 1, 2, 2), bound)
     assert found.tolist() == [[30.0]] and text == ["c"]
+
+
+class WithTokens(nn.Module):
+    """Takes what a tokenizer gives: a dict of tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = cnn()
+
+    def forward(self, images, tokens):
+        weight = (tokens["ids"] * tokens["attention"]["mask"]).sum(dim=1, keepdim=True)
+        return self.net(images) * weight
+
+
+def test_inputs_in_a_dict_have_the_rows_of_their_samples():
+    ids = torch.tensor([[1.0, 2.0, 9.0], [3.0, 4.0, 9.0]])
+    tokens = {"ids": ids, "attention": {"mask": torch.tensor([[1, 1, 0], [1, 1, 0]])}, "text": ["a", "b"]}
+    model, images = WithTokens().eval(), pictures(2)
+    plain = model.net(images).detach()
+    bound = bound_to(None, {"tokens": tokens})
+    assert torch.equal(call_model(model, images, bound), plain * torch.tensor([[3.0], [7.0]]))
+    assert torch.equal(call_model(model, images[:1], forward_at(bound, [1])), model.net(images[:1]) * 7)
+    three = call_model(model, images[[0, 0, 0]], bound)
+    torch.testing.assert_close(three, plain[[0, 0, 0]] * torch.tensor([[3.0], [7.0], [3.0]]))
+    found = attribute(
+        model, SaliencyBatch(images, inputs={"tokens": tokens}), methods=["grad_cam", "score_cam"]
+    )
+    torch.testing.assert_close(found.logits, plain * torch.tensor([[3.0], [7.0]]))
 
 
 def test_a_forward_of_three_arguments_without_other_inputs_is_given_none():

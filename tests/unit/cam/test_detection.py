@@ -17,6 +17,7 @@ from lightning_gcam import SaliencyBatch, attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.calling import covered_size, forward_at
 from lightning_gcam.cam.detection import (
+    _KNOWN,
     DetectionForward,
     every_detection,
     is_of_detections,
@@ -142,6 +143,10 @@ def test_the_predicted_boxes_are_those_above_a_half_or_the_best() -> None:
         assert found[found.isfinite().all(dim=2)].tolist() == expected
     marked = predicted_boxes(model, images, forward, torch.tensor([[0, 1, 1, 0]]))
     assert marked[0, :2].tolist() == [RIGHT, LEFT]
+    beyond = predicted_boxes(
+        Found((LEFT, 1, 0.6), (RIGHT, 5, 0.8)), images, forward, torch.tensor([[0, 1, 0, 1]])
+    )
+    assert beyond[0, :1].tolist() == [LEFT] and beyond[0, 1:].isnan().all(), "class 5 is not the last of four"
     assert predicted_boxes(model, images, None, torch.tensor([1])) is None
 
 
@@ -221,6 +226,26 @@ def test_labels_from_zero_leave_no_background(batch: SaliencyBatch) -> None:
     from_one = with_detection(model, batch.images, None, batch.boxes, torch.tensor([1, 2, 1, 2]))
     from_zero = with_detection(model, batch.images, None, batch.boxes, torch.tensor([0, 2, 1, 2]))
     assert from_one.has_background and not from_zero.has_background
+    again = with_detection(model, batch.images, None, batch.boxes, torch.tensor([1, 2, 1, 2]))
+    assert not again.has_background, "what class 0 is does not depend on the labels of one batch"
+
+
+def test_another_detector_that_finds_class_zero_has_no_background() -> None:
+    for zero, expected in ((0, [0.3, 0.8]), (1, [0.5, 0.8])):
+        model = Found((LEFT, zero, 0.3), (RIGHT, 1, 0.8))
+        forward = with_detection(
+            model, torch.zeros(2, 3, 32, 32), None, None, torch.tensor([1, 1]), at_once=True
+        )
+        assert forward(model, torch.zeros(1, 3, 32, 32))[0].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_classes_of_another_detector_stay_as_many() -> None:
+    model, images = Found((LEFT, 1, 0.6)), torch.zeros(2, 3, 32, 32)
+    found = [
+        with_detection(model, images, None, None, torch.tensor(labels), at_once=True).num_classes
+        for labels in ([1, 1], [1, 4], [1, 2])
+    ]
+    assert found == [2, 5, 5]
 
 
 def test_a_wrapped_detector_is_explained_and_random_weights_too(batch: SaliencyBatch) -> None:
@@ -343,6 +368,17 @@ def test_what_is_known_of_a_detector_keeps_neither_it_nor_a_forward_alive() -> N
     seen = looked_at()
     gc.collect()
     assert seen() is None
+
+
+def test_a_forward_that_was_collected_is_not_taken_for_none(batch: SaliencyBatch) -> None:
+    model = small_retinanet()
+    for _ in range(3):
+        own = lambda module, images: images.mean(dim=(2, 3))  # noqa: E731
+        assert with_detection(model, batch.images, own) is own
+        del own
+        gc.collect()
+    assert is_of_detections(with_detection(model, batch.images, None))
+    assert [each.num_classes for each in _KNOWN[model]] == [3], "the dead ones are dropped"
 
 
 def test_with_named_layers_the_first_look_knows_the_target_boxes() -> None:

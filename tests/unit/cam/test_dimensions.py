@@ -370,3 +370,37 @@ def test_captured_activations_are_those_of_the_layer() -> None:
         weights = model[6].weight[LABELS] / found.activations[0, 0].numel()
         expected = torch.where(found.activations > 0, weights.view(2, 8, *[1] * dims), 0.0)
         torch.testing.assert_close(found.gradients, expected)
+
+
+class Spectra(nn.Module):
+    """Convolutions over the spectrum of a signal, `(N, 1, frequency, time)` or with the time first."""
+
+    def __init__(self, *, time_first: bool = False, frequencies: int = 5) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
+        self.head, self.time_first, self.frequencies = nn.Linear(4, 2), time_first, frequencies
+        for weight in (self.features[0].weight, self.head.weight):
+            nn.init.constant_(weight, 0.1)
+
+    def forward(self, signals: Tensor) -> Tensor:
+        spectra = signals.unfold(2, 8, 4)[..., : self.frequencies]  # (N, 1, time, frequency)
+        planes = spectra if self.time_first else spectra.transpose(2, 3)
+        return self.head(self.features(planes).square().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("model", "dim"),
+    [(Spectra(), 2), (Spectra(frequencies=1), 2), (Spectra(time_first=True, frequencies=1), 3)],
+)
+def test_of_planes_over_a_signal_it_is_said_how_they_are_read_and_that_works(
+    model: Spectra, dim: int
+) -> None:
+    signals = 0.01 * torch.rand(2, 1, 200)
+    signals[0, :, 140:160], signals[1, :, 40:60] = 3.0, 3.0
+    with pytest.raises(InputError, match=r'Spectra makes planes .* "features') as raised:
+        attribute(model.eval(), signals)
+    code = f"lambda output: output.mean(dim={dim})"
+    assert f"    reshape_transform={code}\n" in str(raised.value)
+    found = attribute(model, signals, 0, methods="layer_cam", reshape_transform=eval(code))
+    for one, low in zip(found.maps["layer_cam"], (140, 40), strict=True):
+        assert low - 8 <= int(one.argmax()) < low + 28

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gcam import attribute
+from lightning_gcam import SaliencyBatch, attribute
 from lightning_gcam.cam import find_target_layer
 from lightning_gcam.cam.layouts import find_layout
 from lightning_gcam.utils.errors import InputError
@@ -68,6 +68,25 @@ def test_methods_that_run_the_model_again(time_first: bool) -> None:
     model = FrameByFrame(time_first=time_first).eval()
     found = attribute(model, images, targets=[0] * 3, methods=["score_cam", "ablation_cam"])
     for one, (t, *_) in zip(found.maps["ablation_cam"], cells, strict=True):
+        assert int(one.flatten(1).sum(dim=1).argmax()) == t
+
+
+class WithGain(FrameByFrame):
+    """Frames in their order, each sample as bright as what stands beside it says."""
+
+    def forward(self, images: Tensor, gain: Tensor) -> Tensor:
+        return super().forward(images * gain[:, None, None, None, None])
+
+
+@pytest.mark.parametrize("time_first", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_other_inputs_leave_the_frames_in_their_order(time_first: bool, n: int) -> None:
+    images, cells = marked(n)
+    batch = SaliencyBatch(
+        images, torch.zeros(n, dtype=torch.long), inputs={"gain": torch.tensor([9.0, 0.1, 4.0])[:n]}
+    )
+    found = attribute(WithGain(time_first=time_first).eval(), batch, "label", methods="grad_cam")
+    for one, (t, *_) in zip(found.maps["grad_cam"], cells, strict=True):
         assert int(one.flatten(1).sum(dim=1).argmax()) == t
 
 

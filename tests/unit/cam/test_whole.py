@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_gcam import SaliencyBatch, attribute
 from lightning_gcam.cam.outputs import Head, find_logits, read_head
 from lightning_gcam.cam.regions import same_score, score_of_head
+from lightning_gcam.pipeline.attribution import attribute_in_chunks
 from lightning_gcam.pipeline.captions import captions, explained, subject_of
 from tests.support.nets import cnn, pictures, seeded
 
@@ -154,3 +155,29 @@ def test_of_two_towers_each_sample_has_its_own_text_in_every_chunk() -> None:
         alone = attribute(model, batch.select([row]), "label", methods=METHODS)
         for name in METHODS:
             torch.testing.assert_close(alone.maps[name][0], found.maps[name][row], rtol=1e-3, atol=1e-4)
+
+
+class ZeroShot(nn.Module):
+    """Images beside the texts of four classes, which it holds itself."""
+
+    def __init__(self, *, has_logits: bool = True) -> None:
+        super().__init__()
+        self.image, self.words, self.has_logits = cnn(), nn.Parameter(torch.randn(4, 5)), has_logits
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        image = self.image(images)
+        towers = {"image_embeds": image, "text_embeds": self.words}
+        return {"logits_per_image": image @ self.words.T, **towers} if self.has_logits else towers
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 6])
+def test_texts_that_are_no_samples_own_are_classes_however_many_samples_there_are(n: int) -> None:
+    model, images = seeded(ZeroShot()), pictures(n)
+    logits = model(images)["logits_per_image"].detach()
+    labels = torch.arange(n) % 4
+    found, _ = attribute_in_chunks(model, SaliencyBatch(images, labels), methods=METHODS, chunk_size=4)
+    assert found.explains == "classes"
+    torch.testing.assert_close(found.logits, logits)
+    torch.testing.assert_close(found.values, logits[torch.arange(n), labels])
+    towers = attribute(seeded(ZeroShot(has_logits=False)), images)
+    torch.testing.assert_close(towers.logits, model(images)["image_embeds"].detach())

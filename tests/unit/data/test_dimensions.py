@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gcam.data import as_saliency_batch
+from lightning_gcam.data import as_saliency_batch, conversion
 from lightning_gcam.data.structure import SIGNALS
 from lightning_gcam.utils.errors import InputError
 from tests.support.pasting import pasted
+from tests.support.toys import listening
 
 N = 4
 LABELS = torch.tensor([1, 0, 2, 1])
@@ -37,6 +38,13 @@ READ: dict[str, tuple[Any, Tensor, str]] = {
     ),
     "named": ({"volume": VIDEO, "label": LABELS}, VIDEO, "volume"),
     "as MONAI": ({"image": VIDEO, "label": LABELS[:, None]}, VIDEO, "volume"),
+    "one channel named as an image": ({"image": ECG[:, :1], "label": LABELS}, ECG[:, :1], "signal"),
+    "of four channels and as thin as colours": (
+        {"image": FRAMES[:, :4], "label": LABELS},
+        FRAMES[:, :4],
+        "volume",
+    ),
+    "of one slice": ({"volume": FRAMES[:, :, :1], "label": LABELS}, FRAMES[:, :, :1], "volume"),
     "volume samples": (
         [{"image": each, "label": int(label)} for each, label in zip(VOLUME, LABELS, strict=True)],
         VOLUME,
@@ -199,6 +207,20 @@ def test_refused_with_an_adapter_that_works(name: str) -> None:
 
     assert tuple(found.images.shape) == shape
     assert said == []
+
+
+@pytest.mark.parametrize(("channels", "name", "logged"), [(32, "x", 1), (15, "x", 0), (32, "eeg", 0)])
+def test_grey_images_that_are_read_as_signals_are_logged_once(channels: int, name: str, logged: int) -> None:
+    conversion._log_signals.cache_clear()
+    batch = {name: torch.rand(N, channels, 128), "label": LABELS}
+    with listening() as said:
+        for _ in range(2):
+            assert as_saliency_batch(batch).kind == "signal"
+
+    assert sum("(N, 32, 128) are read as signals of 32 channels" in each for each in said) == logged
+    if logged:
+        images = as_saliency_batch(list(batch.values()), pasted(said[-1])).images
+        assert torch.equal(images, batch[name][:, None])
 
 
 def test_the_code_for_frames_first_keeps_their_order() -> None:

@@ -41,6 +41,27 @@ def numbers(batch: SaliencyBatch) -> list[int]:
 # --------------------------------------------------------------------------------------------- what is kept
 
 
+def test_several_heads_are_balanced_over_the_first_that_has_classes() -> None:
+    ages, views, sexes = torch.rand(6), torch.tensor([[2], [2], [2], [2], [0], [-1]]), torch.arange(6)
+    fixed = FixedBatch(3)
+    for rows in (slice(0, 3), slice(3, 6)):
+        heads = {"age": ages[rows], "view": views[rows], "sex": sexes[rows]}
+        fixed.offer(SaliencyBatch(torch.zeros(3, 1, 2, 2), head_labels=heads))
+    fixed.close()
+
+    assert fixed.positions == [5, 4, 0]
+    assert fixed.samples.head_labels["view"].tolist() == [[-1], [0], [2]]
+    assert fixed.unlabelled == 0
+
+
+def test_heads_without_classes_give_the_first_samples() -> None:
+    fixed = FixedBatch(2)
+    fixed.offer(SaliencyBatch(torch.zeros(4, 1, 2, 2), head_labels={"age": torch.tensor([2.5, 2, 1, 0])}))
+    fixed.close()
+
+    assert fixed.positions == [0, 1]
+
+
 def test_a_set_sorted_by_class_gives_every_class_its_earliest_samples() -> None:
     fixed = chosen([0] * 10 + [1] * 10 + [2] * 10, num_samples=6)
 

@@ -112,7 +112,7 @@ def test_a_word_that_is_no_class_names_the_nearest() -> None:
     ("labels", "message"),
     [
         (torch.tensor([1, 2]), r"`labels` must be a tensor \(3,\) of classes.*got \(2,\) int64"),
-        (torch.tensor([1.5, torch.nan, 2.0]), r"`labels` must be finite real numbers; got \(3,\) float32"),
+        (torch.tensor([1.5, torch.inf, 2.0]), r"`labels` must be finite real numbers; got \(3,\) float32"),
         (torch.ones(3).to(torch.complex64), r"`labels` must be finite real numbers; got \(3,\) complex64"),
         (torch.tensor([[0, 3], [1, 2], [0, 1]]), r"`labels` \(3, 2\) int64 hold other numbers than 0 and 1"),
         (torch.rand(3, 2) + 1, r"`labels` \(3, 2\) float32 are neither marks \(0 and 1\) nor shares"),
@@ -122,7 +122,7 @@ def test_a_word_that_is_no_class_names_the_nearest() -> None:
             "3 tensors of 3 numbers",
         ),
     ],
-    ids=["too few", "NaN", "complex", "several", "neither", "ragged", "rows or columns"],
+    ids=["too few", "infinite", "complex", "several", "neither", "ragged", "rows or columns"],
 )
 def test_refused_with_an_adapter_that_works(labels: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:

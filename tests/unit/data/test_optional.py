@@ -9,6 +9,7 @@ import torch
 
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.data import as_saliency_batch
+from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.utils.errors import InputError
 from tests.support.pasting import pasted
 
@@ -276,12 +277,37 @@ def test_a_missing_mark_is_none(missing: float) -> None:
     assert found.faults[2] == f"a label of {'NaN' if missing != missing else int(missing)}"
 
 
-def test_a_missing_measurement_is_said() -> None:
-    """There is no number that means none."""
-    found, said = read((IMAGES, torch.tensor([NAN, *AGE[1:]])))
+@pytest.mark.parametrize("missing", [NAN, None])
+def test_a_missing_measurement_costs_its_sample_alone(missing: float | None) -> None:
+    found, said = read({"image": IMAGES, "label": [missing, *AGE[1:].tolist()]})
+
+    assert said == []
+    assert found.labels[0].isnan()
+    assert torch.equal(found.labels[1:], AGE[1:])
+    assert found.faults == (["a label of NaN", *[""] * 7] if missing is not None else None)
+    fixed = FixedBatch(3)
+    fixed.offer(found)
+    fixed.close()
+    assert (fixed.positions, fixed.unlabelled) == ([1, 2, 3], 1)
+    assert torch.equal(fixed.samples.labels, AGE[1:4])
+
+
+def test_labels_that_are_all_missing_are_said() -> None:
+    found, said = read((IMAGES, torch.full((N,), NAN)))
 
     assert found.labels is None
-    assert "`labels` must be finite real numbers" in said[0]
+    assert "`labels` are NaN for every sample" in said[0]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_missing_measurement_of_a_head_costs_its_sample_alone(beside: bool) -> None:
+    ages = torch.tensor([NAN, *AGE[1:]])
+    found, said = read({"image": IMAGES, "age": ages, "sex": SEX, **({"label": LABELS} if beside else {})})
+
+    assert said == []
+    assert torch.equal(found.head_labels["age"].nan_to_num(-5), ages.nan_to_num(-5))
+    assert torch.equal(found.head_labels["sex"], SEX)
+    assert found.faults == (None if beside else ["a label of NaN", *[""] * 7])
 
 
 def test_samples_some_of_which_have_an_annotation() -> None:

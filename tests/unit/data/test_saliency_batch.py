@@ -194,7 +194,7 @@ def test_lightning_can_convert_it(precision: str) -> None:
         ({"labels": torch.tensor([1, 2])}, r"`labels` must be a tensor \(3,\).*got \(2,\) int64"),
         ({"labels": [0, 1, 2]}, r"`labels` must be a tensor \(3,\).*got list of length 3"),
         ({"labels": torch.tensor(1)}, r"`labels` must be a tensor \(3,\).*got \(\) int64"),
-        ({"labels": torch.tensor([0.5, torch.nan, 2])}, r"`labels` must be finite real numbers; got \(3,\)"),
+        ({"labels": torch.tensor([0.5, torch.inf, 2])}, r"`labels` must be finite real numbers; got \(3,\)"),
         (
             {"labels": torch.ones(3, 2).to(torch.complex64)},
             r"`labels` must be finite real numbers; got \(3, 2\)",

@@ -18,6 +18,7 @@ from lightning_gcam.cam import available_methods, resolve_methods
 from lightning_gcam.cam.capture import capture
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.run import analyze
+from lightning_gcam.utils.errors import InputError
 from tests.support.nets import CLASSES, SIZE, bits, cnn, pictures, seeded, state_of
 
 SIX = available_methods()[:6]
@@ -925,3 +926,27 @@ def test_the_masks_of_a_batch_are_those_of_its_objects() -> None:
 
     torch.testing.assert_close(found.values, given.values)
     assert found.in_mask is not None and bool(found.in_mask.all())
+
+
+class AddsAChannel(nn.Module):
+    """A network of one channel more than its batch has dimensions for, as those of spectra and of EEG are."""
+
+    def __init__(self, channels: int = 1) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.ReLU())
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images[:, None].expand(-1, self.features[0].in_channels, -1, -1)
+        return self.head(self.features(images).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_network_that_adds_a_channel_is_run_with_any_number_of_samples(n: int) -> None:
+    model, signals = AddsAChannel(n).eval(), torch.rand(n, 22, 16)
+    found = attribute(
+        model, signals, target_layer="features", reshape_transform=lambda output: output.mean(dim=2)
+    )
+    assert torch.equal(found.logits, model(signals))
+    with pytest.raises(InputError, match="look like one"):
+        attribute(model.features, signals, target_layer="1")

@@ -19,6 +19,7 @@ from lightning_gcam.pipeline.labels import for_planning, labels_by_name, plan_he
 from lightning_gcam.pipeline.record import Stamp
 from lightning_gcam.pipeline.run import analyze, record_saliency
 from lightning_gcam.utils.errors import InputError
+from tests.support.synchronizations import OnDevice, synchronizations, to_device
 from tests.support.toys import listening, toy_samples
 
 SEXES, AGES = torch.tensor([0, 1, 0, 1]), torch.tensor([20, 31, 40, 50])
@@ -135,6 +136,20 @@ def test_a_look_at_both_heads_is_the_two_looks() -> None:
     assert "sex/average_drop" in record.scores and "age/average_drop" not in record.scores
 
 
+@pytest.mark.parametrize("history", [None, RunHistory()])
+def test_the_samples_are_copied_to_the_host_once_for_all_heads(history: RunHistory | None) -> None:
+    config = LookConfig(scores=["energy"], checks=[], target_layer="body.1")
+    model, samples = to_device(Face()), to_device(batch(labels=SEXES))
+    with synchronizations():
+        record = analyze(model, samples, config, history=history)
+    hosts = [record.batch, *(each.batch for each in record.heads.values())]
+    assert all(each.images is record.batch.images and each.masks is record.batch.masks for each in hosts)
+    assert not isinstance(record.batch.images, OnDevice)
+    assert record.batch.labels.tolist() == SEXES.tolist()
+    assert record.batch.head_labels["age"][:, 0].tolist() == AGES.tolist()
+    assert record.heads["age"].batch.labels.tolist() == AGES.tolist()
+
+
 def test_a_joined_record_shows_all_heads() -> None:
     record = record_saliency(Face(), batch(groups=torch.tensor([0, 0, 1, 1])), scores=["energy"], checks=[])
     age, sex = record.heads.values()
@@ -153,6 +168,23 @@ def test_a_joined_record_shows_all_heads() -> None:
     assert "sex/energy" in record.group_measurements and "sex/energy" in record.class_measurements
     assert record.batch.head_labels is not None
     assert record.figure().image.shape == record.overlay.shape
+
+
+def test_a_head_of_any_name_has_tags_that_every_logger_takes() -> None:
+    class Named(Face):
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            found = super().forward(images)
+            return {"age (years)": found["age"], "sex": found["sex"]}
+
+    labels = {"sex": SEXES, "age (years)": AGES}
+    record = record_saliency(Named(), batch(head_labels=labels), scores=["energy"], checks=[])
+    assert list(record.heads) == ["age (years)", "sex"], "in Python they keep their names"
+    assert list(record.pictures) == ["saliency/age_years_/overlay", "saliency/sex/overlay"]
+    energy = record.heads["age (years)"].scores["energy"]
+    assert record.metrics["saliency/age_years_/energy"] == energy == record.scores["age_years_/energy"]
+    assert record.measurements["age_years_/energy"].value == pytest.approx(energy)
+    assert record.table[0]["score"] == "age_years_/energy"
+    assert "head age (years)" in record.title
 
 
 def test_class_names_are_those_of_the_heads_with_as_many_classes() -> None:

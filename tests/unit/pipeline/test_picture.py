@@ -88,7 +88,7 @@ def test_words_names_and_normalization_reach_the_picture() -> None:
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"samples": torch.zeros(3, 1, 16, 16)}, r"`samples` must be the 4 images .* but there are 3"),
+        ({"samples": torch.zeros(3, 1, 16, 16)}, r"`samples` must be the 4 images .* got 3"),
         ({"samples": torch.zeros(4, 1, 8, 8)}, r"`maps\[.*must be .*\(4, 8, 8\).*\(4, 16, 16\)"),
         ({"captions": ["one"]}, r"`captions` must have one entry for each sample, 4, but it has 1"),
         ({"scale": "run"}, r"`scale` 'run' is not known here. Known: \"own\", \"shared\""),

@@ -14,6 +14,7 @@ from lightning_gcam import SaliencyBatch
 from lightning_gcam.metrics import resolve_scores
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.dry_run import dry_run
+from lightning_gcam.pipeline.heads import RunHistory
 from lightning_gcam.pipeline.record import LookHistory
 from lightning_gcam.pipeline.run import analyze
 from lightning_gcam.shortcuts.regions import Donors
@@ -63,12 +64,25 @@ class Outside(TorchFunctionMode):
         return call
 
 
+class Twice(nn.Module):
+    """One network's logits as two heads."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        logits = self.network(images)
+        return {"a": logits, "b": -logits}
+
+
 ASKING = ["energy", "deletion", "coherency", "random_model_similarity", "drift"]
 LOOKS: dict[str, tuple[dict[str, Any], Any]] = {
     "checks and scores of every kind": ({"scores": ASKING}, None),
     "with baselines": ({"with_baselines": True, "methods": ["grad_cam", "layer_cam"]}, None),
     "labels that are measurements": ({}, torch.linspace(0.5, 2.5, 5)),
     "without labels and masks": ({"scores": ["gini"]}, "none"),
+    "several heads": ({"scores": ["energy", "drift"]}, "heads"),
     "a check that fails": ({"removal": lambda images, regions: 1 / 0}, None),
     "a perturbation that fails": ({"scores": ["deletion"], "targets": lambda outputs: outputs[:, 0]}, None),
 }
@@ -85,7 +99,12 @@ def test_nothing_is_computed_between_two_exchanges(
     if isinstance(labels, Tensor):
         network = nn.Sequential(network, nn.Linear(4, 1))
         batch = SaliencyBatch(images, labels, masks)
-    outside, history = Outside(), LookHistory()
+    if labels == "heads":
+        network, batch = (
+            Twice(network),
+            SaliencyBatch(images, None, masks, head_labels={"a": classes, "b": classes}),
+        )
+    outside, history = Outside(), RunHistory()
     made = outside.uncounted(resolve_scores)  # new metrics: small numbers on the CPU, the same everywhere
     monkeypatch.setattr("lightning_gcam.metrics.registry.resolve_scores", made)
     for _ in range(2):  # the second one has earlier maps and known maps of random weights

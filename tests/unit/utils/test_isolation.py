@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lightning_gcam.utils import isolation
-from lightning_gcam.utils.isolation import untouched
+from lightning_gcam.utils.isolation import replaced_attribute, untouched
 from lightning_gcam.utils.snapshots import parameters_restored
 from tests.support.nets import bits, cnn, pictures, state_of
 
@@ -578,3 +578,18 @@ def test_one_inside_another() -> None:
         assert not model.training
         model(torch.rand(1))
     assert state_of(model) == before
+
+
+class Thresholds:
+    inherited = 3
+
+
+def test_an_attribute_that_is_replaced_comes_back_also_where_it_is_none() -> None:
+    owner = Thresholds()
+    owner.own, owner.nothing = 5, None  # type: ignore[attr-defined]
+    with ExitStack() as stack:
+        for name in ("own", "nothing", "inherited"):
+            stack.enter_context(replaced_attribute(owner, name, 1))
+        assert vars(owner) == {"own": 1, "nothing": 1, "inherited": 1}
+    assert vars(owner) == {"own": 5, "nothing": None}
+    assert owner.inherited == 3
