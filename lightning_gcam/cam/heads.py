@@ -106,7 +106,8 @@ def find_heads(
     """Find the heads of a model that has several, by one forward.
 
     These are those that are given, those that could each be the logits (see `find_raw_logits`), and those that have the
-    name of a label.
+    name of a label. Beside a reconstruction, of the images' own shape, parts of one width are a code, such as the mean
+    and the variance of a VAE: then it is the reconstruction alone.
 
     Args:
         model: it is left as it was.
@@ -136,8 +137,10 @@ def find_heads(
         _check_names(given, heads)
         named = [head for head in heads if any(_is_same(head, each) for each in labelled)]
         logits = _logits_among(heads, output, images)
-        if not given and not named and len(logits) < 2:
-            return {}
+        if not given and not named:
+            if len(logits) < 2:
+                return {}
+            logits = _reconstruction_among(heads, logits, images.shape) or logits
         found = [*given, *(head for head in heads if head in named or head in logits)]
         return {head: heads[head].shape[1:] or Size([1]) for head in found}
 
@@ -151,6 +154,13 @@ def _logits_among(heads: Mapping[str, Tensor], output: Any, images: Tensor) -> l
     except InputError:  # there are none: whoever calls the model for its maps reports it
         return []
     return [head for head, each in heads.items() if each.data_ptr() == logits.data_ptr()]
+
+
+def _reconstruction_among(heads: Mapping[str, Tensor], logits: Sequence[str], shape: Size) -> list[str]:
+    """The name of the only head of the images' own shape, where those that could be the logits are of one width."""
+    pictures = [head for head, each in heads.items() if each.shape == shape]
+    is_code = len({heads[head].shape for head in logits}) == 1
+    return pictures if is_code and len(pictures) == 1 else []
 
 
 # ---------------------------------------------------------------------------------- whose labels are whose

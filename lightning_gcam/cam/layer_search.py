@@ -14,6 +14,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_gcam.cam.layout_evidence import (
     FOUND,
+    SURE,
     ObservedShape,
     measure_layouts,
     remember_layout,
@@ -36,6 +37,10 @@ from lightning_gcam.utils.errors import InputError
 
 ALONG_SIGNALS = 0.5
 """The least locality of a layer along a signal; by chance a dimension of ten has 0.3, and a layer of tokens about 1."""
+
+
+Call = tuple[LayerOutput, Layout, Tensor | None]
+"""A call's output, its layout and its gradient, None where the score does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +157,11 @@ def _probe(
         gradients = torch.autograd.grad(score, [each.tensor for each in candidates], allow_unused=True)
     is_dense = raw.ndim > 2
     source = candidates[0].tensor if start else leaf
-    outputs_and_gradients = list(zip(_from_image(candidates, source), gradients, strict=True))
+    from_image = _from_image(candidates, source)
+    outputs_and_gradients = list(zip(from_image, gradients, strict=True))
     pairs, passed_over = _suitable(outputs_and_gradients, maps_of_all_heads(output, raw))
     calls = _with_layouts(_last_calls(pairs), images, run, is_dense=is_dense)
+    calls = _without_queries(calls, candidates, from_image)
     layers = [_spatial_layer(*each) for each in calls]
     for each, layout, _ in calls if reshape is None else ():
         if (
@@ -185,9 +192,30 @@ def _before_all(candidates: list[LayerOutput], feature_maps: list[Tensor]) -> li
     return [each for each in candidates if get_gradient_edge(each.tensor).node in shared]
 
 
+def _without_queries(
+    calls: list[Call], candidates: Sequence[LayerOutput], from_image: Sequence[LayerOutput | None]
+) -> list[Call]:
+    """Drop tokens that are as many as some that are computed from parameters alone, and follow no half of the image.
+
+    A decoder's queries are parameters until they read of the image. All are kept where nothing else influences the
+    output; a table of positions is made of parameters, too, and of no queries.
+    """
+    queries = {
+        each.tensor.shape[:-1]
+        for each, own in zip(candidates, from_image, strict=True)
+        if own is None and each.tensor.ndim == 3 and not isinstance(each.module, nn.Embedding)
+    }
+    kept = [
+        (output, layout, gradient)
+        for output, layout, gradient in calls
+        if output.tensor.shape[:-1] not in queries or layout.locality is None or layout.locality >= SURE
+    ]
+    return kept if any(gradient is not None and gradient.any() for _, _, gradient in kept) else calls
+
+
 def _with_layouts(
     calls: list[tuple[LayerOutput, Tensor | None]], images: Tensor, run: Run, *, is_dense: bool
-) -> list[tuple[LayerOutput, Layout, Tensor | None]]:
+) -> list[Call]:
     """The outputs that are grids, each with its layout: by the layer's kind, or measured in one more forward.
 
     Where a layer of a sure kind comes after all others, and no decoder is to be cut off, nothing is measured.

@@ -16,7 +16,7 @@ from lightning_gcam.cam.detection import backbone_of, is_of_detections, with_det
 from lightning_gcam.cam.forward import forward_with_weights, random_weights_for_zeros
 from lightning_gcam.cam.invocation import Forward
 from lightning_gcam.cam.layer_search import ProbeResult, SpatialLayer, probe_layers
-from lightning_gcam.cam.layout_evidence import CONFIRMED, unconfirmed_reason
+from lightning_gcam.cam.layout_evidence import CONFIRMED, log_unconfirmed, unconfirmed_reason
 from lightning_gcam.cam.layouts import Reshape, Run
 from lightning_gcam.cam.outputs import DetectionsError, are_detections
 from lightning_gcam.utils.dimensions import Size, describe_grid
@@ -143,6 +143,8 @@ def _find_target_layer(
             )
         if live:
             chosen = _preferred(live)
+            if chosen.layout.locality is not None:  # what could not be measured is said where it is looked at
+                log_unconfirmed(f'The output of "{chosen.name}"', chosen.layout)
             others = tuple(_target_layer(each) for each in _others(live, chosen))
             return _target_layer(chosen, _reasons(found, live, chosen, tuple(weights)), others)
         if message := no_gradient_message(model, images[:1], forward_at(forward, [0])):

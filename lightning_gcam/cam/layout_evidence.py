@@ -326,7 +326,7 @@ def layout_of(layer: nn.Module, call: int, output: Tensor, images: Tensor, run: 
         layout = found[layer].get(call, layout)
         is_final = layout is not None and layout.locality is not None
     if layout is not None and is_final:
-        _log_unconfirmed(layer, output, layout)
+        log_unconfirmed(f"The output of {type(layer).__name__}, {tuple(output.shape)},", layout)
         remember_layout(layer, output.shape, size, layout)
     return layout
 
@@ -363,14 +363,24 @@ def _in_order_of_frames(
     return layout
 
 
-def _log_unconfirmed(layer: nn.Module, output: Tensor, layout: Layout) -> None:
-    """Log a layout that was inferred from the shape alone."""
-    if (layout.locality or 0.0) < CONFIRMED:
-        rank_zero_info(
-            f"The output of {type(layer).__name__}, {tuple(output.shape)}, is read as a "
-            f"{describe_grid(layout.grid)}, {layout.kind}, by its shape alone: {unconfirmed_reason(layout)}. "
-            "If that is wrong, pass `reshape_transform=`."
-        )
+_LOGGED: set[str] = set()
+"""What was logged, which is logged once."""
+
+
+def log_unconfirmed(what: str, layout: Layout) -> None:
+    """Log once a layout that was inferred from the shape alone.
+
+    Args:
+        what: the output, in words.
+        layout: of it.
+    """
+    message = (
+        f"{what} is read as a {describe_grid(layout.grid)}, {layout.kind}, by its shape alone: "
+        f"{unconfirmed_reason(layout)}. If that is wrong, pass `reshape_transform=`, or name another `target_layer`."
+    )
+    if (layout.locality or 0.0) < CONFIRMED and message not in _LOGGED:
+        _LOGGED.add(message)
+        rank_zero_info(message)
 
 
 def unconfirmed_reason(layout: Layout) -> str:

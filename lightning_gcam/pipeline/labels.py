@@ -159,6 +159,10 @@ def plan_heads(
     shapes = find_heads(model, batch.images[:1], first, given=given, labelled=named)
     if not shapes:
         return []
+    if not given and [*shapes.values()] == [
+        batch.images.shape[1:]
+    ]:  # a reconstruction, which no labels are of
+        return [HeadPlan((), name, shape.numel()) for name, shape in shapes.items()]
     assigned, undecided = assign_labels(shapes, labels)
     are_named = not all(name.isdigit() for name in shapes)
     chosen = given or (shapes if are_named else assigned) or [next(iter(shapes))]

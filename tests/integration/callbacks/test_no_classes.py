@@ -140,6 +140,42 @@ def test_a_reconstruction_is_explained_by_its_error(tmp_path: Path) -> None:
     assert record.attribution.peaks["guidance_cam"].max() > 0
 
 
+class Vae(nn.Module):
+    """A reconstruction, a mean and a log variance: a code of sixteen, wider than there are classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU())
+        self.mean, self.spread = nn.Linear(8, 16), nn.Linear(8, 16)
+        self.up = nn.Linear(16, 16 * 16)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.body(images).mean(dim=(2, 3))
+        mean, spread = self.mean(features), self.spread(features)
+        return self.up(mean).view_as(images), mean, spread
+
+
+@pytest.mark.parametrize("are_labelled", [True, False])
+def test_of_a_vae_the_reconstruction_is_explained_whatever_the_labels(
+    tmp_path: Path, are_labelled: bool
+) -> None:
+    images, classes, _ = toy_samples(12)
+    module = Fits(Vae(), lambda outputs, batch: functional.mse_loss(outputs[0], batch[0]))
+    monitor = SaliencyMonitor(num_samples=4, on_error="raise")
+    dataset = TensorDataset(images, classes) if are_labelled else TensorDataset(images)
+    with pytest.warns(UserWarning, match="seems to be no classifier.*a reconstruction of the image"):
+        toy_trainer(tmp_path, monitor).fit(
+            module, DataLoader(dataset, batch_size=4), DataLoader(dataset, batch_size=4)
+        )
+    assert monitor.last_record is not None
+    record = monitor.last_record.heads["0"]
+    assert (record.attribution.explains, record.attribution.target_layer) == ("error", "network.body")
+    images = record.batch.images
+    errors = (module(images)[0] - images).square().flatten(1).mean(dim=1).detach()
+    torch.testing.assert_close(record.attribution.values, errors)
+    assert not any("accuracy" in each for each in monitor.history[-1])
+
+
 def test_with_masks_an_output_of_the_images_shape_is_a_segmentation() -> None:
     images, classes, masks = toy_samples(4)
     record = record_saliency(autoencoder().eval(), SaliencyBatch(images, classes % 2, masks))

@@ -210,3 +210,27 @@ def test_a_plan_goes_into_a_checkpoint_and_back() -> None:
     for broken in ([], [["layer4"], 3, 2, None], [[4], "sex", 2, None], "layer4"):
         with pytest.raises(InputError, match="`heads` should be lists of layers, name, width and labels"):
             HeadPlan.from_plain(broken)
+
+
+class Parts(nn.Module):
+    """A picture of the images' shape, and heads of some widths beside it."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 3, padding=1)
+        self.heads = nn.ModuleList(nn.Linear(3, width) for width in widths)
+
+    def forward(self, images: Tensor) -> Any:
+        features = self.body(images)
+        return features, *(head(features.mean(dim=(2, 3))) for head in self.heads)
+
+
+def test_beside_a_reconstruction_parts_of_one_width_are_no_heads() -> None:
+    images = torch.rand(1, 3, 6, 5)
+    assert find_heads(Parts(16, 16), images) == {"0": images.shape[1:]}
+    assert find_heads(Parts(16, 16), images, given=["1"])["1"] == Size([16])
+    assert find_heads(Parts(4, 2), images) == {
+        "1": Size([4]),
+        "2": Size([2]),
+    }  # a map of classes, and two heads
+    assert find_heads(Parts(4), images) == {}

@@ -252,3 +252,44 @@ def test_logits_are_no_layer_and_features_in_a_row_are() -> None:
     assert "head" not in (found.name, *found.earlier)
     flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())  # an embedding of all features
     assert find_target_layer(flat, images).name == "1"
+
+
+class Decoder(nn.Module):
+    """Queries that read of the feature map, and of which the classes are computed: all together, or one each."""
+
+    def __init__(self, queries: int, *, with_norm: bool = True) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Conv2d(8, 16, 2, 2), nn.ReLU())
+        self.queries = nn.Parameter(torch.randn(1, queries, 16))
+        self.norm = nn.LayerNorm(16) if with_norm else nn.Identity()
+        self.read = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.wide = nn.Linear(16, 24)
+        self.head = nn.Linear(24, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.stem(images).flatten(2).transpose(1, 2)
+        queries = self.norm(self.queries.expand(len(images), -1, -1))
+        read = queries + self.read(queries, tokens, tokens)[0]
+        return self.head(self.wide(read).relu().mean(dim=1))
+
+
+@pytest.mark.parametrize("queries", [9, 14, 16, 25, 64, 100])
+def test_queries_are_no_grid_over_the_image(queries: int) -> None:
+    model, images = (
+        seeded(Decoder(queries)),
+        torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)),
+    )
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    found = find_target_layer(model, images)
+    assert (found.name, found.grid) == ("stem", (8, 8))
+    assert sizes == [1, 5]
+
+
+def test_queries_that_nothing_shows_to_be_such_are_said_once() -> None:
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with listening() as said:
+        names = {find_target_layer(seeded(Decoder(100, with_norm=False)), images).name for _ in range(2)}
+    (message,) = [each for each in said if "by its shape alone" in each]
+    assert names == {"wide"}
+    assert message.startswith('The output of "wide" is read as a 10 x 10 grid, tokens, by its shape alone')
