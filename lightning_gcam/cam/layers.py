@@ -162,7 +162,7 @@ def _find_target_layer(
 
 
 def _planes_message(model: nn.Module, images: Tensor, run: Run) -> str:
-    """The message for a network that makes planes of signals (an STFT, say), with a view of them; empty elsewhere."""
+    """The message for a network that makes planes of signals, as an STFT does, with a view of them; empty elsewhere."""
     for dim in (2, 3):
         mean = partial(torch.mean, dim=dim)
         found = probe_layers(model, images[:1].detach().clone(), run, mean)
