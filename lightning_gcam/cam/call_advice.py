@@ -144,7 +144,7 @@ def message_failed(
     error: Exception,
     inputs: Mapping[str, Any] | None = None,
 ) -> str:
-    """The message for a call that raised an error, with the other inputs that were handed over, and that there were."""
+    """The message for a call that raised an error, with the other inputs: what was handed over, what there was."""
     kind = f"images {tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}"
     raised = f"{type(error).__name__}: {error}"
     if invocation is None:
