@@ -65,7 +65,8 @@ def train(callbacks: list[Callback], options: argparse.Namespace) -> None:
     training, validation = (
         Dataset(draw_volumes(options.train_size // part, seed)) for part, seed in ((1, 0), (4, 1))
     )
-    trainer.fit(NoduleClassifier(), DataLoader(training, 16, shuffle=True), DataLoader(validation, 16))
+    loaders = DataLoader(training, batch_size=16, shuffle=True), DataLoader(validation, batch_size=16)
+    trainer.fit(NoduleClassifier(), *loaders)
 
 
 def main(arguments: Sequence[str] | None = None) -> SaliencyMonitor:
