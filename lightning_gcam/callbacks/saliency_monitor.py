@@ -47,6 +47,7 @@ from lightning_gcam.callbacks.trainer_state import (
     monitored_names,
     no_training_time_spent,
     precision,
+    progress_bars,
     total_steps,
 )
 from lightning_gcam.cam.heads import HeadPlan
@@ -612,7 +613,7 @@ class SaliencyMonitor(Callback):
         """Find the heads and their layers, and analyze one sample all the way."""
         forward = through_wrapper(trainer, self._config.forward)
         config = replace(self._config, target_layer=self.target_layer, forward=forward, plans=plans)
-        with precision(trainer):
+        with precision(trainer), progress_bars(trainer):
             one = as_inputs(trainer, one_labelled(samples), pl_module.device)
             return dry_run(pl_module, one, config, whole=samples)
 
@@ -713,7 +714,7 @@ class SaliencyMonitor(Callback):
         fixed, forward = self._collection.fixed, through_wrapper(trainer, config.forward)
         map_fn = map_fn_of(trainer, pl_module)
         try:
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), progress_bars(trainer):
                 record = analyze(
                     pl_module,
                     map_fn(lambda _: self._samples(trainer, pl_module)),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_gcam.data import SaliencyBatch
+from lightning_gcam.utils.chunking import without_progress_bars
 from lightning_gcam.utils.errors import InputError, check_whole
 from lightning_gcam.utils.lightning_compat import Trainer
 
@@ -72,6 +73,16 @@ def is_fitting(trainer: Trainer) -> bool:
 def no_training_time_spent(trainer: Trainer) -> bool:
     """Whether a bad input may still be refused: in the sanity check, before the first step, or outside of `fit`."""
     return trainer.sanity_checking or trainer.global_step == 0 or not is_fitting(trainer)
+
+
+def progress_bars(trainer: Trainer) -> AbstractContextManager[None]:
+    """Hide the progress bars of long looks where the Trainer has none of its own.
+
+    Args:
+        trainer: whose `enable_progress_bar` decides.
+    """
+    has_bar = getattr(trainer, "progress_bar_callback", None) is not None
+    return nullcontext() if has_bar else without_progress_bars()
 
 
 def precision(trainer: Trainer) -> AbstractContextManager[Any]:

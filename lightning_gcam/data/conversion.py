@@ -92,7 +92,8 @@ def _refuse_other_signals(images: Tensor, code: str, labels: Tensor | None, name
     if are_signals(images.shape, name):
         if is_signal((columns, rows)) and not is_signal((rows, columns)):
             raise UnreadableBatch(
-                f"`images` {shape_of(images)} seem to be signals with their channels last.",
+                f"`images` {shape_of(images)} seem to be signals with their channels last. Where your module "
+                "takes them so, pass `forward=lambda module, images: module(images.transpose(1, 2))`, too.",
                 image_size=(n, columns, rows),
                 images=f"{code}.transpose(1, 2)",
             )
