@@ -61,7 +61,33 @@ def plain() -> nn.Module:
     return nn.Sequential(*parts[:-1], nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(32, 3))
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"dense": dense, "plain": plain}
+class UNet(nn.Module):
+    """Logits at every voxel, by three levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.Sequential(nn.Conv3d(inside, outside, 3, padding=1), nn.BatchNorm3d(outside), nn.ReLU())
+            for inside, outside in ((1, 8), (8, 16))
+        )
+        self.bottom = nn.Sequential(nn.Conv3d(16, 32, 3, padding=1), nn.BatchNorm3d(32), nn.ReLU())
+        self.third, self.fourth = nn.Conv3d(48, 16, 3, padding=1), nn.Conv3d(24, 8, 3, padding=1)
+        self.head = nn.Conv3d(8, 3, 1)
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        first = self.first(volumes)
+        second = self.second(nn.functional.max_pool3d(first, 2))
+        up = nn.functional.interpolate(self.bottom(nn.functional.max_pool3d(second, 2)), scale_factor=2)
+        up = nn.functional.interpolate(self.third(torch.cat([second, up], dim=1)).relu(), scale_factor=2)
+        return self.head(self.fourth(torch.cat([first, up], dim=1)).relu())
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "dense": dense,
+    "plain": plain,
+    "u-net": UNet,
+    "u-net, layer named": UNet,
+}
 
 
 def measure_here(name: str, what: str, size: int) -> float:
@@ -71,7 +97,10 @@ def measure_here(name: str, what: str, size: int) -> float:
     attribute(model, torch.rand(1, 1, 32, 32, 32))
     volumes = torch.rand(1, 1, size, size, size)
     with torch.no_grad():
-        return peak_extra_memory(lambda: attribute(model, volumes) if what == "map" else model(volumes))
+        layer = "bottom" if name.endswith("layer named") else None
+        if what == "map":
+            return peak_extra_memory(lambda: attribute(model, volumes, target_layer=layer))
+        return peak_extra_memory(lambda: model(volumes))
 
 
 def measure_apart(name: str, what: str, size: int) -> float:
