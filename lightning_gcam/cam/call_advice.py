@@ -156,7 +156,7 @@ def message_failed(
     call = str(invocation).removesuffix(")") + "".join(
         f", {name}=inputs[{key!r}]" for name, key in others.items()
     )
-    there = f" (there are {', '.join(map(repr, inputs))})" if inputs else ""
+    there = f" (of the batch there are also {', '.join(map(repr, inputs))})" if inputs else ""
     return (
         f"{type(model).__name__} was called with {kind}, as `{call})`{there}, which raised {raised}. If it takes "
         f"anything but {'these' if others else 'the images alone'}, {_remedy(model, images, invocation)}"

@@ -152,7 +152,7 @@ def test_unlabelled_samples_are_passed_over(tmp_path: Path, with_masks: bool) ->
     monitor = SaliencyMonitor(num_samples=4)
 
     or_empty = ", or their segmentation is empty, or they have no box" * with_masks
-    expected = re.escape(f"they have no label (it is negative{or_empty}). Check them")
+    expected = re.escape(f"they have no label (it is negative or NaN{or_empty}). Check them")
     with pytest.warns(UserWarning, match=f"5 validation samples were not considered.*: {expected}"):
         toy_trainer(tmp_path, monitor).fit(Masked(), toy_loader(32), loader)
 
