@@ -275,6 +275,10 @@ _KNOWN: WeakKeyDictionary[nn.Module, list[_Seen]] = WeakKeyDictionary()
 """For each model, what is known of it with each user's `forward`."""
 
 
+_BY_PARTS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Whether a model has a part of torchvision's detectors; any other is recognised by what it returns."""
+
+
 def _user_of(forward: Forward | None) -> Forward | None:
     """The user's `forward` inside of all others."""
     while isinstance(forward, WrappedForward):
@@ -291,7 +295,11 @@ def _entry(model: nn.Module, forward: Forward | None) -> _Seen | None:
 def may_detect(model: nn.Module, forward: Forward | None) -> bool:
     """Whether a model is known to return detections, or was not seen yet and may by its parts."""
     seen = _entry(model, forward)
-    return seen.num_classes is not None if seen is not None else any(map(_is_of_torchvision, model.modules()))
+    if seen is not None:
+        return seen.num_classes is not None
+    if model not in _BY_PARTS:
+        _BY_PARTS[model] = any(map(_is_of_torchvision, model.modules()))
+    return _BY_PARTS[model]
 
 
 def _see(model: nn.Module, images: Tensor, forward: Forward | None) -> _Seen:

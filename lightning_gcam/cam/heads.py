@@ -16,7 +16,7 @@ from lightning_gcam.cam.outputs import SeveralHeadsError, find_raw_logits, heads
 from lightning_gcam.cam.targets import Labels, Targets, are_measurements, as_labels
 from lightning_gcam.utils.errors import InputError, check_known
 from lightning_gcam.utils.isolation import eager_without_graph, untouched
-from lightning_gcam.utils.lightning_compat import rank_zero_info
+from lightning_gcam.utils.lightning_compat import log_once
 
 Shapes = Mapping[str, Size]
 """The shape of one sample of each head's output, by the head's name."""
@@ -312,21 +312,14 @@ def first_head(shapes: Shapes, targets: Targets) -> str:
     return chosen
 
 
-_LOGGED: set[str] = set()
-"""What was logged, which is logged once."""
-
-
 def say_first(shapes: Shapes, chosen: str) -> None:
     """Log once which of several heads was taken without a reason, and how to choose another."""
     other = next((name for name in reversed([*shapes]) if name != chosen), chosen)
-    message = (
+    log_once(
         f"The model has {len(shapes)} heads ({described(shapes)}), and nothing tells which is meant: the first that "
         f'fits is taken, `head="{chosen}"`. For another one pass `head="{other}"`; a SaliencyMonitor takes several, as '
         f"in `head={list(shapes)}`."
     )
-    if message not in _LOGGED:
-        _LOGGED.add(message)
-        rank_zero_info(message)
 
 
 def described(shapes: Shapes) -> str:

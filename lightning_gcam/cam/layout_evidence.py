@@ -32,7 +32,7 @@ from lightning_gcam.cam.layouts import (
 )
 from lightning_gcam.cam.readings import readings
 from lightning_gcam.utils.dimensions import Size, describe_grid, size_of
-from lightning_gcam.utils.lightning_compat import rank_zero_info
+from lightning_gcam.utils.lightning_compat import log_once
 
 SURE = 0.9
 """A locality from which on no other layout is tried; one with the rows right and the columns not has 0.71, and more
@@ -363,10 +363,6 @@ def _in_order_of_frames(
     return layout
 
 
-_LOGGED: set[str] = set()
-"""What was logged, which is logged once."""
-
-
 def log_unconfirmed(what: str, layout: Layout) -> None:
     """Log once a layout that was inferred from the shape alone.
 
@@ -374,13 +370,12 @@ def log_unconfirmed(what: str, layout: Layout) -> None:
         what: the output, in words.
         layout: of it.
     """
-    message = (
+    if (layout.locality or 0.0) >= CONFIRMED:
+        return
+    log_once(
         f"{what} is read as a {describe_grid(layout.grid)}, {layout.kind}, by its shape alone: "
         f"{unconfirmed_reason(layout)}. If that is wrong, pass `reshape_transform=`, or name another `target_layer`."
     )
-    if (layout.locality or 0.0) < CONFIRMED and message not in _LOGGED:
-        _LOGGED.add(message)
-        rank_zero_info(message)
 
 
 def unconfirmed_reason(layout: Layout) -> str:

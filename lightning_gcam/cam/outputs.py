@@ -13,7 +13,7 @@ from lightning_gcam.cam.squashing import Squash, leads_to_all, nodes_behind, squ
 from lightning_gcam.cam.whole import LOGIT_NAMES, parts_at_top, whole_output
 from lightning_gcam.utils.dimensions import positions_of, size_of
 from lightning_gcam.utils.errors import InputError
-from lightning_gcam.utils.lightning_compat import rank_zero_info
+from lightning_gcam.utils.lightning_compat import log_once
 
 RECIPES = "docs/recipes.md"
 """The page with worked examples for outputs that are not supported by themselves."""
@@ -113,18 +113,12 @@ def _layers_behind(tensor: Tensor) -> int:
     return sum(each.name().startswith(_LAYERS) for each in nodes_behind(get_gradient_edge(tensor).node))
 
 
-_LOGGED: set[str] = set()
-
-
 def _log_choice(place: str, count: int) -> None:
     """Log once which of several maps of logits is explained."""
-    message = (
+    log_once(
         f"The model returns {count} maps of logits (deep supervision). Explained is output{place}, the largest and "
         "deepest one. For another one, pass `forward=`."
     )
-    if message not in _LOGGED:
-        _LOGGED.add(message)
-        rank_zero_info(message)
 
 
 @dataclasses.dataclass(frozen=True)

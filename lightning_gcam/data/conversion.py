@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from lightning_gcam.data.structure import (
 )
 from lightning_gcam.data.unreadable import UnreadableBatch, array_code, check_part
 from lightning_gcam.utils.errors import InputError, did_you_mean
-from lightning_gcam.utils.lightning_compat import rank_zero_info
+from lightning_gcam.utils.lightning_compat import log_once
 
 _MOST_CHANNELS_LAST = 4
 _LEAST_PIXELS = 16
@@ -110,10 +109,9 @@ def _refuse_other_signals(images: Tensor, code: str, labels: Tensor | None, name
     raise UnreadableBatch(reason, image_size=(n, rows, columns), images=f"{code}[:, None]")
 
 
-@cache
 def _log_signals(channels: int, length: int) -> None:
     """Log once that what could be grey images without a channel is read as signals."""
-    rank_zero_info(
+    log_once(
         f"The images (N, {channels}, {length}) are read as signals of {channels} channels. Where they are grey images "
         "without a channel, add it, for example:\n"
         "    adapter=lambda batch: SaliencyBatch(images=batch[0][:, None], labels=batch[1])"

@@ -11,6 +11,7 @@ import torch
 
 from lightning_gcam.data import SaliencyBatch
 from lightning_gcam.data.masks import warn_of_full_masks
+from lightning_gcam.utils.dimensions import pool_of
 from lightning_gcam.utils.errors import InputError, did_you_mean
 
 Selection = str | Sequence[int]
@@ -395,9 +396,7 @@ def _ungrouped(samples: Sequence[Sample]) -> list[Sample]:
 
 def _thumbnails(images: torch.Tensor) -> torch.Tensor:
     """Average the images over a grid of 4 in each dimension: `(N, 16 C)` of images of two."""
-    functional = torch.nn.functional
-    pools = (functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d)
-    return pools[images.ndim - 3](images.float(), 4).flatten(1)
+    return pool_of("adaptive_avg", images.ndim - 2)(images.float(), 4).flatten(1)
 
 
 def _same_sample(kept: SaliencyBatch, row: int, batch: SaliencyBatch, other: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -26,6 +26,7 @@ from lightning_gcam.data.checks import (
     check_suspect,
     shape_of,
 )
+from lightning_gcam.utils.dimensions import MODES
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import shortened
 
@@ -174,10 +175,9 @@ class SaliencyBatch:
             >>> larger.image_size, larger.boxes[0].tolist()
             ((16, 24), [[0.0, 4.0, 12.0, 16.0]])
         """
-        mode = ("linear", "bilinear", "trilinear")[len(size) - 1]
-        is_flat = mode == "bilinear"  # torch smooths before it makes smaller for these alone
+        smooth = len(size) == 2  # torch smooths before it makes smaller for images alone
         pixels = functional.interpolate(
-            self.images.float(), size, mode=mode, align_corners=False, antialias=is_flat
+            self.images.float(), size, mode=MODES[len(size)], align_corners=False, antialias=smooth
         )
         if not self.images.is_floating_point():
             pixels = pixels.round()
@@ -330,7 +330,17 @@ def sample_names(batch: SaliencyBatch) -> list[str]:
         ['0_a', '1_A']
     """
     given = batch.names if batch.names is not None else [""] * len(batch)
-    plain = [_as_tag(name) or str(number) for number, name in enumerate(given)]
+    return plain_tags(given)
+
+
+def plain_tags(names: Iterable[str]) -> list[str]:
+    """Return names with the signs that every backend takes, as `sample_names`; all numbered where two come out alike.
+
+    Example:
+        >>> plain_tags(["age (years)", "sex"]), plain_tags(["a b", "a_b"])
+        (['age_years_', 'sex'], ['0_a_b', '1_a_b'])
+    """
+    plain = [_as_tag(name) or str(number) for number, name in enumerate(names)]
     if len({name.casefold() for name in plain}) == len(plain):
         return plain
     return [f"{number}_{name}" for number, name in enumerate(plain)]

@@ -261,7 +261,6 @@ def attribute(
     table = resolve_methods(methods)
     check_masks(masks, (len(images), *size_of(images)))
     check_fuse(fuse, target_layer)
-    forward = with_detection(model, images, forward)
     how = (table, target_layer, reshape_transform, fuse, masks)
     forward = HeadForward(forward, check_head(head)) if head is not None else forward
     try:

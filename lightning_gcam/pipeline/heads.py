@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lightning_gcam.cam.heads import HeadPlan
 from lightning_gcam.cam.layers import TargetLayer
 from lightning_gcam.data import SaliencyBatch
-from lightning_gcam.data.saliency_batch import _as_tag
+from lightning_gcam.data.saliency_batch import plain_tags
 from lightning_gcam.metrics import GroupedMeasurement, Measurement
 from lightning_gcam.pipeline.labels import samples_of_head
 from lightning_gcam.pipeline.record import LookCost, LookHistory, SaliencyRecord, Stamp
@@ -130,10 +130,8 @@ def tags_of_heads(heads: Iterable[str]) -> dict[str, str]:
         >>> tags_of_heads(["age (years)", "age [years]"])
         {'age (years)': '0_age_years_', 'age [years]': '1_age_years_'}
     """
-    tags = {head: _as_tag(head) or str(number) for number, head in enumerate(heads)}
-    if len({tag.casefold() for tag in tags.values()}) == len(tags):
-        return tags
-    return {head: f"{number}_{tag}" for number, (head, tag) in enumerate(tags.items())}
+    names = [*heads]
+    return dict(zip(names, plain_tags(names), strict=True))
 
 
 class RunHistory(LookHistory):

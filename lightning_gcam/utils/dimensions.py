@@ -10,7 +10,9 @@ from torch import Tensor, nn
 Size = tuple[int, ...]
 """The length of each spatial dimension: of images in pixels, or of a layer's grid in cells."""
 
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+"""The interpolation of `torch.nn.functional.interpolate` by the number of spatial dimensions."""
+
 _LETTERS = {1: "l", 2: "h, w", 3: "d, h, w"}
 
 
@@ -84,7 +86,7 @@ def resize(tensor: Tensor, size: Size, covered: Size | None = None) -> Tensor:
         >>> resize(grid, (4,)), resize(grid, (3,), covered=(4,))
         (tensor([[[0., 1., 3., 4.]]]), tensor([[[0., 1., 3.]]]))
     """
-    whole = nn.functional.interpolate(tensor, covered or size, mode=_MODES[len(size)], align_corners=False)
+    whole = nn.functional.interpolate(tensor, covered or size, mode=MODES[len(size)], align_corners=False)
     begins: tuple[Any, ...] = (..., *map(slice, size))
     return whole if covered is None else whole[begins]
 

@@ -42,6 +42,7 @@ __all__ = [
     "for_each_package",
     "in_both",
     "is_rank_zero",
+    "log_once",
     "rank_zero_info",
     "rank_zero_warn",
     "seed_everything",
@@ -203,6 +204,16 @@ def is_rank_zero() -> bool:
 def rank_zero_info(message: str) -> None:
     """Log a message on rank zero only, by the logger that Lightning logs to."""
     rank_zero.rank_zero_info(message)
+
+
+_LOGGED: set[str] = set()
+
+
+def log_once(message: str) -> None:
+    """Log a message as `rank_zero_info` does, unless it was logged in this process before."""
+    if message not in _LOGGED:
+        _LOGGED.add(message)
+        rank_zero_info(message)
 
 
 def rank_zero_warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -137,41 +137,31 @@ class OwnTrain(Plain):
 class Signals(Plain):
     """The same over one dimension."""
 
-    size = (24,)
+    size: tuple[int, ...] = (24,)
 
     def __init__(self) -> None:
         super().__init__()
+        convolution, norm, dropout, pool = (
+            getattr(nn, f"{name}{len(self.size)}d")
+            for name in ("Conv", "BatchNorm", "Dropout", "AdaptiveAvgPool")
+        )
         self.net = nn.Sequential(
-            nn.Conv1d(1, 4, 3, padding=1),
-            nn.BatchNorm1d(4),
+            convolution(1, 4, 3, padding=1),
+            norm(4),
             nn.ReLU(inplace=True),
-            nn.Dropout1d(0.2),
-            nn.Conv1d(4, 6, 3, stride=2, padding=1),
+            dropout(0.2),
+            convolution(4, 6, 3, stride=2, padding=1),
             nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool1d(1),
+            pool(1),
             nn.Flatten(),
             nn.Linear(6, CLASSES),
         )
 
 
-class Volumes(Plain):
+class Volumes(Signals):
     """The same over three dimensions."""
 
     size = (6, 8, 8)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv3d(1, 4, 3, padding=1),
-            nn.BatchNorm3d(4),
-            nn.ReLU(inplace=True),
-            nn.Dropout3d(0.2),
-            nn.Conv3d(4, 6, 3, stride=2, padding=1),
-            nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool3d(1),
-            nn.Flatten(),
-            nn.Linear(6, CLASSES),
-        )
 
 
 MODULES = [Plain, FrozenBatchNorm, AlwaysDropout, Spectral, Counting, Transformer, LogsInForward, OwnTrain]

@@ -190,7 +190,7 @@ def test_labels_are_assigned(how: str) -> None:
 def test_the_first_head_that_the_targets_fit(
     targets: Any, chosen: str, says: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_gcam.cam.heads._LOGGED", set())
+    monkeypatch.setattr("lightning_gcam.utils.lightning_compat._LOGGED", set())
     with listening() as said:
         assert first_head({"0": Size([1]), "1": Size([2]), "2": Size([5])}, targets) == chosen
     assert bool(said) == says

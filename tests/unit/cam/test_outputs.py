@@ -162,7 +162,7 @@ def test_of_several_heads_one_is_explained_by_its_name(how: str, layer: str | No
 def test_the_first_head_is_explained_where_none_is_named_and_this_is_said(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_gcam.cam.heads._LOGGED", set())
+    monkeypatch.setattr("lightning_gcam.utils.lightning_compat._LOGGED", set())
     model = two_heads(REFUSED[how][0])
     with pytest.raises(SeveralHeadsError) as several:
         find_target_layer(model, pictures())

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lightning_gcam import attribute
 from lightning_gcam.cam import find_target_layer
-from lightning_gcam.cam import outputs as main_head
 from lightning_gcam.cam.layers import NotFinite
 from tests.support.nets import CLASSES, cnn, pictures, seeded
 from tests.support.toys import listening
@@ -96,7 +95,7 @@ def test_the_main_head_is_explained_at_the_bottleneck(order: str, layer: str | N
 
 
 def test_it_is_said_once_which_head_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main_head, "_LOGGED", set())
+    monkeypatch.setattr("lightning_gcam.utils.lightning_compat._LOGGED", set())
     model, images = supervised("of one size"), torch.rand(1, 3, 16, 16)
     with listening() as said:
         for _ in range(2):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gcam.data import as_saliency_batch, conversion
+from lightning_gcam.data import as_saliency_batch
 from lightning_gcam.data.structure import SIGNALS
 from lightning_gcam.utils.errors import InputError
 from tests.support.pasting import pasted
@@ -210,8 +210,10 @@ def test_refused_with_an_adapter_that_works(name: str) -> None:
 
 
 @pytest.mark.parametrize(("channels", "name", "logged"), [(32, "x", 1), (15, "x", 0), (32, "eeg", 0)])
-def test_grey_images_that_are_read_as_signals_are_logged_once(channels: int, name: str, logged: int) -> None:
-    conversion._log_signals.cache_clear()
+def test_grey_images_that_are_read_as_signals_are_logged_once(
+    monkeypatch: pytest.MonkeyPatch, channels: int, name: str, logged: int
+) -> None:
+    monkeypatch.setattr("lightning_gcam.utils.lightning_compat._LOGGED", set())
     batch = {name: torch.rand(N, channels, 128), "label": LABELS}
     with listening() as said:
         for _ in range(2):
