@@ -148,9 +148,13 @@ def on_page_content(html_text: str, **_: Any) -> str:
         display = "block" if formula[1] == "div" else "inline"
         return str(mathml(html.unescape(formula[2]), display=display))
 
-    return re.sub(
-        r'<(?:span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</(?:span|div)>', drawn, html_text, flags=re.S
-    )
+    return re.sub(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', drawn, html_text, flags=re.S)
+
+
+def on_post_build(config: Any) -> None:
+    """Keep the search's index as a script too, which a page that was opened from the disk may load."""
+    index = Path(config.site_dir, "search", "search_index.json").read_text(encoding="utf-8")
+    Path(config.site_dir, "search", "search_index.js").write_text(f"var __index = {index}", encoding="utf-8")
 
 
 @event_priority(0)  # after mkdocstrings has listed what it documents, before autorefs makes the links
