@@ -110,10 +110,12 @@ def modules() -> str:
     lines = []
     for room in sorted((ROOT / "lightning_gcam").glob("**/__init__.py")):
         name = room.parent.relative_to(ROOT).as_posix()
-        lines += [f"\n## `{name}`\n", first_line(room), "", "| module | what lives there |", "|---|---|"]
-        for path in sorted(room.parent.glob("*.py")):
-            if path != room:
-                lines.append(f"| [`{path.stem}`]({REPOSITORY}{name}/{path.name}) | {first_line(path)} |")
+        paths = sorted(path for path in room.parent.glob("*.py") if path != room)
+        lines += [f"\n## `{name}`\n", first_line(room), ""]
+        lines += ["| module | what lives there |", "|---|---|"] if paths else []
+        lines += [
+            f"| [`{path.stem}`]({REPOSITORY}{name}/{path.name}) | {first_line(path)} |" for path in paths
+        ]
     return "\n".join(lines)
 
 
@@ -172,7 +174,10 @@ def on_env(env: Any, config: Any, files: Any) -> Any:
     for file in files.documentation_pages():
         if file.page.content:
             file.page.content = re.sub(
-                rf"{skipped}|<code>(?P<name>[\w.]+)</code>", linked, file.page.content, flags=re.S
+                rf"{skipped}|<code>(?P<name>[\w.]+)(?:\([^<]*\))?</code>",
+                linked,
+                file.page.content,
+                flags=re.S,
             )
     return env
 
