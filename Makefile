@@ -22,7 +22,7 @@ STRANGERS := .venv-strangers
 STRANGERS_INSTALLED := $(STRANGERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test check format build coverage bench shortcuts unannotated comparison zoo pictures test-oldest strangers gpu clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -95,6 +95,9 @@ strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ and volumes on other 
 # In under 8 minutes, with any Python that has torch and Lightning: make gpu PYTHON=python3
 gpu:  ## Run tests/gpu on a CUDA device, and write docs/gpu.md; installs nothing
 	PYTHONPATH=. $(PY_GPU) -m benchmarks.cost.gpu_command $(ARGS)
+
+version:  ## Print the version, which stands in lightning_gcam/__init__.py alone
+	@sed -n 's/^__version__ = "\(.*\)"$$/\1/p' lightning_gcam/__init__.py
 
 clean:  ## Remove environments, builds and caches; keep runs/
 	rm -rf $(VENV) $(OLDEST) $(STRANGERS) build dist site htmlcov .coverage .coverage.* .hypothesis
