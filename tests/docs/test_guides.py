@@ -62,7 +62,9 @@ def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("page", [START, *GUIDES], ids=lambda page: page.stem)
 @pytest.mark.usefixtures("own_registries")
-def test_the_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     if page.stem in EXPECTED:
         warnings.filterwarnings("ignore", message=EXPECTED[page.stem])
@@ -79,6 +81,9 @@ def test_the_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     if page.stem == "shortcuts":
         assert names["alert"], "the corner is noticed"
         assert names["result"]["val_acc"] < 0.8, "the honest test shows it"
+    if page.stem == "whole_dataset":
+        assert "Row(method='grad_cam', score='energy'" in capsys.readouterr().out
+        assert Path("table", "scores.csv").exists()
 
 
 @pytest.mark.parametrize("page", [START, *GUIDES], ids=lambda page: page.stem)
