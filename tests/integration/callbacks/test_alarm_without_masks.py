@@ -116,7 +116,8 @@ def test_it_names_the_property_that_is_followed(tmp_path: Path) -> None:
     told = [each for each in heard if each.startswith("ShortcutAlarm (saliency)") and "alert" not in each]
     assert told[0] == (
         "ShortcutAlarm (saliency) judges: texture, border. Not checked: the background, and marks at any place: they "
-        "take masks or boxes; the properties color, spectrum, salient_region; cues on the object itself beyond its texture."
+        "take masks or boxes; the properties color, spectrum, salient_region; cues on the object itself beyond its "
+        "texture."
     )
     assert not any("samples count for" in each for each in told), f"{N} are not few"
 
