@@ -169,8 +169,9 @@ def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
         logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
             `experiment` with `add_text` as TensorBoard is, one with `alert` as W&B is, one that is an MLflow client;
             any other gets a line in an `alerts.csv` under its directory.
-        alert: one of `ShortcutAlarm.alerts`: `step`, `message`, `log_prefix`, and what was measured, as plain numbers,
-            strings and lists.
+        alert: one of `ShortcutAlarm.alerts`: `step`, `message`, `log_prefix`; the parts of the message, `headline`,
+            `evidence`, `advice` and `unchecked` (see `lightning_gcam.shortcuts.plain_of`); and what was measured, as
+            plain numbers, strings and lists.
 
     Example:
         Show the alerts alone in a logger of your own (`register_backend` takes looks and tables too):
