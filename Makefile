@@ -88,6 +88,9 @@ zoo: install  ## Look at every family of networks, and keep the table in docs/mo
 pictures: install  ## Train the demo's networks and write the README's pictures; needs Chromium
 	$(PY) docs/pictures.py $(ARGS)
 
+guide-pictures: install  ## Make the pictures that the guides open with; needs Chromium
+	$(PY) docs/guide_pictures.py $(ARGS)
+
 # Old releases warn about each other, so here a warning is not an error.
 test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dependencies, on Python 3.10
 	$(OLDEST)/bin/python -m pytest -o filterwarnings=default --numprocesses auto --dist loadfile $(ARGS)
