@@ -263,8 +263,8 @@ class ShortcutAlarm(Callback):
         if record.batch.object_masks is None and judged and prefix not in self._informed:
             self._informed.add(prefix)
             rank_zero_info(
-                f"ShortcutAlarm ({prefix}) judges without masks: {', '.join(judged)}. A mark at a random place is an "
-                "object like any other to these, and outside of them; masks of the objects add checks that find it."
+                f"ShortcutAlarm ({prefix}) judges without masks: {', '.join(judged)}. Masks of the objects add checks "
+                "that find marks at any place."
             )
 
     def _alert(self, trainer: Trainer, monitor: SaliencyMonitor, prefix: str, finding: Finding) -> None:
