@@ -168,6 +168,7 @@ MONITOR: dict[str, Any] = {
     "scale": "own",
     "show_change": False,
     "head": None,
+    "verbose": False,
 }
 
 

@@ -153,10 +153,8 @@ def test_only_if_asked_each_look_is_a_line(tmp_path: Path) -> None:
     ]
     row = monitor.history[0]
     energy = f"energy {row['energy']:.2f} (chance {row['energy_chance']:.2f})"
-    assert (
-        f": accuracy {row['accuracy']:.2f} (chance 0.25), {energy}, without the object {row['background_only_accuracy']:.2f}, follows "
-        in lines[0]
-    )
+    without = f"without the object {row['background_only_accuracy']:.2f}"
+    assert f": accuracy {row['accuracy']:.2f} (chance 0.25), {energy}, {without}, follows " in lines[0]
 
 
 @pytest.mark.parametrize("wrong", [1, "yes", None])
