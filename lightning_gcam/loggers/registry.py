@@ -135,7 +135,7 @@ def log_saliency(logger: Any, record: SaliencyRecord) -> None:
 
     Example:
         Show the looks in a logger of your own, and leave alerts and tables as they are (`register_backend` takes all
-        three at once)::
+        three at once):
 
             @log_saliency.register(MyLogger)
             def log_to_mine(logger, record):
@@ -174,7 +174,7 @@ def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
             plain numbers, strings and lists.
 
     Example:
-        Show the alerts alone in a logger of your own (`register_backend` takes looks and tables too)::
+        Show the alerts alone in a logger of your own (`register_backend` takes looks and tables too):
 
             @log_alert.register(MyLogger)
             def alert_to_mine(logger, alert):
