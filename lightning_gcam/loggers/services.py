@@ -142,6 +142,7 @@ def _picture_to_clearml(experiment: Any, tag: str, picture: Image.Image, step: i
     """Report a picture among the debug samples, as a PNG: a JPEG of ClearML's own would smear small maps."""
     png = io.BytesIO()
     picture.save(png, format="png", compress_level=2)
+    png.seek(0)  # it is read from where it stands
     _report_to_clearml(experiment, tag, png, "png", step)
 
 

@@ -14,7 +14,6 @@ import pytest
 from lightning_gcam import SaliencyMonitor
 from lightning_gcam.loggers import log_alert, log_picture, log_table
 from tests.integration.loggers.test_contract import Breaks, Shows
-from tests.support.backends import alike
 from tests.support.services import SERVICES, Comet, Lit, Service
 from tests.support.toys import LIGHTNING_SAYS, PACKAGES, toy_loader, toy_of, toy_trainer
 from tests.unit.loggers.test_alerts import ALERT
@@ -47,7 +46,8 @@ def test_a_training_with_its_looks_scores_and_tables(service: Service, tmp_path:
     assert sorted(pictures["saliency/overlay"]) == [3, 7]
     for step, record in shows.records["saliency"].items():
         shown = pictures["saliency/overlay"][step]
-        assert alike(shown, record.overlay) and (not service.exact or np.array_equal(shown, record.overlay))
+        assert shown.shape == record.overlay.shape
+        assert np.abs(shown.astype(int) - record.overlay).mean() <= (0 if service.exact else 4)
         assert numbers["saliency/energy"][step] == pytest.approx(record.scores["energy"], abs=1e-6)
         assert "energy" in texts["saliency/measurements"][step]
     assert sorted(pictures["saliency/exchanges"]) == [3]

@@ -5,6 +5,7 @@ The real packages are tried in `tests/integration/loggers/test_services.py` by `
 
 from __future__ import annotations
 
+import io
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -94,7 +95,7 @@ class ClearMlStandIn(StandIn):
     ) -> None:
         assert max_history == -1
         if file_extension == "png":
-            self.keep("picture", f"{title}/{series}", iteration, Image.open(stream))
+            self.keep("picture", f"{title}/{series}", iteration, Image.open(io.BytesIO(stream.read())))
         else:
             self.keep("text", f"{title}/{series}", iteration, stream.read())
 
