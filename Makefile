@@ -20,6 +20,8 @@ NOTEBOOKS := $(patsubst examples/%,build/%,$(wildcard examples/notebooks/*.ipynb
 SOURCES := $(shell find lightning_gcam -name '*.py') $(wildcard examples/*.py)
 STRANGERS := .venv-strangers
 STRANGERS_INSTALLED := $(STRANGERS)/.installed
+LOGGERS := .venv-loggers
+LOGGERS_INSTALLED := $(LOGGERS)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
@@ -58,6 +60,9 @@ build: install  ## Build wheel and sdist, and try the wheel in a clean environme
 	rm -rf dist
 	$(UV) build --python $(PY)
 	$(PY) .ci/smoke_wheel.py $(UV) dist
+
+extras: build  ## Try each extra of the wheel in an environment of its own: make extras ARGS="captum wandb"
+	$(PY) .ci/try_extras.py $(UV) dist $(ARGS)
 
 coverage: install  ## Run the tests and show the lines no test reaches
 	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)
@@ -98,6 +103,9 @@ test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dep
 strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ and volumes on other people's modules, the heavy packages too
 	$(STRANGERS)/bin/python -m pytest tests/models/test_attach.py tests/models/test_dimensions.py tests/reference/test_maps_of_volumes.py $(ARGS)
 
+loggers: $(LOGGERS_INSTALLED)  ## Try Comet, Aim, Neptune, ClearML and LitLogger with their own packages, without a network
+	$(LOGGERS)/bin/python -m pytest tests/integration/loggers/test_services.py $(ARGS)
+
 # In under 8 minutes, with any Python that has torch and Lightning: make gpu PYTHON=python3
 gpu:  ## Run tests/gpu on a CUDA device, and write docs/gpu.md; installs nothing
 	PYTHONPATH=. $(PY_GPU) -m benchmarks.cost.gpu_command $(ARGS)
@@ -106,7 +114,7 @@ version:  ## Print the version, which stands in lightning_gcam/__init__.py alone
 	@sed -n 's/^__version__ = "\(.*\)"$$/\1/p' lightning_gcam/__init__.py
 
 clean:  ## Remove environments, builds and caches; keep runs/
-	rm -rf $(VENV) $(OLDEST) $(STRANGERS) build dist site htmlcov .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(STRANGERS) $(LOGGERS) build dist site htmlcov .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 	find lightning_gcam tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -132,4 +140,10 @@ $(OLDEST_INSTALLED): pyproject.toml | $(UV)
 $(STRANGERS_INSTALLED): pyproject.toml | $(UV)
 	$(UV) venv --quiet --clear --python $(PY) $(STRANGERS)
 	$(UV) pip install --python $(STRANGERS)/bin/python --editable ".[dev,strangers]"
+	@touch $@
+
+# Neptune's service has ended, and Lightning's logger for it with 2.6.4; LitLogger is the other package's, newer one.
+$(LOGGERS_INSTALLED): pyproject.toml | $(UV)
+	$(UV) venv --quiet --clear --python $(PY) $(LOGGERS)
+	$(UV) pip install --python $(LOGGERS)/bin/python --editable ".[dev,loggers]" "neptune>=1.14" "pytorch-lightning<2.6.4"
 	@touch $@
