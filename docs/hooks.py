@@ -55,7 +55,7 @@ def notebook(path: Path) -> dict[str, str | bytes]:
     executed = EXECUTED / path.name
     cells = nbformat.read(executed if executed.exists() else path, as_version=4)
     body, resources = MarkdownExporter().from_notebook_node(cells, {"unique_key": path.stem})
-    title, rest = body.split("\n", 1)
+    title, rest = body.replace("![png]", "![What the cell above shows]").split("\n", 1)
     page = f"{title}\n\n[Download this notebook]({path.name}){{ download }}\n{rest}"
     return {path.with_suffix(".md").name: page, path.name: path.read_bytes(), **resources["outputs"]}
 
