@@ -40,7 +40,8 @@ docs: install $(NOTEBOOKS)  ## Build the documentation site in site/, without th
 	@echo "Open site/index.html"
 
 build/notebooks/%.ipynb: examples/notebooks/%.ipynb $(SOURCES) | $(INSTALLED)
-	$(PY) -m nbconvert --to notebook --execute --log-level WARN --output-dir $(@D) $<
+	$(PY) -m nbconvert --to notebook --execute --output-dir $(@D) --log-level WARN \
+	  --ExecutePreprocessor.startup_timeout=300 --ExecutePreprocessor.extra_arguments='["--log-level=ERROR"]' $<
 
 # A file's tests stay in one process: some share what two real processes found.
 test: install  ## Run the tests and the examples in the docstrings
