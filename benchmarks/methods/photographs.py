@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,12 +89,16 @@ SCORES: Mapping[str, Callable[[], Metric]] = {
     "insertion": partial(InsertionAUC, STEPS),
     "deletion": partial(DeletionAUC, STEPS),
 }
+AGAIN = ("guidance_cam", "grad_cam", "hires_cam", "layer_cam", CENTRE, "score_cam")
+"""Methods whose scores run the network many times. A square has the order of its map, and so its curves."""
 PARTS: Mapping[str, tuple[list[Any], list[str]]] = {
-    "maps": ([*METHODS, layer_cam_squared], ["energy", "pointing_game", "iou"]),
-    "curves": (METHODS, ["insertion", "deletion"]),
+    "maps": ([*METHODS, layer_cam_squared, CENTRE], ["energy", "pointing_game", "iou"]),
+    **{name: ([name], ["insertion", "deletion"]) for name in AGAIN},
     "score_cam": ([ModelMethod(capped_score_cam, "score_cam")], list(SCORES)),
 }
 """Methods and scores that are measured together."""
+FEWER = {CENTRE: [FOUND], "score_cam": [FOUND, "1/16"]}
+"""The layers of what is the same at all of them, and of what costs the most."""
 
 
 class Unit(NamedTuple):
@@ -107,14 +110,16 @@ class Unit(NamedTuple):
 
 
 def plan(variants: Sequence[int], asks: Sequence[int]) -> list[Unit]:
-    """The maps of all networks first; what runs a network again, only of those in `asks`."""
-    maps = [Unit(variant, place, "maps") for variant in variants for place in PLACES]
-    places = [place for place in PLACES if place != LAST_BLOCK]
-    return (
-        maps
-        + [Unit(*each) for each in product(asks, places, ["curves"])]
-        + [Unit(*each) for each in product(asks, places, ["score_cam"])]
-    )
+    """The maps of all networks first; what runs a network many times, of those in `asks` and at fewer layers."""
+    most = [place for place in PLACES if place != LAST_BLOCK]
+    again = [
+        Unit(each, place, part)
+        for each in asks
+        for place in most
+        for part in AGAIN
+        if place in FEWER.get(part, most)
+    ]
+    return [*(Unit(each, place, "maps") for each in variants for place in PLACES), *again]
 
 
 # --------------------------------------------------------------------------------------------- one unit
@@ -147,8 +152,6 @@ def measure(unit: Unit, found: Sequence[Photograph]) -> Line:
     batch = batch_of(found, SIDES[unit.variant])
     layer = layers_of(network, batch.images)[unit.place]
     methods, scores = PARTS[unit.part]
-    if unit.place == FOUND and unit.part != "score_cam":
-        methods = [*methods, CENTRE]  # it is the same at every layer
     metrics = resolve_scores({name: SCORES[name]() for name in scores})
     attribution = attribute(network, batch.images, batch.labels, methods=methods, target_layer=layer)
     outputs = outputs_for_perturbed(network, batch, attribution, OutputNeeds.of(metrics), chunk_size=8)
@@ -189,7 +192,7 @@ def measure_all(units: Sequence[Unit], path: Path) -> Iterator[Line]:
 def draw(path: Path) -> None:
     """Three photographs, their maps at the found layer above those at an earlier one."""
     found = [each for each in with_classes() if each.name in SHOWN]
-    network, batch = pretrained(), batch_of(found, SIDE)
+    network, batch = pretrained(), batch_of(found, SIDES[0])
     layers = layers_of(network, batch.images)
     sheets = [
         torch.from_numpy(

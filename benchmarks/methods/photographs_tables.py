@@ -26,6 +26,8 @@ FILLS = 0.75
 """A box of a larger share of the image leaves too little room to miss it."""
 GUIDANCE, CENTRE = "guidance_cam", "centre"
 LEVEL = 0.95
+LEAST = 0.0005
+"""Less is 0.000 in a table, and decides nothing."""
 STEPS = 10
 """Of insertion and of deletion."""
 CHANNELS = 64
@@ -51,7 +53,7 @@ class Estimate(NamedTuple):
     @property
     def decides(self) -> int:
         """1 or -1 where the interval lies on one side of 0, else 0."""
-        return int(np.sign(self.mean)) if abs(self.mean) > self.half else 0
+        return int(np.sign(self.mean)) if abs(self.mean) > max(self.half, LEAST) else 0
 
 
 class Table:
@@ -63,6 +65,7 @@ class Table:
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self.variants = sorted({line["variant"] for line in lines})
+        self.places = [place for place in PLACES if place in {line["place"] for line in lines}]
         self.counted = np.array(lines[0]["shares"]) <= FILLS
         self.names = [name for line in lines for name in line["values"]]
         self.names = [name for name in dict.fromkeys(self.names) if name != CENTRE]
@@ -110,7 +113,7 @@ def tables(lines: Sequence[Line]) -> Iterator[str]:
     table = Table(lines)
     yield introduction(lines, table)
     yield "\n".join(summaries(table))
-    for place in PLACES:
+    for place in table.places:
         yield f"### At {described(lines, place)}"
         yield markdown_table(
             ["", *(f"`{score}` ({'high' if sign > 0 else 'low'})" for score, sign in BETTER.items())],
@@ -133,7 +136,7 @@ def introduction(lines: Sequence[Line], table: Table) -> str:
     first = lines[0]
     names = ", ".join(f"Lite{each}" for each in table.variants)
     asked = ", ".join(
-        f"Lite{each}" for each in sorted({line["variant"] for line in lines if line["part"] == "curves"})
+        f"Lite{each}" for each in sorted({line["variant"] for line in lines if line["part"] != "maps"})
     )
     filled = [name for name, counted in zip(first["photographs"], table.counted, strict=True) if not counted]
     right = {line["variant"]: sum(line["right"]) for line in lines}
@@ -147,8 +150,9 @@ def introduction(lines: Sequence[Line], table: Table) -> str:
             f"({', '.join(filled)}) boxes fill more than three quarters of the image: hardly any map could miss them. "
             f"On the {counted} a uniform map has an energy of {share:.2f}.",
             f"`insertion` and `deletion` ({STEPS} steps) run the network 22 times a map, and Score-CAM once a channel: "
-            f"they are of {asked} alone. Score-CAM takes the {CHANNELS} channels that vary the most; a layer has up "
-            "to 1,280.",
+            f"they are of {asked} alone. A squared map has the same order of pixels but for the enlarging, so its "
+            f"curves are left out. Score-CAM takes the {CHANNELS} channels that vary the most; a layer has up to "
+            "1,280.",
             "A cell is the mean over photographs, and half of its 95% interval (Student's t). Several networks give "
             "one number a photograph, their mean. Where no photograph is missed (a `pointing_game` of 1.000) the "
             f"interval is too narrow: of {counted} without a miss, the rate is above {0.05 ** (1 / counted):.2f}.",
@@ -160,7 +164,7 @@ def introduction(lines: Sequence[Line], table: Table) -> str:
 
 def summaries(table: Table) -> Iterator[str]:
     """For each layer, which methods are better or worse than guidance, and by which scores."""
-    for place in PLACES:
+    for place in table.places:
         found = {name: decided(table, place, name) for name in table.names if name != GUIDANCE}
         words = [f"`{name}` ({text})" for name, text in found.items() if text]
         yield (
@@ -206,7 +210,7 @@ def compared(table: Table, place: str, other: str) -> str:
 
 def by_layer(table: Table, score: str) -> str:
     """A row a method, a column a layer."""
-    found, *others = PLACES
+    found, *others = table.places
     return markdown_table(
         [f"`{score}`", found, *others],
         [
