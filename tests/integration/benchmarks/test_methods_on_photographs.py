@@ -75,7 +75,7 @@ def test_the_tables_by_hand(rows: ModuleType) -> None:
         "the middle is the same at every layer, and Lite1 has no number here"
     )
     text = "\n".join(rows.tables(lines))
-    assert "(cat) boxes fill" in text and "They predict it for 2, 2 of them" in text
+    assert "(cat)\nboxes fill" in text and "They predict it for 2, 2 of them" in text
     assert "| `guidance_cam` | 0.650 ± 1.271 |" in text and "| `grad_cam` | *-0.295* ± 0.064 |" in text
     assert "- **found**: against `guidance_cam`, `grad_cam` (worse by `energy`)." in text
     assert '### At the layer that is found ("bn2"; gradients constant over space)' in text
@@ -119,7 +119,7 @@ def test_a_stopped_run_goes_on(script: ModuleType, monkeypatch: pytest.MonkeyPat
     parts = [("found", "maps"), ("1/16", "maps"), ("found", "guidance_cam"), ("found", "score_cam")]
     monkeypatch.setattr(script, "plan", lambda *_: [script.Unit(0, *each) for each in parts])
     files = {name: tmp_path / name for name in ("results", "output", "figure")}
-    files["figure"] = files["figure"].with_suffix(".png")
+    files["figure"] = files["figure"].with_suffix(".jpg")
     arguments = [text for name, path in files.items() for text in (f"--{name}", str(path))]
 
     script.main(arguments)
@@ -138,5 +138,5 @@ def test_a_stopped_run_goes_on(script: ModuleType, monkeypatch: pytest.MonkeyPat
 
 def test_the_plan(script: ModuleType) -> None:
     units = script.plan([0, 1], [0])
-    assert len(units) == len(set(units)) == 2 * 5 + 4 * 4 + 1 + 2
+    assert len(units) == len(set(units)) == 2 * 5 + 3 * 4 + 3 + 1 + 1
     assert [unit.part for unit in units[:10]] == ["maps"] * 10
