@@ -87,6 +87,10 @@ comparison: install  ## Compare all methods on digits, and keep the tables in do
 	$(PY) -m benchmarks.methods.comparison $(ARGS)
 	$(PY) -m benchmarks.methods.method_figures
 
+# A run that was stopped goes on: what is measured is kept in benchmarks/results/photographs.jsonl.
+photographs: install  ## Compare methods and layers on photographs, and keep the tables in docs/methods_on_photographs.md
+	$(PY) -m benchmarks.methods.photographs $(ARGS)
+
 # A run that was stopped goes on: each network's result is kept in runs/zoo.jsonl.
 zoo: install  ## Look at every family of networks, and keep the table in docs/models.md
 	$(PY) -m tests.models.zoo $(ARGS)
