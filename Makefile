@@ -31,7 +31,10 @@ help:  ## List these targets
 
 install: $(INSTALLED)  ## Set up .venv with everything the other targets need
 
-demo: install  ## Train a model with a shortcut and one without, and watch where they look
+demo: install  ## Fine-tune a network on photographs, with a shortcut and without, and watch where it looks
+	$(PY) examples/shortcut_on_photographs.py $(ARGS)
+
+demo-digits: install  ## The same on small digits, in a minute and a half; nothing but scikit-learn's data
 	$(PY) examples/planted_shortcut.py $(ARGS)
 
 # The notebooks are executed where they, the package or the examples have changed since.
