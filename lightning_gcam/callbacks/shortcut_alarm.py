@@ -11,7 +11,7 @@ from lightning_gcam.callbacks.saliency_monitor import SaliencyMonitor
 from lightning_gcam.callbacks.trainer_state import is_fitting
 from lightning_gcam.loggers import log_alert, write_alert
 from lightning_gcam.loggers.disk import restored_on_failure
-from lightning_gcam.metrics import resolve_scores
+from lightning_gcam.metrics import measure_samples, resolve_scores
 from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.pipeline.scoring import score_maps
@@ -76,8 +76,13 @@ def evidence_of(record: SaliencyRecord) -> Evidence | None:
     taken = {name: record.scores[name] for name in _SCORES if _is_builtin_score(record, name)}
     missing = [name for name in _SCORES if name not in taken]
     name, maps = next(iter(record.attribution.maps.items()))
-    scores = score_maps(replace(record.attribution, maps={name: maps}), record.batch, missing).values
-    return Evidence(record.step, record.epoch, record.reliance, {**scores, **taken})
+    others = score_maps(replace(record.attribution, maps={name: maps}), record.batch, missing)
+    scores, samples = {**others.values, **taken}, {**record.results.samples, **others.samples}
+    intervals = {}
+    if "energy" in scores:
+        interval = measure_samples(*samples[ScoreKey(name, "energy")]).overall.interval
+        intervals = {"energy": interval} if interval is not None else {}
+    return Evidence(record.step, record.epoch, record.reliance, scores, intervals)
 
 
 def _is_builtin_score(record: SaliencyRecord, name: str) -> bool:

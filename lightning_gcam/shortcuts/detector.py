@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts.checks import BEFORE
-from lightning_gcam.shortcuts.exchange import CHANCE, KEPT, RATE, SAME_CLASS_RATE
+from lightning_gcam.shortcuts.exchange import (
+    CHANCE,
+    KEPT,
+    RATE,
+    SAME_CLASS_RATE,
+    default_properties,
+    property_of,
+)
 from lightning_gcam.shortcuts.results import Reliance
+from lightning_gcam.shortcuts.shares import Interval
 from lightning_gcam.utils.errors import InputError
 
-Saliency = Literal["agrees", "is blind", "is not there", "is not judged"]
+Saliency = Literal["agrees", "is blind", "is unclear", "is not there", "is not judged"]
 
 KINDS = ("survives without the object", "dies with the suspect region")
 """The kinds of evidence of the checks with annotation; each exchanged property is one more, as "follows the color"."""
@@ -30,7 +38,8 @@ class Thresholds:
     Args:
         survives: of the accuracy above chance, the share that is left without the object, at least.
         dies: of the accuracy above chance, the share that is gone with the suspect region exchanged, at least.
-        energy: of the saliency, the share on the object, below which it agrees.
+        energy: how far the share of the saliency on the object is from its chance (0) to all of it (1), from which on
+            the saliency is blind to what lies outside of the object.
         suspect_lift: the saliency's share in the suspect region over its area's, from which on it agrees.
         follows: by how much the follow rate of an exchanged property exceeds the larger of its controls, at least.
 
@@ -39,12 +48,12 @@ class Thresholds:
 
     Example:
         >>> Thresholds(survives=0.8)
-        Thresholds(survives=0.8, dies=0.25, energy=0.5, suspect_lift=2.0, follows=0.15)
+        Thresholds(survives=0.8, dies=0.25, energy=0.25, suspect_lift=2.0, follows=0.15)
     """
 
     survives: float = 0.25
     dies: float = 0.25
-    energy: float = 0.5
+    energy: float = 0.25
     suspect_lift: float = 2.0
     follows: float = 0.15
 
@@ -59,9 +68,6 @@ class Thresholds:
 
 DEFAULT_THRESHOLDS = Thresholds()
 
-_ON_IT = 3.0
-"""Saliency that is this many times as much on the object as chance does not agree, however little it is."""
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -73,12 +79,14 @@ class Evidence:
         reliance: the causal checks.
         scores: the look's scores of the first method by name, of which `energy`, `energy_chance`, `suspect_lift` and
             `blank_rate` are read, where they are.
+        intervals: those of 95% of the scores that have one; `energy` is compared by it.
     """
 
     step: int
     epoch: int
     reliance: Reliance
     scores: Mapping[str, float]
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
@@ -87,13 +95,15 @@ class Evidence:
             "epoch": self.epoch,
             "reliance": self.reliance.to_plain(),
             "scores": dict(self.scores),
+            "intervals": {name: list(each) for name, each in self.intervals.items()},
         }
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> Evidence:
-        """Read what `to_plain` wrote."""
+        """Read what `to_plain` wrote, of earlier versions too: without intervals, a score is compared as it is."""
         reliance = Reliance.from_plain(plain["reliance"])
-        return Evidence(int(plain["step"]), int(plain["epoch"]), reliance, dict(plain["scores"]))
+        intervals = {name: (low, high) for name, (low, high) in plain.get("intervals", {}).items()}
+        return Evidence(int(plain["step"]), int(plain["epoch"]), reliance, dict(plain["scores"]), intervals)
 
 
 @dataclass(frozen=True)
@@ -103,16 +113,19 @@ class Finding:
     Args:
         kinds: which of `KINDS` hold at every one of them; then each property that is followed, as "follows the color",
             the one that exceeds its controls the most at the last look first.
-        saliency: whether the maps of the last look agree, or are blind to it: on the object all the same, or blank. Not
-            judged where properties are followed and nothing else: a colour can be read anywhere.
+        saliency: whether the maps of the last look agree, or are blind to it: on the object all the same, or blank.
+            Unclear where the interval of their energy allows both. Not judged where properties are followed and nothing
+            else: a colour can be read anywhere.
         evidence: of the last look.
         looks: how many looks in a row.
+        unchecked: what no check of the last look could show, as `unchecked_of` names it.
     """
 
     kinds: tuple[str, ...]
     saliency: Saliency
     evidence: Evidence
     looks: int
+    unchecked: tuple[str, ...] = ()
 
     @property
     def properties(self) -> tuple[str, ...]:
@@ -165,7 +178,9 @@ def judge(
     kinds = tuple(kind for kind in shown[-1] if all(kind in each for each in shown))
     if not kinds:
         return None
-    return Finding(kinds, _saliency(kinds, recent[-1].scores, thresholds), recent[-1], looks_in_a_row)
+    last = recent[-1]
+    unchecked = unchecked_of(last.reliance)
+    return Finding(kinds, _saliency(kinds, last, thresholds), last, looks_in_a_row, unchecked)
 
 
 def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> tuple[str, ...]:
@@ -193,6 +208,36 @@ def judged_by(reliance: Reliance) -> tuple[str, ...]:
     if reliance.object_chance == 1:  # of one class: a guess is right without the object, too
         checks = [name for name in checks if name != "background_only_accuracy"]
     return tuple(dict.fromkeys((*(name.removesuffix(KEPT) for name in checks), *_follow_rates(reliance))))
+
+
+def unchecked_of(reliance: Reliance) -> tuple[str, ...]:
+    """What the checks of a look could not show, whatever the model relies on: plain noun phrases.
+
+    Cues on the object are always among it: no mask tells them from the object, and an exchange reaches its property
+    only.
+
+    Example:
+        >>> nothing = Measurement(math.nan, 0, 0, 0, 16, None)
+        >>> for each in unchecked_of(Reliance({"accuracy": nothing, "background_only_accuracy": nothing}, chance=0.1)):
+        ...     print(each)
+        the background: no object leaves enough of the picture
+        the properties color, spectrum, texture, border, salient_region
+        cues on the object itself
+    """
+    judged, without = judged_by(reliance), reliance.measurements.get("background_only_accuracy")
+    unchecked = []
+    if without is None:
+        unchecked.append("the background, and marks at any place: they take masks or boxes")
+    elif not without.n:
+        unchecked.append("the background: no object leaves enough of the picture")
+    elif "background_only_accuracy" not in judged:
+        unchecked.append("the background: the samples with an object are of one class")
+    of_images = [name for name in default_properties() if property_of(name).exchange is not None]
+    if missing := [name for name in (*of_images, "salient_region") if name not in judged]:
+        unchecked.append(f"the {'properties' if missing[1:] else 'property'} {', '.join(missing)}")
+    on_object = [name for name in of_images if name in judged and name != "border"]
+    beyond = f" beyond its {', '.join(on_object)}" if on_object else ""
+    return (*unchecked, f"cues on the object itself{beyond}")
 
 
 def follow_excess(reliance: Reliance) -> dict[str, float]:
@@ -259,17 +304,21 @@ def _do_not_meet(lower: Measurement, upper: Measurement) -> bool:
     return both and lower.interval[1] < upper.interval[0]  # type: ignore[index]
 
 
-def _saliency(kinds: Sequence[str], scores: Mapping[str, float], thresholds: Thresholds) -> Saliency:
-    """Whether the maps agree with the checks: little saliency on the object, or much on the suspect region."""
+def _saliency(kinds: Sequence[str], evidence: Evidence, thresholds: Thresholds) -> Saliency:
+    """Whether the maps agree with the checks: hardly more on the object than by chance, or much on the suspect region.
+
+    By how much the energy exceeds its chance is compared, not the energy: of a large object chance alone is most of it.
+    """
     if not any(kind in KINDS for kind in kinds):
         return "is not judged"
-    energy, lift = scores.get("energy"), scores.get("suspect_lift")
-    signs = []
-    if energy is not None:
-        chance = scores.get("energy_chance")
-        signs.append(energy < thresholds.energy and (chance is None or energy < _ON_IT * chance))
-    if lift is not None and KINDS[1] in kinds:
-        signs.append(lift >= thresholds.suspect_lift)
-    if signs:
-        return "agrees" if any(signs) else "is blind"
-    return "is blind" if scores.get("blank_rate") == 1 else "is not there"
+    scores, signs = evidence.scores, list[Saliency]()
+    if (energy := scores.get("energy")) is not None:
+        chance = scores.get("energy_chance", 0.0)
+        enough = chance + thresholds.energy * (1 - chance)
+        low, high = evidence.intervals.get("energy", (energy, energy))
+        signs.append("agrees" if high < enough else "is blind" if low >= enough else "is unclear")
+    if (lift := scores.get("suspect_lift")) is not None and KINDS[1] in kinds:
+        signs.append("agrees" if lift >= thresholds.suspect_lift else "is blind")
+    if not signs:
+        return "is blind" if scores.get("blank_rate") == 1 else "is not there"
+    return next(each for each in ("agrees", "is unclear", "is blind") if each in signs)

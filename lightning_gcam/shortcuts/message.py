@@ -22,6 +22,7 @@ _READINGS = {KINDS[0]: "on evidence outside of the object", KINDS[1]: "on the su
 _NEXT_STEPS = {
     "agrees": "look at the overlays for what is salient outside of the object",
     "is blind": "look for what covers the object as well (a tint, a style of the camera), which no map can show",
+    "is unclear": "look at the overlays: the saliency lies on the object and beside it",
     "is not there": "add scores of the saliency (`scores=None`) to see where it lies",
 }
 _WORDS = {
@@ -166,6 +167,8 @@ def _on_saliency(finding: Finding) -> str:
     where = where or "every map is blank"
     if finding.saliency == "agrees":
         return f"The saliency agrees: {where}."
+    if finding.saliency == "is unclear":
+        return f"The saliency is unclear: {where}."
     return f"The saliency does not show it: {where}."
 
 

@@ -19,7 +19,7 @@ from lightning_gcam.shortcuts import (
     plain_of,
     register_property,
 )
-from lightning_gcam.shortcuts.detector import KINDS, follow_excess, judged_by, kinds_of
+from lightning_gcam.shortcuts.detector import KINDS, follow_excess, judged_by, kinds_of, unchecked_of
 from lightning_gcam.shortcuts.exchange import property_of, unregister_property
 from lightning_gcam.shortcuts.shares import wilson_interval
 
@@ -163,7 +163,6 @@ def test_thresholds_out_of_range_are_refused(wrong):
         (KINDS[:1], OBJECT, "is blind"),
         (KINDS[1:], {"suspect_lift": 3.0}, "agrees"),
         (KINDS[1:], OBJECT, "is blind"),
-        (KINDS[:1], {"energy": 0.2, "energy_chance": 0.05}, "is blind"),  # little, but four times chance
         (KINDS[:1], {"suspect_lift": 3.0}, "is not there"),
         (KINDS[:1], {"blank_rate": 1.0}, "is blind"),
         (KINDS[:1], {}, "is not there"),
@@ -178,9 +177,83 @@ def test_what_the_saliency_says_beside_it(kinds, scores, expected):
     assert (found.kinds, found.saliency) == (kinds, expected)
 
 
+@pytest.mark.parametrize(
+    ("chance", "interval", "expected"),
+    [
+        (0.1, (0.5, 0.7), "is blind"),
+        (0.1, (0.25, 0.4), "is unclear"),  # more than chance, but hardly
+        (0.1, (0.15, 0.25), "agrees"),  # most of it lies outside
+        (0.56, (0.5, 0.62), "agrees"),  # a large object: a map that lies anywhere
+        (0.56, (0.6, 0.8), "is unclear"),
+        (0.56, (0.7, 0.8), "is blind"),
+    ],
+)
+def test_the_energy_is_compared_with_its_chance_by_its_interval(chance, interval, expected):
+    scores = {"energy": sum(interval) / 2, "energy_chance": chance}
+    shown = [
+        replace(each, intervals={"energy": interval}) for each in looks(SHORTCUT, SHORTCUT, scores=scores)
+    ]
+    assert judge(shown).saliency == expected
+    assert re.search("saliency", message_of(judge(shown)))
+
+
+def test_an_energy_without_its_chance_is_compared_with_none():
+    assert judge(looks(SHORTCUT, SHORTCUT, scores={"energy": 0.2})).saliency == "agrees"
+    assert judge(looks(SHORTCUT, SHORTCUT, scores={"energy": 0.3})).saliency == "is blind"
+
+
 def test_evidence_comes_back_from_json():
-    evidence = looks(SHORTCUT)[0]
+    evidence = replace(looks(SHORTCUT)[0], intervals={"energy": (0.1, 0.3)})
     assert Evidence.from_plain(json.loads(json.dumps(evidence.to_plain()))) == evidence
+
+
+def test_evidence_of_earlier_versions_is_read_without_intervals():
+    plain = looks(SHORTCUT)[0].to_plain()
+    del plain["intervals"]
+    assert Evidence.from_plain(plain) == looks(SHORTCUT)[0]
+
+
+# --------------------------------------------------------------------------------------- what is not checked
+
+
+def test_a_finding_names_what_no_check_could_show():
+    found = judge(looks(SHORTCUT, SHORTCUT))
+    assert found.unchecked == unchecked_of(SHORTCUT)
+    assert found.unchecked == (
+        "the properties color, spectrum, texture, border, salient_region",
+        "cues on the object itself",
+    )
+
+
+@pytest.mark.parametrize(
+    ("measured", "background"),
+    [
+        (
+            reliance(accuracy=1.0, suspect_swap=1.0),
+            "the background, and marks at any place: they take masks or boxes",
+        ),
+        (
+            replace(reliance(accuracy=1.0, background_only=1.0), object_chance=1.0),
+            "the background: the samples with an object are of one class",
+        ),
+        (
+            Reliance({"accuracy": share(1.0, 64), "background_only_accuracy": share(0.0, 0)}, CHANCE),
+            "the background: no object leaves enough of the picture",
+        ),
+    ],
+    ids=["a suspect region only", "one class", "objects that fill the image"],
+)
+def test_where_the_background_is_not_checked_the_reason_is_said(measured, background):
+    assert unchecked_of(measured)[0] == background
+    assert unchecked_of(measured)[-1] == "cues on the object itself"
+
+
+def test_of_the_object_only_what_is_exchanged_is_checked():
+    measured = exchanged(color=(0.0, 0.0, 0.0), texture=(0.0, 0.0, 0.0), salient_region=(0.0, 0.0, 0.0))
+    assert unchecked_of(measured)[1:] == (
+        "the property spectrum",
+        "cues on the object itself beyond its color, texture",
+    )
 
 
 # ----------------------------------------------------------------------------------------- without masks
