@@ -12,6 +12,7 @@ from lightning_gcam import SaliencyBatch
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Exchanges, Reliance, changed_images, measure_reliance
 from lightning_gcam.shortcuts.shares import (
+    bounds_of,
     chance_level,
     difference_interval,
     mean_share_interval,
@@ -58,6 +59,22 @@ def test_the_interval_of_a_share_is_scipys(n):
         theirs = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
         assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-5)
     assert wilson_interval(0, 0) is None
+
+
+@pytest.mark.parametrize("beyond", [0.05, 0.05 / 20, 1e-6])
+@pytest.mark.parametrize(
+    ("hits", "n"), [(0, 16), (1, 16), (5, 16), (16, 16), (7.5, 12.3), (500, 1000), (3, 5000)]
+)
+def test_the_exact_bounds_are_scipys(hits, n, beyond):
+    beta = pytest.importorskip("scipy.stats").beta
+    low, high = bounds_of(hits / n, wilson_interval(hits, n), beyond)
+    assert low == pytest.approx(beta.ppf(beyond, hits, n - hits + 1) if hits else 0.0, abs=1e-6)
+    assert high == pytest.approx(beta.isf(beyond, hits + 1, n - hits) if hits < n else 1.0, abs=1e-6)
+
+
+def test_an_interval_without_any_width_stays():
+    assert bounds_of(0.5, (0.5, 0.5), 0.05) == (0.5, 0.5)
+    assert bounds_of(0.5, (0.0, 1.0), 0.05) == (0.0, 1.0)
 
 
 def test_the_interval_of_a_difference_by_hand():
