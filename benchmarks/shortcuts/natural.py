@@ -11,6 +11,7 @@ again without a training.
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -26,15 +27,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.common.cues import Plan
-from benchmarks.common.pictures import (
-    PAINTERS,
-    Pictures,
-    Sizes,
-    Task,
-    cut_objects,
-    solar_cells,
-    whole_photographs,
-)
+from benchmarks.common.measure import describe_machine, publish
+from benchmarks.common.picture_cues import PAINTERS, Pictures
+from benchmarks.common.pictures import Sizes, Task, cut_objects, solar_cells, whole_photographs
+from benchmarks.shortcuts.natural_tables import sections
 from benchmarks.shortcuts.runs import Undrawn, be_quiet, fit, run_all
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
 from lightning_gcam.callbacks.shortcut_alarm import evidence_of
@@ -45,7 +41,7 @@ COMMAND = "make natural"
 PACKAGES = ["torch", "pytorch-lightning", "timm"]
 NETWORKS = ("small", "frozen", "fine-tuned")
 OBJECT_CUES, CELL_CUES = tuple(PAINTERS), ("module", "frame", "stripes", "mark")
-FOLDER_CUES = ("corner", "frame", "tint", "stripes", "noise", "mark")
+FOLDER_CUES = ("frame", "tint", "stripes", "noise")
 STRENGTH = 0.95
 CONTEXT = 0.5
 
@@ -237,6 +233,20 @@ def train(places: Places, run: NaturalRun, settings: Settings) -> dict[str, Any]
 # -------------------------------------------------------------------------------------------- the script
 
 
+def described(lines: Sequence[Mapping[str, Any]], settings: Settings) -> str:
+    """On what it was measured."""
+    machine = {name: each for name, each in describe_machine(PACKAGES).items() if name != "load average"}
+    counts = Counter(line["task"] for line in lines)
+    seconds = sum(line["seconds"] for line in lines)
+    return (
+        f"`{COMMAND}`: {', '.join(f'{name} {each}' for name, each in machine.items())}. {len(lines)} trainings ("
+        f"{', '.join(f'{count} of {task}' for task, count in counts.items())}), {seconds / 60:.0f} minutes of one "
+        f"process in all; {settings.training} pictures to train on and {settings.validation} to validate on, {settings.looks} "
+        f"looks, {settings.side} x {settings.side} pixels ({settings.small_side} x {settings.small_side} for the small "
+        "network)."
+    )
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -265,7 +275,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = plan_natural(range(options.seeds), list(places.tasks()))
     path, train_one = options.runs / "natural.jsonl", partial(train, places)
     lines = run_all(runs, settings, path, options.workers, train_one, run_of)
-    print(len(lines))
+    publish(options.output, "natural-setup", described(lines, settings))
+    for name, text in sections(lines).items():
+        publish(options.output, name, text)
 
 
 if __name__ == "__main__":

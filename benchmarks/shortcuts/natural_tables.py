@@ -1,182 +1,37 @@
 """The tables of `natural.py`: of which trainings on natural images the alarm speaks, and at which thresholds.
 
-Pure: from the lines that the trainings left to Markdown. The rule is the alarm's own, applied again to what each look
-measured. Thresholds are set on two seeds and tried on the third, each seed once.
+Thresholds are set on the trainings of all seeds but one and tried on that one, each seed in turn.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, median
-from typing import NamedTuple
 
 from benchmarks.common.measure import Goal, markdown_table
-from benchmarks.common.pictures import ON_THE_OBJECT
-from benchmarks.shortcuts.follows import RIGHT
-from benchmarks.shortcuts.verdicts import LOOKS_IN_A_ROW, Trained
-from lightning_gcam.shortcuts import Evidence, Finding, Thresholds, judge
-from lightning_gcam.shortcuts.detector import KINDS, follow_excess, share_left
+from benchmarks.common.picture_cues import ON_THE_OBJECT
+from benchmarks.shortcuts.natural_views import (
+    BOXES,
+    LABELS,
+    SAMPLES,
+    Counted,
+    Groups,
+    Natural,
+    Rule,
+    View,
+    defaults,
+    fixed,
+)
+from lightning_gcam.shortcuts import Thresholds
 
-BOXES, LABELS = "boxes", "labels only"
-NEED_BOXES = ("background", "object", "salient_flips")  # what the names of such measurements begin with
-SURVIVES, WITHOUT = KINDS[0], "background_only_accuracy"
-SAMPLES = 32
 OF_SMALL = (16, 32, 64)
 CONTEXT_TELLS_ALL = "objects, context 1"
 FOUND_GOAL, FALSE_GOAL = 0.85, 1 / 20
 SHARES = [round(0.05 * step, 2) for step in range(3, 18)]
 EXCESSES = [round(0.05 * step, 2) for step in range(1, 13)]
-OF_CELLS = {"module": ("texture", "spectrum"), ON_THE_OBJECT: ("color",)}
 
 
-class View(NamedTuple):
-    """What one monitor saw of a training: with boxes or labels only, of so many samples."""
-
-    run: "Natural"
-    annotation: str
-    samples: int
-
-    @property
-    def evidence(self) -> list[Evidence | None]:
-        """Of each look; None where it could not be judged."""
-        return self.run.measured(self.annotation, self.samples)
-
-    def spoken(self, thresholds: Thresholds) -> Finding | None:
-        """The alarm's first finding; None where it keeps silent."""
-        looks = self.evidence
-        for end in range(LOOKS_IN_A_ROW, len(looks) + 1):
-            recent = [each for each in looks[end - LOOKS_IN_A_ROW : end] if each is not None]
-            found = judge(recent, thresholds, LOOKS_IN_A_ROW)
-            if found is not None:
-                return found
-        return None
-
-    def is_right(self, finding: Finding) -> bool:
-        """Whether what the alarm names first is right for the cue."""
-        right = {**RIGHT, **OF_CELLS}.get(self.run.cue, ())
-        first = finding.kinds[0]
-        return self.run.cue != ON_THE_OBJECT if first == SURVIVES else finding.properties[0] in right
-
-    @property
-    def kept(self) -> float | None:
-        """The share of the accuracy above chance without the object that two looks in a row both keep."""
-        return (
-            self.highest(lambda each: share_left(WITHOUT, each.reliance))
-            if self.annotation == BOXES
-            else None
-        )
-
-    @property
-    def follows(self) -> tuple[float, str]:
-        """The highest excess of a follow rate that two looks in a row both reach, and the property."""
-        names = {name for each in self.evidence if each for name in follow_excess(each.reliance)}
-        found = [
-            (self.highest(lambda each, name=name: follow_excess(each.reliance).get(name, 0.0)) or 0.0, name)
-            for name in names
-        ]
-        return max(found, default=(0.0, ""))
-
-    def highest(self, value: Callable[[Evidence], float]) -> float | None:
-        """The highest value that two looks in a row, both above chance, reach."""
-        looks = [value(each) if each and each.reliance.is_above_chance else None for each in self.evidence]
-        pairs = [min(pair) for pair in pairwise(looks) if None not in pair]
-        return max(pairs, default=None)
-
-
-class Natural(Trained):
-    """One training on natural images."""
-
-    @property
-    def task(self) -> str:
-        """What is told apart."""
-        return str(self.line["task"])
-
-    @property
-    def network(self) -> str:
-        """Small, frozen or fine-tuned."""
-        return str(self.line["network"])
-
-    @property
-    def name(self) -> str:
-        """As the text names it."""
-        strength = f" {self.strength:.2f}" if self.strength else " of any kind"
-        planted = self.cue + (strength if self.cue != "none" else "")
-        return f"{planted}, {self.network}, {self.task}, seed {self.seed}"
-
-    @property
-    def has_boxes(self) -> bool:
-        """Whether the objects' boxes are known."""
-        return self.task.startswith("objects")
-
-    def views(self, samples: int = SAMPLES) -> list[View]:
-        """What monitors of so many samples saw; none where there was no such monitor."""
-        there = str(samples) in self.looks[0]["measured"]
-        annotations = (BOXES, LABELS) if self.has_boxes else (LABELS,)
-        return [View(self, each, samples) for each in annotations] if there else []
-
-    def measured(self, annotation: str, samples: int) -> list[Evidence | None]:
-        """What was measured at each look, with boxes, or of that what needs none."""
-        found = self._measured[str(samples)]
-        return found if annotation == BOXES else [each and without_boxes(each) for each in found]
-
-    @cached_property
-    def _measured(self) -> dict[str, list[Evidence | None]]:
-        names = self.looks[0]["measured"]
-        return {
-            name: [
-                look["measured"][name] and Evidence.from_plain(look["measured"][name]) for look in self.looks
-            ]
-            for name in names
-        }
-
-
-def without_boxes(evidence: Evidence) -> Evidence:
-    """What a monitor measures of the same samples without boxes; of those, "salient_region" leaves the boxes out."""
-    kept = {
-        name: each for name, each in evidence.reliance.measurements.items() if not name.startswith(NEED_BOXES)
-    }
-    return replace(evidence, reliance=replace(evidence.reliance, measurements=kept), scores={})
-
-
-class Groups(NamedTuple):
-    """Views by what shuffling the cue takes: at least 0.2 of accuracy, some, or less than 0.05."""
-
-    relies: list[View]
-    in_part: list[View]
-    does_not: list[View]
-
-    @staticmethod
-    def of(views: Sequence[View]) -> "Groups":
-        """Each view in one of them."""
-        truths = ("relies", "in part", "does not")
-        return Groups(*([view for view in views if view.run.truth == truth] for truth in truths))
-
-
-class Counted(NamedTuple):
-    """How many views the alarm spoke of, of how many, and with the right kind of evidence first."""
-
-    spoken: int
-    right: int
-    views: int
-
-    @staticmethod
-    def of(views: Sequence[View], thresholds: Thresholds) -> "Counted":
-        """Count them."""
-        found = [(view, view.spoken(thresholds)) for view in views]
-        heard = [(view, each) for view, each in found if each is not None]
-        return Counted(len(heard), sum(view.is_right(each) for view, each in heard), len(views))
-
-    def __str__(self) -> str:
-        return f"{self.spoken} of {self.views}" if self.views else ""
-
-    def __add__(self, other: "Counted") -> "Counted":  # type: ignore[override]
-        return Counted(*(sum(pair) for pair in zip(self, other, strict=True)))
-
-
-def cells(groups: Groups, thresholds: Thresholds) -> list[str]:
+def cells(groups: Groups, rule: Rule) -> list[str]:
     """Found, the right evidence first, in part, false alarms."""
-    found, in_part, false = (Counted.of(group, thresholds) for group in groups)
+    found, in_part, false = (Counted.of(group, rule) for group in groups)
     right = f"{found.right} of {found.views}" if found.views else ""
     return [str(found), right, str(in_part), str(false)]
 
@@ -190,14 +45,13 @@ COLUMNS = ["found", "right evidence first", "in part", "false alarms"]
 def sections(lines: Sequence[Mapping[str, object]]) -> dict[str, str]:
     """Each section of the page by its name."""
     runs = [Natural(line) for line in lines]
-    defaults = Thresholds()
     return {
         "natural-goals": "\n".join(f"- {goal}" for goal in goals(runs)),
         "natural-networks": networks_table(runs, defaults),
         "natural-cues": cues_table(runs, defaults),
         "natural-samples": samples_table(runs, defaults),
         "natural-context": context_table(runs),
-        "natural-thresholds": "\n\n".join([shares_table(runs), seeds_table(runs)]),
+        "natural-thresholds": "\n\n".join([rules_table(runs), seeds_table(runs)]),
         "natural-errors": errors_list(runs, defaults),
     }
 
@@ -211,7 +65,7 @@ def views_of(runs: Sequence[Natural], annotation: str | None = None, samples: in
     return [view for run in runs for view in run.views(samples) if annotation in (None, view.annotation)]
 
 
-def networks_table(runs: Sequence[Natural], thresholds: Thresholds) -> str:
+def networks_table(runs: Sequence[Natural], rule: Rule) -> str:
     """By task, network and annotation."""
     header, rows = ["images", "network", "annotation", *COLUMNS], []
     for task in dict.fromkeys(run.task for run in runs):
@@ -220,14 +74,14 @@ def networks_table(runs: Sequence[Natural], thresholds: Thresholds) -> str:
                 chosen = [run for run in runs if (run.task, run.network) == (task, network)]
                 views = views_of(chosen, annotation)
                 if views:
-                    rows.append([task, network, annotation, *cells(Groups.of(views), thresholds)])
+                    rows.append([task, network, annotation, *cells(Groups.of(views), rule)])
     for annotation in (BOXES, LABELS):
         views = views_of(judged(runs), annotation)
-        rows.append([f"all but {CONTEXT_TELLS_ALL}", "", annotation, *cells(Groups.of(views), thresholds)])
+        rows.append([f"all but {CONTEXT_TELLS_ALL}", "", annotation, *cells(Groups.of(views), rule)])
     return markdown_table(header, rows)
 
 
-def cues_table(runs: Sequence[Natural], thresholds: Thresholds) -> str:
+def cues_table(runs: Sequence[Natural], rule: Rule) -> str:
     """By cue: where it tells and is relied upon, and where the same cue tells nothing."""
     header, rows = ["cue", "accuracy, and with the cue shuffled", "annotation", *COLUMNS], []
     for cue in dict.fromkeys(run.cue for run in judged(runs)):
@@ -241,18 +95,18 @@ def cues_table(runs: Sequence[Natural], thresholds: Thresholds) -> str:
         for annotation in (BOXES, LABELS):
             views = views_of(chosen, annotation)
             if views:
-                rows.append([cue, shown, annotation, *cells(Groups.of(views), thresholds)])
+                rows.append([cue, shown, annotation, *cells(Groups.of(views), rule)])
     return markdown_table(header, rows)
 
 
-def samples_table(runs: Sequence[Natural], thresholds: Thresholds) -> str:
+def samples_table(runs: Sequence[Natural], rule: Rule) -> str:
     """Small networks, whose monitors had 16, 32 and 64 samples."""
     header, rows = ["samples", "annotation", *COLUMNS], []
     chosen = [run for run in judged(runs) if run.network == "small"]
     for samples in OF_SMALL:
         for annotation in (BOXES, LABELS):
             views = views_of(chosen, annotation, samples)
-            rows.append([str(samples), annotation, *cells(Groups.of(views), thresholds)])
+            rows.append([str(samples), annotation, *cells(Groups.of(views), rule)])
     return markdown_table(header, rows)
 
 
@@ -287,100 +141,118 @@ def middle_and(end: Callable[[Sequence[float]], float], values: Sequence[float])
 # --------------------------------------------------------------------------------------- the thresholds
 
 
-def shares_table(runs: Sequence[Natural]) -> str:
-    """The alarm at other thresholds, on all trainings: chosen afterwards, so nothing that was tried."""
-    header = [
-        "`survives`",
-        "`follows`",
-        "found, boxes",
-        "false alarms, boxes",
-        "found, labels only",
-        "false, labels only",
-    ]
+RULES: dict[str, dict[str, float]] = {
+    "before: `survives` 0.25, `follows` 0.15": {"survives": 0.25, "follows": 0.15},
+    "the defaults": {},
+    **{f"`follows` {follows:.2f}": {"follows": follows} for follows in (0.2, 0.25, 0.3, 0.4)},
+    **{f"`survives` {survives:.2f}": {"survives": survives} for survives in (0.4, 0.45, 0.55, 0.6, 0.65)},
+}
+"""Thresholds that are tried on all trainings."""
+
+
+def rules_table(runs: Sequence[Natural]) -> str:
+    """The alarm at other thresholds on all trainings, and at those that the other seeds set."""
+    header = ["thresholds", *(f"{name}, {annotation}" for annotation in (BOXES, LABELS) for name in ENDS)]
+    tried = [(name, [(judged(runs), fixed(**shares))]) for name, shares in RULES.items()]
+    tried.append(("set on the other seeds", set_on_others(runs, chosen_on)))
+    tried.append(("the same, with a `trusted_share` of the other seeds", set_on_others(runs, trusting)))
     rows = []
-    for survives, follows in ((0.25, 0.15), (0.4, 0.2), (0.5, 0.25), (0.55, 0.3), (0.6, 0.3), (0.7, 0.4)):
-        thresholds, row = (
-            Thresholds(survives=survives, follows=follows),
-            [f"{survives:.2f}", f"{follows:.2f}"],
-        )
-        for annotation in (BOXES, LABELS):
-            groups = Groups.of(views_of(judged(runs), annotation))
-            row += [str(Counted.of(group, thresholds)) for group in (groups.relies, groups.does_not)]
-        rows.append(row)
+    for name, parts in tried:
+        found = [both_ends(parts, annotation) for annotation in (BOXES, LABELS)]
+        rows.append([name, *(str(each) for ends in found for each in ends)])
     return markdown_table(header, rows)
+
+
+ENDS = ("found", "false alarms")
+
+
+def both_ends(parts: Sequence[tuple[Sequence["Natural"], Rule]], annotation: str) -> tuple[Counted, Counted]:
+    """What is found and what is falsely alarmed, of trainings each with the rule that they are tried with."""
+    relies = does_not = Counted(0, 0, 0)
+    for runs, rule in parts:
+        groups = Groups.of(views_of(runs, annotation))
+        relies += Counted.of(groups.relies, rule)
+        does_not += Counted.of(groups.does_not, rule)
+    return relies, does_not
+
+
+def set_on_others(
+    runs: Sequence[Natural], choose: Callable[[Sequence[Natural]], Rule]
+) -> list[tuple[list[Natural], Rule]]:
+    """The trainings of each seed, with the rule that those of the other seeds set."""
+    seeds = sorted({run.seed for run in runs})
+    parts = [
+        [[run for run in judged(runs) if (run.seed == seed) == own] for own in (True, False)]
+        for seed in seeds
+    ]
+    return [(own, choose(others)) for own, others in parts if others]
 
 
 def seeds_table(runs: Sequence[Natural]) -> str:
-    """What the other seeds would have chosen, and what the alarm then does on each seed."""
-    header = [
-        "tried on seed",
-        "`survives`",
-        "`follows`",
-        *(f"{c}, {a}" for a in (BOXES, LABELS) for c in COLUMNS),
-    ]
+    """What the other seeds set, and what the alarm then does on each."""
+    header = ["tried on seed", "`survives`", "`follows`"]
+    header += [f"{name}, {annotation}" for annotation in (BOXES, LABELS) for name in ENDS]
     rows = []
-    for seed, thresholds in set_on_the_others(runs):
-        row = [str(seed), f"{thresholds.survives:.2f}", f"{thresholds.follows:.2f}"]
-        for annotation in (BOXES, LABELS):
-            row += cells(Groups.of(views_of(of_seed(runs, seed), annotation)), thresholds)
-        rows.append(row)
+    for own, rule in set_on_others(runs, chosen_on):
+        thresholds = rule(View(own[0], BOXES, SAMPLES))
+        ends = [each for annotation in (BOXES, LABELS) for each in both_ends([(own, rule)], annotation)]
+        row = [str(own[0].seed), f"{thresholds.survives:.2f}", f"{thresholds.follows:.2f}"]
+        rows.append([*row, *map(str, ends)])
     return markdown_table(header, rows)
 
 
-def of_seed(runs: Sequence[Natural], seed: int) -> list[Natural]:
-    return [run for run in judged(runs) if run.seed == seed]
-
-
-def set_on_the_others(runs: Sequence[Natural]) -> Iterator[tuple[int, Thresholds]]:
-    """Each seed, with the thresholds that the other seeds set."""
-    seeds = sorted({run.seed for run in runs})
-    for seed in seeds if len(seeds) > 1 else ():
-        yield seed, chosen_on([run for run in judged(runs) if run.seed != seed])
-
-
-def chosen_on(runs: Sequence[Natural]) -> Thresholds:
+def chosen_on(runs: Sequence[Natural], trusted: Callable[[View], float] = lambda view: 0.0) -> Rule:
     """`follows` by labels only, then `survives` with boxes: the most found with at most one false alarm in twenty."""
-    follows = best_of(EXCESSES, lambda value: Thresholds(follows=value), Groups.of(views_of(runs, LABELS)))
-    return best_of(
-        SHARES,
-        lambda value: Thresholds(survives=value, follows=follows.follows),
-        Groups.of(views_of(runs, BOXES)),
-    )
+    labels, boxes = (Groups.of(views_of(runs, annotation)) for annotation in (LABELS, BOXES))
+    follows = best_of(EXCESSES, lambda value: fixed(follows=value), labels)
+
+    def rule(survives: float) -> Rule:
+        return lambda view: Thresholds(survives=survives, follows=follows, trusted_share=trusted(view))
+
+    return rule(best_of(SHARES, rule, boxes))
 
 
-def best_of(values: Sequence[float], make: Callable[[float], Thresholds], groups: Groups) -> Thresholds:
+def best_of(values: Sequence[float], make: Callable[[float], Rule], groups: Groups) -> float:
     """Of the values that are allowed the one with the most found, the middle of several; else the highest."""
     found = []
-    for thresholds in map(make, values):
-        false = Counted.of(groups.does_not, thresholds).spoken
+    for value in values:
+        false = Counted.of(groups.does_not, make(value)).spoken
         if false <= FALSE_GOAL * len(groups.does_not):
-            found.append((Counted.of(groups.relies, thresholds).spoken, thresholds))
+            found.append((Counted.of(groups.relies, make(value)).spoken, value))
     most = max((count for count, _ in found), default=0)
-    best = [thresholds for count, thresholds in found if count == most]
-    return best[(len(best) - 1) // 2] if best else make(values[-1])
+    best = [value for count, value in found if count == most]
+    return best[(len(best) - 1) // 2] if best else values[-1]
+
+
+def trusting(runs: Sequence[Natural]) -> Rule:
+    """As `chosen_on`, with what networks of the same kind without reliance keep when the object is removed."""
+    kept: dict[tuple[str, str], list[float]] = {}
+    for view in Groups.of(views_of(runs, BOXES)).does_not:
+        kept.setdefault((view.run.task, view.run.network), []).append(max(view.kept or 0.0, 0.0))
+
+    def trusted(view: View) -> float:
+        return median(kept.get((view.run.task, view.run.network), [0.0])) if view.annotation == BOXES else 0.0
+
+    return chosen_on(runs, trusted)
 
 
 # --------------------------------------------------------------------------------------- goals and errors
 
 
 def goals(runs: Sequence[Natural]) -> list[Goal]:
-    """What was asked for, at the defaults, and at thresholds that other seeds set."""
-    found = []
-    for annotation in (BOXES, LABELS):
-        groups = Groups.of(views_of(judged(runs), annotation))
-        counted = [Counted.of(group, Thresholds()) for group in (groups.relies, groups.does_not)]
-        found += goals_of(f"{annotation}, default thresholds", *counted)
-        tried = [
-            [Counted.of(group, thresholds) for group in (each.relies, each.does_not)]
-            for seed, thresholds in set_on_the_others(runs)
-            for each in [Groups.of(views_of(of_seed(runs, seed), annotation))]
-        ]
-        if tried:
-            relies, does_not = (
-                Counted(*map(sum, zip(*each, strict=True))) for each in zip(*tried, strict=True)
-            )
-            found += goals_of(f"{annotation}, thresholds of the other seeds", relies, does_not)
-    return found
+    """What was asked for, at the defaults, and at thresholds that the other seeds set."""
+    tried = {
+        "the defaults": [(judged(runs), defaults)],
+        "set on the other seeds": set_on_others(runs, chosen_on),
+        "the same, with a trusted share": set_on_others(runs, trusting),
+    }
+    return [
+        goal
+        for annotation in (BOXES, LABELS)
+        for name, parts in tried.items()
+        if annotation == BOXES or "trusted" not in name
+        for goal in goals_of(f"{annotation}, {name}", *both_ends(parts, annotation))
+    ]
 
 
 def goals_of(name: str, relies: Counted, does_not: Counted) -> list[Goal]:
@@ -398,7 +270,7 @@ def goals_of(name: str, relies: Counted, does_not: Counted) -> list[Goal]:
     ]
 
 
-def errors_list(runs: Sequence[Natural], thresholds: Thresholds) -> str:
+def errors_list(runs: Sequence[Natural], rule: Rule) -> str:
     """Each miss and each false alarm, with what was measured."""
     groups, rows = Groups.of(views_of(judged(runs))), []
     for what, group, is_error in (
@@ -406,7 +278,7 @@ def errors_list(runs: Sequence[Natural], thresholds: Thresholds) -> str:
         ("false alarm", groups.does_not, lambda spoken: spoken is not None),
     ):
         for view in group:
-            if is_error(spoken := view.spoken(thresholds)):
+            if is_error(spoken := view.spoken(rule)):
                 excess, name = view.follows
                 kept = f"{view.kept:.2f}" if view.annotation == BOXES and view.kept is not None else ""
                 kinds = ", ".join(spoken.kinds) if spoken else reason(view)

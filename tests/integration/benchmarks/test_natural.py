@@ -29,6 +29,13 @@ def pictures() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def cues() -> ModuleType:
+    from benchmarks.common import picture_cues
+
+    return picture_cues
+
+
+@pytest.fixture(scope="module")
 def script() -> ModuleType:
     from benchmarks.shortcuts import natural
 
@@ -77,22 +84,22 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------------------------------- the tasks
 
 
-def test_a_shuffled_cue_is_all_that_differs(pictures: ModuleType) -> None:
+def test_a_shuffled_cue_is_all_that_differs(pictures: ModuleType, cues: ModuleType) -> None:
     sizes, covered = pictures.Sizes(12, 18, 48), {"corner": 0.03, "plate": 0.03, "mark": 0.03, "frame": 0.25}
     plain = pictures.cut_objects(0.5, plan("none"), 3, sizes)
     assert (
         plain.validation.images.shape == (18, 3, 48, 48) and plain.training.labels.tolist() == [*range(6)] * 2
     )
-    for cue in pictures.PAINTERS:
+    for cue in cues.PAINTERS:
         drawn = pictures.cut_objects(0.5, plan(cue), 3, sizes)
         for told, shuffled in ((drawn.validation, drawn.honest),):
             assert torch.equal(told.labels, plain.validation.labels)
             assert torch.equal(told.masks, shuffled.masks) and not torch.equal(told.images, shuffled.images)
             painted = (told.images != plain.validation.images).any(dim=1)
             assert painted.float().mean(dim=(1, 2)).max() <= covered.get(cue, 1)
-            if cue in pictures.BEHIND:
+            if cue in cues.BEHIND:
                 assert not (painted & told.masks).any(), "they lie behind the object"
-            if cue == pictures.ON_THE_OBJECT:
+            if cue == cues.ON_THE_OBJECT:
                 assert not (painted & ~told.masks).any()
 
 
@@ -248,9 +255,12 @@ def test_the_tables_by_hand(tables: ModuleType) -> None:
 
 def test_thresholds_are_set_on_the_other_seeds(tables: ModuleType) -> None:
     runs = [tables.Natural(line) for line in lines()]
-    thresholds = dict(tables.set_on_the_others(runs))
-    assert 0.65 <= thresholds[0].survives <= 0.85, "seed 1 has a false alarm at 0.62, and finds at 0.88"
-    assert 0.3 <= thresholds[0].follows <= 0.6
+    rules = {own[0].seed: rule for own, rule in tables.set_on_others(runs, tables.chosen_on)}
+    thresholds = rules[0](runs[0].views()[0])
+    assert 0.65 <= thresholds.survives <= 0.85, "seed 1 has a false alarm at 0.62, and finds at 0.88"
+    assert 0.3 <= thresholds.follows <= 0.6 and thresholds.trusted_share == 0
+    ((_, trusting), _) = tables.set_on_others(runs, tables.trusting)
+    assert trusting(runs[0].views()[0]).trusted_share == pytest.approx((0.6 - 0.1) / 0.8)
     assert len(tables.seeds_table(runs).splitlines()) == 4
     (found, *_) = tables.goals(runs)
     assert not found.met and "4 of 6" in str(found)
