@@ -20,7 +20,7 @@ STRANGERS := .venv-strangers
 STRANGERS_INSTALLED := $(STRANGERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format build coverage bench shortcuts unannotated simulation comparison zoo pictures test-oldest strangers gpu clean
+.PHONY: help install demo test check format build coverage bench shortcuts unannotated natural simulation comparison zoo pictures test-oldest strangers gpu clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,10 @@ shortcuts: install  ## Train with a shortcut and without, and keep the tables in
 # A run that was stopped goes on: each training is kept in runs/no_annotation.jsonl.
 unannotated: install  ## The same on images and labels only, and keep the tables in docs/shortcuts.md
 	$(PY) -m benchmarks.shortcuts.no_annotation $(ARGS)
+
+# A run that was stopped goes on: each training is kept in runs/natural.jsonl. For photographs of yours: ARGS="--folder FOLDER"
+natural: install  ## Train on photographs and solar cells, and keep the tables in docs/alarm_on_photographs.md
+	$(PY) -m benchmarks.shortcuts.natural $(ARGS)
 
 simulation: install  ## Simulate the alarm's rule, and keep the table in docs/shortcuts.md
 	$(PY) -m benchmarks.shortcuts.simulation $(ARGS)

@@ -239,11 +239,11 @@ def described(lines: Sequence[Mapping[str, Any]], settings: Settings) -> str:
     counts = Counter(line["task"] for line in lines)
     seconds = sum(line["seconds"] for line in lines)
     return (
-        f"`{COMMAND}`: {', '.join(f'{name} {each}' for name, each in machine.items())}. {len(lines)} trainings ("
-        f"{', '.join(f'{count} of {task}' for task, count in counts.items())}), {seconds / 60:.0f} minutes of one "
-        f"process in all; {settings.training} pictures to train on and {settings.validation} to validate on, {settings.looks} "
-        f"looks, {settings.side} x {settings.side} pixels ({settings.small_side} x {settings.small_side} for the small "
-        "network)."
+        f"`{COMMAND}`: {', '.join(f'{name} {each}' for name, each in machine.items())}.\n\n"
+        f"{len(lines)} trainings ({', '.join(f'{count} of {task}' for task, count in counts.items())}), "
+        f"{seconds / 60:.0f} minutes of one process in all. {settings.training} pictures to train on and "
+        f"{settings.validation} to validate on, {settings.looks} looks; {settings.side} x {settings.side} pixels, "
+        f"{settings.small_side} x {settings.small_side} for the small network."
     )
 
 
