@@ -51,6 +51,7 @@ def sections(lines: Sequence[Mapping[str, object]]) -> dict[str, str]:
         "natural-cues": cues_table(runs, defaults),
         "natural-samples": samples_table(runs, defaults),
         "natural-context": context_table(runs),
+        "natural-properties": properties_table(runs),
         "natural-thresholds": "\n\n".join([rules_table(runs), seeds_table(runs)]),
         "natural-errors": errors_list(runs, defaults),
     }
@@ -131,6 +132,26 @@ def context_table(runs: Sequence[Natural]) -> str:
             )
             ends = [middle_and(max, silent), middle_and(min, relying)]
             rows.append([task, network, *(cell for each in ends for cell in each)])
+    return markdown_table(header, rows)
+
+
+def properties_table(runs: Sequence[Natural]) -> str:
+    """The excess of each property's follow rate without reliance, and where it is right for the cue relied upon."""
+    header = [
+        "property",
+        "without reliance: median",
+        "highest",
+        "right for the cue: median",
+        "lowest",
+        "trainings",
+    ]
+    groups = Groups.of(views_of(judged(runs), LABELS))
+    rows = []
+    for name in dict.fromkeys(name for view in groups.does_not for name in view.excesses):
+        silent = [view.excesses[name] for view in groups.does_not if name in view.excesses]
+        right = [view.excesses.get(name, 0.0) for view in groups.relies if name in view.right]
+        ends = [*middle_and(max, silent), *middle_and(min, right)]
+        rows.append([f"`{name}`", *ends, f"{len(silent)} and {len(right)}"])
     return markdown_table(header, rows)
 
 

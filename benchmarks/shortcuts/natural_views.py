@@ -5,7 +5,7 @@ Pure: from the lines that `natural.py` keeps to findings, at any thresholds, wit
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -48,9 +48,9 @@ class View(NamedTuple):
 
     def is_right(self, finding: Finding) -> bool:
         """Whether what the alarm names first is right for the cue."""
-        right = {**RIGHT, **RIGHT_TOO}.get(self.run.cue, ())
-        first = finding.kinds[0]
-        return self.run.cue != ON_THE_OBJECT if first == SURVIVES else finding.properties[0] in right
+        if finding.kinds[0] == SURVIVES:
+            return self.run.cue != ON_THE_OBJECT
+        return finding.properties[0] in self.right
 
     @property
     def kept(self) -> float | None:
@@ -64,18 +64,29 @@ class View(NamedTuple):
     @property
     def follows(self) -> tuple[float, str]:
         """The highest excess of a follow rate that two looks in a row both reach, and the property."""
-        names = {name for each in self.evidence if each for name in follow_excess(each.reliance)}
-        found = [
-            (self.highest(lambda each, name=name: follow_excess(each.reliance).get(name, 0.0)) or 0.0, name)
-            for name in names
-        ]
-        return max(found, default=(0.0, ""))
+        return max(((value, name) for name, value in self.excesses.items()), default=(0.0, ""))
+
+    @property
+    def excesses(self) -> dict[str, float]:
+        """By property, the highest excess of its follow rate that two looks in a row both reach."""
+        names = dict.fromkeys(name for each in self.evidence if each for name in follow_excess(each.reliance))
+        found = {name: self.highest(partial(excess_of, name)) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def right(self) -> tuple[str, ...]:
+        """The properties that are what the cue is."""
+        return {**RIGHT, **RIGHT_TOO}.get(self.run.cue, ())
 
     def highest(self, value: Callable[[Evidence], float]) -> float | None:
         """The highest value that two looks in a row, both above chance, reach."""
         looks = [value(each) if each and each.reliance.is_above_chance else None for each in self.evidence]
         pairs = [min(pair) for pair in pairwise(looks) if None not in pair]
         return max(pairs, default=None)
+
+
+def excess_of(name: str, evidence: Evidence) -> float:
+    return follow_excess(evidence.reliance).get(name, 0.0)
 
 
 Rule = Callable[[View], Thresholds]

@@ -248,6 +248,7 @@ def test_the_tables_by_hand(tables: ModuleType) -> None:
     )
     assert "| mark | 0.90, 0.40 | labels only | 0 of 2 | 0 of 2 |  |  |" in text["natural-cues"]
     assert "| objects, context 0.5 | small | 0.38 | 0.62 | 0.88 | 0.88 |" in text["natural-context"]
+    assert "| `border` | 0.00 | 0.00 | 0.60 | 0.60 | 4 and 2 |" in text["natural-properties"]
     assert "a letter at a random place is no property" in text["natural-errors"]
     assert "the cue lies on the object" in text["natural-errors"]
     assert "false alarm | none, small, objects, context 0.5, seed 1 | boxes | 0.62" in text["natural-errors"]
