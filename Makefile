@@ -16,11 +16,13 @@ UV := $(VENV)/bin/uv
 INSTALLED := $(VENV)/.installed
 OLDEST := .venv-oldest
 OLDEST_INSTALLED := $(OLDEST)/.installed
+NOTEBOOKS := $(patsubst examples/%,build/%,$(wildcard examples/notebooks/*.ipynb))
+SOURCES := $(shell find lightning_gcam -name '*.py') $(wildcard examples/*.py)
 STRANGERS := .venv-strangers
 STRANGERS_INSTALLED := $(STRANGERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format build coverage bench shortcuts unannotated natural simulation comparison zoo pictures test-oldest strangers gpu clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +31,14 @@ install: $(INSTALLED)  ## Set up .venv with everything the other targets need
 
 demo: install  ## Train a model with a shortcut and one without, and watch where they look
 	$(PY) examples/planted_shortcut.py $(ARGS)
+
+# The notebooks are executed where they, the package or the examples have changed since.
+docs: install $(NOTEBOOKS)  ## Build the documentation site in site/, without the network
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet $(ARGS)
+	@echo "Open site/index.html"
+
+build/notebooks/%.ipynb: examples/notebooks/%.ipynb $(SOURCES) | $(INSTALLED)
+	$(PY) -m nbconvert --to notebook --execute --log-level WARN --output-dir $(@D) $<
 
 # A file's tests stay in one process: some share what two real processes found.
 test: install  ## Run the tests and the examples in the docstrings
@@ -93,8 +103,11 @@ strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ and volumes on other 
 gpu:  ## Run tests/gpu on a CUDA device, and write docs/gpu.md; installs nothing
 	PYTHONPATH=. $(PY_GPU) -m benchmarks.cost.gpu_command $(ARGS)
 
+version:  ## Print the version, which stands in lightning_gcam/__init__.py alone
+	@sed -n 's/^__version__ = "\(.*\)"$$/\1/p' lightning_gcam/__init__.py
+
 clean:  ## Remove environments, builds and caches; keep runs/
-	rm -rf $(VENV) $(OLDEST) $(STRANGERS) build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(STRANGERS) build dist site htmlcov .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 	find lightning_gcam tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -69,7 +69,9 @@ class Settings(NamedTuple):
     @staticmethod
     def of(epochs: int, train_size: int, samples: int, methods: Sequence[str] = ()) -> "Settings":
         """With every method that the package knows for such a network, where none are named."""
-        known = [each for each in available_methods() if not each.startswith("attention_")]
+        known = [
+            each for each in available_methods() if not each.startswith("attention_") and each not in CONTROLS
+        ]
         return Settings(epochs, train_size, samples, tuple(methods or known))
 
 

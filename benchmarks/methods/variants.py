@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gcam import attribute
-from lightning_gcam.cam.methods import grad_cam, guidance_cam, hires_cam
+from lightning_gcam.cam.methods import grad_cam, guidance_cam, hires_cam, hires_cam_squared
 from lightning_gcam.cam.registry import Method
 from lightning_gcam.pipeline.attribution import Attribution
 
@@ -21,11 +21,6 @@ from lightning_gcam.pipeline.attribution import Attribution
 def grad_cam_squared(activations: Tensor, gradients: Tensor) -> Tensor:
     """ReLU(sum_k w_k A_k)^2: sharper, and nothing else; what guidance is under a pooled linear head."""
     return grad_cam(activations, gradients).square()
-
-
-def hires_cam_squared(activations: Tensor, gradients: Tensor) -> Tensor:
-    """ReLU(sum_k A_k g_k)^2. Guidance is the geometric mean of this one and of Grad-CAM squared."""
-    return hires_cam(activations, gradients).square()
 
 
 # ----------------------------------------------------------------------------------------------- variants

@@ -94,17 +94,17 @@ class Measured(Metric):
 
     As input to ``forward`` and ``update`` it accepts what the score does, and ``groups``: ``(N,)`` integers,
     negative for none, such as classes or a batch's ``groups``; or ``(N, K)`` multi-hot, where a sample is in
-    each group that is marked. ``compute`` returns a :class:`GroupedMeasurement`.
+    each group that is marked. ``compute`` returns a `GroupedMeasurement`.
 
     Args:
-        score: Any of this package's scores, or your own over :class:`SampleScore`; it is cloned, and reset.
+        score: Any of this package's scores, or your own over `SampleScore`; it is cloned, and reset.
         names: The groups' names, by number; one that has none goes by its number.
         resamples: How often the bootstrap draws.
         seed: Of the bootstrap.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
-        InputError: If ``score`` is not a :class:`SampleScore`; in ``update``, if ``groups`` does not fit, or is
+        InputError: If ``score`` is not a `SampleScore`; in ``update``, if ``groups`` does not fit, or is
             there in some batches only.
 
     Example:
@@ -335,7 +335,7 @@ class ScoreResults:
     """The scores of all maps, and each sample's number that they were computed from.
 
     Args:
-        values: Plain numbers by the name under which they are logged (see :meth:`name_of`); a score that does not
+        values: Plain numbers by the name under which they are logged (see `name_of`); a score that does not
             exist is not in it.
         samples: The metric of each score, and each sample's number; not for those that are no mean over samples.
         baselines: What a uniform map and a Gaussian in the middle score on the same masks, as ``uniform/<score>``

@@ -198,7 +198,7 @@ def render_sheets(
 class PanelTexts(NamedTuple):
     """The words around a picture of a row.
 
-    Args:
+    Attributes:
         heading: above it.
         details: lines under the heading.
         note: below it.

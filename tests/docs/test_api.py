@@ -110,6 +110,7 @@ FACADES = {
         "guidance_cam",
         "guided_grad_cam",
         "hires_cam",
+        "hires_cam_squared",
         "integrated_gradients",
         "is_cam",
         "layer_cam",
@@ -310,6 +311,7 @@ def test_the_names_of_the_methods() -> None:
         "xgrad_cam",
         "layer_cam",
         "hires_cam",
+        "hires_cam_squared",
     }
 
 

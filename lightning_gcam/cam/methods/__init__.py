@@ -10,6 +10,7 @@ from lightning_gcam.cam.methods.gradient import (
     grad_cam_plus_plus,
     guidance_cam,
     hires_cam,
+    hires_cam_squared,
     layer_cam,
     xgrad_cam,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "guidance_cam",
     "guided_grad_cam",
     "hires_cam",
+    "hires_cam_squared",
     "integrated_gradients",
     "is_cam",
     "layer_cam",

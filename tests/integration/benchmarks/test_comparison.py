@@ -45,7 +45,8 @@ def settings(modules: dict[str, ModuleType]) -> Any:
 
 def test_all_methods_by_the_seven_scores_and_more(modules: dict[str, ModuleType]) -> None:
     assert set(modules["runs"].SCORES) >= SEVEN
-    of_convolutions = [each for each in available_methods() if each not in OF_TRANSFORMERS]
+    apart = (*OF_TRANSFORMERS, *modules["methods"].CONTROLS)
+    of_convolutions = [each for each in available_methods() if each not in apart]
     assert modules["runs"].Settings.of(1, 1, 1).methods == tuple(of_convolutions)
     plan = modules["runs"].plan_runs(3)
     assert len(plan) == len(set(plan)) == 3 * 2 * 3 * 2

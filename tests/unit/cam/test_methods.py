@@ -17,7 +17,10 @@ from torch import Tensor
 from lightning_gcam.cam import available_methods, register_method, resolve_methods
 from lightning_gcam.cam import registry as registered
 
-SIX = ("guidance_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam")
+METHODS = (
+    *("guidance_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam"),
+    "hires_cam_squared",
+)
 
 # The case in hand: one sample, two channels of 2 x 2, negative activations and gradients among them.
 A = torch.tensor([[[[1.0, 2.0], [3.0, -2.0]], [[2.0, 0.0], [-1.0, 1.0]]]])
@@ -44,6 +47,11 @@ def test_grad_cam_by_hand() -> None:
 def test_hires_cam_by_hand() -> None:
     # A_1 g_1 + A_2 g_2 = [[1 - 2, -2 + 0], [6 + 0, -4 - 2]]
     assert torch.equal(run("hires_cam", A, G), by_hand([0.0, 0.0], [6.0, 0.0]))
+
+
+def test_hires_cam_squared_by_hand() -> None:
+    # squared behind the ReLU: -1, -2 and -6 stay away, 6 becomes 36
+    assert torch.equal(run("hires_cam_squared", A, G), by_hand([0.0, 0.0], [36.0, 0.0]))
 
 
 def test_guidance_cam_by_hand() -> None:
@@ -124,7 +132,7 @@ def cases(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 @some
 @given(case=cases())
 def test_a_map_is_finite_and_never_negative(case: tuple[Tensor, Tensor]) -> None:
-    for name in SIX:
+    for name in METHODS:
         result = run(name, *case)
         assert torch.isfinite(result).all(), name
         assert (result >= 0).all(), name
@@ -137,7 +145,7 @@ def test_the_order_of_the_channels_changes_nothing(case: tuple[Tensor, Tensor], 
     activations, gradients = case
     shuffled = list(range(activations.shape[1]))
     order.shuffle(shuffled)
-    for name in SIX:
+    for name in METHODS:
         expected = run(name, activations, gradients)
         torch.testing.assert_close(run(name, activations[:, shuffled], gradients[:, shuffled]), expected)
 
@@ -145,7 +153,7 @@ def test_the_order_of_the_channels_changes_nothing(case: tuple[Tensor, Tensor], 
 @some
 @given(case=cases())
 def test_a_batch_is_its_samples_one_by_one(case: tuple[Tensor, Tensor]) -> None:
-    for name in SIX:
+    for name in METHODS:
         alone = [run(name, a[None], g[None]) for a, g in zip(*case, strict=True)]
         torch.testing.assert_close(run(name, *case), torch.cat(alone))
 
@@ -153,7 +161,7 @@ def test_a_batch_is_its_samples_one_by_one(case: tuple[Tensor, Tensor]) -> None:
 @some
 @given(case=cases())
 def test_no_gradient_no_saliency(case: tuple[Tensor, Tensor]) -> None:
-    for name in SIX:
+    for name in METHODS:
         result = run(name, case[0], torch.zeros_like(case[1]))
         assert torch.equal(result, torch.zeros_like(result)), name
 
@@ -162,7 +170,14 @@ def test_no_gradient_no_saliency(case: tuple[Tensor, Tensor]) -> None:
 @given(case=cases(), scale=st.sampled_from([0.125, 0.5, 3.0, 64.0]))
 def test_scaled_gradients_scale_the_map(case: tuple[Tensor, Tensor], scale: float) -> None:
     activations, gradients = case
-    power = {"guidance_cam": 2, "grad_cam": 1, "xgrad_cam": 1, "layer_cam": 1, "hires_cam": 1}
+    power = {
+        "guidance_cam": 2,
+        "hires_cam_squared": 2,
+        "grad_cam": 1,
+        "xgrad_cam": 1,
+        "layer_cam": 1,
+        "hires_cam": 1,
+    }
     for name, exponent in power.items():  # not Grad-CAM++: its alpha depends on the gradients' scale
         expected = scale**exponent * run(name, activations, gradients)
         torch.testing.assert_close(run(name, activations, scale * gradients), expected)
@@ -177,6 +192,13 @@ def test_guidance_is_grad_cam_times_its_guidance_map(case: tuple[Tensor, Tensor]
 
 @some
 @given(case=cases())
+def test_guidance_is_the_geometric_mean_of_two_squares(case: tuple[Tensor, Tensor]) -> None:
+    expected = (run("grad_cam", *case).square() * run("hires_cam_squared", *case)).sqrt()
+    torch.testing.assert_close(run("guidance_cam", *case), expected)
+
+
+@some
+@given(case=cases())
 def test_even_gradients_make_four_methods_one(case: tuple[Tensor, Tensor]) -> None:
     activations, gradients = case
     even = gradients.mean(dim=(2, 3), keepdim=True).expand_as(gradients)
@@ -187,7 +209,7 @@ def test_even_gradients_make_four_methods_one(case: tuple[Tensor, Tensor]) -> No
     torch.testing.assert_close(run("xgrad_cam", positive, even), run("grad_cam", positive, even))
 
 
-@pytest.mark.parametrize("name", SIX)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_inputs_stay_as_they_are(name: str) -> None:
     activations, gradients = A.clone(), G.clone()
     run(name, activations, gradients)
@@ -207,8 +229,8 @@ def registry() -> Iterator[None]:
     registered._METHODS.update(before)
 
 
-def test_the_six_come_first_and_in_this_order() -> None:
-    assert available_methods()[:6] == SIX
+def test_these_come_first_and_in_this_order() -> None:
+    assert available_methods()[:7] == METHODS
 
 
 @pytest.mark.usefixtures("registry")
