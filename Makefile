@@ -82,6 +82,10 @@ shortcuts: install  ## Train with a shortcut and without, and keep the tables in
 unannotated: install  ## The same on images and labels only, and keep the tables in docs/shortcuts.md
 	$(PY) -m benchmarks.shortcuts.no_annotation $(ARGS)
 
+# A run that was stopped goes on: each training is kept in runs/natural.jsonl. For photographs of yours: ARGS="--folder FOLDER"
+natural: install  ## Train on photographs and solar cells, and keep the tables in docs/alarm_on_photographs.md
+	$(PY) -m benchmarks.shortcuts.natural $(ARGS)
+
 simulation: install  ## Simulate the alarm's rule, and keep the table in docs/shortcuts.md
 	$(PY) -m benchmarks.shortcuts.simulation $(ARGS)
 
