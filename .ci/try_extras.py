@@ -94,14 +94,14 @@ def evaluation() -> str:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.net(images)
 
-        def validation_step(self, batch: list[torch.Tensor], index: int) -> None:
+        def test_step(self, batch: list[torch.Tensor], index: int) -> None:
             self(batch[0])
 
-    rows = TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 2, torch.ones(8, 16, 16).bool())
+    rows = TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 2, torch.rand(8, 16, 16) > 0.5)
     options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
     with redirect_stdout(io.StringIO()) as said:
         trainer = pl.Trainer(callbacks=[SaliencyEvaluation()], **options)
-        trainer.validate(Net(), DataLoader(rows, batch_size=4), verbose=False)
+        trainer.test(Net(), DataLoader(rows, batch_size=4), verbose=False)
     assert "━" in said.getvalue(), said.getvalue()
     return "`SaliencyEvaluation` prints its table with rich"
 
