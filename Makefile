@@ -73,6 +73,9 @@ shortcuts: install  ## Train with a shortcut and without, and keep the tables in
 unannotated: install  ## The same on images and labels only, and keep the tables in docs/shortcuts.md
 	$(PY) -m benchmarks.shortcuts.no_annotation $(ARGS)
 
+simulation: install  ## Simulate the alarm's rule, and keep the table in docs/shortcuts.md
+	$(PY) -m benchmarks.shortcuts.simulation $(ARGS)
+
 # A run that was stopped goes on: each network at a layer is kept in runs/comparison.jsonl.
 comparison: install  ## Compare all methods on digits, and keep the tables in docs/paper.md
 	$(PY) -m benchmarks.methods.comparison $(ARGS)
@@ -88,6 +91,9 @@ zoo: install  ## Look at every family of networks, and keep the table in docs/mo
 
 pictures: install  ## Train the demo's networks and write the README's pictures; needs Chromium
 	$(PY) docs/pictures.py $(ARGS)
+
+guide-pictures: install  ## Make the pictures that the guides open with; needs Chromium
+	$(PY) docs/guide_pictures.py $(ARGS)
 
 # Old releases warn about each other, so here a warning is not an error.
 test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dependencies, on Python 3.10

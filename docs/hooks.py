@@ -110,10 +110,12 @@ def modules() -> str:
     lines = []
     for room in sorted((ROOT / "lightning_gcam").glob("**/__init__.py")):
         name = room.parent.relative_to(ROOT).as_posix()
-        lines += [f"\n## `{name}`\n", first_line(room), "", "| module | what lives there |", "|---|---|"]
-        for path in sorted(room.parent.glob("*.py")):
-            if path != room:
-                lines.append(f"| [`{path.stem}`]({REPOSITORY}{name}/{path.name}) | {first_line(path)} |")
+        paths = sorted(path for path in room.parent.glob("*.py") if path != room)
+        lines += [f"\n## `{name}`\n", first_line(room), ""]
+        lines += ["| module | what lives there |", "|---|---|"] if paths else []
+        lines += [
+            f"| [`{path.stem}`]({REPOSITORY}{name}/{path.name}) | {first_line(path)} |" for path in paths
+        ]
     return "\n".join(lines)
 
 
@@ -148,9 +150,13 @@ def on_page_content(html_text: str, **_: Any) -> str:
         display = "block" if formula[1] == "div" else "inline"
         return str(mathml(html.unescape(formula[2]), display=display))
 
-    return re.sub(
-        r'<(?:span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</(?:span|div)>', drawn, html_text, flags=re.S
-    )
+    return re.sub(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', drawn, html_text, flags=re.S)
+
+
+def on_post_build(config: Any) -> None:
+    """Keep the search's index as a script too, which a page that was opened from the disk may load."""
+    index = Path(config.site_dir, "search", "search_index.json").read_text(encoding="utf-8")
+    Path(config.site_dir, "search", "search_index.js").write_text(f"var __index = {index}", encoding="utf-8")
 
 
 @event_priority(0)  # after mkdocstrings has listed what it documents, before autorefs makes the links
@@ -168,7 +174,10 @@ def on_env(env: Any, config: Any, files: Any) -> Any:
     for file in files.documentation_pages():
         if file.page.content:
             file.page.content = re.sub(
-                rf"{skipped}|<code>(?P<name>[\w.]+)</code>", linked, file.page.content, flags=re.S
+                rf"{skipped}|<code>(?P<name>[\w.]+)(?:\([^<]*\))?</code>",
+                linked,
+                file.page.content,
+                flags=re.S,
             )
     return env
 

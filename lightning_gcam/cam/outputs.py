@@ -15,7 +15,7 @@ from lightning_gcam.utils.dimensions import positions_of, size_of
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.lightning_compat import log_once
 
-RECIPES = "docs/recipes.md"
+RECIPES = "docs/guides/model.md"
 """The page with worked examples for outputs that are not supported by themselves."""
 
 

@@ -75,7 +75,7 @@ def check_part(check: Callable[[Any, checks.Size], None], value: Any, size: chec
         raise UnreadableBatch(str(error)) from None
 
 
-RECIPES = "docs/recipes.md"
+RECIPES = "docs/guides/batch.md"
 """Where what is not supported by itself has a worked example."""
 
 

@@ -79,7 +79,7 @@ class Voc2012(DatasetModule):
             have `boxes`, and as `void` the boxes of the class's objects that are ignored. The pointing game's authors
             point at boxes.
         image_set: "val", "train" or "trainval", the devkit's lists.
-        options: those of :class:`DatasetModule`.
+        options: those of `DatasetModule`.
 
     Raises:
         InputError: a folder or file that is missing; an argument that cannot be used.
@@ -216,7 +216,7 @@ class Coco2014(DatasetModule):
 
     Args:
         root: the folder that holds `val2014` and `annotations`.
-        options: those of :class:`DatasetModule`.
+        options: those of `DatasetModule`.
 
     Raises:
         InputError: a folder or file that is missing, or pycocotools; an argument that cannot be used.

@@ -173,7 +173,7 @@ class ImageNet(DatasetModule):
         root: the folder that holds `val`, or Kaggle's `ILSVRC`.
         annotation: "boxes", whose rows have `boxes`; "labels" for images whose boxes were not had, of which only
             scores that need no object can be taken.
-        options: those of :class:`DatasetModule`.
+        options: those of `DatasetModule`.
 
     Raises:
         InputError: a folder or file that is missing, or scipy where the devkit's lists are read; an argument that

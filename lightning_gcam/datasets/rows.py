@@ -238,7 +238,7 @@ def opened(path: Path, layout: DirectoryLayout, named_by: str) -> Iterator[Image
 
 
 def read_rgb(path: Path, layout: DirectoryLayout, named_by: str) -> Image.Image:
-    """Read a picture in three channels, whatever it has in its file; arguments and errors as of :func:`opened`."""
+    """Read a picture in three channels, whatever it has in its file; arguments and errors as of `opened`."""
     with opened(path, layout, named_by) as picture:
         return picture.convert("RGB")
 

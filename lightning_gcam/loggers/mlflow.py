@@ -65,7 +65,7 @@ def table_to_mlflow(logger: Any, tag: str, rows: Rows, step: int) -> None:
 
 
 def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
-    """Set the tag `<prefix>/alarm`, by which runs can be searched, and log each alert as a text file.
+    """Set the tag `<prefix>/alarm` to the headline, by which runs can be searched, and log each alert as a text file.
 
     Args:
         logger: as in `log_to_mlflow`.
@@ -73,7 +73,7 @@ def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
     """
     client, run_id, tag = logger.experiment, logger.run_id, _safe(f"{alert['log_prefix']}/alarm")
     client.log_text(run_id, alert["message"], f"{tag}-step={alert['step']:08d}.txt")
-    client.set_tag(run_id, tag, alert["message"][:_LONGEST_TAG])
+    client.set_tag(run_id, tag, alert.get("headline", alert["message"])[:_LONGEST_TAG])
 
 
 def is_mlflow(logger: Any) -> bool:

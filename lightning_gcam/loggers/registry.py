@@ -135,7 +135,7 @@ def log_saliency(logger: Any, record: SaliencyRecord) -> None:
 
     Example:
         Show the looks in a logger of your own, and leave alerts and tables as they are (`register_backend` takes all
-        three at once)::
+        three at once):
 
             @log_saliency.register(MyLogger)
             def log_to_mine(logger, record):
@@ -169,11 +169,12 @@ def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
         logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
             `experiment` with `add_text` as TensorBoard is, one with `alert` as W&B is, one that is an MLflow client;
             any other gets a line in an `alerts.csv` under its directory.
-        alert: one of `ShortcutAlarm.alerts`: `step`, `message`, `log_prefix`, and what was measured, as plain numbers,
-            strings and lists.
+        alert: one of `ShortcutAlarm.alerts`: `step`, `message`, `log_prefix`; the parts of the message, `headline`,
+            `evidence`, `advice` and `unchecked` (see `lightning_gcam.shortcuts.plain_of`); and what was measured, as
+            plain numbers, strings and lists.
 
     Example:
-        Show the alerts alone in a logger of your own (`register_backend` takes looks and tables too)::
+        Show the alerts alone in a logger of your own (`register_backend` takes looks and tables too):
 
             @log_alert.register(MyLogger)
             def alert_to_mine(logger, alert):

@@ -116,16 +116,24 @@ class ReportLogger(Logger):
         self._has_news = True
         self._write_if_due()
 
-    def log_alert(self, step: int, message: str, log_prefix: str = "saliency") -> None:
+    def log_alert(
+        self,
+        step: int,
+        message: str,
+        log_prefix: str = "saliency",
+        parts: Mapping[str, Any] | None = None,
+    ) -> None:
         """Store an alert, and write the page unless it was just written.
 
         Args:
             step: of the look that led to the alert.
             message: its text.
             log_prefix: of the monitor whose look it was.
+            parts: `headline`, `evidence`, `advice` and `unchecked` as in `lightning_gcam.shortcuts.plain_of`, which the
+                page then shows in place of the text.
         """
         if is_rank_zero():
-            self._store().add_alert(step, message, log_prefix)
+            self._store().add_alert(step, message, log_prefix, parts)
             self._has_news = True
             self._write_if_due()
 
@@ -215,7 +223,7 @@ def alert_to_report(logger: Any, alert: Mapping[str, Any]) -> None:
         logger: a `ReportLogger`.
         alert: as in `log_alert`.
     """
-    logger.log_alert(alert["step"], alert["message"], alert["log_prefix"])
+    logger.log_alert(alert["step"], alert["message"], alert["log_prefix"], alert)
 
 
 def _shortened(value: Any, most: int = 300) -> str:

@@ -15,6 +15,7 @@ from lightning_gcam.loggers.registry import Backend, Pixels, Rows, has, register
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import available_checks, available_properties
 from lightning_gcam.shortcuts.exchange import KEPT, RATE
+from lightning_gcam.shortcuts.message import markdown_of
 from lightning_gcam.utils.files import safe_path
 from lightning_gcam.utils.lightning_compat import rank_zero_info
 
@@ -152,14 +153,14 @@ def picture_to_tensorboard(logger: Any, tag: str, picture: Pixels, step: int) ->
 
 
 def alert_to_tensorboard(logger: Any, alert: Mapping[str, Any]) -> None:
-    """Add the alert's message to the tab Text, under `<prefix>/alarm`, and flush it.
+    """Add the alert to the tab Text, under `<prefix>/alarm`: headline, evidence as a table, what to try; and flush it.
 
     Args:
         logger: a `TensorBoardLogger`, or any logger whose `experiment` has `add_text`.
         alert: as in `log_alert`.
     """
-    writer, paragraphs = logger.experiment, alert["message"].replace("\n", "\n\n")  # Markdown joins lines
-    writer.add_text(f"{alert['log_prefix']}/alarm", paragraphs, global_step=alert["step"])
+    writer = logger.experiment
+    writer.add_text(f"{alert['log_prefix']}/alarm", markdown_of(alert), global_step=alert["step"])
     writer.flush()
 
 

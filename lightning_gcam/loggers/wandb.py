@@ -222,13 +222,16 @@ def picture_to_wandb(logger: Any, tag: str, picture: Pixels, step: int) -> None:
 
 
 def alert_to_wandb(logger: Any, alert: Mapping[str, Any]) -> None:
-    """Send the alert's message by `run.alert`, which reaches people by mail or Slack as they have set it up.
+    """Send the alert by `run.alert`, its headline as the title: it reaches people by mail or Slack as they set it up.
 
     Args:
         logger: a `WandbLogger`, or any logger whose `experiment` has `alert(title, text, level=...)`.
         alert: as in `log_alert`.
     """
-    logger.experiment.alert(f"{alert['log_prefix']}: ShortcutAlarm", alert["message"], level="WARN")
+    title = f"ShortcutAlarm ({alert['log_prefix']})"
+    if "headline" in alert:
+        title = f"{title}: {alert['headline']}"
+    logger.experiment.alert(title, alert["message"], level="WARN")
 
 
 def table_to_wandb(logger: Any, tag: str, rows: Rows, step: int) -> None:

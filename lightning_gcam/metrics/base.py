@@ -18,8 +18,8 @@ Values = Tensor | float | Sequence[Tensor | float] | None
 class SampleScore(Metric):
     """A score made of sums over the samples that count; those left out are counted too, by their reason.
 
-    A score is a subclass that computes, in :meth:`_score`, a sample's number (or row of numbers) and
-    whether it counts, and in :meth:`_value` the score from the sums; left out, that is their mean. The states are
+    A score is a subclass that computes, in `_score`, a sample's number (or row of numbers) and
+    whether it counts, and in `_value` the score from the sums; left out, that is their mean. The states are
     sums, so neither the split into batches nor the number of processes changes a result. The inputs may be on
     any device: each sample's numbers are moved to the metric's own. The total is float64, which MPS does not
     have: there, leave the metric on the CPU, or call ``metric.set_dtype(torch.float32)`` before
@@ -27,12 +27,12 @@ class SampleScore(Metric):
 
     What ``update`` takes differs; ``requires`` lists it:
 
-        - ``"mask"``: the object's mask, after the saliency.
-        - ``"suspect"``: the suspect region, in the place of the mask.
-        - ``"forwards"``: probabilities of perturbed images; the docstring says which.
-        - ``"maps"``: the maps of perturbed images.
-        - ``"earlier"``, ``"random"``, ``"other"``: maps of an earlier look, of the same model with random
-          weights; what another method reaches.
+    - ``"mask"``: the object's mask, after the saliency.
+    - ``"suspect"``: the suspect region, in the place of the mask.
+    - ``"forwards"``: probabilities of perturbed images; the docstring says which.
+    - ``"maps"``: the maps of perturbed images.
+    - ``"earlier"``, ``"random"``, ``"other"``: maps of an earlier look, of the same model with random
+      weights; what another method reaches.
 
     ``cost`` is how many forwards of the samples that takes beyond the look itself, and ``perturbation`` makes their
     images; ``None`` where no model is run. ``takes_boxes`` states that ``update`` takes each sample's boxes
@@ -41,7 +41,7 @@ class SampleScore(Metric):
 
     Args:
         shape: The shape of a sample's numbers; ``()`` for one number.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Example:
         >>> import torch
@@ -161,18 +161,18 @@ class SampleScore(Metric):
 class SampleMean(SampleScore):
     """Mean, over the samples that count, of one number that a map and its mask give.
 
-    A score is a subclass that computes, in :meth:`_score`, a sample's number and whether it counts; see
-    :class:`SampleScore` for the rest.
+    A score is a subclass that computes, in `_score`, a sample's number and whether it counts; see
+    `SampleScore` for the rest.
 
     As input to ``forward`` and ``update`` the metric accepts:
 
-        - ``saliency``: ``(N, *spatial)``, floating, at least 0.
-        - ``mask``: ``(N, *spatial)`` bool, True on the object.
+    - ``saliency``: ``(N, *spatial)``, floating, at least 0.
+    - ``mask``: ``(N, *spatial)`` bool, True on the object.
 
     As output of ``forward`` and ``compute`` it returns a float32 scalar, NaN if every sample was left out.
 
     Args:
-        kwargs: Passed on to :class:`SampleScore` and :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `SampleScore` and `torchmetrics.Metric`.
 
     Example:
         >>> import torch
@@ -214,7 +214,7 @@ def needs_mask(metric: Metric) -> bool:
 
 
 def needs(metric: Metric) -> frozenset[str]:
-    """Return what a metric's ``update`` takes beside the saliency maps; see :class:`SampleScore` for the words.
+    """Return what a metric's ``update`` takes beside the saliency maps; see `SampleScore` for the words.
 
     Args:
         metric: Any metric. An attribute ``requires`` states it; of one without it, ``needs_mask`` decides.

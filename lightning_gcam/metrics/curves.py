@@ -26,7 +26,7 @@ def _curve_auc_update(curves: Tensor, blank: Tensor | None) -> PerSample:
 def insertion_auc(curves: Tensor, blank: Tensor | None = None) -> Tensor:
     """Average the area under the curve of the confidence, as the most salient pixels come first.
 
-    The images are those of :func:`insertion_steps`; the area is by trapezoids, the steps at even distances. A
+    The images are those of `insertion_steps`; the area is by trapezoids, the steps at even distances. A
     sample whose map is blank, or whose curve has a NaN, is left out.
 
     Args:
@@ -55,7 +55,7 @@ def insertion_auc(curves: Tensor, blank: Tensor | None = None) -> Tensor:
 def deletion_auc(curves: Tensor, blank: Tensor | None = None) -> Tensor:
     """Average the area under the curve of the confidence, as the most salient pixels go first.
 
-    The images are those of :func:`deletion_steps`; the area is by trapezoids, the steps at even distances. A
+    The images are those of `deletion_steps`; the area is by trapezoids, the steps at even distances. A
     sample whose map is blank, or whose curve has a NaN, is left out.
 
     Args:
@@ -154,7 +154,7 @@ class _CurveAUC(SampleScore):
 class InsertionAUC(_CurveAUC):
     """Mean area under the curve of the confidence, as the most salient pixels come first.
 
-    The images are those of :func:`~lightning_gcam.metrics.functional.insertion_steps` with this metric's
+    The images are those of `insertion_steps` with this metric's
     ``steps`` and ``fill``; the area is by trapezoids. A sample whose map is blank, or whose curve has a NaN,
     is left out, and counted in ``left_out``.
 
@@ -165,7 +165,7 @@ class InsertionAUC(_CurveAUC):
     Args:
         steps: How many steps; ``cost`` is one forward more.
         fill: What stands where no pixel is shown; the metric only carries it, for whoever makes the images.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         ValueError: If ``steps`` is not a positive integer, or ``fill`` is not known; in ``update``, if these
@@ -191,7 +191,7 @@ class InsertionAUC(_CurveAUC):
 class DeletionAUC(_CurveAUC):
     """Mean area under the curve of the confidence, as the most salient pixels go first.
 
-    The images are those of :func:`~lightning_gcam.metrics.functional.deletion_steps` with this metric's
+    The images are those of `deletion_steps` with this metric's
     ``steps`` and ``fill``; the area is by trapezoids. A sample whose map is blank, or whose curve has a NaN,
     is left out, and counted in ``left_out``.
 
@@ -202,7 +202,7 @@ class DeletionAUC(_CurveAUC):
     Args:
         steps: How many steps; ``cost`` is one forward more.
         fill: What stands where a pixel is gone; the metric only carries it, for whoever makes the images.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         ValueError: If ``steps`` is not a positive integer, or ``fill`` is not known; in ``update``, if these

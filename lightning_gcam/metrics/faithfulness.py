@@ -25,7 +25,7 @@ def average_drop(before: Tensor, after: Tensor, blank: Tensor | None = None) -> 
     """Average, over the samples, max(0, before - after) / before: the share of the confidence that is lost.
 
     ``after`` is the probability of the same class for the image of which only the salient pixels are left; see
-    :func:`keep_salient`. Published tables give percent. A sample whose map is blank, whose probability was 0,
+    `keep_salient`. Published tables give percent. A sample whose map is blank, whose probability was 0,
     or is NaN, is left out, where torch-cam scores a probability of 0 as no drop.
 
     Args:
@@ -100,7 +100,7 @@ def _average_gain_update(before: Tensor, after: Tensor, blank: Tensor | None) ->
 def average_gain(before: Tensor, after: Tensor, blank: Tensor | None = None) -> Tensor:
     """Average, over the samples, max(0, after - before) / (1 - before): the share of the doubt that is lost.
 
-    The counterpart of :func:`average_drop`, which a map of ones everywhere wins; this one it loses. Published
+    The counterpart of `average_drop`, which a map of ones everywhere wins; this one it loses. Published
     tables give percent. A sample whose map is blank, whose probability was 1 already (as float32 rounds it),
     or is NaN, is left out.
 
@@ -187,7 +187,7 @@ class AverageDrop(_KeptConfidence):
     """Mean, over the samples, of max(0, before - after) / before: the share of the confidence that is lost.
 
     ``after`` is the probability of the same class for
-    :func:`keep_salient(images, maps, fill) <lightning_gcam.metrics.functional.keep_salient>`. Published tables
+    `keep_salient(images, maps, fill)`. Published tables
     give percent. A sample whose map is blank, whose probability was 0, or is NaN, is left out, and counted in
     ``left_out``.
 
@@ -197,7 +197,7 @@ class AverageDrop(_KeptConfidence):
 
     Args:
         fill: What ``after`` was taken with; the metric only carries it, for whoever makes the images.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         ValueError: If ``fill`` is not known; in ``update``, if these are not probabilities ``(N,)`` in [0, 1],
@@ -231,7 +231,7 @@ class AverageIncrease(_KeptConfidence):
 
     Args:
         fill: What ``after`` was taken with; the metric only carries it, for whoever makes the images.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         ValueError: If ``fill`` is not known; in ``update``, if these are not probabilities ``(N,)`` in [0, 1],
@@ -254,7 +254,7 @@ class AverageIncrease(_KeptConfidence):
 class AverageGain(_KeptConfidence):
     """Mean, over the samples, of max(0, after - before) / (1 - before): the share of the doubt that is lost.
 
-    The counterpart of :class:`AverageDrop`, which a map of ones everywhere wins; this one it loses. Published
+    The counterpart of `AverageDrop`, which a map of ones everywhere wins; this one it loses. Published
     tables give percent. A sample whose map is blank, whose probability was 1 already (as float32 rounds it),
     or is NaN, is left out, and counted in ``left_out``.
 
@@ -264,7 +264,7 @@ class AverageGain(_KeptConfidence):
 
     Args:
         fill: What ``after`` was taken with; the metric only carries it, for whoever makes the images.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         ValueError: If ``fill`` is not known; in ``update``, if these are not probabilities ``(N,)`` in [0, 1],
@@ -296,7 +296,7 @@ class WinRate(SampleScore):
 
     Args:
         fill: What both were taken with; the metric only carries it, for whoever makes the images.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         ValueError: If ``fill`` is not known; in ``update``, if these are not probabilities ``(N,)`` in [0, 1],
@@ -385,13 +385,13 @@ class ADCC(SampleScore):
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``kept``, both ``(N, *spatial)``,
     floating, at least 0: the maps of the images, and those of
-    :func:`keep_salient(images, saliency) <lightning_gcam.metrics.functional.keep_salient>`; and ``before`` and
+    `keep_salient(images, saliency)`; and ``before`` and
     ``after``, ``(N,)`` floating, the probabilities of the explained class for both. One pass over the kept
     images gives ``kept`` and ``after``. ``compute`` returns a float32 scalar in [0, 1], NaN if every sample
     was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.

@@ -19,7 +19,7 @@ def _energy_pointing_game_update(saliency: Tensor, mask: Tensor) -> PerSample:
 def energy_pointing_game(saliency: Tensor, mask: Tensor) -> Tensor:
     """Average, over the samples, the share of the saliency that lies in the object: sum(S in M) / sum(S).
 
-    Also known as relevance mass accuracy. Read it beside :func:`energy_chance`: a uniform map scores the
+    Also known as relevance mass accuracy. Read it beside `energy_chance`: a uniform map scores the
     mask's share of the area. A sample whose map is blank (all zero, or not finite) or whose mask is empty is
     left out.
 
@@ -58,7 +58,7 @@ def _energy_chance_update(saliency: Tensor, mask: Tensor) -> PerSample:
 def energy_chance(saliency: Tensor, mask: Tensor) -> Tensor:
     """Average the share of the area that the object covers: what a uniform map would score as its energy.
 
-    Taken over the samples that :func:`energy_pointing_game` scores, so that the two numbers can be compared:
+    Taken over the samples that `energy_pointing_game` scores, so that the two numbers can be compared:
     one with a blank map (all zero, or not finite) or an empty mask is left out.
 
     Args:
@@ -97,8 +97,8 @@ def _region_lift_compute(total: Tensor, n: Tensor) -> Tensor:
 def region_lift(saliency: Tensor, mask: Tensor) -> Tensor:
     """Divide the mean energy in the region by the region's mean share of the area; 1 is chance.
 
-    This is a **ratio of means**, not a mean of ratios: it equals :func:`energy_pointing_game` divided by
-    :func:`energy_chance`, and one tiny object cannot carry the whole number. A sample whose map is blank (all
+    This is a **ratio of means**, not a mean of ratios: it equals `energy_pointing_game` divided by
+    `energy_chance`, and one tiny object cannot carry the whole number. A sample whose map is blank (all
     zero, or not finite) or whose mask is empty is left out.
 
     Args:
@@ -126,7 +126,7 @@ def region_lift(saliency: Tensor, mask: Tensor) -> Tensor:
 class EnergyPointingGame(SampleMean):
     """Mean, over the samples, of the share of the saliency that lies in the object: sum(S in M) / sum(S).
 
-    Also known as relevance mass accuracy. Read it beside :class:`EnergyChance`: a uniform map scores the
+    Also known as relevance mass accuracy. Read it beside `EnergyChance`: a uniform map scores the
     mask's share of the area. A sample whose map is blank (all zero, or not finite) or whose mask is empty is
     left out, and counted in ``left_out``.
 
@@ -135,7 +135,7 @@ class EnergyPointingGame(SampleMean):
     was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
@@ -164,7 +164,7 @@ class EnergyPointingGame(SampleMean):
 class EnergyChance(SampleMean):
     """Mean share of the area that the object covers: what a uniform map would score as its energy.
 
-    Taken over the samples that :class:`EnergyPointingGame` scores, so that the two numbers can be compared:
+    Taken over the samples that `EnergyPointingGame` scores, so that the two numbers can be compared:
     one with a blank map (all zero, or not finite) or an empty mask is left out, and counted in ``left_out``.
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
@@ -172,7 +172,7 @@ class EnergyChance(SampleMean):
     was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
@@ -200,8 +200,8 @@ class EnergyChance(SampleMean):
 class RegionLift(SampleMean):
     """Mean energy in the region divided by the region's mean share of the area; 1 is chance.
 
-    This is a **ratio of means**, not a mean of ratios: it equals :class:`EnergyPointingGame` divided by
-    :class:`EnergyChance`, and one tiny object cannot carry the whole number. A sample whose map is blank (all
+    This is a **ratio of means**, not a mean of ratios: it equals `EnergyPointingGame` divided by
+    `EnergyChance`, and one tiny object cannot carry the whole number. A sample whose map is blank (all
     zero, or not finite) or whose mask is empty is left out, and counted in ``left_out``.
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at least
@@ -209,7 +209,7 @@ class RegionLift(SampleMean):
     float32 scalar of at least 0, NaN if every sample was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
@@ -242,7 +242,7 @@ class RegionLift(SampleMean):
 class SuspectLift(RegionLift):
     """Mean energy in a suspect region divided by the region's mean share of the area; 1 is chance.
 
-    :class:`RegionLift` of a region that should not matter: a corner, a frame, where a mark is printed. Far
+    `RegionLift` of a region that should not matter: a corner, a frame, where a mark is printed. Far
     above 1, the maps lie on it far more than a uniform map would. Near 1 or below, nothing follows: a model
     can use a region without the saliency saying so.
 
@@ -251,7 +251,7 @@ class SuspectLift(RegionLift):
     scalar of at least 0, NaN if every sample was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
@@ -369,7 +369,7 @@ class PointingGame(SampleMean):
     Args:
         tolerance: How far from the object a peak may lie, in pixels of the mask's grid: a Euclidean ball. The
             default 0 takes the object itself; published tables often take 15.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.

@@ -48,15 +48,18 @@ class Measurement(NamedTuple):
     """How many were left out because the score does not exist for them: 0/0, or a NaN among the forwards."""
     interval: tuple[float, float] | None
     """The bootstrap interval of 95%; ``None`` where there are too few samples for one."""
+    no_room: int = 0
+    """How many a causal check left out because their object leaves less than a quarter of the image."""
 
     @property
     def left_out(self) -> int:
         """How many samples were left out, for whatever reason."""
-        return self.blank + self.no_mask + self.undefined
+        return self.blank + self.no_mask + self.undefined + self.no_room
 
     def __str__(self) -> str:
         interval = "" if self.interval is None else f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
         reasons = [(self.blank, "blank"), (self.no_mask, "without a mask"), (self.undefined, "undefined")]
+        reasons.append((self.no_room, "without room beside the object"))
         why = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
         return f"{self.value:.3f}{interval}, n = {self.n}" + (
             f", left out {self.left_out} ({why})" if why else ""
@@ -91,17 +94,17 @@ class Measured(Metric):
 
     As input to ``forward`` and ``update`` it accepts what the score does, and ``groups``: ``(N,)`` integers,
     negative for none, such as classes or a batch's ``groups``; or ``(N, K)`` multi-hot, where a sample is in
-    each group that is marked. ``compute`` returns a :class:`GroupedMeasurement`.
+    each group that is marked. ``compute`` returns a `GroupedMeasurement`.
 
     Args:
-        score: Any of this package's scores, or your own over :class:`SampleScore`; it is cloned, and reset.
+        score: Any of this package's scores, or your own over `SampleScore`; it is cloned, and reset.
         names: The groups' names, by number; one that has none goes by its number.
         resamples: How often the bootstrap draws.
         seed: Of the bootstrap.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
-        InputError: If ``score`` is not a :class:`SampleScore`; in ``update``, if ``groups`` does not fit, or is
+        InputError: If ``score`` is not a `SampleScore`; in ``update``, if ``groups`` does not fit, or is
             there in some batches only.
 
     Example:
@@ -332,7 +335,7 @@ class ScoreResults:
     """The scores of all maps, and each sample's number that they were computed from.
 
     Args:
-        values: Plain numbers by the name under which they are logged (see :meth:`name_of`); a score that does not
+        values: Plain numbers by the name under which they are logged (see `name_of`); a score that does not
             exist is not in it.
         samples: The metric of each score, and each sample's number; not for those that are no mean over samples.
         baselines: What a uniform map and a Gaussian in the middle score on the same masks, as ``uniform/<score>``

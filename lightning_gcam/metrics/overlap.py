@@ -172,7 +172,7 @@ def _pixel_average_precision_compute(total: Tensor, n: Tensor) -> Tensor:
 def pixel_average_precision(saliency: Tensor, mask: Tensor, num_thresholds: int = 101) -> Tensor:
     """Give the average precision over the pixels of all samples together (PxAP), each map scaled by its peak.
 
-    It is what :class:`torchmetrics.classification.BinaryAveragePrecision` gives for the same scaled pixels and
+    It is what `torchmetrics.classification.BinaryAveragePrecision` gives for the same scaled pixels and
     the same ``thresholds``, here from sums per sample, so that n, an interval and groups can stand beside it. A
     large object weighs more than a small one. A uniform map scores the objects' share of the pixels. A sample
     whose map is blank (all zero, or not finite) or whose mask is empty is left out.
@@ -219,7 +219,7 @@ class SaliencyIoU(SampleMean):
 
     Args:
         threshold: The share of the map's own peak from which a pixel belongs to the region, in (0, 1].
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
@@ -257,7 +257,7 @@ class BestSaliencyIoU(SampleMean):
 
     Args:
         num_thresholds: The grid: k / num_thresholds of the map's own peak, for k = 1 to num_thresholds.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
@@ -297,7 +297,7 @@ class BestSaliencyIoU(SampleMean):
 class PixelAveragePrecision(SampleMean):
     """Average precision over the pixels of all samples together (PxAP), each map scaled by its peak.
 
-    It is what :class:`torchmetrics.classification.BinaryAveragePrecision` gives for the same scaled pixels and
+    It is what `torchmetrics.classification.BinaryAveragePrecision` gives for the same scaled pixels and
     the same ``thresholds``, here from sums per sample, so that n, an interval and groups can stand beside it. A
     large object weighs more than a small one. A uniform map scores the objects' share of the pixels. A sample
     whose map is blank (all zero, or not finite) or whose mask is empty is left out, and counted in
@@ -309,7 +309,7 @@ class PixelAveragePrecision(SampleMean):
 
     Args:
         num_thresholds: How many thresholds, evenly from 0 to 1 of each map's own peak; at least 2.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
@@ -407,7 +407,7 @@ class RelevanceRankAccuracy(SampleMean):
     was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.

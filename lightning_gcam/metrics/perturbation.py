@@ -69,7 +69,7 @@ def insertion_steps(
         images: ``(N, C, *spatial)`` floating, as the model takes them.
         maps: ``(N, *spatial)`` floating, at least 0.
         steps: How many steps; the model is run on steps + 1 images per sample.
-        fill: As in :func:`keep_salient`. RISE starts insertion from a blurred image, since a grey one with
+        fill: As in `keep_salient`. RISE starts insertion from a blurred image, since a grey one with
             sharp holes is unlike any image.
         chunk_size: How many images to give at once, at most.
 
@@ -109,7 +109,7 @@ def deletion_steps(
         images: ``(N, C, *spatial)`` floating, as the model takes them.
         maps: ``(N, *spatial)`` floating, at least 0.
         steps: How many steps; the model is run on steps + 1 images per sample.
-        fill: As in :func:`keep_salient`; RISE deletes to zero.
+        fill: As in `keep_salient`; RISE deletes to zero.
         chunk_size: How many images to give at once, at most.
 
     Yields:

@@ -112,7 +112,7 @@ def resolve_scores(
     """Convert a request for scores to fresh metrics by name.
 
     Args:
-        scores: ``None`` for those of :func:`default_scores`; a name out of :func:`available_scores`; a
+        scores: ``None`` for those of `default_scores`; a name out of `available_scores`; a
             ``torchmetrics.Metric`` with ``update(saliency, mask)``, which is cloned, reset, and named after its class
             (``PointingGame`` becomes ``pointing_game``); a sequence of these; or a mapping from names of your
             own to metrics.
@@ -301,10 +301,10 @@ def baseline_scores(
 
     Args:
         mask: ``(N, *spatial)`` bool, True on the object.
-        scores: As in :func:`resolve_scores`; those that need something else than a mask, or none, are passed
+        scores: As in `resolve_scores`; those that need something else than a mask, or none, are passed
             over.
         boxes: N tensors ``(M, 4)``, ``(M, 2 * d)`` in d dimensions, each sample's objects one by
-            one, for the scores that match them by themselves (:class:`MaxBoxAccuracy`); such take the box around
+            one, for the scores that match them by themselves (`MaxBoxAccuracy`); such take the box around
             the mask where they are left out.
 
     Returns:
@@ -360,8 +360,8 @@ class ResolvedScores:
     """Metrics by name, what each of them needs, and the outputs for perturbed images that all together need.
 
     Args:
-        metrics: as :func:`resolve_scores` returns them.
-        needs: what each takes beside the maps, by the same names; see :func:`needs`.
+        metrics: as `resolve_scores` returns them.
+        needs: what each takes beside the maps, by the same names; see `needs`.
         output_needs: of all of them.
     """
 

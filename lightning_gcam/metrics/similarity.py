@@ -132,7 +132,7 @@ def random_model_ssim(saliency: Tensor, randomized: Tensor) -> Tensor:
     """Average the structural similarity of each sample's map with that of the same model with random weights.
 
     torchmetrics' SSIM, a window of 11 pixels, of maps scaled by their peaks. Read it as
-    :func:`random_model_similarity`; two maps that are empty in the same places are similar by that alone. A
+    `random_model_similarity`; two maps that are empty in the same places are similar by that alone. A
     sample of which one map is blank (all zero, or not finite) is left out.
 
     Args:
@@ -200,7 +200,7 @@ class SaliencyDrift(SampleScore):
     Args:
         since: Which look is meant, for whoever keeps the maps: the "previous" one, the "first", or the "best" (at
             which the explained classes were the most probable).
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
@@ -245,7 +245,7 @@ class RandomModelSimilarity(SampleScore):
     was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
@@ -278,7 +278,7 @@ class RandomModelSSIM(RandomModelSimilarity):
     """Mean structural similarity of each sample's map with that of the same model with random weights.
 
     torchmetrics' SSIM, a window of 11 pixels, of maps scaled by their peaks. Read it as
-    :class:`RandomModelSimilarity`; two maps that are empty in the same places are similar by that alone. A
+    `RandomModelSimilarity`; two maps that are empty in the same places are similar by that alone. A
     sample of which one map is blank (all zero, or not finite) is left out, and counted in ``left_out``.
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``randomized``, both
@@ -286,7 +286,7 @@ class RandomModelSSIM(RandomModelSimilarity):
     float32 scalar in [-1, 1], NaN if every sample was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
@@ -357,11 +357,11 @@ class Coherency(SampleScore):
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` and ``kept``, both ``(N, *spatial)``,
     floating, at least 0: the maps of the images, and those of
-    :func:`keep_salient(images, saliency) <lightning_gcam.metrics.functional.keep_salient>`. ``compute``
+    `keep_salient(images, saliency)`. ``compute``
     returns a float32 scalar in [0, 1], NaN if every sample was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.

@@ -207,7 +207,7 @@ class SaliencyGini(SampleScore):
     sample was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
@@ -244,7 +244,7 @@ class SaliencyEntropy(SampleScore):
     sample was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
@@ -285,7 +285,7 @@ class PositionalConcentration(SampleMean):
     was left out, or all objects lie in one and the same cell.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.
@@ -325,7 +325,7 @@ class BlankRate(SampleMean):
     was no sample.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.
@@ -392,7 +392,7 @@ class Complexity(SampleScore):
     sample was left out.
 
     Args:
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating.

@@ -321,7 +321,7 @@ class MaxBoxAccuracy(SampleMean):
     IoU, on the very samples that are scored.
 
     A box ends **after** its last pixel; the authors' code (wsolevaluation) makes each box one pixel too large,
-    see :func:`lightning_gcam.metrics.functional.max_box_accuracy`. A sample whose map is blank (all zero, or
+    see `lightning_gcam.metrics.functional.max_box_accuracy`. A sample whose map is blank (all zero, or
     not finite) or that has no object is left out, and counted in ``left_out``.
 
     As input to ``forward`` and ``update`` the metric accepts ``saliency`` ``(N, *spatial)``, floating, at
@@ -332,7 +332,7 @@ class MaxBoxAccuracy(SampleMean):
     Args:
         version: 1 or 2.
         num_thresholds: The grid: k / num_thresholds of the map's own peak, for k = 1 to num_thresholds.
-        kwargs: Passed on to :class:`torchmetrics.Metric`.
+        kwargs: Passed on to `torchmetrics.Metric`.
 
     Raises:
         TypeError: In ``update``, if ``saliency`` is not floating or ``mask`` is not bool.

@@ -24,6 +24,7 @@ from lightning_gcam.report.reading import (
     read_picture,
 )
 from lightning_gcam.report.storage import Run, Store, parse_alert
+from lightning_gcam.shortcuts.message import parts_of_markdown
 from lightning_gcam.utils.errors import InputError
 from lightning_gcam.utils.files import printable
 
@@ -206,8 +207,9 @@ def _read_events_of(run: Run, source: Path) -> None:
             prefix = tag.removesuffix("/alarm/text_summary")
             for event in events.Tensors(tag):
                 message = b"".join(event.tensor_proto.string_val[:1]).decode("utf-8", "replace")
-                message = message.replace("\n\n", "\n")  # the paragraphs are lines
-                run.alerts.append({"step": event.step, "message": message, "log_prefix": prefix})
+                alert = {"step": event.step, "message": message.replace("\n\n", "\n"), "log_prefix": prefix}
+                if isinstance(parsed := parse_alert(alert | parts_of_markdown(message)), dict):
+                    run.alerts.append(parsed)
 
 
 def _add_look(run: Run, prefix: str, step: int, picture: bytes, epoch: Any = None) -> None:

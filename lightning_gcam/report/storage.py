@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Run:
         name: as the page calls it.
         monitors: by prefix.
         curves: every logged number.
-        alerts: `step`, `message` and `log_prefix` of each.
+        alerts: `step`, `message` and `log_prefix` of each; where they are known, its `PARTS`.
         hyperparameters: names and values, as strings.
         left_out: what could not be read, a line each: the file, and why.
     """
@@ -174,9 +174,12 @@ class Store:
         if finite:
             self._append(_METRICS, {"step": int(step), **finite})
 
-    def add_alert(self, step: int, message: str, log_prefix: str) -> None:
-        """Add an alert."""
-        self._append(_ALERTS, {"step": int(step), "message": message, "log_prefix": log_prefix})
+    def add_alert(
+        self, step: int, message: str, log_prefix: str, parts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add an alert, with those of its `PARTS` that are given."""
+        known = {name: parts[name] for name in PARTS if name in parts} if parts is not None else {}
+        self._append(_ALERTS, {"step": int(step), "message": message, "log_prefix": log_prefix, **known})
 
     def add_look(self, prefix: str, step: int, samples: str, look: str) -> None:
         """Write a look, in place of one at the same step. Looks at other samples are moved to another folder.
@@ -290,12 +293,49 @@ class Store:
             file.write("\n" + json.dumps(row))  # in front: a line that was cut off stays alone
 
 
+PARTS = ("headline", "evidence", "advice", "unchecked")
+"""The parts of an alert's message, see `lightning_gcam.shortcuts.plain_of`; without them the page shows the message."""
+
+
 def parse_alert(row: Mapping[str, Any]) -> dict[str, Any] | BrokenFile:
-    """Return the alert in a line of a file, or what is wrong with it."""
+    """Return the alert in a line of a file, or what is wrong with it; a list may be text in JSON, as in a CSV file."""
     alert = {name: row.get(name) for name in ("step", "message", "log_prefix")}
     if not isinstance(alert["message"], str) or not isinstance(alert["log_prefix"], str):
         return BrokenFile(f"the alert at step {row['step']} has no message or no log_prefix")
+    with suppress(BrokenFile):
+        alert |= _parse_parts(row)
     return alert
+
+
+def _parse_parts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `PARTS` of an alert; none where one is missing or of another form."""
+    parts = {name: row.get(name) for name in PARTS}
+    for name in PARTS[1:]:
+        if isinstance(text := parts[name], str):
+            parts[name] = parse_json(text)
+    lists = [parts[name] for name in PARTS[1:]]
+    if not isinstance(parts["headline"], str) or not all(isinstance(each, list) for each in lists):
+        return {}
+    evidence, *texts = lists
+    is_valid = all(map(_is_evidence, evidence)) and all(
+        isinstance(each, str) for text in texts for each in text
+    )
+    return parts if is_valid else {}
+
+
+def _is_evidence(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("what"), str):
+        return False
+    interval = row.get("interval")
+    ends = (
+        interval if isinstance(interval, list) and len(interval) == 2 else [] if interval is None else [None]
+    )
+    numbers = [
+        row.get("value"),
+        *ends,
+        *(each for each in (row.get("n"), row.get("chance")) if each is not None),
+    ]
+    return all(type(each) in (int, float) and finite_number(each) is not None for each in numbers)
 
 
 def _read_text_or_empty(path: Path) -> str:

@@ -1,85 +1,127 @@
-"""The alarm in words and in numbers: what was measured, and what to try next; no verdict on the model."""
+"""The alarm in words and in numbers: what was measured, what was not checked, what to try; no verdict on the model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from lightning_gcam.metrics import Measurement
-from lightning_gcam.shortcuts.detector import FOLLOWS, KINDS, Finding, before, share_left
-from lightning_gcam.shortcuts.exchange import CHANCE, KEPT, RATE, SAME_CLASS_RATE, property_of
+from lightning_gcam.shortcuts.detector import KINDS, Finding, before, share_left
+from lightning_gcam.shortcuts.exchange import CHANCE, RATE, SAME_CLASS_RATE, property_of
 from lightning_gcam.shortcuts.results import Reliance
 from lightning_gcam.utils.errors import InputError
 
-_CHANGES = {
-    "background_only_accuracy": "with the object removed",
-    "object_only_accuracy": "with only the object left",
-    "background_swap_accuracy": "with the object on the background of another class",
-    "suspect_swap_accuracy": "with the suspect region of another class",
-}
-_READINGS = {KINDS[0]: "on evidence outside of the object", KINDS[1]: "on the suspect region"}
-_NEXT_STEPS = {
-    "agrees": "look at the overlays for what is salient outside of the object",
-    "is blind": "look for what covers the object as well (a tint, a style of the camera), which no map can show",
-    "is unclear": "look at the overlays: the saliency lies on the object and beside it",
-    "is not there": "add scores of the saliency (`scores=None`) to see where it lies",
-}
 _WORDS = {
-    "color": "colours",
-    "histogram": "the values of each channel (histogram)",
-    "spectrum": "the amplitude spectrum",
-    "texture": "high frequencies (texture)",
+    "color": "the colours",
+    "histogram": "the values of each channel",
+    "spectrum": "the spectrum",
+    "texture": "the texture",
     "border": "the border",
-    "salient_region": "the place where the saliency concentrates",
+    "salient_region": "the most salient place",
     "background": "the background",
     "suspect": "the suspect region",
 }
+_ACCURACIES = {
+    "background_only_accuracy": "accuracy without the object",
+    "object_only_accuracy": "accuracy with only the object",
+    "background_swap_accuracy": "accuracy on another class's background",
+    "suspect_swap_accuracy": "accuracy with another class's suspect region",
+}
+_MOST_NAMED = 3
+"""Properties in a headline; the rows name all."""
+
 _MAY_BELONG = {"color", "histogram", "background"}
-_YOURS_TO_SAY = (
-    "It may belong to the class (a ripe tomato is red, a camel is likelier in sand): that is yours to say, and the "
-    "monitor's `checks=` leaves a property out."
-)
+_MAY_BE_LEGITIMATE = "decide whether it may be legitimate context, as sand is for a camel; the monitor's `checks=` leaves a check out"
+_OF_SALIENCY = {
+    "agrees": "look at the overlays for what is salient outside of the object: the saliency agrees",
+    "is blind": "go by the numbers, not by the overlays: the saliency is blind to it",
+    "is unclear": "take more samples (`num_samples=`): whether the saliency shows it is unclear",
+    "is not there": "add scores of the saliency (`scores=None`) to see where it lies",
+}
+_COVERS_ALL = "look for what covers the object as well, such as a tint or the style of a camera"
+_AT_LAST = "remove or exchange it, and validate on images without it"
 
 
-def message_of(finding: Finding) -> str:
-    """The finding in a few lines: measured, with n, interval and chance; no verdict on the model.
+def headline_of(finding: Finding) -> str:
+    """The finding in one line: what predictions follow, and what the class does without.
 
     Example:
         >>> from lightning_gcam.shortcuts.detector import Evidence
-        >>> measured = Measurement(0.75, 100, 0, 0, 0, (0.66, 0.82))
-        >>> reliance = Reliance({"accuracy": measured, "background_only_accuracy": measured}, chance=0.1)
-        >>> print(message_of(Finding(KINDS[:1], "agrees", Evidence(9, 2, reliance, {"energy": 0.2}), looks=2)))
-        2 looks in a row, the last at step 9 (epoch 2), are consistent with reliance on evidence outside of the object.
-        Accuracy on the fixed samples is 0.75 [0.66, 0.82], n = 100, chance 0.10; with the object removed it is 0.75
-        [0.66, 0.82], n = 100 (100% of what lies above chance is left).
-        The saliency agrees: 0.20 of it lies on the object.
-        What to try next: look at the overlays for what is salient outside of the object; then remove or exchange it,
-        and validate on images without it.
+        >>> kinds = ("survives without the object", "follows the border", "follows the color")
+        >>> headline_of(Finding(kinds, "agrees", Evidence(9, 2, Reliance({}, chance=0.1), {}), looks=2))
+        'predictions follow the border and the colours; the class survives without the object'
     """
-    evidence, reliance, names = finding.evidence, finding.evidence.reliance, finding.properties
-    readings = [_READINGS.get(kind, f"on {_words(kind.removeprefix(FOLLOWS))}") for kind in finding.kinds]
-    looks, are = ("looks in a row", "are") if finding.looks > 1 else ("look", "is")
-    accuracy = f"Accuracy on the fixed samples is {_shown(reliance.measurements['accuracy'])}"
-    lines = (
-        f"{finding.looks} {looks}, the last at step {evidence.step} (epoch {evidence.epoch}), {are} consistent with "
-        f"reliance {_enumerated(readings)}.",
-        f"{'; '.join((f'{accuracy}, chance {reliance.chance:.2f}', *_checks(reliance)))}.",
-        *_exchanged(names, reliance),
-        _on_saliency(finding),
-        _YOURS_TO_SAY if _MAY_BELONG & {*names} else "",
-        *_next_steps(finding),
-    )
-    return "\n".join(filter(None, lines))
+    names = [_words(name) for name in finding.properties]
+    further = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+    follow = f"predictions follow {_enumerated([*names[:_MOST_NAMED], *further])}" if names else ""
+    survives = "the class survives without the object" if KINDS[0] in finding.kinds else ""
+    fails = KINDS[1] in finding.kinds and "suspect" not in finding.properties
+    dies = "accuracy falls with the suspect region exchanged" if fails else ""
+    return "; ".join(filter(None, (follow, survives, dies)))
+
+
+def rows_of(finding: Finding) -> list[dict[str, Any]]:
+    """The measurements behind the finding, each a row of `what`, `value`, `n`, `interval` and `chance`.
+
+    The chance of a follow rate is the larger of its two controls: the rate of the untouched images, and that of the
+    same edit within a class. What a row does not have is None.
+
+    Example:
+        >>> from lightning_gcam.shortcuts.detector import Evidence
+        >>> accuracy = Measurement(0.75, 100, 0, 0, 0, (0.66, 0.82))
+        >>> evidence = Evidence(9, 2, Reliance({"accuracy": accuracy}, chance=0.1), {"energy": 0.2})
+        >>> for row in rows_of(Finding(KINDS[:1], "agrees", evidence, looks=2)):
+        ...     print(*row.values())
+        accuracy 0.75 100 [0.66, 0.82] 0.1
+        saliency on the object 0.2 None None None
+    """
+    reliance = finding.evidence.reliance
+    return [
+        *_rows_of_accuracy(finding.kinds, reliance),
+        *_rows_of_followed(finding.properties, reliance),
+        *_rows_of_saliency(finding),
+    ]
+
+
+def advice_of(finding: Finding) -> list[str]:
+    """What to try next, the likeliest to help first; it follows from what was found.
+
+    Example:
+        >>> from lightning_gcam.shortcuts.detector import Evidence
+        >>> evidence = Evidence(9, 2, Reliance({}, chance=0.1), {})
+        >>> for each in advice_of(Finding(("follows the border",), "is not judged", evidence, looks=2)):
+        ...     print(each)
+        for the border, crop the images (of signals the ends), or look for tags, frames and rulers at their edges
+        remove or exchange it, and validate on images without it
+    """
+    names = finding.properties
+    may_belong = KINDS[0] in finding.kinds or not _MAY_BELONG.isdisjoint(names)
+    unseen = finding.saliency == "is blind" and not names
+    return [
+        *([_MAY_BE_LEGITIMATE] if may_belong else []),
+        *([_OF_SALIENCY[finding.saliency]] if finding.saliency in _OF_SALIENCY else []),
+        *(f"for {_words(name)}, {_remedy(name)}" for name in names),
+        *([_COVERS_ALL] if unseen else []),
+        _AT_LAST,
+    ]
 
 
 def plain_of(finding: Finding) -> dict[str, Any]:
-    """The finding as one flat dict of plain numbers, strings and lists, `step` and `message` among them."""
+    """The finding as one flat dict of plain numbers, strings and lists.
+
+    Beside `step`, `message`, `headline`, `evidence` (of `rows_of`), `advice` and `unchecked` it has each score by name.
+    """
     evidence = finding.evidence
     plain: dict[str, Any] = {
         "step": evidence.step,
         "epoch": evidence.epoch,
         "message": message_of(finding),
+        "headline": headline_of(finding),
+        "evidence": rows_of(finding),
+        "advice": advice_of(finding),
+        "unchecked": list(finding.unchecked),
         "kinds": list(finding.kinds),
         "properties": list(finding.properties),
         "saliency": finding.saliency,
@@ -92,54 +134,174 @@ def plain_of(finding: Finding) -> dict[str, Any]:
     return {**plain, **{name: float(value) for name, value in evidence.scores.items()}}
 
 
-def _shown(measurement: Measurement) -> str:
-    low, high = measurement.interval or (float("nan"), float("nan"))
-    return f"{measurement.value:.2f} [{low:.2f}, {high:.2f}], n = {measurement.n}"
+def message_of(finding: Finding) -> str:
+    """The finding as a block of text: its headline, one number a line, what was not checked, and what to try.
+
+    Example:
+        >>> from lightning_gcam.shortcuts.detector import Evidence
+        >>> measured = Measurement(0.75, 100, 0, 0, 0, (0.66, 0.82))
+        >>> reliance = Reliance({"accuracy": measured, "suspect_swap_accuracy": measured}, chance=0.1)
+        >>> evidence = Evidence(9, 2, reliance, {"energy": 0.2, "energy_chance": 0.15})
+        >>> print(message_of(Finding(("follows the suspect",), "is not judged", evidence, 2, ("the background",))))
+        predictions follow the suspect region
+          2 looks in a row, the last at step 9 (epoch 2)
+          accuracy                                      0.75 [0.66, 0.82]  n = 100  chance 0.10
+          accuracy with another class's suspect region  0.75 [0.66, 0.82]  n = 100  chance 0.10
+          saliency on the object                        0.20                        chance 0.15
+          not checked: the background
+          try: for the suspect region, cover or remove the suspect region
+          try: remove or exchange it, and validate on images without it
+    """
+    evidence, looks = (
+        finding.evidence,
+        f"{finding.looks} looks in a row, the last" if finding.looks > 1 else "a look",
+    )
+    lines = (
+        headline_of(finding),
+        f"{looks} at step {evidence.step} (epoch {evidence.epoch})",
+        *_columns(rows_of(finding)),
+        *(f"not checked: {each}" for each in finding.unchecked),
+        *(f"try: {each}" for each in advice_of(finding)),
+    )
+    return "\n  ".join(lines)
 
 
-def _checks(reliance: Reliance) -> Iterator[str]:
-    for name, change in _CHANGES.items():
-        measurement = reliance.measurements.get(name)
-        if measurement is not None and measurement.n:
-            left = share_left(name, reliance)
-            of_these = (
-                "" if before(name, reliance) is reliance.measurements["accuracy"] else " for these samples"
-            )
-            share = (
-                f" ({max(left, 0.0):.0%} of what lies above chance{of_these} is left)" if left <= 1 else ""
-            )
-            own = reliance.chance_of(name)
-            chance = f", chance {own:.2f}" if own != reliance.chance else ""
-            yield f"{change} it is {_shown(measurement)}{chance}{share}"
+def markdown_of(alert: Mapping[str, Any]) -> str:
+    """An alert as Markdown: its headline, a table of the evidence, what was not checked, and what to try.
+
+    Args:
+        alert: as `plain_of` gives it; one without a headline is its message, a paragraph a line.
+
+    Example:
+        >>> row = {"what": "accuracy", "value": 0.75, "n": 100, "interval": [0.66, 0.82], "chance": 0.1}
+        >>> print(markdown_of({"headline": "found", "evidence": [row], "advice": ["crop"], "unchecked": ["a", "b"]}))
+        ### found
+        <BLANKLINE>
+        | what | value | 95% interval | n | chance |
+        | --- | --- | --- | --- | --- |
+        | accuracy | 0.75 | [0.66, 0.82] | 100 | 0.10 |
+        <BLANKLINE>
+        Not checked: a; b
+        <BLANKLINE>
+        What to try:
+        <BLANKLINE>
+        - crop
+    """
+    if "headline" not in alert:
+        return str(alert["message"]).replace("\n", "\n\n")  # Markdown joins lines
+    head = ("what", "value", "95% interval", "n", "chance")
+    rows = (head, ("---",) * len(head), *map(_cells, alert["evidence"]))
+    blocks = (
+        f"### {alert['headline']}",
+        "\n".join(f"| {' | '.join(row)} |" for row in rows),
+        f"Not checked: {'; '.join(alert['unchecked'])}" if alert["unchecked"] else "",
+        "What to try:",
+        "\n".join(f"- {each}" for each in alert["advice"]),
+    )
+    return "\n\n".join(filter(None, blocks))
 
 
-def _exchanged(names: Sequence[str], reliance: Reliance) -> Iterator[str]:
-    """A line for each property that is followed."""
-    if names:
-        yield "Of the predictions for images with a property of another class, so many are that class:"
+def parts_of_markdown(text: str) -> dict[str, Any]:
+    """The headline, evidence, advice and unchecked of an alert, read from what `markdown_of` wrote; else empty.
+
+    Example:
+        >>> row = {"what": "accuracy", "value": 0.75, "n": None, "interval": [0.66, 0.82], "chance": 0.1}
+        >>> alert = {"headline": "found", "evidence": [row], "advice": ["crop"], "unchecked": ["a", "b"]}
+        >>> parts_of_markdown(markdown_of(alert)) == alert, parts_of_markdown("A message of an earlier version.")
+        (True, {})
+    """
+    headline, *lines = text.splitlines() or [""]
+    if not headline.startswith("### "):
+        return {}
+    cells = [line[2:-2].split(" | ") for line in lines if line.startswith("| ")]
+    unchecked = [line.removeprefix("Not checked: ") for line in lines if line.startswith("Not checked: ")]
+    return {
+        "headline": headline.removeprefix("### "),
+        "evidence": [row for each in cells[2:] if (row := _row_of_cells(each)) is not None],
+        "advice": [line.removeprefix("- ") for line in lines if line.startswith("- ")],
+        "unchecked": unchecked[0].split("; ") if unchecked else [],
+    }
+
+
+def _rows_of_accuracy(kinds: Sequence[str], reliance: Reliance) -> Iterator[dict[str, Any]]:
+    yield _row("accuracy", reliance.measurements["accuracy"], reliance.chance)
+    shares = {"background_only_accuracy": KINDS[0], "suspect_swap_accuracy": KINDS[1]}
+    names = [name for name in _ACCURACIES if _has(name, reliance)]
+    if any(before(name, reliance) is not reliance.measurements["accuracy"] for name in names):
+        yield _row(
+            "accuracy of those with an object", before(names[0], reliance), reliance.chance_of(names[0])
+        )
     for name in names:
-        found = (reliance.measurements.get(name + each) for each in (RATE, CHANCE, SAME_CLASS_RATE, KEPT))
-        rate, untouched, same, kept = (each if each is not None and each.n else None for each in found)
-        beside = [f"untouched {untouched.value:.2f}"] if untouched is not None else []
-        beside += [f"with that of the image's own class {same.value:.2f}"] if same is not None else []
-        stay = f"; {kept.value:.2f} stay right" if kept is not None else ""
-        if rate is not None:
-            yield f"- {_words(name)}: {_shown(rate)} ({', '.join(beside)}){stay}"
-    if names and reliance.num_classes == 2:
-        yield "Of two classes, what is not right is the other: compare with what the image's own class does."
+        yield _row(_ACCURACIES[name], reliance.measurements[name], reliance.chance_of(name))
+        left = share_left(name, reliance)
+        if shares.get(name) in kinds and math.isfinite(left):
+            yield _row("share left of the accuracy above chance", min(max(left, 0.0), 1.0))
 
 
-def _next_steps(finding: Finding) -> Iterator[str]:
-    """What to try next: in a line, or in one for each property that is followed."""
-    first, names = _NEXT_STEPS.get(finding.saliency), finding.properties
-    then = "remove or exchange it, and validate on images without it."
-    if not names:
-        yield f"What to try next: {first}; then {then}"
-        return
-    yield "What to try next:"
-    yield from ([f"- {first}"] if first else [])
-    yield from (f"- {_words(name)}: {_remedy(name)}" for name in names)
-    yield f"Then {then}"
+def _rows_of_followed(names: Sequence[str], reliance: Reliance) -> Iterator[dict[str, Any]]:
+    for name in names:
+        if _has(name + RATE, reliance):
+            controls = [name + each for each in (CHANCE, SAME_CLASS_RATE) if _has(name + each, reliance)]
+            expected = max((reliance.measurements[each].value for each in controls), default=None)
+            yield _row(
+                f"predictions that follow {_words(name)}", reliance.measurements[name + RATE], expected
+            )
+
+
+def _rows_of_saliency(finding: Finding) -> Iterator[dict[str, Any]]:
+    scores, intervals = finding.evidence.scores, finding.evidence.intervals
+    if "energy" in scores:
+        row = _row("saliency on the object", scores["energy"], scores.get("energy_chance"))
+        yield {**row, "interval": list(intervals["energy"]) if "energy" in intervals else None}
+    if "suspect_lift" in scores:
+        yield _row("saliency in the suspect region, over its area", scores["suspect_lift"], 1.0)
+    if finding.saliency == "is blind" and "energy" not in scores:
+        yield _row("share of the maps that are blank", scores.get("blank_rate", 1.0))
+
+
+def _row(what: str, measured: Measurement | float, chance: float | None = None) -> dict[str, Any]:
+    if not isinstance(measured, Measurement):
+        return {"what": what, "value": float(measured), "n": None, "interval": None, "chance": chance}
+    interval = list(measured.interval) if measured.interval is not None else None
+    return {"what": what, "value": measured.value, "n": measured.n, "interval": interval, "chance": chance}
+
+
+def _has(name: str, reliance: Reliance) -> bool:
+    """Whether a measurement is there, of one sample at least."""
+    return name in reliance.measurements and reliance.measurements[name].n > 0
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the evidence in words; what it does not have is empty."""
+    low_high = [f"{each:.2f}" for each in row["interval"] or ()]
+    chance = f"{row['chance']:.2f}" if row["chance"] is not None else ""
+    n = str(row["n"]) if row["n"] is not None else ""
+    return row["what"], f"{row['value']:.2f}", f"[{', '.join(low_high)}]" if low_high else "", n, chance
+
+
+def _row_of_cells(cells: Sequence[str]) -> dict[str, Any] | None:
+    """The row of `_cells`, as exact as that wrote it; None where it is none."""
+    with suppress(ValueError):
+        what, value, interval, n, chance = cells
+        return {
+            "what": what,
+            "value": float(value),
+            "n": int(n) if n else None,
+            "interval": [float(each) for each in interval.strip("[]").split(", ")] if interval else None,
+            "chance": float(chance) if chance else None,
+        }
+    return None
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The rows with their columns below each other, one a line."""
+    table = [
+        (what, f"{value} {interval}".strip(), n and f"n = {n}", chance and f"chance {chance}")
+        for what, value, interval, n, chance in map(_cells, rows)
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _words(name: str) -> str:
@@ -154,27 +316,5 @@ def _remedy(name: str) -> str:
 
 
 def _enumerated(words: Sequence[str]) -> str:
-    *others, last = dict.fromkeys(words)
+    *others, last = words
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def _on_saliency(finding: Finding) -> str:
-    if finding.saliency == "is not there":
-        return "No score of the saliency stands beside it."
-    where = "; ".join(_places(finding.evidence.scores))
-    if finding.saliency == "is not judged":
-        return f"The saliency beside it: {where}." if where else ""
-    where = where or "every map is blank"
-    if finding.saliency == "agrees":
-        return f"The saliency agrees: {where}."
-    if finding.saliency == "is unclear":
-        return f"The saliency is unclear: {where}."
-    return f"The saliency does not show it: {where}."
-
-
-def _places(scores: Mapping[str, float]) -> Iterator[str]:
-    if "energy" in scores:
-        chance = f" (chance {scores['energy_chance']:.2f})" if "energy_chance" in scores else ""
-        yield f"{scores['energy']:.2f} of it lies on the object{chance}"
-    if "suspect_lift" in scores:
-        yield f"in the suspect region it is {scores['suspect_lift']:.1f} times its share of the area"

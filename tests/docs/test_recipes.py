@@ -1,4 +1,4 @@
-"""docs/recipes.md: each piece of code is run on a network and a batch of its kind, and what is refused leads there."""
+"""The recipes among the guides: each is run on a network and a batch of its kind, and what is refused leads there."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ from tests.support.toys import LIGHTNING_SAYS, toy_trainer
 
 pytestmark = LIGHTNING_SAYS
 
-PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
-SECTIONS = {part.splitlines()[0]: part for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]}
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+OF_GUIDES = {
+    name: {
+        part.splitlines()[0]: part for part in (GUIDES / name).read_text(encoding="utf-8").split("\n## ")[1:]
+    }
+    for name in ("batch.md", "model.md", "volumes_and_signals.md")
+}
+SECTIONS = {title: part for sections in OF_GUIDES.values() for title, part in sections.items()}
 IMAGES = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(16) % 2
 
@@ -90,7 +96,7 @@ def test_clips_whose_frames_come_first(tmp_path: Path) -> None:
     samples = [{"clip": each, "label": int(label)} for each, label in zip(clips, LABELS, strict=True)]
     module = Clips()
 
-    record = look(tmp_path, "Volumes and clips", module, samples)
+    record = look(tmp_path, "Clips whose frames come first", module, samples)
 
     assert record.attribution.maps["guidance_cam"].shape == (16, 3, 16, 16)
     with torch.no_grad():
@@ -145,10 +151,10 @@ def test_one_of_several_heads(tmp_path: Path) -> None:
         for row, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True))
     ]
     module = Faces()
-    record = look(tmp_path, "Several heads", module, samples, network=Faces(), images=IMAGES)
+    record = look(tmp_path, "Several heads", module, samples)
     assert list(record.heads) == ["sex"]
     assert record.attribution.targets.tolist() == sorted(LABELS.tolist())  # balanced, by class
-    assert run("Several heads", network=module, images=IMAGES)["attribution"].logits.shape == (16, 2)
+    assert attribute(module, IMAGES, head="sex").logits.shape == (16, 2)
 
 
 # --------------------------------------------------------------------------------------------------- detections
@@ -182,7 +188,7 @@ def test_images_of_several_sizes() -> None:
         {"boxes": torch.tensor([[0.0, 0, 8, 12]]), "labels": torch.tensor([1])},
         {"boxes": torch.tensor([[16.0, 24, 32, 48], [0, 0, 1, 1]]), "labels": torch.tensor([2, 1])},
     ]
-    with pytest.raises(InputError, match=r"several sizes.*docs/recipes.md#images-of-several-sizes"):
+    with pytest.raises(InputError, match=r"several sizes.*docs/guides/batch.md#images-of-several-sizes"):
         as_saliency_batch((images, targets))
     found = run("Images of several sizes")["one_size"]((images, targets))
     assert found.images.shape == (2, 3, 480, 640) and found.labels.tolist() == [1, 2]
@@ -224,7 +230,7 @@ def test_a_detached_model_is_not_told_to_name_a_layer(kind: Any, explain: Any) -
         InputError, match="^No `target_layer` of .* can be explained: gradients were on"
     ) as caught:
         explain(kind(), IMAGES[:2])
-    assert str(caught.value).endswith("see docs/recipes.md#quantized-and-detached-models.")
+    assert str(caught.value).endswith("see docs/guides/model.md#quantized-and-detached-models.")
     assert "lambda" not in str(caught.value)
 
 
@@ -240,7 +246,7 @@ def quantized() -> nn.Module:
 @pytest.mark.parametrize("layer", [None, "0"])
 def test_a_quantized_model_is_not_told_to_name_a_layer(layer: str | None) -> None:
     with pytest.raises(
-        InputError, match=r'is quantized \("4"\).* see docs/recipes.md#quantized-and-detached-models'
+        InputError, match=r'is quantized \("4"\).* see docs/guides/model.md#quantized-and-detached-models'
     ):
         attribute(quantized(), IMAGES[:2], target_layer=layer)
 
@@ -252,9 +258,6 @@ def test_one_that_detaches_last(tmp_path: Path) -> None:
         "Quantized and detached models",
         module,
         list(zip(IMAGES, LABELS, strict=True)),
-        float_model=Detached().logits.__self__.conv
-        and nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        images=IMAGES,
     )
     with torch.no_grad():
         torch.testing.assert_close(record.attribution.logits, module.logits(record.batch.images))
@@ -311,7 +314,7 @@ def test_numbers_that_are_no_classes(
     tmp_path: Path, section: str, shape: tuple[int, ...], place: int
 ) -> None:
     measured = torch.rand(16, *shape) * 16
-    with pytest.raises(InputError, match=f"docs/recipes.md#{section.lower()}"):
+    with pytest.raises(InputError, match=f"docs/guides/batch.md#{section.lower()}"):
         as_saliency_batch((IMAGES, measured))
 
     module = Points(shape)
@@ -367,9 +370,8 @@ def test_boxes() -> None:
 
 def test_every_link_in_a_message_leads_to_a_section() -> None:
     package = Path(lightning_gcam.__file__).parent
-    sources = "".join(each.read_text(encoding="utf-8") for each in package.rglob("*.py"))
-    named = set(re.findall(r'(?:"|RECIPES\}|recipes.md)(#[a-z-]{4,})', sources))
-    sections = {"#" + each.lower().replace(" ", "-") for each in SECTIONS}
-
-    assert len(named) >= 4
-    assert named <= sections
+    for room, guide, least in (("data", "batch.md", 4), ("cam", "model.md", 2)):
+        sources = "".join(each.read_text(encoding="utf-8") for each in (package / room).rglob("*.py"))
+        named = set(re.findall(r'(?:"|RECIPES\})(#[a-z-]{4,})', sources))
+        assert len(named) >= least
+        assert named <= {"#" + each.lower().replace(" ", "-") for each in OF_GUIDES[guide]}

@@ -1,4 +1,4 @@
-"""A real TensorBoard server on this machine, and the picture in docs/loggers.md made with it, after `make demo`.
+"""A real TensorBoard server on this machine, and the picture in docs/guides/loggers.md made with it, after `make demo`.
 
 python -m tests.support.tensorboard_page runs/planted_shortcut docs/images/tensorboard.png
 """

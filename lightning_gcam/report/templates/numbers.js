@@ -51,6 +51,22 @@ function showAlerts() {
       if (looks().length) goTo(looks().indexOf(nearest(looks(), each.step)));
     });
     const where = DATA.runs.length > 1 ? `${DATA.runs[each.run].name}, ` : "";
-    return make("div", { class: "note", role: "note" }, make("strong", {}, `ShortcutAlarm · ${where}${each.log_prefix}, step ${number(each.step)}`), make("p", {}, each.message), button);
+    const from = `ShortcutAlarm · ${where}${each.log_prefix}, step ${number(each.step)}`;
+    return make("div", { class: "note", role: "note" }, make("strong", {}, from), ...(each.headline ? alertParts(each) : [make("p", {}, each.message)]), button);
   }));
+}
+// An alert in its parts: headline, evidence with one number a row, what was not checked, what to try.
+function alertParts(alert) {
+  const near = (value) => (value === null || value === undefined ? "" : value.toFixed(2));
+  const rows = alert.evidence.map((each) => {
+    const interval = each.interval ? each.interval.map(near).join(" to ") : "";
+    return make("tr", {}, make("th", { scope: "row" }, each.what), ...[near(each.value), interval, each.n ?? "", near(each.chance)].map((text) => make("td", {}, String(text))));
+  });
+  const head = ["measured", "value", "interval of 95%", "n", "chance"].map((text) => make("th", { scope: "col" }, text));
+  const table = make("table", {}, make("thead", {}, make("tr", {}, ...head)), fill(make("tbody"), rows));
+  const unchecked = alert.unchecked.length ? [make("p", {}, `Not checked: ${alert.unchecked.join("; ")}`)] : [];
+  return [
+    make("p", { class: "headline" }, alert.headline), make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "What was measured" }, table), ...unchecked,
+    make("p", {}, "What to try:"), fill(make("ul"), alert.advice.map((text) => make("li", {}, text))),
+  ];
 }

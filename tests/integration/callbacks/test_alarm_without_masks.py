@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +107,12 @@ def test_it_names_the_property_that_is_followed(tmp_path: Path) -> None:
         assert (alert[f"border_{name}"], alert[f"border_{name}_n"]) == (value, N)
         low, high = alert[f"border_{name}_interval"]
         assert low <= value <= high
-    assert "consistent with reliance on the border.\n" in alert["message"]
+    assert alert["headline"] == "predictions follow the border"
     (table,) = tmp_path.rglob("alerts.csv")
     with table.open(newline="", encoding="utf-8") as file:
-        assert [row["message"] for row in csv.DictReader(file)] == [alert["message"]]
+        (row,) = csv.DictReader(file)
+    assert (row["message"], row["headline"]) == (alert["message"], alert["headline"])
+    assert [json.loads(row[name]) for name in ("evidence", "advice")] == [alert["evidence"], alert["advice"]]
     (words,) = [each for each in heard if "judges without masks" in each]
     assert words.startswith(
         "ShortcutAlarm (saliency) judges without masks: texture, border. A mark at a random"
@@ -129,7 +133,7 @@ def test_healthy_samples_with_an_empty_mask_count(tmp_path: Path) -> None:
     (alert,) = alarm.alerts
     assert (alert["kinds"], alert["accuracy_n"], alert["accuracy_chance"]) == (["follows the border"], N, 0.5)
     assert (alert["background_only_accuracy_n"], alert["object_accuracy_chance"]) == (N // 2, 1.0)
-    assert "with the object removed it is 1.00 [0.81, 1.00], n = 16, chance 1.00." in alert["message"]
+    assert re.search(r"without the object +1\.00 \[0\.81, 1\.00\]  n = 16  chance 1\.00\n", alert["message"])
 
 
 @HEALTHY
@@ -181,7 +185,7 @@ def test_a_property_of_the_users_is_judged_like_the_others(tmp_path: Path) -> No
     finally:
         unregister_property("top_half")
     assert alarm.alerts[0]["properties"] == ["top_half"]
-    assert '- the property "top_half": flip the images at random\n' in alarm.alerts[0]["message"]
+    assert 'try: for the property "top_half", flip the images at random\n' in alarm.alerts[0]["message"]
 
 
 # ------------------------------------------------------------------------------------------------ two classes

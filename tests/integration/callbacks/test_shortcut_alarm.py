@@ -25,6 +25,7 @@ from lightning_gcam.callbacks.shortcut_alarm import RecentLooks
 from lightning_gcam.loggers import log_alert
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Evidence, Reliance, Thresholds
+from lightning_gcam.shortcuts.message import markdown_of
 from lightning_gcam.shortcuts.shares import wilson_interval
 from tests.support.toys import LIGHTNING_SAYS, PACKAGES, LightningToy, Toy, toy_trainer
 
@@ -119,9 +120,10 @@ def test_it_speaks_once_where_the_network_reads_the_corner(tmp_path: Path) -> No
     assert alert["accuracy_interval"] == pytest.approx(wilson_interval(N, N))
     assert alert["suspect_lift"] == pytest.approx(16.0)
     assert json.loads(json.dumps(alert)) == alert
-    assert (
-        "on evidence outside of the object, on the suspect region and on the background." in alert["message"]
+    assert alert["headline"] == (
+        "predictions follow the background and the suspect region; the class survives without the object"
     )
+    assert alert["unchecked"][-1] == "cues on the object itself"
 
 
 def test_it_is_silent_where_the_network_reads_the_object(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_it_speaks_where_the_maps_are_blind(tmp_path: Path) -> None:
     (alert,) = alarm.alerts
     assert alert["kinds"] == ["survives without the object"]
     assert (alert["saliency"], alert["energy"]) == ("is blind", pytest.approx(1.0, abs=1e-3))
-    assert "The saliency does not show it: 1.00 of it lies on the object" in alert["message"]
+    assert "the saliency is blind to it" in alert["message"]
 
 
 @pytest.mark.parametrize("looks_in_a_row", [1, 3, 5])
@@ -412,7 +414,7 @@ def test_a_text_in_tensorboard(tmp_path: Path, package: Any) -> None:
     events = EventAccumulator(logger.log_dir).Reload()
     (event,) = events.Tensors("saliency/alarm/text_summary")
     assert event.step == alarm.alerts[0]["step"]
-    assert event.tensor_proto.string_val[0].decode() == alarm.alerts[0]["message"].replace("\n", "\n\n")
+    assert event.tensor_proto.string_val[0].decode() == markdown_of(alarm.alerts[0])
 
 
 @pytest.mark.filterwarnings("ignore:ShortcutAlarm", "ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -433,7 +435,11 @@ def test_an_alert_in_wandb(tmp_path: Path) -> None:
             break
         time.sleep(0.25)
     assert found == [
-        {"title": "saliency: ShortcutAlarm", "text": alarm.alerts[0]["message"], "level": "WARN"}
+        {
+            "title": f"ShortcutAlarm (saliency): {alarm.alerts[0]['headline']}",
+            "text": alarm.alerts[0]["message"],
+            "level": "WARN",
+        }
     ]
 
 

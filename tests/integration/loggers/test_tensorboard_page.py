@@ -16,7 +16,7 @@ from tests.integration.loggers.test_custom_scalars import Judged
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.tensorboard_page import IMAGES, Server
 from tests.support.toys import LIGHTNING_SAYS, decoded, toy_loader, toy_trainer
-from tests.unit.loggers.test_alerts import ALERT
+from tests.unit.loggers.test_alerts import ALERT, PARTS
 
 pytestmark = [
     *LIGHTNING_SAYS,
@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ]
     trainer = toy_trainer(root, *monitors, logger=logger, max_epochs=3)
     trainer.fit(Judged(), toy_loader(32), toy_loader())
-    log_alert(logger, ALERT)
+    log_alert(logger, {**ALERT, **PARTS})
     logger.experiment.close()
     try:
         running = Server(root)
@@ -116,7 +116,11 @@ def test_accuracy_stands_beside_energy(server: Server, browser: Browser) -> None
 
 def test_the_alarm_is_a_text(server: Server, browser: Browser) -> None:
     browser.open(f"{server.address}#text")
-    browser.wait(f"return words().includes({ALERT['message']!r})")
+    browser.wait(f"return deep('h3').some((e) => e.textContent === {PARTS['headline']!r})")
+    cells = browser.run("return deep('td').map((e) => e.textContent)")
+    at = cells.index("[0.50, 0.90]")
+    assert cells[at - 2 : at + 3] == ["accuracy", "0.75", "[0.50, 0.90]", "16", ""]
+    assert PARTS["advice"][0] in browser.run("return deep('li').map((e) => e.textContent)")
 
 
 def test_only_this_machine_was_asked(server: Server, browser: Browser) -> None:

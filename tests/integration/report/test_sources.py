@@ -15,6 +15,7 @@ from lightning_gcam.report import build_page, read_run
 from lightning_gcam.utils.errors import InputError
 from tests.support.pages import Page, write_report
 from tests.support.toys import LIGHTNING_SAYS, Toy, toy_loader, toy_trainer
+from tests.unit.loggers.test_alerts import PARTS
 
 pytestmark = LIGHTNING_SAYS
 
@@ -26,6 +27,7 @@ def train(root: Path, kind: type, **options: Any) -> list[dict[str, float]]:
     logger = kind(root, name="", version="")
     toy_trainer(root, monitor, logger=logger).fit(Toy(), toy_loader(32), toy_loader())
     log_alert(logger, ALERT)
+    log_alert(logger, {**ALERT, "step": 9, **PARTS})
     logger.save()
     shutil.rmtree(
         root / "report_data", ignore_errors=True
@@ -47,7 +49,8 @@ def test_what_a_logger_wrote_becomes_a_page(tmp_path: Path, kind: type) -> None:
     energies = {row["step"]: row["energy"] for row in history}
     assert run.curves["saliency/energy"] == pytest.approx(energies, rel=1e-5)
     assert sorted(run.curves["val_loss"]) == [3, 7]
-    assert [(each["step"], each["message"]) for each in run.alerts] == [(7, "Measured so.")]
+    assert run.alerts[0] == ALERT
+    assert (run.alerts[1]["step"], {name: run.alerts[1][name] for name in PARTS}) == (9, PARTS)
 
 
 def test_the_reports_own_data_comes_first(tmp_path: Path) -> None:

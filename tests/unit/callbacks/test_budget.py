@@ -186,7 +186,7 @@ def test_the_samples_of_a_batch_are_counted(batch: Any, n: int) -> None:
 
 
 def test_the_table_of_the_docs() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "shortcuts.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "guides" / "cost.md").read_text(encoding="utf-8")
     table = page.split("| training samples |")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
     assert len(rows) == 5

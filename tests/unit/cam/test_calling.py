@@ -306,7 +306,7 @@ def test_without_a_way_that_works_no_code_is_shown(others: tuple[nn.Module, ...]
         InputError, match="which raised RuntimeError: .*shapes cannot be multiplied"
     ) as caught:
         find_target_layer(Generator(*others), pictures())
-    assert str(caught.value).endswith("none that was tried gives a look, docs/recipes.md has some.")
+    assert str(caught.value).endswith("none that was tried gives a look, docs/guides/model.md has some.")
     assert "lambda" not in str(caught.value)
 
 

@@ -314,7 +314,7 @@ def test_the_code_that_is_shown_takes_the_logits_out_of_the_output(output: Any, 
 )
 def test_an_output_that_no_code_helps_leads_to_a_recipe(output: Any, section: str) -> None:
     with pytest.raises(
-        InputError, match=f"no part of this output would do, see docs/recipes.md{section}\\."
+        InputError, match=f"no part of this output would do, see docs/guides/model.md{section}\\."
     ) as caught:
         find_raw_logits(output, batch_size=len(output) if section != "" else 2)
     assert "lambda" not in str(caught.value)

@@ -299,7 +299,7 @@ def test_without_images_no_code_is_shown_that_would_not_work(batch: Any, came: s
         as_saliency_batch(batch)
 
     assert "lambda" not in str(caught.value)
-    assert "no example would work here, docs/recipes.md has some" in str(caught.value)
+    assert "no example would work here, docs/guides/batch.md has some" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_what_has_as_many_dimensions_as_masks_is_offered_as_none(part: Tensor, n
     message, found = settled({"image": IMAGES, "target": part} if named else (IMAGES, part))
 
     assert "masks=" not in message
-    assert "docs/recipes.md#keypoints" in message or "they are no shares of the image either" in message
+    assert "docs/guides/batch.md#keypoints" in message or "they are no shares of the image either" in message
     assert found.masks is found.boxes is found.labels is None
 
 
@@ -124,7 +124,7 @@ def test_measurements_become_no_classes(measured: Tensor) -> None:
     message, found = settled((IMAGES, measured))
 
     assert "labels=" not in message.split("\n")[-1]
-    assert "docs/recipes.md#measurements" in message
+    assert "docs/guides/batch.md#measurements" in message
     assert found.labels is None
 
 

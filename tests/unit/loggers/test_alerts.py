@@ -23,6 +23,14 @@ ALERT: dict[str, Any] = {
 }
 
 
+PARTS: dict[str, Any] = {
+    "headline": "predictions follow the border",
+    "evidence": [{"what": "accuracy", "value": 0.75, "n": 16, "interval": [0.5, 0.9], "chance": None}],
+    "advice": ["crop the images"],
+    "unchecked": ["the background", "cues on the object itself"],
+}
+
+
 class HasAWriter(PlainLogger):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -70,7 +78,9 @@ def test_a_writer_takes_a_text_and_is_flushed(tmp_path: Path) -> None:
 def test_what_takes_alerts_is_sent_one(tmp_path: Path) -> None:
     logger = TakesAlerts(tmp_path)
     log_alert(logger, ALERT)
-    assert logger.alerts == [("saliency: ShortcutAlarm", ALERT["message"], "WARN")]
+    assert logger.alerts == [("ShortcutAlarm (saliency)", ALERT["message"], "WARN")]
+    log_alert(logger, {**ALERT, **PARTS})
+    assert logger.alerts[1][0] == "ShortcutAlarm (saliency): predictions follow the border"
 
 
 def test_any_other_logger_gets_a_line_in_a_file(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from lightning_gcam.report import Store
 from lightning_gcam.report.reading import parse_json, placeholder_sample
+from lightning_gcam.report.storage import parse_alert
+from tests.unit.loggers.test_alerts import PARTS
 
 
 def look(step: int, samples: int = 0, **more: Any) -> str:
@@ -96,3 +98,36 @@ def test_a_look_that_was_checked_is_not_parsed_again(tmp_path: Path, monkeypatch
     store.add_look("saliency", 3, "[]", look(3, value=2.0))
     assert store.read("run").monitors["saliency"].looks[3] == parsed[-1] == look(3, value=2.0)
     assert len(parsed) == 22
+
+
+def test_an_alert_comes_back_in_its_parts(tmp_path: Path) -> None:
+    Store(tmp_path).add_alert(7, "words", "saliency", {**PARTS, "accuracy": 0.75})
+    (alert,) = Store(tmp_path).read("run").alerts
+    assert alert == {"step": 7, "message": "words", "log_prefix": "saliency", **PARTS}
+
+
+ROW = PARTS["evidence"][0]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"headline": 7},
+        {"evidence": "no JSON"},
+        {"evidence": [{**ROW, "value": "much"}]},
+        {"evidence": [{**ROW, "value": True}]},
+        {"evidence": [{**ROW, "value": None}]},
+        {"evidence": [{**ROW, "interval": [0.5]}]},
+        {"evidence": [{**ROW, "what": None}]},
+        {"evidence": ["accuracy"]},
+        {"advice": "crop"},
+        {"unchecked": [7]},
+        {"advice": None},
+    ],
+    ids=str,
+)
+def test_parts_of_another_form_leave_the_message(broken: dict[str, Any]) -> None:
+    row = {"step": 7, "message": "words", "log_prefix": "saliency"}
+    assert parse_alert({**row, **PARTS, **broken}) == row
+    texts = {name: json.dumps(value) if isinstance(value, list) else value for name, value in PARTS.items()}
+    assert parse_alert({**row, **texts}) == {**row, **PARTS}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 
 import pytest
@@ -13,18 +12,13 @@ from lightning_gcam.shortcuts import (
     Evidence,
     Reliance,
     Thresholds,
-    available_properties,
     judge,
-    message_of,
-    plain_of,
-    register_property,
 )
 from lightning_gcam.shortcuts.detector import KINDS, follow_excess, judged_by, kinds_of, unchecked_of
-from lightning_gcam.shortcuts.exchange import property_of, unregister_property
+from lightning_gcam.shortcuts.message import headline_of
 from lightning_gcam.shortcuts.shares import wilson_interval
 
 CHANCE = 0.1
-VERDICTS = r"detect|safe|no shortcut|\bshortcut|✓|✔|✅|proof|proves|\bis wrong"
 CORNER = {"energy": 0.2, "energy_chance": 0.1, "suspect_lift": 5.6, "blank_rate": 0.0}
 OBJECT = {"energy": 0.81, "energy_chance": 0.1, "suspect_lift": 0.7, "blank_rate": 0.0}
 
@@ -110,7 +104,7 @@ def test_both_looks_have_to_show_the_same():
         Reliance({}, CHANCE),
         reliance(accuracy=1.0),
         reliance(accuracy=0.1875, background_only=0.1875),  # accuracy itself is not clearly above chance
-        reliance(accuracy=1.0, background_only=0.3125),  # 0.236 of what lies above chance
+        reliance(accuracy=1.0, background_only=0.5),  # 0.444 of what lies above chance
         reliance(n=4, accuracy=1.0, background_only=0.5, chance=0.25),  # too few samples to tell
         reliance(accuracy=0.9375, suspect_swap=0.6875),
         reliance(accuracy=0.75, suspect_swap=0.375),  # more than half is gone, but the intervals meet
@@ -148,8 +142,36 @@ def test_thresholds_move_the_rule():
     assert judge(looks(dying, dying), Thresholds(dies=0.7)) is None
 
 
+def test_what_a_trusted_network_keeps_has_to_be_exceeded_clearly():
+    half = reliance(n=64, accuracy=1.0, background_only=0.625)  # 0.58 of what lies above chance
+    assert judge(looks(half, half), Thresholds(trusted_share=0.38)) is not None
+    assert judge(looks(half, half), Thresholds(trusted_share=0.5)) is None
+    assert judge(looks(half, half), Thresholds(trusted_share=0.38, survives=0.6)) is None
+    few = reliance(n=16, accuracy=1.0, background_only=0.625)
+    assert judge(looks(few, few), Thresholds(trusted_share=0.38)) is None
+
+
+def test_the_more_looks_there_were_the_more_is_asked_of_one():
+    """The same 6 of 16 at two looks in a row: the first two, and the last two of a hundred."""
+    measured = reliance(accuracy=0.625, background_only=0.375)
+    assert judge(looks(measured, measured)) is not None
+    assert judge(looks(measured, measured), looks_so_far=100) is None
+    assert judge(looks(*[reliance(accuracy=1.0)] * 98, measured, measured)) is None
+    never_above = reliance(accuracy=0.125)
+    assert judge(looks(*[never_above] * 98, measured, measured)) is not None, "these could show nothing"
+    assert kinds_of(measured, looks_so_far=2) == KINDS[:1] and kinds_of(measured, looks_so_far=100) == ()
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"survives": 0}, {"dies": 1.1}, {"energy": "half"}, {"suspect_lift": -1}, {"follows": True}]
+    "wrong",
+    [
+        {"survives": 0},
+        {"dies": 1.1},
+        {"energy": "half"},
+        {"suspect_lift": -1},
+        {"follows": True},
+        {"trusted_share": 1},
+    ],
 )
 def test_thresholds_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` of `thresholds` must be"):
@@ -194,7 +216,6 @@ def test_the_energy_is_compared_with_its_chance_by_its_interval(chance, interval
         replace(each, intervals={"energy": interval}) for each in looks(SHORTCUT, SHORTCUT, scores=scores)
     ]
     assert judge(shown).saliency == expected
-    assert re.search("saliency", message_of(judge(shown)))
 
 
 def test_an_energy_without_its_chance_is_compared_with_none():
@@ -351,173 +372,10 @@ def test_with_masks_both_kinds_of_evidence_count():
     found = judge(looks(measured, measured))
     assert found.kinds == (KINDS[0], "follows the border")
     assert found.saliency == "agrees"
-    words = message_of(found)
-    assert "with the object removed it is 0.90" in words
-    assert "reliance on evidence outside of the object and on the border.\n" in words
-    assert (
-        "What to try next:\n- look at the overlays for what is salient outside of the object\n- the border: crop"
-        in words
-    )
 
 
 def test_a_region_that_dies_and_is_followed_is_named_once():
     measured = exchanged(name="suspect", rate=0.95)
     found = judge(looks(measured, measured))
     assert found.kinds == (KINDS[1], "follows the suspect")
-    assert "consistent with reliance on the suspect region.\n" in message_of(found)
-
-
-# ----------------------------------------------------------------------------------------------- the words
-
-
-def test_the_words_of_a_followed_property_hold_what_was_measured():
-    words = message_of(judge(looks(exchanged(), exchanged(), scores={})))
-    assert words.splitlines() == [
-        "2 looks in a row, the last at step 20 (epoch 1), are consistent with reliance on the border.",
-        "Accuracy on the fixed samples is 1.00 [0.94, 1.00], n = 64, chance 0.10.",
-        "Of the predictions for images with a property of another class, so many are that class:",
-        "- the border: 0.94 [0.85, 0.98], n = 64 (untouched 0.02, with that of the image's own class 0.03); 0.06 stay "
-        "right",
-        "What to try next:",
-        "- the border: crop the images (of signals the ends), or look for tags, frames and rulers at their edges",
-        "Then remove or exchange it, and validate on images without it.",
-    ]
-
-
-def test_the_saliency_stands_beside_a_followed_property_without_a_judgement():
-    words = message_of(judge(looks(exchanged(), exchanged(), scores=OBJECT)))
-    assert "The saliency beside it: 0.81 of it lies on the object (chance 0.10); in the suspect" in words
-    assert "agrees" not in words and "does not show" not in words
-    assert "saliency" not in message_of(judge(looks(exchanged(), exchanged(), scores={"blank_rate": 1.0})))
-
-
-def test_whether_a_colour_may_tell_the_class_is_left_to_the_reader():
-    measured = exchanged(name="color", border=(0.5, 0.0, 0.0), texture=(0.4, 0.0, 0.0))
-    words = message_of(judge(looks(measured, measured)))
-    assert "reliance on colours, on the border and on high frequencies (texture)." in words
-    assert (
-        "It may belong to the class (a ripe tomato is red, a camel is likelier in sand): that is yours to say, and the "
-        "monitor's `checks=` leaves a property out.\nWhat to try next:\n- colours: train with color jitter"
-        in words
-    )
-    assert "yours to say" not in message_of(judge(looks(exchanged(), exchanged())))
-
-
-@pytest.mark.parametrize(("num_classes", "is_said"), [(2, True), (3, False), (None, False)])
-def test_of_two_classes_it_is_said_that_failing_is_following(num_classes, is_said):
-    """A commonest class of more than half of the samples does not make them two."""
-    measured = replace(exchanged(guess=0.6), num_classes=num_classes)
-    words = message_of(judge(looks(measured, measured)))
-    assert ("Of two classes, what is not right is the other" in words) == is_said
-
-
-def test_every_property_that_is_followed_has_a_line():
-    measured = exchanged(color=(0.5, 0.0, 0.0), spectrum=(0.4, 0.1, 0.05))
-    words = message_of(judge(looks(measured, measured))).splitlines()
-    assert words.count("What to try next:") == 1
-    own = "with that of the image's own class"
-    assert [line for line in words if line.startswith("- ") and "n = 64" in line][1:] == [
-        f"- colours: 0.50 [0.38, 0.62], n = 64 (untouched 0.00, {own} 0.00); 0.50 stay right",
-        f"- the amplitude spectrum: 0.40 [0.29, 0.53], n = 64 (untouched 0.10, {own} 0.05); 0.60 stay right",
-    ]
-
-
-@pytest.mark.parametrize("name", sorted({*available_properties()} - {"object"}))
-def test_every_property_has_words_and_a_next_step(name):
-    words = message_of(judge(looks(exchanged(name=name), exchanged(name=name))))
-    remedy = property_of(name).remedy
-    assert remedy and f": {remedy}" in words
-    assert "the property" not in words
-    assert not re.search(VERDICTS, words, re.IGNORECASE)
-
-
-def test_a_property_of_the_users_goes_by_its_name():
-    register_property("left_half", remedy="flip the images at random")(lambda images, donors: donors)
-    try:
-        found = judge(looks(exchanged(name="left_half"), exchanged(name="left_half")))
-        assert '- the property "left_half": 0.94 [0.85, 0.98]' in message_of(found)
-        assert '- the property "left_half": flip the images at random\n' in message_of(found)
-    finally:
-        unregister_property("left_half")
-    assert '- the property "left_half": look at the exchanged images\n' in message_of(found)
-
-
-def test_a_followed_property_as_plain_numbers():
-    measured = exchanged(color=(0.5, 0.0, 0.0))
-    plain = plain_of(judge(looks(measured, measured, scores={})))
-    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-    assert plain["properties"] == ["border", "color"]
-    assert plain["kinds"] == ["follows the border", "follows the color"]
-    for each in ("follow_rate", "follow_chance", "same_class_follow_rate", "swap_accuracy"):
-        assert plain[f"border_{each}"] == measured.measurements[f"border_{each}"].value
-        assert plain[f"border_{each}_n"] == 64
-        assert len(plain[f"border_{each}_interval"]) == 2
-    assert plain_of(judge(looks(SHORTCUT, SHORTCUT)))["properties"] == []
-
-
-def test_the_words_hold_what_was_measured():
-    words = message_of(judge(looks(SHORTCUT, SHORTCUT)))
-    assert words.startswith(
-        "2 looks in a row, the last at step 20 (epoch 1), are consistent with reliance on "
-    )
-    assert "Accuracy on the fixed samples is 1.00 [0.81, 1.00], n = 16, chance 0.10; " in words
-    assert (
-        "with the object removed it is 0.94 [0.72, 0.99], n = 16 (93% of what lies above chance is left)"
-        in words
-    )
-    assert "with only the object left it is 0.12" in words
-    assert "consistent with reliance on evidence outside of the object." in words
-    assert (
-        "The saliency agrees: 0.20 of it lies on the object (chance 0.10); in the suspect region it is 5.6"
-        in words
-    )
-    assert "What to try next: look at the overlays" in words
-
-
-def test_no_share_is_named_where_a_change_made_it_better():
-    measured = reliance(accuracy=0.9375, background_only=0.9375, object_only=1.0)
-    words = message_of(judge(looks(measured, measured)))
-    assert "with the object removed it is 0.94 [0.72, 0.99], n = 16 (100% of what" in words
-    assert re.search(r"with only the object left it is 1\.00 \[[^]]*\], n = 16[.;]", words)
-
-
-def test_the_words_where_the_saliency_is_blind():
-    tint = reliance(accuracy=1.0, background_only=1.0)
-    on_object = message_of(judge(looks(tint, tint, scores=OBJECT)))
-    assert "The saliency does not show it: 0.81 of it lies on the object" in on_object
-    assert "What to try next: look for what covers the object as well" in on_object
-    assert "every map is blank" in message_of(judge(looks(tint, tint, scores={"blank_rate": 1.0})))
-    assert "No score of the saliency" in message_of(judge(looks(tint, tint, scores={})))
-
-
-def test_both_kinds_in_words():
-    both = reliance(accuracy=1.0, background_only=1.0, suspect_swap=0.0)
-    words = message_of(judge(looks(both, both)))
-    assert "reliance on evidence outside of the object and on the suspect region." in words
-    assert "with the suspect region of another class it is 0.00 [0.00, 0.19], n = 16 (0% of what" in words
-
-
-@pytest.mark.parametrize("scores", [CORNER, OBJECT, {"blank_rate": 1.0}, {}])
-def test_no_verdict_is_ever_spoken(scores):
-    both = reliance(accuracy=1.0, background_only=1.0, object_only=0.0, background_swap=0.1, suspect_swap=0.0)
-    words = message_of(judge(looks(both, both, scores=scores)))
-    assert not re.search(VERDICTS, words, re.IGNORECASE)
-
-
-def test_a_finding_as_plain_numbers():
-    plain = plain_of(judge(looks(SHORTCUT, SHORTCUT)))
-    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-    assert {
-        "step": 20,
-        "epoch": 1,
-        "background_only_accuracy": 0.9375,
-        "accuracy_chance": 0.1,
-    }.items() <= plain.items()
-    assert {
-        "accuracy_n": 16,
-        "energy": 0.2,
-        "suspect_lift": 5.6,
-        "saliency": "agrees",
-    }.items() <= plain.items()
-    assert plain["accuracy_interval"] == pytest.approx([0.806, 1.0], abs=1e-3)
-    assert plain["message"] == message_of(judge(looks(SHORTCUT, SHORTCUT)))
+    assert headline_of(found) == "predictions follow the suspect region"
