@@ -89,7 +89,7 @@ SCORES: Mapping[str, Callable[[], Metric]] = {
     "insertion": partial(InsertionAUC, STEPS),
     "deletion": partial(DeletionAUC, STEPS),
 }
-AGAIN = ("guidance_cam", "grad_cam", "hires_cam", "layer_cam", CENTRE, "score_cam")
+AGAIN = ("guidance_cam", "grad_cam", "layer_cam", "hires_cam", CENTRE, "score_cam")
 """Methods whose scores run the network many times. A square has the order of its map, and so its curves."""
 PARTS: Mapping[str, tuple[list[Any], list[str]]] = {
     "maps": ([*METHODS, layer_cam_squared, CENTRE], ["energy", "pointing_game", "iou"]),
@@ -119,7 +119,7 @@ def unit_of(line: Line) -> Unit:
 def plan(variants: Sequence[int], asks: Sequence[int]) -> list[Unit]:
     """The maps of all networks first; what runs a network many times, of those in `asks` and at fewer layers."""
     parts = [(place, part) for place in ASKED for part in AGAIN if place in FEWER.get(part, ASKED)]
-    parts.sort(key=lambda each: each[0] in ASKED[2:] or each[1] in (CENTRE, "score_cam"))  # these last
+    parts.sort(key=lambda each: each[1] == "score_cam")  # last
     again = [Unit(each, *part) for each in asks for part in parts]
     return [*(Unit(each, place, "maps") for each in variants for place in PLACES), *again]
 
