@@ -96,8 +96,17 @@ def test_a_page_opens_with_a_picture_and_code_that_runs(page: Path) -> None:
 
 def prose(text: str) -> str:
     """A page without its comments, code, tables, headings, formulas and pictures, and links as their words."""
-    for pattern in (r"<!--.*?-->", r"^```.*?^```", r"^\|.*?$", r"^#.*?$", r"^\$\$.*?\$\$", r"!\[.*?\]\(.*?\)"):
-        text = re.sub(pattern, "\n", text, flags=re.M | re.S if ".*?^" in pattern or "--" in pattern else re.M)
+    for pattern in (
+        r"<!--.*?-->",
+        r"^```.*?^```",
+        r"^\|.*?$",
+        r"^#.*?$",
+        r"^\$\$.*?\$\$",
+        r"!\[.*?\]\(.*?\)",
+    ):
+        text = re.sub(
+            pattern, "\n", text, flags=re.M | re.S if ".*?^" in pattern or "--" in pattern else re.M
+        )
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text, flags=re.S)
     return re.sub(r"`[^`]*`", "code", text)
 
@@ -115,7 +124,9 @@ def test_sentences_are_short(page: Path) -> None:
 
 
 def test_a_long_sentence_is_noticed() -> None:
-    text = f"# A heading\n\nShort. A {'word ' * 25}end. See [the\nlinks](a.md).\n\n```python\n{'x ' * 30}\n```\n"
+    text = (
+        f"# A heading\n\nShort. A {'word ' * 25}end. See [the\nlinks](a.md).\n\n```python\n{'x ' * 30}\n```\n"
+    )
     assert [len(each.split()) for each in sentences(text)] == [1, 27, 3]
 
 

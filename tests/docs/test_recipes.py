@@ -23,7 +23,9 @@ pytestmark = LIGHTNING_SAYS
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 OF_GUIDES = {
-    name: {part.splitlines()[0]: part for part in (GUIDES / name).read_text(encoding="utf-8").split("\n## ")[1:]}
+    name: {
+        part.splitlines()[0]: part for part in (GUIDES / name).read_text(encoding="utf-8").split("\n## ")[1:]
+    }
     for name in ("batch.md", "model.md", "volumes_and_signals.md")
 }
 SECTIONS = {title: part for sections in OF_GUIDES.values() for title, part in sections.items()}
