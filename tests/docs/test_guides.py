@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_gcam.cam import available_methods
 from lightning_gcam.cli import _parser, main
 from lightning_gcam.loggers import registry
 from lightning_gcam.shortcuts import exchange
@@ -21,7 +22,8 @@ pytestmark = LIGHTNING_SAYS
 ROOT = Path(__file__).parents[2]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 START = ROOT / "docs" / "start.md"
-PAGES = [ROOT / "README.md", ROOT / "docs" / "index.md", START, *GUIDES]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "docs" / "index.md", START, *GUIDES]
 MOST_WORDS = 25
 SCRIPT = "class Net(LightningModule)"
 """In the block of Start with this line, the names are defined from which every guide continues."""
@@ -80,7 +82,10 @@ def test_the_code_runs(
                 exec(compiled, names)
     if page.stem == "shortcuts":
         assert names["alert"], "the corner is noticed"
-        assert names["result"]["val_acc"] < 0.8, "the honest test shows it"
+        (shown,) = re.findall(r"```text\n.*?\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+        rows = [re.split(r"  +|, ", each.strip())[0] for each in shown.splitlines()]
+        assert len(rows) > 5 and all(each in names["alert"]["message"] for each in rows), rows
+        assert names["result"]["val_acc"] < 0.9, "the honest test shows it"
     if page.stem == "whole_dataset":
         assert "Row(method='grad_cam', score='energy'" in capsys.readouterr().out
         assert Path("table", "scores.csv").exists()
@@ -128,6 +133,12 @@ def test_a_long_sentence_is_noticed() -> None:
         f"# A heading\n\nShort. A {'word ' * 25}end. See [the\nlinks](a.md).\n\n```python\n{'x ' * 30}\n```\n"
     )
     assert [len(each.split()) for each in sentences(text)] == [1, 27, 3]
+
+
+def test_the_readme_counts_the_methods() -> None:
+    counted = re.search(r"\*\*(\d+) methods\*\*", README.read_text(encoding="utf-8"))
+    of_docstrings = {"mean_activation", "darkened"}  # which doctests of the same process register
+    assert counted and int(counted[1]) == len({*available_methods()} - {"random", "centre"} - of_docstrings)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
