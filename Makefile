@@ -73,6 +73,9 @@ shortcuts: install  ## Train with a shortcut and without, and keep the tables in
 unannotated: install  ## The same on images and labels only, and keep the tables in docs/shortcuts.md
 	$(PY) -m benchmarks.shortcuts.no_annotation $(ARGS)
 
+simulation: install  ## Simulate the alarm's rule, and keep the table in docs/shortcuts.md
+	$(PY) -m benchmarks.shortcuts.simulation $(ARGS)
+
 # A run that was stopped goes on: each network at a layer is kept in runs/comparison.jsonl.
 comparison: install  ## Compare all methods on digits, and keep the tables in docs/paper.md
 	$(PY) -m benchmarks.methods.comparison $(ARGS)

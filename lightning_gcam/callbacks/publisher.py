@@ -129,8 +129,11 @@ def explain_even_gradients(layer: TargetLayer, methods: Collection[str]) -> None
     squared = (
         "guidance_cam is Grad-CAM squared: sharper, with the same order of pixels" if with_guidance else ""
     )
-    earlier = (
-        f' An earlier layer tells them apart: target_layer="{layer.earlier[0]}".' if layer.earlier else ""
+    earlier = (  # docs/methods_on_photographs.md
+        f' The methods differ at target_layer="{layer.earlier[0]}", whose maps are not better ones: '
+        'take methods="layer_cam" or "hires_cam" there.'
+        if layer.earlier
+        else ""
     )
     rank_zero_info(
         f'At layer "{layer.name}" the gradients are constant over space (a global-average-pooled linear head): '

@@ -45,11 +45,13 @@ class RecentLooks:
         self._looks_in_a_row = looks_in_a_row
         self._recent: list[Evidence] = []
         self._alerted: list[str] = []
+        self._looks_so_far = 0
 
     def add(self, evidence: Evidence) -> Finding | None:
         """Add a look; the finding is one of a kind not alerted yet, or alerted before a look without any."""
         self._recent = [*self._recent, evidence][-self._looks_in_a_row :]
-        finding = judge(self._recent, self._thresholds, self._looks_in_a_row)
+        self._looks_so_far += evidence.reliance.is_above_chance
+        finding = judge(self._recent, self._thresholds, self._looks_in_a_row, self._looks_so_far)
         kinds = list(finding.kinds) if finding is not None else []
         is_new = any(kind not in self._alerted for kind in kinds)
         self._alerted = list(dict.fromkeys([*self._alerted, *kinds])) if kinds else []
@@ -61,12 +63,14 @@ class RecentLooks:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain Python only."""
-        return {"recent": [each.to_plain() for each in self._recent], "told": self._alerted}
+        recent = [each.to_plain() for each in self._recent]
+        return {"recent": recent, "told": self._alerted, "looks": self._looks_so_far}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the looks of the run that is resumed."""
         self._recent = [Evidence.from_plain(each) for each in state["recent"]]
         self._alerted = list(state["told"])
+        self._looks_so_far = int(state.get("looks", len(self._recent)))  # earlier versions did not count them
 
 
 def evidence_of(record: SaliencyRecord) -> Evidence | None:
@@ -306,7 +310,7 @@ def _read(
     for prefix, each in check_mapping("watches", parts["watches"]).items():
         watches[prefix] = RecentLooks(thresholds, looks_in_a_row)
         try:
-            watches[prefix].load_state_dict(check_mapping("watches", each, {"recent", "told"}, ()))
+            watches[prefix].load_state_dict(check_mapping("watches", each, {"recent", "told"}, {"looks"}))
         except InputError:
             raise
         except Exception as error:

@@ -220,7 +220,9 @@ def _rows_of_checks(reliance: Reliance) -> Iterator[Row]:
     chances = {name: value for name, value in reliance.scores.items() if name not in measured}
     for name, each in measured.items():
         low, high = each.interval if each.interval is not None else (None, None)
-        yield Row("", name, each.value, low, high, each.n, each.blank, each.no_mask, each.undefined)
+        yield Row(
+            "", name, each.value, low, high, each.n, each.blank, each.no_mask + each.no_room, each.undefined
+        )
         for chance in chances if name == "accuracy" else ():
             yield Row("", chance, chances[chance], None, None, each.n)
 

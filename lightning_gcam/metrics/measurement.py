@@ -48,15 +48,18 @@ class Measurement(NamedTuple):
     """How many were left out because the score does not exist for them: 0/0, or a NaN among the forwards."""
     interval: tuple[float, float] | None
     """The bootstrap interval of 95%; ``None`` where there are too few samples for one."""
+    no_room: int = 0
+    """How many a causal check left out because their object leaves less than a quarter of the image."""
 
     @property
     def left_out(self) -> int:
         """How many samples were left out, for whatever reason."""
-        return self.blank + self.no_mask + self.undefined
+        return self.blank + self.no_mask + self.undefined + self.no_room
 
     def __str__(self) -> str:
         interval = "" if self.interval is None else f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
         reasons = [(self.blank, "blank"), (self.no_mask, "without a mask"), (self.undefined, "undefined")]
+        reasons.append((self.no_room, "without room beside the object"))
         why = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
         return f"{self.value:.3f}{interval}, n = {self.n}" + (
             f", left out {self.left_out} ({why})" if why else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from lightning_gcam.shortcuts.exchange import (
     property_of,
 )
 from lightning_gcam.shortcuts.results import Reliance
-from lightning_gcam.shortcuts.shares import Interval
+from lightning_gcam.shortcuts.shares import Interval, bounds_of
 from lightning_gcam.utils.errors import InputError
 
 Saliency = Literal["agrees", "is blind", "is unclear", "is not there", "is not judged"]
@@ -29,6 +29,15 @@ KINDS = ("survives without the object", "dies with the suspect region")
 _CHECKS_OF_KINDS = ("background_only_accuracy", "suspect_swap_accuracy")
 FOLLOWS = "follows the "
 _NO_EVIDENCE = ("object",)  # a good model follows it: a pasted object is of the donor's class
+
+Fits = Callable[[float], bool]
+_SHARE: tuple[str, Fits] = ("a share in (0, 1]", lambda value: 0 < value <= 1)
+_RANGES: dict[str, tuple[str, Fits]] = {
+    "suspect_lift": ("a number above 0", lambda value: value > 0),
+    "trusted_share": ("a share in [0, 1)", lambda value: 0 <= value < 1),
+}
+_BEYOND = 0.05
+"""How often the looks so far may show by chance what a check compares; see `judge`."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +51,29 @@ class Thresholds:
             the saliency is blind to what lies outside of the object.
         suspect_lift: the saliency's share in the suspect region over its area's, from which on it agrees.
         follows: by how much the follow rate of an exchanged property exceeds the larger of its controls, at least.
+        trusted_share: of the accuracy above chance, the share that a network you trust keeps without the object, by the
+            background that may tell the class; what is left has to be clearly above it. 0 where you know of none.
 
     Raises:
-        InputError: a share outside of (0, 1], or a lift that is not positive.
+        InputError: a share outside of (0, 1], or a lift that is not positive; a `trusted_share` outside of [0, 1).
 
     Example:
         >>> Thresholds(survives=0.8)
-        Thresholds(survives=0.8, dies=0.25, energy=0.25, suspect_lift=2.0, follows=0.15)
+        Thresholds(survives=0.8, dies=0.25, energy=0.25, suspect_lift=2.0, follows=0.15, trusted_share=0.0)
     """
 
-    survives: float = 0.25
+    survives: float = 0.5
     dies: float = 0.25
     energy: float = 0.25
     suspect_lift: float = 2.0
     follows: float = 0.15
+    trusted_share: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            most = float("inf") if name == "suspect_lift" else 1
+            wanted, fits = _RANGES.get(name, _SHARE)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or not 0 < value <= most:
-                wanted = "a share in (0, 1]" if most == 1 else "a number above 0"
+            if not is_number or not fits(value):
                 raise InputError(f"`{name}` of `thresholds` must be {wanted}; got {value!r}.")
 
 
@@ -137,22 +148,28 @@ def judge(
     history: Sequence[Evidence],
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
     looks_in_a_row: int = 2,
+    looks_so_far: int | None = None,
 ) -> Finding | None:
     """Judge the last looks: the kinds of evidence that all of them show, or None.
 
     A look counts where accuracy is above chance (the lower end of its interval is), and where
 
-    - without the object, accuracy is still above chance (the lower end of its interval is), and at least
-      `thresholds.survives` of what it has above chance is left, all of it of the samples with an object: where these
-      are of one class a guess is always right, and nothing is said; or
-    - with the suspect region exchanged, at least `thresholds.dies` of what it has above chance is gone, and the two
-      intervals do not meet; or
+    - without the object, accuracy is still above chance (its lower bound is), and at least `thresholds.survives` of
+      what it has above chance is left, all of it of the samples with an object: where these are of one class a guess
+      is always right, and nothing is said. With a `trusted_share` the bound is above what that leaves; or
+    - with the suspect region exchanged, at least `thresholds.dies` of what it has above chance is gone, and the lower
+      bound of the difference is above 0; or
     - with a property of another class (all but "object", which is followed where a model is right), predictions follow
-      it: the interval of `<property>_follow_rate` lies wholly above those of both its controls, and the rate exceeds
-      the larger of them by at least `thresholds.follows`. The controls are `<property>_follow_chance`, of the untouched
+      it: `<property>_follow_rate` exceeds both its controls, the lower bound of the difference is above 0, and it is at
+      least `thresholds.follows` more than the larger. The controls are `<property>_follow_chance`, of the untouched
       images, and `<property>_same_class_follow_rate`, of the same edit within a class (where no two samples are of one,
-      two classes, and samples of several, are not judged). The interval lies above chance as well, or above 1/2 where
-      chance is more: an edit that takes away what tells the class leaves a guess, which may follow.
+      two classes, and samples of several, are not judged). The rate's bound is above chance as well, or above 1/2
+      where chance is more: an edit that takes away what tells the class leaves a guess, which may follow.
+
+    The looks of a run are of the same samples, and the more of them there are, the likelier some show something by
+    chance. So bounds are exact (`lightning_gcam.shortcuts.shares.bounds_of`), and beyond them lie 5% divided by the
+    number of looks so far whose accuracy is above chance: Bonferroni's correction, however these go together (Dunn,
+    "Multiple comparisons among means", JASA 56(293), 1961). docs/shortcuts.md has what it makes of whole runs.
 
     The saliency does not decide: it can be on the object while the model reads something else (Adebayo et al., "Post
     hoc explanations may be ineffective for detecting unknown spurious correlation", 2022, arXiv 2212.04629). Whether it
@@ -162,6 +179,7 @@ def judge(
         history: one `Evidence` a look, in order.
         thresholds: from where on a look counts.
         looks_in_a_row: how many looks have to show the same.
+        looks_so_far: of the run whose accuracy is above chance; counted in `history` where it is left out.
 
     Example:
         >>> def measured(share):
@@ -174,7 +192,9 @@ def judge(
     recent = history[-looks_in_a_row:]
     if len(recent) < looks_in_a_row:
         return None
-    shown = [kinds_of(each.reliance, thresholds) for each in recent]
+    if looks_so_far is None:
+        looks_so_far = sum(each.reliance.is_above_chance for each in history)
+    shown = [kinds_of(each.reliance, thresholds, looks_so_far) for each in recent]
     kinds = tuple(kind for kind in shown[-1] if all(kind in each for each in shown))
     if not kinds:
         return None
@@ -183,23 +203,26 @@ def judge(
     return Finding(kinds, _saliency(kinds, last, thresholds), last, looks_in_a_row, unchecked)
 
 
-def kinds_of(reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> tuple[str, ...]:
-    """The kinds of evidence that one look shows."""
+def kinds_of(
+    reliance: Reliance, thresholds: Thresholds = DEFAULT_THRESHOLDS, looks_so_far: int = 1
+) -> tuple[str, ...]:
+    """The kinds of evidence that one look shows, of so many that were judged so far."""
     if not reliance.is_above_chance:
         return ()
+    compared = _Compared(_BEYOND / max(looks_so_far, 1))
     without, exchanged = (reliance.measurements.get(name) for name in _CHECKS_OF_KINDS)
     survives = (
         without is not None
-        and _is_above(without, reliance.chance_of("background_only_accuracy"))
+        and compared.is_above(without, _trusted("background_only_accuracy", reliance, thresholds))
         and share_left("background_only_accuracy", reliance) >= thresholds.survives
     )
     dies = (
         exchanged is not None
-        and _do_not_meet(exchanged, before("suspect_swap_accuracy", reliance))
+        and compared.are_apart(exchanged, before("suspect_swap_accuracy", reliance))
         and 1 - share_left("suspect_swap_accuracy", reliance) >= thresholds.dies
     )
     kinds = [kind for kind, holds in zip(KINDS, (survives, dies), strict=True) if holds]
-    return (*kinds, *(FOLLOWS + name for name in _followed(reliance, thresholds)))
+    return (*kinds, *(FOLLOWS + name for name in _followed(reliance, thresholds, compared)))
 
 
 def judged_by(reliance: Reliance) -> tuple[str, ...]:
@@ -253,15 +276,15 @@ def follow_excess(reliance: Reliance) -> dict[str, float]:
     return {name: rate.value - max(each.value for each in controls) for name, (rate, *controls) in rates}
 
 
-def _followed(reliance: Reliance, thresholds: Thresholds) -> list[str]:
+def _followed(reliance: Reliance, thresholds: Thresholds, compared: _Compared) -> list[str]:
     """The properties that predictions follow at a look, the one that exceeds its controls the most first."""
     rates, excess = _follow_rates(reliance), follow_excess(reliance)
     followed = [
         name
         for name, (rate, *controls) in rates.items()
         if excess[name] >= thresholds.follows
-        and _is_above(rate, min(reliance.chance_of(name), 0.5))
-        and all(_do_not_meet(each, rate) for each in controls)
+        and compared.is_above(rate, min(reliance.chance_of(name), 0.5))
+        and all(compared.are_apart(each, rate) for each in controls)
     ]
     return sorted(followed, key=excess.__getitem__, reverse=True)
 
@@ -295,13 +318,36 @@ def before(name: str, reliance: Reliance) -> Measurement:
     return reliance.measurements.get(f"{name}{BEFORE}", reliance.measurements["accuracy"])
 
 
-def _is_above(measurement: Measurement, chance: float) -> bool:
-    return measurement.interval is not None and measurement.interval[0] > chance
+def _trusted(name: str, reliance: Reliance, thresholds: Thresholds) -> float:
+    """The accuracy that a network which is trusted would keep: chance, and the trusted share of what lies above."""
+    chance = reliance.chance_of(name)
+    return chance + thresholds.trusted_share * max(before(name, reliance).value - chance, 0.0)
 
 
-def _do_not_meet(lower: Measurement, upper: Measurement) -> bool:
-    both = lower.interval is not None and upper.interval is not None
-    return both and lower.interval[1] < upper.interval[0]  # type: ignore[index]
+@dataclass(frozen=True)
+class _Compared:
+    """Comparisons of shares by their exact bounds.
+
+    Args:
+        beyond: how often the true share may be beyond a bound.
+    """
+
+    beyond: float
+
+    def is_above(self, measured: Measurement, share: float) -> bool:
+        """Whether the lower bound is above a share that is known."""
+        return measured.interval is not None and self._bounds(measured)[0] > share
+
+    def are_apart(self, lower: Measurement, upper: Measurement) -> bool:
+        """Whether the lower bound of their difference is above 0: Newcombe's, as in `difference_interval`."""
+        if lower.interval is None or upper.interval is None or lower.value >= upper.value:
+            return False
+        reach = math.hypot(self._bounds(lower)[1] - lower.value, upper.value - self._bounds(upper)[0])
+        return upper.value - lower.value > reach
+
+    def _bounds(self, measured: Measurement) -> Interval:
+        assert measured.interval is not None
+        return bounds_of(measured.value, measured.interval, self.beyond)
 
 
 def _saliency(kinds: Sequence[str], evidence: Evidence, thresholds: Thresholds) -> Saliency:

@@ -353,9 +353,12 @@ class Exchanges:
         each = by_donor[counted].mean(dim=1)
         value = float(each.mean()) if len(each) else math.nan
         no_mask = known & ~self.annotated.masked & ~counted & (_images_of(name) == "background")
+        no_room = no_mask & self.annotated.crowded
         interval = mean_share_interval(each, parts if each.unique().numel() > 1 else 1)
-        left_out = int(no_mask.sum()), int((~counted & ~no_mask).sum())
-        return Measurement(value, len(each), 0, *left_out, interval)
+        no_masks, undefined, no_rooms = (
+            int(each.sum()) for each in (no_mask & ~no_room, ~counted & ~no_mask, no_room)
+        )
+        return Measurement(value, len(each), 0, no_masks, undefined, interval, no_rooms)
 
 
 @dataclass(frozen=True)

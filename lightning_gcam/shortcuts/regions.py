@@ -21,7 +21,9 @@ from lightning_gcam.utils.transfer import to_host
 MARGIN = 1 / 8
 """How much wider than the object the region around it is, on each side, as a share of the object's longer side."""
 
-_MOST = 3 / 4
+ROOM = 1 / 4
+"""The share of the image that an object leaves at least, as it is removed, for the checks to count its sample."""
+
 _RIM = 1 / 64
 
 
@@ -51,7 +53,7 @@ def region_around(masks: Tensor) -> Tensor:
     lengths = torch.tensor(size[::-1], device=masks.device)
     square = boxes_to_masks(torch.cat(_centred(starts, ends, longer + 2 * margin, lengths), dim=1), size)
     box = boxes_to_masks(torch.cat([starts - margin, ends + margin], dim=1), size)
-    fits = square.flatten(1).sum(dim=1) <= _MOST * size.numel()
+    fits = square.flatten(1).sum(dim=1) <= (1 - ROOM) * size.numel()
     return torch.where(for_each(fits, masks), square, box) & for_each(masks.flatten(1).any(dim=1), masks)
 
 
@@ -176,9 +178,10 @@ class AnnotatedRegions:
         masks: `(N, *S)` bool, the objects; None where the batch has neither masks nor boxes.
         objects: the masks with a thin rim.
         around: the regions in which the objects are removed.
-        masked: `(N,)` bool, the samples with an object and something beside it.
+        masked: `(N,)` bool, the samples with an object and at least `ROOM` beside it.
         suspect: `(N, *S)` bool, or None.
         donors: `(N,)`, the row from which each sample borrows what lies where it is salient; -1 for none.
+        room: `(N,)` float64, the share of the image that is left without the object; NaN where there is none.
     """
 
     labels: Tensor
@@ -189,6 +192,12 @@ class AnnotatedRegions:
     masked: Tensor
     suspect: Tensor | None
     donors: Tensor
+    room: Tensor
+
+    @property
+    def crowded(self) -> Tensor:
+        """The samples whose object leaves too little of the image, `(N,)` bool."""
+        return self.room < ROOM
 
     @property
     def with_object(self) -> Tensor:
@@ -215,11 +224,13 @@ def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
     suspect = suspect.expand(len(batch), *batch.image_size) if suspect is not None else None
     around = region_around(masks) if masks is not None else None
     objects = with_rim(masks) if masks is not None else None
-    masked = torch.zeros_like(known)
+    room = torch.full(known.shape, torch.nan, dtype=torch.float64)
     if masks is not None and around is not None:
-        masked = masks.flatten(1).any(dim=1) & ~around.flatten(1).all(dim=1)
+        left = (~around).flatten(1).double().mean(dim=1)
+        room = torch.where(masks.flatten(1).any(dim=1), left, torch.nan)
+    masked = room >= ROOM
     donors = donors_of(labels.unique(dim=0, return_inverse=True)[1], known & masked)
-    return AnnotatedRegions(labels, known, masks, objects, around, masked, suspect, donors)
+    return AnnotatedRegions(labels, known, masks, objects, around, masked, suspect, donors, room)
 
 
 def have_class(labels: Tensor) -> Tensor:

@@ -138,9 +138,11 @@ def measure_reliance(
     picture. `salient_flips` is the share whose prediction changes with the most salient region outside of the object
     replaced, less that with a random one of the same shape, in [-1, 1]; 0 where saliency marks nothing special.
 
-    `accuracy` and `exact_match` count the samples with a class; the checks those of them with an object that has
-    something beside it. Where these are not all, `<check>_before` is the accuracy on just these as they are, and
-    `object_accuracy_chance` that of a guess: healthy cases with an empty mask count where no object is needed.
+    `accuracy` and `exact_match` count the samples with a class; the checks those of them with an object that leaves, as
+    it is removed, at least a quarter of the image: less is too little to know anything by. Where these are not all,
+    `<check>_before` is the accuracy on just these as they are, and `object_accuracy_chance` that of a guess: healthy
+    cases with an empty mask count where no object is needed. `background_share` is the share of the image that is left,
+    the mean over all samples with an object.
 
     Args:
         batch: the samples.
@@ -187,6 +189,8 @@ def measure_reliance(
             measurements[name] = table.check(name)
             if some_lack_objects and name != "salient_flips":
                 measurements[name + BEFORE] = table.accuracy("", annotated.with_object)
+    if "background_only_accuracy" in measurements:
+        measurements["background_share"] = _room_of(annotated)
     num_classes = None if multi_label else max(logits.shape[1], 2)  # a single logit stands for two
 
     def chances(counted: Tensor) -> tuple[float, float | None]:
@@ -195,6 +199,14 @@ def measure_reliance(
 
     object_chance = chances(annotated.with_object)[0] if some_lack_objects else None
     return Reliance(measurements, *chances(annotated.known), num_classes, object_chance)
+
+
+def _room_of(annotated: AnnotatedRegions) -> Measurement:
+    """The share of the image that is left without the object, the mean over the samples with a class and an object."""
+    with_room = annotated.known & annotated.room.isfinite()
+    rooms, n = annotated.room[with_room], int(with_room.sum())
+    no_mask = int((annotated.known & ~with_room).sum())
+    return Measurement(float(rooms.mean()) if n else math.nan, n, 0, no_mask, 0, None)
 
 
 @dataclass(frozen=True)
@@ -273,8 +285,10 @@ class _Versions:
             no_mask = ~rows & self.annotated.known & ~self.annotated.masked
         blank = ~counted & ~no_mask & blank if blank is not None else torch.zeros_like(counted)
         undefined = ~counted & ~no_mask & ~blank
-        n, *left_out = (int(each.sum()) for each in (counted, blank, no_mask, undefined))
-        return Measurement(value, n, left_out[0], left_out[1], left_out[2], interval)
+        no_room = no_mask & self.annotated.crowded
+        reasons = (counted, blank, no_mask & ~no_room, undefined, no_room)
+        n, blanks, no_masks, undefineds, no_rooms = (int(each.sum()) for each in reasons)
+        return Measurement(value, n, blanks, no_masks, undefineds, interval, no_rooms)
 
 
 def _check_logits(logits: Tensor, changed_logits: Mapping[str, Tensor], n: int) -> None:

@@ -1,8 +1,9 @@
-"""Shares of right predictions, the intervals of 95% of them, and the accuracy of a guess."""
+"""Shares of right predictions, their intervals and exact bounds, and the accuracy of a guess."""
 
 from __future__ import annotations
 
-from math import sqrt
+from functools import cache
+from math import exp, lgamma, log, sqrt
 
 from torch import Tensor
 
@@ -81,6 +82,73 @@ def mean_share_interval(shares: Tensor, parts: int) -> Interval | None:
     trials = mean * (1 - mean) * n / spread if spread > 0 else n * parts if n > 1 else n
     trials = min(max(trials, n), n * parts)
     return wilson_interval(mean * trials, trials)
+
+
+def bounds_of(share: float, interval: Interval, beyond: float) -> Interval:
+    """The lower and the upper bound of a share; the true one is beyond either with this probability at most.
+
+    They are exact for any number of samples. Wilson's interval is right on average: of 16 samples with a true share of
+    1/8, it lies above in 4% instead of 2.5%. The number of trials is read from Wilson's interval.
+
+    Args:
+        share: measured.
+        interval: its interval of 95%, as `wilson_interval` or `mean_share_interval` gives it.
+        beyond: the probability.
+
+    Example:
+        >>> [round(end, 3) for end in bounds_of(0.5, wilson_interval(8, 16), 0.025)]
+        [0.247, 0.753]
+        >>> [round(end, 3) for end in bounds_of(1.0, wilson_interval(16, 16), 0.025)]  # 0.025 ** (1 / 16)
+        [0.794, 1.0]
+
+    Source: Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
+    Biometrika 26(4), 1934; with an effective number of trials, Korn and Graubard, 1998, as above.
+    """
+    low, high = interval
+    end = low if share > 0 else high
+    if share == end:
+        return interval
+    trials = _Z**2 * end * (1 - end) / (share - end) ** 2  # Wilson's interval solved for n
+    return _exact_bounds(round(share * trials, 6), round(trials, 6), beyond)
+
+
+@cache
+def _exact_bounds(successes: float, trials: float, beyond: float) -> Interval:
+    failures = trials - successes
+    low = _beta_quantile(successes, failures + 1, beyond) if successes > 0 else 0.0
+    high = 1 - _beta_quantile(failures, successes + 1, beyond) if failures > 0 else 1.0
+    return low, high
+
+
+def _beta_quantile(a: float, b: float, probability: float) -> float:
+    """The number below which a beta distribution has this probability, to the tenth digit: bisected."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-10:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _beta_below(a, b, middle) < probability else (low, middle)
+    return low
+
+
+def _beta_below(a: float, b: float, x: float) -> float:
+    """The probability that a beta distribution has below x: the continued fraction of the incomplete beta function.
+
+    Source: "NIST Digital Library of Mathematical Functions", 8.17.22; evaluated as Lentz does.
+    """
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _beta_below(b, a, 1 - x)
+    front = exp(a * log(x) + b * log(1 - x) + lgamma(a + b) - lgamma(a) - lgamma(b)) / a
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
+    fraction, change, m = d, 0.0, 0
+    while abs(change - 1) > 1e-12:
+        m += 1
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        change = 1.0
+        for term in (even, odd):
+            d, c = 1 / (1 + term * d), 1 + term / c
+            change *= c * d
+        fraction *= change
+    return front * fraction
 
 
 def difference_interval(first: int, second: int, n: int) -> Interval | None:

@@ -104,7 +104,7 @@ def test_both_looks_have_to_show_the_same():
         Reliance({}, CHANCE),
         reliance(accuracy=1.0),
         reliance(accuracy=0.1875, background_only=0.1875),  # accuracy itself is not clearly above chance
-        reliance(accuracy=1.0, background_only=0.3125),  # 0.236 of what lies above chance
+        reliance(accuracy=1.0, background_only=0.5),  # 0.444 of what lies above chance
         reliance(n=4, accuracy=1.0, background_only=0.5, chance=0.25),  # too few samples to tell
         reliance(accuracy=0.9375, suspect_swap=0.6875),
         reliance(accuracy=0.75, suspect_swap=0.375),  # more than half is gone, but the intervals meet
@@ -142,8 +142,36 @@ def test_thresholds_move_the_rule():
     assert judge(looks(dying, dying), Thresholds(dies=0.7)) is None
 
 
+def test_what_a_trusted_network_keeps_has_to_be_exceeded_clearly():
+    half = reliance(n=64, accuracy=1.0, background_only=0.625)  # 0.58 of what lies above chance
+    assert judge(looks(half, half), Thresholds(trusted_share=0.38)) is not None
+    assert judge(looks(half, half), Thresholds(trusted_share=0.5)) is None
+    assert judge(looks(half, half), Thresholds(trusted_share=0.38, survives=0.6)) is None
+    few = reliance(n=16, accuracy=1.0, background_only=0.625)
+    assert judge(looks(few, few), Thresholds(trusted_share=0.38)) is None
+
+
+def test_the_more_looks_there_were_the_more_is_asked_of_one():
+    """The same 6 of 16 at two looks in a row: the first two, and the last two of a hundred."""
+    measured = reliance(accuracy=0.625, background_only=0.375)
+    assert judge(looks(measured, measured)) is not None
+    assert judge(looks(measured, measured), looks_so_far=100) is None
+    assert judge(looks(*[reliance(accuracy=1.0)] * 98, measured, measured)) is None
+    never_above = reliance(accuracy=0.125)
+    assert judge(looks(*[never_above] * 98, measured, measured)) is not None, "these could show nothing"
+    assert kinds_of(measured, looks_so_far=2) == KINDS[:1] and kinds_of(measured, looks_so_far=100) == ()
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"survives": 0}, {"dies": 1.1}, {"energy": "half"}, {"suspect_lift": -1}, {"follows": True}]
+    "wrong",
+    [
+        {"survives": 0},
+        {"dies": 1.1},
+        {"energy": "half"},
+        {"suspect_lift": -1},
+        {"follows": True},
+        {"trusted_share": 1},
+    ],
 )
 def test_thresholds_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` of `thresholds` must be"):

@@ -99,6 +99,7 @@ def test_the_labels_of_a_sample_without_an_object_count_where_no_object_is_neede
         "exact_match": (pytest.approx(2 / 3), 3, 0),
         "background_only_accuracy": (1.0, 2, 1),
         "background_only_accuracy_before": (1.0, 2, 1),
+        "background_share": (1 - 36 / 256, 2, 1),  # a square of four with its margin
     }
     # each label is marked in two of the three; of the two with an object the first two labels in one, the third in both
     assert reliance.chance == pytest.approx(2 / 3)

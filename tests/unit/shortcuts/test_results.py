@@ -11,7 +11,9 @@ import torch
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Exchanges, Reliance, changed_images, measure_reliance
+from lightning_gcam.shortcuts.regions import regions_of_batch
 from lightning_gcam.shortcuts.shares import (
+    bounds_of,
     chance_level,
     difference_interval,
     mean_share_interval,
@@ -60,6 +62,22 @@ def test_the_interval_of_a_share_is_scipys(n):
     assert wilson_interval(0, 0) is None
 
 
+@pytest.mark.parametrize("beyond", [0.05, 0.05 / 20, 1e-6])
+@pytest.mark.parametrize(
+    ("hits", "n"), [(0, 16), (1, 16), (5, 16), (16, 16), (7.5, 12.3), (500, 1000), (3, 5000)]
+)
+def test_the_exact_bounds_are_scipys(hits, n, beyond):
+    beta = pytest.importorskip("scipy.stats").beta
+    low, high = bounds_of(hits / n, wilson_interval(hits, n), beyond)
+    assert low == pytest.approx(beta.ppf(beyond, hits, n - hits + 1) if hits else 0.0, abs=1e-6)
+    assert high == pytest.approx(beta.isf(beyond, hits + 1, n - hits) if hits < n else 1.0, abs=1e-6)
+
+
+def test_an_interval_without_any_width_stays():
+    assert bounds_of(0.5, (0.5, 0.5), 0.05) == (0.5, 0.5)
+    assert bounds_of(0.5, (0.0, 1.0), 0.05) == (0.0, 1.0)
+
+
 def test_the_interval_of_a_difference_by_hand():
     """Newcombe's square-and-add of 0.5 +- and 0.25 +-: of 8 and 4 out of 16."""
     (l1, u1), (l2, u2) = wilson_interval(8, 16), wilson_interval(4, 16)
@@ -80,8 +98,10 @@ def test_accuracies_by_hand():
         logits_of(0, 1, 2, 0),
         {"background_only": logits_of(0, 0, 0, 0), "object_only": logits_of(0, 1, 2, 1)},
     )
-    assert list(found.measurements) == ["accuracy", "background_only_accuracy", "object_only_accuracy"]
-    assert [each.value for each in found.measurements.values()] == [0.75, 0.25, 1.0]
+    names = ["accuracy", "background_only_accuracy", "object_only_accuracy", "background_share"]
+    room = 1 - (8 / SIZE) ** 2  # a square of six with its margin
+    assert list(found.measurements) == names
+    assert [each.value for each in found.measurements.values()] == [0.75, 0.25, 1.0, room]
     assert all(each.n == 4 and each.left_out == 0 for each in found.measurements.values())
     assert found.measurements["object_only_accuracy"].interval == wilson_interval(4, 4)
     assert found.chance == 0.5
@@ -89,6 +109,7 @@ def test_accuracies_by_hand():
         "accuracy": 0.75,
         "background_only_accuracy": 0.25,
         "object_only_accuracy": 1.0,
+        "background_share": room,
         "accuracy_chance": 0.5,
     }
 
@@ -120,10 +141,28 @@ def test_all_that_need_the_object_speak_of_the_same_samples():
     exchanged = exchanges.measure(logits, dict.fromkeys(exchanges.versions(), logits))
     for name in ("background_only_accuracy", "background_only_accuracy_before", "background_swap_accuracy"):
         each = {**found.measurements, **exchanged}[name]
-        assert (each.value, each.n, each.no_mask, each.undefined) == (0.5, 2, 2, 1)
+        assert (each.value, each.n, each.no_mask, each.no_room, each.undefined) == (0.5, 2, 1, 1, 1)
+    assert found.measurements["background_share"].n == 3  # all that have an object and a class
     assert found.object_chance == 0.5
     accuracy = found.measurements["accuracy"]
     assert (accuracy.value, accuracy.n, accuracy.no_mask, accuracy.undefined) == (0.75, 4, 0, 1)
+
+
+def test_what_leaves_less_than_a_quarter_of_the_image_is_left_out():
+    """Squares of 6, 14 and 20 pixels a side in an image of 24: with their margins they leave 0.89, 0.44 and nothing."""
+    batch = masked_batch([0, 1, 2])
+    for row, (start, side) in enumerate([(12, 6), (3, 14), (2, 20)]):
+        batch.masks[row] = False
+        batch.masks[row, start : start + side, start : start + side] = True
+    regions = regions_of_batch(batch)
+    assert regions.room.tolist() == pytest.approx([1 - 64 / 576, 1 - 18**2 / 576, 1 - 24**2 / 576])
+    assert (regions.masked.tolist(), regions.crowded.tolist()) == ([True, True, False], [False, False, True])
+    logits = logits_of(0, 1, 0)
+    found = measure_reliance(batch, logits, {"background_only": logits, "object_only": logits}).measurements
+    for name in ("background_only_accuracy", "object_only_accuracy"):
+        assert (found[name].value, found[name].n, found[name].no_room, found[name].no_mask) == (1.0, 2, 1, 0)
+    assert "left out 1 (1 without room beside the object)" in str(found["background_only_accuracy"])
+    assert found["background_share"].value == pytest.approx(regions.room.mean().item())
 
 
 def test_without_masks_all_labelled_samples_count():
