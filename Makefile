@@ -20,16 +20,21 @@ NOTEBOOKS := $(patsubst examples/%,build/%,$(wildcard examples/notebooks/*.ipynb
 SOURCES := $(shell find lightning_gcam -name '*.py') $(wildcard examples/*.py)
 STRANGERS := .venv-strangers
 STRANGERS_INSTALLED := $(STRANGERS)/.installed
+LOGGERS := .venv-loggers
+LOGGERS_INSTALLED := $(LOGGERS)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(INSTALLED)  ## Set up .venv with everything the other targets need
 
-demo: install  ## Train a model with a shortcut and one without, and watch where they look
+demo: install  ## Fine-tune a network on photographs, with a shortcut and without, and watch where it looks
+	$(PY) examples/shortcut_on_photographs.py $(ARGS)
+
+demo-digits: install  ## The same on small digits, in a minute and a half; nothing but scikit-learn's data
 	$(PY) examples/planted_shortcut.py $(ARGS)
 
 # The notebooks are executed where they, the package or the examples have changed since.
@@ -38,7 +43,8 @@ docs: install $(NOTEBOOKS)  ## Build the documentation site in site/, without th
 	@echo "Open site/index.html"
 
 build/notebooks/%.ipynb: examples/notebooks/%.ipynb $(SOURCES) | $(INSTALLED)
-	$(PY) -m nbconvert --to notebook --execute --log-level WARN --output-dir $(@D) $<
+	$(PY) -m nbconvert --to notebook --execute --output-dir $(@D) --log-level WARN \
+	  --ExecutePreprocessor.startup_timeout=300 --ExecutePreprocessor.extra_arguments='["--log-level=ERROR"]' $<
 
 # A file's tests stay in one process: some share what two real processes found.
 test: install  ## Run the tests and the examples in the docstrings
@@ -59,6 +65,9 @@ build: install  ## Build wheel and sdist, and try the wheel in a clean environme
 	$(UV) build --python $(PY)
 	$(PY) .ci/smoke_wheel.py $(UV) dist
 
+extras: build  ## Try each extra of the wheel in an environment of its own: make extras ARGS="captum wandb"
+	$(PY) .ci/try_extras.py $(UV) dist $(ARGS)
+
 coverage: install  ## Run the tests and show the lines no test reaches
 	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)
 
@@ -73,6 +82,10 @@ shortcuts: install  ## Train with a shortcut and without, and keep the tables in
 unannotated: install  ## The same on images and labels only, and keep the tables in docs/shortcuts.md
 	$(PY) -m benchmarks.shortcuts.no_annotation $(ARGS)
 
+# A run that was stopped goes on: each training is kept in runs/natural.jsonl. For photographs of yours: ARGS="--folder FOLDER"
+natural: install  ## Train on photographs and solar cells, and keep the tables in docs/alarm_on_photographs.md
+	$(PY) -m benchmarks.shortcuts.natural $(ARGS)
+
 simulation: install  ## Simulate the alarm's rule, and keep the table in docs/shortcuts.md
 	$(PY) -m benchmarks.shortcuts.simulation $(ARGS)
 
@@ -80,6 +93,10 @@ simulation: install  ## Simulate the alarm's rule, and keep the table in docs/sh
 comparison: install  ## Compare all methods on digits, and keep the tables in docs/paper.md
 	$(PY) -m benchmarks.methods.comparison $(ARGS)
 	$(PY) -m benchmarks.methods.method_figures
+
+# A run that was stopped goes on: what is measured is kept in benchmarks/results/photographs.jsonl.
+photographs: install  ## Compare methods and layers on photographs, and keep the tables in docs/methods_on_photographs.md
+	$(PY) -m benchmarks.methods.photographs $(ARGS)
 
 # A run that was stopped goes on: each network's result is kept in runs/zoo.jsonl.
 zoo: install  ## Look at every family of networks, and keep the table in docs/models.md
@@ -98,6 +115,9 @@ test-oldest: $(OLDEST_INSTALLED)  ## Run the tests with the oldest supported dep
 strangers: $(STRANGERS_INSTALLED)  ## Try examples/attach/ and volumes on other people's modules, the heavy packages too
 	$(STRANGERS)/bin/python -m pytest tests/models/test_attach.py tests/models/test_dimensions.py tests/reference/test_maps_of_volumes.py $(ARGS)
 
+loggers: $(LOGGERS_INSTALLED)  ## Try Comet, Aim, Neptune, ClearML and LitLogger with their own packages, without a network
+	$(LOGGERS)/bin/python -m pytest tests/integration/loggers/test_services.py $(ARGS)
+
 # In under 8 minutes, with any Python that has torch and Lightning: make gpu PYTHON=python3
 gpu:  ## Run tests/gpu on a CUDA device, and write docs/gpu.md; installs nothing
 	PYTHONPATH=. $(PY_GPU) -m benchmarks.cost.gpu_command $(ARGS)
@@ -106,7 +126,7 @@ version:  ## Print the version, which stands in lightning_gcam/__init__.py alone
 	@sed -n 's/^__version__ = "\(.*\)"$$/\1/p' lightning_gcam/__init__.py
 
 clean:  ## Remove environments, builds and caches; keep runs/
-	rm -rf $(VENV) $(OLDEST) $(STRANGERS) build dist site htmlcov .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(STRANGERS) $(LOGGERS) build dist site htmlcov .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 	find lightning_gcam tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -132,4 +152,10 @@ $(OLDEST_INSTALLED): pyproject.toml | $(UV)
 $(STRANGERS_INSTALLED): pyproject.toml | $(UV)
 	$(UV) venv --quiet --clear --python $(PY) $(STRANGERS)
 	$(UV) pip install --python $(STRANGERS)/bin/python --editable ".[dev,strangers]"
+	@touch $@
+
+# Neptune's service has ended, and Lightning's logger for it with 2.6.4; LitLogger is the other package's, newer one.
+$(LOGGERS_INSTALLED): pyproject.toml | $(UV)
+	$(UV) venv --quiet --clear --python $(PY) $(LOGGERS)
+	$(UV) pip install --python $(LOGGERS)/bin/python --editable ".[dev,loggers]" "neptune>=1.14" "pytorch-lightning<2.6.4"
 	@touch $@

@@ -9,6 +9,7 @@ file there, from an empty folder, so that the checkout cannot be imported by acc
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,11 @@ def main(uv: str, dist: str) -> None:
 
 
 def check_contents(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
+    (about,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
+    assert not (relative := re.findall(r"\]\((?!https?:|#)[^)]+\)", about)), f"broken on PyPI: {relative}"
+    assert about.count("\nProject-URL: ") == 5
     assert "lightning_gcam/py.typed" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     strangers = {name.split("/")[0] for name in names if ".dist-info/" not in name} - {"lightning_gcam"}

@@ -22,7 +22,9 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-REPOSITORY = "https://github.com/lightning-gcam/lightning-gcam/blob/main/"
+(REPOSITORY,) = re.findall(
+    r'^repository-code: "(.*)"$', (ROOT / "CITATION.cff").read_text(encoding="utf-8"), flags=re.M
+)
 EXECUTED = ROOT / "build" / "notebooks"
 """Where `make docs` leaves the executed notebooks; a notebook that is not there is shown without its outputs."""
 
@@ -53,7 +55,7 @@ def notebook(path: Path) -> dict[str, str | bytes]:
     executed = EXECUTED / path.name
     cells = nbformat.read(executed if executed.exists() else path, as_version=4)
     body, resources = MarkdownExporter().from_notebook_node(cells, {"unique_key": path.stem})
-    title, rest = body.split("\n", 1)
+    title, rest = body.replace("![png]", "![What the cell above shows]").split("\n", 1)
     page = f"{title}\n\n[Download this notebook]({path.name}){{ download }}\n{rest}"
     return {path.with_suffix(".md").name: page, path.name: path.read_bytes(), **resources["outputs"]}
 
@@ -80,7 +82,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         inside = PAGES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
         if inside:
             return f"]({posixpath.relpath(inside, posixpath.dirname(here) or '.')}{anchor})"
-        return f"]({REPOSITORY}{path}{anchor})" if (ROOT / path).exists() else link[0]
+        return f"]({REPOSITORY}/blob/main/{path}{anchor})" if (ROOT / path).exists() else link[0]
 
     link = r"(?s:^ *```.*?^ *```)|\]\((?!\w+:)(?P<target>[^)#\s]*)(?P<anchor>#[^)\s]*)?\)"
     markdown = re.sub(
@@ -89,7 +91,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     markdown = re.sub(
         r"^\$ lightning-gcam (.*--help)$", lambda found: help_text(found[1]), markdown, flags=re.M
     )
-    return markdown.replace("<!-- modules -->", modules()) if "<!-- modules -->" in markdown else markdown
+    return re.sub(r"^<!-- \w+ -->$", lambda found: GENERATED[found[0]](), markdown, flags=re.M)
 
 
 # ----------------------------------------------------------------------------------------- generated parts
@@ -109,18 +111,32 @@ def modules() -> str:
     """Every module with the first line of its docstring, room by room."""
     lines = []
     for room in sorted((ROOT / "lightning_gcam").glob("**/__init__.py")):
-        name = room.parent.relative_to(ROOT).as_posix()
         paths = sorted(path for path in room.parent.glob("*.py") if path != room)
-        lines += [f"\n## `{name}`\n", first_line(room), ""]
+        lines += [f"\n## `{room.parent.relative_to(ROOT).as_posix()}`\n", first_line(room), ""]
         lines += ["| module | what lives there |", "|---|---|"] if paths else []
-        lines += [
-            f"| [`{path.stem}`]({REPOSITORY}{name}/{path.name}) | {first_line(path)} |" for path in paths
-        ]
+        lines += [row(path.stem, path) for path in paths]
     return "\n".join(lines)
 
 
+def benchmarks() -> str:
+    """Every benchmark that is a command, with the first line of its docstring."""
+    lines = ["| `python -m ...` | what it measures |", "|---|---|"]
+    for path in sorted((ROOT / "benchmarks").glob("*/*.py")):
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8"):
+            lines.append(row(f"benchmarks.{path.parent.name}.{path.stem}", path))
+    return "\n".join(lines)
+
+
+GENERATED = {"<!-- modules -->": modules, "<!-- benchmarks -->": benchmarks}
+
+
+def row(name: str, path: Path) -> str:
+    """A module as a row of a table: its name leads to its file in the repository."""
+    return f"| [`{name}`]({REPOSITORY}/blob/main/{path.relative_to(ROOT).as_posix()}) | {first_line(path)} |"
+
+
 def first_line(path: Path) -> str:
-    """The first sentence of a module's docstring, whose lines are joined."""
+    """The first paragraph of a module's docstring, in one line."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return " ".join(text.split("\n\n")[0].split())
 
@@ -187,7 +203,7 @@ def documented(config: Any) -> dict[str, str]:
     known = {}
     inventory = config.plugins["mkdocstrings"].handlers.inventory
     for identifier in sorted(inventory, key=len, reverse=True):
-        if inventory[identifier].role in ("class", "function", "method"):
+        if inventory[identifier].role in ("class", "function", "method", "data"):
             parts = identifier.split(".")
             short = ".".join(parts[-2:] if inventory[identifier].role == "method" else parts[-1:])
             known[identifier] = identifier

@@ -2,7 +2,7 @@
 
     python docs/pictures.py
 
-It trains as `examples/planted_shortcut.py` does, with a `ReportLogger`, and writes to `docs/images`. The
+It trains as `examples/shortcut_on_photographs.py` does, with a `ReportLogger`, and writes to `docs/images`. The
 screenshot needs Chromium (or Chrome), which is started without a window and without a network.
 `--only dimensions` makes those of volumes, videos and signals alone, by small networks.
 """
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from lightning_gcam import SaliencyBatch
-from lightning_gcam.pipeline.record import Stamp
+from lightning_gcam.pipeline.record import SaliencyRecord, Stamp
 from lightning_gcam.pipeline.run import record_saliency
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,15 +36,20 @@ COLORS = 256
 def train(output: Path) -> None:
     """Train with the cue and without; pictures and reports lie under `output` then."""
     sys.path.insert(0, str(ROOT / "examples"))
-    import planted_shortcut
+    import shortcut_on_photographs as demo
 
-    options = planted_shortcut.parse(["--logger", "report", "--output", str(output)])
-    planted_shortcut.hide_hints()
-    torch.set_num_threads(1)
-    for experiment in planted_shortcut.plan_experiments(options.train_size, options.seed):
-        record = planted_shortcut.train(experiment, options).monitor.last_record
-        record.figure().save(output / f"overlay_{experiment.name}.png")
-        record.exchange_figure().save(output / f"exchanges_{experiment.name}.png")
+    for name, probe in demo.main(["--logger", "report", "tensorboard", "--output", str(output)]).items():
+        draw_looks({prefix: each.last_record for prefix, each in probe.monitors.items()}, name, output)
+
+
+def draw_looks(records: dict[str, SaliencyRecord], name: str, output: Path) -> None:
+    """One sample of each class with its heatmap, and what the predictions follow."""
+    record = records["with_boxes"]
+    labels = record.batch.labels.tolist()
+    rows = [labels.index(label) for label in sorted(set(labels))]
+    few = replace(record, batch=record.batch.select(rows), attribution=record.attribution.select(rows))
+    few.figure().save(output / f"overlay_{name}.png")
+    records["labels_only"].exchange_figure().save(output / f"exchanges_{name}.png")
 
 
 SIZES = {"volume": (16, 32, 32), "video": (12, 32, 32), "signal": (240,)}

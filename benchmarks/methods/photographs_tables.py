@@ -26,7 +26,9 @@ FILLS = 0.75
 """A box of a larger share of the image leaves too little room to miss it."""
 GUIDANCE, CENTRE = "guidance_cam", "centre"
 LEVEL = 0.95
-STEPS = 10
+LEAST = 0.0005
+"""Less is 0.000 in a table, and decides nothing."""
+STEPS = 5
 """Of insertion and of deletion."""
 CHANNELS = 64
 """How many of a layer's channels Score-CAM takes as masks, at the most."""
@@ -51,7 +53,7 @@ class Estimate(NamedTuple):
     @property
     def decides(self) -> int:
         """1 or -1 where the interval lies on one side of 0, else 0."""
-        return int(np.sign(self.mean)) if abs(self.mean) > self.half else 0
+        return int(np.sign(self.mean)) if abs(self.mean) > max(self.half, LEAST) else 0
 
 
 class Table:
@@ -63,6 +65,7 @@ class Table:
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self.variants = sorted({line["variant"] for line in lines})
+        self.places = [place for place in PLACES if place in {line["place"] for line in lines}]
         self.counted = np.array(lines[0]["shares"]) <= FILLS
         self.names = [name for line in lines for name in line["values"]]
         self.names = [name for name in dict.fromkeys(self.names) if name != CENTRE]
@@ -110,7 +113,7 @@ def tables(lines: Sequence[Line]) -> Iterator[str]:
     table = Table(lines)
     yield introduction(lines, table)
     yield "\n".join(summaries(table))
-    for place in PLACES:
+    for place in table.places:
         yield f"### At {described(lines, place)}"
         yield markdown_table(
             ["", *(f"`{score}` ({'high' if sign > 0 else 'low'})" for score, sign in BETTER.items())],
@@ -128,39 +131,50 @@ def tables(lines: Sequence[Line]) -> Iterator[str]:
         yield by_layer(table, score)
 
 
+WORDS = """
+{photographs} photographs, EfficientNet-{networks} with ImageNet's weights, at their own input sizes; the photograph's
+class is explained. They predict it for {right} of them.
+
+`energy`, `pointing_game` and `iou` (at 0.3 of the peak) are of {counted} photographs. In the others ({filled})
+boxes fill more than three quarters of the image: hardly any map could miss them. On the {counted} a uniform map has an
+`energy` of {share:.2f}.
+
+`insertion` and `deletion` ({steps} steps) run the network {images} times a map: they are of {asked} alone. Squared maps
+have the order of pixels of their maps, but for the enlarging, and are left out there. So is HiResCAM at the found
+layer, where it is Grad-CAM. Score-CAM costs the most: it is of that layer alone, and of the {channels} channels that
+vary the most, out of 1,280.
+
+A cell is the mean over photographs, and half of its 95% interval (Student's t). Several networks give one number a
+photograph, their mean. Where no photograph is missed (a `pointing_game` of 1.000) the interval is too narrow: of
+{counted} without a miss, the rate is above {least:.2f}.
+
+**Bold**: better, *italic*: worse, by the interval. Of so many comparisons one in twenty is decided by chance.
+"""
+
+
 def introduction(lines: Sequence[Line], table: Table) -> str:
     """What was measured, and what is left out."""
-    first = lines[0]
-    names = ", ".join(f"Lite{each}" for each in table.variants)
-    asked = ", ".join(
-        f"Lite{each}" for each in sorted({line["variant"] for line in lines if line["part"] == "curves"})
-    )
-    filled = [name for name, counted in zip(first["photographs"], table.counted, strict=True) if not counted]
+    names, counted = lines[0]["photographs"], int(table.counted.sum())
     right = {line["variant"]: sum(line["right"]) for line in lines}
-    counted, share = int(table.counted.sum()), np.array(first["shares"])[table.counted].mean()
-    return "\n\n".join(
-        (
-            f"{len(first['photographs'])} photographs, EfficientNet-{names} with ImageNet's weights, at their own "
-            "input sizes; the photograph's class is explained. They predict it for "
-            f"{', '.join(str(right[each]) for each in table.variants)} of them.",
-            f"`energy`, `pointing_game` and `iou` (at 0.3 of the peak) are of {counted} photographs. In the others "
-            f"({', '.join(filled)}) boxes fill more than three quarters of the image: hardly any map could miss them. "
-            f"On the {counted} a uniform map has an energy of {share:.2f}.",
-            f"`insertion` and `deletion` ({STEPS} steps) run the network 22 times a map, and Score-CAM once a channel: "
-            f"they are of {asked} alone. Score-CAM takes the {CHANNELS} channels that vary the most; a layer has up "
-            "to 1,280.",
-            "A cell is the mean over photographs, and half of its 95% interval (Student's t). Several networks give "
-            "one number a photograph, their mean. Where no photograph is missed (a `pointing_game` of 1.000) the "
-            f"interval is too narrow: of {counted} without a miss, the rate is above {0.05 ** (1 / counted):.2f}.",
-            "**Bold**: better, *italic*: worse, by the interval. Of so many comparisons one in twenty is decided by "
-            "chance.",
-        )
+    asked = sorted({line["variant"] for line in lines if line["part"] != "maps"})
+    return WORDS.strip().format(
+        photographs=len(names),
+        networks=", ".join(f"Lite{each}" for each in table.variants),
+        right=", ".join(str(right[each]) for each in table.variants),
+        counted=counted,
+        filled=", ".join(name for name, counts in zip(names, table.counted, strict=True) if not counts),
+        share=np.array(lines[0]["shares"])[table.counted].mean(),
+        steps=STEPS,
+        images=2 * STEPS + 2,
+        asked=", ".join(f"Lite{each}" for each in asked),
+        channels=CHANNELS,
+        least=0.05 ** (1 / counted),
     )
 
 
 def summaries(table: Table) -> Iterator[str]:
     """For each layer, which methods are better or worse than guidance, and by which scores."""
-    for place in PLACES:
+    for place in table.places:
         found = {name: decided(table, place, name) for name in table.names if name != GUIDANCE}
         words = [f"`{name}` ({text})" for name, text in found.items() if text]
         yield (
@@ -206,7 +220,7 @@ def compared(table: Table, place: str, other: str) -> str:
 
 def by_layer(table: Table, score: str) -> str:
     """A row a method, a column a layer."""
-    found, *others = PLACES
+    found, *others = table.places
     return markdown_table(
         [f"`{score}`", found, *others],
         [

@@ -47,8 +47,8 @@ bootstrap over seeds and canvases.
 """
 
 SCORES_WORDS = """
-The mean over heads and labels, each alike. In italics: what is no method of the package (controls and variants,
-below). Bold: the best of the others.
+The mean over heads and labels, each alike. In italics: controls and variants (below; `hires_cam_squared` is
+a method since). Bold: the best of the others.
 """
 
 DIFFERENCES = """

@@ -124,7 +124,7 @@ def marked(triple: Sequence[float | None]) -> str:
 
 
 def label(row: Row) -> str:
-    """A method's name in a table; in italics what is no method of the package."""
+    """A method's name in a table; in italics a control or a variant."""
     name = f"`{row['method']}`"
     return f"*{name}*" if row["method"] in BESIDE else name
 

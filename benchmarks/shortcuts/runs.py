@@ -9,7 +9,7 @@ import multiprocessing
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from itertools import pairwise
@@ -248,18 +248,28 @@ def train(run: Run, settings: Settings) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------- many of them
 
 
-Train = Callable[[Run, Settings], dict[str, Any]]
+Train = Callable[[Any, Any], dict[str, Any]]
 """From a run and the settings to the line of this training."""
 
 
+def run_of(line: Mapping[str, Any]) -> Run:
+    """The run of a line."""
+    return Run(Plan(line["cue"], line["strength"]), line["seed"])
+
+
 def run_all(
-    runs: Sequence[Run], settings: Settings, path: Path, workers: int, train_one: Train | None = None
+    runs: Sequence[Any],
+    settings: Any,
+    path: Path,
+    workers: int,
+    train_one: Train | None = None,
+    read: Callable[[Mapping[str, Any]], Any] = run_of,
 ) -> list[dict[str, Any]]:
     """Train what the file does not hold yet, in processes of their own; every training that ends is kept at once.
 
-    `train_one` is a function of a module; `train` where it is left out.
+    `train_one` is a function of a module; `train` where it is left out. `read` gives the run of a line.
     """
-    done = read_runs(path, settings)
+    done = read_runs(path, settings, read)
     missing = [run for run in runs if run not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(runs), initial=len(runs) - len(missing), desc="trainings", unit="run") as progress:
@@ -272,11 +282,13 @@ def run_all(
     return [done[run] for run in runs]
 
 
-def read_runs(path: Path, settings: Settings) -> dict[Run, dict[str, Any]]:
+def read_runs(
+    path: Path, settings: Any, read: Callable[[Mapping[str, Any]], Any] = run_of
+) -> dict[Any, dict[str, Any]]:
     """The trainings that a file holds; those of other settings do not count, nor does a line that was cut off."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     found = [line for line in map(parse_line, lines) if line and line["settings"] == settings._asdict()]
-    return {Run(Plan(line["cue"], line["strength"]), line["seed"]): line for line in found}
+    return {read(line): line for line in found}
 
 
 def parse_line(text: str) -> dict[str, Any] | None:
@@ -287,8 +299,8 @@ def parse_line(text: str) -> dict[str, Any] | None:
 
 
 def train_each(
-    runs: Sequence[Run], settings: Settings, workers: int, train_one: Train
-) -> Iterator[tuple[Run, dict[str, Any]]]:
+    runs: Sequence[Any], settings: Any, workers: int, train_one: Train
+) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Each training with its line, as they end; here, one after another, where there are no workers."""
     if not workers:
         yield from ((run, train_one(run, settings)) for run in runs)

@@ -190,23 +190,19 @@ class CheckBudget:
 def _explained(interval: Interval, every: int, max_overhead: float) -> str:
     """The reason why the checks are not made at every look, and how they would be."""
     bound = int(max_overhead * interval.training)
-    kept = "" if bound >= interval.maps else " (which the maps alone exceed)"
+    kept = "" if bound >= interval.maps else ", which the maps alone exceed"
     short = every < interval.looks_per_check(max_overhead)
+    at_least = "; so short a run has two looks with checks behind the first" if short else ""
     return (
-        f"SaliencyMonitor makes the causal checks at one look in {every}; maps and scores stay at every look. The "
-        f"checks run the model on {interval.checks:,} images, the maps on {interval.maps:,}; and of the "
-        f"{int(interval.training):,} forwards that the training does between two looks (a sample that is trained on "
-        f"counts three) looks may cost {bound:,}: `max_overhead={max_overhead:g}`{kept}."
-        f"{' In so short a run that is exceeded: two looks have checks behind the first.' if short else ''} "
-        "`max_overhead=None` makes them at every look; fewer `num_samples`, or `checks=[...]` with the names of a few, "
-        "makes them cheaper."
+        f"SaliencyMonitor makes the causal checks at one look in {every}, at {interval.checks:,} forwards: "
+        f"`max_overhead={max_overhead:g}` allows {bound:,} a look{kept}{at_least}. `max_overhead=None` makes them at "
+        "every look."
     )
 
 
 def _explained_monitored(monitored: Collection[str]) -> str:
     """The reason why the checks are made at every look all the same."""
     return (
-        "SaliencyMonitor makes the causal checks at every look, which costs more than `max_overhead` allows: "
-        f"{', '.join(sorted(monitored))} is monitored by a callback or a scheduler, which would take an old value for "
-        "a new one."
+        "SaliencyMonitor makes the causal checks at every look, beyond `max_overhead`: a callback or a scheduler "
+        f"monitors {', '.join(sorted(monitored))}, and would take an old value for a new one."
     )

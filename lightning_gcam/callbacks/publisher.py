@@ -10,62 +10,26 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from lightning_gcam.callbacks.announcement import (
+    announcement_of,
+    as_text,
+    description_of,
+    destination_of,
+)
 from lightning_gcam.callbacks.error_policy import FailurePolicy
 from lightning_gcam.callbacks.reading_notes import notes_of_parts
+from lightning_gcam.callbacks.trainer_state import is_fitting
 from lightning_gcam.cam.layers import TargetLayer
-from lightning_gcam.cam.targets import Targets, are_measurements
-from lightning_gcam.cam.whole import WHOLE
 from lightning_gcam.data.fixed_samples import FixedBatch
 from lightning_gcam.loggers import ReportLogger, log_picture, log_saliency
 from lightning_gcam.loggers.disk import directory_of_logger, next_version, restored_on_failure
 from lightning_gcam.loggers.files import write_look, write_picture, write_scores
-from lightning_gcam.metrics import needs_mask
 from lightning_gcam.pipeline.config import LookConfig
 from lightning_gcam.pipeline.heads import Layers
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.shortcuts import Reliance
-from lightning_gcam.shortcuts.checks import takes_masks
-from lightning_gcam.shortcuts.exchange import SCORES
 from lightning_gcam.utils.isolation import same_random_streams
 from lightning_gcam.utils.lightning_compat import Trainer, in_both, rank_zero_info
-
-
-def announce(
-    record: SaliencyRecord,
-    layers: Sequence[TargetLayer],
-    config: LookConfig,
-) -> None:
-    """Log the layer, the samples and the scores in one line, and which scores are left out without masks."""
-    batch, prefix = record.batch, record.stamp.log_prefix
-    methods = dict.fromkeys(record.attribution.source_of(name).method for name in record.attribution.maps)
-    where = " and ".join(str(layer) for layer in layers)
-    rank_zero_info(
-        f"SaliencyMonitor: {len(batch)} fixed samples{_of_classes(record)}, {', '.join(methods)} for "
-        f"{_explained(record, config.targets)} at layer{'s' if len(layers) > 1 else ''} {where}; logs {record.tag} and "
-        f"{prefix}/{{{', '.join(_names_of_scores(record))}}}."
-    )
-    if batch.object_masks is None:
-        left_out = [name for name, metric in config.resolved_scores.metrics.items() if needs_mask(metric)]
-        left_out += (
-            [name for name in config.check_names if takes_masks(name)] if record.reliance is not None else []
-        )
-    else:
-        left_out = []
-    if left_out:
-        rank_zero_info(
-            f"The samples have no masks or boxes, so these scores are left out: {', '.join(left_out)}. Deliver "
-            "(images, labels, masks) in the validation batch, or pass `adapter=` or `batch=`, to have them."
-        )
-    if record.exchanges is not None and (lacking := record.exchanges.lacking(config.exchange_names)):
-        rank_zero_info(f"The fixed images have no {' and no '.join(lacking)} to exchange: left out.")
-
-
-def _names_of_scores(record: SaliencyRecord) -> list[str]:
-    """The names of the scores, without those of baselines, and the five of an exchanged property as one."""
-    properties = record.exchanges.names if record.exchanges is not None else ()
-    shown = {f"{name}{score}": f"{name}_*" for name in properties for score in SCORES}
-    names = (name for name in record.scores if not name.startswith("centre/"))
-    return list(dict.fromkeys(shown.get(name, name) for name in names))
 
 
 def explain_waiting(record: SaliencyRecord) -> None:
@@ -73,20 +37,9 @@ def explain_waiting(record: SaliencyRecord) -> None:
     reliance = cast(Reliance, record.reliance)
     low, high = reliance.measurements["accuracy"].interval or (0.0, 1.0)
     rank_zero_info(
-        f"The causal checks wait until accuracy on the fixed samples is clearly above chance: it is "
-        f"{reliance.scores.get('accuracy', 0.0):.2f} [{low:.2f}, {high:.2f}], chance {reliance.chance:.2f}. "
-        "`checks=[...]` with the names of some makes these at every look."
+        f"The causal checks wait until accuracy is clearly above chance ({reliance.chance:.2f}): it is "
+        f"{reliance.scores.get('accuracy', 0.0):.2f} [{low:.2f}, {high:.2f}]. `checks=[...]` by name do not wait."
     )
-
-
-def _of_classes(record: SaliencyRecord) -> str:
-    """The number of classes of the samples, in words."""
-    labels = record.batch.labels
-    if labels is None or are_measurements(labels):
-        return ""
-    multi_hot = labels.ndim == 2 and labels.shape[1] > 1
-    count = int((labels > 0).any(dim=0).sum()) if multi_hot else len(labels.unique())
-    return f" of {count} classes"
 
 
 def explain_dense_logits(record: SaliencyRecord) -> None:
@@ -173,27 +126,28 @@ def _by(sides: Sequence[int]) -> str:
     return " x ".join(map(str, sides))
 
 
-def _explained(record: SaliencyRecord, targets: Targets) -> str:
-    if record.attribution.explains != "classes":
-        texts = {**WHOLE, "output": "the output itself"}
-        return texts.get(record.attribution.explains, "a score of your own")
-    if isinstance(targets, int):
-        return f"class {targets}"
-    by_label = targets == "label" and record.batch.labels is not None
-    return "each sample's label" if by_label else "each sample's predicted class"
-
-
 class Publisher:
     """Send the looks of one run to the loggers.
 
     Args:
         failures: the policy for what could not be shown.
         directory: where files go where there is no logger; a new one where it is left out.
+        schedule: when looks are taken, in words.
+        verbose: whether each look is logged in a line.
     """
 
-    def __init__(self, failures: FailurePolicy, directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        failures: FailurePolicy,
+        directory: Path | None = None,
+        *,
+        schedule: str = "",
+        verbose: bool = False,
+    ) -> None:
         self.failures = failures
         self.directory = directory
+        self._schedule = schedule
+        self._verbose = verbose
         self._pages: dict[Path, ReportLogger] = {}
         self._announced: set[str] = set()
         self._waiting: set[str] = set()
@@ -221,13 +175,15 @@ class Publisher:
                     self.failures.warn_once(kind, message)
         if not trainer.is_global_zero:
             return
-        for part in record.parts:
-            self._explain(
-                part,
-                [*chain(*(layers[plan] for plan in layers if (plan.name or "") == part.stamp.head))],
-                config,
-            )
         to_files = not trainer.loggers and not is_rehearsal
+        if to_files:
+            with self.failures.guard("Writing the look"):
+                self.directory = self.directory or next_version(
+                    Path(trainer.default_root_dir) / "lightning_gcam"
+                )
+        for part in record.parts:
+            of_part = [*chain(*(layers[plan] for plan in layers if (plan.name or "") == part.stamp.head))]
+            self._explain(trainer, part, of_part, config)
         is_drawn = (trainer.loggers or to_files) and self._draws(record)
         for logger in trainer.loggers:
             if is_drawn or isinstance(logger, ReportLogger):  # the page is drawn where it is read
@@ -240,26 +196,27 @@ class Publisher:
             if isinstance(logger, in_both("loggers.CSVLogger")):
                 with self.failures.guard(_logging_to(logger)), same_random_streams():
                     self._write_page(trainer, directory_of_logger(logger), record)
-        if to_files:
+        if to_files and self.directory is not None:
             with self.failures.guard("Writing the look"):
-                root = Path(trainer.default_root_dir) / "lightning_gcam"
-                self.directory = self.directory or next_version(root)
                 (write_look if is_drawn else write_scores)(self.directory, record)
             with self.failures.guard("Writing the look"):
-                if self.directory is not None:
-                    self._write_page(trainer, self.directory, record)
+                self._write_page(trainer, self.directory, record)
         for part in record.parts:
             if part.exchange_logits:
                 self._last_exchanges[part.tag] = part
             if is_drawn and part.tag not in self._exchanges_shown_at:
                 self._show_exchanges(trainer, part)
 
-    def _explain(self, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig) -> None:
-        """Log once which layer, samples and scores the looks are of, and that checks wait."""
+    def _explain(
+        self, trainer: Trainer, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig
+    ) -> None:
+        """Log once which layer, samples and scores the looks are of, and that checks wait; every look with `verbose`."""
         with self.failures.guard("Saying what is looked at"):
             if layers and record.tag not in self._announced:
                 self._announced.add(record.tag)
-                self._announce(record, layers, config)
+                self._announce(trainer, record, layers, config)
+            if self._verbose:
+                rank_zero_info(description_of(record))
             if record.checks_wait and record.tag not in self._waiting:
                 self._waiting.add(record.tag)
                 explain_waiting(record)
@@ -326,9 +283,15 @@ class Publisher:
             return record.overlay is not None
         return False
 
-    def _announce(self, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig) -> None:
-        """Log which layer, samples and scores the looks are of."""
-        announce(record, layers, config)
+    def _announce(
+        self, trainer: Trainer, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig
+    ) -> None:
+        """Log which layer, samples and scores the looks are of; of further heads the first two lines."""
+        schedule = self._schedule if is_fitting(trainer) else ""
+        title, rows = announcement_of(
+            record, layers, config, schedule, destination_of(trainer, self.directory)
+        )
+        rank_zero_info(as_text(title, rows[: 1 if len(self._announced) > 1 else None]))
         explain_coarse_grid(record, layers)
         if record.attribution.even_gradients:
             explain_even_gradients(layers[0], config.method_table)

@@ -45,10 +45,8 @@ def reading_notes(record: SaliencyRecord, fixed: FixedBatch) -> Iterator[tuple[s
             others = '`methods="hires_cam"`' if is_detector else "other `methods`"
             yield (
                 "blank",
-                f"{blank} of {n} {method} maps are blank (nothing at "
-                f'"{layer}" speaks for the class). They are counted in '
-                f"{record.stamp.log_prefix}/blank_rate and left out of the other scores. If it stays so, try another "
-                f"`target_layer` or {others}.",
+                f'{blank} of {n} {method} maps are blank: nothing at "{layer}" speaks for the class. They count in '
+                f"{record.stamp.log_prefix}/blank_rate alone. If it stays so, try another `target_layer` or {others}.",
             )
 
 

@@ -168,6 +168,7 @@ class SaliencyMonitor(Callback):
         head: which heads of a model with several are looked at: a name, its place in a tuple such as "1", or several of
             them. Left out, these are all that have names, and of those in a tuple the ones that the labels fit. The
             tags are `saliency/<head>/overlay` and `saliency/<head>/<score>`, "_" for signs that a logger may refuse.
+        verbose: log a line at each look: accuracy and energy beside chance, and what the checks show the most of.
 
     Raises:
         InputError: naming the argument, what came, and what to do; before training time is spent.
@@ -208,6 +209,7 @@ class SaliencyMonitor(Callback):
         scale: Literal["own", "shared", "run"] = "own",
         show_change: bool = False,
         head: str | Sequence[str] | None = None,
+        verbose: bool = False,
     ) -> None:
         super().__init__()
         check_whole("num_samples", num_samples)
@@ -220,6 +222,7 @@ class SaliencyMonitor(Callback):
         check_whole("dataloader_idx", dataloader_idx, least=0)
         check_scale(scale)
         check_flag("show_change", show_change)
+        check_flag("verbose", verbose)
         if normalize is not None:
             check_normalize(normalize)
         check_scores(scores)
@@ -231,6 +234,7 @@ class SaliencyMonitor(Callback):
         self.scale = scale
         self.show_change = show_change
         self.sample_images = sample_images
+        self.verbose = verbose
         self.last_record: SaliencyRecord | None = None
         self.history: list[dict[str, float]] = []
         self.final_record: SaliencyRecord | None = None
@@ -264,13 +268,16 @@ class SaliencyMonitor(Callback):
         self._schedule = Schedule(every_n_epochs, every_n_train_steps)
         self._budget = CheckBudget(max_overhead)
         self._looks = RunHistory()
-        self._display = Publisher(self._failures)
+        self._display = self._publisher()
         self._settings = settings_of(self._config, num_samples, selection, batch is not None)
         self._layers: Layers = {}
         self._known: list[HeadPlan] = []
         self._looked_at = (-1, -1)
         self._weights: dict[str, Tensor | None] = {}
         self._goes_on = self._has_fitted = False
+
+    def _publisher(self, directory: Path | None = None) -> Publisher:
+        return Publisher(self._failures, directory, schedule=str(self._schedule), verbose=self.verbose)
 
     @property
     def directory(self) -> Path | None:
@@ -301,7 +308,7 @@ class SaliencyMonitor(Callback):
         self._layers, self._looked_at = {}, (-1, -1)
         self._failures = FailurePolicy(self._failures.on_error)
         directory = self._display.directory if stage != "fit" else None
-        self._display = Publisher(self._failures, directory)
+        self._display = self._publisher(directory)
         self._looks.begin_run()
         self._weights = {}
         if stage == "fit":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from lightning_gcam.callbacks.error_policy import FailurePolicy
@@ -16,7 +17,7 @@ from lightning_gcam.metrics.measurement import ScoreKey
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.pipeline.scoring import score_maps
 from lightning_gcam.shortcuts import Evidence, Finding, Reliance, Thresholds, judge, plain_of
-from lightning_gcam.shortcuts.detector import judged_by
+from lightning_gcam.shortcuts.detector import counted_by, judged_by, unchecked_of
 from lightning_gcam.shortcuts.exchange import CHANCE
 from lightning_gcam.shortcuts.regions import classes_of_labels, have_class
 from lightning_gcam.utils.errors import InputError, check_whole
@@ -30,6 +31,8 @@ from lightning_gcam.utils.lightning_compat import (
 )
 
 _SCORES = ("energy", "energy_chance", "suspect_lift", "blank_rate")
+_FEW = 30
+"""With fewer samples weak reliance is not seen: docs/shortcuts.md, "What few samples can show"."""
 
 
 class RecentLooks:
@@ -262,13 +265,19 @@ class ShortcutAlarm(Callback):
             self._alert(trainer, monitor, prefix, finding)
 
     def _inform(self, prefix: str, record: SaliencyRecord) -> None:
-        """Log once a run what is judged without masks, and what is not."""
-        judged = judged_by(record.reliance) if record.reliance is not None else ()
-        if record.batch.object_masks is None and judged and prefix not in self._informed:
-            self._informed.add(prefix)
+        """Log once a run what is judged, what is not, and where few samples count for it."""
+        reliance = record.reliance or Reliance({}, 1.0)
+        judged = judged_by(reliance)
+        if not judged or prefix in self._informed:
+            return
+        self._informed.add(prefix)
+        rank_zero_info(
+            f"ShortcutAlarm ({prefix}) judges: {', '.join(judged)}. Not checked: {'; '.join(unchecked_of(reliance))}."
+        )
+        if (fewest := min(counted_by(reliance).items(), key=itemgetter(1)))[1] < _FEW:
             rank_zero_info(
-                f"ShortcutAlarm ({prefix}) judges without masks: {', '.join(judged)}. A mark at a random place is an "
-                "object like any other to these, and outside of them; masks of the objects add checks that find it."
+                f"ShortcutAlarm ({prefix}): {fewest[1]} samples count for {fewest[0]}, of which only strong reliance "
+                f"shows. Take more, such as `num_samples=64` of the monitor."
             )
 
     def _alert(self, trainer: Trainer, monitor: SaliencyMonitor, prefix: str, finding: Finding) -> None:

@@ -134,6 +134,18 @@ class Schedule:
         self.every_n_train_steps = every_n_train_steps
         self._last_global_step = 0
 
+    def __str__(self) -> str:
+        """When looks are taken, in words.
+
+        Example:
+            >>> str(Schedule(1, None)), str(Schedule(2, 100))
+            ('every epoch', 'every 2 epochs and every 100 steps')
+        """
+        every = ((self.every_n_epochs, "epoch"), (self.every_n_train_steps, "step"))
+        return " and ".join(
+            f"every {what if n == 1 else f'{n} {what}s'}" for n, what in every if n is not None
+        )
+
     @property
     def takes_steps(self) -> bool:
         """Whether there are looks between validations."""

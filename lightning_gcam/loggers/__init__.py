@@ -2,7 +2,7 @@
 
 # each import registers a backend; for a logger of an unknown type the last registered is tried first
 # isort: off
-from lightning_gcam.loggers import files, mlflow, wandb, tensorboard  # noqa: F401
+from lightning_gcam.loggers import files, mlflow, services, wandb, tensorboard  # noqa: F401
 from lightning_gcam.loggers.report_logger import ReportLogger
 
 # isort: on

@@ -91,8 +91,6 @@ def write_look(directory: Path, record: SaliencyRecord) -> Path:
     """
     directory = claimed_directory(directory)
     target = directory / safe_path(record.stamp.log_prefix)
-    if not target.exists():
-        rank_zero_info(f"Saliency overlays and scores.csv are written to {target}")
     target.mkdir(parents=True, exist_ok=True)
     at = f"-step={record.step:08d}"
 

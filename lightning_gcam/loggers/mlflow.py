@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from lightning_gcam.loggers.disk import run_all
-from lightning_gcam.loggers.registry import Backend, Pixels, Rows, register_backend
+from lightning_gcam.loggers.registry import Backend, Pixels, Rows, has, register_backend
 from lightning_gcam.pipeline.record import SaliencyRecord
 from lightning_gcam.utils.files import safe_path
 
@@ -61,7 +61,7 @@ def table_to_mlflow(logger: Any, tag: str, rows: Rows, step: int) -> None:
         rows: its lines, one at least; their keys are its columns.
         step: of it.
     """
-    logger.experiment.log_text(logger.run_id, _csv(rows), f"{_safe(tag)}-step={step:08d}.csv")
+    logger.experiment.log_text(logger.run_id, as_csv(rows), f"{_safe(tag)}-step={step:08d}.csv")
 
 
 def alert_to_mlflow(logger: Any, alert: Mapping[str, Any]) -> None:
@@ -82,9 +82,8 @@ def is_mlflow(logger: Any) -> bool:
     Args:
         logger: any Lightning logger.
     """
-    client = getattr(logger, "experiment", None)
-    takes = all(callable(getattr(client, name, None)) for name in ("log_image", "log_text", "set_tag"))
-    return takes and hasattr(logger, "run_id")
+    takes = has("experiment.log_image", "experiment.log_text", "experiment.set_tag")
+    return takes(logger) and hasattr(logger, "run_id")
 
 
 _LONGEST_TAG = 5000
@@ -96,7 +95,8 @@ def _safe(tag: str) -> str:
     return safe_path(tag).replace("%", "_").replace("~", "_")
 
 
-def _csv(rows: Rows) -> str:
+def as_csv(rows: Rows) -> str:
+    """Format a table as CSV, with a first line of its columns."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()

@@ -177,8 +177,6 @@ class ReportLogger(Logger):
                 f"{self.report_path} has looks of an earlier run up to step {later[-1]}. They stay until this run "
                 "comes to their steps. If this is another run, give ReportLogger another `save_dir`."
             )
-        elif not self.report_path.exists():
-            rank_zero_info(f"The saliency report is written to {self.report_path}")
 
     def _warn_of_broken_files(self, left_out: Sequence[str]) -> None:
         """Warn once of files that cannot be read; a resumed run has the same ones at every look."""

@@ -17,7 +17,6 @@ from lightning_gcam.shortcuts import available_checks, available_properties
 from lightning_gcam.shortcuts.exchange import KEPT, RATE
 from lightning_gcam.shortcuts.message import markdown_of
 from lightning_gcam.utils.files import safe_path
-from lightning_gcam.utils.lightning_compat import rank_zero_info
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -31,7 +30,7 @@ _WITH_CHARTS: WeakKeyDictionary[SummaryWriter, list[str]] = WeakKeyDictionary()
 
 
 def add_charts(writer: SummaryWriter, prefix: str) -> None:
-    """Add the charts of a monitor to the layout of a run, and report once a run how all looks are shown.
+    """Add the charts of a monitor to the layout of a run, once.
 
     TensorBoard takes the last layout that was written, as a whole. So the charts that the run has already, another
     monitor's or the user's own, are read back from its event file and stay.
@@ -46,11 +45,6 @@ def add_charts(writer: SummaryWriter, prefix: str) -> None:
     prefixes = _WITH_CHARTS.setdefault(writer, [])
     if prefix in prefixes:
         return
-    if not prefixes:
-        rank_zero_info(
-            "TensorBoard's page shows 10 looks of a run, which need not be the first ones. All of them: "
-            f"tensorboard --logdir {writer.log_dir} --samples_per_plugin images=0"
-        )
     prefixes.append(prefix)
     kept = [each for each in _last_layout(writer).category if each.title not in prefixes]
     own = {

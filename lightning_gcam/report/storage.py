@@ -309,18 +309,15 @@ def parse_alert(row: Mapping[str, Any]) -> dict[str, Any] | BrokenFile:
 
 def _parse_parts(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `PARTS` of an alert; none where one is missing or of another form."""
-    parts = {name: row.get(name) for name in PARTS}
-    for name in PARTS[1:]:
-        if isinstance(text := parts[name], str):
-            parts[name] = parse_json(text)
-    lists = [parts[name] for name in PARTS[1:]]
-    if not isinstance(parts["headline"], str) or not all(isinstance(each, list) for each in lists):
+    headline, *lists = (row.get(name) for name in PARTS)
+    lists = [parse_json(each) if isinstance(each, str) else each for each in lists]
+    if not isinstance(headline, str) or not all(isinstance(each, list) for each in lists):
         return {}
     evidence, *texts = lists
-    is_valid = all(map(_is_evidence, evidence)) and all(
-        isinstance(each, str) for text in texts for each in text
-    )
-    return parts if is_valid else {}
+    is_valid = all(_is_evidence(each) for each in evidence or ())
+    if not is_valid or not all(isinstance(each, str) for text in texts for each in text or ()):
+        return {}
+    return dict(zip(PARTS, (headline, *lists), strict=True))
 
 
 def _is_evidence(row: Any) -> bool:

@@ -233,6 +233,20 @@ def judged_by(reliance: Reliance) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(name.removesuffix(KEPT) for name in checks), *_follow_rates(reliance))))
 
 
+def counted_by(reliance: Reliance) -> dict[str, int]:
+    """How many samples each check counts that can be evidence at a look, by its name.
+
+    Example:
+        >>> measured = Measurement(0.5, 12, 0, 0, 0, (0.25, 0.75), no_room=4)
+        >>> counted_by(Reliance({"accuracy": measured, "background_only_accuracy": measured}, chance=0.1))
+        {'background_only_accuracy': 12}
+    """
+    rates = {name: rate.n for name, (rate, *_) in _follow_rates(reliance).items()}
+    measured = {name: reliance.measurements.get(name) for name in judged_by(reliance)}
+    measured["suspect"] = reliance.measurements.get("suspect_swap_accuracy")
+    return rates | {name: each.n for name, each in measured.items() if each is not None}
+
+
 def unchecked_of(reliance: Reliance) -> tuple[str, ...]:
     """What the checks of a look could not show, whatever the model relies on: plain noun phrases.
 

@@ -33,7 +33,9 @@ _MOST_NAMED = 3
 """Properties in a headline; the rows name all."""
 
 _MAY_BELONG = {"color", "histogram", "background"}
-_MAY_BE_LEGITIMATE = "decide whether it may be legitimate context, as sand is for a camel; the monitor's `checks=` leaves a check out"
+_MAY_BE_LEGITIMATE = (
+    "decide whether it may be legitimate context, as sand is for a camel (`checks=` leaves a check out)"
+)
 _OF_SALIENCY = {
     "agrees": "look at the overlays for what is salient outside of the object: the saliency agrees",
     "is blind": "go by the numbers, not by the overlays: the saliency is blind to it",

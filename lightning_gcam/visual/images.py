@@ -100,7 +100,7 @@ def check_count(values: Sized | None, count: int, argument: str, what: str) -> N
 
 
 Normalize: TypeAlias = tuple[float | Sequence[float], float | Sequence[float]]
-
+"""`(mean, std)` of the input normalization: a number, or one for each channel."""
 # Half a display step: a resize that overshoots by less cannot be seen, so it still counts as [0, 1].
 _TOLERANCE = 0.5 / 255
 

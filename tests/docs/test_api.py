@@ -169,6 +169,7 @@ MONITOR: dict[str, Any] = {
     "scale": "own",
     "show_change": False,
     "head": None,
+    "verbose": False,
 }
 
 

@@ -19,7 +19,7 @@ PACKAGE = "lightning_gcam"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 # a hundred when the house was rebuilt; then `shares`, `message`, `budget`, `dry_run`, `transfer` and `event_files`
-MOST_MODULES = 127
+MOST_MODULES = 129
 LONGEST_CHAIN = 14  # `dry_run` stands on `run`, `run` on `heads`
 MOST_LINES = 430
 LONGER = {

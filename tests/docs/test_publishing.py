@@ -26,7 +26,7 @@ def runs_of(workflow: Any) -> list[str]:
 def test_the_version_stands_in_one_place():
     printed = subprocess.run(["make", "-s", "version"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == __version__
-    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+    assert 'dynamic = ["version"' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_the_citation_is_of_this_version():

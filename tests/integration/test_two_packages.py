@@ -78,7 +78,7 @@ def test_each_package_alone(package: str, absent: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
 def test_both_installed_and_ours_imported_first(package: str, tmp_path: Path) -> None:
     done = run(tmp_path, package, before="import lightning_gcam")
-    assert done.stderr.count("SaliencyMonitor: 4 fixed samples") == 1
+    assert done.stderr.count("SaliencyMonitor (saliency): 4 fixed samples") == 1
 
 
 @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])

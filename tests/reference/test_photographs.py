@@ -54,7 +54,7 @@ def test_pytorch_grad_cam_subtracts_the_minimum_of_each_map(explained: Explained
     ours = found.maps["grad_cam"]
     least = ours.amin(dim=(1, 2), keepdim=True)
 
-    assert float((ours - theirs).abs().max()) == pytest.approx(0.033, abs=0.001)
+    assert float((ours - theirs).abs().max()) == pytest.approx(0.052, abs=0.001)
     assert ((ours - least) / (1 - least) - theirs).abs().max() < 2e-6
 
 

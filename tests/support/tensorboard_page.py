@@ -1,6 +1,6 @@
 """A real TensorBoard server on this machine, and the picture in docs/guides/loggers.md made with it, after `make demo`.
 
-python -m tests.support.tensorboard_page runs/planted_shortcut docs/images/tensorboard.png
+python -m tests.support.tensorboard_page runs/demo docs/images/tensorboard.png
 """
 
 from __future__ import annotations

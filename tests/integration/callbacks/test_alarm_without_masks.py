@@ -113,9 +113,24 @@ def test_it_names_the_property_that_is_followed(tmp_path: Path) -> None:
         (row,) = csv.DictReader(file)
     assert (row["message"], row["headline"]) == (alert["message"], alert["headline"])
     assert [json.loads(row[name]) for name in ("evidence", "advice")] == [alert["evidence"], alert["advice"]]
-    (words,) = [each for each in heard if "judges without masks" in each]
-    assert words.startswith(
-        "ShortcutAlarm (saliency) judges without masks: texture, border. A mark at a random"
+    told = [each for each in heard if each.startswith("ShortcutAlarm (saliency)") and "alert" not in each]
+    assert told[0] == (
+        "ShortcutAlarm (saliency) judges: texture, border. Not checked: the background, and marks at any place: they "
+        "take masks or boxes; the properties color, spectrum, salient_region; cues on the object itself beyond its "
+        "texture."
+    )
+    assert not any("samples count for" in each for each in told), f"{N} are not few"
+
+
+@pytest.mark.filterwarnings(SPOKEN)
+def test_it_is_said_once_where_few_samples_count(tmp_path: Path) -> None:
+    monitor = watching("border", num_samples=12)
+    with listening() as heard:
+        fit(tmp_path, Reads(CORNER), monitor, ShortcutAlarm(on_error="raise"))
+    (words,) = [each for each in heard if "samples count for" in each]
+    assert words == (
+        "ShortcutAlarm (saliency): 12 samples count for border, of which only strong reliance shows. Take more, such "
+        "as `num_samples=64` of the monitor."
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,19 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_gcam import SaliencyMonitor
-from tests.support.toys import CLASSES, LIGHTNING_SAYS, Recast, Toy, listening, toy_loader, toy_trainer
+from lightning_gcam.callbacks.announcement import as_text
+from lightning_gcam.loggers import ReportLogger
+from tests.support.toys import (
+    CLASSES,
+    LIGHTNING_SAYS,
+    PACKAGES,
+    LightningToy,
+    Recast,
+    Toy,
+    listening,
+    toy_loader,
+    toy_trainer,
+)
 
 pytestmark = LIGHTNING_SAYS
 
@@ -22,17 +36,134 @@ def said_in_a_fit(root: Path, monitor: SaliencyMonitor, loader: Any, module: Any
     return said
 
 
-def test_one_line_names_layer_samples_and_scores(tmp_path: Path) -> None:
-    said = said_in_a_fit(tmp_path, SaliencyMonitor(num_samples=6), toy_loader())
+def announced(said: list[str]) -> list[str]:
+    """The lines of the one announcement."""
+    (words,) = [each for each in said if each.startswith("SaliencyMonitor (")]
+    return words.splitlines()
 
-    (line,) = [each for each in said if each.startswith("SaliencyMonitor:")]
-    assert "6 fixed samples of 4 classes" in line
-    assert "guidance_cam for each sample's label" in line
-    assert 'at layer "network.5" (8 x 8 grid' in line
-    assert "saliency/overlay" in line
-    for score in ("energy", "energy_chance", "object_lift", "pointing_game", "rank_accuracy", "iou"):
-        assert score in line
-    assert not any("no masks" in each for each in said)
+
+def test_five_lines_name_samples_layer_checks_and_logger(tmp_path: Path) -> None:
+    said = said_in_a_fit(tmp_path, SaliencyMonitor(num_samples=6), toy_loader())
+    directory = tmp_path / "lightning_gcam" / "version_0"
+
+    assert announced(said) == [
+        "SaliencyMonitor (saliency): 6 fixed samples of 4 classes, with masks, every epoch",
+        '  layer     "network.5" (8 x 8 grid, channels first), guidance_cam for each sample\'s label',
+        "  left out  color: the images have none",
+        "  checks    background_only_accuracy, object_only_accuracy, salient_flips, 6 more; later where accuracy is "
+        "clearly above chance",
+        f"  logged    saliency/overlay and 18 scores, in {directory} (report.html, scores.csv, overlays)",
+    ]
+
+
+def test_the_schedule_and_named_checks_are_announced(tmp_path: Path) -> None:
+    monitor = SaliencyMonitor(every_n_epochs=3, every_n_train_steps=4, checks=["border"], log_prefix="other")
+    title, _, checks, _ = announced(said_in_a_fit(tmp_path, monitor, toy_loader()))
+    assert title.startswith("SaliencyMonitor (other): ") and title.endswith(
+        ", every 3 epochs and every 4 steps"
+    )
+    assert checks == "  checks  border"
+
+
+def test_outside_of_a_fit_no_schedule_is_announced(tmp_path: Path) -> None:
+    with listening() as said:
+        toy_trainer(tmp_path, SaliencyMonitor()).validate(Toy(), toy_loader())
+    title, _, _, checks, _ = announced(said)
+    assert title.endswith("with masks") and "later" not in checks
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_the_loggers_are_announced_with_what_shows_them(
+    tmp_path: Path, package: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    events, rows = (
+        package.loggers.TensorBoardLogger(tmp_path),
+        package.loggers.CSVLogger(tmp_path, name="rows"),
+    )
+    page, monitor = ReportLogger(tmp_path / "page"), SaliencyMonitor(scores="blank_rate", checks=[])
+    module = Toy() if package is PACKAGES[0] else LightningToy()
+    with listening() as said:
+        toy_trainer(tmp_path, monitor, package=package, logger=[events, rows, page]).fit(
+            module, toy_loader(32), toy_loader()
+        )
+    assert announced(said)[-1] == (
+        "  logged  saliency/overlay and 1 score, in TensorBoard: tensorboard --logdir lightning_logs/version_0 "
+        "--samples_per_plugin images=0 and rows/version_0 (report.html, scores.csv, overlays) and page/report.html"
+    )
+
+
+def test_a_rehearsal_is_logged_nowhere(tmp_path: Path) -> None:
+    with listening() as said:
+        toy_trainer(tmp_path, SaliencyMonitor(), fast_dev_run=True).fit(Toy(), toy_loader(32), toy_loader())
+    assert announced(said)[-1] == "  logged    saliency/overlay and 18 scores"
+
+
+def test_in_a_terminal_rich_draws_it_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    title, rows = (
+        "SaliencyMonitor (saliency): 16 samples",
+        [("layer", '"layer4" [bold]'), ("logged", "12 scores")],
+    )
+    plain = ["SaliencyMonitor (saliency): 16 samples", '  layer   "layer4" [bold]', "  logged  12 scores"]
+    assert as_text(title, rows).splitlines() == plain
+
+    monkeypatch.setattr(sys, "stderr", Terminal("utf-8"))
+    monkeypatch.setenv("COLUMNS", "80")
+    assert as_text(title, rows).splitlines() == [
+        "SaliencyMonitor (saliency): 16 samples",
+        "╭────────┬─────────────────╮",
+        '│ layer  │ "layer4" [bold] │',
+        "│ logged │ 12 scores       │",
+        "╰────────┴─────────────────╯",
+    ]
+    monkeypatch.setattr(sys, "stderr", Terminal("ascii"))
+    assert as_text(title, rows).isascii()
+    monkeypatch.setenv("COLUMNS", "30")
+    assert as_text(title, rows).splitlines() == plain, "a line that is wrapped cannot be copied"
+
+
+class Terminal(io.StringIO):
+    """A standard error of a terminal."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return True
+
+
+# ------------------------------------------------------------------------------------------- a line a look
+
+
+def test_only_if_asked_each_look_is_a_line(tmp_path: Path) -> None:
+    quiet = said_in_a_fit(tmp_path, SaliencyMonitor(), toy_loader())
+    assert not any(each.startswith("saliency, step") for each in quiet)
+
+    monitor = SaliencyMonitor(verbose=True)
+    said = said_in_a_fit(tmp_path, monitor, toy_loader())
+    lines = [each for each in said if each.startswith("saliency, step")]
+    assert [each.split(":")[0] for each in lines] == [
+        f"saliency, step {row['step']} (epoch {row['epoch']})" for row in monitor.history
+    ]
+    row = monitor.history[0]
+    energy = f"energy {row['energy']:.2f} (chance {row['energy_chance']:.2f})"
+    without = f"without the object {row['background_only_accuracy']:.2f}"
+    assert f": accuracy {row['accuracy']:.2f} (chance 0.25), {energy}, {without}, follows " in lines[0]
+
+
+@pytest.mark.parametrize("wrong", [1, "yes", None])
+def test_verbose_is_true_or_false(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="`verbose` must be True or False; got"):
+        SaliencyMonitor(verbose=wrong)
+
+
+# -------------------------------------------------------------------------------- what is explained, and left out
 
 
 @pytest.mark.parametrize(
@@ -49,17 +180,18 @@ def test_the_line_says_whose_score_is_explained(tmp_path: Path, targets: Any, wo
     assert sum(words in each for each in said) == 1
 
 
-def test_without_masks_one_line_says_which_scores_are_left_out(tmp_path: Path) -> None:
+def test_without_masks_one_line_says_how_many_scores_are_left_out(tmp_path: Path) -> None:
     monitor = SaliencyMonitor()
     loader = DataLoader(Recast(lambda image, label, mask: (image, label)), batch_size=8)
 
     said = said_in_a_fit(tmp_path, monitor, loader)
 
-    (line,) = [each for each in said if "no masks or boxes" in each]
-    assert "energy, energy_chance, object_lift, pointing_game, rank_accuracy, iou" in line
-    assert "blank_rate" not in line
-    assert "adapter=" in line
-    assert "background_only_accuracy" in line
+    title, _, left_out, *others = announced(said)
+    assert "without masks or boxes" in title and len(others) == 2
+    assert left_out == (
+        "  left out  6 scores, 5 checks: deliver (images, labels, masks), or pass `adapter=`; color: the images have "
+        "none"
+    )
     without = {"step", "epoch", "blank_rate", "accuracy", "accuracy_chance"}
     exchanged = [{name for name in row if re.search("_(swap|follow|same)_", name)} for row in monitor.history]
     assert {"border_follow_rate", "salient_region_swap_accuracy"} <= exchanged[0]  # these need labels only

@@ -87,8 +87,8 @@ def test_a_regression(tmp_path: Path, labels: str) -> None:
         assert caption == f"true {true:.2f} · predicted {found:.2f}"
     assert record.correct == [None] * 6
     assert "energy" in monitor.history[-1]
-    (line,) = [each for each in said if each.startswith("SaliencyMonitor:")]
-    assert "6 fixed samples, guidance_cam for the output itself" in line
+    (words,) = [each for each in said if each.startswith("SaliencyMonitor (")]
+    assert "6 fixed samples, with masks" in words and "guidance_cam for the output itself" in words
 
 
 def test_the_output_of_whole_labels_is_asked_for_by_a_word(tmp_path: Path) -> None:

@@ -99,7 +99,9 @@ def test_a_check_that_is_monitored_is_made_at_every_look(tmp_path: Path) -> None
         with listening() as said:
             trainer = fit(tmp_path / str(max_overhead), monitor, stopping)
         found.append((trainer.current_epoch, with_checks(monitor)))
-        assert any("border_follow_rate is monitored" in words for words in said) == (max_overhead is not None)
+        assert any("monitors saliency/border_follow_rate" in words for words in said) == (
+            max_overhead is not None
+        )
     assert found[0] == found[1] and found[0][1] == list(range(1, len(found[0][1]) + 1))
 
 

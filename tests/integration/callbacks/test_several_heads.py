@@ -121,9 +121,11 @@ def test_every_head_of_a_dict_has_a_look_of_its_own(tmp_path: Path) -> None:
 
     sentence = '2 heads are looked at: "age" of 1 with the labels "age", "sex" of 2 with the labels "sex".'
     assert len([each for each in said if each.startswith(sentence)]) == 1
-    lines = [each for each in said if each.startswith("SaliencyMonitor:")]
-    assert "for the output itself" in lines[0] and "logs saliency/age/overlay" in lines[0]
-    assert "for each sample's label" in lines[1] and "saliency/sex/{energy, energy_chance}" in lines[1]
+    age_words, sex_words = [each for each in said if each.startswith("SaliencyMonitor (")]
+    assert age_words.startswith("SaliencyMonitor (saliency/age): ") and "for the output itself\n" in age_words
+    assert "saliency/age/overlay and 2 scores, in TensorBoard" in age_words
+    assert sex_words.startswith("SaliencyMonitor (saliency/sex): ") and sex_words.count("\n") == 1
+    assert sex_words.endswith("for each sample's label")
 
     events = EventAccumulator(str(tmp_path / "tb" / "lightning_logs" / "version_0"))
     events.Reload()
@@ -299,7 +301,7 @@ def test_a_monitored_check_of_a_head_is_made_at_every_look(tmp_path: Path) -> No
     monitor = watching(checks=["border"], max_overhead=1e-6, scores=[])
     said = fit(tmp_path, monitor, saving, max_epochs=8, enable_checkpointing=True)
     assert all("sex/border_follow_rate" in row for row in monitor.history)
-    assert any("saliency/sex/border_follow_rate is monitored" in each for each in said)
+    assert any("monitors saliency/sex/border_follow_rate" in each for each in said)
 
 
 class ReadsTheCorner(Face):

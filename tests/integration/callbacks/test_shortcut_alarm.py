@@ -261,6 +261,31 @@ def test_once_and_again_where_there_is_something_new(looks: list[Evidence], spok
     assert [index for index, look in enumerate(looks) if watch.add(look) is not None] == spoken_at
 
 
+def test_looks_are_counted_over_a_checkpoint_and_an_interruption() -> None:
+    """What would do at the first looks does not at the last of many; a checkpoint that did not count has its looks."""
+    hardly = evidence(accuracy=0.55, background_only=0.35)
+    early, late = RecentLooks(Thresholds(), 2), RecentLooks(Thresholds(), 2)
+    for look in [SURVIVES] * 98:
+        late.add(look)
+    late.interrupt()
+    resumed, of_earlier_version = RecentLooks(Thresholds(), 2), RecentLooks(Thresholds(), 2)
+    state = late.state_dict()
+    resumed.load_state_dict(state)
+    of_earlier_version.load_state_dict({name: each for name, each in state.items() if name != "looks"})
+    spoken = {
+        name: [watch.add(hardly) is not None for _ in range(2)]
+        for name, watch in {
+            "early": early,
+            "late": late,
+            "resumed": resumed,
+            "old": of_earlier_version,
+        }.items()
+    }
+    assert spoken["early"] == [False, True]
+    assert spoken["late"] == spoken["resumed"] == [False, False]
+    assert spoken["old"][0] is False
+
+
 def test_looks_beside_one_that_cannot_be_judged_are_not_in_a_row() -> None:
     watch = RecentLooks(Thresholds(), 2)
     assert watch.add(SURVIVES) is None

@@ -176,13 +176,13 @@ def test_it_is_written_once_a_run(tmp_path: Path) -> None:
     assert events.read_bytes().count(b"custom_scalars__config__") == 1
 
 
-def test_how_all_looks_are_shown_is_said_once_a_run(tmp_path: Path) -> None:
-    """With two monitors too; without the option TensorBoard's page shows 10 pictures of a tag."""
+def test_how_all_looks_are_shown_is_said_once_a_monitor(tmp_path: Path) -> None:
+    """Without the option TensorBoard's page shows 10 pictures of a tag."""
     with listening() as said:
         fit(tmp_path, monitor(), monitor("other"))
-    (command,) = [each.partition("All of them: ")[2] for each in said if "All of them: " in each]
+    commands = [each.partition("TensorBoard: ")[2] for each in said if "TensorBoard: " in each]
     (events,) = tmp_path.rglob("events.out.*")
-    assert command == f"tensorboard --logdir {events.parent} --samples_per_plugin images=0"
+    assert commands == [f"tensorboard --logdir {events.parent} --samples_per_plugin images=0"] * 2
 
 
 @pytest.mark.parametrize("prefix", ["saliency", "a.b", "(?i)", "a/b"])

@@ -70,10 +70,7 @@ def test_beside_the_table_of_a_csv_logger(tmp_path: Path, package: ModuleType) -
     assert np.array_equal(decoded(directory / "overlay-step=00000007.png"), monitor.last_record.overlay)
     assert [row["step"] for row in table(directory)] == ["3", "7"]
     assert [float(row["energy"]) for row in table(directory)] == [row["energy"] for row in monitor.history]
-    assert [each for each in said if "written to" in each] == [
-        f"Saliency overlays and scores.csv are written to {directory}",
-        f"The saliency report is written to {directory.parent / 'report.html'}",
-    ]
+    assert sum(f", in {directory.parent} (report.html, scores.csv, overlays)" in each for each in said) == 1
 
 
 def test_without_a_logger_each_run_gets_its_own_directory(tmp_path: Path) -> None:
