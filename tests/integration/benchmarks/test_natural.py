@@ -179,6 +179,7 @@ def test_a_training_leaves_a_line(
     line = script.train(script.Places(None, None), run, settings)
 
     assert json.loads(json.dumps(line)) == line and script.run_of(line) == run
+    assert "1 trainings (1 of objects, context 0.5)" in script.described([line], settings)
     (look,) = line["looks"]
     assert list(look["measured"]) == (["16", "32", "64"] if network == "small" else ["32"])
     (view, bare) = tables.Natural(line).views()
@@ -188,6 +189,22 @@ def test_a_training_leaves_a_line(
     assert "border_follow_rate" in names and not any(
         "background" in name or "object" in name for name in names
     )
+
+
+def test_a_run_that_was_stopped_goes_on(script: ModuleType, tmp_path: Path) -> None:
+    from benchmarks.shortcuts.runs import run_all
+
+    runs = script.plan_natural(range(1), ["objects, context 0"])
+    settings, trained = script.Settings(), []
+
+    def train(run: Any, settings: Any) -> dict[str, Any]:
+        trained.append(run)
+        return {**run._asdict(), **run.plan._asdict(), "settings": settings._asdict()}
+
+    for count in (2, len(runs)):
+        lines = run_all(runs[:count], settings, tmp_path / "natural.jsonl", 0, train, script.run_of)
+        assert [script.run_of(line) for line in lines] == runs[:count]
+    assert trained == runs, "each once"
 
 
 def test_a_frozen_network_learns_its_last_layer_alone(script: ModuleType) -> None:
