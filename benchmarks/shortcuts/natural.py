@@ -241,11 +241,12 @@ def described(lines: Sequence[Mapping[str, Any]], settings: Settings) -> str:
     counts = Counter(line["task"] for line in lines)
     tasks = ", ".join(f"{count} of {task}" for task, count in counts.items())
     command = COMMAND + (' ARGS="--folder FOLDER"' if "photographs" in counts else "")
+    minutes = sum(line["seconds"] for line in lines) / 60
     return (
-        f"`{command}`: {', '.join(machine)}.\n\n{len(lines)} trainings ({tasks}), "
-        f"{sum(line['seconds'] for line in lines) / 60:.0f} minutes of one process in all. {settings.training} pictures "
-        f"to train on and {settings.validation} to validate on, {settings.looks} looks; {settings.side} x {settings.side} "
-        f"pixels, {settings.small_side} x {settings.small_side} for the small network."
+        f"`{command}`: {', '.join(machine)}.\n\n"
+        f"{len(lines)} trainings ({tasks}), {minutes:.0f} minutes of one process in all. {settings.training} pictures to "
+        f"train on and {settings.validation} to validate on, {settings.looks} looks. {settings.side} pixels a side, "
+        f"{settings.small_side} for the small network."
     )
 
 

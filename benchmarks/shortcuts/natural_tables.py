@@ -243,14 +243,15 @@ def set_on_others(
 
 def seeds_table(runs: Sequence[Natural]) -> str:
     """What the other seeds set, and what the alarm then does on each."""
-    header = ["tried on seed", "`survives`", "`follows`"]
+    header = ["thresholds", "tried on seed", "`survives`", "`follows`"]
     header += [f"{name}, {annotation}" for annotation in (BOXES, LABELS) for name in ENDS]
     rows = []
-    for own, rule in set_on_others(runs, chosen_on):
-        thresholds = rule.thresholds(View(own[0], BOXES, SAMPLES))
-        ends = [each for annotation in (BOXES, LABELS) for each in both_ends([(own, rule)], annotation)]
-        row = [str(own[0].seed), f"{thresholds.survives:.2f}", f"{thresholds.follows:.2f}"]
-        rows.append([*row, *map(str, ends)])
+    for name, parts in tried_on_others(runs).items():
+        for own, rule in parts:
+            thresholds = rule.thresholds(View(own[0], BOXES, SAMPLES))
+            ends = [each for annotation in (BOXES, LABELS) for each in both_ends([(own, rule)], annotation)]
+            shares = [f"{thresholds.survives:.2f}", f"{thresholds.follows:.2f}"]
+            rows.append([name, str(own[0].seed), *shares, *map(str, ends)])
     return markdown_table(header, rows)
 
 

@@ -281,6 +281,6 @@ def test_thresholds_are_set_on_the_other_seeds(tables: ModuleType) -> None:
     assert shares == pytest.approx([0.1 / 0.8] * 5 + [0.5 / 0.8] * 5), (
         "of the training without a cue of the same seed"
     )
-    assert len(tables.seeds_table(runs).splitlines()) == 4
+    assert len(tables.seeds_table(runs).splitlines()) == 2 + 3 * 2
     (found, *_) = tables.goals(runs)
     assert not found.met and "4 of 6" in str(found)
