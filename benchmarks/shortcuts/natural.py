@@ -244,8 +244,8 @@ def described(lines: Sequence[Mapping[str, Any]], settings: Settings) -> str:
     minutes = sum(line["seconds"] for line in lines) / 60
     return (
         f"`{command}`: {', '.join(machine)}.\n\n"
-        f"{len(lines)} trainings ({tasks}), {minutes:.0f} minutes of one process in all. {settings.training} pictures to "
-        f"train on and {settings.validation} to validate on, {settings.looks} looks. {settings.side} pixels a side, "
+        f"{len(lines)} trainings ({tasks}), {minutes:.0f} minutes of one process in all. {settings.training} pictures "
+        f"to train on and {settings.validation} to validate on, {settings.looks} looks. {settings.side} pixels a side, "
         f"{settings.small_side} for the small network."
     )
 
