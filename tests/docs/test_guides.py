@@ -95,6 +95,7 @@ def test_the_code_runs(
 def test_a_page_opens_with_a_picture_and_code_that_runs(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert -1 < text.find("![") < text.find("```python"), "a picture, and then code"
+    assert page == START or "the script of Start" in text[: text.find("```python")]
     reason, _, _ = blocks(page)[0]
     assert not reason or page.stem == "several_gpus", reason
 

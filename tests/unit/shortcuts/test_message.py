@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import (
     Reliance,
     available_properties,
@@ -124,6 +125,15 @@ def test_where_fewer_samples_have_an_object_their_accuracy_stands_beside():
     of_these = rows["accuracy of those with an object"]
     assert (of_these["value"], of_these["n"], of_these["chance"]) == (0.95, 20, 0.3)
     assert rows["accuracy"]["chance"] == CHANCE
+
+
+def test_the_room_beside_the_object_has_a_row():
+    measured = reliance(accuracy=1.0, background_only=0.9375)
+    measured.measurements["background_share"] = Measurement(0.4, 16, 0, 0, 0, None)
+    (row,) = [
+        row for row in rows_of(finding(measured)) if row["what"] == "share of the image beside the object"
+    ]
+    assert (row["value"], row["n"], row["interval"], row["chance"]) == (0.4, 16, None, None)
 
 
 def test_the_saliency_has_its_rows():
