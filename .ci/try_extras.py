@@ -29,10 +29,11 @@ FOR_DEVELOPERS = {"dev", "strangers"}
 def main(uv: str, dist: str, *names: str) -> None:
     (wheel,) = Path(dist).resolve().glob("*.whl")
     failed = []
-    for extra in names or sorted(set(extras_of(wheel)) - FOR_DEVELOPERS):
-        begun, done = time.monotonic(), try_extra(uv, wheel, extra)
-        print(f"{extra:12} {done or 'FAILED'}  ({time.monotonic() - begun:.0f} s)", flush=True)
-        failed += [extra] * (not done)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for extra in names or sorted(set(extras_of(wheel)) - FOR_DEVELOPERS):
+            begun, done = time.monotonic(), try_extra(uv, wheel, extra, Path(folder))
+            print(f"{extra:12} {done or 'FAILED'}  ({time.monotonic() - begun:.0f} s)", flush=True)
+            failed += [extra] * (not done)
     if failed:
         sys.exit(f"extras of {wheel.name} that do not work: {', '.join(failed)}")
 
@@ -44,20 +45,24 @@ def extras_of(wheel: Path) -> list[str]:
     return [line.removeprefix("Provides-Extra: ") for line in lines if line.startswith("Provides-Extra: ")]
 
 
-def try_extra(uv: str, wheel: Path, extra: str) -> str:
-    """What was tried, in a word; nothing where it failed."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        clean, empty = Path(folder, "venv"), Path(folder, "empty")
-        python = clean / "bin" / "python"
-        empty.mkdir()
-        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(clean)], check=True)
-        install = [uv, "pip", "install", "--quiet", "--python", str(python)]
-        if subprocess.run([*install, f"lightning-gcam[{extra}] @ {wheel.as_uri()}"]).returncode:
-            return ""
-        command = [str(python), "-I", str(Path(__file__).resolve()), "try", extra]
-        environment = {**os.environ, "HOME": str(empty)}
-        ran = subprocess.run(command, cwd=empty, env=environment, stdout=subprocess.PIPE, text=True)
-        return "" if ran.returncode else ran.stdout.splitlines()[-1]
+def try_extra(uv: str, wheel: Path, extra: str, folder: Path) -> str:
+    """What was tried, in a word; nothing where it failed.
+
+    Each environment takes the place of the one before, so that what python compiled of their common packages is kept.
+    """
+    clean, empty = folder / "venv", folder / extra
+    python = clean / "bin" / "python"
+    empty.mkdir()
+    subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(clean)], check=True)
+    install = [uv, "pip", "install", "--quiet", "--python", str(python)]
+    if subprocess.run([*install, f"lightning-gcam[{extra}] @ {wheel.as_uri()}"]).returncode:
+        return ""
+    compiled = f"pycache_prefix={folder / 'compiled'}"
+    command = [str(python), "-I", "-X", compiled, str(Path(__file__).resolve()), "try", extra]
+    ran = subprocess.run(
+        command, cwd=empty, env={**os.environ, "HOME": str(empty)}, stdout=subprocess.PIPE, text=True
+    )
+    return "" if ran.returncode else ran.stdout.splitlines()[-1]
 
 
 def picture() -> Any:
@@ -89,14 +94,14 @@ def evaluation() -> str:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.net(images)
 
-        def validation_step(self, batch: list[torch.Tensor], index: int) -> None:
+        def test_step(self, batch: list[torch.Tensor], index: int) -> None:
             self(batch[0])
 
-    rows = TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 2, torch.ones(8, 16, 16).bool())
+    rows = TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 2, torch.rand(8, 16, 16) > 0.5)
     options = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
     with redirect_stdout(io.StringIO()) as said:
         trainer = pl.Trainer(callbacks=[SaliencyEvaluation()], **options)
-        trainer.validate(Net(), DataLoader(rows, batch_size=4), verbose=False)
+        trainer.test(Net(), DataLoader(rows, batch_size=4), verbose=False)
     assert "━" in said.getvalue(), said.getvalue()
     return "`SaliencyEvaluation` prints its table with rich"
 

@@ -240,7 +240,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="where the looks go, one or several",
     )
     add("--epochs", type=int, default=4, help="epochs of each training; one look after each")
-    add("--train-size", type=int, default=640, help="training images of each training")
+    add("--train-size", type=int, default=960, help="training images of each training")
     add("--validation-size", type=int, default=128, help="validation images")
     add("--samples", type=int, default=32, help="validation images that every look is taken of")
     add("--output", type=Path, default=Path("runs/demo"), help="folder for everything written")

@@ -89,7 +89,7 @@ SCORES: Mapping[str, Callable[[], Metric]] = {
     "insertion": partial(InsertionAUC, STEPS),
     "deletion": partial(DeletionAUC, STEPS),
 }
-AGAIN = ("guidance_cam", "grad_cam", "hires_cam", "layer_cam", CENTRE, "score_cam")
+AGAIN = ("guidance_cam", "grad_cam", "layer_cam", "hires_cam", CENTRE, "score_cam")
 """Methods whose scores run the network many times. A square has the order of its map, and so its curves."""
 PARTS: Mapping[str, tuple[list[Any], list[str]]] = {
     "maps": ([*METHODS, layer_cam_squared, CENTRE], ["energy", "pointing_game", "iou"]),
@@ -111,10 +111,15 @@ class Unit(NamedTuple):
     part: str
 
 
+def unit_of(line: Line) -> Unit:
+    """Of what a line is."""
+    return Unit(*(line[key] for key in Unit._fields))
+
+
 def plan(variants: Sequence[int], asks: Sequence[int]) -> list[Unit]:
     """The maps of all networks first; what runs a network many times, of those in `asks` and at fewer layers."""
     parts = [(place, part) for place in ASKED for part in AGAIN if place in FEWER.get(part, ASKED)]
-    parts.sort(key=lambda each: each[0] in ASKED[2:] or each[1] in (CENTRE, "score_cam"))  # these last
+    parts.sort(key=lambda each: each[1] == "score_cam")  # last
     again = [Unit(each, *part) for each in asks for part in parts]
     return [*(Unit(each, place, "maps") for each in variants for place in PLACES), *again]
 
@@ -172,7 +177,7 @@ def measure(unit: Unit, found: Sequence[Photograph]) -> Line:
 def measure_all(units: Sequence[Unit], path: Path) -> list[Line]:
     """All lines that are kept, after those of the units that were not."""
     texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = {Unit(*(line[key] for key in Unit._fields)): line for line in map(parse_line, texts) if line}
+    kept = {unit_of(line): line for line in map(parse_line, texts) if line}
     found = with_classes()
     path.parent.mkdir(parents=True, exist_ok=True)
     for unit in tqdm(units, desc="networks at layers", unit="part"):
@@ -181,6 +186,13 @@ def measure_all(units: Sequence[Unit], path: Path) -> list[Line]:
             with path.open("a", encoding="utf-8") as file:
                 file.write(f"\n{json.dumps(kept[unit])}\n")  # a line that was cut off ends here
     return list(kept.values())
+
+
+def still_missing(units: Sequence[Unit], lines: Sequence[Line]) -> list[str]:
+    """What of the plan no line is of, in words."""
+    kept = {unit_of(line) for line in lines}
+    missing = [f"`{unit.part}` at {unit.place} (Lite{unit.variant})" for unit in units if unit not in kept]
+    return [f"Not measured yet: {', '.join(missing)}. The same command goes on with it."] if missing else []
 
 
 # -------------------------------------------------------------------------------------------- the script
@@ -227,11 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, then print the tables, write them into the page, and draw the figure."""
     options = parse(arguments)
     be_quiet()
-    units = [] if options.tables else plan(options.networks, options.curves)
-    lines = measure_all(units, options.results)
-    publish(
-        options.output, "photographs", "\n\n".join([f"`{COMMAND}`", *tables(lines), measured_on(PACKAGES)])
-    )
+    units = plan(options.networks, options.curves)
+    lines = measure_all([] if options.tables else units, options.results)
+    text = [f"`{COMMAND}`", *tables(lines), *still_missing(units, lines), measured_on(PACKAGES)]
+    publish(options.output, "photographs", "\n\n".join(text))
     draw(options.figure)
 
 

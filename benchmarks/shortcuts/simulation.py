@@ -32,7 +32,7 @@ TRUSTED = 0.38  # of an honest network on photographs: docs/shortcuts.md
 SECTION, COMMAND = "simulation", "python -m benchmarks.shortcuts.simulation"
 
 Counts = npt.NDArray[np.int64]
-"""`(looks, samples)`: how many of a sample's answers are so."""
+"""`(runs, looks, samples)`: how many of a sample's answers are so."""
 
 
 class Task(NamedTuple):
@@ -59,31 +59,34 @@ class Task(NamedTuple):
         return {0: 0, 1: 2 * further}.get(each, self.samples)
 
 
+Runs = Iterator[list[Reliance]]
+"""The looks of each run."""
+Simulate = Callable[[np.random.Generator, Task, float, int], Runs]
+
 TASKS = ((2, 0.9), (2, 0.7), (10, 0.95), (10, 0.6), (100, 0.8), (100, 0.3))
 
 
 # ------------------------------------------------------------------------------------------------- a run
 
 
-def answers(draw: np.random.Generator, share: float, samples: int, times: int = 1) -> Counts:
-    """How many of each sample's answers are so, look by look, where a share of all is."""
-    spread = 1 / TOGETHER - 1
+def answers(draw: np.random.Generator, share: float, runs: int, samples: int, times: int = 1) -> Counts:
+    """How many of each sample's answers are so, run by run and look by look, where a share of all is."""
+    spread, size = 1 / TOGETHER - 1, (runs, samples)
     inside = 0 < share < 1
-    propensity = (
-        draw.beta(share * spread, (1 - share) * spread, samples) if inside else np.full(samples, share)
-    )
-    now = draw.random((times, samples)) < propensity
+    propensity = draw.beta(share * spread, (1 - share) * spread, size) if inside else np.full(size, share)
+    now = draw.random((times, *size)) < propensity
     looks = [now]
     for _ in range(LOOKS - 1):
-        again = draw.random((times, samples)) < propensity
-        now = np.where(draw.random((times, samples)) < STAYS, now, again)
+        again = draw.random(now.shape) < propensity
+        now = np.where(draw.random(now.shape) < STAYS, now, again)
         looks.append(now)
-    return np.stack(looks).sum(axis=1)
+    return np.stack(looks, axis=1).sum(axis=0).swapaxes(0, 1)
 
 
-def measured(counts: Counts, times: int = 1) -> list[Measurement]:
-    """The share and its interval at each look, as the checks measure it."""
-    return [measurement(tuple(np.bincount(look, minlength=times + 1).tolist())) for look in counts]
+def measured(counts: Counts, times: int = 1) -> list[list[Measurement]]:
+    """The share and its interval of each run at each look, as the checks measure it."""
+    samples = np.stack([(counts == count).sum(axis=2) for count in range(times + 1)], axis=2)
+    return [[measurement(tuple(look)) for look in run] for run in samples.tolist()]
 
 
 @cache
@@ -99,35 +102,38 @@ def measurement(samples: tuple[int, ...]) -> Measurement:
     )
 
 
-def without_object(draw: np.random.Generator, task: Task, left: float) -> list[Reliance]:
-    """The looks of a run with masks: of the accuracy above chance, this share is left without the object."""
+def without_object(draw: np.random.Generator, task: Task, left: float, runs: int) -> Runs:
+    """Runs with masks: of the accuracy above chance, this share is left without the object."""
     kept = task.chance + left * (task.accuracy - task.chance)
-    columns = [measured(answers(draw, share, task.samples)) for share in (task.accuracy, kept)]
-    names = ("accuracy", "background_only_accuracy")
-    return [Reliance(dict(zip(names, look, strict=True)), task.chance) for look in zip(*columns, strict=True)]
+    shares = {"accuracy": task.accuracy, "background_only_accuracy": kept}
+    columns = {name: answers(draw, share, runs, task.samples) for name, share in shares.items()}
+    return looks_of({name: measured(each) for name, each in columns.items()}, task)
 
 
-def exchanged(draw: np.random.Generator, task: Task, followed: float) -> list[Reliance]:
-    """The looks of a run with images and labels: one property is followed by this share of the predictions.
+def exchanged(draw: np.random.Generator, task: Task, followed: float, runs: int) -> Runs:
+    """Runs with images and labels: one property is followed by this share of the predictions.
 
     The others, or all of them where it is 0, are edits that leave a guess, whatever the class of the donor.
     """
     guess = 1 / task.classes
-    columns = {"accuracy": measured(answers(draw, task.accuracy, task.samples))}
+    columns = {"accuracy": measured(answers(draw, task.accuracy, runs, task.samples))}
     for number in range(PROPERTIES):
         is_followed = number == 0 and followed > 0
-        rate = followed if is_followed else guess
-        within = task.mistaken if is_followed else guess
+        rate, within = (followed, task.mistaken) if is_followed else (guess, guess)
         columns |= {
-            f"p{number}_follow_rate": measured(answers(draw, rate, task.samples, DONORS), DONORS),
-            f"p{number}_follow_chance": measured(answers(draw, task.mistaken, task.samples)),
-            f"p{number}_same_class_follow_rate": measured(answers(draw, within, task.mates)),
+            f"p{number}_follow_rate": measured(answers(draw, rate, runs, task.samples, DONORS), DONORS),
+            f"p{number}_follow_chance": measured(answers(draw, task.mistaken, runs, task.samples)),
+            f"p{number}_same_class_follow_rate": measured(answers(draw, within, runs, task.mates)),
         }
-    looks = zip(*columns.values(), strict=True)
-    return [Reliance(dict(zip(columns, look, strict=True)), task.chance) for look in looks]
+    return looks_of(columns, task)
 
 
-Simulate = Callable[[np.random.Generator, Task, float], list[Reliance]]
+def looks_of(columns: dict[str, list[list[Measurement]]], task: Task) -> Runs:
+    """The looks of each run, of each measurement in each run at each look."""
+    for run in zip(*columns.values(), strict=True):
+        yield [
+            Reliance(dict(zip(columns, look, strict=True)), task.chance) for look in zip(*run, strict=True)
+        ]
 
 
 def spoken(
@@ -135,7 +141,7 @@ def spoken(
 ) -> float:
     """In which share of runs the alarm speaks at any of the looks; of a fixed seed."""
     draw = np.random.default_rng(0)
-    return sum(speaks(simulate(draw, task, share), thresholds) for _ in range(runs)) / runs
+    return sum(speaks(looks, thresholds) for looks in simulate(draw, task, share, runs)) / runs
 
 
 def speaks(looks: Sequence[Reliance], thresholds: Thresholds) -> bool:
@@ -212,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--runs", type=int, default=400, help="of each false-alarm cell; a quarter of it elsewhere (800)"
+        "--runs", type=int, default=1000, help="of each false-alarm cell; a quarter of it elsewhere (800)"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("docs/shortcuts.md"), help="the page that is written"

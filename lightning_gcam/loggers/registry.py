@@ -131,9 +131,9 @@ def log_saliency(logger: Any, record: SaliencyRecord) -> None:
 
     Args:
         logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
-            `experiment` with `add_image` as TensorBoard is; one that is an MLflow client, with `run_id`; a method
-            `log_image(key, images, step)`. Any other gets the scores alone, which is logged once, and PNG files and a
-            `scores.csv` lie under its directory.
+            `experiment` with `add_image` as TensorBoard is; one that is of Comet, Aim, Neptune, LitLogger or ClearML;
+            one that is an MLflow client, with `run_id`; a method `log_image(key, images, step)`. Any other gets the
+            scores alone, which is logged once, and PNG files and a `scores.csv` lie under its directory.
         record: the look.
 
     Example:
@@ -170,8 +170,9 @@ def log_alert(logger: Any, alert: Mapping[str, Any]) -> None:
 
     Args:
         logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
-            `experiment` with `add_text` as TensorBoard is, one with `alert` as W&B is, one that is an MLflow client;
-            any other gets a line in an `alerts.csv` under its directory.
+            `experiment` with `add_text` as TensorBoard is, one with `alert` as W&B is, one of Comet, Aim, Neptune,
+            LitLogger or ClearML, one that is an MLflow client; any other gets a line in an `alerts.csv` under its
+            directory.
         alert: one of `ShortcutAlarm.alerts`: `step`, `message`, `log_prefix`; the parts of the message, `headline`,
             `evidence`, `advice` and `unchecked` (see `lightning_gcam.shortcuts.plain_of`); and what was measured, as
             plain numbers, strings and lists.
@@ -192,7 +193,7 @@ def log_table(logger: Any, tag: str, rows: Rows, step: int) -> None:
     Args:
         logger: a Lightning logger of either package. One that is not registered is served by what it can do: an
             `experiment` with `add_text` as TensorBoard is, a method `log_table(key, columns, data, step=...)` as W&B
-            is, or a run and an MLflow client. Others show no tables.
+            is, one of Comet, Aim, Neptune, LitLogger or ClearML, or a run and an MLflow client. Others show no tables.
         tag: its name.
         rows: its lines.
         step: on the logger's x-axis.

@@ -60,10 +60,9 @@ class Service:
         self.picture(logger.experiment, safe_path(tag), Image.fromarray(picture), step)
 
     def log_alert(self, logger: Any, alert: Mapping[str, Any]) -> None:
-        """Log the headline and the message of an alert as a text."""
-        headline, message = alert.get("headline", ""), alert["message"]
-        text = message if message.startswith(headline) else f"{headline}\n\n{message}"
-        self.text(logger.experiment, safe_path(f"{alert['log_prefix']}/alarm"), text, alert["step"])
+        """Log the message of an alert as a text."""
+        tag = safe_path(f"{alert['log_prefix']}/alarm")
+        self.text(logger.experiment, tag, alert["message"], alert["step"])
 
     def log_table(self, logger: Any, tag: str, rows: Rows, step: int) -> None:
         """Log a table, where it has rows; a value that is None is left empty."""
@@ -83,9 +82,9 @@ def _picture_to_comet(experiment: Any, tag: str, picture: Image.Image, step: int
 
 
 def _text_to_comet(experiment: Any, tag: str, text: str, step: int) -> None:
-    """Log a text sample of the step, and under *Other* the last one, a column by which runs are searched."""
+    """Log a text sample of the step, and the last one's first line under *Other*, by which runs are searched."""
     experiment.log_text(text, step=step, metadata={"tag": tag})
-    experiment.log_other(tag, text)
+    experiment.log_other(tag, text.partition("\n")[0])
 
 
 def _table_to_comet(experiment: Any, tag: str, rows: Rows, step: int) -> None:

@@ -59,14 +59,14 @@ class Thresholds:
 
     Example:
         >>> Thresholds(survives=0.8)
-        Thresholds(survives=0.8, dies=0.25, energy=0.25, suspect_lift=2.0, follows=0.15, trusted_share=0.0)
+        Thresholds(survives=0.8, dies=0.25, energy=0.25, suspect_lift=2.0, follows=0.35, trusted_share=0.0)
     """
 
-    survives: float = 0.5
+    survives: float = 0.6
     dies: float = 0.25
     energy: float = 0.25
     suspect_lift: float = 2.0
-    follows: float = 0.15
+    follows: float = 0.35
     trusted_share: float = 0.0
 
     def __post_init__(self) -> None:

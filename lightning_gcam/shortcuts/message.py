@@ -238,6 +238,8 @@ def _rows_of_accuracy(kinds: Sequence[str], reliance: Reliance) -> Iterator[dict
         left = share_left(name, reliance)
         if shares.get(name) in kinds and math.isfinite(left):
             yield _row("share left of the accuracy above chance", min(max(left, 0.0), 1.0))
+    if KINDS[0] in kinds and _has("background_share", reliance):
+        yield _row("share of the image beside the object", reliance.measurements["background_share"])
 
 
 def _rows_of_followed(names: Sequence[str], reliance: Reliance) -> Iterator[dict[str, Any]]:

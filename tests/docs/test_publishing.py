@@ -1,6 +1,7 @@
 """What a release needs: one version, a citation, and workflows and hooks that call what is here."""
 
 import re
+import runpy
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,33 @@ def test_issue_forms_have_what_github_asks_for(path):
     assert {"name", "description", "body"} <= set(form)
     assert all(field["attributes"]["label"] for field in form["body"])
     assert len({field["id"] for field in form["body"]}) == len(form["body"])
+
+
+def test_every_extra_is_tried_and_described():
+    project = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
+    extras = set(re.findall(r"^([a-z]+) = \[", project.partition("\n[")[0], re.MULTILINE))
+    tries = runpy.run_path(str(ROOT / ".ci/try_extras.py"))
+    assert extras == set(tries["TRIES"]) | tries["FOR_DEVELOPERS"]
+    packaging = (ROOT / "CONTRIBUTING.md").read_text().partition("## Packaging")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z]+)` \|", packaging, re.MULTILINE)) == set(tries["TRIES"])
+
+
+@pytest.mark.parametrize(
+    ("readme", "on_pypi"),
+    [
+        (
+            "![a map](docs/a.png)",
+            "![a map](https://raw.githubusercontent.com/lightning-gcam/lightning-gcam/main/docs/a.png)",
+        ),
+        (
+            "[Start](docs/start.md#a)",
+            "[Start](https://github.com/lightning-gcam/lightning-gcam/blob/main/docs/start.md#a)",
+        ),
+        ("[theirs](https://a.b/c) [here](#d)", "[theirs](https://a.b/c) [here](#d)"),
+    ],
+)
+def test_links_of_the_readme_work_on_pypi(readme, on_pypi):
+    build = (ROOT / "pyproject.toml").read_text()
+    for pattern, replacement in re.findall(r"pattern = '(.+)', replacement = '(.+)' \}", build):
+        readme = re.sub(pattern, replacement, readme)
+    assert readme == on_pypi

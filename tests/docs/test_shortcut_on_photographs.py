@@ -105,8 +105,8 @@ def run(example, tmp_path_factory):
         patch.chdir(folder)
         printed = []
         patch.setattr(example, "print", lambda *words, **_: printed.extend(map(str, words)), raising=False)
-        options = ["--epochs", "1", "--train-size", "16", "--validation-size", "16", "--output", "out"]
-        example.main(options)
+        sizes = ["--epochs", "1", "--train-size", "16", "--validation-size", "16", "--samples", "16"]
+        example.main([*sizes, "--output", "out"])
     return folder / "out", "\n".join(printed)
 
 

@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on(script: ModuleType, monkeypatch: pytest.MonkeyPat
     script.main(arguments)
 
     assert files["results"].read_text(encoding="utf-8") == kept and files["figure"].stat().st_size > 0
-    maps, _, curves, of_score_cam = map(json.loads, kept.splitlines())
+    maps, _, curves, of_score_cam = map(json.loads, kept.split("\n\n"))
     assert maps["layer"] == "bn2" and maps["even"] and maps["photographs"] == list(script.SHOWN)
     assert set(maps["values"]["centre"]) == {"energy", "pointing_game", "iou"}
     assert set(curves["values"]["guidance_cam"]) == {"insertion", "deletion"}

@@ -24,17 +24,18 @@ def test_chance_and_mates_are_those_of_balanced_samples(task, chance, mates):
 
 def test_answers_have_their_share_and_go_together_from_look_to_look():
     draw = np.random.default_rng(1)
-    found = answers(draw, 0.3, 4000)
-    assert found.shape == (20, 4000) and found.mean() == pytest.approx(0.3, abs=0.03)
+    found = answers(draw, 0.3, 2, 2000)
+    assert found.shape == (2, 20, 2000) and found.mean() == pytest.approx(0.3, abs=0.03)
+    found = found[1]
     near, far = (np.corrcoef(found[0], found[look])[0, 1] for look in (1, 19))
     assert near == pytest.approx(0.75, abs=0.05) and far == pytest.approx(0.5, abs=0.05)
-    assert (answers(draw, 1.0, 8, 2) == 2).all()
+    assert (answers(draw, 1.0, 3, 8, 2) == 2).all()
 
 
 def test_measurements_are_those_of_the_checks():
-    once, twice = (measured(np.array([[0, 1, 1, times]]), times)[0] for times in (1, 2))
+    once, twice = (measured(np.array([[[0, 1, 1, times]]]), times)[0][0] for times in (1, 2))
     assert (once.value, once.n) == (0.75, 4) and (twice.value, twice.n) == (0.5, 4)
-    assert not measured(np.zeros((1, 0), dtype=int))[0].n
+    assert not measured(np.zeros((1, 1, 0), dtype=int))[0][0].n
 
 
 def test_the_alarm_speaks_of_what_is_left_and_seldom_where_nothing_is():

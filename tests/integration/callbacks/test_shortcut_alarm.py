@@ -263,7 +263,7 @@ def test_once_and_again_where_there_is_something_new(looks: list[Evidence], spok
 
 def test_looks_are_counted_over_a_checkpoint_and_an_interruption() -> None:
     """What would do at the first looks does not at the last of many; a checkpoint that did not count has its looks."""
-    hardly = evidence(accuracy=0.55, background_only=0.35)
+    hardly = evidence(accuracy=0.5, background_only=0.35)
     early, late = RecentLooks(Thresholds(), 2), RecentLooks(Thresholds(), 2)
     for look in [SURVIVES] * 98:
         late.add(look)

@@ -57,7 +57,7 @@ def test_a_training_with_its_looks_scores_and_tables(service: Service, tmp_path:
 def test_an_alert_a_table_and_a_picture(service: Service) -> None:
     logger = service.logger(package_of(service))
     log_picture(logger, "saliency/exchanges", np.full((8, 12, 3), 77, np.uint8), 7)
-    log_alert(logger, {**ALERT, "headline": "Is right without the object"})
+    log_alert(logger, ALERT)
     log_table(logger, "saliency/table", ROWS, 7)
     service.finish()
 

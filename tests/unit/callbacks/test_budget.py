@@ -130,7 +130,7 @@ def test_where_a_check_is_monitored_all_looks_have_checks() -> None:
             assert budget.allows_checks(number, 100, {"saliency/color_follow_rate"})
             budget.add_look(look(number))
     (words,) = [each for each in said if "monitors saliency/color_follow_rate" in each]
-    assert "more than `max_overhead` allows" in words
+    assert "beyond `max_overhead`" in words
 
 
 def test_without_checks_nothing_is_decided() -> None:

@@ -174,15 +174,7 @@ def test_a_look_is_a_picture_and_a_table_with_its_step(logger: Theirs, record: S
 
 def test_an_alert_is_a_text(logger: Theirs) -> None:
     log_alert(logger, ALERT)
-    log_alert(logger, {**ALERT, "step": 8, "headline": "Right without the object"})
-    first, second = logger.experiment.kept
-    assert first == ("text", "saliency/alarm", 7, ALERT["message"])
-    assert second == ("text", "saliency/alarm", 8, f"Right without the object\n\n{ALERT['message']}")
-
-
-def test_a_headline_that_begins_the_message_is_said_once(logger: Theirs) -> None:
-    log_alert(logger, {**ALERT, "headline": "Measured"})
-    assert logger.experiment.kept[0][3] == ALERT["message"]
+    assert logger.experiment.kept == [("text", "saliency/alarm", 7, ALERT["message"])]
 
 
 def test_a_table_and_a_picture_beside_the_looks(logger: Theirs) -> None:
@@ -233,10 +225,10 @@ def test_comet_that_takes_nothing_is_named(tmp_path: Path) -> None:
         log_picture(Theirs(tmp_path, experiment), "saliency/overlay", np.zeros((4, 6, 3), np.uint8), 7)
 
 
-def test_the_last_alert_is_a_column_of_comets_runs(tmp_path: Path) -> None:
+def test_the_first_line_of_the_last_alert_is_a_column_of_comets_runs(tmp_path: Path) -> None:
     experiment = CometStandIn()
-    log_alert(Theirs(tmp_path, experiment), ALERT)
-    assert experiment.other == ("saliency/alarm", ALERT["message"])
+    log_alert(Theirs(tmp_path, experiment), {**ALERT, "message": "follows the border\naccuracy 0.75"})
+    assert experiment.other == ("saliency/alarm", "follows the border")
 
 
 def test_a_writer_of_tensorboard_comes_first(tmp_path: Path) -> None:

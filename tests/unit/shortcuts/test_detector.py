@@ -134,7 +134,7 @@ def test_a_check_without_a_sample_says_nothing():
 
 
 def test_thresholds_move_the_rule():
-    half = reliance(accuracy=1.0, background_only=0.625)
+    half = reliance(accuracy=1.0, background_only=0.6875)  # 0.65 of what lies above chance
     assert judge(looks(half, half)) is not None
     assert judge(looks(half, half), Thresholds(survives=0.7)) is None
     dying = reliance(accuracy=1.0, suspect_swap=0.4375)
@@ -144,22 +144,26 @@ def test_thresholds_move_the_rule():
 
 def test_what_a_trusted_network_keeps_has_to_be_exceeded_clearly():
     half = reliance(n=64, accuracy=1.0, background_only=0.625)  # 0.58 of what lies above chance
-    assert judge(looks(half, half), Thresholds(trusted_share=0.38)) is not None
-    assert judge(looks(half, half), Thresholds(trusted_share=0.5)) is None
-    assert judge(looks(half, half), Thresholds(trusted_share=0.38, survives=0.6)) is None
+    assert judge(looks(half, half), Thresholds(survives=0.5, trusted_share=0.38)) is not None
+    assert judge(looks(half, half), Thresholds(survives=0.5, trusted_share=0.5)) is None
+    assert judge(looks(half, half), Thresholds(survives=0.6, trusted_share=0.38)) is None
     few = reliance(n=16, accuracy=1.0, background_only=0.625)
-    assert judge(looks(few, few), Thresholds(trusted_share=0.38)) is None
+    assert judge(looks(few, few), Thresholds(survives=0.5)) is not None
+    assert judge(looks(few, few), Thresholds(survives=0.5, trusted_share=0.38)) is None
 
 
 def test_the_more_looks_there_were_the_more_is_asked_of_one():
     """The same 6 of 16 at two looks in a row: the first two, and the last two of a hundred."""
-    measured = reliance(accuracy=0.625, background_only=0.375)
-    assert judge(looks(measured, measured)) is not None
-    assert judge(looks(measured, measured), looks_so_far=100) is None
-    assert judge(looks(*[reliance(accuracy=1.0)] * 98, measured, measured)) is None
+    measured, low = reliance(accuracy=0.625, background_only=0.375), Thresholds(survives=0.25)
+    assert judge(looks(measured, measured), low) is not None
+    assert judge(looks(measured, measured), low, looks_so_far=100) is None
+    assert judge(looks(*[reliance(accuracy=1.0)] * 98, measured, measured), low) is None
     never_above = reliance(accuracy=0.125)
-    assert judge(looks(*[never_above] * 98, measured, measured)) is not None, "these could show nothing"
-    assert kinds_of(measured, looks_so_far=2) == KINDS[:1] and kinds_of(measured, looks_so_far=100) == ()
+    assert judge(looks(*[never_above] * 98, measured, measured), low) is not None, "these could show nothing"
+    assert (
+        kinds_of(measured, low, looks_so_far=2) == KINDS[:1]
+        and kinds_of(measured, low, looks_so_far=100) == ()
+    )
 
 
 @pytest.mark.parametrize(

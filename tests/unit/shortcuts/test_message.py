@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import (
     Reliance,
     available_properties,
@@ -59,10 +60,10 @@ def finding(measured=SHORTCUT, scores=None):
         ),
         (
             exchanged(
-                border=(0.5, 0.0, 0.0),
-                texture=(0.4, 0.0, 0.0),
-                color=(0.3, 0.0, 0.0),
-                background=(0.6, 0.0, 0.0),
+                border=(0.6, 0.0, 0.0),
+                texture=(0.5, 0.0, 0.0),
+                color=(0.4, 0.0, 0.0),
+                background=(0.7, 0.0, 0.0),
             ),
             "predictions follow the background, the border, the texture and 1 more",
         ),
@@ -100,7 +101,7 @@ def test_one_number_a_line():
 def test_the_chance_of_a_follow_rate_is_the_larger_of_its_controls():
     rows = {
         row["what"]: row
-        for row in rows_of(finding(exchanged(color=(0.5, 0.0, 0.0), spectrum=(0.4, 0.1, 0.05))))
+        for row in rows_of(finding(exchanged(color=(0.5, 0.0, 0.0), spectrum=(0.48, 0.1, 0.05))))
     }
     assert rows["predictions that follow the border"]["chance"] == pytest.approx(0.03, abs=0.005)
     assert rows["predictions that follow the colours"]["chance"] == 0.0
@@ -126,6 +127,15 @@ def test_where_fewer_samples_have_an_object_their_accuracy_stands_beside():
     assert rows["accuracy"]["chance"] == CHANCE
 
 
+def test_the_room_beside_the_object_has_a_row():
+    measured = reliance(accuracy=1.0, background_only=0.9375)
+    measured.measurements["background_share"] = Measurement(0.4, 16, 0, 0, 0, None)
+    (row,) = [
+        row for row in rows_of(finding(measured)) if row["what"] == "share of the image beside the object"
+    ]
+    assert (row["value"], row["n"], row["interval"], row["chance"]) == (0.4, 16, None, None)
+
+
 def test_the_saliency_has_its_rows():
     rows = {row["what"]: row for row in rows_of(finding(scores=CORNER))}
     assert (rows["saliency on the object"]["value"], rows["saliency on the object"]["chance"]) == (0.2, 0.1)
@@ -145,7 +155,7 @@ def test_the_interval_of_the_energy_stands_beside_it():
 
 
 def test_every_property_that_is_followed_has_a_row():
-    words = message_of(finding(exchanged(color=(0.5, 0.0, 0.0), spectrum=(0.4, 0.1, 0.05)), scores={}))
+    words = message_of(finding(exchanged(color=(0.5, 0.0, 0.0), spectrum=(0.48, 0.1, 0.05)), scores={}))
     assert [line.split("  ")[1] for line in words.splitlines() if "predictions that" in line] == [
         "predictions that follow the border",
         "predictions that follow the colours",
