@@ -26,7 +26,7 @@ from benchmarks.shortcuts.unannotated import ALL_CUES, PROPERTIES
 from benchmarks.shortcuts.verdicts import choose_threshold, roc_area, roc_interval
 from lightning_gcam.shortcuts import Evidence, Thresholds
 
-FOLLOWS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
+FOLLOWS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 SAMPLES = (16, 32, 64)
 NAMED_GOAL, FALSE_GOAL = 0.85, 1 / 30
 Measured = Callable[[Watched], list[Evidence]]
