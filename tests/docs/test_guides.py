@@ -119,7 +119,7 @@ def prose(text: str) -> str:
 
 def sentences(text: str) -> list[str]:
     paragraphs = re.split(r"\n\s*\n|^\s*(?:[-*]|\d+\.) ", prose(text), flags=re.M)
-    ends = re.compile(r"(?<=[.?!:])[*)_\"”]*\s+(?=[A-Z\"“`*(_])|(?<=[.?!:])[*)]*\s+code ")
+    ends = re.compile(r"(?<=[.?!:])[*)_\"”]*\s+(?=[A-Z0-9\"“`*(_])|(?<=[.?!:])[*)]*\s+code ")
     return [" ".join(each.split()) for part in paragraphs for each in ends.split(part) if each.strip()]
 
 
