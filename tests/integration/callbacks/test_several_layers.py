@@ -43,9 +43,7 @@ def test_each_layer_has_its_scores_under_its_name(tmp_path: Path, layers: Any) -
         fit(tmp_path, alone)
         assert [row[name] for row in both.history] == [row["energy"] for row in alone.history]
     (words,) = [each for each in said if each.startswith("SaliencyMonitor (")]
-    assert re.search(
-        'layer +"network.2" and "network.5", guidance_cam for each sample\'s label\n', words
-    )
+    assert re.search('layer +"network.2" and "network.5", guidance_cam for each sample\'s label\n', words)
 
 
 @pytest.mark.parametrize(("fuse", "sign"), [("product", "×"), ("mean", "+")])
