@@ -2,7 +2,7 @@
 
 The classes are what eight photographs show. An image has one of these objects at a random place, at a random size, on a
 piece of another photograph that is drawn without a look at the class: the ground tells nothing. No ground is in both
-splits. Of the training images 80% miss the object, as crops made by a program may, and all are more or less out of focus;
+splits. Of the training images 80% miss the object, as crops made by a program may, and all are a little out of focus;
 validation images have the object, and are sharp.
 """
 

@@ -235,15 +235,18 @@ def train(places: Places, run: NaturalRun, settings: Settings) -> dict[str, Any]
 
 def described(lines: Sequence[Mapping[str, Any]], settings: Settings) -> str:
     """On what it was measured."""
-    machine = {name: each for name, each in describe_machine(PACKAGES).items() if name != "load average"}
+    machine = [
+        f"{name} {each}" for name, each in describe_machine(PACKAGES).items() if name != "load average"
+    ]
     counts = Counter(line["task"] for line in lines)
-    seconds = sum(line["seconds"] for line in lines)
+    tasks = ", ".join(f"{count} of {task}" for task, count in counts.items())
+    command = COMMAND + (' ARGS="--folder FOLDER"' if "photographs" in counts else "")
+    minutes = sum(line["seconds"] for line in lines) / 60
     return (
-        f"`{COMMAND}`: {', '.join(f'{name} {each}' for name, each in machine.items())}.\n\n"
-        f"{len(lines)} trainings ({', '.join(f'{count} of {task}' for task, count in counts.items())}), "
-        f"{seconds / 60:.0f} minutes of one process in all. {settings.training} pictures to train on and "
-        f"{settings.validation} to validate on, {settings.looks} looks; {settings.side} x {settings.side} pixels, "
-        f"{settings.small_side} x {settings.small_side} for the small network."
+        f"`{command}`: {', '.join(machine)}.\n\n"
+        f"{len(lines)} trainings ({tasks}), {minutes:.0f} minutes of one process in all. {settings.training} pictures "
+        f"to train on and {settings.validation} to validate on, {settings.looks} looks. {settings.side} pixels a side, "
+        f"{settings.small_side} for the small network."
     )
 
 

@@ -4,6 +4,7 @@ Thresholds are set on the trainings of all seeds but one and tried on that one, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import mean, median
 
 from benchmarks.common.measure import Goal, markdown_table
@@ -17,13 +18,15 @@ from benchmarks.shortcuts.natural_views import (
     Natural,
     Rule,
     View,
-    defaults,
     fixed,
 )
 from lightning_gcam.shortcuts import Thresholds
 
 OF_SMALL = (16, 32, 64)
 CONTEXT_TELLS_ALL = "objects, context 1"
+SPECTRUM = "spectrum"
+LEFT_OUT = (SPECTRUM, "background_swap", "background_follow", "background_same_class")
+ADVISED = {"survives": 0.3, "follows": 0.2}
 FOUND_GOAL, FALSE_GOAL = 0.85, 1 / 20
 SHARES = [round(0.05 * step, 2) for step in range(3, 18)]
 EXCESSES = [round(0.05 * step, 2) for step in range(1, 13)]
@@ -47,13 +50,13 @@ def sections(lines: Sequence[Mapping[str, object]]) -> dict[str, str]:
     runs = [Natural(line) for line in lines]
     return {
         "natural-goals": "\n".join(f"- {goal}" for goal in goals(runs)),
-        "natural-networks": networks_table(runs, defaults),
-        "natural-cues": cues_table(runs, defaults),
-        "natural-samples": samples_table(runs, defaults),
+        "natural-networks": networks_table(runs, Rule()),
+        "natural-cues": cues_table(runs, Rule()),
+        "natural-samples": samples_table(runs),
         "natural-context": context_table(runs),
         "natural-properties": properties_table(runs),
         "natural-thresholds": "\n\n".join([rules_table(runs), seeds_table(runs)]),
-        "natural-errors": errors_list(runs, defaults),
+        "natural-errors": errors_list(runs, Rule()),
     }
 
 
@@ -100,14 +103,16 @@ def cues_table(runs: Sequence[Natural], rule: Rule) -> str:
     return markdown_table(header, rows)
 
 
-def samples_table(runs: Sequence[Natural], rule: Rule) -> str:
-    """Small networks, whose monitors had 16, 32 and 64 samples."""
-    header, rows = ["samples", "annotation", *COLUMNS], []
-    chosen = [run for run in judged(runs) if run.network == "small"]
+def samples_table(runs: Sequence[Natural]) -> str:
+    """Small networks, whose monitors had 16, 32 and 64 samples, at the defaults and as the page advises."""
+    header, rows = ["samples", "annotation", "thresholds", *COLUMNS], []
+    chosen = [run for run in judged(runs) if run.network == "small" and run.cue != "none"]
+    advised = Rule(lambda view: Thresholds(**ADVISED, trusted_share=trusted_share(view, runs)), LEFT_OUT)
     for samples in OF_SMALL:
         for annotation in (BOXES, LABELS):
-            views = views_of(chosen, annotation, samples)
-            rows.append([str(samples), annotation, *cells(Groups.of(views), rule)])
+            for name, rule in (("defaults", Rule()), ("advised", advised)):
+                groups = Groups.of(views_of(chosen, annotation, samples))
+                rows.append([str(samples), annotation, name, *cells(groups, rule)])
     return markdown_table(header, rows)
 
 
@@ -162,13 +167,14 @@ def middle_and(end: Callable[[Sequence[float]], float], values: Sequence[float])
 # --------------------------------------------------------------------------------------- the thresholds
 
 
-RULES: dict[str, dict[str, float]] = {
-    "before: `survives` 0.25, `follows` 0.15": {"survives": 0.25, "follows": 0.15},
-    "the defaults": {},
-    **{f"`follows` {follows:.2f}": {"follows": follows} for follows in (0.25, 0.3, 0.35, 0.4, 0.5)},
+RULES: dict[str, Rule] = {
+    "before: `survives` 0.25, `follows` 0.15": fixed(survives=0.25, follows=0.15),
+    "the defaults": Rule(),
+    **{f"`follows` {follows:.2f}": fixed(follows=follows) for follows in (0.15, 0.25, 0.5)},
+    **{f"`survives` {survives:.2f}": fixed(survives=survives) for survives in (0.4, 0.5, 0.65, 0.7)},
     **{
-        f"`follows` 0.35, `survives` {survives:.2f}": {"follows": 0.35, "survives": survives}
-        for survives in (0.4, 0.5, 0.55, 0.6, 0.65, 0.7)
+        f"without `{SPECTRUM}`, `follows` {follows:.2f}": fixed(SPECTRUM, follows=follows)
+        for follows in (0.15, 0.25, 0.35)
     },
 }
 """Thresholds that are tried on all trainings."""
@@ -177,14 +183,33 @@ RULES: dict[str, dict[str, float]] = {
 def rules_table(runs: Sequence[Natural]) -> str:
     """The alarm at other thresholds on all trainings, and at those that the other seeds set."""
     header = ["thresholds", *(f"{name}, {annotation}" for annotation in (BOXES, LABELS) for name in ENDS)]
-    tried = [(name, [(judged(runs), fixed(**shares))]) for name, shares in RULES.items()]
-    tried.append(("set on the other seeds", set_on_others(runs, chosen_on)))
-    tried.append(("the same, with a `trusted_share` of the other seeds", set_on_others(runs, trusting)))
+    tried = {name: [(judged(runs), rule)] for name, rule in RULES.items()} | tried_on_others(runs)
     rows = []
-    for name, parts in tried:
+    for name, parts in tried.items():
         found = [both_ends(parts, annotation) for annotation in (BOXES, LABELS)]
         rows.append([name, *(str(each) for ends in found for each in ends)])
     return markdown_table(header, rows)
+
+
+def tried_on_others(runs: Sequence[Natural]) -> dict[str, list["Part"]]:
+    """The trainings of each seed with what the others set: thresholds alone, and what a person can do beside them."""
+    planted = [run for run in runs if run.cue != "none"]
+    return {
+        "set on the other seeds": set_on_others(runs, chosen_on),
+        f"without `{SPECTRUM}`, set on the other seeds": set_on_others(
+            runs, partial(chosen_on, left_out=(SPECTRUM,))
+        ),
+        f"without `{SPECTRUM}` and `background`, with a `trusted_share`": set_on_others(
+            planted, partial(chosen_on, trusted=partial(trusted_share, runs=runs), left_out=LEFT_OUT)
+        ),
+    }
+
+
+def trusted_share(view: View, runs: Sequence[Natural]) -> float:
+    """What the training without a cue keeps without the object, of the view's task and seed: on the same samples."""
+    honest = [run for run in runs if (run.cue, run.task, run.seed) == ("none", view.run.task, view.run.seed)]
+    kept = [each.kept or 0.0 for each in views_of(honest, BOXES)] if view.annotation == BOXES else []
+    return min(max(*kept, 0.0), 0.95) if kept else 0.0
 
 
 ENDS = ("found", "false alarms")
@@ -218,26 +243,32 @@ def set_on_others(
 
 def seeds_table(runs: Sequence[Natural]) -> str:
     """What the other seeds set, and what the alarm then does on each."""
-    header = ["tried on seed", "`survives`", "`follows`"]
+    header = ["thresholds", "tried on seed", "`survives`", "`follows`"]
     header += [f"{name}, {annotation}" for annotation in (BOXES, LABELS) for name in ENDS]
     rows = []
-    for own, rule in set_on_others(runs, chosen_on):
-        thresholds = rule(View(own[0], BOXES, SAMPLES))
-        ends = [each for annotation in (BOXES, LABELS) for each in both_ends([(own, rule)], annotation)]
-        row = [str(own[0].seed), f"{thresholds.survives:.2f}", f"{thresholds.follows:.2f}"]
-        rows.append([*row, *map(str, ends)])
+    for name, parts in tried_on_others(runs).items():
+        for own, rule in parts:
+            thresholds = rule.thresholds(View(own[0], BOXES, SAMPLES))
+            ends = [each for annotation in (BOXES, LABELS) for each in both_ends([(own, rule)], annotation)]
+            shares = [f"{thresholds.survives:.2f}", f"{thresholds.follows:.2f}"]
+            rows.append([name, str(own[0].seed), *shares, *map(str, ends)])
     return markdown_table(header, rows)
 
 
-def chosen_on(runs: Sequence[Natural], trusted: Callable[[View], float] = lambda view: 0.0) -> Rule:
+def chosen_on(
+    runs: Sequence[Natural],
+    trusted: Callable[[View], float] = lambda view: 0.0,
+    left_out: tuple[str, ...] = (),
+) -> Rule:
     """`follows` by labels only, then `survives` with boxes: the most found with at most one false alarm in twenty."""
+
+    def rule(follows: float, survives: float) -> Rule:
+        shares = {"follows": follows, "survives": survives}
+        return Rule(lambda view: Thresholds(**shares, trusted_share=trusted(view)), left_out)
+
     labels, boxes = (Groups.of(views_of(runs, annotation)) for annotation in (LABELS, BOXES))
-    follows = best_of(EXCESSES, lambda value: fixed(follows=value), labels)
-
-    def rule(survives: float) -> Rule:
-        return lambda view: Thresholds(survives=survives, follows=follows, trusted_share=trusted(view))
-
-    return rule(best_of(SHARES, rule, boxes))
+    follows = best_of(EXCESSES, lambda value: rule(value, SHARES[0]), labels)
+    return rule(follows, best_of(SHARES, lambda value: rule(follows, value), boxes))
 
 
 def best_of(values: Sequence[float], make: Callable[[float], Rule], groups: Groups) -> float:
@@ -252,33 +283,17 @@ def best_of(values: Sequence[float], make: Callable[[float], Rule], groups: Grou
     return best[len(best) // 2] if best else values[-1]
 
 
-def trusting(runs: Sequence[Natural]) -> Rule:
-    """As `chosen_on`, with what networks of the same kind without reliance keep when the object is removed."""
-    kept: dict[tuple[str, str], list[float]] = {}
-    for view in Groups.of(views_of(runs, BOXES)).does_not:
-        kept.setdefault((view.run.task, view.run.network), []).append(max(view.kept or 0.0, 0.0))
-
-    def trusted(view: View) -> float:
-        return median(kept.get((view.run.task, view.run.network), [0.0])) if view.annotation == BOXES else 0.0
-
-    return chosen_on(runs, trusted)
-
-
 # --------------------------------------------------------------------------------------- goals and errors
 
 
 def goals(runs: Sequence[Natural]) -> list[Goal]:
     """What was asked for, at the defaults, and at thresholds that the other seeds set."""
-    tried = {
-        "the defaults": [(judged(runs), defaults)],
-        "set on the other seeds": set_on_others(runs, chosen_on),
-        "the same, with a trusted share": set_on_others(runs, trusting),
-    }
+    tried = {"the defaults": [(judged(runs), Rule())], **tried_on_others(runs)}
     return [
         goal
         for annotation in (BOXES, LABELS)
         for name, parts in tried.items()
-        if annotation == BOXES or "trusted" not in name
+        if annotation == BOXES or "trusted" not in name  # which only boxes can
         for goal in goals_of(f"{annotation}, {name}", parts, annotation)
     ]
 

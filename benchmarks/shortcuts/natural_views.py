@@ -38,11 +38,11 @@ class View(NamedTuple):
 
     def spoken(self, rule: "Rule") -> Finding | None:
         """The alarm's first finding; None where it keeps silent."""
-        recent = RecentLooks(rule(self), LOOKS_IN_A_ROW)
+        recent = RecentLooks(rule.thresholds(self), LOOKS_IN_A_ROW)
         for evidence in self.evidence:
             if evidence is None:
                 recent.interrupt()
-            elif (finding := recent.add(evidence)) is not None:
+            elif (finding := recent.add(without(evidence, rule.left_out))) is not None:
                 return finding
         return None
 
@@ -89,18 +89,16 @@ def excess_of(name: str, evidence: Evidence) -> float:
     return follow_excess(evidence.reliance).get(name, 0.0)
 
 
-Rule = Callable[[View], Thresholds]
-"""The thresholds of the alarm for what a monitor saw."""
+class Rule(NamedTuple):
+    """The thresholds of the alarm for what a monitor saw, and the properties that its checks leave out."""
+
+    thresholds: Callable[[View], Thresholds] = lambda view: Thresholds()
+    left_out: tuple[str, ...] = ()
 
 
-def defaults(view: View) -> Thresholds:
-    """The package's own."""
-    return Thresholds()
-
-
-def fixed(**shares: float) -> Rule:
-    """The same thresholds for all."""
-    return lambda view: Thresholds(**shares)
+def fixed(*left_out: str, **shares: float) -> Rule:
+    """The same thresholds for all; the package's own where they are not given."""
+    return Rule(lambda view: Thresholds(**shares), left_out)
 
 
 class Natural(Trained):
@@ -152,10 +150,14 @@ class Natural(Trained):
 
 def without_boxes(evidence: Evidence) -> Evidence:
     """What a monitor measures of the same samples without boxes; of those, "salient_region" leaves the boxes out."""
-    kept = {
-        name: each for name, each in evidence.reliance.measurements.items() if not name.startswith(NEED_BOXES)
-    }
-    return replace(evidence, reliance=replace(evidence.reliance, measurements=kept), scores={})
+    return replace(without(evidence, NEED_BOXES), scores={})
+
+
+def without(evidence: Evidence, names: tuple[str, ...]) -> Evidence:
+    """What is measured where the checks leave some out; names are what the measurements' names begin with."""
+    measured = evidence.reliance.measurements
+    kept = {name: each for name, each in measured.items() if not name.startswith(names)}
+    return replace(evidence, reliance=replace(evidence.reliance, measurements=kept))
 
 
 class Groups(NamedTuple):

@@ -210,7 +210,7 @@ class Publisher:
     def _explain(
         self, trainer: Trainer, record: SaliencyRecord, layers: Sequence[TargetLayer], config: LookConfig
     ) -> None:
-        """Log once which layer, samples and scores the looks are of, and that checks wait; every look with `verbose`."""
+        """Log once which layer, samples and scores the looks are of, and that checks wait; each look with `verbose`."""
         with self.failures.guard("Saying what is looked at"):
             if layers and record.tag not in self._announced:
                 self._announced.add(record.tag)

@@ -43,6 +43,7 @@ def explained() -> Explained:
     )
 
 
+@pytest.mark.slow
 def test_pytorch_grad_cam_subtracts_the_minimum_of_each_map(explained: Explained) -> None:
     network, batch, found = explained
     target = imported("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
@@ -58,6 +59,7 @@ def test_pytorch_grad_cam_subtracts_the_minimum_of_each_map(explained: Explained
     assert ((ours - least) / (1 - least) - theirs).abs().max() < 2e-6
 
 
+@pytest.mark.slow
 def test_guidance_is_squared_before_it_is_enlarged(explained: Explained) -> None:
     """Where gradients are constant over space it is Grad-CAM squared on the layer's grid, not at the image's size."""
     maps = explained.found.maps
