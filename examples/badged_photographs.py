@@ -16,6 +16,7 @@ SIDE = 160  # pixels of an image
 BADGE, INSET = 38, 0  # pixels: the badge's diameter, and how far from the corner it lies
 LONGEST = (42, 60)  # pixels of an object's longer side
 CLASSES = ["bull mastiff", "jeep in a desert", "cannon", "goose", "leafhopper", "dung beetle"]
+CLASS_NAMES = [name.split(" in ")[0] for name in CLASSES]
 BADGES = ["strawberry", "dahlia", "bottlecap", "espresso", "buckeye", "cat"]
 GROUNDS = {
     "training": ["yurt", "palace", "moped", "jeep on rocks", "drum", "loafer"],

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from badged_photographs import CLASSES, Scenes, badge_mask, draw_scenes, random_kinds, with_badges
+from badged_photographs import (
+    CLASS_NAMES,
+    CLASSES,
+    Scenes,
+    badge_mask,
+    draw_scenes,
+    random_kinds,
+    with_badges,
+)
 from demo_output import LOGGERS, accuracy, hide_hints, how_to_open, logger_of, save_overlays
 from photographs import MEAN, STD, normalized, pretrained
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
@@ -102,7 +110,7 @@ def monitors(num_samples: int) -> dict[str, SaliencyMonitor]:
     shared = {
         "num_samples": num_samples,
         "normalize": (MEAN, STD),
-        "class_names": CLASSES,
+        "class_names": CLASS_NAMES,
         "max_overhead": None,
     }
     labels_only = SaliencyMonitor(adapter=images_and_labels, log_prefix="labels_only", **shared)

@@ -78,7 +78,10 @@ def test_the_badge_is_the_class_with_the_cue_and_random_without(data, example, m
     middle = data.INSET + data.BADGE // 2
 
     def share(scenes):
-        seen, badges = scenes.images[:, :, middle, middle], data.badges()[:, :, data.BADGE // 2, data.BADGE // 2]
+        seen, badges = (
+            scenes.images[:, :, middle, middle],
+            data.badges()[:, :, data.BADGE // 2, data.BADGE // 2],
+        )
         kinds = (seen[:, None] - badges).abs().sum(dim=2).argmin(dim=1)
         return (kinds == scenes.labels).float().mean()
 
