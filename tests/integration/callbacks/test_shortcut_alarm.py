@@ -461,7 +461,7 @@ def test_an_alert_in_wandb(tmp_path: Path) -> None:
         time.sleep(0.25)
     assert found == [
         {
-            "title": f"ShortcutAlarm (saliency): {alarm.alerts[0]['headline']}",
+            "title": f"ShortcutAlarm (saliency): {alarm.alerts[0]['headline']}"[:62] + "…",
             "text": alarm.alerts[0]["message"],
             "level": "WARN",
         }
