@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--runs", type=int, default=400, help="of each false-alarm cell; a quarter of it elsewhere (800)"
+        "--runs", type=int, default=400, help="of each false-alarm cell; a quarter of it elsewhere (400)"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("docs/shortcuts.md"), help="the page that is written"

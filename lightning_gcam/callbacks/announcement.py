@@ -78,7 +78,8 @@ def as_text(title: str, rows: Rows) -> str:
     """
     width = max((len(name) for name, _ in rows), default=0)
     plain = "\n  ".join([title, *(f"{name:<{width}}  {text}" for name, text in rows)])
-    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()  # a program without a console has none
+    columns = shutil.get_terminal_size().columns if is_terminal else 0
     fits = max(map(len, plain.splitlines())) + len("│ │ ") <= columns  # wrapped, no command could be copied
     return _as_table(title, rows, columns) if fits and find_spec("rich") is not None else plain
 
@@ -123,14 +124,18 @@ def destination_of(trainer: Trainer, directory: Path | None) -> str:
 def _place_of(logger: object) -> str:
     writer: Any = getattr(logger, "experiment", None)
     if is_summary_writer(writer):
-        return (
-            f"TensorBoard: tensorboard --logdir {_near(Path(writer.log_dir))} --samples_per_plugin images=0"
-        )
+        return f"TensorBoard: tensorboard --logdir {_argument(str(writer.log_dir))} --samples_per_plugin images=0"
     if isinstance(logger, ReportLogger):
         return str(_near(_claimed(Path(logger.log_dir))) / "report.html")
     if isinstance(logger, in_both("loggers.CSVLogger")):
         return _files_in(directory_of_logger(logger))
     return type(logger).__name__
+
+
+def _argument(directory: str) -> str:
+    """A directory as a shell takes it: near, in quotes where it has a space; a remote one, such as s3://, as it is."""
+    near = directory if "://" in directory else str(_near(Path(directory)))
+    return f'"{near}"' if " " in near else near
 
 
 def _files_in(directory: Path) -> str:

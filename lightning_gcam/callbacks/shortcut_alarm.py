@@ -195,7 +195,7 @@ class ShortcutAlarm(Callback):
     # -------------------------------------------------------------------------------- hooks: they only route
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin a run: forget the looks of the last one, and refuse a Trainer without a monitor."""
+        """Begin a run or go on with it: forget the looks of another one, and refuse a Trainer without a monitor."""
         callbacks = getattr(trainer, "callbacks", [])
         if not any(isinstance(each, SaliencyMonitor) for each in callbacks):
             raise InputError(
@@ -203,10 +203,8 @@ class ShortcutAlarm(Callback):
                 "    Trainer(callbacks=[SaliencyMonitor(), ShortcutAlarm()])"
             )
         self._failures, self._informed = FailurePolicy(self._failures.on_error), set()
-        if stage == "fit":
-            self._recent_looks = {}
-            if trainer.global_step == 0:
-                self.alerts = []
+        if stage == "fit" and trainer.global_step == 0:
+            self.alerts, self._recent_looks = [], {}
 
     def on_saliency_look(
         self,

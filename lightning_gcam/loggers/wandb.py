@@ -22,6 +22,9 @@ from lightning_gcam.visual import to_display
 from lightning_gcam.visual.layout import cut_panels
 from lightning_gcam.visual.overlay import enlarge, shrink_maps
 
+_LONGEST_TITLE = 63
+"""Of an alert: W&B takes titles of less than 64 characters."""
+
 _OBJECT, _SUSPECT = (1, "object"), (2, "suspect")
 """The numbers and names of the regions: W&B has one list of classes for all masks and boxes of a picture."""
 
@@ -231,6 +234,8 @@ def alert_to_wandb(logger: Any, alert: Mapping[str, Any]) -> None:
     title = f"ShortcutAlarm ({alert['log_prefix']})"
     if "headline" in alert:
         title = f"{title}: {alert['headline']}"
+    if len(title) > _LONGEST_TITLE:  # the message begins with the whole headline
+        title = f"{title[: _LONGEST_TITLE - 1]}…"
     logger.experiment.alert(title, alert["message"], level="WARN")
 
 

@@ -168,8 +168,10 @@ def judge(
 
     The looks of a run are of the same samples, and the more of them there are, the likelier some show something by
     chance. So bounds are exact (`lightning_gcam.shortcuts.shares.bounds_of`), and beyond them lie 5% divided by the
-    number of looks so far whose accuracy is above chance: Bonferroni's correction, however these go together (Dunn,
-    "Multiple comparisons among means", JASA 56(293), 1961). docs/shortcuts.md has what it makes of whole runs.
+    number of looks so far whose accuracy is above chance: Bonferroni's correction (Dunn, "Multiple comparisons among
+    means", JASA 56(293), 1961). It holds for the looks so far, however these go together. As their number grows, a
+    run's looks may add up: with two in a row, chance shows a kind in at most 2.5% times 1 + 1/2 + 1/3 + ..., half as
+    many terms as looks, which is 7% of runs of 20 looks and 11% of 100. docs/shortcuts.md has simulated runs.
 
     The saliency does not decide: it can be on the object while the model reads something else (Adebayo et al., "Post
     hoc explanations may be ineffective for detecting unknown spurious correlation", 2022, arXiv 2212.04629). Whether it

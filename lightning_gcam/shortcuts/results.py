@@ -191,6 +191,8 @@ def measure_reliance(
                 measurements[name + BEFORE] = table.accuracy("", annotated.with_object)
     if "background_only_accuracy" in measurements:
         measurements["background_share"] = _room_of(annotated)
+    elif (annotated.known & annotated.crowded).any() and not (annotated.known & annotated.masked).any():
+        measurements["background_only_accuracy"] = _without_room(annotated)
     num_classes = None if multi_label else max(logits.shape[1], 2)  # a single logit stands for two
 
     def chances(counted: Tensor) -> tuple[float, float | None]:
@@ -207,6 +209,12 @@ def _room_of(annotated: AnnotatedRegions) -> Measurement:
     rooms, n = annotated.room[with_room], int(with_room.sum())
     no_mask = int((annotated.known & ~with_room).sum())
     return Measurement(float(rooms.mean()) if n else math.nan, n, 0, no_mask, 0, None)
+
+
+def _without_room(annotated: AnnotatedRegions) -> Measurement:
+    """The accuracy without the object where no object leaves enough of the image: of no sample."""
+    no_room, known = (int(each.sum()) for each in (annotated.known & annotated.crowded, annotated.known))
+    return Measurement(math.nan, 0, 0, known - no_room, len(annotated.known) - known, None, no_room)
 
 
 @dataclass(frozen=True)

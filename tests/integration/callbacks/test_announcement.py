@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_gcam import SaliencyMonitor
-from lightning_gcam.callbacks.announcement import as_text
+from lightning_gcam.callbacks.announcement import as_text, destination_of
 from lightning_gcam.loggers import ReportLogger
 from tests.support.toys import (
     CLASSES,
@@ -93,6 +94,28 @@ def test_the_loggers_are_announced_with_what_shows_them(
     )
 
 
+@pytest.mark.parametrize(
+    ("directory", "shown"),
+    [
+        ("{here}/runs", "runs"),
+        ("{here}/my runs", '"my runs"'),
+        ("s3://bucket/runs/version_0", "s3://bucket/runs/version_0"),
+    ],
+)
+def test_the_command_that_shows_the_looks_can_be_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str, shown: str
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    monkeypatch.chdir(tmp_path)
+    writer = SummaryWriter(str(tmp_path / "events"))
+    writer.log_dir = directory.format(here=tmp_path)  # a remote one takes a package of its own
+    trainer: Any = SimpleNamespace(loggers=[SimpleNamespace(experiment=writer)])
+    command = f"tensorboard --logdir {shown} --samples_per_plugin images=0"
+    assert destination_of(trainer, None) == f", in TensorBoard: {command}"
+    writer.close()
+
+
 def test_a_rehearsal_is_logged_nowhere(tmp_path: Path) -> None:
     with listening() as said:
         toy_trainer(tmp_path, SaliencyMonitor(), fast_dev_run=True).fit(Toy(), toy_loader(32), toy_loader())
@@ -121,6 +144,8 @@ def test_in_a_terminal_rich_draws_it_where_it_fits(monkeypatch: pytest.MonkeyPat
     assert as_text(title, rows).isascii()
     monkeypatch.setenv("COLUMNS", "30")
     assert as_text(title, rows).splitlines() == plain, "a line that is wrapped cannot be copied"
+    monkeypatch.setattr(sys, "stderr", None)  # of pythonw
+    assert as_text(title, rows).splitlines() == plain
 
 
 class Terminal(io.StringIO):

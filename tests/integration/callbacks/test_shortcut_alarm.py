@@ -217,6 +217,21 @@ def test_validating_by_itself_is_no_look_in_a_row(tmp_path: Path) -> None:
     assert alarm.alerts == []
 
 
+@pytest.mark.filterwarnings("ignore:ShortcutAlarm")
+def test_a_second_fit_of_the_same_trainer_goes_on_with_the_looks(tmp_path: Path) -> None:
+    """The samples are the same, so looks of both fits count for the bounds, and what was alerted stays known."""
+    alarm = ShortcutAlarm(on_error="raise")
+    trainer = fit(tmp_path, toy("corner"), watching(on_error="raise"), alarm)
+    trainer.fit_loop.max_epochs = 6
+    trainer.fit(trainer.lightning_module, loader(), loader())
+    assert [alert["epoch"] for alert in alarm.alerts] == [1]
+    assert alarm.state_dict()["watches"]["saliency"]["looks"] == 6
+
+    fit(tmp_path, toy("corner"), watching(on_error="raise"), alarm, max_epochs=3)
+    assert [alert["epoch"] for alert in alarm.alerts] == [1]
+    assert alarm.state_dict()["watches"]["saliency"]["looks"] == 3
+
+
 # --------------------------------------------------------------------------------------- what is said when
 
 
@@ -461,7 +476,7 @@ def test_an_alert_in_wandb(tmp_path: Path) -> None:
         time.sleep(0.25)
     assert found == [
         {
-            "title": f"ShortcutAlarm (saliency): {alarm.alerts[0]['headline']}",
+            "title": f"ShortcutAlarm (saliency): {alarm.alerts[0]['headline']}"[:62] + "…",
             "text": alarm.alerts[0]["message"],
             "level": "WARN",
         }

@@ -83,6 +83,14 @@ def test_what_takes_alerts_is_sent_one(tmp_path: Path) -> None:
     assert logger.alerts[1][0] == "ShortcutAlarm (saliency): predictions follow the border"
 
 
+def test_a_title_is_as_long_as_wandb_takes_it(tmp_path: Path) -> None:
+    logger = TakesAlerts(tmp_path)
+    headline = "predictions follow the border and the colours; the class survives without the object"
+    log_alert(logger, {**ALERT, **PARTS, "headline": headline})
+    ((title, _, _),) = logger.alerts
+    assert title == "ShortcutAlarm (saliency): predictions follow the border and th…" and len(title) == 63
+
+
 def test_any_other_logger_gets_a_line_in_a_file(tmp_path: Path) -> None:
     log_alert(PlainLogger(tmp_path), ALERT)
     (row,) = rows(tmp_path / "saliency" / "alerts.csv")

@@ -11,6 +11,7 @@ import torch
 from lightning_gcam import SaliencyBatch
 from lightning_gcam.metrics import Measurement
 from lightning_gcam.shortcuts import Exchanges, Reliance, changed_images, measure_reliance
+from lightning_gcam.shortcuts.detector import kinds_of, unchecked_of
 from lightning_gcam.shortcuts.regions import regions_of_batch
 from lightning_gcam.shortcuts.shares import (
     bounds_of,
@@ -163,6 +164,18 @@ def test_what_leaves_less_than_a_quarter_of_the_image_is_left_out():
         assert (found[name].value, found[name].n, found[name].no_room, found[name].no_mask) == (1.0, 2, 1, 0)
     assert "left out 1 (1 without room beside the object)" in str(found["background_only_accuracy"])
     assert found["background_share"].value == pytest.approx(regions.room.mean().item())
+
+
+def test_where_no_object_leaves_room_the_background_is_said_to_be_unchecked_for_that():
+    """Of four samples one has no object, one no class; the other two are all object."""
+    batch = masked_batch([0, 1, 1, -1])
+    batch.masks[:], batch.masks[2] = True, False
+    assert changed_images(batch) == {}
+    found = measure_reliance(batch, logits_of(0, 1, 1, 0), {})
+    each = found.measurements["background_only_accuracy"]
+    assert (each.n, each.no_room, each.no_mask, each.undefined, each.interval) == (0, 2, 1, 1, None)
+    assert list(found.scores) == ["accuracy", "accuracy_chance"] and kinds_of(found) == ()
+    assert unchecked_of(found)[0] == "the background: no object leaves enough of the picture"
 
 
 def test_without_masks_all_labelled_samples_count():
