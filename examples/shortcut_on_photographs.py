@@ -2,7 +2,7 @@
 
 Six agencies delivered the photographs, each with its own badge in the corner. In the first training every class came
 from one agency, in validation too, so the accuracy cannot show what the network reads. In the second one the badges are
-drawn at random. Two `SaliencyMonitor`s look at each training: one has images and labels only, the other one the boxes of
+drawn at random. Two `SaliencyMonitor`s look at each training: one has images and labels only, the other the boxes of
 the objects too. A `ShortcutAlarm` reads both; neither is given a hint of the badge.
 
     python examples/shortcut_on_photographs.py
