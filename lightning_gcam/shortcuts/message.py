@@ -42,6 +42,7 @@ _OF_SALIENCY = {
     "is unclear": "take more samples (`num_samples=`): whether the saliency shows it is unclear",
     "is not there": "add scores of the saliency (`scores=None`) to see where it lies",
 }
+_IN_SUSPECT_REGION = "look at the suspect region in the overlays: the saliency agrees"
 _COVERS_ALL = "look for what covers the object as well, such as a tint or the style of a camera"
 _AT_LAST = "remove or exchange it, and validate on images without it"
 
@@ -59,7 +60,7 @@ def headline_of(finding: Finding) -> str:
     further = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
     follow = f"predictions follow {_enumerated([*names[:_MOST_NAMED], *further])}" if names else ""
     survives = "the class survives without the object" if KINDS[0] in finding.kinds else ""
-    fails = KINDS[1] in finding.kinds and "suspect" not in finding.properties
+    fails = KINDS[1] in finding.kinds and "suspect" not in finding.properties[:_MOST_NAMED]
     dies = "accuracy falls with the suspect region exchanged" if fails else ""
     return "; ".join(filter(None, (follow, survives, dies)))
 
@@ -98,12 +99,15 @@ def advice_of(finding: Finding) -> list[str]:
         for the border, crop the images (of signals the ends), or look for tags, frames and rulers at their edges
         remove or exchange it, and validate on images without it
     """
-    names = finding.properties
-    may_belong = KINDS[0] in finding.kinds or not _MAY_BELONG.isdisjoint(names)
-    unseen = finding.saliency == "is blind" and not names
+    names, survives = finding.properties, KINDS[0] in finding.kinds
+    may_belong = survives or not _MAY_BELONG.isdisjoint(names)
+    unseen = finding.saliency == "is blind" and survives and not names
+    of_saliency = _OF_SALIENCY.get(finding.saliency)
+    if finding.saliency == "agrees" and not survives and "energy" not in finding.evidence.scores:
+        of_saliency = _IN_SUSPECT_REGION  # no object is known
     return [
         *([_MAY_BE_LEGITIMATE] if may_belong else []),
-        *([_OF_SALIENCY[finding.saliency]] if finding.saliency in _OF_SALIENCY else []),
+        *([of_saliency] if of_saliency is not None else []),
         *(f"for {_words(name)}, {_remedy(name)}" for name in names),
         *([_COVERS_ALL] if unseen else []),
         _AT_LAST,

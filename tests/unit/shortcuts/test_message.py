@@ -74,6 +74,16 @@ def test_the_headline_is_what_was_found(measured, headline):
     assert message_of(finding(measured)).splitlines()[0] == headline
 
 
+def test_the_suspect_region_is_named_also_where_more_than_three_properties_are_followed():
+    rates = {"border": 0.9, "texture": 0.8, "suspect": 0.7}
+    measured = exchanged(name="color", **{name: (rate, 0.0, 0.0) for name, rate in rates.items()})
+    measured.measurements["suspect_swap_accuracy"] = share(0.1, 64)
+    assert headline_of(finding(measured)) == (
+        "predictions follow the colours, the border, the texture and 1 more; "
+        "accuracy falls with the suspect region exchanged"
+    )
+
+
 def test_what_is_followed_and_survives_stands_in_one_headline():
     measured = exchanged()
     measured.measurements["background_only_accuracy"] = share(0.9, 64)
@@ -177,6 +187,13 @@ def test_every_property_that_is_followed_has_a_row():
 )
 def test_the_advice_follows_from_what_the_saliency_shows(scores, words):
     assert sum(words in each for each in advice_of(finding(scores=scores))) == 1
+
+
+def test_without_an_object_the_advice_is_of_the_suspect_region_alone():
+    fails = reliance(accuracy=1.0, suspect_swap=0.0)
+    agrees, blind = (advice_of(finding(fails, scores={"suspect_lift": each})) for each in (5.6, 0.7))
+    assert agrees[0] == "look at the suspect region in the overlays: the saliency agrees"
+    assert not any("object" in each for each in (*agrees, *blind))
 
 
 def test_where_the_saliency_is_unclear_more_samples_are_advised():
