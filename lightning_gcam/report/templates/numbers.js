@@ -52,11 +52,12 @@ function showAlerts() {
     });
     const where = DATA.runs.length > 1 ? `${DATA.runs[each.run].name}, ` : "";
     const from = `ShortcutAlarm · ${where}${each.log_prefix}, step ${number(each.step)}`;
-    return make("div", { class: "note", role: "note" }, make("strong", {}, from), ...(each.headline ? alertParts(each) : [make("p", {}, each.message)]), button);
+    return make("div", { class: "note", role: "note" }, make("strong", {}, from), ...(each.headline ? alertParts(each, alerts.length === 1) : [make("p", {}, each.message)]), button);
   }));
 }
-// An alert in its parts: headline, evidence with one number a row, what was not checked, what to try.
-function alertParts(alert) {
+// An alert in its parts: its headline, and behind it the evidence with one number a row, what was not checked, what to try.
+// Of several alerts all are folded, so that the looks below them stay in sight.
+function alertParts(alert, isOpen) {
   const near = (value) => (value === null || value === undefined ? "" : value.toFixed(2));
   const rows = alert.evidence.map((each) => {
     const interval = each.interval ? each.interval.map(near).join(" to ") : "";
@@ -65,8 +66,8 @@ function alertParts(alert) {
   const head = ["measured", "value", "interval of 95%", "n", "chance"].map((text) => make("th", { scope: "col" }, text));
   const table = make("table", {}, make("thead", {}, make("tr", {}, ...head)), fill(make("tbody"), rows));
   const unchecked = alert.unchecked.length ? [make("p", {}, `Not checked: ${alert.unchecked.join("; ")}`)] : [];
-  return [
-    make("p", { class: "headline" }, alert.headline), make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "What was measured" }, table), ...unchecked,
-    make("p", {}, "What to try:"), fill(make("ul"), alert.advice.map((text) => make("li", {}, text))),
-  ];
+  const details = make("details", isOpen ? { open: "" } : {}, make("summary", {}, "What was measured, and what to try"),
+    make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "What was measured" }, table), ...unchecked,
+    make("p", {}, "What to try:"), fill(make("ul"), alert.advice.map((text) => make("li", {}, text))));
+  return [make("p", { class: "headline" }, alert.headline), details];
 }
