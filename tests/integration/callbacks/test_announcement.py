@@ -55,7 +55,7 @@ def test_five_lines_name_samples_layer_checks_and_logger(tmp_path: Path) -> None
         "  left out  color: the images have none",
         "  checks    background_only_accuracy, object_only_accuracy, salient_flips, 6 more; later where accuracy is "
         "clearly above chance",
-        f"  logged    saliency/overlay and 18 scores, in {directory} (report.html, scores.csv, overlays)",
+        f"  logged    saliency/overlay and 19 scores, in {directory} (report.html, scores.csv, overlays)",
     ]
 
 
@@ -134,7 +134,7 @@ def test_the_command_that_shows_the_looks_can_be_copied(
 def test_a_rehearsal_is_logged_nowhere(tmp_path: Path) -> None:
     with listening() as said:
         toy_trainer(tmp_path, SaliencyMonitor(), fast_dev_run=True).fit(Toy(), toy_loader(32), toy_loader())
-    assert announced(said)[-1] == "  logged    saliency/overlay and 18 scores"
+    assert announced(said)[-1] == "  logged    saliency/overlay and 19 scores"
 
 
 def test_in_a_terminal_rich_draws_it_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
