@@ -1,9 +1,9 @@
-"""A pretrained network on photographs, trained twice: the frame around them gives the class away, or it does not.
+"""A pretrained network on photographs, trained twice: a badge in their corner gives the class away, or it does not.
 
-Eight agencies delivered the photographs, each in a frame of its own colour. In the first training every class came from
-one agency, in validation too, so the accuracy cannot show what the network reads. In the second one the frames are of
-any colour. Two `SaliencyMonitor`s look at each training: one has images and labels only, the other one the boxes of the
-objects too. A `ShortcutAlarm` reads both; nobody tells it of the frame.
+Six agencies delivered the photographs, each with its own badge in the corner. In the first training every class came
+from one agency, in validation too, so the accuracy cannot show what the network reads. In the second one the badges are
+drawn at random. Two `SaliencyMonitor`s look at each training: one has images and labels only, the other the boxes of
+the objects too. A `ShortcutAlarm` reads both; neither is given a hint of the badge.
 
     python examples/shortcut_on_photographs.py
 """
@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from badged_photographs import (
+    CLASS_NAMES,
+    CLASSES,
+    Scenes,
+    badge_mask,
+    draw_scenes,
+    random_kinds,
+    with_badges,
+)
 from demo_output import LOGGERS, accuracy, hide_hints, how_to_open, logger_of, save_overlays
-from framed_photographs import CLASSES, Scenes, draw_scenes, frame, frame_mask, random_colours
 from photographs import MEAN, STD, normalized, pretrained
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.loggers import WandbLogger
@@ -40,7 +48,7 @@ class PhotographClassifier(LightningModule):
             part.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """From images `(N, 3, H, W)` to logits `(N, 8)`."""
+        """From images `(N, 3, H, W)` to logits `(N, 6)`."""
         return self.network(images)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -52,14 +60,16 @@ class PhotographClassifier(LightningModule):
         self.log("val_acc", accuracy(self(images), labels), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+        head = self.network.classifier.parameters()
+        blocks = [*self.network.blocks[5:].parameters(), *self.network.conv_head.parameters()]
+        return torch.optim.AdamW([{"params": head, "lr": 3e-3}, {"params": blocks, "lr": 3e-4}])
 
 
 # --------------------------------------------------------------------------------------------- the data
 
 
 class Experiment(NamedTuple):
-    """The data of one training, and its validation scenes once more with the frames' colours shuffled."""
+    """The data of one training, and its validation scenes once more with the badges shuffled."""
 
     name: str
     train: Scenes
@@ -68,15 +78,15 @@ class Experiment(NamedTuple):
 
 
 def plan_experiments(train_size: int, validation_size: int, seed: int) -> list[Experiment]:
-    """The same scenes twice: in frames whose colour is the class, and in frames of any colour."""
+    """The same scenes twice: with badges that are the class, and with badges drawn at random."""
     train = draw_scenes(train_size, "training", seed)
     validation = draw_scenes(validation_size, "validation", seed + 1)
-    with_cue = [frame(scenes, scenes.labels) for scenes in (train, validation)]
+    with_cue = [with_badges(scenes, scenes.labels) for scenes in (train, validation)]
     without_cue = [
-        frame(train, random_colours(train_size, seed + 2)),
-        frame(validation, random_colours(validation_size, seed + 3)),
+        with_badges(train, random_kinds(train_size, seed + 2)),
+        with_badges(validation, random_kinds(validation_size, seed + 3)),
     ]
-    shuffled = frame(validation, random_colours(validation_size, seed + 4))
+    shuffled = with_badges(validation, random_kinds(validation_size, seed + 4))
     return [Experiment("with_cue", *with_cue, shuffled), Experiment("without_cue", *without_cue, shuffled)]
 
 
@@ -100,7 +110,7 @@ def monitors(num_samples: int) -> dict[str, SaliencyMonitor]:
     shared = {
         "num_samples": num_samples,
         "normalize": (MEAN, STD),
-        "class_names": CLASSES,
+        "class_names": CLASS_NAMES,
         "max_overhead": None,
     }
     labels_only = SaliencyMonitor(adapter=images_and_labels, log_prefix="labels_only", **shared)
@@ -119,11 +129,11 @@ class Look(NamedTuple):
     shuffled: float
     removed: float
     object: float
-    frame: float
+    badge: float
 
 
 class CueProbe(Callback):
-    """Beside each look of the monitors: accuracy with the frames shuffled, and the saliency in the frame."""
+    """Beside each look of the monitors: accuracy with the badges shuffled, and the saliency on the badge."""
 
     def __init__(self, monitors: dict[str, SaliencyMonitor], alarm: ShortcutAlarm, shuffled: Scenes) -> None:
         self.monitors = monitors
@@ -144,14 +154,14 @@ class CueProbe(Callback):
                     "background_only_accuracy", math.nan
                 ),  # nan: accuracy was not above chance
                 object=newest.get("energy", math.nan),  # nan: every map was blank
-                frame=self.energy_in_frame(),
+                badge=self.energy_on_badge(),
             )
         )
 
-    def energy_in_frame(self) -> float:
-        """Which share of the saliency lay in the frame, at the monitor's last look."""
+    def energy_on_badge(self) -> float:
+        """Which share of the saliency lay on the badge, at the monitor's last look."""
         maps = self.monitor.last_record.attribution.maps["guidance_cam"]
-        return float(EnergyPointingGame()(maps, frame_mask().expand_as(maps)))
+        return float(EnergyPointingGame()(maps, badge_mask().expand_as(maps)))
 
     @property
     def chance(self) -> Look:
@@ -159,7 +169,7 @@ class CueProbe(Callback):
         guess, newest = 1 / len(CLASSES), self.monitor.history[-1]
         removed = newest.get("object_chance", guess)
         energy = newest.get("energy_chance", math.nan)
-        return Look(guess, guess, removed, energy, float(frame_mask().float().mean()))
+        return Look(guess, guess, removed, energy, float(badge_mask().float().mean()))
 
 
 # ----------------------------------------------------------------------------------------- the training
@@ -195,8 +205,8 @@ def train(experiment: Experiment, options: argparse.Namespace) -> CueProbe:
 # ------------------------------------------------------------------------------------------- the report
 
 HEADER = """
-                      validation    accuracy with    accuracy with    energy in    energy in
-training      epoch     accuracy    frames shuffled  object removed   the object   the frame"""
+                      validation    accuracy with    accuracy with    energy on    energy on
+training      epoch     accuracy    badges shuffled  object removed   the object   the badge"""
 
 
 def table(probes: dict[str, CueProbe]) -> str:
@@ -239,10 +249,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=["tensorboard", "report"],
         help="where the looks go, one or several",
     )
-    add("--epochs", type=int, default=4, help="epochs of each training; one look after each")
-    add("--train-size", type=int, default=960, help="training images of each training")
-    add("--validation-size", type=int, default=128, help="validation images")
-    add("--samples", type=int, default=32, help="validation images that every look is taken of")
+    add("--epochs", type=int, default=3, help="epochs of each training; one look after each")
+    add("--train-size", type=int, default=480, help="training images of each training")
+    add("--validation-size", type=int, default=120, help="validation images")
+    add("--samples", type=int, default=24, help="validation images that every look is taken of")
     add("--output", type=Path, default=Path("runs/demo"), help="folder for everything written")
     add("--seed", type=int, default=0, help="fixes the scenes and the trainings")
     return parser.parse_args(arguments)

@@ -182,6 +182,7 @@ class AnnotatedRegions:
         suspect: `(N, *S)` bool, or None.
         donors: `(N,)`, the row from which each sample borrows what lies where it is salient; -1 for none.
         room: `(N,)` float64, the share of the image that is left without the object; NaN where there is none.
+        crowded: `(N,)` bool, the samples whose object leaves less than `ROOM`.
     """
 
     labels: Tensor
@@ -193,11 +194,7 @@ class AnnotatedRegions:
     suspect: Tensor | None
     donors: Tensor
     room: Tensor
-
-    @property
-    def crowded(self) -> Tensor:
-        """The samples whose object leaves too little of the image, `(N,)` bool."""
-        return self.room < ROOM
+    crowded: Tensor
 
     @property
     def with_object(self) -> Tensor:
@@ -230,7 +227,7 @@ def regions_of_batch(batch: SaliencyBatch) -> AnnotatedRegions | None:
         room = torch.where(masks.flatten(1).any(dim=1), left, torch.nan)
     masked = room >= ROOM
     donors = donors_of(labels.unique(dim=0, return_inverse=True)[1], known & masked)
-    return AnnotatedRegions(labels, known, masks, objects, around, masked, suspect, donors, room)
+    return AnnotatedRegions(labels, known, masks, objects, around, masked, suspect, donors, room, room < ROOM)
 
 
 def have_class(labels: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # A network after one step has no evidence for some classes yet, and the monitor says so.
 pytestmark = pytest.mark.filterwarnings("ignore:.*maps are blank:UserWarning")
 
-SCRIPTS = ("photographs", "framed_photographs", "demo_output", "shortcut_on_photographs")
+SCRIPTS = ("photographs", "badged_photographs", "demo_output", "shortcut_on_photographs")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def scripts() -> Iterator[dict[str, ModuleType]]:
 
 @pytest.fixture(scope="module")
 def data(scripts: dict[str, ModuleType]) -> ModuleType:
-    return scripts["framed_photographs"]
+    return scripts["badged_photographs"]
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,12 @@ def scenes(data: ModuleType):
     return data.draw_scenes(16, "validation", seed=1)
 
 
-def test_no_ground_and_no_class_is_in_both_splits(data):
-    training, validation = (set(names) for names in data.GROUNDS.values())
-    assert not training & validation
-    assert not (training | validation) & set(data.CLASSES)
+def test_no_ground_no_class_and_no_badge_is_in_another_part(data):
+    parts = [*(set(names) for names in data.GROUNDS.values()), set(data.CLASSES), set(data.BADGES)]
+    assert len(set().union(*parts)) == sum(map(len, parts))
 
 
-def test_an_object_lies_in_its_box_and_nowhere_else(data, scenes, monkeypatch):
+def test_an_object_lies_in_its_box_beside_the_badge_and_nowhere_else(data, scenes, monkeypatch):
     monkeypatch.setattr(data, "paste", lambda *_: None)
     bare = data.draw_scenes(16, "validation", seed=1)
     assert torch.equal(bare.boxes, scenes.boxes)
@@ -61,40 +60,39 @@ def test_an_object_lies_in_its_box_and_nowhere_else(data, scenes, monkeypatch):
     for place, (left, top, right, bottom) in zip(changed, scenes.boxes.tolist(), strict=True):
         assert place[top:bottom, left:right].float().mean() > 0.6
         assert place.sum() == place[top:bottom, left:right].sum()
-        assert min(left, top) >= data.MARGIN and max(right, bottom) <= data.SIDE - data.MARGIN
+        assert max(left, top) >= data.INSET + data.BADGE and min(left, top) >= data.INSET
+        assert max(right, bottom) <= data.SIDE - data.INSET
 
 
-def test_some_training_images_miss_the_object(data, monkeypatch):
-    pasted = []
-    monkeypatch.setattr(data, "paste", lambda *_: pasted.append(True))
-    data.draw_scenes(100, "training", seed=0)
-    assert abs(len(pasted) / 100 - (1 - data.MISSED)) < 0.2
+def test_the_badge_changes_its_place_and_nothing_else(data, scenes):
+    badged = data.with_badges(scenes, scenes.labels)
+    changed = (badged.images != scenes.images).any(dim=1)
+    assert torch.equal(changed & ~data.badge_mask(), torch.zeros_like(changed))
+    assert changed[:, data.badge_mask()].float().mean() > 0.6
+    assert torch.equal(badged.boxes, scenes.boxes)
 
 
-def test_the_frame_changes_its_place_and_nothing_else(data, scenes):
-    framed = data.frame(scenes, scenes.labels)
-    changed = (framed.images != scenes.images).any(dim=1)
-    assert torch.equal(changed & ~data.frame_mask(), torch.zeros_like(changed))
-    assert torch.equal(framed.images[:, :, 0, 0], data.palette()[scenes.labels])
-    assert torch.equal(framed.boxes, scenes.boxes)
-
-
-def test_the_frame_is_the_class_with_the_cue_and_random_without(data, example, monkeypatch):
+def test_the_badge_is_the_class_with_the_cue_and_random_without(data, example, monkeypatch):
     monkeypatch.setattr(example, "draw_scenes", lambda size, *_: empty(data, size))
     with_cue, without_cue = example.plan_experiments(400, 400, seed=0)
+    middle = data.INSET + data.BADGE // 2
 
     def share(scenes):
-        colours = (scenes.images[:, None, :, 0, 0] - data.palette()).abs().sum(dim=2).argmin(dim=1)
-        return (colours == scenes.labels).float().mean()
+        seen, badges = (
+            scenes.images[:, :, middle, middle],
+            data.badges()[:, :, data.BADGE // 2, data.BADGE // 2],
+        )
+        kinds = (seen[:, None] - badges).abs().sum(dim=2).argmin(dim=1)
+        return (kinds == scenes.labels).float().mean()
 
     assert share(with_cue.train) == share(with_cue.validation) == 1
     for scenes in (without_cue.train, without_cue.validation, with_cue.shuffled):
-        assert abs(share(scenes) - 1 / 8) < 4 * (0.125 * 0.875 / 400) ** 0.5
+        assert abs(share(scenes) - 1 / 6) < 4 * (1 / 6 * 5 / 6 / 400) ** 0.5
 
 
 def empty(data, size):
     side = data.SIDE
-    return data.Scenes(torch.zeros(size, 3, side, side), torch.arange(size) % 8, torch.zeros(size, 4).long())
+    return data.Scenes(torch.zeros(size, 3, side, side), torch.arange(size) % 6, torch.zeros(size, 4).long())
 
 
 @pytest.fixture(scope="module")
