@@ -199,8 +199,8 @@ def _of_classes(record: SaliencyRecord) -> str:
     if labels is None or are_measurements(labels):
         return ""
     multi_hot = labels.ndim == 2 and labels.shape[1] > 1
-    count = int((labels > 0).any(dim=0).sum()) if multi_hot else len(labels.unique())
-    return f" of {count} classes"
+    count = int((labels > 0).any(dim=0).sum()) if multi_hot else len(labels[labels >= 0].unique())
+    return f" of {count} {'class' if count == 1 else 'classes'}" if count else ""  # below 0 is no class
 
 
 def _explained(record: SaliencyRecord, targets: Targets) -> str:

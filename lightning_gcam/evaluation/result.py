@@ -87,6 +87,7 @@ class Row:
         no_mask: how many were left out because they have no mask.
         undefined: how many were left out because the score does not exist for them.
         higher_is_better: None where no end is better.
+        no_room: how many a check left out because their object leaves less than a quarter of the image.
     """
 
     method: str
@@ -99,11 +100,12 @@ class Row:
     no_mask: int = 0
     undefined: int = 0
     higher_is_better: bool | None = None
+    no_room: int = 0
 
     @property
     def left_out(self) -> int:
         """How many samples were left out, for whatever reason."""
-        return self.blank + self.no_mask + self.undefined
+        return self.blank + self.no_mask + self.undefined + self.no_room
 
 
 @dataclass(frozen=True)
@@ -220,9 +222,8 @@ def _rows_of_checks(reliance: Reliance) -> Iterator[Row]:
     chances = {name: value for name, value in reliance.scores.items() if name not in measured}
     for name, each in measured.items():
         low, high = each.interval if each.interval is not None else (None, None)
-        yield Row(
-            "", name, each.value, low, high, each.n, each.blank, each.no_mask + each.no_room, each.undefined
-        )
+        left_out = (each.blank, each.no_mask, each.undefined)
+        yield Row("", name, each.value, low, high, each.n, *left_out, no_room=each.no_room)
         for chance in chances if name == "accuracy" else ():
             yield Row("", chance, chances[chance], None, None, each.n)
 
@@ -315,7 +316,12 @@ def _cells_of(rows: Sequence[Row], section: Callable[[Row], str]) -> Cells:
 
 
 def _left_out_in_words(row: Row) -> str:
-    reasons = [(row.blank, "blank"), (row.no_mask, "no mask"), (row.undefined, "undefined")]
+    reasons = [
+        (row.blank, "blank"),
+        (row.no_mask, "no mask"),
+        (row.undefined, "undefined"),
+        (row.no_room, "no room"),
+    ]
     why = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
     return f"{row.left_out} ({why})" if why else "0"
 
@@ -336,7 +342,10 @@ def _print_with_rich(result: EvaluationResult, file: TextIO) -> None:
 
 
 TABLE, RESULT_FILE = "scores.csv", "evaluation.json"
-_CSV_COLUMNS = ("method", "score", "value", "low", "high", "n", "left_out", "blank", "no_mask", "undefined")
+_CSV_COLUMNS = (
+    *("method", "score", "value", "low", "high", "n", "left_out"),
+    *("blank", "no_mask", "undefined", "no_room"),
+)
 
 
 def write_result(directory: Path, result: EvaluationResult) -> tuple[Path, Path]:

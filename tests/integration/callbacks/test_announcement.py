@@ -10,10 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_gcam import SaliencyMonitor
+from lightning_gcam import SaliencyBatch, SaliencyMonitor
 from lightning_gcam.callbacks.announcement import as_text, destination_of
 from lightning_gcam.loggers import ReportLogger
 from tests.support.toys import (
@@ -25,6 +26,7 @@ from tests.support.toys import (
     Toy,
     listening,
     toy_loader,
+    toy_samples,
     toy_trainer,
 )
 
@@ -53,7 +55,7 @@ def test_five_lines_name_samples_layer_checks_and_logger(tmp_path: Path) -> None
         "  left out  color: the images have none",
         "  checks    background_only_accuracy, object_only_accuracy, salient_flips, 6 more; later where accuracy is "
         "clearly above chance",
-        f"  logged    saliency/overlay and 18 scores, in {directory} (report.html, scores.csv, overlays)",
+        f"  logged    saliency/overlay and 19 scores, in {directory} (report.html, scores.csv, overlays)",
     ]
 
 
@@ -64,6 +66,19 @@ def test_the_schedule_and_named_checks_are_announced(tmp_path: Path) -> None:
         ", every 3 epochs and every 4 steps"
     )
     assert checks == "  checks  border"
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [([0, 1, -1, 3], " of 3 classes"), ([2, 2, -1, -1], " of 1 class"), ([-1] * 4, "")],
+)
+def test_a_sample_without_a_class_counts_for_none(tmp_path: Path, labels: list[int], words: str) -> None:
+    images, _, masks = toy_samples(4)
+    monitor = SaliencyMonitor(
+        batch=SaliencyBatch(images, torch.tensor(labels), masks=masks), targets="predicted"
+    )
+    title = announced(said_in_a_fit(tmp_path, monitor, toy_loader()))[0]
+    assert title == f"SaliencyMonitor (saliency): 4 fixed samples{words}, with masks, every epoch"
 
 
 def test_outside_of_a_fit_no_schedule_is_announced(tmp_path: Path) -> None:
@@ -119,7 +134,7 @@ def test_the_command_that_shows_the_looks_can_be_copied(
 def test_a_rehearsal_is_logged_nowhere(tmp_path: Path) -> None:
     with listening() as said:
         toy_trainer(tmp_path, SaliencyMonitor(), fast_dev_run=True).fit(Toy(), toy_loader(32), toy_loader())
-    assert announced(said)[-1] == "  logged    saliency/overlay and 18 scores"
+    assert announced(said)[-1] == "  logged    saliency/overlay and 19 scores"
 
 
 def test_in_a_terminal_rich_draws_it_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:

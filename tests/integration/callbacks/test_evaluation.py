@@ -388,7 +388,7 @@ def test_wandb_has_the_numbers_and_the_table(tmp_path: Path) -> None:
         numbers["saliency_evaluation/border_follow_rate"]
         == evaluation.result.checks["border_follow_rate"].value
     )
-    assert (table["nrows"], table["ncols"]) == (len(evaluation.result.table), 11)
+    assert (table["nrows"], table["ncols"]) == (len(evaluation.result.table), 12)
 
 
 # ------------------------------------------------------------------------------------------------ refused

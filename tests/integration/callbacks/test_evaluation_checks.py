@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gcam import SaliencyEvaluation
 from lightning_gcam.data.fixed_samples import FixedBatch
-from lightning_gcam.evaluation import EvaluationResult, print_table, read_result
-from lightning_gcam.evaluation.result import plain_table
+from lightning_gcam.evaluation import EvaluationResult, Facts, print_table, read_result
+from lightning_gcam.evaluation.result import as_csv, plain_table
+from lightning_gcam.metrics import Measurement
+from lightning_gcam.shortcuts import Reliance
 from tests.support import evaluation_script
 from tests.support.toys import ReadsTheBorder, Toy, bordered_loader, listening, toy_loader, toy_trainer
 
@@ -293,6 +295,17 @@ def test_the_checks_are_printed_below_the_scores(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("COLUMNS", "80")
     print_table(result, file)
     assert all(name in file.getvalue() for name in result.checks), "no name is cut in a narrow terminal"
+
+
+def test_samples_without_room_beside_the_object_are_not_said_to_have_no_mask() -> None:
+    crowded = Measurement(0.5, 12, 0, 1, 0, (0.25, 0.75), no_room=3)
+    facts = Facts(["grad_cam"], ["gini"], "layer4", "label", 16)
+    result = EvaluationResult((), facts, Reliance({"background_only_accuracy": crowded}, chance=0.5))
+    (row,) = [row for row in result.table if row.score == "background_only_accuracy"]
+    assert (row.no_mask, row.no_room, row.left_out) == (1, 3, 4)
+    assert any(line.endswith("12  4 (1 no mask, 3 no room)") for line in plain_table(result))
+    (line,) = [line for line in csv.DictReader(io.StringIO(as_csv(result))) if line["score"] == row.score]
+    assert (line["left_out"], line["no_mask"], line["no_room"]) == ("4", "1", "3")
 
 
 def test_by_default_there_are_checks_without_any_annotation_but_labels(tmp_path: Path) -> None:

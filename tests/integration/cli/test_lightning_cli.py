@@ -76,6 +76,7 @@ VALUES: dict[str, Any] = {
     "scale": "run",
     "show_change": True,
     "head": ["age", "sex"],
+    "verbose": True,
     "on_error": "raise",
 }
 """A value for every argument but `batch`, which is data."""
@@ -115,7 +116,7 @@ def assert_as_asked(monitor: SaliencyMonitor) -> None:
     assert monitor.class_names == ["a", "b", "c", "d"]
     assert monitor.log_prefix == "look"
     assert monitor.sample_images is True
-    assert (monitor.scale, monitor.show_change) == ("run", True)
+    assert (monitor.scale, monitor.show_change, monitor.verbose) == ("run", True, True)
     assert monitor._collection.dataloader_idx == 1
     assert monitor._failures.on_error == "raise"
 

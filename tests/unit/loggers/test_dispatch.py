@@ -128,8 +128,8 @@ def test_a_logger_that_takes_no_pictures_gets_files(tmp_path: Path) -> None:
             Toy(), toy_loader(32), toy_loader()
         )
 
-    (words,) = [each for each in said if "PlainLogger" in each]
-    assert "gets the scores alone" in words and "@log_saliency.register(PlainLogger)" in words
+    (words,) = [each for each in said if "gets the scores alone" in each]
+    assert "PlainLogger" in words and "@log_saliency.register(PlainLogger)" in words
     assert [step for step, numbers in logger.numbers if "saliency/energy" in numbers] == [3, 7]
     assert len(list((tmp_path / "there" / "saliency").glob("overlay-*.png"))) == 2
     assert (tmp_path / "there" / "saliency" / "scores.csv").exists()
