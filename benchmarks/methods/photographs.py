@@ -41,7 +41,7 @@ from benchmarks.methods.runs import be_quiet, numbers, parse_line
 from benchmarks.methods.variants import grad_cam_squared
 from lightning_gcam import SaliencyBatch, attribute
 from lightning_gcam.cam import MethodContext, ModelMethod, find_target_layer
-from lightning_gcam.cam.methods import layer_cam, score_cam
+from lightning_gcam.cam.methods import score_cam
 from lightning_gcam.metrics import (
     DeletionAUC,
     EnergyPointingGame,
@@ -64,11 +64,6 @@ SHOWN = ("bull mastiff", "jeep in a desert", "goose")
 """The photographs of the figure."""
 
 
-def layer_cam_squared(activations: Tensor, gradients: Tensor) -> Tensor:
-    """LayerCAM, squared on the layer's grid."""
-    return layer_cam(activations, gradients).square()
-
-
 def capped_score_cam(context: MethodContext) -> Tensor:
     """Score-CAM of the channels that vary the most over space."""
     spread = context.activations.flatten(2).var(dim=2)
@@ -80,7 +75,15 @@ def capped_score_cam(context: MethodContext) -> Tensor:
 
 
 METHODS: list[Any] = [
-    *("guidance_cam", "grad_cam", grad_cam_squared, "hires_cam", "hires_cam_squared", "layer_cam")
+    *(
+        "guidance_cam",
+        "grad_cam",
+        grad_cam_squared,
+        "hires_cam",
+        "hires_cam_squared",
+        "layer_cam",
+        "layer_cam_squared",
+    )
 ]
 SCORES: Mapping[str, Callable[[], Metric]] = {
     "energy": EnergyPointingGame,
@@ -92,7 +95,7 @@ SCORES: Mapping[str, Callable[[], Metric]] = {
 AGAIN = ("guidance_cam", "grad_cam", "layer_cam", "hires_cam", CENTRE, "score_cam")
 """Methods whose scores run the network many times. A square has the order of its map, and so its curves."""
 PARTS: Mapping[str, tuple[list[Any], list[str]]] = {
-    "maps": ([*METHODS, layer_cam_squared, CENTRE], ["energy", "pointing_game", "iou"]),
+    "maps": ([*METHODS, CENTRE], ["energy", "pointing_game", "iou"]),
     **{name: ([name], ["insertion", "deletion"]) for name in AGAIN},
     "score_cam": ([ModelMethod(capped_score_cam, "score_cam")], list(SCORES)),
 }

@@ -114,6 +114,7 @@ FACADES = {
         "integrated_gradients",
         "is_cam",
         "layer_cam",
+        "layer_cam_squared",
         "occlusion",
         "random",
         "score_cam",
@@ -313,6 +314,7 @@ def test_the_names_of_the_methods() -> None:
         "layer_cam",
         "hires_cam",
         "hires_cam_squared",
+        "layer_cam_squared",
     }
 
 

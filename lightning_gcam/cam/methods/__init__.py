@@ -12,6 +12,7 @@ from lightning_gcam.cam.methods.gradient import (
     hires_cam,
     hires_cam_squared,
     layer_cam,
+    layer_cam_squared,
     xgrad_cam,
 )
 from lightning_gcam.cam.methods.perturbation import ablation_cam, is_cam, score_cam, ss_cam
@@ -46,6 +47,7 @@ __all__ = [
     "integrated_gradients",
     "is_cam",
     "layer_cam",
+    "layer_cam_squared",
     "occlusion",
     "random",
     "score_cam",

@@ -177,6 +177,30 @@ def hires_cam_squared(activations: Tensor, gradients: Tensor) -> Tensor:
     return hires_cam(activations, gradients).square()
 
 
+@register_method("layer_cam_squared")
+def layer_cam_squared(activations: Tensor, gradients: Tensor) -> Tensor:
+    r"""LayerCAM squared: the same order of positions as LayerCAM, with less of the saliency on the weak ones.
+
+    $$ S = \mathrm{ReLU}(\sum_k A_k \, \mathrm{ReLU}(g_k))^2 $$
+
+    As `guidance_cam`, the map is squared on the layer's grid, before it is brought to the size of the image.
+
+    Args:
+        activations: `(N, C, *grid)`.
+        gradients: `(N, C, *grid)`.
+
+    Returns:
+        `(N, *grid)`, >= 0.
+
+    Example:
+        >>> layer_cam_squared(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, -1.0]]]]))
+        tensor([[[9., 0.]]])
+
+    Source: ours, measured in `docs/methods_on_photographs.md`; LayerCAM is that of Jiang et al., IEEE TIP 2021.
+    """
+    return layer_cam(activations, gradients).square()
+
+
 @register_method("element_wise_grad_cam")
 def element_wise_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     r"""Element-wise Grad-CAM: the positive part of activations times gradients in each channel, summed.

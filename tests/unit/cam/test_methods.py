@@ -19,7 +19,7 @@ from lightning_gcam.cam import registry as registered
 
 METHODS = (
     *("guidance_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam"),
-    "hires_cam_squared",
+    *("hires_cam_squared", "layer_cam_squared"),
 )
 
 # The case in hand: one sample, two channels of 2 x 2, negative activations and gradients among them.
@@ -52,6 +52,11 @@ def test_hires_cam_by_hand() -> None:
 def test_hires_cam_squared_by_hand() -> None:
     # squared behind the ReLU: -1, -2 and -6 stay away, 6 becomes 36
     assert torch.equal(run("hires_cam_squared", A, G), by_hand([0.0, 0.0], [36.0, 0.0]))
+
+
+def test_layer_cam_squared_by_hand() -> None:
+    # ReLU(g_1) A_1 + ReLU(g_2) A_2 = [[1 + 0, 0 + 0], [6 + 0, -4 + 0]], rectified, squared
+    assert torch.equal(run("layer_cam_squared", A, G), by_hand([1.0, 0.0], [36.0, 0.0]))
 
 
 def test_guidance_cam_by_hand() -> None:
@@ -173,6 +178,7 @@ def test_scaled_gradients_scale_the_map(case: tuple[Tensor, Tensor], scale: floa
     power = {
         "guidance_cam": 2,
         "hires_cam_squared": 2,
+        "layer_cam_squared": 2,
         "grad_cam": 1,
         "xgrad_cam": 1,
         "layer_cam": 1,
