@@ -129,7 +129,7 @@ def test_it_is_said_once_where_few_samples_count(tmp_path: Path) -> None:
         fit(tmp_path, Reads(CORNER), monitor, ShortcutAlarm(on_error="raise"))
     (words,) = [each for each in heard if "samples count for" in each]
     assert words == (
-        "ShortcutAlarm (saliency): 12 samples count for border, of which only strong reliance shows. Take more, such "
+        "ShortcutAlarm (saliency): 12 samples count for border: so few show only strong reliance. Take more, such "
         "as `num_samples=64` of the monitor."
     )
 
