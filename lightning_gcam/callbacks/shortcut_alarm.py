@@ -274,8 +274,8 @@ class ShortcutAlarm(Callback):
         )
         if (fewest := min(counted_by(reliance).items(), key=itemgetter(1)))[1] < _FEW:
             rank_zero_info(
-                f"ShortcutAlarm ({prefix}): {fewest[1]} samples count for {fewest[0]}: so few show only strong reliance. "
-                "Take more, such as `num_samples=64` of the monitor."
+                f"ShortcutAlarm ({prefix}): {fewest[1]} samples count for {fewest[0]}: so few show only strong "
+                "reliance. Take more, such as `num_samples=64` of the monitor."
             )
 
     def _alert(self, trainer: Trainer, monitor: SaliencyMonitor, prefix: str, finding: Finding) -> None:
