@@ -25,8 +25,7 @@ from lightning_gcam.shortcuts import Thresholds
 OF_SMALL = (16, 32, 64)
 CONTEXT_TELLS_ALL = "objects, context 1"
 SPECTRUM = "spectrum"
-LEFT_OUT = (SPECTRUM, "background_swap", "background_follow", "background_same_class")
-ADVISED = {"survives": 0.3, "follows": 0.2}
+ADVISED = {"survives": 0.3}
 FOUND_GOAL, FALSE_GOAL = 0.85, 1 / 20
 SHARES = [round(0.05 * step, 2) for step in range(3, 18)]
 EXCESSES = [round(0.05 * step, 2) for step in range(1, 13)]
@@ -107,7 +106,7 @@ def samples_table(runs: Sequence[Natural]) -> str:
     """Small networks, whose monitors had 16, 32 and 64 samples, at the defaults and as the page advises."""
     header, rows = ["samples", "annotation", "thresholds", *COLUMNS], []
     chosen = [run for run in judged(runs) if run.network == "small" and run.cue != "none"]
-    advised = Rule(lambda view: Thresholds(**ADVISED, trusted_share=trusted_share(view, runs)), LEFT_OUT)
+    advised = Rule(lambda view: Thresholds(**ADVISED, trusted_share=trusted_share(view, runs)))
     for samples in OF_SMALL:
         for annotation in (BOXES, LABELS):
             for name, rule in (("defaults", Rule()), ("advised", advised)):
@@ -199,8 +198,8 @@ def tried_on_others(runs: Sequence[Natural]) -> dict[str, list["Part"]]:
         f"without `{SPECTRUM}`, set on the other seeds": set_on_others(
             runs, partial(chosen_on, left_out=(SPECTRUM,))
         ),
-        f"without `{SPECTRUM}` and `background`, with a `trusted_share`": set_on_others(
-            planted, partial(chosen_on, trusted=partial(trusted_share, runs=runs), left_out=LEFT_OUT)
+        "set on the other seeds, with a `trusted_share`": set_on_others(
+            planted, partial(chosen_on, trusted=partial(trusted_share, runs=runs))
         ),
     }
 

@@ -29,6 +29,9 @@ KINDS = ("survives without the object", "dies with the suspect region")
 _CHECKS_OF_KINDS = ("background_only_accuracy", "suspect_swap_accuracy")
 FOLLOWS = "follows the "
 _NO_EVIDENCE = ("object",)  # a good model follows it: a pasted object is of the donor's class
+_AT_LEAST = {"spectrum": 0.6}
+"""By how much the rates of some properties exceed their controls at least, whatever the threshold: natural backgrounds
+have a spectrum of their own, which honest networks follow as well; see docs/alarm_on_photographs.md."""
 
 Fits = Callable[[float], bool]
 _SHARE: tuple[str, Fits] = ("a share in (0, 1]", lambda value: 0 < value <= 1)
@@ -50,7 +53,8 @@ class Thresholds:
         energy: how far the share of the saliency on the object is from its chance (0) to all of it (1), from which on
             the saliency is blind to what lies outside of the object.
         suspect_lift: the saliency's share in the suspect region over its area's, from which on it agrees.
-        follows: by how much the follow rate of an exchanged property exceeds the larger of its controls, at least.
+        follows: by how much the follow rate of an exchanged property exceeds the larger of its controls, at least; that
+            of "spectrum" by 0.6 in any case, since honest networks follow the spectrum of natural backgrounds.
         trusted_share: of the accuracy above chance, the share that a network you trust keeps without the object, by the
             background that may tell the class; what is left has to be clearly above it. 0 where you know of none.
 
@@ -59,14 +63,14 @@ class Thresholds:
 
     Example:
         >>> Thresholds(survives=0.8)
-        Thresholds(survives=0.8, dies=0.25, energy=0.25, suspect_lift=2.0, follows=0.35, trusted_share=0.0)
+        Thresholds(survives=0.8, dies=0.25, energy=0.25, suspect_lift=2.0, follows=0.3, trusted_share=0.0)
     """
 
     survives: float = 0.6
     dies: float = 0.25
     energy: float = 0.25
     suspect_lift: float = 2.0
-    follows: float = 0.35
+    follows: float = 0.3
     trusted_share: float = 0.0
 
     def __post_init__(self) -> None:
@@ -161,7 +165,8 @@ def judge(
       bound of the difference is above 0; or
     - with a property of another class (all but "object", which is followed where a model is right), predictions follow
       it: `<property>_follow_rate` exceeds both its controls, the lower bound of the difference is above 0, and it is at
-      least `thresholds.follows` more than the larger. The controls are `<property>_follow_chance`, of the untouched
+      least `thresholds.follows` more than the larger (of "spectrum" 0.6). With a `trusted_share`, the background
+      counts only where the class survives without the object as well. The controls are `<property>_follow_chance`, of the untouched
       images, and `<property>_same_class_follow_rate`, of the same edit within a class (where no two samples are of one,
       two classes, and samples of several, are not judged). The rate's bound is above chance as well, or above 1/2
       where chance is more: an edit that takes away what tells the class leaves a guess, which may follow.
@@ -224,7 +229,10 @@ def kinds_of(
         and 1 - share_left("suspect_swap_accuracy", reliance) >= thresholds.dies
     )
     kinds = [kind for kind, holds in zip(KINDS, (survives, dies), strict=True) if holds]
-    return (*kinds, *(FOLLOWS + name for name in _followed(reliance, thresholds, compared)))
+    followed = _followed(reliance, thresholds, compared)
+    if thresholds.trusted_share and not survives:  # a network that is trusted follows backgrounds, too
+        followed = [name for name in followed if name != "background"]
+    return (*kinds, *(FOLLOWS + name for name in followed))
 
 
 def judged_by(reliance: Reliance) -> tuple[str, ...]:
@@ -298,7 +306,7 @@ def _followed(reliance: Reliance, thresholds: Thresholds, compared: _Compared) -
     followed = [
         name
         for name, (rate, *controls) in rates.items()
-        if excess[name] >= thresholds.follows
+        if excess[name] >= max(thresholds.follows, _AT_LEAST.get(name, 0.0))
         and compared.is_above(rate, min(reliance.chance_of(name), 0.5))
         and all(compared.are_apart(each, rate) for each in controls)
     ]

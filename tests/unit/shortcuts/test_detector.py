@@ -366,8 +366,24 @@ def test_a_guess_is_no_following(guess, rate, is_named):
 def test_the_one_that_is_followed_the_most_is_named_first():
     tint = exchanged(name="spectrum", rate=0.74, color=(0.46, 0.0, 0.0), texture=(0.02, 0.0, 0.0))
     assert judge(looks(tint, tint)).properties == ("spectrum", "color")
-    less = exchanged(name="spectrum", rate=0.4, color=(0.46, 0.0, 0.0))
+    less = exchanged(name="spectrum", rate=0.7, color=(0.74, 0.0, 0.0))
     assert judge(looks(tint, less)).properties == ("color", "spectrum")
+
+
+def test_the_spectrum_has_to_be_followed_by_more_than_any_other():
+    followed = exchanged(name="spectrum", rate=0.5, border=(0.5, 0.0, 0.0))
+    assert kinds_of(followed) == ("follows the border",)
+    assert kinds_of(followed, Thresholds(follows=0.1)) == ("follows the border",)
+
+
+def test_with_a_trusted_share_the_background_counts_where_the_class_survives_as_well():
+    followed = exchanged(name="background", rate=0.74, n=64)
+    assert kinds_of(followed) == ("follows the background",)
+    trusting = Thresholds(trusted_share=0.38)
+    assert kinds_of(followed, trusting) == ()
+    kept = reliance(n=64, accuracy=1.0, background_only=0.95)
+    both = replace(followed, measurements={**followed.measurements, **kept.measurements})
+    assert kinds_of(both, trusting) == ("survives without the object", "follows the background")
 
 
 def test_with_masks_both_kinds_of_evidence_count():
