@@ -166,10 +166,11 @@ def judge(
     - with a property of another class (all but "object", which is followed where a model is right), predictions follow
       it: `<property>_follow_rate` exceeds both its controls, the lower bound of the difference is above 0, and it is at
       least `thresholds.follows` more than the larger (of "spectrum" 0.6). With a `trusted_share`, the background
-      counts only where the class survives without the object as well. The controls are `<property>_follow_chance`, of the untouched
-      images, and `<property>_same_class_follow_rate`, of the same edit within a class (where no two samples are of one,
-      two classes, and samples of several, are not judged). The rate's bound is above chance as well, or above 1/2
-      where chance is more: an edit that takes away what tells the class leaves a guess, which may follow.
+      counts only where the class survives without the object as well. The controls are `<property>_follow_chance`, of
+      the untouched images, and `<property>_same_class_follow_rate`, of the same edit within a class (where no two
+      samples are of one, two classes, and samples of several, are not judged). The rate's bound is above chance as
+      well, or above 1/2 where chance is more: an edit that takes away what tells the class leaves a guess, which may
+      follow.
 
     The looks of a run are of the same samples, and the more of them there are, the likelier some show something by
     chance. So bounds are exact (`lightning_gcam.shortcuts.shares.bounds_of`), and beyond them lie 5% divided by the
