@@ -111,11 +111,11 @@ def test_one_number_a_line():
 def test_the_chance_of_a_follow_rate_is_the_larger_of_its_controls():
     rows = {
         row["what"]: row
-        for row in rows_of(finding(exchanged(color=(0.5, 0.0, 0.0), spectrum=(0.48, 0.1, 0.05))))
+        for row in rows_of(finding(exchanged(color=(0.5, 0.0, 0.0), texture=(0.48, 0.1, 0.05))))
     }
     assert rows["predictions that follow the border"]["chance"] == pytest.approx(0.03, abs=0.005)
     assert rows["predictions that follow the colours"]["chance"] == 0.0
-    assert rows["predictions that follow the spectrum"]["chance"] == pytest.approx(0.1, abs=0.01)
+    assert rows["predictions that follow the texture"]["chance"] == pytest.approx(0.1, abs=0.01)
 
 
 def test_the_share_that_is_left_has_a_row_where_it_is_the_evidence():
@@ -165,11 +165,11 @@ def test_the_interval_of_the_energy_stands_beside_it():
 
 
 def test_every_property_that_is_followed_has_a_row():
-    words = message_of(finding(exchanged(color=(0.5, 0.0, 0.0), spectrum=(0.48, 0.1, 0.05)), scores={}))
+    words = message_of(finding(exchanged(color=(0.5, 0.0, 0.0), texture=(0.48, 0.1, 0.05)), scores={}))
     assert [line.split("  ")[1] for line in words.splitlines() if "predictions that" in line] == [
         "predictions that follow the border",
         "predictions that follow the colours",
-        "predictions that follow the spectrum",
+        "predictions that follow the texture",
     ]
 
 
