@@ -24,8 +24,8 @@ def test_chance_and_mates_are_those_of_balanced_samples(task, chance, mates):
 
 def test_answers_have_their_share_and_go_together_from_look_to_look():
     draw = np.random.default_rng(1)
-    found = answers(draw, 0.3, 2, 2000)
-    assert found.shape == (2, 20, 2000) and found.mean() == pytest.approx(0.3, abs=0.03)
+    found = answers(draw, 0.3, 2, 20000)
+    assert found.shape == (2, 20, 20000) and found.mean() == pytest.approx(0.3, abs=0.03)
     found = found[1]
     near, far = (np.corrcoef(found[0], found[look])[0, 1] for look in (1, 19))
     assert near == pytest.approx(0.75, abs=0.05) and far == pytest.approx(0.5, abs=0.05)
