@@ -122,7 +122,9 @@ def destination_of(trainer: Trainer, directory: Path | None) -> str:
 
 
 def _place_of(logger: object) -> str:
-    writer: Any = getattr(logger, "experiment", None)
+    writer: Any = None
+    with suppress(Exception):  # a service that cannot be reached: the look itself will say so
+        writer = getattr(logger, "experiment", None)
     if is_summary_writer(writer):
         return f"TensorBoard: tensorboard --logdir {_argument(str(writer.log_dir))} --samples_per_plugin images=0"
     if isinstance(logger, ReportLogger):

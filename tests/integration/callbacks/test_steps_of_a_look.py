@@ -33,7 +33,7 @@ class Hook(pytorch_lightning.Callback):
         raise ValueError("mine")
 
 
-@pytest.mark.parametrize("step", ["announce", "explain_even_gradients"])
+@pytest.mark.parametrize("step", ["announcement_of", "explain_even_gradients"])
 def test_the_announcement(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("mine")
